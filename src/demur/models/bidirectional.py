@@ -1,0 +1,116 @@
+"""Native transformers classes run as masked-diffusion LMs: one full 4D attention mask, no remote code.
+
+LLaDA is a Llama with renamed keys, Dream a Qwen2 whose position i is predicted by column i - 1, A2D models are Qwen3.
+Given a mask that lets every position see every other one, the native class computes the official model's logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from demur.models.chat import canvas_of, encode
+from demur.models.network import Identity, decoder_of, head_of, stop_ids, watched
+from demur.models.vocabulary import token_bytes
+from demur.types import Canvas, Forward, Layer, Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Bidirectional:
+    """A masked-diffusion LM. ``shift`` is 1 where column i - 1 produces position i (Dream), else 0 (LLaDA)."""
+
+    net: Any
+    tokenizer: Any
+    identity: Identity
+    mask_id: int
+    shift: int = 0
+    system: str | None = None
+    layers: tuple[Layer, ...] = ("last",)
+
+    @property
+    def name(self) -> str:
+        """How the user named the model."""
+        return self.identity.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where ids go."""
+        device: torch.device = self.net.device
+        return device
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens that end a response."""
+        return stop_ids(self.net, self.tokenizer)
+
+    def watching(self, *layers: Layer) -> Bidirectional:
+        """The same model, whose passes return the states of ``layers`` (none named: nothing is captured)."""
+        return replace(self, layers=layers)
+
+    def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
+        """Prompts in the chat template, each followed by ``length`` masks. Errors: :func:`encode`."""
+        context = getattr(self.net.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        rows = encode(self.tokenizer, prompts, length=length, context=context, system=self.system)
+        return self.canvas_of(rows, length)
+
+    def canvas_of(
+        self, rows: Sequence[Sequence[int]], length: int, holes: Sequence[Sequence[int]] | None = None
+    ) -> Canvas:
+        """Token rows, each followed by ``length`` masks; ``holes`` opens places inside the rows as well."""
+        return canvas_of(rows, length, fill=self.mask_id, device=self.device, holes=holes)
+
+    def pieces(self, ids: Sequence[int]) -> tuple[dict[int, bytes], frozenset[int]]:
+        """The bytes of tokens, and which of them are special."""
+        return token_bytes(self.tokenizer, ids)
+
+    @torch.no_grad()
+    def forward(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> Forward:
+        """One pass over the whole canvas; logits of the scored positions only, undone of the shift."""
+        seen: Bool[Tensor, "b 1 1 n"] = ~canvas.pad[:, None, None, :]
+        mask: Float[Tensor, "b 1 n n"] = torch.zeros(
+            (canvas.rows, 1, canvas.width, canvas.width), dtype=self.net.dtype, device=canvas.ids.device
+        ).masked_fill(~seen, torch.finfo(self.net.dtype).min)
+        positions: Int[Tensor, "b n"] = ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
+        with watched(self.net, self.layers) as states:
+            last: Float[Tensor, "b n d"] = decoder_of(self.net)(
+                input_ids=canvas.ids, attention_mask=mask, position_ids=positions, use_cache=False
+            ).last_hidden_state
+        if score is None:
+            return Forward(logits=last.new_empty((0, 0)), hidden=states(last))
+        rows, where = torch.where(score)
+        if self.shift:  # the first token of a row is scored by itself: there is no column before it
+            where = torch.maximum(where - 1, canvas.pad.sum(dim=1)[rows])
+        return Forward(logits=head_of(self.net)(last[rows, where]), hidden=states(last))
+
+
+class _Rotary(torch.nn.Module):
+    """A rotary embedding whose angles stay in fp32."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor, position_ids: Tensor) -> Any:
+        """Cosines and sines in fp32, whatever the dtype of ``x``."""
+        return self.inner(x.float(), position_ids)
+
+
+def rotate_in_fp32(net: Any) -> None:
+    """Makes a native Llama rotate queries and keys in fp32, as LLaDA does (``rope_full_precision``).
+
+    The native class rotates in the model's dtype. In fp32 there is no difference; in bf16 it is enough to change tokens.
+    """
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def attend(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
+        return sdpa_attention_forward(module, query.to(value.dtype), key.to(value.dtype), value, mask, **options)
+
+    AttentionInterface.register("sdpa_after_fp32_rope", attend)
+    net.config._attn_implementation = "sdpa_after_fp32_rope"
+    net.model.rotary_emb = _Rotary(net.model.rotary_emb)

@@ -1,0 +1,116 @@
+"""Any Hugging Face causal LM behind the adapter protocol: KV-cached, batched with left padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from demur.models.chat import canvas_of, encode
+from demur.models.network import Identity, decoder_of, head_of, stop_ids, watched
+from demur.models.vocabulary import token_bytes
+from demur.types import Canvas, Forward, Layer, Prompt
+
+
+class KVCache:
+    """Keys and values of the columns fed so far. One generation's own; only :meth:`Causal.forward` writes to it."""
+
+    def __init__(self, config: Any) -> None:
+        from transformers import DynamicCache
+
+        self.columns = 0
+        self.kv = DynamicCache(config=config)
+
+
+@dataclass(frozen=True, eq=False)
+class Causal:
+    """A causal LM whose row i *scores* position i, although the network computes that at position i - 1."""
+
+    net: Any
+    tokenizer: Any
+    identity: Identity
+    system: str | None = None
+    layers: tuple[Layer, ...] = ("last",)
+    mask_id: None = None
+    shift: int = 1
+
+    @property
+    def name(self) -> str:
+        """How the user named the model."""
+        return self.identity.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where ids go."""
+        device: torch.device = self.net.device
+        return device
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens that end a response."""
+        return stop_ids(self.net, self.tokenizer)
+
+    @property
+    def pad_id(self) -> int:
+        """The token in padding and in open places; attention never reaches it."""
+        config = self.net.config.get_text_config(decoder=True)
+        candidates = (getattr(self.tokenizer, "pad_token_id", None), config.pad_token_id, *self.stop_ids, 0)
+        return int(next(value for value in candidates if value is not None))
+
+    def watching(self, *layers: Layer) -> Causal:
+        """The same model, whose passes return the states of ``layers`` (none named: nothing is captured)."""
+        return replace(self, layers=layers)
+
+    def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
+        """Prompts in the chat template, each followed by ``length`` open places. Errors: :func:`encode`."""
+        context = getattr(self.net.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        rows = encode(self.tokenizer, prompts, length=length, context=context, system=self.system)
+        return self.canvas_of(rows, length)
+
+    def canvas_of(self, rows: Sequence[Sequence[int]], length: int) -> Canvas:
+        """Token rows, each followed by ``length`` open places."""
+        return canvas_of(rows, length, fill=self.pad_id, device=self.device)
+
+    def pieces(self, ids: Sequence[int]) -> tuple[dict[int, bytes], frozenset[int]]:
+        """The bytes of tokens, and which of them are special."""
+        return token_bytes(self.tokenizer, ids)
+
+    def new_cache(self) -> KVCache:
+        """An empty cache for one generation."""
+        return KVCache(self.net.config.get_text_config(decoder=True))
+
+    @torch.no_grad()
+    def forward(
+        self, canvas: Canvas, score: Bool[Tensor, "b n"] | None, cache: KVCache | None = None, upto: int | None = None
+    ) -> Forward:
+        """One pass over the columns before ``upto``, or over those of them that the cache does not hold yet.
+
+        ``score`` marks the positions whose logits are wanted (None: no head at all). ``upto`` is by default what the
+        scored positions need: position i is scored at column i - 1.
+        """
+        columns = torch.where(score.any(dim=0))[0] if score is not None else []
+        if upto is None:
+            upto = max(int(columns[-1]), 1) if len(columns) else canvas.width
+        start = cache.columns if cache is not None else 0
+        pad = canvas.pad[:, :upto]
+        padded = bool(pad.any())
+        positions: Int[Tensor, "b m"] = ((~pad).long().cumsum(dim=1) - 1).clamp(min=0)[:, start:]
+        with watched(self.net, self.layers) as states:
+            last: Float[Tensor, "b m d"] = decoder_of(self.net)(
+                input_ids=canvas.ids[:, start:upto],
+                attention_mask=(~pad).long() if padded else None,
+                position_ids=positions,
+                past_key_values=cache.kv if cache is not None else None,
+                use_cache=cache is not None,
+            ).last_hidden_state
+        if cache is not None:
+            cache.columns = upto
+        if score is None:
+            return Forward(logits=last.new_empty((0, 0)), hidden=states(last), start=start)
+        rows, where = torch.where(score)
+        producing = torch.maximum(where - 1, canvas.pad.sum(dim=1)[rows])
+        return Forward(logits=head_of(self.net)(last[rows, producing - start]), hidden=states(last), start=start)

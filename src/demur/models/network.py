@@ -1,0 +1,159 @@
+"""What every adapter needs to know of a transformers model: its trunk, its head, its blocks, its weights' identity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from demur.types import DemurError, Layer
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What names a loaded model in a :class:`demur.types.Spec`."""
+
+    model: str
+    revision: str = ""
+    weights: str = ""
+    dtype: str = "float32"
+    template: str = "none"
+
+
+def decoder_of(net: Any) -> Any:
+    """The trunk: ids in, ``last_hidden_state`` (after the final norm) out."""
+    return net.get_decoder()
+
+
+def head_of(net: Any) -> Callable[[Float[Tensor, "k d"]], Float[Tensor, "k v"]]:
+    """The map from states after the final norm to logits, for any rows of any positions.
+
+    Some families scale or cap their logits after the linear layer (Gemma 2: soft cap; Cohere, Granite: scale).
+    :func:`check_head` proves at loading time that what is done here is what the model does.
+    """
+    config = net.config.get_text_config(decoder=True)
+    linear = net.get_output_embeddings()
+    cap = getattr(config, "final_logit_softcapping", None)
+    times = getattr(config, "logit_scale", None)
+    over = getattr(config, "logits_scaling", None)
+
+    def head(states: Float[Tensor, "k d"]) -> Float[Tensor, "k v"]:
+        logits: Float[Tensor, "k v"] = linear(states.to(linear.weight.device))
+        if times is not None:
+            logits = logits * times
+        if over is not None:
+            logits = logits / over
+        if cap is not None:
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    return head
+
+
+@torch.no_grad()
+def check_head(net: Any) -> None:
+    """Raise unless trunk and head give the model's own logits on one token (bit for bit, or NaN in the same places)."""
+    ids = torch.zeros((1, 1), dtype=torch.long, device=net.device)
+    whole = net(input_ids=ids, use_cache=False).logits
+    parts = head_of(net)(decoder_of(net)(input_ids=ids, use_cache=False).last_hidden_state[0])
+    if not torch.allclose(whole[0].float(), parts.float().to(whole.device), atol=1e-4, rtol=1e-3, equal_nan=True):
+        raise DemurError(
+            f"{type(net).__name__} changes its logits after the LM head in a way that demur does not know",
+            "logits that are the head's output, scaled or soft-capped as in Gemma, Cohere or Granite",
+            "please report the model's name",
+        )
+
+
+def blocks_of(net: Any) -> torch.nn.ModuleList:
+    """The transformer blocks, found as the trunk's module list of the configured length."""
+    config = net.config.get_text_config(decoder=True)
+    for module in decoder_of(net).modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == config.num_hidden_layers:
+            return module
+    raise DemurError(f"{type(net).__name__} has no list of {config.num_hidden_layers} blocks", "one", "use layer `last`")
+
+
+def block_index(layer: Layer, n_blocks: int) -> int:
+    """Which block (from 0) a layer name means. Raises for a name that is none and a number out of range."""
+    if layer == "first":
+        return 0
+    if layer == "middle":
+        return max(n_blocks // 2, 1) - 1
+    if layer.isdigit() and 1 <= int(layer) <= n_blocks:
+        return int(layer) - 1
+    raise DemurError(
+        f"layer {layer!r} came", f"first, middle, last or a block number from 1 to {n_blocks}", "name one of these"
+    )
+
+
+@contextmanager
+def watched(
+    net: Any, layers: tuple[Layer, ...]
+) -> Iterator[Callable[[Float[Tensor, "b m d"]], Mapping[Layer, Float[Tensor, "b m d"]]]]:
+    """While open, blocks named in ``layers`` keep their output; calling the result with the last states collects all.
+
+    ``last`` needs no hook: it is what the trunk returns anyway. So the default capture adds nothing to a pass.
+    """
+    kept: dict[Layer, Tensor] = {}
+    handles = []
+    inner = [layer for layer in layers if layer != "last"]
+    if inner:
+        blocks = blocks_of(net)
+        for layer in inner:
+
+            def keep(_m: object, _i: object, output: Any, layer: Layer = layer) -> None:
+                kept[layer] = output[0] if isinstance(output, tuple) else output
+
+            handles.append(blocks[block_index(layer, len(blocks))].register_forward_hook(keep))
+
+    def collect(last: Float[Tensor, "b m d"]) -> Mapping[Layer, Float[Tensor, "b m d"]]:
+        return {layer: last if layer == "last" else kept[layer].to(last.device) for layer in layers}
+
+    try:
+        yield collect
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def fingerprint(net: torch.nn.Module) -> str:
+    """Sixteen hex digits of the weights: names, shapes, and up to 512 evenly spaced elements of every tensor.
+
+    A sample, so that it takes milliseconds for 8B parameters too; two checkpoints of one architecture differ in it
+    unless every sampled element is equal. Quantised tensors are hashed by their stored bytes.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        flat = tensor.detach().reshape(-1)
+        step = max(1, flat.numel() // 512)
+        sample = flat[::step][:512].cpu()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update((sample.float() if sample.is_floating_point() else sample.long()).contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_finite(net: torch.nn.Module, name: str) -> None:
+    """Raise if any weight is NaN or infinite, naming the tensor."""
+    for key, tensor in net.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DemurError(
+                f"{name}: tensor {key} holds NaN or infinite values",
+                "finite weights",
+                "download or convert the checkpoint again",
+            )
+
+
+def stop_ids(net: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The end-of-sequence tokens of a model's generation config, config and tokenizer together, sorted."""
+    found: set[int] = set()
+    for owner in (getattr(net, "generation_config", None), net.config.get_text_config(decoder=True), tokenizer):
+        value = getattr(owner, "eos_token_id", None)
+        if value is not None:
+            found.update([value] if isinstance(value, int) else value)
+    return tuple(sorted(found))

@@ -1,0 +1,55 @@
+"""Tokens as bytes, so that texts can be put together without a tokenizer and no character is ever invented.
+
+A token of a byte-level or byte-fallback vocabulary may be a part of a character. Decoding token by token would turn it
+into U+FFFD; joining bytes first and decoding once keeps it (law 9).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The printable stand-ins that byte-level BPE (GPT-2) uses for the 256 bytes, inverted."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    table = {chr(byte): byte for byte in printable}
+    others = (byte for byte in range(256) if byte not in set(printable))
+    return table | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+_ALPHABET = _byte_alphabet()
+
+
+def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], frozenset[int]]:
+    """The bytes of each token of ``ids`` and which of them are special (left out of texts).
+
+    Works on the tokenizer's declared decoder: byte-level, byte-fallback with ``▁`` for blanks, or, for others, the
+    tokenizer's own decoding of the single token.
+    """
+    wanted = sorted(set(ids))
+    if tokenizer is None:  # token-only models, such as random ones: their text is space-separated ids
+        return {i: f"{i} ".encode() for i in wanted}, frozenset()
+    added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+    special = set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    decoder = json.dumps(json.loads(backend.to_str()).get("decoder")) if backend is not None else ""
+    names = tokenizer.convert_ids_to_tokens(wanted)
+    table: dict[int, bytes] = {}
+    for i, name in zip(wanted, names, strict=True):
+        if name is None:  # a row of the embedding matrix that no token uses
+            table[i] = f"<unused {i}>".encode()
+        elif i in added:
+            table[i] = str(added[i].content).encode()
+        elif "ByteLevel" in decoder:
+            table[i] = bytes(_ALPHABET[c] for c in name) if all(c in _ALPHABET for c in name) else name.encode()
+        elif "▁" in decoder or "ByteFallback" in decoder or "Metaspace" in decoder:
+            byte = _BYTE_TOKEN.match(name)
+            table[i] = bytes([int(byte.group(1), 16)]) if byte else name.replace("▁", " ").encode()
+        else:
+            table[i] = tokenizer.decode([i]).encode()
+    return table, frozenset(i for i in wanted if i in special)

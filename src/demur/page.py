@@ -1,0 +1,186 @@
+"""Scenes as one self-contained HTML page: canvas, sigma curve and verdict, played step by step.
+
+The page loads nothing. Its content security policy forbids every request, and every script and style but its
+own, which it names by their hashes; scene data travels as JSON and reaches the document as text only. The
+same scenes give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from base64 import b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any, get_args
+
+from demur.scene import CellState, Frame, Scene
+from demur.types import DemurError
+
+STATES: tuple[CellState, ...] = get_args(CellState)
+"""The cell states in the order in which the page's integers count them."""
+
+FRAGMENT_HEIGHT = 640
+"""The height of a fragment in CSS pixels until its own script has measured it."""
+
+
+def page(scenes: Sequence[Scene], title: str = "demur") -> str:
+    """One complete HTML document that plays the scenes side by side; write it to a file as UTF-8.
+
+    All scenes share one step, from 1 to the number of frames of the longest; a shorter scene holds its last
+    frame. The size is four to six bytes per cell and frame, the texts once, and 35 kB for the page itself.
+
+    Raises ``DemurError`` where there is no scene, a scene has no frame, sigma or a reference has not one value
+    per frame or leaves [0, 1], or zones are not 0 <= lambda_r <= lambda_c <= 1.
+    """
+    return _document(scenes, title, embedded=False)
+
+
+def fragment(scenes: Sequence[Scene]) -> str:
+    """The same for a notebook's ``_repr_html_``: one ``<div>`` that may stand many times in a page.
+
+    The page sits in a frame of its own, so that its styles, names and keys never meet the notebook's. The
+    frame takes the height of its content; without scripts it shows the final texts. Raises as ``page`` does.
+    """
+    document = _document(scenes, "demur", embedded=True)
+    label = escape(_plain("demur: " + ", ".join(scene.title for scene in scenes)))
+    # No sandbox: the script reaches the frame to set its height, and the policy inside admits no other script.
+    return (
+        f'<div class="demur"><iframe title="{label}" width="100%" height="{FRAGMENT_HEIGHT}" style="border:0"'
+        f' srcdoc="{escape(document)}"></iframe></div>'
+    )
+
+
+def _document(scenes: Sequence[Scene], title: str, embedded: bool) -> str:
+    """The template with styles, script, the policy that names them, the data and the static texts."""
+    if not scenes:
+        raise DemurError("no scenes", "at least one", "pass the scenes as a list: page([scene])")
+    for scene in scenes:
+        _check(scene)
+    style, dark, script = (_asset(name) for name in ("page.css", "dark.css", "page.js"))
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            f"script-src {_hash(script)}",
+            f"style-src {_hash(style)} {_hash(dark)}",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+    return Template(_asset("page.html")).substitute(
+        policy=policy,
+        title=escape(_plain(title)),
+        place="embedded" if embedded else "alone",
+        style=style,
+        dark=dark,
+        script=script,
+        data=_json(_data(scenes)),
+        still="\n".join(_still(scene) for scene in scenes),
+    )
+
+
+def _check(scene: Scene) -> None:
+    """Raises ``DemurError`` where the parts of a scene do not fit together."""
+    name, steps = f"scene {scene.title!r}", len(scene.frames)
+    if not steps:
+        raise DemurError(f"{name} has no frames", "one per step", "record at least one step")
+    low, high = scene.zones
+    if not 0 <= low <= high <= 1:
+        raise DemurError(
+            f"{name} has zones {low} and {high}",
+            "0 <= lambda_r <= lambda_c <= 1",
+            "give them as (lambda_r, lambda_c)",
+        )
+    curves = [] if scene.sigma is None else [("sigma", scene.sigma)]
+    curves += [(f"reference {label!r}", values) for label, values in scene.references]
+    for label, values in curves:
+        if len(values) != steps:
+            raise DemurError(
+                f"{label} of {name} has {len(values)} values",
+                f"{steps}, one per frame",
+                "make the frames and the curve from the same trace",
+            )
+        wrong = [k for k, value in enumerate(values) if not (math.isfinite(value) and 0 <= value <= 1)]
+        if wrong:
+            raise DemurError(
+                f"{label} of {name} is {values[wrong[0]]} at step {wrong[0] + 1}",
+                "a number from 0 to 1",
+                "fit the anchors again: demur anchors fit",
+            )
+
+
+def _data(scenes: Sequence[Scene]) -> dict[str, Any]:
+    """What the script reads. A cell is one integer: 5 times its text's place in ``pieces``, plus its state."""
+    pieces: dict[str, int] = {"": 0}
+    states = {state: number for number, state in enumerate(STATES)}
+
+    def row(frame: Frame) -> list[int]:
+        return [
+            pieces.setdefault("" if cell.state == "open" else _plain(cell.text), len(pieces)) * len(STATES)
+            + states[cell.state]
+            for cell in frame.cells
+        ]
+
+    told = [
+        {
+            "title": _plain(scene.title),
+            "prompt": _plain(scene.prompt),
+            "model": _plain(scene.model),
+            "sampler": _plain(scene.sampler),
+            "verdict": _plain(scene.verdict),
+            "notes": [_plain(note) for note in scene.notes],
+            "redacted": bool(scene.redacted),
+            "zones": [float(value) for value in scene.zones],
+            "sigma": None if scene.sigma is None else [float(value) for value in scene.sigma],
+            "references": [
+                [_plain(label), [float(value) for value in values]] for label, values in scene.references
+            ],
+            "refused": [int(frame.refused) for frame in scene.frames],
+            "frames": [row(frame) for frame in scene.frames],
+        }
+        for scene in scenes
+    ]
+    return {"states": list(STATES), "pieces": list(pieces), "scenes": told}
+
+
+def _still(scene: Scene) -> str:
+    """One scene without scripts: its last frame as text, and what was said of it."""
+    text = "".join("▯" if cell.state == "open" else cell.text for cell in scene.frames[-1].cells)
+    rows = [
+        ("Model", scene.model),
+        ("Sampler", scene.sampler),
+        ("Prompt", scene.prompt),
+        *(("Note", note) for note in scene.notes),
+        ("Final text, redacted" if scene.redacted else "Final text", text),
+        ("Sigma", "no anchors" if scene.sigma is None else f"{scene.sigma[-1]:.2f} at the last step"),
+        ("Verdict", scene.verdict),
+    ]
+    listed = "".join(f"<dt>{name}</dt><dd>{escape(_plain(value))}</dd>" for name, value in rows if value)
+    return f'<section class="scene"><h2>{escape(_plain(scene.title))}</h2><dl>{listed}</dl></section>'
+
+
+def _json(data: object) -> str:
+    """JSON that no HTML parser can end early and no JavaScript parser can misread."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in ("<", ">", "&", "\u2028", "\u2029"):
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def _plain(text: str) -> str:
+    """The text with lone surrogates, which UTF-8 cannot hold, as U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _asset(name: str) -> str:
+    """One of the files that the page is made of."""
+    return (files("demur") / "pagefiles" / name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    """The source expression by which a content security policy admits exactly this text."""
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"

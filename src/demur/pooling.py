@@ -1,0 +1,104 @@
+"""Step representations phi_t: hidden states mean-pooled over positions, while the steps run and on their device.
+
+Four modes, because the paper (arXiv:2602.02600, section 3.1) and its reference code differ:
+
+==============  =====================================================  ====================================================
+mode            autoregressive                                         diffusion (from the step's own forward pass)
+==============  =====================================================  ====================================================
+``generated``   states *of* the tokens generated so far                positions committed after the step (paper)
+``producing``   states that *produced* the tokens generated so far     states that produce every response position; equal
+                (reference code)                                       to ``response`` where nothing is shifted
+``response``    --                                                     every response position (reference code)
+``masked``      --                                                     positions still masked after the step (ours)
+==============  =====================================================  ====================================================
+
+Where a mode has nothing to average (no position committed yet at the first step: zeros; no position masked any more;
+a row that has ended), the last value is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from demur.types import POOLS, Canvas, DemurError, Layer, Pool, Step
+
+Phi = Mapping[tuple[Layer, Pool], Float[Tensor, "b d"]]
+
+
+class Pooler:
+    """Pools one generation's steps in their order; keeps a running sum per layer and mode, never a volume of states."""
+
+    def __init__(self, canvas: Canvas, wanted: Sequence[tuple[Layer, Pool]]) -> None:
+        for _, pool in wanted:
+            if pool not in POOLS:
+                raise DemurError(f"pooling mode {pool!r}", " or ".join(POOLS), "")
+        self.wanted = tuple(wanted)
+        self.canvas = canvas
+        self.first = int(canvas.open.any(dim=0).long().argmax())
+        self.written: Bool[Tensor, "b n"] = torch.zeros_like(canvas.open)
+        self.sums: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
+        self.counts: dict[tuple[Layer, Pool], Float[Tensor, "b 1"]] = {}
+        self.phi: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
+
+    def __call__(self, step: Step) -> Phi:
+        """phi after ``step``, in fp32, by (layer, mode); rows that had ended keep theirs."""
+        self.written |= step.committed
+        for key in self.wanted:
+            layer, pool = key
+            if layer not in step.hidden:
+                raise DemurError(f"layer {layer!r} was not captured", ", ".join(step.hidden) or "no layer", "")
+            states = step.hidden[layer]
+            if step.span == "new":
+                self._accumulate(key, step, states)
+            else:
+                self._average(key, step, states)
+        return dict(self.phi)
+
+    def _accumulate(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
+        """A cached pass: add the states that belong to the positions committed by this step."""
+        if key[1] not in ("generated", "producing"):
+            raise DemurError(
+                f"pooling mode {key[1]!r} on an autoregressive trace", "generated or producing", "pass --pool generated"
+            )
+        columns = _shifted(step.committed, step.shift if key[1] == "producing" else 0)
+        total, count = _masked_sum(states, step.start, columns)
+        self.sums[key] = self.sums[key] + total if key in self.sums else total
+        self.counts[key] = self.counts[key] + count if key in self.counts else count
+        self.phi[key] = self.sums[key] / self.counts[key].clamp(min=1)
+
+    def _average(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
+        """A pass over the whole canvas: average the positions of the mode afresh."""
+        of_mode = {
+            "generated": self.written,
+            "producing": self.canvas.open,
+            "response": self.canvas.open,
+            "masked": step.open,
+        }[key[1]]
+        columns = _shifted(of_mode & step.live[:, None], step.shift if key[1] == "producing" else 0)
+        begin = max(self.first - step.shift, step.start)  # the prompt's states are none of the modes' business
+        total, count = _masked_sum(states[:, begin - step.start :], begin, columns)
+        fresh = total / count.clamp(min=1)
+        self.phi[key] = torch.where(count > 0, fresh, self.phi.get(key, fresh))
+
+
+def _shifted(positions: Bool[Tensor, "b n"], shift: int) -> Bool[Tensor, "b n"]:
+    """The columns that produced the positions (a position in the first column is produced by itself)."""
+    if not shift:
+        return positions
+    moved = torch.zeros_like(positions)
+    moved[:, :-shift] = positions[:, shift:]
+    moved[:, 0] |= positions[:, 0]
+    return moved
+
+
+def _masked_sum(
+    states: Float[Tensor, "b m d"], start: int, columns: Bool[Tensor, "b n"]
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b 1"]]:
+    """Sum in fp32 over the marked columns, and how many there were; ``states`` begin at column ``start``."""
+    weights = columns[:, start : start + states.shape[1]].float()
+    total = torch.bmm(weights[:, None, :], states.float())[:, 0]
+    return total, weights.sum(dim=1, keepdim=True)

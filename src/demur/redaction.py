@@ -1,0 +1,36 @@
+"""Hides the content words of a text and leaves its skeleton: function words, refusal words, punctuation.
+
+Views of harmful prompts go through here by default, so that a picture of a jailbreak can be shown in a talk. It is for
+the eye of a reader, not a guarantee: who must keep a text secret should not make a page of it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from demur.refusals import PHRASES
+
+BLOCK = "█"
+
+_KEPT = frozenset(
+    """
+    a about after all also am an and another any are as at be because been before but by can could did do does don't
+    else first for from had has have he help her here him his how however i i'd i'll i'm if in instead into is it it's
+    its just let like may me might more my no not of on one only or other our out own please request safe say second
+    shall she should so some someone something stay step still such that the their them then there these they this
+    those three to today too two under understand us use very was we were what when where which while who why will
+    with won't would yes you your
+    """.split()  # noqa: SIM905
+) | frozenset(word for phrase in PHRASES for word in phrase.split())
+
+_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+
+
+def redact(text: str) -> str:
+    """``text`` with every content word replaced by blocks; same number of characters, so offsets stay valid."""
+
+    def hide(match: re.Match[str]) -> str:
+        word = match.group()
+        return word if word.lower().replace("’", "'") in _KEPT else BLOCK * len(word)
+
+    return _WORD.sub(hide, text)

@@ -1,0 +1,53 @@
+"""What a person is shown of one generation: plain, already redacted data.
+
+The terminal view and the HTML page read scenes and nothing else, so that what is hidden from a scene is in no view,
+not even in the page's source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+CellState = Literal["open", "predicted", "committed", "kept", "revised"]
+"""``open``: masked and without a guess; ``predicted``: this step's guess, free to change; ``committed``: written by
+this step; ``kept``: written before; ``revised``: written before and changed by this step."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of the response at one step. ``text`` may hold a part of a character, shown as U+FFFD."""
+
+    text: str
+    state: CellState
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The response at one step: its cells from left to right, and whether its text is a refusal (dictionary)."""
+
+    cells: tuple[Cell, ...]
+    refused: bool
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One generation as it is shown.
+
+    ``sigma`` has one value in (0, 1) per frame, 1 = compliance-aligned, 0 = refusal-aligned, or is None where there are
+    no anchors. ``references`` are named curves of the same length for comparison (the anchors' own prompts).
+    ``zones`` are (lambda_r, lambda_c): below the first is the refusal zone, above the second the compliance zone,
+    between them the transition.
+    """
+
+    title: str
+    prompt: str
+    model: str
+    sampler: str
+    frames: tuple[Frame, ...]
+    sigma: tuple[float, ...] | None = None
+    references: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    zones: tuple[float, float] = (0.3, 0.5)
+    verdict: str = ""
+    notes: tuple[str, ...] = ()
+    redacted: bool = False

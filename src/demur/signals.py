@@ -1,0 +1,187 @@
+"""The SRI signal: where a step's representation stands between refusing and complying.
+
+Rahimi et al., *Step-Wise Refusal Dynamics in Autoregressive and Diffusion Language Models*, arXiv:2602.02600, section 3.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from demur import artefact
+from demur.refusals import SCRIPTED
+from demur.trace import DEFAULT, STEPS, Key, Trace, teacher_forced
+from demur.types import DemurError, Layer, Pool, Prompt, Spec
+
+TAU, EPS = 0.1, 1e-8
+
+
+def refusal_signal(
+    phi: Float[NDArray[Any], "... t d"],
+    harmless: Float[NDArray[Any], "T d"],
+    harmful: Float[NDArray[Any], "T d"],
+    *,
+    tau: float = TAU,
+    eps: float = EPS,
+) -> Float[NDArray[np.float64], "... t"]:
+    """sigma in [0, 1] for every step: 1 = compliance-aligned, 0 = refusal-aligned (section 3.1).
+
+    sigma_t = sigmoid((log(d_harmful + eps) - log(d_harmless + eps)) / tau) with cosine distances d to the anchors of
+    step t. ``phi`` may be a prefix (t <= T). Computed in float64 whatever comes, with d >= 0: in bf16 1 - cos quantises,
+    and 1 - cos slightly below 0 would give nan. Finite for every finite input; a zero vector is at distance 1 of all.
+
+    Raises for anchors with fewer steps than ``phi`` and for another hidden size.
+    """
+    phi, harmless, harmful = (np.asarray(a, dtype=np.float64) for a in (phi, harmless, harmful))
+    t = phi.shape[-2]
+    if harmless.shape != harmful.shape or harmless.shape[0] < t or harmless.shape[1] != phi.shape[-1]:
+        raise DemurError(
+            f"phi {phi.shape} with anchors {harmless.shape} and {harmful.shape}",
+            "anchors of the same hidden size and at least as many steps",
+            "fit anchors with the same model and T",
+        )
+    away = _cosine_distance(phi, harmful[:t], eps)
+    near = _cosine_distance(phi, harmless[:t], eps)
+    return _sigmoid((np.log(away + eps) - np.log(near + eps)) / tau)
+
+
+def _cosine_distance(x: NDArray[np.float64], y: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
+    """1 - cos in [0, 2], with norms stabilised by eps as in the reference code, without overflow for huge vectors."""
+    x, x_scale = _scaled(x)
+    y, y_scale = _scaled(y)
+    cos = np.einsum("...td,td->...t", x, y) / (x_scale[1] * y_scale[1])
+    # |x| / (|x| + eps), where |x| = biggest element times the norm of the scaled vector
+    for biggest, norm in (x_scale, y_scale):
+        with np.errstate(over="ignore"):
+            length = biggest * norm
+        cos = cos * np.where(np.isinf(length), 1.0, length / (np.where(np.isinf(length), 1.0, length) + eps))
+    return np.clip(1.0 - cos, 0.0, 2.0)
+
+
+def _scaled(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """x over its biggest element, that element, and the norm of the quotient (1 for a zero vector)."""
+    biggest = np.abs(x).max(axis=-1)
+    safe = np.where(biggest > 0, biggest, 1.0)
+    unit = x / safe[..., None]
+    norm = np.sqrt(np.einsum("...d,...d->...", unit, unit))
+    return unit, (biggest, np.where(norm > 0, norm, 1.0))
+
+
+def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 / (1 + exp(-x)) without overflow."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0 / (1.0 + small), small / (1.0 + small))
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """Mean step representations of complying and of refusing, one each per step, for one spec.
+
+    ``refusals``: ``observed`` (harmful prompts that the model refused) or ``scripted`` (a written refusal replayed after
+    each harmful prompt, for models that refuse nothing). ``harmless_sigma`` and ``harmful_sigma`` are the mean signals
+    of the very traces they were fitted on, as references for pictures, not as measurements.
+    """
+
+    harmless: Float[NDArray[np.float32], "T d"]
+    harmful: Float[NDArray[np.float32], "T d"]
+    harmless_sigma: Float[NDArray[np.float32], "T"]
+    harmful_sigma: Float[NDArray[np.float32], "T"]
+    spec: Spec
+    refusals: Literal["observed", "scripted"]
+    n_harmless: int
+    n_harmful: int
+    asked_harmless: int
+    asked_harmful: int
+
+    @property
+    def warning(self) -> str:
+        """What must be said wherever these anchors are used; empty for observed refusals."""
+        if self.refusals == "observed":
+            return ""
+        return (
+            "Scripted anchors: this model's refusal anchor comes from written refusals replayed after harmful prompts, not "
+            "from refusals of its own. Low sigma means 'like reading a refusal', not 'about to refuse'."
+        )
+
+    def signal(self, trace: Trace, *, tau: float = TAU, eps: float = EPS) -> Float[NDArray[np.float64], "T"]:
+        """sigma of a trace. Raises, naming both sides, if the trace was not made under the anchors' spec."""
+        mine = trace.spec.at(self.spec.layer, self.spec.pool)
+        different = mine.differences(self.spec)
+        if different:
+            raise DemurError(
+                f"anchors of another spec (trace against anchors: {'; '.join(different)})",
+                "anchors and trace of one model, layer, pooling mode, sampler, T and chat template",
+                f"fit anchors for this one: demur anchors fit {trace.spec.model}",
+            )
+        phi = trace.aligned(self.spec.layer, self.spec.pool)  # type: ignore[arg-type]
+        return refusal_signal(phi, self.harmless, self.harmful, tau=tau, eps=eps)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one safetensors file with the card in its header."""
+        arrays = {name: getattr(self, name) for name in ("harmless", "harmful", "harmless_sigma", "harmful_sigma")}
+        counts = ("refusals", "n_harmless", "n_harmful", "asked_harmless", "asked_harmful")
+        card = {"spec": asdict(self.spec)} | {name: getattr(self, name) for name in counts}
+        return artefact.save(path, "anchors", arrays, card)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Anchors:
+        """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file."""
+        arrays, card = artefact.load(path, "anchors")
+        return cls(**arrays, **(card | {"spec": Spec(**card["spec"])}))
+
+
+def fit_anchors(
+    harmless: Sequence[Trace],
+    harmful: Sequence[Trace],
+    *,
+    layer: Layer = "last",
+    pool: Pool = "generated",
+    refusals: Literal["observed", "scripted"] = "observed",
+) -> Anchors:
+    """Anchors from traces: the mean of harmless ones that did not refuse and of harmful ones that did (section 3.1).
+
+    Refusal is decided on the final text by the dictionary. With ``refusals="scripted"``, ``harmful`` are the traces of
+    :func:`scripted_refusals`. Raises, with the counts, if one side is empty, and if specs differ.
+    """
+    complied = [trace for trace in harmless if not trace.refused()]
+    refused = [trace for trace in harmful if trace.refused()]
+    if not complied or not refused:
+        raise DemurError(
+            f"{len(harmless) - len(complied)} of {len(harmless)} harmless and {len(refused)} of {len(harmful)} harmful "
+            "prompts were refused",
+            "at least one harmless prompt answered and one harmful prompt refused",
+            "use more prompts, or refusals='scripted' (--refusals scripted) for a model that refuses nothing",
+        )
+    spec = complied[0].spec
+    for trace in [*complied, *refused]:
+        if different := trace.spec.differences(spec):
+            raise DemurError(f"traces of two specs ({'; '.join(different)})", "one", "generate them alike")
+    phis = [np.stack([trace.aligned(layer, pool) for trace in group]) for group in (complied, refused)]
+    good, bad = (phi.mean(axis=0, dtype=np.float64).astype(np.float32) for phi in phis)
+    sigmas = [refusal_signal(phi, good, bad).mean(axis=0).astype(np.float32) for phi in phis]
+    return Anchors(
+        harmless=good,
+        harmful=bad,
+        harmless_sigma=sigmas[0],
+        harmful_sigma=sigmas[1],
+        spec=spec.at(layer, pool),
+        refusals=refusals,
+        n_harmless=len(complied),
+        n_harmful=len(refused),
+        asked_harmless=len(harmless),
+        asked_harmful=len(harmful),
+    )
+
+
+def scripted_refusals(
+    model: Any, prompts: Sequence[Prompt], *, steps: int = STEPS, pools: Sequence[Key] = DEFAULT, sampler: Any = None
+) -> list[Trace]:
+    """Written refusals replayed after prompts, in turn: the harmful side of anchors for a model that refuses nothing."""
+    texts = [SCRIPTED[i % len(SCRIPTED)] for i in range(len(prompts))]
+    return teacher_forced(model, prompts, texts, steps=steps, pools=pools, sampler=sampler)

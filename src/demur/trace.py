@@ -1,0 +1,437 @@
+"""Traces: what one generation did, step by step; small enough to keep and exact enough to replay.
+
+``generate`` makes them, ``teacher_forced`` makes the same ones from finished responses in one pass, and ``Recorder``
+makes them of any generator of steps that somebody else is watching too.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+
+from demur import artefact
+from demur.page import fragment
+from demur.pooling import Phi, Pooler
+from demur.redaction import redact
+from demur.refusals import is_refusal
+from demur.samplers import Autoregressive, seeded
+from demur.scene import Cell, CellState, Frame, Scene
+from demur.types import Canvas, DemurError, Layer, Pool, Prompt, Sampler, Spec, Step
+
+Key = tuple[Layer, Pool]
+STEPS = 32
+"""T of the paper: the number of signal values of a generation (arXiv:2602.02600, section 4.1)."""
+DEFAULT: tuple[Key, ...] = (("last", "generated"),)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One generation. ``n`` columns without padding, ``g`` of them open at the start, ``s`` steps taken.
+
+    ``commits`` are rows (step, column, token) in order; a column may come twice where a sampler revises.
+    ``predictions[t]`` are the guesses of step t + 1 at the open columns, -1 where the step made none.
+    ``phi`` are pooled hidden states, one row a step. ``pieces`` are the bytes of every token that occurs.
+    """
+
+    prompt: Prompt
+    spec: Spec
+    start: Int[np.ndarray, "n"]
+    open: Bool[np.ndarray, "n"]
+    commits: Int[np.ndarray, "k 3"]
+    predictions: Int[np.ndarray, "s g"]
+    confidence: Float[np.ndarray, "s g"]
+    phi: Mapping[Key, Float[np.ndarray, "s d"]]
+    pieces: Mapping[int, bytes]
+    special: frozenset[int]
+    stop: str
+    passes: int
+    seconds: float
+    origin: Literal["live", "replayed"] = "live"
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return len(self.predictions)
+
+    def replay(self, t: int) -> Int[np.ndarray, "n"]:
+        """The canvas after t steps; t = 0 is the start. Raises for a t outside 0 ... steps."""
+        if not 0 <= t <= self.steps:
+            raise DemurError(f"step {t}", f"0 to {self.steps}, the steps of this trace", "")
+        ids = self.start.copy()
+        for step, column, token in self.commits:
+            if step < t:
+                ids[column] = token
+        return ids
+
+    def tokens(self, t: int | None = None) -> Int[np.ndarray, "g"]:
+        """The response after t steps (None: the last) with this step's predictions filled in; -1 = unknown."""
+        t = self.steps if t is None else t
+        ids = self.replay(t)[self.open]
+        written = self._written(t)
+        guesses = self.predictions[t - 1] if t else np.full(len(ids), -1)
+        return np.where(written, ids, guesses)
+
+    def _written(self, t: int) -> Bool[np.ndarray, "g"]:
+        written = np.zeros(len(self.start), dtype=bool)
+        written[self.commits[self.commits[:, 0] < t, 1]] = True
+        return written[self.open]
+
+    def text(self, t: int | None = None) -> str:
+        """The response's text after t steps, predictions filled in, special tokens left out (None: after the last)."""
+        known = [int(i) for i in self.tokens(t) if i >= 0 and i not in self.special]
+        return b"".join(self.pieces[i] for i in known).decode("utf-8", errors="replace")
+
+    def refused(self, t: int | None = None) -> bool:
+        """Whether the text after t steps is a refusal by the dictionary; the text-level signal is its negation."""
+        return is_refusal(self.text(t))
+
+    def aligned(self, layer: Layer, pool: Pool, steps: int | None = None) -> Float[np.ndarray, "T d"]:
+        """phi cut at T steps (default: the spec's); a trace that ended early holds its last state up to T."""
+        if (layer, pool) not in self.phi:
+            raise DemurError(
+                f"a trace without {layer}/{pool} states",
+                f"one recorded with them; this has {', '.join('/'.join(k) for k in self.phi) or 'none'}",
+                f"record with pools=[({layer!r}, {pool!r})]",
+            )
+        phi, steps = self.phi[layer, pool], steps or self.spec.steps
+        return phi[np.minimum(np.arange(steps), len(phi) - 1)]
+
+    # -- views ------------------------------------------------------------------------------------------------------
+
+    def scene(
+        self,
+        sigma: Sequence[float] | None = None,
+        *,
+        show_harmful: bool = False,
+        title: str = "",
+        verdict: str = "",
+        notes: Sequence[str] = (),
+        references: Sequence[tuple[str, Sequence[float]]] = (),
+    ) -> Scene:
+        """What a person is shown. A prompt marked harmful and its answer are redacted unless ``show_harmful``."""
+        hide = bool(self.prompt.harmful) and not show_harmful
+        last = max(self.steps, 1)
+
+        def held(values: Sequence[float]) -> tuple[float, ...]:
+            return tuple(float(values[min(t, len(values) - 1)]) for t in range(last))
+
+        return Scene(
+            title=title or f"{self.spec.model}, {self.spec.sampler}",
+            prompt=redact(self.prompt.text) if hide else self.prompt.text,
+            model=self.spec.model,
+            sampler=self.spec.sampler,
+            frames=tuple(self.frame(t, hide) for t in range(1, self.steps + 1)),
+            sigma=held(sigma) if sigma is not None else None,
+            references=tuple((name, held(values)) for name, values in references),
+            verdict=verdict,
+            notes=tuple(notes),
+            redacted=hide,
+        )
+
+    def frame(self, t: int, hide: bool) -> Frame:
+        """The response after step t as cells; the cells' texts put together are the text, special tokens included.
+
+        A character that is split over tokens is shown in the cell that completes it.
+        """
+        tokens, before = self.tokens(t), self._written(t - 1)
+        now = self.commits[self.commits[:, 0] == t - 1, 1]
+        written_now = np.isin(np.where(self.open)[0], now)
+        cells: list[tuple[str, CellState]] = []
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for token, old, new in zip(tokens, before, written_now, strict=True):
+            if token < 0:
+                decoder.reset()
+                cells.append(("", "open"))
+                continue
+            state: CellState = "revised" if new and old else "committed" if new else "kept" if old else "predicted"
+            cells.append((decoder.decode(self.pieces[int(token)]), state))
+        if hide:
+            cells = _redacted(cells)
+        return Frame(cells=tuple(Cell(text, state) for text, state in cells), refused=self.refused(t))
+
+    def _repr_html_(self) -> str:
+        return fragment([self.scene()])
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one safetensors file; saving a loaded trace gives the same bytes."""
+        arrays = {"start": self.start, "open": self.open, "commits": self.commits}
+        arrays |= {"predictions": self.predictions, "confidence": self.confidence}
+        arrays |= {f"phi/{layer}/{pool}": phi for (layer, pool), phi in self.phi.items()}
+        card = {
+            "prompt": asdict(self.prompt),
+            "spec": asdict(self.spec),
+            "pieces": {str(i): base64.b64encode(piece).decode() for i, piece in sorted(self.pieces.items())},
+            "special": sorted(self.special),
+        }
+        card |= {name: getattr(self, name) for name in ("stop", "passes", "seconds", "origin")}
+        return artefact.save(path, "trace", arrays, card)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file."""
+        arrays, card = artefact.load(path, "trace")
+        keys = [name for name in arrays if name.startswith("phi/")]
+        phi = {(name.split("/")[1], name.split("/")[2]): arrays.pop(name) for name in keys}
+        return cls(
+            **arrays,
+            phi=phi,  # type: ignore[arg-type]
+            prompt=Prompt(**card.pop("prompt")),
+            spec=Spec(**card.pop("spec")),
+            pieces={int(i): base64.b64decode(piece) for i, piece in card.pop("pieces").items()},
+            special=frozenset(card.pop("special")),
+            **card,
+        )
+
+
+def _redacted(cells: list[tuple[str, CellState]]) -> list[tuple[str, CellState]]:
+    """Cells whose joined text is redacted: words may run over cells, and redaction keeps every offset."""
+    hidden, at, out = redact("".join(text for text, _ in cells)), 0, []
+    for text, state in cells:
+        out.append((hidden[at : at + len(text)], state))
+        at += len(text)
+    return out
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Making traces
+
+
+def spec_of(model: Any, sampler: Any, length: int, *, steps: int = STEPS, seed: int | None = None) -> Spec:
+    """What makes traces of ``model`` under ``sampler`` comparable.
+
+    The response length belongs to it for samplers that see the whole canvas, not for autoregressive ones, whose first
+    steps do not depend on it; nor does the cache, which changes nothing but the time.
+    """
+    settings = {k: v for k, v in vars(sampler).items() if k != "cache" and not k.startswith("_")}
+    if not isinstance(sampler, Autoregressive):
+        settings["length"] = length
+    return Spec(
+        **asdict(model.identity),
+        sampler=type(sampler).__name__,
+        settings=settings,
+        steps=steps,
+        seed=seed,
+        versions={name: metadata.version(name) for name in ("demur", "torch", "transformers")},
+    )
+
+
+class Recorder:
+    """Records a generation that somebody else iterates over: ``for step in recorder(steps): ...``.
+
+    Keeps, on the model's device, token rows and pooled states only; they are moved once, by :meth:`traces`.
+    """
+
+    def __init__(self, model: Any, canvas: Canvas, prompts: Sequence[Prompt], spec: Spec, wanted: Sequence[Key]) -> None:
+        if len(prompts) != canvas.rows:
+            raise DemurError(f"{len(prompts)} prompts for {canvas.rows} rows", "one each", "")
+        self.model, self.canvas, self.prompts, self.spec = model, canvas, tuple(prompts), spec
+        self.pooler = Pooler(canvas, wanted)
+        self.kept: list[tuple[Step, Phi]] = []
+        self.seconds = 0.0
+        self.ended = False
+
+    def __call__(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Phi]]:
+        """The same steps, each with the pooled states after it."""
+        begun = time.perf_counter()
+        for step in steps:
+            phi = self.pooler(step)
+            # What a trace needs; the step's own states are let go, so that no volume of them ever stands in memory.
+            self.kept.append((_without_states(step), phi))
+            self.seconds = time.perf_counter() - begun
+            yield step, phi
+        self.ended = True
+
+    def traces(self) -> list[Trace]:
+        """One trace for each row. Raises if there was no step (nothing was open)."""
+        if not self.kept:
+            raise DemurError("a generation without steps", "a canvas with open places", "ask for a length of at least 1")
+        stacked = {
+            name: torch.stack([getattr(step, name) for step, _ in self.kept]).cpu().numpy()
+            for name in ("committed", "predictions", "confidence", "live")
+        }
+        phi = {key: torch.stack([phi[key] for _, phi in self.kept]).cpu().numpy() for key in self.pooler.wanted}
+        start_ids, open_ = self.canvas.ids.cpu().numpy(), self.canvas.open.cpu().numpy()
+        final_open = self.kept[-1][0].open.cpu().numpy()
+        stops = np.array(self.model.stop_ids, dtype=np.int64)
+        passes = np.array([step.passes for step, _ in self.kept])
+        traces = []
+        for i, (prompt, pad) in enumerate(zip(self.prompts, self.canvas.starts(), strict=True)):
+            taken = int(stacked["live"][:, i].sum())
+            committed = stacked["committed"][:taken, i, pad:]
+            tokens = stacked["predictions"][:taken, i, pad:]
+            when, where = np.nonzero(committed)
+            commits = np.stack([when, where, tokens[when, where]], axis=1).astype(np.int32)
+            holes = open_[i, pad:]
+            sure = stacked["confidence"][:taken, i, pad:][:, holes].astype(np.float32)
+            predictions = np.where(np.isnan(sure), -1, tokens[:, holes]).astype(np.int32)
+            row = start_ids[i, pad:].astype(np.int32)
+            pieces, special = self.model.pieces([*row.tolist(), *predictions[predictions >= 0].tolist()])
+            if not self.ended:
+                stop = "stopped"
+            elif not final_open[i].any():
+                stop = "full"
+            else:
+                stop = "end-of-sequence" if len(commits) and np.isin(commits[-1, 2], stops) else "unfilled"
+            traces.append(
+                Trace(
+                    prompt=prompt,
+                    spec=self.spec,
+                    start=row,
+                    open=holes,
+                    commits=commits,
+                    predictions=predictions,
+                    confidence=sure,
+                    phi={key: states[:taken, i] for key, states in phi.items()},
+                    pieces=pieces,
+                    special=special | ({self.model.mask_id} if self.model.mask_id is not None else frozenset()),
+                    stop=stop,
+                    passes=int(passes[:taken].sum()),
+                    seconds=self.seconds,
+                )
+            )
+        return traces
+
+
+def _without_states(step: Step) -> Step:
+    slim = Step(**(vars(step) | {"hidden": {}}))
+    return slim
+
+
+def generate(
+    model: Any,
+    prompts: Sequence[Prompt],
+    sampler: Sampler | None = None,
+    *,
+    length: int = STEPS,
+    seed: int = 0,
+    steps: int = STEPS,
+    pools: Sequence[Key] = DEFAULT,
+    batch: int = 8,
+    progress: Callable[[int], object] | None = None,
+) -> list[Trace]:
+    """Generates an answer to every prompt and returns their traces, in order.
+
+    ``length`` open places a prompt; ``steps`` is T, where signals are cut. Prompt i draws from a generator seeded
+    ``seed + i``, so that results do not depend on ``batch``. ``progress`` is called with the number of prompts done.
+    """
+    sampler = sampler if sampler is not None else default_sampler(model)
+    watched = model.watching(*dict.fromkeys(layer for layer, _ in pools))
+    spec = spec_of(model, sampler, length, steps=steps, seed=seed)
+    traces: list[Trace] = []
+    for begin in range(0, len(prompts), batch):
+        group = prompts[begin : begin + batch]
+        canvas = watched.canvas(group, length)
+        recorder = Recorder(watched, canvas, group, spec, pools)
+        for _ in recorder(sampler(watched, canvas, seeded(seed + begin, len(group)))):
+            pass
+        traces += recorder.traces()
+        if progress is not None:
+            progress(len(traces))
+    return traces
+
+
+def default_sampler(model: Any) -> Sampler:
+    """Greedy decoding for causal models, low-confidence remasking in 32 steps for diffusion ones."""
+    from demur.samplers import MaskedDiffusion
+
+    return Autoregressive() if model.mask_id is None else MaskedDiffusion(steps=STEPS)
+
+
+def teacher_forced(
+    model: Any,
+    prompts: Sequence[Prompt],
+    responses: Sequence[str] | Sequence[Sequence[int]],
+    *,
+    steps: int = STEPS,
+    pools: Sequence[Key] = DEFAULT,
+    sampler: Autoregressive | None = None,
+    batch: int = 16,
+) -> list[Trace]:
+    """Traces of finished responses from one pass each: what a live generation of these tokens would have recorded.
+
+    ``responses`` are texts or token rows (exact); only their first ``steps`` tokens are fed. ``sampler`` is the one the
+    traces shall be comparable with (default: greedy). Confidence is not computed (nan). Raises for an empty response
+    and for a diffusion model, whose intermediate steps can't be known from the final text.
+    """
+    if model.mask_id is not None:
+        raise DemurError(
+            f"teacher-forced replay on the masked-diffusion model {model.name}",
+            "a causal model: a diffusion model's steps can't be read off its final text",
+            "generate with it instead",
+        )
+    sampler = sampler if sampler is not None else Autoregressive()
+    watched = model.watching(*dict.fromkeys(layer for layer, _ in pools))
+    spec = spec_of(model, sampler, steps, steps=steps)
+    traces: list[Trace] = []
+    for begin in range(0, len(prompts), batch):
+        group = prompts[begin : begin + batch]
+        answers = [_token_row(model, r)[:steps] for r in responses[begin : begin + batch]]
+        if not all(answers) or len(answers) != len(group):
+            raise DemurError("an empty or missing response", "one response of at least one token a prompt", "")
+        begun = time.perf_counter()
+        asked = watched.canvas(group, max(map(len, answers)))
+        prompts_ids = [row[start:][~opened[start:]] for row, opened, start in _rows(asked)]
+        canvas = watched.canvas_of([[*p.tolist(), *a] for p, a in zip(prompts_ids, answers, strict=True)], 0)
+        out = watched.forward(canvas, None)
+        seconds = time.perf_counter() - begun
+        phi = {key: _running_means(out.hidden[key[0]], key[1], [len(a) for a in answers]) for key in pools}
+        for i, (prompt, row, answer) in enumerate(zip(group, prompts_ids, answers, strict=True)):
+            n, g = len(row), len(answer)
+            start = np.concatenate([row.numpy(), np.full(g, watched.pad_id)]).astype(np.int32)
+            steps_taken = np.arange(g)
+            predictions = np.full((g, g), -1, dtype=np.int32)
+            predictions[steps_taken, steps_taken] = answer
+            pieces, special = model.pieces([*start.tolist(), *answer])
+            traces.append(
+                Trace(
+                    prompt=prompt,
+                    spec=spec,
+                    start=start,
+                    open=np.arange(n + g) >= n,
+                    commits=np.stack([steps_taken, n + steps_taken, np.array(answer)], axis=1).astype(np.int32),
+                    predictions=predictions,
+                    confidence=np.full((g, g), np.nan, dtype=np.float32),
+                    phi={key: value[i] for key, value in phi.items()},
+                    pieces=pieces,
+                    special=special,
+                    stop="end-of-sequence" if answer[-1] in model.stop_ids else "full",
+                    passes=1,
+                    seconds=seconds,
+                    origin="replayed",
+                )
+            )
+    return traces
+
+
+def _token_row(model: Any, response: str | Sequence[int]) -> list[int]:
+    if not isinstance(response, str):
+        return [int(i) for i in response]
+    return list(model.tokenizer(response, add_special_tokens=False)["input_ids"])
+
+
+def _rows(canvas: Canvas) -> Iterator[tuple[Any, Any, int]]:
+    return zip(canvas.ids.cpu(), canvas.open.cpu(), canvas.starts(), strict=True)
+
+
+def _running_means(states: Any, pool: Pool, lengths: Sequence[int]) -> list[Float[np.ndarray, "s d"]]:
+    """Cumulative means of the states of (``generated``) or before (``producing``) the last ``lengths[i]`` columns."""
+    if pool not in ("generated", "producing"):
+        raise DemurError(f"pooling mode {pool!r} in a teacher-forced replay", "generated or producing", "")
+    end = states.shape[1] - (pool == "producing")
+    means = []
+    for i, length in enumerate(lengths):
+        mine = states[i, end - length : end].float()
+        means.append((mine.cumsum(dim=0) / torch.arange(1, length + 1, device=mine.device)[:, None]).cpu().numpy())
+    return means

@@ -1,0 +1,225 @@
+"""The nouns: frozen data that every layer shares. This module imports neither torch nor numpy at run time.
+
+Shapes: ``b`` rows of a batch, ``n`` columns of a canvas, ``k`` scored positions of a batch, ``v`` vocabulary,
+``d`` hidden size, ``m`` columns that one forward pass has seen, ``t`` or ``T`` steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+    from torch import Tensor
+
+Layer = str
+"""``last`` (output of the final norm, what the LM head reads), ``first`` (output of block 1), ``middle`` (output of
+block N/2) or the number of a block, counted from 1, as a string."""
+
+Pool = Literal["generated", "producing", "response", "masked"]
+POOLS: tuple[Pool, ...] = ("generated", "producing", "response", "masked")
+
+
+class DemurError(Exception):
+    """One line that says what came, what was expected and what to do next. The command line prints it as it is."""
+
+    def __init__(self, came: str, expected: str = "", then: str = "") -> None:
+        self.came, self.expected, self.then = came, expected, then
+        super().__init__("; ".join(part for part in (came, expected and f"expected {expected}", then) if part))
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request, before any model's chat template.
+
+    ``harmful`` is None where nobody has said. ``attack`` names the attack that made it from the prompt whose id is
+    ``parent``; ``prefill`` is the beginning of the answer that an attack puts into the model's mouth.
+    """
+
+    id: str
+    text: str
+    harmful: bool | None = None
+    source: str = ""
+    category: str = ""
+    licence: str = ""
+    attack: str = ""
+    parent: str | None = None
+    prefill: str = ""
+    system: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """What a sampler fills: tokens, the places that are open, and the padding that makes rows equally long.
+
+    Open places are explicit and never found by comparing with a mask id: continuing a prompt, filling holes in the
+    middle and a mask token inside the prompt are one case. Rows are padded on the left.
+    """
+
+    ids: Int[Tensor, "b n"]
+    open: Bool[Tensor, "b n"]
+    pad: Bool[Tensor, "b n"]
+
+    @property
+    def rows(self) -> int:
+        """How many rows the canvas has."""
+        return int(self.ids.shape[0])
+
+    @property
+    def width(self) -> int:
+        """How many columns the canvas has, padding included."""
+        return int(self.ids.shape[1])
+
+    def starts(self) -> list[int]:
+        """The first column of every row that is not padding."""
+        return [int(x) for x in self.pad.sum(dim=1).tolist()]
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What one forward pass gave.
+
+    ``logits`` has one row for each scored position, in row-major order of the ``score`` mask that was asked for, and
+    row i *scores* position i: the causal shift and Dream's shift are already undone. ``hidden`` holds the states of
+    the canvas columns ``start .. start + m``, by layer.
+    """
+
+    logits: Float[Tensor, "k v"]
+    hidden: Mapping[Layer, Float[Tensor, "b m d"]]
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One sampler step, live on the device and never stored.
+
+    ``ids`` is the canvas after the step; ``committed`` are the positions written by it (a renoising sampler may write
+    a position again); ``predictions`` is the canvas with this step's guess at every position that was open before it;
+    ``confidence`` is the sampler's score of each guess (nan where this step made none). ``open`` are the positions still
+    open after the step. ``live`` rows took part; the others had already ended.
+
+    ``hidden`` are the states that the step's own forward pass computed, for the columns ``start .. start + m``.
+    ``span`` says what that covers: ``all`` (the pass saw the whole canvas) or ``new`` (a cached pass: only what this
+    step needs). Column ``i - shift`` produced position ``i``. ``passes`` counts forward passes of the step.
+    """
+
+    index: int
+    ids: Int[Tensor, "b n"]
+    open: Bool[Tensor, "b n"]
+    committed: Bool[Tensor, "b n"]
+    predictions: Int[Tensor, "b n"]
+    confidence: Float[Tensor, "b n"]
+    live: Bool[Tensor, "b"]
+    hidden: Mapping[Layer, Float[Tensor, "b m d"]]
+    start: int = 0
+    span: Literal["all", "new"] = "all"
+    shift: int = 0
+    passes: int = 1
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that makes two traces comparable. Caches and artefacts are keyed by it.
+
+    ``seed`` and ``versions`` are provenance: they are stored, and do not make two specs incomparable.
+    """
+
+    model: str
+    revision: str
+    weights: str
+    dtype: str
+    template: str
+    sampler: str
+    settings: Mapping[str, Any]
+    steps: int
+    layer: Layer = ""
+    pool: str = ""
+    seed: int | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    PROVENANCE = ("seed", "versions")
+
+    def differences(self, other: Spec) -> list[str]:
+        """Names and both values of every comparable field in which the two differ."""
+        mine, theirs = asdict(self), asdict(other)
+        return [
+            f"{name}: {mine[name]!r} against {theirs[name]!r}"
+            for name in mine
+            if name not in self.PROVENANCE and _plain(mine[name]) != _plain(theirs[name])
+        ]
+
+    def at(self, layer: Layer, pool: str) -> Spec:
+        """The same spec for one layer and pooling mode."""
+        return replace(self, layer=layer, pool=pool)
+
+    @property
+    def key(self) -> str:
+        """Twelve hex digits that stand for every comparable field."""
+        comparable = {k: v for k, v in asdict(self).items() if k not in self.PROVENANCE}
+        return hashlib.sha256(json.dumps(_plain(comparable), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, so that a spec equals itself after a trip through JSON."""
+    return json.loads(json.dumps(value, sort_keys=True, default=str))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge or guard says of one trace.
+
+    ``flagged`` is None where it could not judge: such rows are left out of rates, and counted. ``score``: higher is
+    more anomalous, everywhere. ``step`` is the step at which it acted.
+    """
+
+    by: str
+    flagged: bool | None
+    score: float | None = None
+    step: int | None = None
+    why: str = ""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """An adapter: the only place where text becomes tokens and where a family's conventions live."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    mask_id: int | None
+    shift: int
+
+    def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
+        """Prompts in the model's chat template, followed by ``length`` open places each."""
+        ...
+
+    def forward(self, canvas: Canvas, score: Bool[Tensor, "b n"]) -> Forward:
+        """One pass over the whole canvas; logits of the scored positions, states of ``self.layers``."""
+        ...
+
+
+class Sampler(Protocol):
+    """Fills a canvas, step by step; ending the iteration is stopping early."""
+
+    def __call__(self, model: Any, canvas: Canvas, rngs: Any) -> Iterator[Step]:
+        """A lazy generator of steps."""
+        ...
+
+
+class Defense(Protocol):
+    """Makes a guarded sampler of a sampler."""
+
+    def __call__(self, sampler: Sampler) -> Sampler:
+        """The same sampler, watched."""
+        ...
+
+
+class Attack(Protocol):
+    """Makes an attacked prompt of a prompt."""
+
+    def __call__(self, prompt: Prompt) -> Prompt:
+        """The attacked prompt; its ``parent`` is the id of the one that came."""
+        ...

@@ -1,0 +1,416 @@
+"""Runs golden cases: what the official code did on tiny models, against what demur does.
+
+    python tests/golden.py DIR      every case file in DIR (default: tests/golden)
+
+Prints one line a case and a last line ``N passed, M failed, K unsupported``; exits with 1 if a case failed. A case that
+records a fault of the official code passes if demur does the right thing; its line says what differs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import tiny
+
+from demur.models import Bidirectional, Causal, load
+from demur.models.network import Identity
+from demur.pooling import Pooler
+from demur.refusals import is_refusal
+from demur.samplers import Autoregressive, MaskedDiffusion
+from demur.signals import EPS, refusal_signal
+from demur.types import Prompt
+
+Case = dict[str, Any]
+Result = tuple[str, str]  # PASS | FAIL | UNSUPPORTED, and what to say
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+RTOL = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 8e-2}  # of the largest element; cumulative means in low precision
+
+
+class Mismatch(Exception):
+    """A case and demur disagree."""
+
+
+def same(what: str, ours: Any, theirs: Any) -> None:
+    """Raises unless equal."""
+    if ours != theirs:
+        raise Mismatch(f"{what}: ours {ours}, theirs {theirs}")
+
+
+def close(what: str, ours: Any, theirs: Any, tolerance: float) -> float:
+    """Raises unless every element is within ``tolerance`` of the largest magnitude (at least 1); returns the distance."""
+    ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
+    same(f"{what} shape", ours.shape, theirs.shape)
+    distance = float(np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max()))
+    if not distance <= tolerance:
+        raise Mismatch(f"{what}: off by {distance:.2e}, allowed {tolerance:.0e}")
+    return distance
+
+
+# -- LLaDA ------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def llada_model(config: str, seed: int, boost: str, dtype: str, sha: str) -> Bidirectional:
+    """Through the real door: a sharded checkpoint under LLaDA's names, loaded into a Llama."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, found = tiny.llada_checkpoint(Path(folder), json.loads(config), seed, json.loads(boost))
+        same("weights", found, sha)
+        return load(path, dtype=DTYPES[dtype], device="cpu")
+
+
+def llada_settings(case: Case) -> dict[str, Any]:
+    """The official arguments in demur's words."""
+    kwargs = dict(case["kwargs"])
+    late: tuple[int, ...] = ()
+    if kwargs.pop("confidence_eos_eot_inf", False):
+        # The official code takes both tokens out of the confidence at temperature 0 only: with noise it changes the
+        # noisy copy for the first of them, which the confidence does not read.
+        late = (126348,) if kwargs.get("temperature", 0.0) > 0 else (126081, 126348)
+    suppress = (126081,) if kwargs.pop("logits_eos_inf", False) else ()
+    kwargs.pop("mask_id", None)
+    length = kwargs.pop("gen_length", 128)
+    settings = {"steps": 128, "block_length": 128, "suppress": suppress, "late": late} | kwargs
+    return {"length": length, "sampler": MaskedDiffusion(**settings)}
+
+
+def run_llada(case: Case, phi: dict[str, Any]) -> Result:
+    model = llada_model(
+        json.dumps(case["config"]),
+        case.get("weight_seed", 0),
+        json.dumps(case["boost_lm_head_row"]),
+        case["dtype"],
+        case["weights_sha256"],
+    )
+    if model.mask_id != case["mask_id"]:
+        model = Bidirectional(**(vars(model) | {"mask_id": case["mask_id"]}))
+    setup = llada_settings(case)
+    rows = _without_padding(case)
+    canvas = model.canvas_of(rows, setup["length"])
+    pooler = Pooler(canvas, [("last", "response")])
+    rngs = torch.Generator().manual_seed(case["torch_seed"])
+    steps = []
+    ours_phi = []
+    for step in setup["sampler"](model, canvas, rngs):
+        steps.append(step)
+        ours_phi.append(pooler(step)["last", "response"])
+    answer = slice(canvas.width - setup["length"], None)
+    if "exception" in case:
+        if bool(steps[-1].open.any()):
+            raise Mismatch("positions were left open")
+        return "PASS", f"the official code raises {case['exception'].split(':')[0]}; demur fills every position"
+    same("passes", sum(step.passes for step in steps) // (1 + (setup["sampler"].cfg_scale > 0)), case["n_forward"])
+    for t, step in enumerate(steps):
+        before = canvas.ids if t == 0 else steps[t - 1].ids
+        asked = (canvas.open if t == 0 else steps[t - 1].open)[:, answer]
+        same(f"canvas before step {t}", before[:, answer].tolist(), case["x_before_step"][t])
+        theirs = torch.tensor(case["predicted"][t])
+        same(f"predictions of step {t}", step.predictions[:, answer][asked].tolist(), theirs[asked].tolist())
+        committed = [torch.where(row)[0].tolist() for row in step.committed[:, answer]]
+        same(f"commits of step {t}", committed, case["committed_positions"][t])
+    same("output", steps[-1].ids[:, answer].tolist(), case["output"])
+    said = "tokens equal"
+    if phi:
+        theirs = phi["phi_row0"]
+        off = close("phi", torch.stack(ours_phi)[:, 0].numpy(), theirs, RTOL[case["dtype"]])
+        said += f", phi within {off:.0e}"
+    return "PASS", said
+
+
+def _without_padding(case: Case) -> list[list[int]]:
+    masks = case.get("attention_mask") or [[1] * len(row) for row in case["prompt"]]
+    return [[t for t, m in zip(row, mask, strict=True) if m] for row, mask in zip(case["prompt"], masks, strict=True)]
+
+
+# -- Dream ------------------------------------------------------------------------------------------------------------
+
+
+@cache
+def dream_model(config: str, seed: int, sha: str) -> Bidirectional:
+    """Dream's checkpoint has the names of a Qwen2; its position i is predicted by column i - 1."""
+    from transformers import Qwen2ForCausalLM
+
+    from demur.models.families import _dream_config
+
+    raw = json.loads(config)
+    net = Qwen2ForCausalLM(_dream_config(raw)).float()
+    same("weights", tiny.fill(net, seed), sha)
+    with tempfile.TemporaryDirectory() as folder:
+        path = tiny.write_checkpoint(Path(folder), raw, net.state_dict())
+        return load(path, dtype="float32", device="cpu")
+
+
+def run_dream(case: Case, phi: dict[str, Any], top: Case) -> Result:
+    model = dream_model(json.dumps(top["config"]), top.get("weight_seed", 0), top["weights_sha256"])
+    length = len(case["output"][0] if isinstance(case["output"][0], list) else case["output"])
+    rows = _without_padding(case)
+    canvas = model.canvas_of(rows, length)
+    answer = slice(canvas.width - length, None)
+    pooler = Pooler(canvas, [("last", "response"), ("last", "producing")])
+    from demur.types import Canvas, Step
+
+    pooled: dict[str, list[Any]] = {"response": [], "producing": []}
+    for t, state in enumerate(case["states"][:-1]):  # every canvas that the official sampler has seen
+        ids = canvas.ids.clone()
+        ids[:, answer] = torch.tensor(state)
+        out = model.forward(Canvas(ids, canvas.open, canvas.pad), canvas.open)
+        guess = out.logits.argmax(-1).reshape(len(rows), length)
+        same(f"predictions of step {t}", guess.tolist(), case["argmax_shifted"][t])
+        nothing = torch.zeros_like(canvas.open)
+        all_rows = torch.ones(len(rows), dtype=torch.bool)
+        step = Step(t, ids, canvas.open, nothing, ids, ids.float(), all_rows, out.hidden, shift=model.shift)
+        for pool, value in pooler(step).items():
+            pooled[pool[1]].append(value[0].numpy())
+    off = max(
+        close(f"phi {pool}", pooled[pool], phi[name], RTOL["float32"])
+        for pool, name in (("response", "phi_resp_positions"), ("producing", "phi_producing_positions"))
+        if name in phi
+    )
+    return "PASS", f"weights, shift and predictions on every canvas equal, phi within {off:.0e} (its sampler comes later)"
+
+
+# -- The reference tool's wrappers ------------------------------------------------------------------------------------
+
+
+@cache
+def wrapped_model(spec: str, dtype: str) -> Causal:
+    from transformers import AutoConfig
+
+    raw = json.loads(spec)
+    config = AutoConfig.for_model(raw.pop("model_type"), **raw)
+    net = tiny.native(config, dtype=DTYPES[dtype])
+    net.generation_config.eos_token_id = net.config.eos_token_id = None
+    return Causal(net=net, tokenizer=None, identity=Identity(model="tiny", dtype=dtype))
+
+
+def run_wrapper(case: Case, phi: dict[str, Any], top: Case) -> Result:
+    model = wrapped_model(json.dumps(top["specs"][case["model"]]), case["dtype"])
+    if case["eos"] >= 0:
+        model = _ending(model, case["eos"])
+    worst, said = 0.0, ""
+    steps_of_phi = next(iter(phi.values())).shape[0] if phi else len(case["generated"][0])
+    for i, (prompt, theirs) in enumerate(zip(case["prompts"], case["generated"], strict=True)):
+        canvas = model.canvas_of([[int(t) for t in prompt.split()]], steps_of_phi)
+        pooler = Pooler(canvas, [("last", "producing")])
+        # The reference passes every prefix anew. In fp32 the cache changes nothing; in low precision it may break ties.
+        sampler = Autoregressive(cache=case["dtype"] == "float32")
+        rows, tokens = [], []
+        for step in sampler(model, canvas, torch.Generator().manual_seed(0)):
+            rows.append(pooler(step)["last", "producing"][0].numpy())
+            tokens += step.ids[step.committed].tolist()
+        same(f"tokens of prompt {i}", tokens, theirs)
+        if f"phi{i}" not in phi:
+            continue
+        ours = np.array(rows)
+        if len(ours) < steps_of_phi:
+            # After an end of sequence the reference goes on averaging the last state in; demur holds phi.
+            n = len(ours)
+            last = ours[-1] * n - (ours[-2] * (n - 1) if n > 1 else 0)
+            more = [(ours[n - 1] * n + last * k) / (n + k) for k in range(1, steps_of_phi - n + 1)]
+            ours = np.concatenate([ours, more])
+            said = "; after the end of sequence the reference drifts to the last state where demur holds"
+        worst = max(worst, close(f"phi of prompt {i}", ours, phi[f"phi{i}"], RTOL[case["dtype"]]))
+    return "PASS", f"tokens equal, phi (producing) within {worst:.0e}{said}"
+
+
+def _ending(model: Causal, eos: int) -> Causal:
+    import copy
+
+    net = copy.copy(model.net)
+    net.generation_config = copy.copy(net.generation_config)
+    net.generation_config.eos_token_id = eos
+    return Causal(net=net, tokenizer=None, identity=model.identity)
+
+
+def run_llada_wrapper(case: Case, phi: dict[str, Any], top: Case) -> Result:
+    config = llada_default_config()
+    model = llada_model(json.dumps(config), 0, "null", "float32", top["llada_weights_sha256"])
+    kwargs = dict(case["kwargs"])
+    length = kwargs.pop("gen_length")
+    worst = 0.0
+    rngs = torch.Generator().manual_seed(case["torch_seed"])  # seeded once: the prompts draw from it in turn
+    for i, (prompt, theirs) in enumerate(zip(case["prompts"], case["outputs"], strict=True)):
+        canvas = model.canvas_of([[int(t) for t in prompt.split()]], length)
+        pooler = Pooler(canvas, [("last", "response")])
+        rows = []
+        for step in MaskedDiffusion(**kwargs)(model, canvas, rngs):
+            rows.append(pooler(step)["last", "response"][0].numpy())
+            ids = step.ids
+        same(f"tokens of prompt {i}", ids[0, -length:].tolist(), theirs)
+        worst = max(worst, close(f"phi of prompt {i}", rows, phi[f"phi{i}"], RTOL["float32"]))
+    return "PASS", f"tokens equal, phi (response) within {worst:.0e}"
+
+
+def llada_default_config() -> Case:
+    """The tiny LLaDA that the reference wrapper was run on: the one of the greedy LLaDA cases."""
+    return {
+        "model_type": "llada", "block_type": "llama", "layer_norm_type": "rms", "alibi": False, "rope": True,
+        "activation_type": "silu", "d_model": 64, "embedding_size": 256, "vocab_size": 256, "mlp_hidden_size": 192,
+        "mlp_ratio": 4, "n_heads": 4, "n_kv_heads": 4, "n_layers": 2, "max_sequence_length": 256,
+        "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "weight_tying": False, "mask_token_id": 250,
+        "eos_token_id": 251, "pad_token_id": 251, "include_bias": False, "include_qkv_bias": False,
+    }  # fmt: skip
+
+
+# -- The signal -------------------------------------------------------------------------------------------------------
+
+
+def run_signal(case: Case, arrays: dict[str, Any]) -> Result:
+    low = case["dtype"] in ("bfloat16", "float16")
+
+    def tensor(name: str) -> torch.Tensor:
+        array = torch.from_numpy(arrays[name])
+        return array.view(DTYPES[case["dtype"]]) if low else array
+
+    if case["kind"] == "compute_centers":
+        return run_centres(case, tensor)
+    good, bad = tensor("good"), tensor("bad")
+    says = []
+    for i, theirs_text in enumerate(case["signals"]):
+        act = tensor(f"act{i}")
+        theirs = np.array([float(x) for x in theirs_text])
+        ours = refusal_signal(
+            act.double().numpy(), good.double().numpy(), bad.double().numpy(), tau=case["sig_T"], eps=case["eps"]
+        )
+        same("length", ours.shape, theirs.shape)
+        lost = act.isnan().any(dim=-1).numpy()
+        if not np.isfinite(ours[~lost]).all() or not np.isnan(ours[lost]).all():
+            raise Mismatch(f"signal {i}: not finite for finite input, or finite for nan")
+        differs = ~np.isclose(ours, theirs, rtol=0, atol=1e-5, equal_nan=True)
+        if differs.any():
+            # Where the reference differs, its own arithmetic in its own precision must explain it.
+            replayed = reference_arithmetic(act, good, bad, case["sig_T"], case["eps"])
+            unexplained = differs & ~np.isclose(replayed, theirs, rtol=0, atol=1e-5, equal_nan=True)
+            if unexplained.any() or (not low and not np.isnan(theirs[differs]).all()):
+                raise Mismatch(f"signal {i}: ours {ours[differs]}, theirs {theirs[differs]}")
+            says.append(f"{int(differs.sum())} of {len(ours)} steps")
+    if says:
+        why = "1 - cos quantises in low precision" if low else "1 - cos below -eps gives nan"
+        return "PASS", f"the reference is off at {says[0]} ({why}); demur is finite and exact there"
+    return "PASS", "signal within 1e-05"
+
+
+def reference_arithmetic(
+    act: torch.Tensor, good: torch.Tensor, bad: torch.Tensor, tau: float, eps: float
+) -> np.ndarray[Any, Any]:
+    """The signal's formula step by step in the precision that came: what a careless implementation computes."""
+    values = []
+    for x, g, b in zip(act, good, bad, strict=False):
+        far, near = (1 - torch.dot(x / (x.norm() + eps), y / (y.norm() + eps)) for y in (b, g))
+        values.append(torch.sigmoid((torch.log(far + eps) - torch.log(near + eps)) / tau).float().item())
+    return np.array(values)
+
+
+def run_centres(case: Case, tensor: Callable[[str], torch.Tensor]) -> Result:
+    from demur.signals import fit_anchors
+    from demur.types import DemurError
+
+    sides = []
+    for side in ("harmless", "harmful"):
+        refused = case[f"{side}_ref"]
+        n = case[f"n_{side}"]
+        if len(refused) != n:
+            return "PASS", "one refusal decision a trace by construction: the two lists of the reference can't disagree"
+        sides.append([fake_trace(tensor(f"{side}{i}").float().numpy(), refused[i]) for i in range(n)])
+    try:
+        anchors = fit_anchors(*sides)
+    except DemurError as error:
+        if "exception" not in case:
+            raise
+        return "PASS", f"both refuse; demur says: {error}"
+    if "exception" in case:
+        raise Mismatch(f"the reference raises {case['exception']!r}, demur does not")
+    tolerance = 1e-5 if case["dtype"] == "float32" else 1e-2
+    off = max(
+        close(name, ours, tensor(name).float().numpy(), tolerance)
+        for name, ours in (("good", anchors.harmless), ("bad", anchors.harmful))
+    )
+    return "PASS", f"centres within {off:.0e}"
+
+
+def fake_trace(phi: np.ndarray[Any, Any], refused: bool) -> Any:
+    """A trace of one token whose text is a refusal or is not, with these states."""
+    from demur.trace import Trace
+    from demur.types import Spec
+
+    text = b"Sorry" if refused else b"Sure"
+    assert is_refusal(text.decode()) == refused
+    return Trace(
+        prompt=Prompt("golden", "golden"),
+        spec=Spec("golden", "", "", "float32", "none", "none", {}, len(phi)),
+        start=np.zeros(1, dtype=np.int32),
+        open=np.ones(1, dtype=bool),
+        commits=np.array([[0, 0, 1]], dtype=np.int32),
+        predictions=np.ones((len(phi), 1), dtype=np.int32),
+        confidence=np.ones((len(phi), 1), dtype=np.float32),
+        phi={("last", "generated"): phi},
+        pieces={0: b"", 1: text},
+        special=frozenset(),
+        stop="full",
+        passes=len(phi),
+        seconds=0.0,
+    )
+
+
+# -- All of them ------------------------------------------------------------------------------------------------------
+
+
+def cases(path: Path) -> Iterator[tuple[str, Callable[[], Result]]]:
+    """Every case of one file, by what the file holds rather than by its name."""
+    top = json.loads(path.read_text())
+    arrays: dict[str, Any] = {}
+    for npz in (path.with_name(f"{path.stem}_phi.npz"), path.with_suffix(".npz")):
+        if npz.exists():
+            arrays |= dict(np.load(npz))
+
+    def mine(name: str) -> dict[str, Any]:
+        return {k[len(name) + 1 :]: v for k, v in arrays.items() if k.startswith(f"{name}/")}
+
+    for case in top.get("cases", []):
+        name, held = case["name"], mine(case["name"])
+        if case.get("kind") in ("create_signal", "compute_centers"):
+            yield name, lambda case=case, held=held: run_signal(case, held)
+        elif case.get("config", {}).get("model_type") == "llada":
+            yield name, lambda case=case, held=held: run_llada(case, held)
+        elif top.get("config", {}).get("model_type") == "Dream":
+            yield name, lambda case=case, held=held: run_dream(case, held, top)
+        elif case.get("model") in top.get("specs", {}):
+            yield name, lambda case=case, held=held: run_wrapper(case, held, top)
+        else:
+            yield name, lambda: ("UNSUPPORTED", "a family of later work")
+    for case in top.get("llada", []):
+        yield case["name"], lambda case=case: run_llada_wrapper(case, mine(case["name"]), top)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs every case file of a folder; 1 if a case failed or there was none."""
+    folder = Path(arguments[0]) if arguments else Path(__file__).parent / "golden"
+    counts = {"PASS": 0, "FAIL": 0, "UNSUPPORTED": 0}
+    torch.set_num_threads(1)
+    for path in sorted(folder.glob("*.json")):
+        for name, run in cases(path):
+            try:
+                status, said = run()
+            except Exception as error:  # a case that can't be run has failed, whatever the reason
+                status, said = "FAIL", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                if not isinstance(error, Mismatch):
+                    said += f" ({traceback.format_exc().strip().splitlines()[-3].strip()})"
+            counts[status] += 1
+            print(f"{status:<11} {path.stem}/{name}: {said}", flush=True)
+    print(f"{counts['PASS']} passed, {counts['FAIL']} failed, {counts['UNSUPPORTED']} unsupported")
+    return int(counts["FAIL"] > 0 or not sum(counts.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
