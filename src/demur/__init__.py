@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from demur.samplers import Autoregressive as Autoregressive
     from demur.samplers import MaskedDiffusion as MaskedDiffusion
     from demur.signals import Anchors as Anchors
+    from demur.signals import anchors_of as anchors_of
     from demur.signals import fit_anchors as fit_anchors
     from demur.signals import refusal_signal as refusal_signal
     from demur.signals import scripted_refusals as scripted_refusals
@@ -32,6 +33,7 @@ _HOMES = {
     "MaskedDiffusion": "samplers",
     "Prompt": "types",
     "Trace": "trace",
+    "anchors_of": "signals",
     "fit_anchors": "signals",
     "generate": "trace",
     "load": "models",

@@ -33,7 +33,7 @@ def page(scenes: Sequence[Scene], title: str = "demur") -> str:
     All scenes share one step, from 1 to the number of frames of the longest; a shorter scene holds its last
     frame. The size is four to six bytes per cell and frame, the texts once, and 35 kB for the page itself.
 
-    Raises ``DemurError`` where there is no scene, a scene has no frame, sigma or a reference has not one value
+    Raises ``DemurError`` where there is no scene, a scene has no frame, sigma or a reference is not one value
     per frame or leaves [0, 1], or zones are not 0 <= lambda_r <= lambda_c <= 1.
     """
     return _document(scenes, title, embedded=False)
@@ -47,7 +47,7 @@ def fragment(scenes: Sequence[Scene]) -> str:
     """
     document = _document(scenes, "demur", embedded=True)
     label = escape(_plain("demur: " + ", ".join(scene.title for scene in scenes)))
-    # No sandbox: the script reaches the frame to set its height, and the policy inside admits no other script.
+    # No sandbox: the script reaches the frame to set its height, and the policy inside admits no other.
     return (
         f'<div class="demur"><iframe title="{label}" width="100%" height="{FRAGMENT_HEIGHT}" style="border:0"'
         f' srcdoc="{escape(document)}"></iframe></div>'
@@ -114,7 +114,7 @@ def _check(scene: Scene) -> None:
 
 
 def _data(scenes: Sequence[Scene]) -> dict[str, Any]:
-    """What the script reads. A cell is one integer: 5 times its text's place in ``pieces``, plus its state."""
+    """What the script reads. A cell is one integer: its text's place in ``pieces`` times 5, plus state."""
     pieces: dict[str, int] = {"": 0}
     states = {state: number for number, state in enumerate(STATES)}
 

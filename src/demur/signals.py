@@ -5,7 +5,7 @@ Rahimi et al., *Step-Wise Refusal Dynamics in Autoregressive and Diffusion Langu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from demur import artefact
 from demur.refusals import SCRIPTED
-from demur.trace import DEFAULT, STEPS, Key, Trace, teacher_forced
+from demur.trace import DEFAULT, STEPS, Key, Trace, generate, teacher_forced
 from demur.types import DemurError, Layer, Pool, Prompt, Spec
 
 TAU, EPS = 0.1, 1e-8
@@ -143,19 +143,21 @@ def fit_anchors(
     layer: Layer = "last",
     pool: Pool = "generated",
     refusals: Literal["observed", "scripted"] = "observed",
+    at_least: int = 1,
 ) -> Anchors:
     """Anchors from traces: the mean of harmless ones that did not refuse and of harmful ones that did (section 3.1).
 
     Refusal is decided on the final text by the dictionary. With ``refusals="scripted"``, ``harmful`` are the traces of
-    :func:`scripted_refusals`. Raises, with the counts, if one side is empty, and if specs differ.
+    :func:`scripted_refusals`. Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), and if specs
+    differ.
     """
     complied = [trace for trace in harmless if not trace.refused()]
     refused = [trace for trace in harmful if trace.refused()]
-    if not complied or not refused:
+    if min(len(complied), len(refused)) < max(at_least, 1):
         raise DemurError(
             f"{len(harmless) - len(complied)} of {len(harmless)} harmless and {len(refused)} of {len(harmful)} harmful "
             "prompts were refused",
-            "at least one harmless prompt answered and one harmful prompt refused",
+            f"at least {max(at_least, 1)} harmless prompts answered and as many harmful prompts refused",
             "use more prompts, or refusals='scripted' (--refusals scripted) for a model that refuses nothing",
         )
     spec = complied[0].spec
@@ -185,3 +187,42 @@ def scripted_refusals(
     """Written refusals replayed after prompts, in turn: the harmful side of anchors for a model that refuses nothing."""
     texts = [SCRIPTED[i % len(SCRIPTED)] for i in range(len(prompts))]
     return teacher_forced(model, prompts, texts, steps=steps, pools=pools, sampler=sampler)
+
+
+def anchors_of(
+    model: Any,
+    harmless: Sequence[Prompt],
+    harmful: Sequence[Prompt],
+    sampler: Any = None,
+    *,
+    length: int = STEPS,
+    steps: int = STEPS,
+    layer: Layer = "last",
+    pool: Pool = "generated",
+    refusals: Literal["observed", "scripted"] = "observed",
+    seed: int = 0,
+    batch: int = 8,
+    at_least: int = 1,
+    progress: Callable[[str, int, int], object] = lambda what, done, of: None,
+) -> Anchors:
+    """Anchors of a model from prompts: runs it on both sets and calls :func:`fit_anchors`.
+
+    ``refusals="scripted"`` replays written refusals after the harmful prompts instead of generating; the anchors say so
+    wherever they are used. ``progress`` is called with what is being done, how many are done, of how many.
+    Raises if fewer than ``at_least`` answers are left on a side, with the counts.
+    """
+    pools = [(layer, pool)]
+    common: dict[str, Any] = {"length": length, "steps": steps, "seed": seed, "pools": pools, "batch": batch}
+
+    def run(what: str, prompts: Sequence[Prompt]) -> list[Trace]:
+        return generate(
+            model, prompts, sampler, progress=lambda done: progress(what, done, len(prompts)), **common
+        )
+
+    good = run("answering harmless prompts", harmless)
+    if refusals == "scripted":
+        bad = scripted_refusals(model, harmful, steps=steps, pools=pools, sampler=sampler)
+        progress("replaying written refusals", len(harmful), len(harmful))
+    else:
+        bad = run("answering harmful prompts", harmful)
+    return fit_anchors(good, bad, layer=layer, pool=pool, refusals=refusals, at_least=at_least)

@@ -122,6 +122,11 @@
     const steps = sigma.length;
     const svg = draw("svg", { class: "curve", role: "img", height: HEIGHT });
     const y = (value) => TOP + (1 - value) * PLOT;
+    // A reference has the colour of the zone in which it ends, and dashes of its own.
+    const look = (values, i) => ({
+      class: `reference ${zone(values.at(-1), zones)}`,
+      "stroke-dasharray": DASHES[i % DASHES.length],
+    });
     let width = 0;
     let moving = {};
     let x = () => 0;
@@ -219,10 +224,7 @@
       axis();
       lane();
       references.forEach(([, values], i) => {
-        const name = zone(values.at(-1), zones);
-        svg.append(
-          draw("path", { class: `reference ${name}`, d: path(values, steps - 1), "stroke-dasharray": DASHES[i % DASHES.length] }),
-        );
+        svg.append(draw("path", { ...look(values, i), d: path(values, steps - 1) }));
       });
       svg.append(draw("path", { class: "all", d: path(sigma, steps - 1) }));
       if (steps < total) {
@@ -245,12 +247,11 @@
     function show(step) {
       const k = Math.min(step, steps - 1);
       const name = zone(sigma[k], zones);
-      const top = Math.max(...sigma);
-      const bottom = Math.min(...sigma);
+      const extreme = (value) => `${number(value)} at step ${sigma.indexOf(value) + 1}`;
       svg.setAttribute(
         "aria-label",
         `Sigma of ${scene.title} over ${steps} steps. At step ${k + 1}: ${number(sigma[k])}, ${name} zone. ` +
-          `Highest ${number(top)} at step ${sigma.indexOf(top) + 1}, lowest ${number(bottom)} at step ${sigma.indexOf(bottom) + 1}.`,
+          `Highest ${extreme(Math.max(...sigma))}, lowest ${extreme(Math.min(...sigma))}.`,
       );
       if (!width) return;
       const room = (width - RIGHT - LEFT) / total;
@@ -286,8 +287,7 @@
     if (references.length) {
       key.append(make("li", {}, line({ class: "own" }), "this generation"));
       references.forEach(([name, values], i) => {
-        const look = { class: `reference ${zone(values.at(-1), zones)}`, "stroke-dasharray": DASHES[i % DASHES.length] };
-        key.append(make("li", {}, line(look), make("span", { dir: "auto" }, name)));
+        key.append(make("li", {}, line(look(values, i)), make("span", { dir: "auto" }, name)));
       });
     }
     return { svg, key, show, resize };
@@ -297,16 +297,11 @@
   function numbers(scene) {
     const { sigma, zones, references, refused, title } = scene;
     const heads = ["step", "sigma", "zone", "text refuses", ...references.map(([name]) => name)];
-    const rows = sigma.map((value, k) =>
-      make(
-        "tr",
-        {},
-        make("th", { scope: "row" }, String(k + 1)),
-        ...[number(value), zone(value, zones), refused[k] ? "yes" : "no", ...references.map(([, v]) => number(v[k]))].map(
-          (text) => make("td", {}, text),
-        ),
-      ),
-    );
+    const rows = sigma.map((value, k) => {
+      const others = references.map(([, values]) => number(values[k]));
+      const texts = [number(value), zone(value, zones), refused[k] ? "yes" : "no", ...others];
+      return make("tr", {}, make("th", { scope: "row" }, String(k + 1)), ...texts.map((text) => make("td", {}, text)));
+    });
     const table = make(
       "table",
       {},
@@ -314,12 +309,8 @@
       make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)))),
       make("tbody", {}, ...rows),
     );
-    const box = make(
-      "details",
-      {},
-      make("summary", {}, "Sigma as a table"),
-      make("div", { class: "numbers", tabindex: "0", role: "region", "aria-label": `Sigma of ${title} as a table` }, table),
-    );
+    const region = { class: "numbers", tabindex: "0", role: "region", "aria-label": `Sigma of ${title} as a table` };
+    const box = make("details", {}, make("summary", {}, "Sigma as a table"), make("div", region, table));
     let here = null;
     const show = (k) => {
       here?.classList.remove("here");
@@ -342,13 +333,15 @@
       make("div", { class: "heading" }, make("h2", { id: name, dir: "auto" }, scene.title)),
     );
     if (scene.redacted)
-      head.firstChild.append(make("span", { class: "badge", title: "Text was taken out before this page was made" }, "redacted"));
+      head.firstChild.append(
+        make("span", { class: "badge", title: "Text was taken out before this page was made" }, "redacted"),
+      );
     const made = [scene.model, scene.sampler].filter(Boolean);
     if (made.length) head.append(make("p", { class: "made" }, ...made.map((text) => make("span", {}, text))));
-    if (scene.notes.length)
-      head.append(
-        make("ul", { class: "notes", "aria-label": "Notes" }, ...scene.notes.map((text) => make("li", {}, make("b", {}, "Note"), text))),
-      );
+    if (scene.notes.length) {
+      const notes = scene.notes.map((text) => make("li", {}, make("b", {}, "Note"), text));
+      head.append(make("ul", { class: "notes", "aria-label": "Notes" }, ...notes));
+    }
     const prompt = make("p", { dir: "auto" }, scene.prompt || "(empty)");
     head.append(make("div", { class: "prompt" }, make("p", { class: "label" }, "Prompt"), prompt));
 

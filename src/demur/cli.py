@@ -1,0 +1,359 @@
+"""The command ``demur``. Every error that a user can cause ends in one line and an exit code of 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from demur.types import DemurError
+
+if TYPE_CHECKING:
+    from demur.scene import Scene
+    from demur.signals import Anchors
+    from demur.types import Pool, Prompt
+
+app = typer.Typer(
+    help="See and guard the refusal dynamics of language models, step by step.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+anchors_app = typer.Typer(help="Anchors: what refusing and complying look like inside one model.", no_args_is_help=True)
+app.add_typer(anchors_app, name="anchors")
+
+
+class SamplerName(StrEnum):
+    """Samplers by name."""
+
+    ar = "ar"
+    low_confidence = "low-confidence"
+    random = "random"
+    ar_order = "ar-order"
+
+
+class Refusals(StrEnum):
+    """Where the refusal anchor comes from."""
+
+    observed = "observed"
+    scripted = "scripted"
+
+
+class PoolName(StrEnum):
+    """Pooling modes."""
+
+    generated = "generated"
+    producing = "producing"
+    response = "response"
+    masked = "masked"
+
+
+ModelName = Annotated[str, typer.Option("--model", "-m", help="Built-in name, folder, .gguf file or hub id.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the best there is.")]
+Steps = Annotated[int, typer.Option(min=1, help="T: how many values a signal has.")]
+Length = Annotated[int | None, typer.Option(min=1, help="Response length in tokens; default: 32 for ar, 128 else.")]
+LayerName = Annotated[str, typer.Option(help="first, middle, last or a block number.")]
+RefusalsFrom = Annotated[
+    Refusals, typer.Option(help="scripted: replay written refusals, for models that refuse nothing.")
+]
+Count = Annotated[int, typer.Option("--n", min=1, help="Prompts per set, of the starter sets.")]
+
+
+def _console(stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False)
+
+
+def _setup(model: Any, name: SamplerName, length: int | None, steps: int, temperature: float) -> tuple[Any, int]:
+    """A sampler by name with the settings that the command line offers, and its response length."""
+    from demur.samplers import SAMPLERS
+
+    settings: dict[str, Any] = {"temperature": temperature}
+    if name in (SamplerName.low_confidence, SamplerName.random):
+        settings["steps"] = steps
+    if name == SamplerName.ar and model.mask_id is not None:
+        raise DemurError(f"sampler ar on the diffusion model {model.name}", "ar-order, low-confidence or random", "")
+    if name != SamplerName.ar and model.mask_id is None:
+        raise DemurError(f"sampler {name} on the causal model {model.name}", "ar", "diffusion samplers need a mask token")
+    return SAMPLERS[name](**settings), length or (steps if name == SamplerName.ar else 128)
+
+
+def _anchors(
+    model: Any, sampler: Any, length: int, steps: int, layer: str, pool: Pool, refusals: Refusals, n: int, quiet: bool
+) -> Anchors:
+    """Anchors from the cache, or fitted on the starter sets and put there."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from demur.models import cache_dir
+    from demur.prompts import digest, starter
+    from demur.signals import Anchors, anchors_of
+    from demur.trace import spec_of
+
+    harmless, harmful = starter("harmless", n), starter("harmful", n)
+    spec = spec_of(model, sampler, length, steps=steps).at(layer, pool)
+    data = digest([*harmless, *harmful])[:8]
+    path = cache_dir() / "anchors" / f"{spec.key}-{refusals.value}-{data}.safetensors"
+    if path.exists():
+        return Anchors.load(path)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_console(stderr=True), disable=quiet, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, of: int) -> None:
+            task = tasks.setdefault(what, bar.add_task(f"anchors: {what}", total=of) if what not in tasks else None)
+            bar.update(task, completed=done)
+
+        anchors = anchors_of(
+            model, harmless, harmful, sampler, length=length, steps=steps, layer=layer, pool=pool,
+            refusals=refusals.value, at_least=5, progress=progress,
+        )  # fmt: skip
+    anchors.save(path)
+    return anchors
+
+
+def _prompt(text: str, harmful: bool | None) -> Prompt:
+    """A prompt as typed, or one of the starter sets by its id."""
+    from demur.prompts import starter
+    from demur.types import Prompt
+
+    for known in [*starter("harmless"), *starter("harmful")]:
+        if known.id == text:
+            return known
+    return Prompt(id="typed", text=text, harmful=harmful)
+
+
+@app.command()
+def watch(
+    prompt: Annotated[list[str], typer.Argument(help="What to ask, or the id of a starter prompt. Several: one after another.")],
+    model: ModelName = "smollm2",
+    sampler: Annotated[SamplerName | None, typer.Option(help="Default: ar for causal models, else low-confidence.")] = None,
+    compare: Annotated[SamplerName | None, typer.Option(help="A second sampler, side by side.")] = None,
+    length: Length = None,
+    steps: Steps = 32,
+    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    seed: int = 0,
+    layer: LayerName = "last",
+    pool: Annotated[PoolName, typer.Option(help="Which positions are averaged.")] = PoolName.generated,
+    anchors: Annotated[Path | None, typer.Option(help="A file of `demur anchors fit`; default: fitted once, cached.")] = None,
+    refusals: RefusalsFrom = Refusals.observed,
+    n: Count = 40,
+    signal: Annotated[bool, typer.Option("--signal/--no-signal", help="Without anchors there is no sigma.")] = True,
+    harmful: Annotated[bool | None, typer.Option("--harmful/--harmless", help="Mark the prompt; harmful ones are redacted.")] = None,
+    show_harmful: Annotated[bool, typer.Option("--show-harmful", help="Show the words of harmful prompts and answers.")] = False,
+    html: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("demur-watch.html"),
+    save: Annotated[Path | None, typer.Option(help="Also save the trace (of the first sampler) here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a step instead of the view.")] = False,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+) -> None:
+    """Watch a model answer, step by step, with its refusal signal; writes one self-contained HTML page."""
+    from rich.live import Live
+
+    from demur.artefact import write
+    from demur.models import load
+    from demur.page import page
+    from demur.signals import Anchors
+    from demur.studio.terminal import panel, side_by_side
+    from demur.studio.watching import Run
+    from demur.studio.watching import watch as moments
+
+    console = _console()
+    prompts = [_prompt(text, harmful) for text in prompt]
+    net = _load(model, dtype, device, system, quiet=as_json)
+    first = sampler or (SamplerName.ar if net.mask_id is None else SamplerName.low_confidence)
+    runs = []
+    for name in [first, *([compare] if compare else [])]:
+        chosen, size = _setup(net, name, length, steps, temperature)
+        fitted = None
+        if signal:
+            fitted = Anchors.load(anchors) if anchors else _anchors(
+                net, chosen, size, steps, layer, pool.value, refusals, n, as_json
+            )  # fmt: skip
+        runs.append(Run(name.value, chosen, fitted, size))
+    scenes: list[Scene] = []
+    for asked in prompts:
+        shown: list[Scene] = []
+        with Live(console=console, auto_refresh=False, transient=False) if not as_json else _Nothing() as live:
+            for now in moments(net, asked, runs, seed=seed, steps=steps, wanted=[(layer, pool.value)]):
+                for i, moment in enumerate(now):
+                    if moment is None:
+                        continue
+                    scene = moment.scene(runs[i], show_harmful=show_harmful)
+                    shown[i : i + 1] = [scene]
+                    if as_json:
+                        print(json.dumps(_line(asked, runs[i].name, scene)), flush=True)
+                    if i == 0 and moment.done and save:
+                        moment.trace.save(save)
+                if not as_json:
+                    live.update(side_by_side([panel(s, len(s.frames)) for s in shown]), refresh=True)
+        scenes += shown
+    write(html, page(scenes, title="demur"))
+    if not as_json:
+        console.print(f"page: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
+
+
+class _Nothing:
+    """Stands where the live view would."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _line(prompt: Prompt, run: str, scene: Scene) -> dict[str, Any]:
+    """One step for machines; redacted like every view."""
+    frame = scene.frames[-1]
+    return {
+        "prompt": prompt.id,
+        "sampler": run,
+        "step": len(scene.frames),
+        "text": "".join(cell.text for cell in frame.cells),
+        "refused": frame.refused,
+        "sigma": scene.sigma[-1] if scene.sigma is not None else None,
+        "verdict": scene.verdict or None,
+        "notes": list(scene.notes),
+        "redacted": scene.redacted,
+    }
+
+
+def _load(model: str, dtype: str, device: str | None, system: str | None = None, quiet: bool = False) -> Any:
+    from demur.models import load
+
+    console = _console(stderr=True)
+    if quiet:
+        return load(model, dtype=dtype, device=device, system=system)
+    with console.status(f"loading {model} (a .gguf file is converted once, which takes some 20 seconds)"):
+        return load(model, dtype=dtype, device=device, system=system)
+
+
+@anchors_app.command("fit")
+def anchors_fit(
+    model: Annotated[str, typer.Argument(help="Built-in name, folder, .gguf file or hub id.")],
+    out: Annotated[Path, typer.Option(help="Where the anchors go.")] = Path("anchors.safetensors"),
+    harmless: Annotated[str, typer.Option(help="Prompts: harmless, alpaca, a file or hf:owner/name.")] = "harmless",
+    harmful: Annotated[str, typer.Option(help="Prompts: harmful, advbench, a file or hf:owner/name.")] = "harmful",
+    n: Count = 100,
+    sampler: SamplerName | None = None,
+    length: Length = None,
+    steps: Steps = 32,
+    temperature: Annotated[float, typer.Option(min=0)] = 0.0,
+    layer: LayerName = "last",
+    pool: PoolName = PoolName.generated,
+    refusals: RefusalsFrom = Refusals.observed,
+    at_least: Annotated[int, typer.Option(min=1, help="Fewer answers than this on a side are an error.")] = 5,
+    batch: Annotated[int, typer.Option(min=1)] = 8,
+    seed: int = 0,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """Fit anchors: the mean of harmless answers that complied and of harmful ones that refused."""
+    from rich.progress import Progress
+
+    from demur.prompts import load as load_prompts
+    from demur.signals import anchors_of
+
+    good = load_prompts(harmless, harmful=False, limit=n)
+    bad = load_prompts(harmful, harmful=True, limit=n)
+    net = _load(model, dtype, device)
+    name = sampler or (SamplerName.ar if net.mask_id is None else SamplerName.low_confidence)
+    chosen, size = _setup(net, name, length, steps, temperature)
+    with Progress(console=_console(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=of)
+            bar.update(tasks[what], completed=done)
+
+        fitted = anchors_of(
+            net, good, bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value, refusals=refusals.value,
+            seed=seed, batch=batch, at_least=at_least, progress=progress,
+        )  # fmt: skip
+    fitted.save(out)
+    _console().print(f"[bold]{out}[/bold]")
+    _describe(fitted)
+
+
+@anchors_app.command("show")
+def anchors_show(path: Annotated[Path, typer.Argument(help="A file of `demur anchors fit`.")]) -> None:
+    """Show what anchors were fitted on, and their reference curves."""
+    from demur.signals import Anchors
+
+    _describe(Anchors.load(path))
+
+
+def _describe(anchors: Anchors) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    spec = anchors.spec
+    for name in ("model", "revision", "weights", "dtype", "template", "sampler", "settings", "steps", "layer", "pool"):
+        table.add_row(name, str(getattr(spec, name)))
+    table.add_row("harmless", f"{anchors.n_harmless} answered of {anchors.asked_harmless} asked")
+    verb = "replayed" if anchors.refusals == "scripted" else "asked"
+    table.add_row("harmful", f"{anchors.n_harmful} refused of {anchors.asked_harmful} {verb} ({anchors.refusals})")
+    for name, values in (("harmless", anchors.harmless_sigma), ("refused", anchors.harmful_sigma)):
+        marks = "".join("▁▂▃▄▅▆▇█"[min(int(v * 8), 7)] for v in values)
+        table.add_row(f"sigma, {name}", f"{marks}  {values[0]:.2f} to {values[-1]:.2f} (own fit, a reference only)")
+    console = _console()
+    console.print(table)
+    if anchors.warning:
+        console.print(f"! {anchors.warning}", style="yellow")
+
+
+@app.command()
+def models() -> None:
+    """List the families, what each needs and what is ready offline."""
+    from rich.table import Table
+
+    from demur.studio.readiness import family_rows
+
+    table = Table("family", "kind", "name it by", "needs", "ready offline", box=None, header_style="bold")
+    for row in family_rows():
+        table.add_row(*row)
+    _console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, device, memory, models; what is missing and the command that fixes it."""
+    from demur.studio.readiness import checks
+
+    console, bad = _console(), 0
+    for check in checks():
+        mark, style = {"ok": ("ok     ", "green"), "missing": ("missing", "yellow"), "bad": ("BAD    ", "red")}[check.state]
+        console.print(f"[{style}]{mark}[/{style}] {check.name}: {check.found}", soft_wrap=True)
+        if check.fix:
+            console.print(f"        fix: {check.fix}", soft_wrap=True)
+        bad += check.state == "bad"
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from demur import __version__
+
+        print(f"demur {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        app()
+    except DemurError as error:
+        print(f"demur: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("demur: stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,92 @@
+"""Watching generations while they run: the steps of one or two samplers, their scenes and their verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from demur.samplers import seeded
+from demur.scene import Scene
+from demur.signals import Anchors
+from demur.trace import DEFAULT, Key, Recorder, Trace, spec_of
+from demur.types import Prompt, Sampler
+
+
+@dataclass(frozen=True)
+class Run:
+    """One generation to watch: a sampler, a name for it, and the anchors of its spec (None: no signal)."""
+
+    name: str
+    sampler: Sampler
+    anchors: Anchors | None
+    length: int
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What there is to see of one run after one of its steps."""
+
+    trace: Trace
+    sigma: tuple[float, ...] | None
+    done: bool
+
+    def scene(self, run: Run, *, show_harmful: bool) -> Scene:
+        """The moment as it is shown; the verdict comes with the last step."""
+        notes = [run.anchors.warning] if run.anchors is not None and run.anchors.warning else []
+        references = []
+        if run.anchors is not None:
+            name = "scripted refusals" if run.anchors.refusals == "scripted" else "refused prompts"
+            references = [
+                ("harmless prompts", tuple(run.anchors.harmless_sigma.tolist())),
+                (name, tuple(run.anchors.harmful_sigma.tolist())),
+            ]
+        return self.trace.scene(
+            self.sigma,
+            show_harmful=show_harmful,
+            title=f"{self.trace.spec.model} · {run.name}",
+            verdict=verdict(self.trace, self.sigma) if self.done else "",
+            notes=notes,
+            references=references,
+        )
+
+
+def watch(
+    model: Any, prompt: Prompt, runs: Sequence[Run], *, seed: int, steps: int, wanted: Sequence[Key] = DEFAULT
+) -> Iterator[tuple[Moment | None, ...]]:
+    """All runs in step: after each step, a moment for every run that is still going (None for one that has ended)."""
+    watched = model.watching(*dict.fromkeys(layer for layer, _ in wanted))
+    yield from zip_longest(*(_moments(watched, prompt, run, seed, steps, wanted) for run in runs))
+
+
+def _moments(
+    model: Any, prompt: Prompt, run: Run, seed: int, steps: int, wanted: Sequence[Key]
+) -> Iterator[Moment]:
+    canvas = model.canvas([prompt], run.length)
+    spec = spec_of(model, run.sampler, run.length, steps=steps, seed=seed)
+    recorder = Recorder(model, canvas, [prompt], spec, wanted)
+    previous = None
+    for _ in recorder(run.sampler(model, canvas, seeded(seed, 1))):
+        if previous is not None:
+            yield previous
+        trace = recorder.traces()[0]
+        sigma = None
+        if run.anchors is not None:
+            sigma = tuple(float(s) for s in run.anchors.signal(trace)[: trace.steps])
+        previous = Moment(trace, sigma, done=False)
+    if previous is not None:
+        yield Moment(recorder.traces()[0], previous.sigma, done=True)
+
+
+def verdict(trace: Trace, sigma: Sequence[float] | None, lambda_c: float = 0.5) -> str:
+    """What text and hidden states say of a whole generation, in one line."""
+    said = "The text refuses" if trace.refused() else "The text does not refuse"
+    if sigma is None:
+        return f"{said}."
+    below = [t for t, value in enumerate(sigma, 1) if value < lambda_c]
+    ends = "compliance" if sigma[-1] > lambda_c else "refusal"
+    inside = f"inside it ends {ends}-aligned (sigma {sigma[-1]:.2f})"
+    if ends == "compliance" and below:
+        inside += f" after {len(below)} of {len(sigma)} steps below {lambda_c:g}, the first at step {below[0]}"
+    return f"{said}; {inside}."
