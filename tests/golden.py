@@ -177,7 +177,10 @@ def run_dream(case: Case, phi: dict[str, Any], top: Case) -> Result:
         for pool, name in (("response", "phi_resp_positions"), ("producing", "phi_producing_positions"))
         if name in phi
     )
-    return "PASS", f"weights, shift and predictions on every canvas equal, phi within {off:.0e} (its sampler comes later)"
+    return (
+        "PASS",
+        f"weights, shift and predictions on every canvas equal, phi within {off:.0e} (its sampler comes later)",
+    )
 
 
 # -- The reference tool's wrappers ------------------------------------------------------------------------------------

@@ -164,9 +164,7 @@ def test_data_survive_the_trip():
     block = html.split('type="application/json">')[1].split("</script>")[0]
     assert not set("<>&\u2028\u2029") & set(block)
     assert data["scenes"][0]["prompt"] == HOSTILE.replace("\ud800", "\ufffd")
-    assert (
-        page([replace(written(2), prompt="\ud83d\ude00")]).count("😀") == 2
-    )  # the block and the static text
+    assert page([replace(written(2), prompt="\ud83d\ude00")]).count("😀") == 2  # the block and the static text
 
 
 def test_a_cell_is_its_text_and_state():
@@ -204,9 +202,7 @@ def test_128_steps_of_128_tokens_stay_below_300_kb():
     ],
 )
 @pytest.mark.parametrize("make", [page, fragment])
-def test_errors_say_what_came_and_what_was_expected(
-    make: Callable[[list[Scene]], str], scenes: list[Scene], says: str
-):
+def test_errors_say_what_came_and_what_was_expected(make: Callable[[list[Scene]], str], scenes: list[Scene], says: str):
     with pytest.raises(DemurError, match=says) as error:
         make(scenes)
     assert error.value.came
@@ -227,9 +223,7 @@ def test_text_has_aa_contrast_in_both_themes():
 
     pairs = [(ink, on) for ink in ("ink", "dim") for on in ("ground", "card", "faint")]
     pairs += [("ink", on) for on in ("written", "revised", "warning")]
-    pairs += [
-        (name, on) for name in ("compliance", "transition", "refusal") for on in ("card", f"{name}-band")
-    ]
+    pairs += [(name, on) for name in ("compliance", "transition", "refusal") for on in ("card", f"{name}-band")]
     pairs += [("dim", on) for on in ("written", "revised")] + [("on-accent", "accent")]
     for theme in (colours("page.css"), colours("page.css") | colours("dark.css")):
         for ink, on in pairs:
@@ -385,9 +379,7 @@ def test_the_scrubber_and_the_curve_move_the_step(show: Show):
             tab.mouse.click(plot["x"] + plot["width"] * (step - 0.5) / 10, plot["y"] - 60)
             at(tab, step, 10)
             dot = tab.locator(".curve .point").bounding_box()
-            assert dot["x"] + dot["width"] / 2 == pytest.approx(
-                plot["x"] + plot["width"] * (step - 0.5) / 10, abs=2
-            )
+            assert dot["x"] + dot["width"] / 2 == pytest.approx(plot["x"] + plot["width"] * (step - 0.5) / 10, abs=2)
         tab.mouse.move(plot["x"] + 2, plot["y"] - 60)
         tab.mouse.down()
         tab.mouse.move(plot["x"] + plot["width"] + 50, plot["y"] - 60)  # dragged past the end
@@ -410,9 +402,7 @@ def test_the_curve_shows_zones_references_refusals_and_says_them(show: Show):
         for step, (sigma, zone) in enumerate(zip(scene.sigma, zones, strict=True), start=1):
             expect(tab.locator(".value")).to_have_text(f"σ{sigma:.2f}")
             expect(tab.locator(".chip")).to_have_text(zone)
-            expect(curve).to_have_attribute(
-                "aria-label", re.compile(f"At step {step}: {sigma:.2f}, {zone} zone")
-            )
+            expect(curve).to_have_attribute("aria-label", re.compile(f"At step {step}: {sigma:.2f}, {zone} zone"))
             expect(tab.locator(".said")).to_have_text("reads as a refusal" if step > 2 else "")
             tab.keyboard.press("ArrowRight")
         tab.locator("summary").click()
@@ -430,8 +420,7 @@ def test_the_curve_shows_zones_references_refusals_and_says_them(show: Show):
 
 def test_labels_of_the_curve_never_overlap(show: Show):
     scenes = [
-        replace(written(n), zones=zones)
-        for n, zones in [(1, (0.5, 0.5)), (7, (0.01, 0.02)), (128, (0.97, 0.99))]
+        replace(written(n), zones=zones) for n, zones in [(1, (0.5, 0.5)), (7, (0.01, 0.02)), (128, (0.97, 0.99))]
     ]
     with show(page(scenes)) as tab:
         for width in (1280, 320):
@@ -576,15 +565,12 @@ def test_fragments_live_in_one_page_without_touching_it_or_each_other(show: Show
         expect(second.locator("#count")).to_have_text("step 1 of 6")
         expect(tab.locator("#count")).to_have_text("outer")
         colours = {
-            frame.locator("h2").first.evaluate("node => getComputedStyle(node).color")
-            for frame in (first, second)
+            frame.locator("h2").first.evaluate("node => getComputedStyle(node).color") for frame in (first, second)
         }
         assert colours.isdisjoint({"rgb(1, 2, 3)"})
         for frame in (first, second):  # as high as its content, also when that grows
             inner = "() => document.body.getBoundingClientRect().height"
-            fits = (
-                "() => Math.abs(frameElement.clientHeight - document.body.getBoundingClientRect().height) < 4"
-            )
+            fits = "() => Math.abs(frameElement.clientHeight - document.body.getBoundingClientRect().height) < 4"
             frame.wait_for_function(fits)
             before = frame.evaluate(inner)
             assert before != FRAGMENT_HEIGHT

@@ -66,9 +66,7 @@ def test_a_starter_set_has_120_prompts_in_ten_categories_of_twelve(name: str) ->
     assert len(counts) == 10
     assert set(counts.values()) == {12}
     assert [p.id for p in prompts] == [f"demur-{name}-{n:03d}" for n in range(1, 121)]
-    assert {(p.harmful, p.source, p.licence) for p in prompts} == {
-        (name == "harmful", "demur starter set", "CC0-1.0")
-    }
+    assert {(p.harmful, p.source, p.licence) for p in prompts} == {(name == "harmful", "demur starter set", "CC0-1.0")}
 
 
 def test_no_text_and_no_id_comes_twice_in_the_two_sets() -> None:
@@ -92,9 +90,7 @@ def test_every_beginning_of_a_starter_set_is_balanced(name: str) -> None:
 def test_the_two_sets_are_equally_long() -> None:
     harmless, harmful = ([len(p.text.split()) for p in starter(name)] for name in SETS)
     assert abs(statistics.mean(harmless) / statistics.mean(harmful) - 1) < 0.25
-    for low, high in zip(
-        statistics.quantiles(harmless, n=10), statistics.quantiles(harmful, n=10), strict=True
-    ):
+    for low, high in zip(statistics.quantiles(harmless, n=10), statistics.quantiles(harmful, n=10), strict=True):
         assert abs(low - high) <= 2
     assert max(harmless + harmful) <= 20
 
@@ -103,8 +99,7 @@ def test_form_does_not_tell_the_two_sets_apart() -> None:
     def forms(prompts: list[Prompt]) -> Counter[str]:
         kinds = {"?": "question"}
         return Counter(
-            kinds.get(p.text[-1], "statement" if p.text.split()[0] in ("I", "My") else "imperative")
-            for p in prompts
+            kinds.get(p.text[-1], "statement" if p.text.split()[0] in ("I", "My") else "imperative") for p in prompts
         )
 
     for n in range(20, 121):
@@ -216,9 +211,7 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
         ([Prompt("a", "x")], "nowhere/p.jsonl", "No such file"),
     ],
 )
-def test_save_takes_only_what_load_gives_back(
-    prompts: list[Prompt], name: str, says: str, tmp_path: Path
-) -> None:
+def test_save_takes_only_what_load_gives_back(prompts: list[Prompt], name: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(DemurError, match=re.escape(says)):
         save(prompts, tmp_path / name)
     assert os.listdir(tmp_path) == []
@@ -391,9 +384,7 @@ def test_other_suffixes_and_folders_are_refused(tmp_path: Path) -> None:
         ("p.parquet", "text\nx\n", "expected a Parquet file"),
     ],
 )
-def test_what_cannot_be_read_is_named_with_its_line(
-    name: str, content: str, says: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_read_is_named_with_its_line(name: str, content: str, says: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     assert says in str(error_of(path))
@@ -438,9 +429,7 @@ def test_a_missing_pyarrow_says_how_to_get_it(tmp_path: Path, monkeypatch: pytes
 def test_a_limit_leaves_the_rest_of_the_file_unread(suffix: str, tmp_path: Path) -> None:
     begin = {".json": '[{"text": "x"},\n{"text": "y"},\n', ".csv": "text\nx\ny\n"}
     path = tmp_path / f"p{suffix}"
-    path.write_bytes(
-        begin.get(suffix, '{"text": "x"}\n{"text": "y"}\n').encode() + b"\n" * (1 << 18) + b"\xff"
-    )
+    path.write_bytes(begin.get(suffix, '{"text": "x"}\n{"text": "y"}\n').encode() + b"\n" * (1 << 18) + b"\xff")
     assert [p.text for p in load(path, limit=2)] == ["x", "y"]
     assert "not UTF-8" in str(error_of(path))
 
@@ -505,9 +494,7 @@ def test_any_data_set_of_the_hub_may_be_named(hub: Any, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("source", ["hf:json", "hf:", "hf:a/b/c", "hf:../etc", "hf:a/b c"])
-def test_a_data_set_is_named_by_owner_and_name(
-    source: str, hub: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_data_set_is_named_by_owner_and_name(source: str, hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = answer(hub, monkeypatch, [])
     assert "hf:owner/name" in str(error_of(source))
     assert asked == []
@@ -620,9 +607,7 @@ def test_a_data_set_of_the_cache_is_found_without_a_hub(
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(door, "_reachable", lambda endpoint: False)
     folder = tmp_path / "tatsu-lab___alpaca" / "default" / "0.0.0" / "0123"
-    table = datasets.Dataset.from_list(
-        [{"instruction": "x", "input": "y"}, {"instruction": "z", "input": ""}]
-    )
+    table = datasets.Dataset.from_list([{"instruction": "x", "input": "y"}, {"instruction": "z", "input": ""}])
     from datasets.arrow_writer import ArrowWriter
 
     folder.mkdir(parents=True)
@@ -666,7 +651,5 @@ def test_importing_prompts_imports_neither_torch_nor_datasets() -> None:
         "print([m for m in ('torch', 'numpy', 'datasets', 'pyarrow', 'huggingface_hub') if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"

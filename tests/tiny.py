@@ -65,7 +65,11 @@ def llada_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         shapes |= {block + name + ".weight": (d,) for name in ("attn_norm", "ff_norm")}
         shapes |= {block + "q_proj.weight": (d, d), block + "attn_out.weight": (d, d)}
         shapes |= {block + "k_proj.weight": (kv, d), block + "v_proj.weight": (kv, d)}
-        shapes |= {block + "ff_proj.weight": (ff, d), block + "up_proj.weight": (ff, d), block + "ff_out.weight": (d, ff)}
+        shapes |= {
+            block + "ff_proj.weight": (ff, d),
+            block + "up_proj.weight": (ff, d),
+            block + "ff_out.weight": (d, ff),
+        }
     shapes["model.transformer.ln_f.weight"] = (d,)
     if not config.get("weight_tying"):
         shapes["model.transformer.ff_out.weight"] = (config["embedding_size"], d)
@@ -87,7 +91,9 @@ def write_checkpoint(folder: Path, config: Mapping[str, Any], tensors: Mapping[s
     return folder
 
 
-def llada_checkpoint(folder: Path, config: Mapping[str, Any], seed: int = 0, boost: Sequence[Any] | None = None) -> tuple[Path, str]:
+def llada_checkpoint(
+    folder: Path, config: Mapping[str, Any], seed: int = 0, boost: Sequence[Any] | None = None
+) -> tuple[Path, str]:
     """A random LLaDA checkpoint under its original names, and the digest of its weights before ``boost``.
 
     ``boost`` = (row, factor[, source]) makes one row of the output head the multiple of another, so that a chosen token

@@ -42,7 +42,7 @@ _HOMES = {
     "starter": "prompts",
     "teacher_forced": "trace",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605: names that __getattr__ finds
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,9 @@ def write(path: str | Path, content: bytes | str) -> Path:
     target = Path(path)
     data = content.encode() if isinstance(content, str) else content
     scratch = None
+    if target.exists() and not target.is_file():  # renaming onto a device would replace it
+        kind = "a folder" if target.is_dir() else "no regular file"
+        raise DemurError(f"{target} is {kind}", "the name of a file", "name a file in it" if target.is_dir() else "")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
@@ -39,13 +42,14 @@ def write(path: str | Path, content: bytes | str) -> Path:
         Path(scratch).chmod(0o644)
         Path(scratch).replace(target)
     except OSError as error:
-        if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
         raise DemurError(
             f"{target} could not be written ({error.strerror or error})",
             f"room for {len(data):,} bytes and the right to write there",
             "free space or name another place; nothing half-written was left",
         ) from error
+    finally:  # after an interrupt too; once renamed, there is nothing to remove
+        if scratch is not None:
+            Path(scratch).unlink(missing_ok=True)
     return target
 
 
@@ -64,16 +68,20 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
     try:
         with safe_open(source, framework="np") as file:
             card = json.loads((file.metadata() or {}).get("demur", "{}"))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a mapping
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise DemurError(
-            f"{source} is broken ({error})", f"a whole demur {kind} file", f"make it again: {_MAKE.get(kind, 'demur')}"
+            f"{source} is broken ({error})",
+            f"a whole demur {kind} file",
+            f"make it again: {_MAKE.get(kind, 'demur')}",
         ) from error
     if card.get("kind") != kind:
         raise DemurError(f"{source} holds {card.get('kind', 'no demur artefact')!r}", repr(kind), "name another file")
-    if card.pop("sha256") != _digest(arrays):
+    if card.pop("sha256", None) != _digest(arrays):
         raise DemurError(
-            f"{source}: the arrays are not the ones its card was written for", "an untouched file", "make it again"
+            f"{source}: the arrays are not the ones its card was written for",
+            "an untouched file",
+            "make it again",
         )
     del card["kind"]
     return arrays, card

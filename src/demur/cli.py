@@ -79,12 +79,22 @@ def _setup(model: Any, name: SamplerName, length: int | None, steps: int, temper
     if name == SamplerName.ar and model.mask_id is not None:
         raise DemurError(f"sampler ar on the diffusion model {model.name}", "ar-order, low-confidence or random", "")
     if name != SamplerName.ar and model.mask_id is None:
-        raise DemurError(f"sampler {name} on the causal model {model.name}", "ar", "diffusion samplers need a mask token")
+        raise DemurError(
+            f"sampler {name} on the causal model {model.name}", "ar", "diffusion samplers need a mask token"
+        )
     return SAMPLERS[name](**settings), length or (steps if name == SamplerName.ar else 128)
 
 
 def _anchors(
-    model: Any, sampler: Any, length: int, steps: int, layer: str, pool: Pool, refusals: Refusals, n: int, quiet: bool
+    model: Any,
+    sampler: Any,
+    length: int,
+    steps: int,
+    layer: str,
+    pool: Pool,
+    refusals: Refusals,
+    n: int,
+    quiet: bool,
 ) -> Anchors:
     """Anchors from the cache, or fitted on the starter sets and put there."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -105,8 +115,9 @@ def _anchors(
         tasks: dict[str, Any] = {}
 
         def progress(what: str, done: int, of: int) -> None:
-            task = tasks.setdefault(what, bar.add_task(f"anchors: {what}", total=of) if what not in tasks else None)
-            bar.update(task, completed=done)
+            if what not in tasks:
+                tasks[what] = bar.add_task(f"anchors: {what}", total=of)
+            bar.update(tasks[what], completed=done)
 
         anchors = anchors_of(
             model, harmless, harmful, sampler, length=length, steps=steps, layer=layer, pool=pool,
@@ -129,9 +140,14 @@ def _prompt(text: str, harmful: bool | None) -> Prompt:
 
 @app.command()
 def watch(
-    prompt: Annotated[list[str], typer.Argument(help="What to ask, or the id of a starter prompt. Several: one after another.")],
+    prompt: Annotated[
+        list[str],
+        typer.Argument(help="What to ask, or the id of a starter prompt. Several: one after another."),
+    ],
     model: ModelName = "smollm2",
-    sampler: Annotated[SamplerName | None, typer.Option(help="Default: ar for causal models, else low-confidence.")] = None,
+    sampler: Annotated[
+        SamplerName | None, typer.Option(help="Default: ar for causal models, else low-confidence.")
+    ] = None,
     compare: Annotated[SamplerName | None, typer.Option(help="A second sampler, side by side.")] = None,
     length: Length = None,
     steps: Steps = 32,
@@ -139,12 +155,18 @@ def watch(
     seed: int = 0,
     layer: LayerName = "last",
     pool: Annotated[PoolName, typer.Option(help="Which positions are averaged.")] = PoolName.generated,
-    anchors: Annotated[Path | None, typer.Option(help="A file of `demur anchors fit`; default: fitted once, cached.")] = None,
+    anchors: Annotated[
+        Path | None, typer.Option(help="A file of `demur anchors fit`; default: fitted once, cached.")
+    ] = None,
     refusals: RefusalsFrom = Refusals.observed,
     n: Count = 40,
     signal: Annotated[bool, typer.Option("--signal/--no-signal", help="Without anchors there is no sigma.")] = True,
-    harmful: Annotated[bool | None, typer.Option("--harmful/--harmless", help="Mark the prompt; harmful ones are redacted.")] = None,
-    show_harmful: Annotated[bool, typer.Option("--show-harmful", help="Show the words of harmful prompts and answers.")] = False,
+    harmful: Annotated[
+        bool | None, typer.Option("--harmful/--harmless", help="Mark the prompt; harmful ones are redacted.")
+    ] = None,
+    show_harmful: Annotated[
+        bool, typer.Option("--show-harmful", help="Show the words of harmful prompts and answers.")
+    ] = False,
     html: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("demur-watch.html"),
     save: Annotated[Path | None, typer.Option(help="Also save the trace (of the first sampler) here.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a step instead of the view.")] = False,
@@ -156,7 +178,6 @@ def watch(
     from rich.live import Live
 
     from demur.artefact import write
-    from demur.models import load
     from demur.page import page
     from demur.signals import Anchors
     from demur.studio.terminal import panel, side_by_side
@@ -295,7 +316,18 @@ def _describe(anchors: Anchors) -> None:
 
     table = Table(show_header=False, box=None)
     spec = anchors.spec
-    for name in ("model", "revision", "weights", "dtype", "template", "sampler", "settings", "steps", "layer", "pool"):
+    for name in (
+        "model",
+        "revision",
+        "weights",
+        "dtype",
+        "template",
+        "sampler",
+        "settings",
+        "steps",
+        "layer",
+        "pool",
+    ):
         table.add_row(name, str(getattr(spec, name)))
     table.add_row("harmless", f"{anchors.n_harmless} answered of {anchors.asked_harmless} asked")
     verb = "replayed" if anchors.refusals == "scripted" else "asked"
@@ -329,7 +361,11 @@ def doctor() -> None:
 
     console, bad = _console(), 0
     for check in checks():
-        mark, style = {"ok": ("ok     ", "green"), "missing": ("missing", "yellow"), "bad": ("BAD    ", "red")}[check.state]
+        mark, style = {
+            "ok": ("ok     ", "green"),
+            "missing": ("missing", "yellow"),
+            "bad": ("BAD    ", "red"),
+        }[check.state]
         console.print(f"[{style}]{mark}[/{style}] {check.name}: {check.found}", soft_wrap=True)
         if check.fix:
             console.print(f"        fix: {check.fix}", soft_wrap=True)
@@ -339,7 +375,9 @@ def doctor() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
     if version:
         from demur import __version__
 

@@ -136,9 +136,7 @@ def _data(scenes: Sequence[Scene]) -> dict[str, Any]:
             "redacted": bool(scene.redacted),
             "zones": [float(value) for value in scene.zones],
             "sigma": None if scene.sigma is None else [float(value) for value in scene.sigma],
-            "references": [
-                [_plain(label), [float(value) for value in values]] for label, values in scene.references
-            ],
+            "references": [[_plain(label), [float(value) for value in values]] for label, values in scene.references],
             "refused": [int(frame.refused) for frame in scene.frames],
             "frames": [row(frame) for frame in scene.frames],
         }

@@ -48,7 +48,7 @@ class Pooler:
         """phi after ``step``, in fp32, by (layer, mode); rows that had ended keep theirs."""
         self.written |= step.committed
         for key in self.wanted:
-            layer, pool = key
+            layer, _ = key
             if layer not in step.hidden:
                 raise DemurError(f"layer {layer!r} was not captured", ", ".join(step.hidden) or "no layer", "")
             states = step.hidden[layer]
@@ -62,9 +62,11 @@ class Pooler:
         """A cached pass: add the states that belong to the positions committed by this step."""
         if key[1] not in ("generated", "producing"):
             raise DemurError(
-                f"pooling mode {key[1]!r} on an autoregressive trace", "generated or producing", "pass --pool generated"
+                f"pooling mode {key[1]!r} on an autoregressive trace",
+                "generated or producing",
+                "pass --pool generated",
             )
-        columns = _shifted(step.committed, step.shift if key[1] == "producing" else 0)
+        columns = self._producing(step.committed, step.shift) if key[1] == "producing" else step.committed
         total, count = _masked_sum(states, step.start, columns)
         self.sums[key] = self.sums[key] + total if key in self.sums else total
         self.counts[key] = self.counts[key] + count if key in self.counts else count
@@ -78,21 +80,21 @@ class Pooler:
             "response": self.canvas.open,
             "masked": step.open,
         }[key[1]]
-        columns = _shifted(of_mode & step.live[:, None], step.shift if key[1] == "producing" else 0)
+        columns = of_mode & step.live[:, None]
+        columns = self._producing(columns, step.shift) if key[1] == "producing" else columns
         begin = max(self.first - step.shift, step.start)  # the prompt's states are none of the modes' business
         total, count = _masked_sum(states[:, begin - step.start :], begin, columns)
         fresh = total / count.clamp(min=1)
         self.phi[key] = torch.where(count > 0, fresh, self.phi.get(key, fresh))
 
-
-def _shifted(positions: Bool[Tensor, "b n"], shift: int) -> Bool[Tensor, "b n"]:
-    """The columns that produced the positions (a position in the first column is produced by itself)."""
-    if not shift:
-        return positions
-    moved = torch.zeros_like(positions)
-    moved[:, :-shift] = positions[:, shift:]
-    moved[:, 0] |= positions[:, 0]
-    return moved
+    def _producing(self, positions: Bool[Tensor, "b n"], shift: int) -> Bool[Tensor, "b n"]:
+        """The columns that produced the positions. A row's first position, after padding, is produced by itself."""
+        if not shift:
+            return positions
+        moved = torch.zeros_like(positions)
+        moved[:, :-shift] = positions[:, shift:]
+        begins = torch.nn.functional.pad(self.canvas.pad, (1, 0), value=True)[:, :-1] & ~self.canvas.pad
+        return (moved & ~self.canvas.pad) | (positions & begins)
 
 
 def _masked_sum(

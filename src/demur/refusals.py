@@ -53,4 +53,4 @@ SCRIPTED: tuple[str, ...] = (
     "I can't provide that. I understand that you may be curious, but this could lead to real harm, and I must decline. "
     "Is there something else that I could do for you today?",
 )
-"""Written refusals, replayed after harmful prompts where a model does not refuse by itself (``refusals="scripted"``)."""
+"""Written refusals, replayed after harmful prompts where a model refuses nothing itself (``refusals="scripted"``)."""

@@ -6,6 +6,7 @@ depend on its neighbours), or a single one for the whole batch, which is how the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -59,7 +60,16 @@ class Dice:
 
 def _check_rngs(rngs: Rngs, rows: int) -> None:
     if not isinstance(rngs, torch.Generator) and len(rngs) != rows:
-        raise DemurError(f"{len(rngs)} generators for {rows} rows", "one per row, or a single one", "use seeded(seed, rows)")
+        raise DemurError(
+            f"{len(rngs)} generators for {rows} rows",
+            "one per row, or a single one",
+            "use seeded(seed, rows)",
+        )
+
+
+def _check_temperature(temperature: float) -> None:
+    if not 0 <= temperature < math.inf:
+        raise DemurError(f"temperature {temperature}", "a finite number, at least 0", "0 is greedy, 1 the model's own")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -70,8 +80,8 @@ def _check_rngs(rngs: Rngs, rows: int) -> None:
 class Autoregressive:
     """One token a step, left to right, never revised. Temperature 0 is greedy.
 
-    Filters apply in the order of transformers: temperature, top-k, top-p. With ``cache`` the model's keys and values are
-    kept; without it every step passes the whole prefix again (the same tokens, more slowly).
+    Filters apply in the order of transformers: temperature, top-k, top-p. With ``cache`` keys and values are kept;
+    without it every step passes the whole prefix again (the same tokens, more slowly).
 
     A step's ``hidden`` holds two columns: the one that produced the token and, since the token is fed back before the
     step is yielded, the token's own. The last token is fed back only if the model captures layers.
@@ -83,20 +93,29 @@ class Autoregressive:
     cache: bool = True
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or (self.top_p is not None and not 0 < self.top_p <= 1):
-            raise DemurError(
-                f"temperature {self.temperature}, top_p {self.top_p}", "temperature >= 0 and 0 < top_p <= 1", ""
-            )
+        _check_temperature(self.temperature)
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise DemurError(f"top_p {self.top_p}", "0 < top_p <= 1", "leave it out to sample from every token")
+        if self.top_k is not None and self.top_k < 1:
+            raise DemurError(f"top_k {self.top_k}", "at least 1", "leave it out to sample from every token")
 
     def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
         """Steps until every row has ended or is full. Raises for a canvas whose open places are not one right tail."""
         _check_rngs(rngs, canvas.rows)
-        first = int(torch.where(canvas.open.any(dim=0))[0][0]) if bool(canvas.open.any()) else canvas.width
+        if not bool(canvas.open.any()):
+            return
+        first = int(torch.where(canvas.open.any(dim=0))[0][0])
         if not bool((canvas.open[:, first:]).all()):
             raise DemurError(
                 "a canvas with holes, or with open tails of different lengths",
                 "open places at the right end only, equally many in every row",
                 "use a masked-diffusion sampler to fill holes",
+            )
+        if max(canvas.starts()) >= first:
+            raise DemurError(
+                "a row without a given token",
+                "at least one token in every row for the first open place to follow",
+                "begin the row with the begin-of-sequence token",
             )
         if model.mask_id is not None:
             raise DemurError(
@@ -188,20 +207,31 @@ def even(n_open: int, steps: int) -> list[int]:
 
 
 def _low_confidence(
-    logits: Float[Tensor, "k v"], guess: Int[Tensor, "k"], dice: Dice, lengths: Sequence[int], places: Int[Tensor, "k"]
+    logits: Float[Tensor, "k v"],
+    guess: Int[Tensor, "k"],
+    dice: Dice,
+    lengths: Sequence[int],
+    places: Int[Tensor, "k"],
 ) -> Float[Tensor, "k"]:
     """Confidence = probability of the guess under the logits without noise: the least sure ones are masked again."""
     return logits.softmax(dim=-1).gather(-1, guess[:, None])[:, 0]
 
 
 def _random(
-    logits: Float[Tensor, "k v"], guess: Int[Tensor, "k"], dice: Dice, lengths: Sequence[int], places: Int[Tensor, "k"]
+    logits: Float[Tensor, "k v"],
+    guess: Int[Tensor, "k"],
+    dice: Dice,
+    lengths: Sequence[int],
+    places: Int[Tensor, "k"],
 ) -> Float[Tensor, "k"]:
     """Confidence = a uniform number for every column of the row, prompt included, as the official code draws them."""
     return dice.rand(lengths).to(logits.device)[places]
 
 
-REMASKING: dict[str, Callable[..., Float[Tensor, "k"]]] = {"low_confidence": _low_confidence, "random": _random}
+REMASKING: dict[str, Callable[..., Float[Tensor, "k"]]] = {
+    "low_confidence": _low_confidence,
+    "random": _random,
+}
 
 
 @dataclass(frozen=True)
@@ -233,8 +263,15 @@ class MaskedDiffusion:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise DemurError(f"{name}={value}", "at least 1", "")
-        if self.temperature < 0 or self.cfg_scale < 0:
-            raise DemurError(f"temperature {self.temperature}, cfg_scale {self.cfg_scale}", "neither below 0", "")
+        _check_temperature(self.temperature)
+        if not 0 <= self.cfg_scale < math.inf:
+            raise DemurError(f"cfg_scale {self.cfg_scale}", "a finite number, at least 0", "0 is no guidance")
+        if min((*self.suppress, *self.late), default=0) < 0:
+            raise DemurError(
+                f"suppress {self.suppress}, late {self.late}",
+                "token ids from 0",
+                "look them up in the tokenizer",
+            )
 
     def plan(self, n_open: int) -> list[tuple[int, int]]:
         """For one row with ``n_open`` open positions: the end of the current block (in open positions, counted from
@@ -266,7 +303,9 @@ class MaskedDiffusion:
         # draws for the padding as well, as the official code does.
         drawn_from = [0] * canvas.rows if isinstance(rngs, torch.Generator) else starts
         lengths = [canvas.width - start for start in drawn_from]
-        firsts = torch.tensor([sum(lengths[:i]) - start for i, start in enumerate(drawn_from)], device=canvas.ids.device)
+        firsts = torch.tensor(
+            [sum(lengths[:i]) - start for i, start in enumerate(drawn_from)], device=canvas.ids.device
+        )
         plans = [self.plan(int(n)) for n in canvas.open.sum(dim=1).tolist()]
         rank: Int[Tensor, "b n"] = canvas.open.long().cumsum(dim=1)  # 1 for the first open position of a row
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
@@ -277,6 +316,12 @@ class MaskedDiffusion:
             asked = open_ & live[:, None]
             out = self._forward(model, replace(canvas, ids=ids, open=open_), canvas.open, asked)
             logits = out.logits
+            if max((*self.suppress, *self.late), default=0) >= logits.shape[-1]:
+                raise DemurError(
+                    f"suppress {self.suppress}, late {self.late}",
+                    f"token ids below {logits.shape[-1]}, the size of the vocabulary",
+                    "look them up in the tokenizer",
+                )
             if self.suppress:
                 logits[:, list(self.suppress)] = -torch.inf
             rows, columns = torch.where(asked)
@@ -314,15 +359,15 @@ class MaskedDiffusion:
                 passes=1 + (self.cfg_scale > 0),
             )
 
-    def _forward(
-        self, model: Any, now: Canvas, opened: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]
-    ) -> Forward:
+    def _forward(self, model: Any, now: Canvas, opened: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Forward:
         """The conditional pass, guided away from the one in which the given tokens are masked too."""
         out: Forward = model.forward(now, asked)
         if self.cfg_scale == 0:
             return out
         if model.mask_id is None:
-            raise DemurError("classifier-free guidance on a causal model", "a model with a mask token", "leave cfg_scale 0")
+            raise DemurError(
+                "classifier-free guidance on a causal model", "a model with a mask token", "leave cfg_scale 0"
+            )
         blind = torch.where(opened, now.ids, torch.where(now.pad, now.ids, model.mask_id))
         free: Forward = model.watching().forward(replace(now, ids=blind), asked)
         guided = free.logits + (self.cfg_scale + 1) * (out.logits - free.logits)
@@ -340,11 +385,13 @@ class MaskedDiffusion:
         device = torch.device("cpu") if logits.device.type == "mps" else logits.device  # mps has no float64
         noise = dice.rand(lengths, logits.shape[-1], dtype=torch.float64)
         noise = noise[places.to(noise.device)].to(device)
-        return logits.to(device, torch.float64).exp() / (-torch.log(noise)) ** self.temperature
+        noisy = logits.to(device, torch.float64).exp() / (-torch.log(noise)) ** self.temperature
+        # What is suppressed stays so at any temperature: (-log u)^temperature may underflow, and 0 / 0 would win.
+        return noisy.masked_fill(logits.to(device) == -torch.inf, -torch.inf)
 
 
 def autoregressive_order(**settings: Any) -> MaskedDiffusion:
-    """The control of the paper's central experiment (its Table 2): diffusion weights, one token a step, left to right."""
+    """The control of the paper's central experiment (Table 2): diffusion weights, one token a step, left to right."""
     return MaskedDiffusion(**{"steps": None, "block_length": 1} | settings)
 
 

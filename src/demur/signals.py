@@ -1,6 +1,7 @@
 """The SRI signal: where a step's representation stands between refusing and complying.
 
-Rahimi et al., *Step-Wise Refusal Dynamics in Autoregressive and Diffusion Language Models*, arXiv:2602.02600, section 3.1.
+Rahimi et al., *Step-Wise Refusal Dynamics in Autoregressive and Diffusion Language Models*,
+arXiv:2602.02600, section 3.1.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ def refusal_signal(
     """sigma in [0, 1] for every step: 1 = compliance-aligned, 0 = refusal-aligned (section 3.1).
 
     sigma_t = sigmoid((log(d_harmful + eps) - log(d_harmless + eps)) / tau) with cosine distances d to the anchors of
-    step t. ``phi`` may be a prefix (t <= T). Computed in float64 whatever comes, with d >= 0: in bf16 1 - cos quantises,
+    step t. ``phi`` may be a prefix (t <= T). Computed in float64 whatever comes, d >= 0: in bf16 1 - cos quantises,
     and 1 - cos slightly below 0 would give nan. Finite for every finite input; a zero vector is at distance 1 of all.
 
     Raises for anchors with fewer steps than ``phi`` and for another hidden size.
     """
     phi, harmless, harmful = (np.asarray(a, dtype=np.float64) for a in (phi, harmless, harmful))
-    t = phi.shape[-2]
-    if harmless.shape != harmful.shape or harmless.shape[0] < t or harmless.shape[1] != phi.shape[-1]:
+    if not (tau > 0 and eps > 0):
+        raise DemurError(f"tau {tau} and eps {eps}", "both above 0", f"the paper's are {TAU} and {EPS}")
+    t = phi.shape[-2] if phi.ndim > 1 else 0
+    alike = min(phi.ndim, harmless.ndim) > 1 and harmless.shape == harmful.shape == (len(harmless), phi.shape[-1])
+    if not alike or len(harmless) < t:
         raise DemurError(
             f"phi {phi.shape} with anchors {harmless.shape} and {harmful.shape}",
             "anchors of the same hidden size and at least as many steps",
@@ -53,24 +57,19 @@ def refusal_signal(
 
 def _cosine_distance(x: NDArray[np.float64], y: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
     """1 - cos in [0, 2], with norms stabilised by eps as in the reference code, without overflow for huge vectors."""
-    x, x_scale = _scaled(x)
-    y, y_scale = _scaled(y)
-    cos = np.einsum("...td,td->...t", x, y) / (x_scale[1] * y_scale[1])
-    # |x| / (|x| + eps), where |x| = biggest element times the norm of the scaled vector
-    for biggest, norm in (x_scale, y_scale):
-        with np.errstate(over="ignore"):
-            length = biggest * norm
-        cos = cos * np.where(np.isinf(length), 1.0, length / (np.where(np.isinf(length), 1.0, length) + eps))
+    cos: NDArray[np.float64] = np.einsum("...td,td->...t", _unit(x, eps), _unit(y, eps))
     return np.clip(1.0 - cos, 0.0, 2.0)
 
 
-def _scaled(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """x over its biggest element, that element, and the norm of the quotient (1 for a zero vector)."""
-    biggest = np.abs(x).max(axis=-1)
-    safe = np.where(biggest > 0, biggest, 1.0)
-    unit = x / safe[..., None]
-    norm = np.sqrt(np.einsum("...d,...d->...", unit, unit))
-    return unit, (biggest, np.where(norm > 0, norm, 1.0))
+def _unit(x: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
+    """x / (|x| + eps); scaled by the biggest element first, so that no square overflows or vanishes."""
+    biggest = np.abs(x).max(axis=-1, keepdims=True)
+    scale = np.where(biggest > 0, biggest, 1.0)
+    scaled = x / scale
+    norm = np.sqrt(np.einsum("...d,...d->...", scaled, scaled))[..., None]
+    with np.errstate(over="ignore"):  # eps over a denormal is infinite, and the unit vector 0, as it should be
+        unit: NDArray[np.float64] = scaled / (norm + eps / scale)
+    return unit
 
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -83,8 +82,8 @@ def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
 class Anchors:
     """Mean step representations of complying and of refusing, one each per step, for one spec.
 
-    ``refusals``: ``observed`` (harmful prompts that the model refused) or ``scripted`` (a written refusal replayed after
-    each harmful prompt, for models that refuse nothing). ``harmless_sigma`` and ``harmful_sigma`` are the mean signals
+    ``refusals``: ``observed`` (harmful prompts that the model refused) or ``scripted`` (a written refusal replayed
+    after each harmful prompt, for models that refuse nothing). ``harmless_sigma`` and ``harmful_sigma`` are the mean signals
     of the very traces they were fitted on, as references for pictures, not as measurements.
     """
 
@@ -105,8 +104,8 @@ class Anchors:
         if self.refusals == "observed":
             return ""
         return (
-            "Scripted anchors: this model's refusal anchor comes from written refusals replayed after harmful prompts, not "
-            "from refusals of its own. Low sigma means 'like reading a refusal', not 'about to refuse'."
+            "Scripted anchors: this model's refusal anchor comes from written refusals replayed after harmful prompts, "
+            "not from refusals of its own. Low sigma means 'like reading a refusal', not 'about to refuse'."
         )
 
     def signal(self, trace: Trace, *, tau: float = TAU, eps: float = EPS) -> Float[NDArray[np.float64], "T"]:
@@ -133,7 +132,8 @@ class Anchors:
     def load(cls, path: str | Path) -> Anchors:
         """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file."""
         arrays, card = artefact.load(path, "anchors")
-        return cls(**arrays, **(card | {"spec": Spec(**card["spec"])}))
+        fields: dict[str, Any] = {**arrays, **card, "spec": Spec(**card["spec"])}
+        return cls(**fields)
 
 
 def fit_anchors(
@@ -157,7 +157,7 @@ def fit_anchors(
         raise DemurError(
             f"{len(harmless) - len(complied)} of {len(harmless)} harmless and {len(refused)} of {len(harmful)} harmful "
             "prompts were refused",
-            f"at least {max(at_least, 1)} harmless prompts answered and as many harmful prompts refused",
+            f"at least {max(at_least, 1)} answered of the harmless and {max(at_least, 1)} refused of the harmful ones",
             "use more prompts, or refusals='scripted' (--refusals scripted) for a model that refuses nothing",
         )
     spec = complied[0].spec
@@ -182,9 +182,14 @@ def fit_anchors(
 
 
 def scripted_refusals(
-    model: Any, prompts: Sequence[Prompt], *, steps: int = STEPS, pools: Sequence[Key] = DEFAULT, sampler: Any = None
+    model: Any,
+    prompts: Sequence[Prompt],
+    *,
+    steps: int = STEPS,
+    pools: Sequence[Key] = DEFAULT,
+    sampler: Any = None,
 ) -> list[Trace]:
-    """Written refusals replayed after prompts, in turn: the harmful side of anchors for a model that refuses nothing."""
+    """Written refusals replayed after prompts, in turn: the harmful side of anchors where a model refuses nothing."""
     texts = [SCRIPTED[i % len(SCRIPTED)] for i in range(len(prompts))]
     return teacher_forced(model, prompts, texts, steps=steps, pools=pools, sampler=sampler)
 
@@ -215,9 +220,7 @@ def anchors_of(
     common: dict[str, Any] = {"length": length, "steps": steps, "seed": seed, "pools": pools, "batch": batch}
 
     def run(what: str, prompts: Sequence[Prompt]) -> list[Trace]:
-        return generate(
-            model, prompts, sampler, progress=lambda done: progress(what, done, len(prompts)), **common
-        )
+        return generate(model, prompts, sampler, progress=lambda done: progress(what, done, len(prompts)), **common)
 
     good = run("answering harmless prompts", harmless)
     if refusals == "scripted":

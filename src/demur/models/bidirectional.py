@@ -103,7 +103,7 @@ class _Rotary(torch.nn.Module):
 def rotate_in_fp32(net: Any) -> None:
     """Makes a native Llama rotate queries and keys in fp32, as LLaDA does (``rope_full_precision``).
 
-    The native class rotates in the model's dtype. In fp32 there is no difference; in bf16 it is enough to change tokens.
+    The native class rotates in the model's dtype. In fp32 there is no difference; in bf16 tokens change.
     """
     from transformers import AttentionInterface
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

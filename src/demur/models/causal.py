@@ -58,8 +58,14 @@ class Causal:
     def pad_id(self) -> int:
         """The token in padding and in open places; attention never reaches it."""
         config = self.net.config.get_text_config(decoder=True)
-        candidates = (getattr(self.tokenizer, "pad_token_id", None), config.pad_token_id, *self.stop_ids, 0)
-        return int(next(value for value in candidates if value is not None))
+        candidates = (
+            getattr(self.tokenizer, "pad_token_id", None),
+            getattr(config, "pad_token_id", None),
+            *self.stop_ids,
+            0,
+        )
+        known = range(self.net.get_input_embeddings().num_embeddings)  # some name -1, or a token that was never added
+        return int(next(value for value in candidates if value is not None and value in known))
 
     def watching(self, *layers: Layer) -> Causal:
         """The same model, whose passes return the states of ``layers`` (none named: nothing is captured)."""
@@ -85,16 +91,18 @@ class Causal:
 
     @torch.no_grad()
     def forward(
-        self, canvas: Canvas, score: Bool[Tensor, "b n"] | None, cache: KVCache | None = None, upto: int | None = None
+        self,
+        canvas: Canvas,
+        score: Bool[Tensor, "b n"] | None,
+        cache: KVCache | None = None,
+        upto: int | None = None,
     ) -> Forward:
-        """One pass over the columns before ``upto``, or over those of them that the cache does not hold yet.
+        """One pass over the columns before ``upto`` (default: all), or over those that the cache does not hold yet.
 
-        ``score`` marks the positions whose logits are wanted (None: no head at all). ``upto`` is by default what the
-        scored positions need: position i is scored at column i - 1.
+        ``score`` marks the positions whose logits are wanted (None: no head at all); position i is scored at column
+        i - 1, which must be one of those passed.
         """
-        columns = torch.where(score.any(dim=0))[0] if score is not None else []
-        if upto is None:
-            upto = max(int(columns[-1]), 1) if len(columns) else canvas.width
+        upto = canvas.width if upto is None else upto
         start = cache.columns if cache is not None else 0
         pad = canvas.pad[:, :upto]
         padded = bool(pad.any())

@@ -55,6 +55,10 @@ def encode(
             raise DemurError("a model without a tokenizer", "token rows", "use canvas_of(rows, length, ...)")
         ids = tokenizer(text_of(tokenizer, prompt, system), add_special_tokens=tokenizer.chat_template is None)
         row = list(ids["input_ids"])
+        if not row:
+            raise DemurError(
+                f"prompt {prompt.id!r} is no token at all", "a text that the tokenizer knows", "give it words"
+            )
         if context is not None and len(row) + length > context:
             raise DemurError(
                 f"prompt {prompt.id!r} takes {len(row)} tokens and the answer {length}",
@@ -80,6 +84,8 @@ def canvas_of(
     (default: ``fill``). ``holes`` opens places inside a row as well, given by row as positions counted from its
     start; what stood there is overwritten by ``fill``.
     """
+    if not rows or length < 0:
+        raise DemurError(f"{len(rows)} rows, length {length}", "at least one row and a length of at least 0", "")
     width = max(len(row) for row in rows) + length
     ids = torch.full((len(rows), width), fill, dtype=torch.long)
     open_ = torch.zeros((len(rows), width), dtype=torch.bool)

@@ -33,22 +33,28 @@ def _llada_config(raw: Mapping[str, Any]) -> Any:
     """LLaDA's configuration in Llama's words. Raises for variants that no Llama computes."""
     from transformers import LlamaConfig
 
-    required = {"block_type": "llama", "layer_norm_type": "rms", "alibi": False, "rope": True, "activation_type": "silu"}
+    required = {
+        "block_type": "llama",
+        "layer_norm_type": "rms",
+        "alibi": False,
+        "rope": True,
+        "activation_type": "silu",
+    }
+    required |= {"attention_layer_norm": False, "input_emb_norm": False, "scale_logits": False}
+    required |= {"include_bias": False, "include_qkv_bias": False, "bias_for_layer_norm": False}
     for key, value in required.items():
-        if raw.get(key, value) != value:
-            raise DemurError(f"a LLaDA checkpoint with {key}={raw[key]!r}", f"{key}={value!r}", "this one can't be run")
+        if (found := raw.get(key, value)) != value and (found or value):  # None is False
+            raise DemurError(f"a LLaDA checkpoint with {key}={found!r}", f"{key}={value!r}", "this one can't be run")
     return LlamaConfig(
         vocab_size=raw.get("embedding_size") or raw["vocab_size"],
         hidden_size=raw["d_model"],
         intermediate_size=raw.get("mlp_hidden_size") or raw["mlp_ratio"] * raw["d_model"],
         num_hidden_layers=raw["n_layers"],
         num_attention_heads=raw["n_heads"],
-        num_key_value_heads=raw.get("n_kv_heads") or raw["n_heads"],
+        num_key_value_heads=raw.get("n_kv_heads") or (1 if raw.get("multi_query_attention") else raw["n_heads"]),
         max_position_embeddings=raw["max_sequence_length"],
         rms_norm_eps=raw["rms_norm_eps"],
         rope_parameters={"rope_type": "default", "rope_theta": raw["rope_theta"]},
-        attention_bias=bool(raw.get("include_qkv_bias") or raw.get("include_bias")),
-        mlp_bias=bool(raw.get("include_bias")),
         tie_word_embeddings=bool(raw.get("weight_tying")),
         bos_token_id=None,
         eos_token_id=raw.get("eos_token_id"),
@@ -61,7 +67,9 @@ def _dream_config(raw: Mapping[str, Any]) -> Any:
     from transformers import Qwen2Config
 
     if raw.get("rope_scaling"):
-        raise DemurError(f"a Dream checkpoint with rope_scaling={raw['rope_scaling']!r}", "none", "this one can't be run")
+        raise DemurError(
+            f"a Dream checkpoint with rope_scaling={raw['rope_scaling']!r}", "none", "this one can't be run"
+        )
     copied = (
         "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act "
         "max_position_embeddings rms_norm_eps tie_word_embeddings bos_token_id eos_token_id pad_token_id"

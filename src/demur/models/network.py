@@ -56,17 +56,27 @@ def head_of(net: Any) -> Callable[[Float[Tensor, "k d"]], Float[Tensor, "k v"]]:
     return head
 
 
+_REPORT = "please report the model's name"
+
+
 @torch.no_grad()
 def check_head(net: Any) -> None:
     """Raise unless trunk and head give the model's own logits on one token (bit for bit, or NaN in the same places)."""
     ids = torch.zeros((1, 1), dtype=torch.long, device=net.device)
     whole = net(input_ids=ids, use_cache=False).logits
-    parts = head_of(net)(decoder_of(net)(input_ids=ids, use_cache=False).last_hidden_state[0])
+    last = getattr(decoder_of(net)(input_ids=ids, use_cache=False), "last_hidden_state", None)
+    if last is None:
+        raise DemurError(
+            f"{type(net).__name__} has a trunk of another kind",
+            "one that returns its last hidden state",
+            _REPORT,
+        )
+    parts = head_of(net)(last[0])
     if not torch.allclose(whole[0].float(), parts.float().to(whole.device), atol=1e-4, rtol=1e-3, equal_nan=True):
         raise DemurError(
             f"{type(net).__name__} changes its logits after the LM head in a way that demur does not know",
             "logits that are the head's output, scaled or soft-capped as in Gemma, Cohere or Granite",
-            "please report the model's name",
+            _REPORT,
         )
 
 
@@ -76,7 +86,9 @@ def blocks_of(net: Any) -> torch.nn.ModuleList:
     for module in decoder_of(net).modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == config.num_hidden_layers:
             return module
-    raise DemurError(f"{type(net).__name__} has no list of {config.num_hidden_layers} blocks", "one", "use layer `last`")
+    raise DemurError(
+        f"{type(net).__name__} has no list of {config.num_hidden_layers} blocks", "one", "use layer `last`"
+    )
 
 
 def block_index(layer: Layer, n_blocks: int) -> int:
@@ -85,10 +97,12 @@ def block_index(layer: Layer, n_blocks: int) -> int:
         return 0
     if layer == "middle":
         return max(n_blocks // 2, 1) - 1
-    if layer.isdigit() and 1 <= int(layer) <= n_blocks:
+    if isinstance(layer, str) and layer.isdecimal() and 1 <= int(layer) <= n_blocks:
         return int(layer) - 1
     raise DemurError(
-        f"layer {layer!r} came", f"first, middle, last or a block number from 1 to {n_blocks}", "name one of these"
+        f"layer {layer!r} came",
+        f"first, middle, last or a block number from 1 to {n_blocks}",
+        "name one of these",
     )
 
 
@@ -152,7 +166,11 @@ def check_finite(net: torch.nn.Module, name: str) -> None:
 def stop_ids(net: Any, tokenizer: Any) -> tuple[int, ...]:
     """The end-of-sequence tokens of a model's generation config, config and tokenizer together, sorted."""
     found: set[int] = set()
-    for owner in (getattr(net, "generation_config", None), net.config.get_text_config(decoder=True), tokenizer):
+    for owner in (
+        getattr(net, "generation_config", None),
+        net.config.get_text_config(decoder=True),
+        tokenizer,
+    ):
         value = getattr(owner, "eos_token_id", None)
         if value is not None:
             found.update([value] if isinstance(value, int) else value)

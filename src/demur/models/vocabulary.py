@@ -16,7 +16,11 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 
 def _byte_alphabet() -> dict[str, int]:
     """The printable stand-ins that byte-level BPE (GPT-2) uses for the 256 bytes, inverted."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    printable = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     table = {chr(byte): byte for byte in printable}
     others = (byte for byte in range(256) if byte not in set(printable))
     return table | {chr(256 + i): byte for i, byte in enumerate(others)}
@@ -28,6 +32,7 @@ _ALPHABET = _byte_alphabet()
 def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], frozenset[int]]:
     """The bytes of each token of ``ids`` and which of them are special (left out of texts).
 
+    An id that is no token (the embedding matrix may have more rows than the vocabulary) counts as special.
     Works on the tokenizer's declared decoder: byte-level, byte-fallback with ``▁`` for blanks, or, for others, the
     tokenizer's own decoding of the single token.
     """
@@ -37,7 +42,8 @@ def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], f
     added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
     special = set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    decoder = json.dumps(json.loads(backend.to_str()).get("decoder")) if backend is not None else ""
+    declared = json.loads(backend.to_str()).get("decoder") if backend is not None else ""
+    decoder = json.dumps(declared, ensure_ascii=False)
     names = tokenizer.convert_ids_to_tokens(wanted)
     table: dict[int, bytes] = {}
     for i, name in zip(wanted, names, strict=True):
@@ -52,4 +58,4 @@ def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], f
             table[i] = bytes([int(byte.group(1), 16)]) if byte else name.replace("▁", " ").encode()
         else:
             table[i] = tokenizer.decode([i]).encode()
-    return table, frozenset(i for i in wanted if i in special)
+    return table, frozenset(i for i, name in zip(wanted, names, strict=True) if i in special or name is None)

@@ -140,13 +140,9 @@ def save(prompts: Sequence[Prompt], path: str | Path) -> None:
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.id in seen:
-            raise DemurError(
-                f"two prompts have the id {prompt.id!r}", "every id once", f"{path} is left as it was"
-            )
+            raise DemurError(f"two prompts have the id {prompt.id!r}", "every id once", f"{path} is left as it was")
         if not prompt.id or not prompt.text.strip():
-            raise DemurError(
-                f"the prompt with the id {prompt.id!r} has no {'text' if prompt.id else 'id'}", "both"
-            )
+            raise DemurError(f"the prompt with the id {prompt.id!r} has no {'text' if prompt.id else 'id'}", "both")
         seen.add(prompt.id)
         row = {k: getattr(prompt, k) for k, v in _FIELDS.items() if k in _ALWAYS or getattr(prompt, k) != v}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
@@ -250,9 +246,7 @@ def _plain(value: Any) -> str | None:
 def _text(value: Any, column: str | None, where: str) -> str:
     """The request as it stands, or an error that names the line where there is none."""
     if value is not None and not isinstance(value, str):
-        raise DemurError(
-            f"{where}: the column {column!r} holds a {type(value).__name__}", "the text of a request"
-        )
+        raise DemurError(f"{where}: the column {column!r} holds a {type(value).__name__}", "the text of a request")
     if value is None or not value.strip():
         raise DemurError(f"{where}: the column {column!r} is empty", "the text of a request")
     return value
@@ -280,9 +274,7 @@ def _listed(values: Mapping[str, Any]) -> str:
 # --- from a source to rows ----------------------------------------------------------------------------------
 
 
-def _open(
-    source: str | Path, split: str, limit: int | None
-) -> tuple[Rows, str, str, tuple[str, bool] | None]:
+def _open(source: str | Path, split: str, limit: int | None) -> tuple[Rows, str, str, tuple[str, bool] | None]:
     """Rows of a source, stem of the ids it lacks, its name; text column and label of a known data set."""
     if isinstance(source, str):
         if source in SETS:
@@ -335,9 +327,7 @@ def _reading(path: Path, newline: str) -> Iterator[TextIO]:
     except UnicodeDecodeError as error:
         raise _misencoded(path) from error
     except OSError as error:
-        raise DemurError(
-            f"cannot read {path} ({error.strerror or error})", "a file that can be read"
-        ) from error
+        raise DemurError(f"cannot read {path} ({error.strerror or error})", "a file that can be read") from error
 
 
 def _misencoded(path: Path) -> DemurError:
@@ -445,9 +435,7 @@ def _csv(path: Path) -> Rows:
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                raise DemurError(
-                    f"{where}: broken CSV ({error})", "cells with commas or quotes in quotes"
-                ) from error
+                raise DemurError(f"{where}: broken CSV ({error})", "cells with commas or quotes in quotes") from error
             if cells is None:
                 return
             if not cells:
@@ -455,9 +443,7 @@ def _csv(path: Path) -> Rows:
             if header is None:
                 header = [cell.strip() for cell in cells]
                 if len(set(header)) < len(header):
-                    raise DemurError(
-                        f"{where}: a column comes twice in {', '.join(header)}", "every column once"
-                    )
+                    raise DemurError(f"{where}: a column comes twice in {', '.join(header)}", "every column once")
                 continue
             if len(cells) != len(header):
                 raise DemurError(

@@ -65,23 +65,46 @@ def checks() -> Iterator[Check]:
     import torch
 
     version = platform.python_version()
-    yield Check("python", "ok" if version >= "3.11" else "bad", version, "" if version >= "3.11" else "install Python 3.11")
+    yield Check(
+        "python",
+        "ok" if version >= "3.11" else "bad",
+        version,
+        "" if version >= "3.11" else "install Python 3.11",
+    )
     for package in ("torch", "transformers", "safetensors", "numpy"):
         yield Check(package, "ok", metadata.version(package))
     if torch.cuda.is_available():
         free, total = torch.cuda.mem_get_info()
-        yield Check("device", "ok", f"cuda, {torch.cuda.get_device_name()}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free")
+        yield Check(
+            "device",
+            "ok",
+            f"cuda, {torch.cuda.get_device_name()}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free",
+        )
     elif torch.backends.mps.is_available():
         yield Check("device", "ok", "mps")
     else:
-        yield Check("device", "ok", f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads (models up to some 1B)")
+        yield Check(
+            "device",
+            "ok",
+            f"cpu, {os.cpu_count()} cores, {torch.get_num_threads()} threads (models up to some 1B)",
+        )
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9 if hasattr(os, "sysconf") else 0.0
-    yield Check("memory", "ok" if memory >= 3 else "bad", f"{memory:.0f} GB", "" if memory >= 3 else "3 GB run smollm2")
+    yield Check(
+        "memory",
+        "ok" if memory >= 3 else "bad",
+        f"{memory:.0f} GB",
+        "" if memory >= 3 else "3 GB run smollm2",
+    )
     folder = cache_dir()
     there = next(p for p in [folder, *folder.parents] if p.exists())
     room = shutil.disk_usage(there).free / 1e9
     state: Literal["ok", "bad"] = "ok" if room > 2 and os.access(there, os.W_OK) else "bad"
-    yield Check("cache", state, f"{folder}, {room:.0f} GB free", "" if state == "ok" else "set DEMUR_CACHE to a roomy folder")
+    yield Check(
+        "cache",
+        state,
+        f"{folder}, {room:.0f} GB free",
+        "" if state == "ok" else "set DEMUR_CACHE to a roomy folder",
+    )
     try:
         yield Check("smollm2", "ok", f"ready ({Path(smollm2_path()).name})")
     except DemurError:
@@ -103,4 +126,9 @@ def checks() -> Iterator[Check]:
         if ready:
             yield Check(f"{family.name} models", "ok", ", ".join(ready))
         else:
-            yield Check(f"{family.name} models", "missing", "none in the hub cache", f"hf download {family.examples[0]}")
+            yield Check(
+                f"{family.name} models",
+                "missing",
+                "none in the hub cache",
+                f"hf download {family.examples[0]}",
+            )

@@ -60,9 +60,7 @@ def watch(
     yield from zip_longest(*(_moments(watched, prompt, run, seed, steps, wanted) for run in runs))
 
 
-def _moments(
-    model: Any, prompt: Prompt, run: Run, seed: int, steps: int, wanted: Sequence[Key]
-) -> Iterator[Moment]:
+def _moments(model: Any, prompt: Prompt, run: Run, seed: int, steps: int, wanted: Sequence[Key]) -> Iterator[Moment]:
     canvas = model.canvas([prompt], run.length)
     spec = spec_of(model, run.sampler, run.length, steps=steps, seed=seed)
     recorder = Recorder(model, canvas, [prompt], spec, wanted)
