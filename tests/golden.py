@@ -29,7 +29,7 @@ from demur.models.network import Identity
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
 from demur.samplers import Autoregressive, MaskedDiffusion
-from demur.signals import EPS, refusal_signal
+from demur.signals import refusal_signal
 from demur.types import Prompt
 
 Case = dict[str, Any]
@@ -38,23 +38,23 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 RTOL = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 8e-2}  # of the largest element; cumulative means in low precision
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """A case and demur disagree."""
 
 
 def same(what: str, ours: Any, theirs: Any) -> None:
     """Raises unless equal."""
     if ours != theirs:
-        raise Mismatch(f"{what}: ours {ours}, theirs {theirs}")
+        raise MismatchError(f"{what}: ours {ours}, theirs {theirs}")
 
 
 def close(what: str, ours: Any, theirs: Any, tolerance: float) -> float:
-    """Raises unless every element is within ``tolerance`` of the largest magnitude (at least 1); returns the distance."""
+    """Raises unless every element is within ``tolerance`` of the largest magnitude (at least 1); returns it."""
     ours, theirs = np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64)
     same(f"{what} shape", ours.shape, theirs.shape)
     distance = float(np.abs(ours - theirs).max() / max(1.0, np.abs(theirs).max()))
     if not distance <= tolerance:
-        raise Mismatch(f"{what}: off by {distance:.2e}, allowed {tolerance:.0e}")
+        raise MismatchError(f"{what}: off by {distance:.2e}, allowed {tolerance:.0e}")
     return distance
 
 
@@ -108,7 +108,7 @@ def run_llada(case: Case, phi: dict[str, Any]) -> Result:
     answer = slice(canvas.width - setup["length"], None)
     if "exception" in case:
         if bool(steps[-1].open.any()):
-            raise Mismatch("positions were left open")
+            raise MismatchError("positions were left open")
         return "PASS", f"the official code raises {case['exception'].split(':')[0]}; demur fills every position"
     same("passes", sum(step.passes for step in steps) // (1 + (setup["sampler"].cfg_scale > 0)), case["n_forward"])
     for t, step in enumerate(steps):
@@ -289,14 +289,14 @@ def run_signal(case: Case, arrays: dict[str, Any]) -> Result:
         same("length", ours.shape, theirs.shape)
         lost = act.isnan().any(dim=-1).numpy()
         if not np.isfinite(ours[~lost]).all() or not np.isnan(ours[lost]).all():
-            raise Mismatch(f"signal {i}: not finite for finite input, or finite for nan")
+            raise MismatchError(f"signal {i}: not finite for finite input, or finite for nan")
         differs = ~np.isclose(ours, theirs, rtol=0, atol=1e-5, equal_nan=True)
         if differs.any():
             # Where the reference differs, its own arithmetic in its own precision must explain it.
             replayed = reference_arithmetic(act, good, bad, case["sig_T"], case["eps"])
             unexplained = differs & ~np.isclose(replayed, theirs, rtol=0, atol=1e-5, equal_nan=True)
             if unexplained.any() or (not low and not np.isnan(theirs[differs]).all()):
-                raise Mismatch(f"signal {i}: ours {ours[differs]}, theirs {theirs[differs]}")
+                raise MismatchError(f"signal {i}: ours {ours[differs]}, theirs {theirs[differs]}")
             says.append(f"{int(differs.sum())} of {len(ours)} steps")
     if says:
         why = "1 - cos quantises in low precision" if low else "1 - cos below -eps gives nan"
@@ -333,7 +333,7 @@ def run_centres(case: Case, tensor: Callable[[str], torch.Tensor]) -> Result:
             raise
         return "PASS", f"both refuse; demur says: {error}"
     if "exception" in case:
-        raise Mismatch(f"the reference raises {case['exception']!r}, demur does not")
+        raise MismatchError(f"the reference raises {case['exception']!r}, demur does not")
     tolerance = 1e-5 if case["dtype"] == "float32" else 1e-2
     off = max(
         close(name, ours, tensor(name).float().numpy(), tolerance)
@@ -407,7 +407,7 @@ def main(arguments: list[str]) -> int:
                 status, said = run()
             except Exception as error:  # a case that can't be run has failed, whatever the reason
                 status, said = "FAIL", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-                if not isinstance(error, Mismatch):
+                if not isinstance(error, MismatchError):
                     said += f" ({traceback.format_exc().strip().splitlines()[-3].strip()})"
             counts[status] += 1
             print(f"{status:<11} {path.stem}/{name}: {said}", flush=True)

@@ -2,15 +2,12 @@
 
 Four modes, because the paper (arXiv:2602.02600, section 3.1) and its reference code differ:
 
-==============  =====================================================  ====================================================
-mode            autoregressive                                         diffusion (from the step's own forward pass)
-==============  =====================================================  ====================================================
-``generated``   states *of* the tokens generated so far                positions committed after the step (paper)
-``producing``   states that *produced* the tokens generated so far     states that produce every response position; equal
-                (reference code)                                       to ``response`` where nothing is shifted
-``response``    --                                                     every response position (reference code)
-``masked``      --                                                     positions still masked after the step (ours)
-==============  =====================================================  ====================================================
+- ``generated`` (the paper). Autoregressive: states *of* the tokens generated so far. Diffusion: positions committed after
+  the step, from the step's own forward pass.
+- ``producing`` (reference code, AR). Autoregressive: states that *produced* the tokens so far, one column earlier.
+  Diffusion: states that produce every response position; the same as ``response`` where nothing is shifted.
+- ``response`` (reference code, LLaDA). Diffusion only: every response position, still masked ones included.
+- ``masked`` (ours). Diffusion only: the positions still masked after the step.
 
 Where a mode has nothing to average (no position committed yet at the first step: zeros; no position masked any more;
 a row that has ended), the last value is held.

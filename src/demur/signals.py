@@ -83,8 +83,8 @@ class Anchors:
     """Mean step representations of complying and of refusing, one each per step, for one spec.
 
     ``refusals``: ``observed`` (harmful prompts that the model refused) or ``scripted`` (a written refusal replayed
-    after each harmful prompt, for models that refuse nothing). ``harmless_sigma`` and ``harmful_sigma`` are the mean signals
-    of the very traces they were fitted on, as references for pictures, not as measurements.
+    after each harmful prompt, for models that refuse nothing). ``harmless_sigma`` and ``harmful_sigma`` are the mean
+    signals of the very traces they were fitted on, as references for pictures, not as measurements.
     """
 
     harmless: Float[NDArray[np.float32], "T d"]

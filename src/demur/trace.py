@@ -84,7 +84,8 @@ class Trace:
     def _written(self, t: int) -> Bool[np.ndarray, "g"]:
         written = np.zeros(len(self.start), dtype=bool)
         written[self.commits[self.commits[:, 0] < t, 1]] = True
-        return written[self.open]
+        mine: Bool[np.ndarray, "g"] = written[self.open]
+        return mine
 
     def text(self, t: int | None = None) -> str:
         """The response's text after t steps, predictions filled in, special tokens left out (None: after the last)."""

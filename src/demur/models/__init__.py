@@ -246,7 +246,7 @@ def smollm2_path() -> Path:
 
 
 def cache_dir() -> Path:
-    """Where demur keeps what it can make again: ``$DEMUR_CACHE``, else ``$XDG_CACHE_HOME`` or ``~/.cache``, ``/demur``."""
+    """Where demur keeps what it can make again: ``$DEMUR_CACHE``, or ``demur`` in the user's cache folder (XDG)."""
     if "DEMUR_CACHE" in os.environ:
         return Path(os.environ["DEMUR_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "demur"

@@ -70,10 +70,9 @@ def _dream_config(raw: Mapping[str, Any]) -> Any:
         raise DemurError(
             f"a Dream checkpoint with rope_scaling={raw['rope_scaling']!r}", "none", "this one can't be run"
         )
-    copied = (
-        "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act "
-        "max_position_embeddings rms_norm_eps tie_word_embeddings bos_token_id eos_token_id pad_token_id"
-    ).split()
+    copied = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    copied += ("num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings")
+    copied += ("bos_token_id", "eos_token_id", "pad_token_id")
     return Qwen2Config(
         **{key: raw[key] for key in copied if key in raw},
         rope_parameters={"rope_type": "default", "rope_theta": raw["rope_theta"]},
