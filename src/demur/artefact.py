@@ -30,8 +30,8 @@ def write(path: str | Path, content: bytes | str) -> Path:
     data = content.encode() if isinstance(content, str) else content
     scratch = None
     if target.exists() and not target.is_file():  # renaming onto a device would replace it
-        kind = "a folder" if target.is_dir() else "no regular file"
-        raise DemurError(f"{target} is {kind}", "the name of a file", "name a file in it" if target.is_dir() else "")
+        kind, then = ("a folder", "name a file in it") if target.is_dir() else ("no regular file", "name another place")
+        raise DemurError(f"{target} is {kind}", "the name of a file", then)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")

@@ -183,6 +183,7 @@ def watch(
     from demur.studio.terminal import panel, side_by_side
     from demur.studio.watching import Run
     from demur.studio.watching import watch as moments
+    from demur.trace import spec_of
 
     console = _console()
     prompts = [_prompt(text, harmful) for text in prompt]
@@ -192,10 +193,11 @@ def watch(
     for name in [first, *([compare] if compare else [])]:
         chosen, size = _setup(net, name, length, steps, temperature)
         fitted = None
-        if signal:
-            fitted = Anchors.load(anchors) if anchors else _anchors(
-                net, chosen, size, steps, layer, pool.value, refusals, n, as_json
-            )  # fmt: skip
+        if signal and anchors:
+            fitted = Anchors.load(anchors)
+            fitted.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
+        elif signal:
+            fitted = _anchors(net, chosen, size, steps, layer, pool.value, refusals, n, as_json)
         runs.append(Run(name.value, chosen, fitted, size))
     scenes: list[Scene] = []
     for asked in prompts:
@@ -216,7 +218,7 @@ def watch(
         scenes += shown
     write(html, page(scenes, title="demur"))
     if not as_json:
-        console.print(f"page: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
+        console.print(f"\npage: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
 
 
 class _Nothing:
@@ -344,14 +346,16 @@ def _describe(anchors: Anchors) -> None:
 @app.command()
 def models() -> None:
     """List the families, what each needs and what is ready offline."""
-    from rich.table import Table
+    from demur.studio.readiness import family_lines
 
-    from demur.studio.readiness import family_rows
-
-    table = Table("family", "kind", "name it by", "needs", "ready offline", box=None, header_style="bold")
-    for row in family_rows():
-        table.add_row(*row)
-    _console().print(table)
+    console = _console()
+    for name, state in family_lines():
+        if not state:
+            console.print(f"\n[bold]{name}[/bold]", soft_wrap=True)
+        else:
+            console.print(
+                f"  {name:<36} {state}", soft_wrap=True, style="" if state.startswith("ready") else "bright_black"
+            )
 
 
 @app.command()

@@ -2,8 +2,8 @@
 
 Four modes, because the paper (arXiv:2602.02600, section 3.1) and its reference code differ:
 
-- ``generated`` (the paper). Autoregressive: states *of* the tokens generated so far. Diffusion: positions committed after
-  the step, from the step's own forward pass.
+- ``generated`` (the paper). Autoregressive: states *of* the tokens generated so far. Diffusion: positions committed
+  after the step, from the step's own forward pass.
 - ``producing`` (reference code, AR). Autoregressive: states that *produced* the tokens so far, one column earlier.
   Diffusion: states that produce every response position; the same as ``response`` where nothing is shifted.
 - ``response`` (reference code, LLaDA). Diffusion only: every response position, still masked ones included.
@@ -32,7 +32,7 @@ class Pooler:
     def __init__(self, canvas: Canvas, wanted: Sequence[tuple[Layer, Pool]]) -> None:
         for _, pool in wanted:
             if pool not in POOLS:
-                raise DemurError(f"pooling mode {pool!r}", " or ".join(POOLS), "")
+                raise DemurError(f"pooling mode {pool!r}", " or ".join(POOLS), "name one of these")
         self.wanted = tuple(wanted)
         self.canvas = canvas
         self.first = int(canvas.open.any(dim=0).long().argmax())
@@ -47,7 +47,11 @@ class Pooler:
         for key in self.wanted:
             layer, _ = key
             if layer not in step.hidden:
-                raise DemurError(f"layer {layer!r} was not captured", ", ".join(step.hidden) or "no layer", "")
+                raise DemurError(
+                    f"layer {layer!r} was not captured",
+                    f"one that the model watches: {', '.join(step.hidden) or 'none'}",
+                    f"use model.watching({layer!r})",
+                )
             states = step.hidden[layer]
             if step.span == "new":
                 self._accumulate(key, step, states)

@@ -258,11 +258,11 @@ class MaskedDiffusion:
 
     def __post_init__(self) -> None:
         if self.remasking not in REMASKING:
-            raise DemurError(f"remasking {self.remasking!r}", " or ".join(REMASKING), "")
+            raise DemurError(f"remasking {self.remasking!r}", " or ".join(REMASKING), "name one of these")
         for name in ("steps", "block_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise DemurError(f"{name}={value}", "at least 1", "")
+                raise DemurError(f"{name}={value}", "at least 1", "or None: a step for each open position, one block")
         _check_temperature(self.temperature)
         if not 0 <= self.cfg_scale < math.inf:
             raise DemurError(f"cfg_scale {self.cfg_scale}", "a finite number, at least 0", "0 is no guidance")

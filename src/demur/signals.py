@@ -110,16 +110,18 @@ class Anchors:
 
     def signal(self, trace: Trace, *, tau: float = TAU, eps: float = EPS) -> Float[NDArray[np.float64], "T"]:
         """sigma of a trace. Raises, naming both sides, if the trace was not made under the anchors' spec."""
-        mine = trace.spec.at(self.spec.layer, self.spec.pool)
-        different = mine.differences(self.spec)
-        if different:
+        self.check(trace.spec.at(self.spec.layer, self.spec.pool))
+        phi = trace.aligned(self.spec.layer, self.spec.pool)  # type: ignore[arg-type]
+        return refusal_signal(phi, self.harmless, self.harmful, tau=tau, eps=eps)
+
+    def check(self, spec: Spec) -> None:
+        """Raises, naming both sides, unless traces of ``spec`` may be measured with these anchors."""
+        if different := spec.differences(self.spec):
             raise DemurError(
                 f"anchors of another spec (trace against anchors: {'; '.join(different)})",
                 "anchors and trace of one model, layer, pooling mode, sampler, T and chat template",
-                f"fit anchors for this one: demur anchors fit {trace.spec.model}",
+                f"fit anchors for this one: demur anchors fit {spec.model}",
             )
-        phi = trace.aligned(self.spec.layer, self.spec.pool)  # type: ignore[arg-type]
-        return refusal_signal(phi, self.harmless, self.harmful, tau=tau, eps=eps)
 
     def save(self, path: str | Path) -> Path:
         """Writes one safetensors file with the card in its header."""

@@ -66,7 +66,7 @@ class Trace:
     def replay(self, t: int) -> Int[np.ndarray, "n"]:
         """The canvas after t steps; t = 0 is the start. Raises for a t outside 0 ... steps."""
         if not 0 <= t <= self.steps:
-            raise DemurError(f"step {t}", f"0 to {self.steps}, the steps of this trace", "")
+            raise DemurError(f"step {t}", f"0 to {self.steps}, the steps of this trace", "0 is the start")
         ids = self.start.copy()
         for step, column, token in self.commits:
             if step < t:
@@ -243,7 +243,9 @@ class Recorder:
         self, model: Any, canvas: Canvas, prompts: Sequence[Prompt], spec: Spec, wanted: Sequence[Key]
     ) -> None:
         if len(prompts) != canvas.rows:
-            raise DemurError(f"{len(prompts)} prompts for {canvas.rows} rows", "one each", "")
+            raise DemurError(
+                f"{len(prompts)} prompts for {canvas.rows} rows", "one each", "use model.canvas(prompts, length)"
+            )
         self.model, self.canvas, self.prompts, self.spec = model, canvas, tuple(prompts), spec
         self.pooler = Pooler(canvas, wanted)
         self.kept: list[tuple[Step, Phi]] = []
@@ -383,7 +385,7 @@ def teacher_forced(
             "generate with it instead",
         )
     if len(prompts) != len(responses):
-        raise DemurError(f"{len(responses)} responses for {len(prompts)} prompts", "one each", "")
+        raise DemurError(f"{len(responses)} responses for {len(prompts)} prompts", "one each", "pair them up")
     sampler = sampler if sampler is not None else Autoregressive()
     watched = model.watching(*dict.fromkeys(layer for layer, _ in pools))
     spec = spec_of(model, sampler, steps, steps=steps)
@@ -394,8 +396,9 @@ def teacher_forced(
         if not all(answers):
             raise DemurError("an empty response", "responses of at least one token", "leave its prompt out")
         begun = time.perf_counter()
-        asked = watched.canvas(group, max(map(len, answers)))
-        prompts_ids = [row[start:][~opened[start:]] for row, opened, start in _rows(asked)]
+        # One by one, so that whether a prompt fits into the context does not depend on its neighbours' answers.
+        asked = [watched.canvas([prompt], len(answer)) for prompt, answer in zip(group, answers, strict=True)]
+        prompts_ids = [one.ids[0][~one.open[0]].cpu() for one in asked]
         canvas = watched.canvas_of([[*p.tolist(), *a] for p, a in zip(prompts_ids, answers, strict=True)], 0)
         out = watched.forward(canvas, None)
         seconds = time.perf_counter() - begun
@@ -434,14 +437,12 @@ def _token_row(model: Any, response: str | Sequence[int]) -> list[int]:
     return list(model.tokenizer(response, add_special_tokens=False)["input_ids"])
 
 
-def _rows(canvas: Canvas) -> Iterator[tuple[Any, Any, int]]:
-    return zip(canvas.ids.cpu(), canvas.open.cpu(), canvas.starts(), strict=True)
-
-
 def _running_means(states: Any, pool: Pool, lengths: Sequence[int]) -> list[Float[np.ndarray, "s d"]]:
     """Cumulative means of the states of (``generated``) or before (``producing``) the last ``lengths[i]`` columns."""
     if pool not in ("generated", "producing"):
-        raise DemurError(f"pooling mode {pool!r} in a teacher-forced replay", "generated or producing", "")
+        raise DemurError(
+            f"pooling mode {pool!r} in a teacher-forced replay", "generated or producing", "name one of these"
+        )
     end = states.shape[1] - (pool == "producing")
     means = []
     for i, length in enumerate(lengths):

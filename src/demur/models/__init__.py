@@ -183,7 +183,7 @@ def _dtype(dtype: str | torch.dtype, device: str) -> torch.dtype:
     if dtype == "auto":
         return torch.float32 if device == "cpu" else torch.bfloat16
     if dtype not in DTYPES:
-        raise DemurError(f"dtype {dtype!r}", "auto, float32, bfloat16 or float16", "")
+        raise DemurError(f"dtype {dtype!r}", "auto, float32, bfloat16 or float16", "name one of these")
     return DTYPES[dtype]
 
 

@@ -46,7 +46,7 @@ def encode(
 ) -> list[list[int]]:
     """Token rows of prompts. Raises for an empty prompt and for one that leaves no room for ``length`` tokens."""
     if not prompts:
-        raise DemurError("no prompts came", "at least one", "")
+        raise DemurError("no prompts came", "at least one", "give it a prompt")
     rows = []
     for prompt in prompts:
         if not prompt.text.strip():
@@ -85,7 +85,9 @@ def canvas_of(
     start; what stood there is overwritten by ``fill``.
     """
     if not rows or length < 0:
-        raise DemurError(f"{len(rows)} rows, length {length}", "at least one row and a length of at least 0", "")
+        raise DemurError(
+            f"{len(rows)} rows, length {length}", "at least one row, a length of at least 0", "give it both"
+        )
     width = max(len(row) for row in rows) + length
     ids = torch.full((len(rows), width), fill, dtype=torch.long)
     open_ = torch.zeros((len(rows), width), dtype=torch.bool)
@@ -98,6 +100,8 @@ def canvas_of(
         padding[i, :start] = True
         for hole in holes[i] if holes is not None else ():
             if not 0 <= hole < len(row):
-                raise DemurError(f"a hole at {hole} in a row of {len(row)} tokens", "a position inside the row", "")
+                raise DemurError(
+                    f"a hole at {hole} in a row of {len(row)} tokens", "a position inside the row", "count from 0"
+                )
             open_[i, start + hole], ids[i, start + hole] = True, fill
     return Canvas(ids=ids.to(device), open=open_.to(device), pad=padding.to(device))

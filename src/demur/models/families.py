@@ -21,6 +21,7 @@ class Family:
     kind: str  # causal | bidirectional
     model_types: tuple[str, ...]
     examples: tuple[str, ...]
+    describes: str
     needs: str
     config: Callable[[Mapping[str, Any]], Any] | None = None
     net: str = "AutoModelForCausalLM"
@@ -70,7 +71,13 @@ def _dream_config(raw: Mapping[str, Any]) -> Any:
         raise DemurError(
             f"a Dream checkpoint with rope_scaling={raw['rope_scaling']!r}", "none", "this one can't be run"
         )
-    copied = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    copied: tuple[str, ...] = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+    )
     copied += ("num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings")
     copied += ("bos_token_id", "eos_token_id", "pad_token_id")
     return Qwen2Config(
@@ -101,7 +108,8 @@ FAMILIES: tuple[Family, ...] = (
         kind="bidirectional",
         model_types=("llada",),
         examples=("GSAI-ML/LLaDA-8B-Instruct", "GSAI-ML/LLaDA-1.5"),
-        needs="8B parameters: 16 GB in bf16",
+        describes="masked diffusion on a Llama with a full attention mask",
+        needs="8B parameters, 16 GB in bf16",
         config=_llada_config,
         net="LlamaForCausalLM",
         tokenizer="PreTrainedTokenizerFast",
@@ -112,7 +120,8 @@ FAMILIES: tuple[Family, ...] = (
         kind="bidirectional",
         model_types=("Dream", "dream"),
         examples=("Dream-org/Dream-v0-Instruct-7B",),
-        needs="7B parameters: 15 GB in bf16",
+        describes="masked diffusion on a Qwen2 whose position i is predicted by column i - 1",
+        needs="7B parameters, 15 GB in bf16",
         config=_dream_config,
         net="Qwen2ForCausalLM",
         tokenizer="Qwen2Tokenizer",
@@ -123,6 +132,7 @@ FAMILIES: tuple[Family, ...] = (
         kind="causal",
         model_types=("any causal LM of transformers",),
         examples=("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "google/gemma-2-9b-it"),
+        describes="any autoregressive model that transformers knows natively",
         needs="2 bytes a parameter in bf16, 4 in fp32",
     ),
 )

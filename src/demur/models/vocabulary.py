@@ -34,7 +34,8 @@ def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], f
 
     An id that is no token (the embedding matrix may have more rows than the vocabulary) counts as special.
     Works on the tokenizer's declared decoder: byte-level, byte-fallback with ``▁`` for blanks, or, for others, the
-    tokenizer's own decoding of the single token.
+    tokenizer's own decoding of the single token where it follows another. So a text may begin with the blank before
+    its first word, which some tokenizers' own decoding leaves out.
     """
     wanted = sorted(set(ids))
     if tokenizer is None:  # token-only models, such as random ones: their text is space-separated ids
@@ -57,5 +58,7 @@ def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], f
             byte = _BYTE_TOKEN.match(name)
             table[i] = bytes([int(byte.group(1), 16)]) if byte else name.replace("▁", " ").encode()
         else:
-            table[i] = tokenizer.decode([i]).encode()
+            # A token after another of its kind, so that what stands between words belongs to it (WordPiece).
+            once, twice = (tokenizer.decode([i] * n, clean_up_tokenization_spaces=False) for n in (1, 2))
+            table[i] = twice.removeprefix(once).encode()
     return table, frozenset(i for i, name in zip(wanted, names, strict=True) if i in special or name is None)

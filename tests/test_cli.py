@@ -1,0 +1,156 @@
+"""The command line as a user meets it: what it prints, what it writes, how it fails."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from demur import cli
+from demur.prompts import starter
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Runs ``demur`` with arguments in an empty folder: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["demur", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+WATCH = ("--refusals", "scripted", "--n", "10", "--steps", "8")
+
+
+def test_watching_shows_text_curve_and_verdict_and_says_that_anchors_are_scripted(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("watch", "demur-harmless-002", *WATCH)
+    assert code == 0
+    assert "step 8 of 8" in out
+    assert "complying" in out
+    assert "refusing" in out
+    assert "Scripted anchors" in out
+    page = (tmp_path / "demur-watch.html").read_text()
+    assert "Scripted anchors" in page
+    assert (tmp_path / "demur-watch.html").as_uri() in out
+
+
+def test_a_harmful_prompt_is_redacted_in_every_view(run: Run, tmp_path: Path) -> None:
+    prompt = starter("harmful", 1)[0]
+    words = [word for word in re.findall(r"[a-z]{6,}", prompt.text) if word not in ("should", "someone", "without")]
+    code, out, _ = run("watch", prompt.id, *WATCH)
+    assert code == 0
+    page = (tmp_path / "demur-watch.html").read_text()
+    shown = "".join(
+        re.findall(r'<script type="application/json".*?</script>|<noscript>.*?</noscript>', page, re.DOTALL)
+    )
+    assert "█" in shown
+    for word in words:
+        assert word not in out
+        assert word not in shown
+    code, out, _ = run("watch", prompt.id, *WATCH, "--show-harmful")
+    assert code == 0
+    assert any(word in out for word in words)
+
+
+def test_json_gives_one_object_a_step_and_the_verdict_last(run: Run) -> None:
+    code, out, _ = run("watch", "demur-harmless-003", *WATCH, "--json")
+    assert code == 0
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    assert all(0 <= line["sigma"] <= 1 for line in lines)
+    assert [line["verdict"] is not None for line in lines] == [False] * (len(lines) - 1) + [True]
+    assert lines[-1]["text"].startswith(lines[0]["text"])
+
+
+def test_anchors_are_fitted_shown_and_refused_for_another_setting(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("anchors", "fit", "smollm2", "--out", "a.safetensors", *WATCH)
+    assert code == 0
+    assert "scripted" in out
+    code, out, _ = run("anchors", "show", "a.safetensors")
+    assert code == 0
+    assert "Scripted anchors" in out
+    code, _, err = run("watch", "Hello there", "--anchors", "a.safetensors", "--steps", "8", "--pool", "producing")
+    assert code == 2
+    assert "'producing' against 'generated'" in err
+    assert "demur anchors fit smollm2" in err
+    assert not (tmp_path / "demur-watch.html").exists()
+
+
+def test_a_model_that_refuses_nothing_has_no_observed_anchors_and_the_error_counts(run: Run) -> None:
+    code, _, err = run("anchors", "fit", "smollm2", "--n", "10", "--steps", "8")
+    assert code == 2
+    assert re.search(r"\d+ of 10 harmless and \d+ of 10 harmful", err)
+    assert "--refusals scripted" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("watch", "Hi", "--model", "no-such-model"), "demur models"),
+        (("watch", "Hi", "--model", "smollm"), "did you mean 'smollm2'"),
+        (("watch", "   ", *WATCH), "is empty"),
+        (("watch", "word " * 9000, *WATCH), "8192"),
+        (("watch", "Hi", "--sampler", "low-confidence"), "causal model"),
+        (("watch", "Hi", "--layer", "31", "--no-signal"), "1 to 30"),
+        (("watch", "Hi", "--dtype", "int3"), "bfloat16"),
+        (("watch", "Hi", "--anchors", "none.safetensors"), "demur anchors fit"),
+        (("watch", "Hi", "--no-signal", "--length", "2", "--html", "/dev/null/x/page.html"), "could not be written"),
+        (("anchors", "fit", "smollm2", "--harmless", "missing.jsonl"), "missing.jsonl"),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_exit_code_2(run: Run, arguments: tuple[str, ...], says: str) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1, err
+    assert err.startswith("demur: ")
+    assert says in err
+    assert "expected" in err
+
+
+def test_models_and_doctor_name_what_is_ready_and_the_command_for_the_rest(run: Run) -> None:
+    code, out, _ = run("models")
+    assert code == 0
+    assert "GSAI-ML/LLaDA-8B-Instruct" in out.replace("\n", "")
+    assert "smollm2" in out
+    code, out, _ = run("doctor")
+    assert code == 0
+    assert "torch" in out
+    assert "hf download" in out
+
+
+def test_help_and_version_load_no_torch() -> None:
+    code = "import sys; sys.argv = ['demur', '--version']\ntry:\n from demur.cli import main; main()\n"
+    code += "except SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("demur 0.")
+
+
+def test_the_cli_reference_is_the_one_the_commands_generate() -> None:
+    reference = Path(__file__).parent.parent / "docs" / "cli.md"
+    command = [sys.executable, "-m", "typer", "demur.cli", "utils", "docs", "--name", "demur"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True, env=_plain_environment())
+    assert made.stdout.strip() == reference.read_text().strip(), "run: make docs"
+
+
+def _plain_environment() -> dict[str, str]:
+    import os
+
+    return {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "FORCE_COLOR")} | {"TERM": "dumb"}
