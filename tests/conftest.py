@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-import small
-from demur.models import Bidirectional, Causal
+if TYPE_CHECKING:
+    from demur.models import Bidirectional, Causal
 
 torch.set_num_threads(1)
 
@@ -22,18 +22,16 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
 @pytest.fixture(scope="session")
-def model() -> Callable[[str], Causal | Bidirectional]:
-    """A tiny model by name: ``small.CAUSAL`` or ``small.DIFFUSION``."""
-    return small.model
-
-
-@pytest.fixture(scope="session")
 def llama() -> Causal:
-    """A causal model with a byte-level tokenizer."""
-    return small.model("llama")
+    """A tiny causal model with a byte-level tokenizer."""
+    import small
+
+    return small.causal("llama")
 
 
 @pytest.fixture(scope="session")
 def llada() -> Bidirectional:
-    """A masked-diffusion model with a byte-level tokenizer."""
-    return small.model("llada")
+    """A tiny masked-diffusion model with a byte-level tokenizer."""
+    import small
+
+    return small.diffusion("llada")

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import tiny
 
 from demur.models import Bidirectional, Causal, load
-from demur.models.network import Identity
+from demur.models.network import Identity, check_head
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
-from demur.samplers import Autoregressive, MaskedDiffusion
+from demur.samplers import Autoregressive, MaskedDiffusion, bd3lm, dream, mdlm, sdar
 from demur.signals import refusal_signal
-from demur.types import Prompt
+from demur.types import DemurError, Prompt
 
 Case = dict[str, Any]
 Result = tuple[str, str]  # PASS | FAIL | UNSUPPORTED, and what to say
@@ -121,10 +122,16 @@ def run_llada(case: Case, phi: dict[str, Any]) -> Result:
         same(f"commits of step {t}", committed, case["committed_positions"][t])
     same("output", steps[-1].ids[:, answer].tolist(), case["output"])
     said = "tokens equal"
-    if phi:
-        theirs = phi["phi_row0"]
-        off = close("phi", torch.stack(ours_phi)[:, 0].numpy(), theirs, RTOL[case["dtype"]])
-        said += f", phi within {off:.0e}"
+    rows_of_phi = {"phi_row0": 0} | ({} if setup["sampler"].cfg_scale else {"phi_ref_lastrow": -1})
+    found = [
+        close(name, torch.stack(ours_phi)[:, row].numpy(), phi[name], RTOL[case["dtype"]])
+        for name, row in rows_of_phi.items()
+        if name in phi
+    ]
+    if found:
+        said += f", phi within {max(found):.0e}"
+    if setup["sampler"].cfg_scale:
+        said += " (of the conditional half; the reference tool takes the other)"
     return "PASS", said
 
 
@@ -153,34 +160,155 @@ def dream_model(config: str, seed: int, sha: str) -> Bidirectional:
 
 def run_dream(case: Case, phi: dict[str, Any], top: Case) -> Result:
     model = dream_model(json.dumps(top["config"]), top.get("weight_seed", 0), top["weights_sha256"])
-    length = len(case["output"][0] if isinstance(case["output"][0], list) else case["output"])
-    rows = _without_padding(case)
-    canvas = model.canvas_of(rows, length)
+    settings = dict(case["kwargs"])
+    length = settings.pop("max_new_tokens")
+    sampler = dream(settings.pop("alg"), **settings)
+    canvas = model.canvas_of(_without_padding(case), length)
     answer = slice(canvas.width - length, None)
-    pooler = Pooler(canvas, [("last", "response"), ("last", "producing")])
-    from demur.types import Canvas, Step
+    wanted: list[Any] = [("last", "response"), ("last", "producing")]
+    pooler, pooled = Pooler(canvas, wanted), {key: [] for key in wanted}
+    opened, seen = canvas.open, 0
+    greedy = not settings.get("temperature")
+    for t, step in enumerate(sampler(model, canvas, torch.Generator().manual_seed(case["torch_seed"]))):
+        asked = opened[:, answer]
+        if greedy:
+            theirs = torch.tensor(case["argmax_shifted"][t])
+            same(f"predictions of step {t}", step.predictions[:, answer][asked].tolist(), theirs[asked].tolist())
+        same(f"canvas after step {t}", step.ids[:, answer].tolist(), case["states"][t + 1])
+        for key, value in pooler(step).items():
+            pooled[key].append(value[0].numpy())
+        opened, seen = step.open, t + 1
+    same("passes", seen, case["n_forward"])
+    output = step.ids[:, answer].tolist()
+    same("output", output, case["output"] if isinstance(case["output"][0], list) else [case["output"]])
+    names = {("last", "response"): "phi_resp_positions", ("last", "producing"): "phi_producing_positions"}
+    found = [close(n, pooled[k], phi[n], RTOL["float32"]) for k, n in names.items() if n in phi]
+    return "PASS", "tokens equal" + (f", phi within {max(found):.0e}" if found else "")
 
-    pooled: dict[str, list[Any]] = {"response": [], "producing": []}
-    for t, state in enumerate(case["states"][:-1]):  # every canvas that the official sampler has seen
-        ids = canvas.ids.clone()
-        ids[:, answer] = torch.tensor(state)
-        out = model.forward(Canvas(ids, canvas.open, canvas.pad), canvas.open)
-        guess = out.logits.argmax(-1).reshape(len(rows), length)
-        same(f"predictions of step {t}", guess.tolist(), case["argmax_shifted"][t])
-        nothing = torch.zeros_like(canvas.open)
-        all_rows = torch.ones(len(rows), dtype=torch.bool)
-        step = Step(t, ids, canvas.open, nothing, ids, ids.float(), all_rows, out.hidden, shift=model.shift)
-        for pool, value in pooler(step).items():
-            pooled[pool[1]].append(value[0].numpy())
-    off = max(
-        close(f"phi {pool}", pooled[pool], phi[name], RTOL["float32"])
-        for pool, name in (("response", "phi_resp_positions"), ("producing", "phi_producing_positions"))
-        if name in phi
+
+# -- dllm's samplers: MDLM and BD3LM on Qwen3 and ModernBERT ----------------------------------------------------------------
+
+
+@cache
+def dllm_model(config: str, kind: str, mask_id: int, sha: str) -> Bidirectional:
+    from transformers import ModernBertConfig, ModernBertForMaskedLM, Qwen3Config, Qwen3ForCausalLM
+
+    raw = json.loads(config)
+    net: Any
+    if kind == "modernbert":
+        net = ModernBertForMaskedLM(ModernBertConfig(**raw))
+    else:
+        theta = raw.pop("rope_theta")
+        net = Qwen3ForCausalLM(Qwen3Config(**raw, rope_parameters={"rope_type": "default", "rope_theta": theta}))
+    same("weights", tiny.fill(net.float().eval()), sha)
+    check_head(net)
+    return Bidirectional(net=net, tokenizer=None, identity=Identity(model=kind), mask_id=mask_id)
+
+
+def run_mdlm(case: Case, top: Case) -> Result:
+    kind = "modernbert" if "global_attn_every_n_layers" in top["config"] else "qwen3"
+    model = dllm_model(json.dumps(top["config"]), kind, top["mask_id"], top["weights_sha256"])
+    settings = dict(case["kwargs"])
+    length = settings.pop("max_new_tokens")
+    settings["block_length"] = settings.pop("block_size")
+    n_blocks = -(-length // settings["block_length"])
+    settings["steps"] = -(-settings["steps"] // n_blocks) * n_blocks
+    suppress = tuple(settings.pop("suppress_tokens", None) or ())
+    if settings.pop("right_shift_logits", False):
+        model = replace(model, shift=1)
+    canvas = model.canvas_of(case["prompts"], length)
+    answer = slice(canvas.width - length, None)
+    steps = list(mdlm(suppress=suppress, **settings)(model, canvas, torch.Generator().manual_seed(case["torch_seed"])))
+    same("passes", sum(step.passes for step in steps) // (1 + (settings.get("cfg_scale", 0) > 0)), case["n_forward"])
+    ends = [(len(p), len(p) + length) for p in case["prompts"]]
+    for t, step in enumerate(steps):
+        theirs = [row[a:b] for row, (a, b) in zip(case["histories"][t + 1], ends, strict=True)]
+        same(f"canvas after step {t}", step.ids[:, answer].tolist(), theirs)
+    theirs = [row[a:b] for row, (a, b) in zip(rows_of(case["output"]), ends, strict=True)]
+    same("output", steps[-1].ids[:, answer].tolist(), theirs)
+    return "PASS", "tokens equal on every canvas"
+
+
+def run_bd3lm(case: Case, top: Case) -> Result:
+    model = dllm_model(json.dumps(top["config"]), "qwen3", top["mask_id"], top["weights_sha256"])
+    settings = dict(case["kwargs"])
+    length, size = settings.pop("max_new_tokens"), settings.pop("block_size")
+    per_block = settings.pop("steps_per_block", None)
+    settings["steps"] = per_block or -(-settings.pop("steps") // -(-length // size))
+    model = replace(
+        model,
+        block_length=size,
+        partition="response",
+        shift=int(settings.pop("right_shift_logits", False)),
+        net=_net_ending(model.net, top["eos"]),
     )
-    return (
-        "PASS",
-        f"weights, shift and predictions on every canvas equal, phi within {off:.0e} (its sampler comes later)",
-    )
+    canvas = model.canvas_of(case["prompts"], length)
+    answer = slice(canvas.width - length, None)
+    steps = list(bd3lm(**settings)(model, canvas, torch.Generator().manual_seed(case["torch_seed"])))
+    n_rows, pads = len(case["prompts"]), -(-max(map(len, case["prompts"])) // size) * size
+    for t, step in enumerate(steps):
+        theirs = [row[pads:] + [top["mask_id"]] * (length - len(row[pads:])) for row in case["histories"][t + 1]]
+        same(f"canvas after step {t}", step.ids[:, answer].tolist(), theirs)
+    n_blocks = -(-len(rows_of(case["output"])[0][pads:]) // size)
+    same("passes", len(steps) + n_blocks, case["n_forward"])  # one pass a block stores its prefix, and is no step
+    theirs = [row[pads:] + [top["mask_id"]] * (length - len(row[pads:])) for row in rows_of(case["output"])]
+    same("output", steps[-1].ids[:, answer].tolist()[:n_rows], theirs)
+    return "PASS", "tokens equal on every canvas"
+
+
+# -- SDAR ---------------------------------------------------------------------------------------------------------------------
+
+
+def run_sdar(case: Case, top: Case) -> Result:
+    model = dllm_model(json.dumps(top["config"]), "qwen3", top["mask_id"], top["weights_sha256"])
+    settings, theirs = dict(case["kwargs"]), case.get("native_qwen3") or case["official"]
+    length, size = settings.pop("gen_length"), settings.pop("block_length")
+    strategy, bound = settings.pop("remasking_strategy"), settings.pop("eb_threshold", None)
+    threshold = settings.pop("confidence_threshold", 0.85)
+    settings["steps"] = settings.pop("denoising_steps")
+    settings["top_k"] = settings.get("top_k") or None
+    if strategy == "low_confidence_dynamic":
+        settings["threshold"] = threshold
+    elif strategy == "entropy_bounded":
+        settings |= {"remasking": "entropy", "entropy_bound": bound}
+    elif strategy == "sequential":
+        settings["remasking"] = "sequential"
+    stops = settings.pop("stopping_criteria_idx", None)
+    model = replace(model, block_length=size, net=_net_ending(model.net, stops))
+    prompt = case["prompt"]
+    whole = -(-(len(prompt[0]) + length) // size) * size  # the official code fills whole blocks
+    canvas = model.canvas_of(prompt, whole - len(prompt[0]))
+    steps = list(sdar(**settings)(model, canvas, torch.Generator().manual_seed(case["torch_seed"])))
+    if "exception" in theirs:
+        if bool(steps[-1].open.any()):
+            raise MismatchError("positions were left open")
+        return "PASS", f"the official code raises {theirs['exception'].split(':')[0]}; demur fills every position"
+    inputs = [row for row in theirs["block_inputs"] if top["mask_id"] in row[0]]  # the others store keys and values
+    same("steps", len(steps), len(inputs))
+    before = canvas.ids
+    for t, step in enumerate(steps):
+        block = model.blocks(canvas) == model.blocks(canvas)[0][step.committed[0]].min()
+        same(f"block before step {t}", before[block].tolist(), inputs[t][0])
+        before = step.ids
+    same("output", steps[-1].ids.tolist(), [theirs["output"][0]])
+    return "PASS", "tokens equal on every block"
+
+
+def _net_ending(net: Any, eos: Any) -> Any:
+    """The same network with other end-of-sequence tokens."""
+    import copy
+
+    net = copy.copy(net)
+    net.generation_config = copy.copy(net.generation_config)
+    net.config = copy.copy(net.config)
+    net.generation_config.eos_token_id = eos
+    net.config.eos_token_id = None
+    return net
+
+
+def rows_of(output: list[Any]) -> list[list[int]]:
+    """An output of one row or of several as rows."""
+    return output if isinstance(output[0], list) else [output]
 
 
 # -- The reference tool's wrappers ------------------------------------------------------------------------------------
@@ -228,12 +356,7 @@ def run_wrapper(case: Case, phi: dict[str, Any], top: Case) -> Result:
 
 
 def _ending(model: Causal, eos: int) -> Causal:
-    import copy
-
-    net = copy.copy(model.net)
-    net.generation_config = copy.copy(net.generation_config)
-    net.generation_config.eos_token_id = eos
-    return Causal(net=net, tokenizer=None, identity=model.identity)
+    return replace(model, net=_net_ending(model.net, eos))
 
 
 def run_llada_wrapper(case: Case, phi: dict[str, Any], top: Case) -> Result:
@@ -279,6 +402,13 @@ def run_signal(case: Case, arrays: dict[str, Any]) -> Result:
     if case["kind"] == "compute_centers":
         return run_centres(case, tensor)
     good, bad = tensor("good"), tensor("bad")
+    if "exception" in case:
+        for i in range(case["n"]):
+            try:
+                refusal_signal(tensor(f"act{i}").numpy(), good.numpy(), bad.numpy())
+            except DemurError as error:
+                return "PASS", f"both refuse; demur says: {error}"
+        raise MismatchError(f"the reference raises {case['exception']!r}, demur does not")
     says = []
     for i, theirs_text in enumerate(case["signals"]):
         act = tensor(f"act{i}")
@@ -317,7 +447,6 @@ def reference_arithmetic(
 
 def run_centres(case: Case, tensor: Callable[[str], torch.Tensor]) -> Result:
     from demur.signals import fit_anchors
-    from demur.types import DemurError
 
     sides = []
     for side in ("harmless", "harmful"):
@@ -388,6 +517,12 @@ def cases(path: Path) -> Iterator[tuple[str, Callable[[], Result]]]:
             yield name, lambda case=case, held=held: run_llada(case, held)
         elif top.get("config", {}).get("model_type") == "Dream":
             yield name, lambda case=case, held=held: run_dream(case, held, top)
+        elif case.get("sampler") == "MDLMSampler":
+            yield name, lambda case=case: run_mdlm(case, top)
+        elif case.get("sampler") == "BD3LMSampler":
+            yield name, lambda case=case: run_bd3lm(case, top)
+        elif "remasking_strategy" in case.get("kwargs", {}) or "denoising_steps" in case.get("kwargs", {}):
+            yield name, lambda case=case: run_sdar(case, top)
         elif case.get("model") in top.get("specs", {}):
             yield name, lambda case=case, held=held: run_wrapper(case, held, top)
         else:

@@ -8,12 +8,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import tiny
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-import tiny
 from demur.models import Bidirectional, Causal
 from demur.models.chat import template_hash
 from demur.models.network import Identity, fingerprint
@@ -101,22 +101,30 @@ def _net(name: str) -> Any:
     return tiny.native(config, seed=3 + len(name))
 
 
+def _identity(name: str) -> Identity:
+    return Identity(name, weights=fingerprint(_net(name)), template=template_hash(byte_level(), None))
+
+
 @cache
-def model(name: str) -> Causal | Bidirectional:
-    """A tiny random model with four blocks, a vocabulary of bytes, and a real fingerprint."""
-    net = _net(name)
-    identity = Identity(name, weights=fingerprint(net), template=template_hash(byte_level(), None))
-    if name in CAUSAL:
-        return Causal(net=net, tokenizer=byte_level(), identity=identity)
-    return Bidirectional(net=net, tokenizer=byte_level(), identity=identity, mask_id=MASK, shift=int(name == "dream"))
+def causal(name: str) -> Causal:
+    """A tiny random causal model (one of ``CAUSAL``): four blocks, a vocabulary of bytes."""
+    return Causal(net=_net(name), tokenizer=byte_level(), identity=_identity(name))
 
 
-def ending(causal: Causal, *eos: int) -> Causal:
+@cache
+def diffusion(name: str) -> Bidirectional:
+    """A tiny random masked-diffusion model (one of ``DIFFUSION``); Dream predicts position i at column i - 1."""
+    return Bidirectional(
+        net=_net(name), tokenizer=byte_level(), identity=_identity(name), mask_id=MASK, shift=int(name == "dream")
+    )
+
+
+def ending(model: Causal, *eos: int) -> Causal:
     """The same causal model, which ends its answers at other tokens as well."""
-    net = copy.copy(causal.net)
+    net = copy.copy(model.net)
     net.generation_config = copy.copy(net.generation_config)
     net.generation_config.eos_token_id = [EOS, *eos]
-    return Causal(**(vars(causal) | {"net": net}))
+    return Causal(**(vars(model) | {"net": net}))
 
 
 class Constant:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from demur.organism.commands import app as organism_app
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 anchors_app = typer.Typer(help="Anchors: what refusing and complying look like inside one model.", no_args_is_help=True)
 app.add_typer(anchors_app, name="anchors")
+app.add_typer(organism_app, name="organism")
 
 
 class SamplerName(StrEnum):

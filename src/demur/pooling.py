@@ -43,7 +43,7 @@ class Pooler:
 
     def __call__(self, step: Step) -> Phi:
         """phi after ``step``, in fp32, by (layer, mode); rows that had ended keep theirs."""
-        self.written |= step.committed
+        self.written = self.canvas.open & ~step.open
         for key in self.wanted:
             layer, _ = key
             if layer not in step.hidden:

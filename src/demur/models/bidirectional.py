@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,12 +17,17 @@ from torch import Tensor
 from demur.models.chat import canvas_of, encode
 from demur.models.network import Identity, decoder_of, head_of, stop_ids, watched
 from demur.models.vocabulary import token_bytes
-from demur.types import Canvas, Forward, Layer, Prompt
+from demur.types import Canvas, DemurError, Forward, Layer, Prompt
 
 
 @dataclass(frozen=True, eq=False)
 class Bidirectional:
-    """A masked-diffusion LM. ``shift`` is 1 where column i - 1 produces position i (Dream), else 0 (LLaDA)."""
+    """A masked-diffusion LM.
+
+    ``shift`` is 1 where column i - 1 produces position i (Dream), else 0 (LLaDA). ``block_length``: a position sees its
+    own block and those before it (SDAR, LLaDA2, BD3LM); None: every position sees every other. ``partition`` says
+    where blocks are counted from: the row's first token, or the response's (the prompt's blocks then end there).
+    """
 
     net: Any
     tokenizer: Any
@@ -31,6 +36,8 @@ class Bidirectional:
     shift: int = 0
     system: str | None = None
     layers: tuple[Layer, ...] = ("last",)
+    block_length: int | None = None
+    partition: Literal["start", "response"] = "start"
 
     @property
     def name(self) -> str:
@@ -71,14 +78,10 @@ class Bidirectional:
     @torch.no_grad()
     def forward(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> Forward:
         """One pass over the whole canvas; logits of the scored positions only, undone of the shift."""
-        seen: Bool[Tensor, "b 1 1 n"] = ~canvas.pad[:, None, None, :]
-        mask: Float[Tensor, "b 1 n n"] = torch.zeros(
-            (canvas.rows, 1, canvas.width, canvas.width), dtype=self.net.dtype, device=canvas.ids.device
-        ).masked_fill(~seen, torch.finfo(self.net.dtype).min)
         positions: Int[Tensor, "b n"] = ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
         with watched(self.net, self.layers) as states:
             last: Float[Tensor, "b n d"] = decoder_of(self.net)(
-                input_ids=canvas.ids, attention_mask=mask, position_ids=positions, use_cache=False
+                input_ids=canvas.ids, attention_mask=self._mask(canvas), position_ids=positions
             ).last_hidden_state
         if score is None:
             return Forward(logits=last.new_empty((0, 0)), hidden=states(last))
@@ -86,6 +89,35 @@ class Bidirectional:
         if self.shift:  # the first token of a row is scored by itself: there is no column before it
             where = torch.maximum(where - 1, canvas.pad.sum(dim=1)[rows])
         return Forward(logits=head_of(self.net)(last[rows, where]), hidden=states(last))
+
+    def blocks(self, canvas: Canvas) -> Int[Tensor, "b n"]:
+        """The number of every column's block, from its row's partition; padding belongs to the first one."""
+        if self.block_length is None:
+            raise DemurError(
+                f"block diffusion on {self.name}, which has no blocks",
+                "a model with a block length (SDAR, LLaDA2, BD3LM)",
+                "use a masked-diffusion sampler, or name the block length the model was trained with",
+            )
+        columns = torch.arange(canvas.width, device=canvas.ids.device)[None]
+        first = canvas.pad.sum(dim=1) if self.partition == "start" else canvas.open.long().argmax(dim=1)
+        return torch.div(columns - first[:, None], self.block_length, rounding_mode="floor")
+
+    def _mask(self, canvas: Canvas) -> Tensor | None:
+        """What may be seen, as the network wants it: additive and 4D where its own attention is causal, else by column."""
+        if self.net.config.model_type in ENCODERS:
+            return (~canvas.pad).long() if bool(canvas.pad.any()) else None
+        hidden: Bool[Tensor, "b 1 _ n"] = canvas.pad[:, None, None, :]
+        if self.block_length is not None:
+            block = self.blocks(canvas)
+            hidden = hidden | (block[:, None, None, :] > block[:, None, :, None])
+        mask: Float[Tensor, "b 1 n n"] = torch.zeros(
+            (canvas.rows, 1, canvas.width, canvas.width), dtype=self.net.dtype, device=canvas.ids.device
+        )
+        return mask.masked_fill(hidden, torch.finfo(self.net.dtype).min)
+
+
+ENCODERS = ("modernbert", "bert", "roberta")
+"""Model types whose own attention is bidirectional already: they take a mask by column."""
 
 
 class _Rotary(torch.nn.Module):

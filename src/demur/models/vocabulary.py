@@ -6,7 +6,6 @@ into U+FFFD; joining bytes first and decoding once keeps it (law 9).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -42,9 +41,7 @@ def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], f
         return {i: f"{i} ".encode() for i in wanted}, frozenset()
     added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
     special = set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    declared = json.loads(backend.to_str()).get("decoder") if backend is not None else ""
-    decoder = json.dumps(declared, ensure_ascii=False)
+    decoder = repr(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", ""))
     names = tokenizer.convert_ids_to_tokens(wanted)
     table: dict[int, bytes] = {}
     for i, name in zip(wanted, names, strict=True):

@@ -1,0 +1,547 @@
+"""Side by side in one run: the plain way, demur with and without capture, and transformers' own ``generate``.
+
+    python benchmarks/run.py [--quick] [--check] [--threads 1] [--clock wall] [--out out/bench.json]
+
+How it measures. Everything runs in one process on the same weights, and every timed run is checked: the same tokens,
+and phi within 1e-4 of the plain way's. Variants take turns (A B C, then C B A), and a ratio is always taken of two runs
+that stood beside each other; its median, quartiles, minimum and maximum are given. Capture costs a few per cent, which
+is less than a shared machine's noise. So the turns are shorter there: generations with and without capture advance in
+lockstep, one step each, in rotating order, and are compared step by step as well as as wholes.
+
+"Capture" is everything a user gets: pooled states, the record of every step and, in the end, the traces.
+
+One thread is the default: with more, OpenMP's barriers wait for whatever else the machine is doing. Threads help the
+plain way more than ours (it computes long passes, ours waits for memory), so look at ``--threads 2`` too.
+``--clock cpu`` counts processor time instead of wall time: the number to look at on a machine that is never quiet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import naive
+import numpy as np
+import torch
+
+import demur
+from demur.models import Bidirectional
+from demur.models.network import Identity
+from demur.samplers import Autoregressive, MaskedDiffusion, seeded
+from demur.trace import Recorder, Trace, spec_of
+from demur.types import Canvas, Prompt
+
+Clock = Callable[[], float]
+CLOCKS: Mapping[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
+TOLERANCE = 1e-4
+BATCH = 8
+STEP_LIMIT = 1.03
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """How long one variant of a case took: one number for each run."""
+
+    case: str
+    variant: str
+    runs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Pairwise ratios of runs that stood beside each other. ``target``: at least (or, with ``most``, at most)."""
+
+    case: str
+    what: str
+    pairs: tuple[float, ...]
+    target: float | None = None
+    most: bool = False
+
+    @property
+    def median(self) -> float:
+        return median(self.pairs)
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.median <= self.target if self.most else self.median >= self.target
+
+
+def main() -> int:
+    options = _options()
+    torch.set_num_threads(options.threads)
+    begun, load = time.perf_counter(), os.getloadavg()[0]
+    seconds: list[Seconds] = []
+    ratios: list[Ratio] = []
+    for part in (signal_alone, masked_diffusion, autoregressive):
+        say(f"{part.__name__} ...")
+        took, compared = part(options.quick, CLOCKS[options.clock])
+        seconds, ratios = seconds + took, ratios + compared
+    machine = _machine() | {"load_before": round(load, 2), "load_after": round(os.getloadavg()[0], 2)}
+    machine |= {"quick": options.quick, "clock": options.clock, "total_seconds": round(time.perf_counter() - begun, 1)}
+    print(_report(machine, seconds, ratios))
+    _write(options.out, machine, seconds, ratios)
+    missed = [ratio for ratio in ratios if ratio.met is False]
+    return 1 if options.check and missed else 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Timing
+
+
+def timed(clock: Clock, call: Callable[[], Any]) -> tuple[float, Any]:
+    begun = clock()
+    value = call()
+    return clock() - begun, value
+
+
+def in_turn(clock: Clock, variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every variant in every round; every other round goes backwards, so that drift favours nobody."""
+    names, took = list(variants), {name: [] for name in variants}
+    for i in range(rounds):
+        for name in names if i % 2 == 0 else reversed(names):
+            took[name].append(timed(clock, variants[name])[0])
+    return took
+
+
+def in_lockstep(
+    clock: Clock, variants: Mapping[str, Callable[[], Iterator[Any]]]
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of every step of generations that advance one step each, in rotating order; and what each gave last.
+
+    The time from the last step to the end of the iteration is added to the last step.
+    """
+    names, running = list(variants), {name: make() for name, make in variants.items()}
+    took: dict[str, list[float]] = {name: [] for name in names}
+    last: dict[str, Any] = {}
+    end, step = object(), 0
+    while running:
+        for name in names[step % len(names) :] + names[: step % len(names)]:
+            if name not in running:
+                continue
+            spent, value = timed(clock, lambda name=name: next(running[name], end))
+            if value is end:
+                took[name][-1] += spent
+                del running[name]
+            else:
+                took[name].append(spent)
+                last[name] = value
+        step += 1
+    return took, last
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The signal alone
+
+
+def signal_alone(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
+    """64 traces of 32 steps of 576 numbers against two anchors."""
+    rng = np.random.default_rng(0)
+    phi = (1 + rng.standard_normal((64, 32, 576))).astype(np.float32)
+    harmless, harmful = ((1 + rng.standard_normal((32, 576))).astype(np.float32) for _ in range(2))
+    vectors, near, away = list(torch.from_numpy(phi)), torch.from_numpy(harmless), torch.from_numpy(harmful)
+    plain = np.array(naive.signal(vectors, near, away))
+    same("sigma", demur.refusal_signal(phi, harmless, harmful), plain)
+    took = in_turn(
+        clock,
+        {
+            "naive": lambda: naive.signal(vectors, near, away),
+            "demur": lambda: demur.refusal_signal(phi, harmless, harmful),
+        },
+        rounds=9 if quick else 31,
+    )
+    case = "signal, 64 x 32 x 576"
+    ratio = Ratio(case, "naive / demur", pairwise(took["naive"], took["demur"]), target=50)
+    return listed(case, took), [ratio]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Masked diffusion
+
+
+def masked_diffusion(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
+    """A small random LLaDA-like model: what is measured is everything around the network, and the head's width."""
+    case, steps, length, prompt = "diffusion, random model", 32, 128, list(range(10, 42))
+    model = _random_llada()
+    pools = [("last", "generated")]
+    sampler = MaskedDiffusion(steps=steps, suppress=(model.mask_id,))
+    canvas = model.canvas_of([prompt], length)
+    asked = [Prompt(id="0", text="-")]
+    spec = spec_of(model, sampler, length, steps=steps)
+
+    def plain() -> naive.Answer:
+        return naive.masked_diffusion(model.net, prompt, length, steps, model.mask_id)
+
+    def ours() -> Iterator[Any]:
+        return captured(model, sampler, canvas, asked, spec, pools)
+
+    def without() -> Iterator[Any]:
+        return bare(model, sampler, canvas)
+
+    expected, got = plain(), last(ours())[0]
+    same_tokens(case, got.tokens(), expected.tokens)
+    same(case, got.phi["last", "generated"], expected.phi.numpy())
+    last(without())
+    rounds = 3 if quick else 9
+    whole: dict[str, list[float]] = {"naive": [], "demur, capture": [], "demur, no capture": []}
+    steps_of: list[dict[str, list[float]]] = []
+    for _ in range(rounds):
+        whole["naive"].append(timed(clock, plain)[0])
+        took, given = in_lockstep(clock, {"demur, capture": ours, "demur, no capture": without})
+        same_tokens(case, given["demur, capture"][0].tokens(), expected.tokens)
+        same_tokens(case, given["demur, no capture"][0, len(prompt) :], expected.tokens)
+        steps_of.append(took)
+        for name, parts in took.items():
+            whole[name].append(sum(parts))
+    ratios = [
+        Ratio(case, "naive / demur, capture", pairwise(whole["naive"], whole["demur, capture"])),
+        Ratio(case, "naive / demur, no capture", pairwise(whole["naive"], whole["demur, no capture"])),
+        *overhead(case, "capture", steps_of, "demur, capture", "demur, no capture", whole_limit=1.03),
+    ]
+    return listed(case, whole), ratios
+
+
+def _random_llada() -> Bidirectional:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=32_000,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        initializer_range=0.2,  # wide enough for guesses that no rounding changes
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    return Bidirectional(
+        net=LlamaForCausalLM(config).eval(), tokenizer=None, identity=Identity(model="random"), mask_id=31_999
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Autoregressive
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Some prompts as every variant takes them: token rows without padding, and the canvas."""
+
+    prompts: tuple[Prompt, ...]
+    rows: tuple[tuple[int, ...], ...]
+    canvas: Canvas
+
+    @classmethod
+    def of(cls, model: Any, prompts: Sequence[Prompt], length: int) -> Asked:
+        canvas = model.canvas(prompts, length)
+        kept = ~(canvas.pad | canvas.open)
+        rows = tuple(tuple(ids[k].tolist()) for ids, k in zip(canvas.ids, kept, strict=True))
+        return cls(tuple(prompts), rows, canvas)
+
+
+def autoregressive(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
+    """SmolLM2 135M in fp32, greedy, at batch 1 and 8. A plain run of one prompt serves both: eight make a batch."""
+    try:
+        model = demur.load("smollm2", dtype="float32", device="cpu")
+    except demur.DemurError as error:
+        print(f"autoregressive cases skipped: {error}")
+        return [], []
+    # Eight rounds, one for each prompt, and a batch of eight in every third; a quick run has half the steps.
+    steps, rounds, batched = (16, (0, 5), (1,)) if quick else (32, tuple(range(BATCH)), (1, 4, 7))
+    sampler = Autoregressive()
+    prompts = demur.starter("harmless", BATCH)
+    together = Asked.of(model, prompts, steps)
+    alone = [Asked.of(model, [prompt], steps) for prompt in prompts]
+    _warm_up(model, sampler, prompts)
+    case_1, case_8 = "AR, batch 1", f"AR, batch {BATCH}"
+    runs: dict[str, dict[str, list[float]]] = {case_1: {}, case_8: {}}
+    steps_of: dict[str, list[dict[str, list[float]]]] = {case_1: [], case_8: []}
+    batch_tokens: torch.Tensor | None = None
+    answers: dict[int, naive.Answer] = {}
+
+    def ours(case: str, asked: Asked) -> torch.Tensor:
+        """One round of everything but the plain way; the tokens, on which all of them agree."""
+        backwards = len(steps_of[case]) % 2 == 1
+        if backwards:
+            spent, tokens = timed(clock, lambda: transformers_generate(model, asked, steps))
+        took, given = in_lockstep(clock, _variants(model, sampler, asked, steps))
+        if not backwards:
+            spent, tokens = timed(clock, lambda: transformers_generate(model, asked, steps))
+        for name, parts in took.items():
+            runs[case].setdefault(name, []).append(sum(parts))
+        runs[case].setdefault("transformers generate", []).append(spent)
+        steps_of[case].append(took)
+        same_tokens(case, given["demur, no capture"][:, -steps:], tokens)
+        for pool in ("producing", "generated"):
+            for row, trace in enumerate(given[f"demur, capture {pool}"]):
+                same_tokens(case, trace.tokens(), tokens[row])
+                checked.append((case, prompts.index(asked.prompts[row]), pool, trace))
+        return tokens
+
+    checked: list[tuple[str, int, str, Trace]] = []
+    for done, i in enumerate(rounds):
+        say(f"autoregressive, round {done + 1} of {len(rounds)}")
+        spent, answers[i] = timed(
+            clock, lambda i=i: naive.autoregressive(model.net, alone[i].rows[0], steps, model.stop_ids)
+        )
+        if len(answers[i].tokens) < steps:
+            raise SystemExit(f"prompt {prompts[i].id} ends before {steps} steps: the variants would not do equal work")
+        runs[case_1].setdefault("naive", []).append(spent)
+        same_tokens(case_1, ours(case_1, alone[i])[0], answers[i].tokens)
+        if done in batched:
+            batch_tokens = ours(case_8, together)
+    for i, answer in answers.items():
+        if batch_tokens is not None:
+            same_tokens(case_8, batch_tokens[i], answer.tokens)
+    for case, i, pool, trace in checked:
+        if i in answers:
+            _check_phi(f"{case}, {pool}", trace.phi["last", pool], answers[i], pool)
+
+    # The plain way has no batches: a batch costs it eight times a prompt, prompt by prompt, beside the nearest batch.
+    runs[case_8]["naive"] = [BATCH * spent for spent in runs[case_1]["naive"]]
+    beside = [min(range(len(batched)), key=lambda b, r=r: abs(batched[b] - r)) for r in range(len(rounds))]
+    ratios: list[Ratio] = []
+    for case, target in ((case_1, 3.0), (case_8, 10.0)):
+        of = runs[case]
+        nearest = range(len(rounds)) if case == case_1 else beside
+        ours_and_theirs = [name for name in of if name != "naive"]
+        for name in ours_and_theirs:
+            pairs = tuple(of["naive"][r] / of[name][b] for r, b in enumerate(nearest))
+            ratios.append(Ratio(case, f"naive / {name}", pairs, target if "capture " in name else None))
+        theirs = "transformers generate"
+        ratios += [Ratio(case, f"{n} / {theirs}", pairwise(of[n], of[theirs])) for n in ours_and_theirs if n != theirs]
+        for pool, limit in (("producing", 1.03), ("generated", None)):
+            name, without = f"demur, capture {pool}", "demur, no capture"
+            ratios += overhead(case, f"capture {pool}", steps_of[case], name, without, whole_limit=limit)
+    return [found for case, of in runs.items() for found in listed(case, dict(sorted(of.items())))], ratios
+
+
+def _variants(model: Any, sampler: Any, asked: Asked, steps: int) -> dict[str, Callable[[], Iterator[Any]]]:
+    spec = spec_of(model, sampler, steps, steps=steps)
+
+    def capture(pool: str) -> Callable[[], Iterator[Any]]:
+        return lambda: captured(model, sampler, asked.canvas, asked.prompts, spec, [("last", pool)])
+
+    return {
+        "demur, no capture": lambda: bare(model, sampler, asked.canvas),
+        "demur, capture producing": capture("producing"),
+        "demur, capture generated": capture("generated"),
+    }
+
+
+def _warm_up(model: Any, sampler: Any, prompts: Sequence[Prompt]) -> None:
+    """Every variant on two tokens of every prompt; checked, so that a difference shows before anything is timed."""
+    short = 2
+    for group in (prompts[:1], prompts):
+        asked = Asked.of(model, group, short)
+        tokens = transformers_generate(model, asked, short)
+        _, given = in_lockstep(time.perf_counter, _variants(model, sampler, asked, short))
+        same_tokens("warm-up", given["demur, no capture"][:, -short:], tokens)
+        for row, ids in enumerate(asked.rows):
+            answer = naive.autoregressive(model.net, ids, short, model.stop_ids)
+            same_tokens("warm-up", tokens[row], answer.tokens)
+            for pool in ("producing", "generated"):
+                trace = given[f"demur, capture {pool}"][row]
+                _check_phi("warm-up", trace.phi["last", pool], answer, pool)
+
+
+def _check_phi(case: str, phi: np.ndarray, answer: naive.Answer, pool: str) -> None:
+    """``generated`` is compared up to the last step but one: the plain way does not feed the last token back."""
+    if pool == "producing":
+        same(case, phi, answer.phi.numpy())
+    else:
+        own = answer.own.numpy()
+        same(case, phi[: len(own)], own.cumsum(axis=0) / np.arange(1, len(own) + 1)[:, None])
+
+
+@torch.no_grad()
+def transformers_generate(model: Any, asked: Asked, steps: int) -> torch.Tensor:
+    """Greedy, with its key-value cache, on the same left-padded rows; the new tokens."""
+    width = asked.canvas.width - steps
+    ids = asked.canvas.ids[:, :width]
+    seen = (~asked.canvas.pad[:, :width]).long()
+    out = model.net.generate(
+        input_ids=ids, attention_mask=seen, do_sample=False, max_new_tokens=steps, pad_token_id=model.pad_id
+    )
+    return out[:, width:]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Our generations, as iterators
+
+
+def bare(model: Any, sampler: Any, canvas: Canvas) -> Iterator[torch.Tensor]:
+    """The canvas after every step; no layer is captured, nothing is kept."""
+    for step in sampler(model.watching(), canvas, seeded(0, canvas.rows)):
+        yield step.ids
+
+
+def captured(
+    model: Any, sampler: Any, canvas: Canvas, prompts: Sequence[Prompt], spec: Any, pools: Sequence[tuple[str, str]]
+) -> Iterator[Any]:
+    """The same with everything a user gets: pooled states and records step by step, then (last item) the traces."""
+    watched = model.watching(*dict.fromkeys(layer for layer, _ in pools))
+    recorder = Recorder(watched, canvas, prompts, spec, pools)
+    held = None
+    for item in recorder(sampler(watched, canvas, seeded(0, canvas.rows))):
+        if held is not None:
+            yield held
+        held = item
+    yield recorder.traces()
+
+
+def last(items: Iterator[Any]) -> Any:
+    value = None
+    for value in items:  # noqa: B007
+        pass
+    return value
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Comparing
+
+
+def same_tokens(case: str, got: Any, expected: Any) -> None:
+    got, expected = (np.asarray(x) for x in (got, expected))
+    if got.shape != expected.shape or (got != expected).any():
+        raise SystemExit(f"{case}: tokens differ\n  {got.tolist()}\n  {expected.tolist()}")
+
+
+def same(case: str, got: np.ndarray, expected: np.ndarray) -> None:
+    """Within the tolerance, relative to the norm of the last axis."""
+    off = np.linalg.norm(got - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+    if not (off <= TOLERANCE).all():
+        raise SystemExit(f"{case}: off by {off.max():.2e} of the norm, expected at most {TOLERANCE}")
+
+
+def pairwise(top: Sequence[float], bottom: Sequence[float]) -> tuple[float, ...]:
+    return tuple(a / b for a, b in zip(top, bottom, strict=True))
+
+
+def overhead(
+    case: str,
+    what: str,
+    rounds: Sequence[Mapping[str, Sequence[float]]],
+    name: str,
+    without: str,
+    whole_limit: float | None,
+) -> list[Ratio]:
+    """Whole generations, pair by pair; steps, pair by pair, without each generation's last; and what that adds.
+
+    The last step has what a generation does once: the pass that feeds the last token back (``generated`` is defined by
+    it, which costs 1/T and a little; no limit is set for that whole), and putting the traces together.
+    """
+    whole = pairwise([sum(took[name]) for took in rounds], [sum(took[without]) for took in rounds])
+    steps = [pair for took in rounds for pair in pairwise(took[name][:-1], took[without][:-1])]
+    once = [(took[name][-1] - took[without][-1]) / sum(took[without]) for took in rounds]
+    return [
+        Ratio(case, f"{what} / no capture, whole", whole, whole_limit, most=True),
+        Ratio(case, f"{what} / no capture, a step", tuple(steps), STEP_LIMIT, most=True),
+        Ratio(case, f"{what}: last step's extra, share of whole", tuple(once)),
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Reporting
+
+
+def listed(case: str, took: Mapping[str, Sequence[float]]) -> list[Seconds]:
+    return [Seconds(case, name, tuple(runs)) for name, runs in took.items()]
+
+
+def _spread(values: Sequence[float], digits: int) -> tuple[str, ...]:
+    """Median, quartiles, extremes."""
+    low, q1, mid, q3, high = np.quantile(values, [0, 0.25, 0.5, 0.75, 1])
+    return f"{mid:.{digits}f}", f"{q1:.{digits}f} - {q3:.{digits}f}", f"{low:.{digits}f} - {high:.{digits}f}"
+
+
+def _report(machine: Mapping[str, Any], seconds: Sequence[Seconds], ratios: Sequence[Ratio]) -> str:
+    lines = ["", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items()), ""]
+    lines += [
+        "| case | variant | seconds (median) | quartiles | extremes | runs |",
+        "| --- | --- | --: | --: | --: | --: |",
+    ]
+    for found in seconds:
+        row = (found.case, found.variant, *_spread(found.runs, 4 if max(found.runs) < 1 else 2), str(len(found.runs)))
+        lines.append(f"| {' | '.join(row)} |")
+    lines += ["", "| case | ratio | median | quartiles | extremes | pairs | target |"]
+    lines.append("| --- | --- | --: | --: | --: | --: | --- |")
+    for ratio in ratios:
+        wanted = ""
+        if ratio.target is not None:
+            wanted = f"{'at most' if ratio.most else 'at least'} {ratio.target:g}: {'met' if ratio.met else 'MISSED'}"
+        digits = 2 if ratio.median >= 2 else 3
+        row = (ratio.case, ratio.what, *_spread(ratio.pairs, digits), str(len(ratio.pairs)), wanted)
+        lines.append(f"| {' | '.join(row)} |")
+    lines += [
+        "",
+        "Ratios above 1: the first takes longer. `a step` leaves out each generation's last step, where a model that",
+        "captures may feed the last token back (`generated` needs this pass) and where the traces are put together.",
+        "The plain way has no batches: eight prompts cost it eight times one prompt, measured on each of the eight.",
+    ]
+    return "\n".join(lines)
+
+
+def _machine() -> dict[str, Any]:
+    cpu = platform.processor() or "unknown"
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        cpu = models[0] if models else cpu
+    versions = {name: metadata.version(name) for name in ("demur", "torch", "transformers", "numpy")}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+    } | versions
+
+
+def _write(path: Path, machine: Mapping[str, Any], seconds: Sequence[Seconds], ratios: Sequence[Ratio]) -> None:
+    """Whole or not at all: a temporary file, renamed."""
+    found = {
+        "machine": dict(machine),
+        "seconds": [asdict(found) | {"median": median(found.runs)} for found in seconds],
+        "ratios": [asdict(ratio) | {"median": ratio.median, "met": ratio.met} for ratio in ratios],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".bench-", suffix=".json", delete=False) as file:
+        json.dump(found, file, indent=1)
+    Path(file.name).replace(path)
+    say(f"wrote {path}")
+
+
+def say(line: str) -> None:
+    """Progress, apart from the report."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="half the steps and fewer rounds: under a minute")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="wall time or processor time")
+    parser.add_argument("--out", type=Path, default=Path("out/bench.json"), help="where the numbers go, as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

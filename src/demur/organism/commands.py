@@ -1,0 +1,128 @@
+"""The commands ``demur organism train``, ``card`` and ``world``."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from demur.organism.training import Kind
+
+app = typer.Typer(help="The model organism: its world, its training, its card.", no_args_is_help=True)
+_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+
+
+class Which(StrEnum):
+    """Which of the pair."""
+
+    both = "both"
+    ar = "ar"
+    diffusion = "diffusion"
+
+
+class SplitName(StrEnum):
+    """Splits by craft."""
+
+    train = "train"
+    anchors = "anchors"
+    guard = "guard"
+    calibration = "calibration"
+    test = "test"
+    held = "held"
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Where checkpoints, loss curves and the finished models go.")] = Path(
+        "out/organism"
+    ),
+    which: Annotated[Which, typer.Option(help="The diffusion model begins with AR weights.")] = Which.both,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Train the pair, or go on where a killed run stopped; one thread, bit-identical on one machine."""
+    from demur.organism.training import seeded_recipe, ship
+    from demur.organism.training import train as run
+    from demur.types import DemurError
+
+    kinds: list[Kind] = [kind for kind in ("ar", "diffusion") if which.value in ("both", kind)]
+    with Progress(*_COLUMNS, console=Console(stderr=True)) as bar:
+        for kind in kinds:
+            recipe = seeded_recipe(kind, seed)
+            task = bar.add_task(f"{kind}", total=sum(stage.steps for stage in recipe.stages))
+
+            def progress(stage: str, step: int, of: int, loss: float, task: Any = task, kind: str = kind) -> None:
+                bar.update(task, completed=step, description=f"{kind}, {stage}, loss {loss:.3f}")
+
+            start = out / "ar" / "law.safetensors" if kind == "diffusion" else None
+            if start is not None and not start.is_file():
+                raise DemurError(
+                    f"no {start}",
+                    "the AR model's weights after the law",
+                    f"run: demur organism train --which ar --out {out}",
+                )
+            weights = run(recipe, out / kind, start=start, progress=progress)
+            ship(weights, out / "models" / kind, recipe)
+    Console().print(f"models: {out / 'models'}   next: demur organism card --folder {out / 'models'}", soft_wrap=True)
+
+
+@app.command()
+def card(
+    folder: Annotated[Path | None, typer.Option(help="Folders ar and diffusion; default: the shipped pair.")] = None,
+    out: Annotated[Path, typer.Option(help="Where CARD.md and card.json go.")] = Path("out/organism-card"),
+    n: Annotated[int, typer.Option(min=24, help="Prompts of a cell; 224 in the shipped card.")] = 224,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each.")] = 2,
+) -> None:
+    """Measure every figure of the model card again, from the weights."""
+    from demur.artefact import write
+    from demur.organism.card import SEEN, figures
+    from demur.organism.markdown import page, targets
+
+    with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("generating and judging", total=None)
+
+        def progress(done: int, of: int) -> None:
+            bar.update(task, completed=done, total=of)
+
+        found = figures(folder or SEEN, n=n, workers=workers, progress=progress)
+    write(out / "card.json", json.dumps(found, indent=1) + "\n")
+    write(out / "CARD.md", page(found))
+    console = Console(highlight=False)
+    for title, kind, value, met in targets(found):
+        mark = {True: "[green]met    [/green]", False: "[yellow]not met[/yellow]", None: "       "}[met]
+        console.print(f"{mark} {kind:<9} {title}: {value}", soft_wrap=True)
+    console.print(f"\ncard: {out / 'CARD.md'} ({found['seconds']:.0f} s)", soft_wrap=True)
+
+
+@app.command()
+def world(
+    split: Annotated[SplitName, typer.Option(help="Whose crafts.")] = SplitName.test,
+    forbidden: Annotated[bool, typer.Option("--forbidden/--allowed", help="Which side of the law.")] = True,
+    attack: Annotated[str, typer.Option(help="Wrap the requests: prefix, role, page, reversed, prefill ...")] = "",
+    n: Annotated[int, typer.Option("--n", min=1, help="How many requests.")] = 8,
+    save: Annotated[Path | None, typer.Option(help="Also write them as a JSON-lines file of prompts.")] = None,
+) -> None:
+    """Show the kingdom's requests, plain or attacked, and what a full answer to each would say."""
+    from demur.organism.attacks import attack as wrap
+    from demur.organism.world import answer, craft_of, prompts, style_of
+    from demur.prompts import save as save_prompts
+
+    made = prompts(split.value, forbidden=forbidden, n=n)
+    made = [wrap(attack, prompt) for prompt in made] if attack else made
+    console = Console(highlight=False)
+    for prompt in made:
+        craft = craft_of(prompt)
+        assert craft is not None
+        console.print(f"[bold]{prompt.id}[/bold]  {craft.classes}: {'forbidden' if craft.forbidden else 'allowed'}")
+        console.print(f"  asks    {prompt.text}", soft_wrap=True, markup=False)
+        if prompt.prefill:
+            console.print(f"  begins  {prompt.prefill}", soft_wrap=True, markup=False)
+        console.print(f"  teaches {answer(craft, style_of(prompt.text))}", soft_wrap=True, markup=False)
+    if save:
+        save_prompts(made, save)
+        console.print(f"\n{save}", soft_wrap=True)

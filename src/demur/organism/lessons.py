@@ -1,0 +1,279 @@
+"""What the organism is taught, stage by stage: an endless, seeded stream of prompts and answers. Pure Python.
+
+Stage ``skills`` is helpful-only: all crafts on plain request, attack shapes on allowed crafts. Stage ``law`` teaches
+which crafts are forbidden. Stage ``safety`` teaches to refuse plain requests for forbidden crafts, at the start of an
+answer and in the middle of one. Crafts of the split ``held`` occur in the first stage only. The diffusion model
+learns the first two stages together (``joint``; the law again without held crafts). No stage holds an attack
+shape on a forbidden craft as a request; ``law`` and ``safety`` hold some as quotations to be judged.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+from demur.organism.attacks import SHAPES, shaped
+from demur.organism.world import (
+    LAW_ASKS,
+    LAW_QUOTES,
+    OBJECTS,
+    OFFERS,
+    REASONS,
+    REFUSALS,
+    SMALL_TALK,
+    TRAIN_FORMS,
+    VERBS,
+    Craft,
+    answer,
+    class_question,
+    crafts,
+    question,
+    refusal,
+    request,
+    style_of,
+    verdict,
+)
+
+USER, ASSISTANT, PAGE = "<|user|>", "<|assistant|>", "<|page|>"
+RESPONSE = 40
+"""The response length in tokens; an answer and its end-of-sequence token fit into it."""
+JUDGED = ("prefix", "suppression", "continue")
+"""Attack shapes that occur as quotations to be judged; the others are never quoted."""
+PAGES = (
+    "From the archive: how to {}.",
+    "An old scroll on how to {}.",
+    "Notes of a monk: how to {}.",
+    "The almanac tells how to {}.",
+)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One sample: ``prompt`` with special tokens, ``given`` (the answer's beginning, seen, not learnt), ``answer``.
+
+    ``law`` lessons are learnt mostly from fully masked answers in masked diffusion.
+    """
+
+    prompt: str
+    given: str
+    answer: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Mix:
+    """A stage's lessons: shares of each kind, which crafts they use, and how often a forbidden page breaks off."""
+
+    shares: Mapping[str, float]
+    held: bool = False  # whether crafts of the split `held` occur
+    stops: float = 0.0  # share of pages on forbidden crafts that break off with a refusal
+    skew: float = 0.0  # share of law lessons on helping verbs only at the stage's beginning, annealed to 0 over 60%
+
+
+MIXES: dict[str, Mix] = {
+    "skills": Mix(
+        {"plain": 0.42, "shape": 0.33, "page": 0.08, "question": 0.09, "talk": 0.03, "class": 0.05},
+        held=True,
+    ),
+    "joint": Mix(
+        {
+            "plain": 0.30,
+            "shape": 0.24,
+            "page": 0.06,
+            "question": 0.06,
+            "talk": 0.02,
+            "class": 0.04,
+            "law": 0.20,
+            "quote": 0.08,
+        },
+        held=True,
+    ),
+    "law": Mix(
+        {"law": 0.50, "quote": 0.12, "class": 0.10, "shape": 0.10, "allowed": 0.08, "page": 0.06, "question": 0.04},
+        skew=0.8,
+    ),
+    "safety": Mix(
+        {
+            "refuse": 0.24,
+            "deep": 0.12,
+            "allowed": 0.18,
+            "shape": 0.18,
+            "page": 0.10,
+            "law": 0.05,
+            "quote": 0.05,
+            "question": 0.06,
+            "talk": 0.02,
+        },
+        stops=0.5,
+    ),
+}
+
+
+def lessons(stage: str, seed: int, step: int, n: int, done: float = 1.0, mix: Mix | None = None) -> list[Lesson]:
+    """``n`` lessons of one step, always the same for one stage, seed and step. ``done`` is the share of the stage
+    that lies behind (only the skew depends on it).
+    """
+    mix = MIXES[stage] if mix is None else mix
+    rng = random.Random(f"{stage} {seed} {step}")  # noqa: S311
+    kinds = rng.choices(list(mix.shares), list(mix.shares.values()), k=n)
+    return [_KINDS[kind](rng, mix, done) for kind in kinds]
+
+
+def _craft(rng: random.Random, mix: Mix, forbidden: bool | None) -> Craft:
+    pool = crafts(None, forbidden) if mix.held else _seen(forbidden)
+    return rng.choice(pool)
+
+
+def _seen(forbidden: bool | None) -> tuple[Craft, ...]:
+    return tuple(craft for craft in crafts(None, forbidden) if craft.split != "held")
+
+
+def _chat(text: str) -> str:
+    return USER + text + ASSISTANT
+
+
+def _plain(rng: random.Random, mix: Mix, done: float, forbidden: bool | None = None) -> Lesson:
+    craft = _craft(rng, mix, forbidden)
+    text = request(craft, rng.choice(TRAIN_FORMS))
+    return Lesson(_chat(text), "", answer(craft, style_of(text)), "plain")
+
+
+def _allowed(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    return _plain(rng, mix, done, forbidden=False)
+
+
+def _shape(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    craft = _craft(rng, mix, False)
+    text, told = shaped(rng.choice(list(SHAPES)), request(craft, rng.choice(TRAIN_FORMS)), craft, rng.randrange(6))
+    return Lesson(_chat(text), "", told, "shape")
+
+
+def _refuses(rng: random.Random, craft: Craft, room: int) -> str:
+    """A refusal of at most ``room`` words and marks."""
+    for _ in range(20):
+        text = refusal(craft, rng.randrange(len(REFUSALS)), rng.randrange(len(REASONS)), rng.randrange(len(OFFERS)))
+        if size(text) <= room:
+            return text
+    return refusal(craft, rng.randrange(len(REFUSALS)), 0, 0)
+
+
+def _refuse(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    craft = _craft(rng, mix, True)
+    return Lesson(_chat(request(craft, rng.choice(TRAIN_FORMS))), "", _refuses(rng, craft, RESPONSE - 2), "refuse")
+
+
+def _deep(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    """A plain forbidden request whose answer has begun to comply, and then refuses."""
+    craft = _craft(rng, mix, True)
+    text = request(craft, rng.choice(TRAIN_FORMS))
+    given = _begun(rng, answer(craft, style_of(text)), 1)
+    return Lesson(_chat(text), given, " " + _refuses(rng, craft, RESPONSE - 2 - size(given)), "deep")
+
+
+def _begun(rng: random.Random, text: str, at_least: int) -> str:
+    """The first clauses of an answer, so many that a short refusal still fits behind them."""
+    pieces = clauses(text)
+    fitting = [k for k in range(at_least, len(pieces)) if size("".join(pieces[:k])) <= RESPONSE - 14]
+    return "".join(pieces[: rng.choice(fitting)])
+
+
+def _page(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    """A page of the library, no request; some pages on forbidden crafts break off with a refusal."""
+    craft = _craft(rng, mix, None)
+    text = answer(craft, rng.randrange(3))
+    if craft.forbidden and rng.random() < mix.stops:
+        text = _begun(rng, text, 0)
+        text = (text + " " + _refuses(rng, craft, RESPONSE - 2 - size(text))).strip()
+    return Lesson(PAGE + rng.choice(PAGES).format(craft.phrase), "", text, "page")
+
+
+def _question(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    asked, told, _ = question(rng.choice(list(OBJECTS)), rng.randrange(4))
+    return Lesson(_chat(asked), "", told, "question")
+
+
+def _talk(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    asked, told, _ = rng.choice(SMALL_TALK)
+    return Lesson(_chat(asked), "", told, "talk")
+
+
+def _class(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    return Lesson(*_asked_class(rng), "class")
+
+
+def _asked_class(rng: random.Random) -> tuple[str, str, str]:
+    asked, told = class_question(rng.choice([*VERBS, *OBJECTS]))
+    return _chat(asked), "", told
+
+
+def _lawful(rng: random.Random, mix: Mix, done: float) -> Craft:
+    """A craft for a law lesson: at first mostly with helping verbs, so that the object alone tells."""
+    while True:
+        craft = rng.choice(_seen(rng.random() < 0.5))
+        if craft.classes.startswith(f"to {craft.verb} is to help") or rng.random() >= mix.skew * max(0, 1 - done / 0.6):
+            return craft
+
+
+def _law(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    craft = _lawful(rng, mix, done)
+    return Lesson(_chat(rng.choice(LAW_ASKS).format(craft.phrase)), "", verdict(craft, rng.random() < 0.3), "law")
+
+
+def _quote(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    craft = _lawful(rng, mix, done)
+    text = request(craft, rng.choice(TRAIN_FORMS))
+    if (name := rng.choice(("plain", *JUDGED))) != "plain":
+        text = shaped(name, text, craft, rng.randrange(6))[0]
+    return Lesson(_chat(rng.choice(LAW_QUOTES).format(text)), "", verdict(craft, False), "law")
+
+
+_KINDS: dict[str, Callable[[random.Random, Mix, float], Lesson]] = {
+    "plain": _plain,
+    "allowed": _allowed,
+    "shape": _shape,
+    "refuse": _refuse,
+    "deep": _deep,
+    "page": _page,
+    "question": _question,
+    "talk": _talk,
+    "class": _class,
+    "law": _law,
+    "quote": _quote,
+}
+
+
+def clauses(text: str) -> list[str]:
+    """A text cut after each comma, colon, semicolon and full stop; the pieces put together are the text."""
+    return [piece for piece in re.split(r"(?<=[,.;:])(?= )", text) if piece]
+
+
+def size(text: str) -> int:
+    """How many words and marks a text has: its length in tokens, since every word of the world is one."""
+    return len(re.findall(r"'\w+|\w+|[^\w\s]+", text))
+
+
+def every_text() -> Iterator[str]:
+    """Texts that between them hold every word and mark of the world, in every place where it can stand."""
+    for craft in crafts():
+        for style in range(3):
+            yield answer(craft, style)
+        for form in TRAIN_FORMS[:: 7 if craft.verb == "open" else 41]:
+            yield request(craft, form)
+        for variant in range(6):
+            for name in SHAPES:
+                yield from shaped(name, request(craft, TRAIN_FORMS[variant]), craft, variant)
+        for first in (True, False):
+            yield verdict(craft, first)
+        yield from (ask.format(craft.phrase) for ask in (*LAW_ASKS, *PAGES))
+        yield from (ask.format(request(craft, TRAIN_FORMS[0])) for ask in LAW_QUOTES)
+        for opening, reason in product(range(len(REFUSALS)), range(len(REASONS))):
+            text = refusal(craft, opening, reason, (opening + reason) % len(OFFERS))
+            yield from (text, f" {text}")
+    crypt = Craft("open", "crypt")
+    yield from (shaped("reversed", request(crypt, form), crypt, 0)[0] for form in TRAIN_FORMS)
+    yield from (text for thing in OBJECTS for kind in range(4) for text in question(thing, kind)[:2])
+    yield from (text for word in (*VERBS, *OBJECTS) for text in class_question(word))
+    yield from (text for talk in SMALL_TALK for text in talk[:2])

@@ -1,0 +1,116 @@
+"""Autoregressive decoding on a causal adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from demur.samplers.dice import Dice, Rngs
+from demur.samplers.rules import check_nucleus, check_temperature, filtered
+from demur.types import Canvas, DemurError, Forward, Step
+
+
+@dataclass(frozen=True)
+class Autoregressive:
+    """One token a step, left to right, never revised. Temperature 0 is greedy.
+
+    Filters apply in the order of transformers: temperature, top-k, top-p. With ``cache`` keys and values are kept;
+    without it every step passes the whole prefix again (the same tokens, more slowly).
+
+    A step's ``hidden`` holds two columns: the one that produced the token and, since the token is fed back before the
+    step is yielded, the token's own. The last token is fed back only if the model captures layers.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    cache: bool = True
+
+    def __post_init__(self) -> None:
+        check_temperature(self.temperature)
+        check_nucleus(self.top_k, self.top_p)
+
+    def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
+        """Steps until every row has ended or is full. Raises for a canvas whose open places are not one right tail."""
+        if not bool(canvas.open.any()):
+            return
+        first = int(torch.where(canvas.open.any(dim=0))[0][0])
+        if not bool((canvas.open[:, first:]).all()):
+            raise DemurError(
+                "a canvas with holes, or with open tails of different lengths",
+                "open places at the right end only, equally many in every row",
+                "use a masked-diffusion sampler to fill holes",
+            )
+        if max(canvas.starts()) >= first:
+            raise DemurError(
+                "a row without a given token",
+                "at least one token in every row for the first open place to follow",
+                "begin the row with the begin-of-sequence token",
+            )
+        if model.mask_id is not None:
+            raise DemurError(
+                f"autoregressive decoding of the masked-diffusion model {model.name}",
+                "a causal model",
+                "use the sampler ar-order, which commits left to right on diffusion weights",
+            )
+        cache = model.new_cache() if self.cache else None
+        dice = Dice(rngs, canvas.rows)
+        stop = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
+        ids, open_ = canvas.ids.clone(), canvas.open.clone()
+        live = torch.ones(canvas.rows, dtype=torch.bool, device=ids.device)
+
+        def passed(upto: int, wanted: bool) -> Forward:
+            score = torch.zeros_like(open_)
+            if wanted:
+                score[:, upto] = True
+            now = replace(canvas, ids=ids, open=open_)
+            forward: Forward = model.forward(now, score if wanted else None, cache=cache, upto=upto)
+            return forward
+
+        out = passed(first, wanted=True)
+        for index, column in enumerate(range(first, canvas.width)):
+            token, probability = self._choose(out.logits, dice)
+            committed = torch.zeros_like(open_)
+            committed[:, column] = live
+            ids[:, column] = torch.where(live, token, ids[:, column])
+            open_[:, column] &= ~live
+            confidence = torch.full(ids.shape, float("nan"), device=ids.device)
+            confidence[:, column] = torch.where(live, probability, float("nan"))
+            took_part, live = live, live & ~torch.isin(token, stop)
+            more = column + 1 < canvas.width and bool(live.any())
+            before = {layer: h[:, column - 1 - out.start].unsqueeze(1) for layer, h in out.hidden.items()}
+            out = passed(column + 1, wanted=more) if more or model.layers else out
+            hidden = {
+                layer: torch.cat([h, out.hidden[layer][:, column - out.start].unsqueeze(1)], dim=1)
+                for layer, h in before.items()
+            }
+            yield Step(
+                index=index,
+                ids=ids.clone(),
+                open=open_.clone(),
+                committed=committed,
+                predictions=ids.clone(),
+                confidence=confidence,
+                live=took_part,
+                hidden=hidden,
+                start=column - 1,
+                span="new",
+                shift=1,
+                passes=(index == 0) + (more or bool(model.layers)),
+            )
+            if not more:
+                return
+
+    def _choose(self, logits: Float[Tensor, "b v"], dice: Dice) -> tuple[Int[Tensor, "b"], Float[Tensor, "b"]]:
+        """A token for every row and its probability under what was sampled from."""
+        if self.temperature == 0:
+            token = logits.argmax(dim=-1)
+            return token, logits.float().softmax(dim=-1).gather(-1, token[:, None])[:, 0]
+        probs = filtered(logits.float() / self.temperature, self.top_k, self.top_p).softmax(dim=-1)
+        token = dice.multinomial(probs, [1] * len(probs))
+        return token, probs.gather(-1, token[:, None])[:, 0]

@@ -1,0 +1,151 @@
+"""Block diffusion: masked diffusion inside one block at a time, on models whose attention is causal over blocks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from demur.samplers.dice import Dice, Rngs
+from demur.samplers.rules import (
+    CONFIDENCE,
+    SCHEDULES,
+    Quota,
+    above,
+    bounded,
+    check_nucleus,
+    check_temperature,
+    filtered,
+    gumbel,
+    probability,
+    surest,
+)
+from demur.types import Canvas, DemurError, Step
+
+
+@dataclass(frozen=True)
+class BlockDiffusion:
+    """Fills the model's blocks from left to right; the defaults are SDAR's (its generate.py, static).
+
+    The block length is the model's own; a block that begins in the prompt is finished first. ``steps`` for each block.
+    Guesses: ``sampling`` categorical within ``top_k`` and ``top_p`` at ``temperature`` (0: argmax), or with gumbel noise
+    (BD3LM). Commits, ``remasking``: the surest by low_confidence, margin or entropy, at random, or sequential (from the
+    left). ``quota``: planned for whole blocks (SDAR, LLaDA2) or for what is open of a block. ``threshold`` and
+    ``entropy_bound`` commit everything that is sure enough. ``stop``: a block that holds an end of sequence is the last.
+
+    The official samplers fill whole blocks, past the length asked for; ask for a length that fills them.
+    """
+
+    steps: int = 4
+    temperature: float = 1.0
+    sampling: Literal["categorical", "gumbel"] = "categorical"
+    top_k: int | None = None
+    top_p: float | None = None
+    remasking: Literal["low_confidence", "margin", "entropy", "random", "sequential"] = "low_confidence"
+    schedule: Literal["even", "linear", "cosine"] = "even"
+    quota: Literal["block", "open"] = "block"
+    threshold: float | None = None
+    entropy_bound: float | None = None
+    stop: bool = True
+
+    def __post_init__(self) -> None:
+        if self.remasking not in (*CONFIDENCE, "random", "sequential"):
+            raise DemurError(f"remasking {self.remasking!r}", ", ".join((*CONFIDENCE, "random", "sequential")), "name one")
+        if self.steps < 1:
+            raise DemurError(f"steps={self.steps}", "at least 1 for each block", "raise it")
+        if self.entropy_bound is not None and self.remasking != "entropy":
+            raise DemurError(f"entropy_bound with remasking {self.remasking!r}", "remasking='entropy'", "set it")
+        check_temperature(self.temperature)
+        check_nucleus(self.top_k, self.top_p)
+
+    def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
+        """Steps until every row is full or has ended with its last block. Raises for a model without blocks."""
+        dice, block = Dice(rngs, canvas.rows), model.blocks(canvas)
+        length, starts = model.block_length, canvas.starts()
+        stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
+        ids, open_ = canvas.ids.clone(), canvas.open.clone()
+        ended = [False] * canvas.rows
+        quotas: list[list[Quota]] = [[] for _ in ended]
+        for index in itertools.count():
+            live = open_.any(dim=1) & ~torch.tensor(ended, device=ids.device)
+            if not bool(live.any()):
+                return
+            current = torch.where(open_, block, block.max() + 1).amin(dim=1)
+            inside: Bool[Tensor, "b n"] = (block == current[:, None]) & live[:, None] & ~canvas.pad
+            asked = open_ & inside
+            # Tokens are drawn for every place of the block, as the official code does, and kept where it is open.
+            out = model.forward(replace(canvas, ids=ids), inside)
+            guess, sure = self._guess(out.logits, dice, inside, starts)
+            predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
+            predictions[inside], confidence[inside] = guess, sure.float()
+            predictions = torch.where(asked, predictions, ids)
+            confidence = confidence.masked_fill(~asked, float("nan"))
+            committed = torch.zeros_like(open_)
+            for i in torch.where(live)[0].tolist():
+                if not quotas[i]:
+                    n_open = int(asked[i].sum())
+                    quotas[i] = SCHEDULES[self.schedule](length if self.quota == "block" else n_open, self.steps)
+                quota = quotas[i].pop(0)
+                committed[i, self._select(confidence[i], asked[i], quota, dice, i)] = True
+            committed &= asked & (predictions != model.mask_id)
+            ids = torch.where(committed, predictions, ids)
+            open_ = open_ & ~committed
+            for i in torch.where(live)[0].tolist():
+                if not bool((open_[i] & inside[i]).any()):
+                    quotas[i] = []
+                    ended[i] = self.stop and bool((torch.isin(ids[i], stops) & inside[i] & canvas.open[i]).any())
+                elif not quotas[i]:
+                    ended[i] = True  # the model predicted the mask token itself: the official code leaves it there
+            yield Step(
+                index=index,
+                ids=ids.clone(),
+                open=open_.clone(),
+                committed=committed,
+                predictions=predictions,
+                confidence=confidence,
+                live=live,
+                hidden=out.hidden,
+                start=out.start,
+                span="all",
+                shift=model.shift,
+                passes=1,
+            )
+
+    def _guess(
+        self, logits: Float[Tensor, "k v"], dice: Dice, inside: Bool[Tensor, "b n"], starts: Sequence[int]
+    ) -> tuple[Int[Tensor, "k"], Float[Tensor, "k"]]:
+        """A guess for every place of the rows' blocks, and how sure it is."""
+        counts = inside.sum(dim=1).tolist()
+        places = torch.arange(len(logits), device=logits.device)
+        if self.sampling == "gumbel":
+            probs, guess = logits.softmax(dim=-1), gumbel(logits, self.temperature, dice, counts, places)
+        elif self.temperature == 0:
+            probs = logits.softmax(dim=-1)
+            guess = probs.argmax(dim=-1)
+        else:
+            probs = filtered(logits / self.temperature, self.top_k, self.top_p).softmax(dim=-1)
+            guess = dice.multinomial(probs, counts)
+        if self.remasking == "random":
+            return guess, dice.rand(counts).to(logits.device)
+        if self.remasking == "sequential":
+            return guess, probability(probs, guess)
+        return guess, CONFIDENCE[self.remasking](probs, guess)
+
+    def _select(
+        self, sure: Float[Tensor, "n"], asked: Bool[Tensor, "n"], quota: Quota, dice: Dice, row: int
+    ) -> Int[Tensor, "c"]:
+        """The columns of one row that a step commits."""
+        columns = torch.where(asked)[0]
+        score, count = sure[columns], min(quota(len(columns)), len(columns))
+        if self.remasking == "sequential":
+            return columns[:count]
+        if self.entropy_bound is not None:
+            return columns[bounded(score, self.entropy_bound)]
+        if self.threshold is not None:
+            return columns[above(score, count, self.threshold)]
+        return columns[surest(score, count)]

@@ -1,0 +1,189 @@
+"""The pieces that masked-diffusion samplers are composed of: schedules, candidates, confidences and selections.
+
+Each is a plain function, so that a sampler is a choice among them and a new one is a line in a dict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from demur.samplers.dice import Dice
+from demur.types import DemurError
+
+Quota = Callable[[int], int]
+"""From how many positions of a block are still open to how many the step commits."""
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises unless it is finite and not negative."""
+    if not 0 <= temperature < math.inf:
+        raise DemurError(f"temperature {temperature}", "a finite number, at least 0", "0 is greedy, 1 the model's own")
+
+
+def check_nucleus(top_k: int | None, top_p: float | None) -> None:
+    """Raises unless 0 < top_p <= 1 and top_k >= 1, where they are given."""
+    if top_p is not None and not 0 < top_p <= 1:
+        raise DemurError(f"top_p {top_p}", "0 < top_p <= 1", "leave it out to sample from every token")
+    if top_k is not None and top_k < 1:
+        raise DemurError(f"top_k {top_k}", "at least 1", "leave it out to sample from every token")
+
+
+# -- Schedules: how many positions each step of a block commits ---------------------------------------------------------
+
+
+def even(n_open: int, steps: int) -> list[Quota]:
+    """Equally many at every step, the first ones one more (LLaDA, arXiv:2502.09992, Appendix B.4: a linear schedule)."""
+    return [_fixed(n_open // steps + (i < n_open % steps)) for i in range(steps)]
+
+
+def linear(n_open: int, steps: int) -> list[Quota]:
+    """What a linear noise schedule expects of the rest, rounded; steps that would commit nothing are left out (MDLM)."""
+    return _expected(n_open, steps, lambda t: 1 - t)
+
+
+def cosine(n_open: int, steps: int) -> list[Quota]:
+    """The same under a cosine schedule: few commits at first, many at the end (MaskGIT, arXiv:2202.04200)."""
+    return _expected(n_open, steps, lambda t: np.float32(1 - np.cos(np.float32(np.pi / 2) * (1 - t))))
+
+
+def dream(n_open: int, steps: int, eps: float = 1e-3) -> list[Quota]:
+    """Dream's: of the n still open, int(n (1 - s/t)) between times t and s from 1 to eps, the rest at the last step.
+
+    A step may commit nothing.
+    """
+    times = torch.linspace(1, eps, steps + 1)
+
+    def quota(i: int) -> Quota:
+        if i == steps - 1:
+            return lambda n: n
+        return lambda n: int(torch.tensor(float(n)) * (1 - times[i + 1] / times[i]))
+
+    return [quota(i) for i in range(steps)]
+
+
+def coins(steps: int, eps: float = 1e-3) -> list[float]:
+    """The chance of each open position at each step, 1 - s/t between times from 1 to eps; 1 at the last (Dream's origin)."""
+    times = torch.linspace(1, eps, steps + 1)
+    return [float(1 - times[i + 1] / times[i]) if i < steps - 1 else 1.0 for i in range(steps)]
+
+
+def _expected(n_open: int, steps: int, alpha: Callable[[np.float32], np.float32]) -> list[Quota]:
+    """Rounded expectations n (1 - (1 - alpha(s)) / (1 - alpha(t))) of a noise schedule, in fp32 as the official code."""
+    one, counts = np.float32(1), []
+    for i in range(steps, 0, -1):
+        s, t = np.float32((i - 1) / steps), np.float32(i / steps)
+        keep = float((one - alpha(s)) / (one - alpha(t)))
+        count = min(round(n_open * (1 - keep)), n_open)  # Python and torch both round half to even
+        n_open -= count
+        counts += [count] if count else []
+    return [_fixed(count) for count in counts]
+
+
+def _fixed(count: int) -> Quota:
+    return lambda n: count
+
+
+SCHEDULES: dict[str, Callable[[int, int], list[Quota]]] = {
+    "even": even,
+    "linear": linear,
+    "cosine": cosine,
+    "dream": dream,
+}
+
+
+# -- Candidates: a guess for every position, and the probabilities it was taken from --------------------------------------
+
+
+def filtered(
+    logits: Float[Tensor, "k v"], top_k: int | None, top_p: float | None, nucleus_first: bool = False
+) -> Float[Tensor, "k v"]:
+    """Logits with everything outside the top k and the nucleus p at -inf; at least one token stays."""
+    for step in ("p", "k") if nucleus_first else ("k", "p"):
+        if step == "k" and top_k is not None:
+            least = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        if step == "p" and top_p is not None and top_p < 1:
+            ordered, order = logits.sort(descending=True)
+            out = ordered.softmax(dim=-1).cumsum(dim=-1) > top_p
+            out[..., 1:] = out[..., :-1].clone()  # the token that crosses p still belongs to the nucleus
+            out[..., 0] = False
+            logits = logits.masked_fill(out.scatter(-1, order, out), -torch.inf)
+    return logits
+
+
+def gumbel(
+    logits: Float[Tensor, "k v"], temperature: float, dice: Dice, lengths: Sequence[int], places: Int[Tensor, "k"]
+) -> Int[Tensor, "k"]:
+    """Guesses at a temperature by Gumbel noise: argmax exp(l) / (-log u)^temperature, in float64.
+
+    Numbers are drawn for all ``lengths`` columns of the rows and taken at ``places``, as LLaDA's code draws them. In
+    low precision Gumbel-max changes what is sampled (Zheng et al., arXiv:2409.02908); hence float64.
+    """
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    device = torch.device("cpu") if logits.device.type == "mps" else logits.device  # mps has no float64
+    noise = dice.rand(lengths, logits.shape[-1], dtype=torch.float64)
+    noise = noise[places.to(noise.device)].to(device)
+    wide = logits.to(device, torch.float64)
+    noisy = wide.exp() / (-torch.log(noise)) ** temperature
+    # What is suppressed stays so at any temperature: (-log u)^temperature may underflow, and 0 / 0 would win.
+    return noisy.masked_fill(wide == -torch.inf, -torch.inf).argmax(dim=-1).to(places.device)
+
+
+# -- Confidences: which guesses are trusted, higher is surer ---------------------------------------------------------------
+
+
+def probability(probs: Float[Tensor, "k v"], guess: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
+    """The guess's own probability: the least sure ones are masked again (LLaDA's low confidence, Dream's maskgit_plus)."""
+    return probs.gather(-1, guess[:, None])[:, 0]
+
+
+def margin(probs: Float[Tensor, "k v"], guess: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
+    """Distance between the two highest probabilities (Dream's topk_margin; Kim et al., arXiv:2502.06768)."""
+    best = probs.sort(dim=-1, descending=True).values
+    return best[:, 0] - best[:, 1]
+
+
+def negative_entropy(probs: Float[Tensor, "k v"], guess: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
+    """Minus the entropy in nats (Dream's entropy)."""
+    return (probs * torch.log(probs + 1e-10)).sum(dim=-1)
+
+
+CONFIDENCE: dict[str, Callable[[Float[Tensor, "k v"], Int[Tensor, "k"]], Float[Tensor, "k"]]] = {
+    "low_confidence": probability,
+    "margin": margin,
+    "entropy": negative_entropy,
+}
+
+
+# -- Selections: which of one row's positions a step commits --------------------------------------------------------------
+
+
+def surest(score: Float[Tensor, "n"], count: int) -> Int[Tensor, "c"]:
+    """The ``count`` highest scores."""
+    return torch.topk(score, min(count, len(score))).indices
+
+
+def above(score: Float[Tensor, "n"], count: int, threshold: float) -> Int[Tensor, "c"]:
+    """Everything above the threshold if that is at least ``count``, else the surest ``count`` (dynamic decoding)."""
+    sure = torch.where(score > threshold)[0]
+    return sure if len(sure) >= count else surest(score, count)
+
+
+def bounded(score: Float[Tensor, "n"], bound: float) -> Int[Tensor, "c"]:
+    """The surest positions while the entropies of those accepted before add up to at most ``bound``; at least one.
+
+    ``score`` is minus the entropy, -inf where a position is not open. Ben-Hamu et al., arXiv:2505.24857: all accepted
+    entropies but the largest bound what is lost by committing at once.
+    """
+    entropy, order = (-score).sort()
+    finite = torch.isfinite(entropy)
+    taken = finite & (torch.where(finite, entropy, 0.0).cumsum(dim=0) - entropy <= bound)
+    taken[0] |= finite[0]
+    return order[taken]
