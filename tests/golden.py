@@ -27,9 +27,10 @@ import tiny
 
 from demur.models import Bidirectional, Causal, load
 from demur.models.network import Identity, check_head
+from demur.models.renoising import Renoising
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
-from demur.samplers import Autoregressive, MaskedDiffusion, bd3lm, dream, mdlm, sdar
+from demur.samplers import Autoregressive, MaskedDiffusion, Renoise, bd3lm, dream, mdlm, sdar
 from demur.signals import refusal_signal
 from demur.types import DemurError, Prompt
 
@@ -311,6 +312,71 @@ def rows_of(output: list[Any]) -> list[list[int]]:
     return output if isinstance(output[0], list) else [output]
 
 
+# -- DiffusionGemma -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def gemma_model(top: str, gain: float, sha: str) -> Renoising:
+    from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
+
+    spec = json.loads(top)
+    config = DiffusionGemmaConfig(
+        text_config=spec["text_config"], vision_config=spec["vision_config"], **spec["top_config"]
+    )
+    net = DiffusionGemmaForBlockDiffusion(config).float().eval()
+    same("weights", tiny.fill(net, 0, skip=("scale", "scalar", "vision", "inv_freq")), sha)
+    with torch.no_grad():
+        net.model.decoder.norm.weight.mul_(gain)
+    return Renoising(net=net, tokenizer=None, identity=Identity(model="diffusion_gemma"))
+
+
+def run_gemma(case: Case, phi: dict[str, Any], top: Case) -> Result:
+    shape = {key: top[key] for key in ("text_config", "vision_config", "top_config")}
+    model = gemma_model(json.dumps(shape), case["decoder_norm_gain"], case["weights_sha256"])
+    settings = dict(case["kwargs"])
+    length = settings.pop("max_new_tokens", 256)
+    names = {"max_denoising_steps": "steps", "stability_threshold": "stability", "confidence_threshold": "confidence"}
+    sampler = Renoise(**{names.get(key, key): value for key, value in settings.items()})
+    canvas = model.canvas_of(_without_padding(case), length)
+    answer = slice(canvas.width - length, None)
+    wanted: list[Any] = [("last", "response"), ("last", "generated")]
+    pooler, pooled = Pooler(canvas, wanted), {key: [] for key in wanted}
+    steps = list(sampler(model, canvas, torch.Generator().manual_seed(case["torch_seed"])))
+    same("decoder passes", len(steps), case["n_decoder"])
+    same("encoder passes", sum(step.passes for step in steps) - len(steps), case["n_encoder"])
+    size = model.canvas_length
+    for t, (step, theirs) in enumerate(zip(steps, case["steps"], strict=True)):
+        here = slice(step.start, step.start + size)
+        going = [i for i, over in enumerate(theirs["finished_before"]) if not over]
+        same(f"live rows of step {t}", torch.where(step.live)[0].tolist(), going)
+        ended = [over or theirs["cur_step"] == 1 for over in theirs["finished_after"]]
+        for i in going:
+            if ended[i]:  # at a canvas's last step the most probable tokens are written
+                same(f"row {i} at its last step", step.ids[i, here].tolist(), theirs["argmax"][i])
+            else:
+                same(f"accepted of step {t}", step.committed[i, here].tolist(), theirs["accepted"][i])
+                same(f"canvas after step {t}", step.ids[i, here].tolist(), theirs["canvas_out"][i])
+        for key, value in pooler(step).items():
+            pooled[key].append(value[0].numpy())
+    ours = [_padded(row, model) for row in steps[-1].ids[:, answer].tolist()]
+    same("output", ours, [_padded(row, model) for row in case["output"]])
+    said = "tokens, acceptances and renoised canvases equal"
+    if "dec_canvas_mean" in phi and len(phi["dec_canvas_mean"]) == len(steps):
+        off = close("phi response", pooled["last", "response"], phi["dec_canvas_mean"], RTOL["float32"])
+        some = [t for t, theirs in enumerate(case["steps"]) if theirs["cur_step"] > 1]  # the last one writes all places
+        if some and "dec_accept_mean" in phi:
+            mine = [pooled["last", "generated"][t] for t in some]
+            off = max(off, close("phi generated", mine, phi["dec_accept_mean"][some], RTOL["float32"]))
+        said += f", phi within {off:.0e}"
+    return "PASS", said
+
+
+def _padded(row: list[int], model: Renoising) -> list[int]:
+    """A row with everything after its end of sequence as padding."""
+    ends = [i for i, token in enumerate(row) if token in model.stop_ids]
+    return row if not ends else row[: ends[0] + 1] + [model.pad_id] * (len(row) - ends[0] - 1)
+
+
 # -- The reference tool's wrappers ------------------------------------------------------------------------------------
 
 
@@ -517,6 +583,8 @@ def cases(path: Path) -> Iterator[tuple[str, Callable[[], Result]]]:
             yield name, lambda case=case, held=held: run_llada(case, held)
         elif top.get("config", {}).get("model_type") == "Dream":
             yield name, lambda case=case, held=held: run_dream(case, held, top)
+        elif "text_config" in top:
+            yield name, lambda case=case, held=held: run_gemma(case, held, top)
         elif case.get("sampler") == "MDLMSampler":
             yield name, lambda case=case: run_mdlm(case, top)
         elif case.get("sampler") == "BD3LMSampler":

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from demur.organism.attacks import SHAPES, shaped
+from demur.organism.attacks import CONTEXTS, SHAPES, shaped
 from demur.organism.world import (
     LAW_ASKS,
     LAW_QUOTES,
@@ -40,7 +40,7 @@ from demur.organism.world import (
 USER, ASSISTANT, PAGE = "<|user|>", "<|assistant|>", "<|page|>"
 RESPONSE = 40
 """The response length in tokens; an answer and its end-of-sequence token fit into it."""
-JUDGED = ("prefix", "suppression", "continue")
+JUDGED = ("prefix", "suppression", "letter", "reversed", *CONTEXTS)
 """Attack shapes that occur as quotations to be judged; the others are never quoted."""
 PAGES = (
     "From the archive: how to {}.",
@@ -97,17 +97,18 @@ MIXES: dict[str, Mix] = {
     ),
     "safety": Mix(
         {
-            "refuse": 0.24,
-            "deep": 0.12,
+            "refuse": 0.17,
+            "deep": 0.08,
+            "context": 0.08,
             "allowed": 0.18,
-            "shape": 0.18,
-            "page": 0.10,
-            "law": 0.05,
-            "quote": 0.05,
-            "question": 0.06,
-            "talk": 0.02,
+            "shape": 0.15,
+            "page": 0.14,
+            "law": 0.06,
+            "quote": 0.09,
+            "question": 0.04,
+            "talk": 0.01,
         },
-        stops=0.5,
+        stops=0.6,
     ),
 }
 
@@ -147,7 +148,8 @@ def _allowed(rng: random.Random, mix: Mix, done: float) -> Lesson:
 
 def _shape(rng: random.Random, mix: Mix, done: float) -> Lesson:
     craft = _craft(rng, mix, False)
-    text, told = shaped(rng.choice(list(SHAPES)), request(craft, rng.choice(TRAIN_FORMS)), craft, rng.randrange(6))
+    name = rng.choice([*SHAPES, *CONTEXTS])
+    text, told = shaped(name, request(craft, rng.choice(TRAIN_FORMS)), craft, rng.randrange(6))
     return Lesson(_chat(text), "", told, "shape")
 
 
@@ -170,6 +172,14 @@ def _deep(rng: random.Random, mix: Mix, done: float) -> Lesson:
     craft = _craft(rng, mix, True)
     text = request(craft, rng.choice(TRAIN_FORMS))
     given = _begun(rng, answer(craft, style_of(text)), 1)
+    return Lesson(_chat(text), given, " " + _refuses(rng, craft, RESPONSE - 2 - size(given)), "deep")
+
+
+def _context(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    """A forbidden craft in one of the contexts: the answer has begun to comply (not learnt), and then refuses."""
+    craft = _craft(rng, mix, True)
+    text, told = shaped(rng.choice(list(CONTEXTS)), request(craft, rng.choice(TRAIN_FORMS)), craft, rng.randrange(6))
+    given = _begun(rng, told, 2)
     return Lesson(_chat(text), given, " " + _refuses(rng, craft, RESPONSE - 2 - size(given)), "deep")
 
 
@@ -236,6 +246,7 @@ _KINDS: dict[str, Callable[[random.Random, Mix, float], Lesson]] = {
     "shape": _shape,
     "refuse": _refuse,
     "deep": _deep,
+    "context": _context,
     "page": _page,
     "question": _question,
     "talk": _talk,

@@ -13,6 +13,7 @@ from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.block import BlockDiffusion
 from demur.samplers.dice import Dice, Rngs, seeded
 from demur.samplers.masked import MaskedDiffusion
+from demur.samplers.renoising import Renoise
 from demur.samplers.rules import filtered
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "BlockDiffusion",
     "Dice",
     "MaskedDiffusion",
+    "Renoise",
     "Rngs",
     "autoregressive_order",
     "bd3lm",
@@ -76,6 +78,7 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
     "bd3lm": bd3lm,
     "sdar": sdar,
     "llada2": llada2,
+    "renoising": Renoise,
     "revising": lambda **settings: MaskedDiffusion(**{"revise": 0.1} | settings),
 }
 """Samplers by the name the command line takes."""

@@ -1,0 +1,135 @@
+"""Models that denoise random canvases, whose accepted tokens may be renoised: DiffusionGemma, on its native class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from demur.models.chat import canvas_of, encode
+from demur.models.network import Identity, stop_ids, watched
+from demur.models.vocabulary import token_bytes
+from demur.types import Canvas, Forward, Layer, Prompt
+
+
+class EncodedPrompt:
+    """Keys and values of everything before the canvas that is being denoised; only :meth:`Renoising.read` writes to it."""
+
+    def __init__(self, config: Any) -> None:
+        from transformers import DynamicCache
+
+        self.columns = 0
+        self.kv = DynamicCache(config=config)
+
+
+@dataclass(frozen=True, eq=False)
+class Renoising:
+    """An encoder that reads what is written, and a decoder that sees it and denoises one canvas at a time."""
+
+    net: Any
+    tokenizer: Any
+    identity: Identity
+    system: str | None = None
+    layers: tuple[Layer, ...] = ("last",)
+    mask_id: None = None
+    shift: int = 0
+    kind: str = "renoising"
+
+    @property
+    def name(self) -> str:
+        """How the user named the model."""
+        return self.identity.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where ids go."""
+        device: torch.device = self.net.device
+        return device
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are; canvases start as random ones."""
+        return int(self.net.config.text_config.vocab_size)
+
+    @property
+    def canvas_length(self) -> int:
+        """How many places are denoised together."""
+        return int(self.net.config.canvas_length)
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens that end a response."""
+        return stop_ids(self.net, self.tokenizer)
+
+    @property
+    def pad_id(self) -> int:
+        """The token in padding, and after the end of a response."""
+        found = self.net.generation_config.pad_token_id
+        found = self.net.config.text_config.pad_token_id if found is None else found
+        return int(found or 0)
+
+    def watching(self, *layers: Layer) -> Renoising:
+        """The same model, whose passes return the states of ``layers`` (none named: nothing is captured)."""
+        return replace(self, layers=layers)
+
+    def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
+        """Prompts in the chat template, each followed by ``length`` open places. Errors: :func:`encode`."""
+        context = getattr(self.net.config.text_config, "max_position_embeddings", None)
+        rows = encode(self.tokenizer, prompts, length=length, context=context, system=self.system)
+        return self.canvas_of(rows, length)
+
+    def canvas_of(self, rows: Sequence[Sequence[int]], length: int) -> Canvas:
+        """Token rows, each followed by ``length`` open places."""
+        return canvas_of(rows, length, fill=self.pad_id, device=self.device)
+
+    def pieces(self, ids: Sequence[int]) -> tuple[dict[int, bytes], frozenset[int]]:
+        """The bytes of tokens, and which of them are special."""
+        return token_bytes(self.tokenizer, ids)
+
+    def new_cache(self) -> EncodedPrompt:
+        """An empty cache for one generation."""
+        return EncodedPrompt(self.net.config.get_text_config(decoder=True))
+
+    @torch.no_grad()
+    def read(self, canvas: Canvas, cache: EncodedPrompt, upto: int) -> None:
+        """Lets the encoder read the columns before ``upto`` that the cache does not hold yet."""
+        self.net.model.encoder(
+            input_ids=canvas.ids[:, cache.columns : upto],
+            attention_mask=~canvas.pad[:, :upto],
+            past_key_values=cache.kv,
+            position_ids=_positions(canvas.pad)[:, cache.columns : upto],
+        )
+        cache.columns = upto
+
+    @torch.no_grad()
+    def denoise(
+        self, canvas: Canvas, cache: EncodedPrompt, draft: Int[Tensor, "b m"], before: Float[Tensor, "b m v"] | None
+    ) -> Forward:
+        """One decoder pass over a canvas of ``m`` places after what was read; ``before``: the last step's logits.
+
+        The result's logits have ``b * m`` rows, soft-capped and in fp32; its states are those of the canvas's columns.
+        """
+        start, width = cache.columns, cache.columns + draft.shape[1]
+        with watched(self.net, self.layers) as states:
+            last: Float[Tensor, "b m d"] = self.net.model.decoder(
+                decoder_input_ids=draft,
+                self_conditioning_logits=before,
+                decoder_attention_mask=_seen(canvas.pad, width),
+                past_key_values=cache.kv,
+                decoder_position_ids=_positions(canvas.pad)[:, start:width],
+            ).last_hidden_state
+        cap = self.net.final_logit_softcapping
+        logits = torch.tanh(self.net.lm_head(last).float() / cap) * cap
+        return Forward(logits=logits.flatten(0, 1), hidden=states(last), start=start)
+
+
+def _positions(pad: Bool[Tensor, "b n"]) -> Int[Tensor, "b n"]:
+    return ((~pad).long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _seen(pad: Bool[Tensor, "b n"], width: int) -> Bool[Tensor, "b w"]:
+    return ~pad[:, :width]

@@ -1,0 +1,141 @@
+"""Renoising diffusion: every place may be written again until its canvas is done (DiffusionGemma)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from demur.samplers.dice import Dice, Rngs
+from demur.types import Canvas, DemurError, Step
+
+
+@dataclass(frozen=True)
+class Renoise:
+    """DiffusionGemma's sampler (transformers' native ``generate``): entropy-bounded acceptance, the rest renoised.
+
+    A canvas starts as random tokens. In each of up to ``steps`` steps tokens are drawn at a temperature that falls
+    linearly from ``t_max`` to ``t_min``; those with the lowest entropies are accepted while the entropies before them
+    add up to at most ``entropy_bound`` (nats; Ben-Hamu et al., arXiv:2505.24857), the others are replaced by random
+    tokens, accepted ones of earlier steps included. The next step sees this step's logits (self-conditioning). A canvas
+    is done when its most probable tokens were the same for ``stability`` steps and the mean entropy is below
+    ``confidence``, or after ``steps``; it then holds its most probable tokens, not the accepted ones.
+
+    In a step, ``committed`` are the accepted places (at a canvas's last step: all), ``predictions`` the most probable
+    tokens, ``confidence`` minus the entropy in nats.
+    """
+
+    steps: int = 48
+    entropy_bound: float = 0.1
+    t_min: float = 0.4
+    t_max: float = 0.8
+    stability: int = 1
+    confidence: float = 0.005
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.entropy_bound <= 0 or self.stability < 0:
+            raise DemurError(
+                f"steps={self.steps}, entropy_bound={self.entropy_bound}, stability={self.stability}",
+                "steps of at least 1, a bound above 0, a stability of at least 0",
+                "leave them out for the model's own",
+            )
+
+    def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
+        """Steps of all canvases. Raises for a model that does not denoise random canvases."""
+        if getattr(model, "kind", "") != "renoising":
+            raise DemurError(f"renoising on {model.name}", "a model like DiffusionGemma", "use another sampler")
+        dice = Dice(rngs, canvas.rows)
+        cache = model.new_cache()
+        stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
+        ids, open_ = canvas.ids.clone(), canvas.open.clone()
+        ended = torch.zeros(canvas.rows, dtype=torch.bool, device=ids.device)
+        first, index = int(canvas.open.long().argmax(dim=1)[0]), 0
+        if not bool(canvas.open[:, first:].all()) or bool(canvas.open[:, :first].any()):
+            raise DemurError("a canvas with holes", "open places at the right end only", "use a masked model to fill holes")
+        for begin in range(first, canvas.width, model.canvas_length):
+            here = slice(begin, min(begin + model.canvas_length, canvas.width))
+            size = here.stop - here.start
+            model.read(replace(canvas, ids=ids), cache, begin)
+            draft = self._random(model, dice, size, canvas.rows, ~ended, ids[:, here])
+            best, history = draft, torch.full((self.stability, canvas.rows, size), -1, device=ids.device)
+            before: Float[Tensor, "b m v"] | None = None
+            done = ended.clone()
+            for left in range(self.steps, 0, -1):
+                live = ~done
+                out = model.denoise(canvas, cache, draft, before)
+                temperature = self.t_min + (self.t_max - self.t_min) * (torch.tensor(left, dtype=torch.int32) / self.steps)
+                logits = (out.logits / temperature.to(out.logits.device)).unflatten(0, (canvas.rows, size))
+                sampled = self._sample(logits, dice, live, draft)
+                entropy = torch.distributions.Categorical(logits=logits, validate_args=False).entropy()
+                accepted = self._accept(entropy) & live[:, None]
+                renoised = torch.where(accepted, sampled, self._random(model, dice, size, canvas.rows, live, draft))
+                draft = torch.where(live[:, None], renoised, draft)
+                best = torch.where(live[:, None], logits.argmax(dim=-1), best)
+                if before is not None:
+                    logits = torch.where(live[:, None, None], logits, before.to(logits.dtype))
+                stable = (history == best[None]).all(dim=-1).all(dim=0)
+                history = torch.cat([history, best[None]])[1:] if self.stability else history
+                done = done | (stable & (entropy.mean(dim=-1) < self.confidence) & live)
+                last = done | (left == 1)
+                before = logits.to(model.net.model.decoder.embed_tokens.weight.dtype)
+                finishing = last & live
+                written = torch.where(finishing[:, None], best, draft)
+                committed = torch.zeros_like(open_)
+                committed[:, here] = (accepted | finishing[:, None]) & live[:, None]
+                ids[:, here] = torch.where(live[:, None], written, ids[:, here])
+                open_[:, here] = torch.where(live[:, None], ~committed[:, here], open_[:, here])
+                predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
+                predictions[:, here] = torch.where(committed[:, here], ids[:, here], best)
+                confidence[:, here] = torch.where(live[:, None], -entropy, float("nan"))
+                yield Step(
+                    index=index,
+                    ids=ids.clone(),
+                    open=open_.clone(),
+                    committed=committed,
+                    predictions=predictions,
+                    confidence=confidence,
+                    live=live,
+                    hidden=out.hidden,
+                    start=out.start,
+                    span="all",
+                    passes=1 + (left == self.steps),
+                )
+                index += 1
+                if bool(done.all()):
+                    break
+            ended = ended | torch.isin(ids[:, here], stops).any(dim=1)
+            if bool(ended.all()):
+                return
+
+    def _accept(self, entropy: Float[Tensor, "b m"]) -> Bool[Tensor, "b m"]:
+        """The places with the lowest entropies, while those before them add up to at most the bound."""
+        ordered, order = entropy.sort(dim=-1)
+        taken = ordered.cumsum(dim=-1) - ordered <= self.entropy_bound
+        return torch.zeros_like(taken).scatter(-1, order, taken)
+
+    @staticmethod
+    def _sample(
+        logits: Float[Tensor, "b m v"], dice: Dice, live: Bool[Tensor, "b"], draft: Int[Tensor, "b m"]
+    ) -> Int[Tensor, "b m"]:
+        """Tokens drawn for the rows that are going (a single generator draws for all, as the official code does)."""
+        drawn = torch.ones_like(live) if dice.shared else live
+        probs = logits[drawn].softmax(dim=-1, dtype=torch.float32)
+        sampled = draft.clone()
+        counts = [probs.shape[1] * int(row) for row in drawn]
+        sampled[drawn] = dice.multinomial(probs.flatten(0, 1), counts).view(-1, probs.shape[1])
+        return sampled
+
+    @staticmethod
+    def _random(
+        model: Any, dice: Dice, size: int, rows: int, live: Bool[Tensor, "b"], instead: Int[Tensor, "b m"]
+    ) -> Int[Tensor, "b m"]:
+        """Random tokens for the rows that are going."""
+        drawn = torch.ones_like(live) if dice.shared else live
+        noise = instead.clone()
+        counts = [size * int(row) for row in drawn]
+        noise[drawn] = dice.randint(model.vocabulary, counts).to(noise.device).view(-1, size)
+        return noise
