@@ -24,7 +24,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -43,6 +43,7 @@ from demur.trace import Recorder, Trace, spec_of
 from demur.types import Canvas, Prompt
 
 Clock = Callable[[], float]
+Steps = Generator[None, None, Any]
 CLOCKS: Mapping[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 TOLERANCE = 1e-4
 BATCH = 8
@@ -117,29 +118,38 @@ def in_turn(clock: Clock, variants: Mapping[str, Callable[[], Any]], rounds: int
 
 
 def in_lockstep(
-    clock: Clock, variants: Mapping[str, Callable[[], Iterator[Any]]]
+    clock: Clock, variants: Mapping[str, Callable[[], Steps]]
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of every step of generations that advance one step each, in rotating order; and what each gave last.
+    """Seconds of every step of generations that advance one step each, in rotating order; and what they returned.
 
     The time from the last step to the end of the iteration is added to the last step.
     """
     names, running = list(variants), {name: make() for name, make in variants.items()}
     took: dict[str, list[float]] = {name: [] for name in names}
-    last: dict[str, Any] = {}
-    end, step = object(), 0
+    returned: dict[str, Any] = {}
+    turn = 0
     while running:
-        for name in names[step % len(names) :] + names[: step % len(names)]:
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
             if name not in running:
                 continue
-            spent, value = timed(clock, lambda name=name: next(running[name], end))
-            if value is end:
+            spent, (ended, value) = timed(clock, lambda name=name: _advance(running[name]))
+            if ended:
                 took[name][-1] += spent
+                returned[name] = value
                 del running[name]
             else:
                 took[name].append(spent)
-                last[name] = value
-        step += 1
-    return took, last
+        turn += 1
+    return took, returned
+
+
+def _advance(steps: Steps) -> tuple[bool, Any]:
+    """One step further: whether that was the end, and what the iteration returned."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        return True, end.value
+    return False, None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -160,7 +170,7 @@ def signal_alone(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]
             "naive": lambda: naive.signal(vectors, near, away),
             "demur": lambda: demur.refusal_signal(phi, harmless, harmful),
         },
-        rounds=9 if quick else 31,
+        rounds=5 if quick else 15,
     )
     case = "signal, 64 x 32 x 576"
     ratio = Ratio(case, "naive / demur", pairwise(took["naive"], took["demur"]), target=50)
@@ -184,17 +194,17 @@ def masked_diffusion(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Rat
     def plain() -> naive.Answer:
         return naive.masked_diffusion(model.net, prompt, length, steps, model.mask_id)
 
-    def ours() -> Iterator[Any]:
+    def ours() -> Steps:
         return captured(model, sampler, canvas, asked, spec, pools)
 
-    def without() -> Iterator[Any]:
+    def without() -> Steps:
         return bare(model, sampler, canvas)
 
-    expected, got = plain(), last(ours())[0]
+    expected, got = plain(), finished(ours())[0]
     same_tokens(case, got.tokens(), expected.tokens)
     same(case, got.phi["last", "generated"], expected.phi.numpy())
-    last(without())
-    rounds = 3 if quick else 9
+    finished(without())
+    rounds = 3 if quick else 5
     whole: dict[str, list[float]] = {"naive": [], "demur, capture": [], "demur, no capture": []}
     steps_of: list[dict[str, list[float]]] = []
     for _ in range(rounds):
@@ -331,10 +341,10 @@ def autoregressive(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio
     return [found for case, of in runs.items() for found in listed(case, dict(sorted(of.items())))], ratios
 
 
-def _variants(model: Any, sampler: Any, asked: Asked, steps: int) -> dict[str, Callable[[], Iterator[Any]]]:
+def _variants(model: Any, sampler: Any, asked: Asked, steps: int) -> dict[str, Callable[[], Steps]]:
     spec = spec_of(model, sampler, steps, steps=steps)
 
-    def capture(pool: str) -> Callable[[], Iterator[Any]]:
+    def capture(pool: str) -> Callable[[], Steps]:
         return lambda: captured(model, sampler, asked.canvas, asked.prompts, spec, [("last", pool)])
 
     return {
@@ -385,31 +395,32 @@ def transformers_generate(model: Any, asked: Asked, steps: int) -> torch.Tensor:
 # Our generations, as iterators
 
 
-def bare(model: Any, sampler: Any, canvas: Canvas) -> Iterator[torch.Tensor]:
-    """The canvas after every step; no layer is captured, nothing is kept."""
+def bare(model: Any, sampler: Any, canvas: Canvas) -> Steps:
+    """Step by step without capture; nothing is kept. Returns the final token rows."""
+    ids = canvas.ids
     for step in sampler(model.watching(), canvas, seeded(0, canvas.rows)):
-        yield step.ids
+        ids = step.ids
+        yield
+    return ids
 
 
 def captured(
     model: Any, sampler: Any, canvas: Canvas, prompts: Sequence[Prompt], spec: Any, pools: Sequence[tuple[str, str]]
-) -> Iterator[Any]:
-    """The same with everything a user gets: pooled states and records step by step, then (last item) the traces."""
+) -> Steps:
+    """The same with everything a user gets: states pooled and steps recorded as they come. Returns the traces."""
     watched = model.watching(*dict.fromkeys(layer for layer, _ in pools))
     recorder = Recorder(watched, canvas, prompts, spec, pools)
-    held = None
-    for item in recorder(sampler(watched, canvas, seeded(0, canvas.rows))):
-        if held is not None:
-            yield held
-        held = item
-    yield recorder.traces()
+    for _ in recorder(sampler(watched, canvas, seeded(0, canvas.rows))):
+        yield
+    return recorder.traces()
 
 
-def last(items: Iterator[Any]) -> Any:
-    value = None
-    for value in items:  # noqa: B007
-        pass
-    return value
+def finished(steps: Steps) -> Any:
+    """What an iteration returned."""
+    while True:
+        ended, value = _advance(steps)
+        if ended:
+            return value
 
 
 # ---------------------------------------------------------------------------------------------------------------------

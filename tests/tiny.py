@@ -76,6 +76,34 @@ def llada_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def llada2_shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a LLaDA2 checkpoint, as its own modelling code names them."""
+    d, head = config["hidden_size"], config["head_dim"]
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    expert, dense = config["moe_intermediate_size"], config["intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {"model.word_embeddings.weight": (config["vocab_size"], d)}
+
+    def mlp(prefix: str, inner: int) -> dict[str, tuple[int, ...]]:
+        wide = {f"{prefix}.{name}_proj.weight": (inner, d) for name in ("gate", "up")}
+        return wide | {f"{prefix}.down_proj.weight": (d, inner)}
+
+    for i in range(config["num_hidden_layers"]):
+        layer = f"model.layers.{i}"
+        shapes[f"{layer}.attention.query_key_value.weight"] = ((heads + 2 * groups) * head, d)
+        shapes |= {f"{layer}.attention.dense.weight": (d, heads * head), f"{layer}.attention.dense.bias": (d,)}
+        shapes |= {f"{layer}.attention.{name}_layernorm.weight": (head,) for name in ("query", "key")}
+        shapes |= {f"{layer}.{name}_layernorm.weight": (d,) for name in ("input", "post_attention")}
+        if i < config["first_k_dense_replace"]:
+            shapes |= mlp(f"{layer}.mlp", dense)
+            continue
+        for e in range(config["num_experts"]):
+            shapes |= mlp(f"{layer}.mlp.experts.{e}", expert)
+        shapes[f"{layer}.mlp.gate.weight"] = (config["num_experts"], d)
+        shapes[f"{layer}.mlp.gate.expert_bias"] = (config["num_experts"],)
+        shapes |= mlp(f"{layer}.mlp.shared_experts", expert * config["num_shared_experts"])
+    return shapes | {"model.norm.weight": (d,), "lm_head.weight": (config["vocab_size"], d)}
+
+
 def write_checkpoint(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], shards: int = 2) -> Path:
     """A checkpoint as the hub has it: config.json and sharded safetensors with an index."""
     folder.mkdir(parents=True, exist_ok=True)

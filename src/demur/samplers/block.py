@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -36,7 +36,8 @@ class BlockDiffusion:
     Guesses: ``sampling`` categorical within ``top_k`` and ``top_p`` at ``temperature`` (0: argmax), or with gumbel noise
     (BD3LM). Commits, ``remasking``: the surest by low_confidence, margin or entropy, at random, or sequential (from the
     left). ``quota``: planned for whole blocks (SDAR, LLaDA2) or for what is open of a block. ``threshold`` and
-    ``entropy_bound`` commit everything that is sure enough. ``stop``: a block that holds an end of sequence is the last.
+    ``entropy_bound`` commit everything that is sure enough. ``stop``: a block that holds an end of sequence is the last; ``stop_early``: the step that fills everything before an
+    end of sequence is the last.
 
     The official samplers fill whole blocks, past the length asked for; ask for a length that fills them.
     """
@@ -52,6 +53,7 @@ class BlockDiffusion:
     threshold: float | None = None
     entropy_bound: float | None = None
     stop: bool = True
+    stop_early: bool = False
 
     def __post_init__(self) -> None:
         if self.remasking not in (*CONFIDENCE, "random", "sequential"):
@@ -79,7 +81,10 @@ class BlockDiffusion:
             inside: Bool[Tensor, "b n"] = (block == current[:, None]) & live[:, None] & ~canvas.pad
             asked = open_ & inside
             # Tokens are drawn for every place of the block, as the official code does, and kept where it is open.
-            out = model.forward(replace(canvas, ids=ids), inside)
+            # No position sees a later block: what stands behind the current ones is not passed at all.
+            upto = int(torch.where(inside.any(dim=0))[0][-1]) + 1
+            seen = Canvas(ids=ids[:, :upto], open=canvas.open[:, :upto], pad=canvas.pad[:, :upto])
+            out = model.forward(seen, inside[:, :upto])
             guess, sure = self._guess(out.logits, dice, inside, starts)
             predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
             predictions[inside], confidence[inside] = guess, sure.float()
@@ -99,6 +104,8 @@ class BlockDiffusion:
                 if not bool((open_[i] & inside[i]).any()):
                     quotas[i] = []
                     ended[i] = self.stop and bool((torch.isin(ids[i], stops) & inside[i] & canvas.open[i]).any())
+                elif self.stop_early and self._closed(ids[i], committed[i], open_[i], stops):
+                    ended[i] = True
                 elif not quotas[i]:
                     ended[i] = True  # the model predicted the mask token itself: the official code leaves it there
             yield Step(
@@ -115,6 +122,16 @@ class BlockDiffusion:
                 shift=model.shift,
                 passes=1,
             )
+
+    @staticmethod
+    def _closed(
+        ids: Int[Tensor, "n"], committed: Bool[Tensor, "n"], open_: Bool[Tensor, "n"], stops: Int[Tensor, "e"]
+    ) -> bool:
+        """Whether an end of sequence was written by this step and nothing is open before the first one."""
+        ends = torch.isin(ids, stops)
+        if not bool((ends & committed).any()):
+            return False
+        return not bool(open_[: int(torch.where(ends)[0][0])].any())
 
     def _guess(
         self, logits: Float[Tensor, "k v"], dice: Dice, inside: Bool[Tensor, "b n"], starts: Sequence[int]
