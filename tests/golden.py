@@ -188,7 +188,7 @@ def run_dream(case: Case, phi: dict[str, Any], top: Case) -> Result:
     return "PASS", "tokens equal" + (f", phi within {max(found):.0e}" if found else "")
 
 
-# -- dllm's samplers: MDLM and BD3LM on Qwen3 and ModernBERT ----------------------------------------------------------------
+# -- dllm's samplers: MDLM and BD3LM on Qwen3 and ModernBERT --------------------------------------------------
 
 
 @cache
@@ -258,7 +258,7 @@ def run_bd3lm(case: Case, top: Case) -> Result:
     return "PASS", "tokens equal on every canvas"
 
 
-# -- SDAR ---------------------------------------------------------------------------------------------------------------------
+# -- SDAR -----------------------------------------------------------------------------------------------------
 
 
 def run_sdar(case: Case, top: Case) -> Result:
@@ -313,7 +313,7 @@ def rows_of(output: list[Any]) -> list[list[int]]:
     return output if isinstance(output[0], list) else [output]
 
 
-# -- LLaDA2 -------------------------------------------------------------------------------------------------------------------
+# -- LLaDA2 ---------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -358,7 +358,7 @@ def run_llada2(case: Case, top: Case) -> Result:
     return "PASS", "tokens equal on every canvas"
 
 
-# -- DiffusionGemma -----------------------------------------------------------------------------------------------------------
+# -- DiffusionGemma -------------------------------------------------------------------------------------------
 
 
 @cache
@@ -409,7 +409,9 @@ def run_gemma(case: Case, phi: dict[str, Any], top: Case) -> Result:
     said = "tokens, acceptances and renoised canvases equal"
     if "dec_canvas_mean" in phi and len(phi["dec_canvas_mean"]) == len(steps):
         off = close("phi response", pooled["last", "response"], phi["dec_canvas_mean"], RTOL["float32"])
-        some = [t for t, theirs in enumerate(case["steps"]) if not (theirs["cur_step"] == 1 or theirs["finished_after"][0])]
+        some = [
+            t for t, theirs in enumerate(case["steps"]) if not (theirs["cur_step"] == 1 or theirs["finished_after"][0])
+        ]
         if some and "dec_accept_mean" in phi:
             mine = [pooled["last", "generated"][t] for t in some]
             off = max(off, close("phi generated", mine, phi["dec_accept_mean"][some], RTOL["float32"]))

@@ -260,3 +260,8 @@ def one_line(error: DemurError) -> str:
     assert error.then
     assert f"expected {error.expected}" in text
     return text
+
+
+def planned(sampler: Any, n_open: int) -> list[tuple[int, int]]:
+    """A row's plan as (end of the block, how many to commit), for schedules that do not look at what is open."""
+    return [(turn.end, turn.quota(turn.end)) for turn in sampler.plan(n_open)]

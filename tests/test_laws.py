@@ -141,7 +141,7 @@ def fillings(draw: st.DrawFn) -> tuple[Any, list[list[int]], int, list[list[int]
 def test_law_2_every_place_is_filled_by_plan_and_given_tokens_stay(filling: Any, seed: int) -> None:
     model, rows, length, holes, sampler = filling
     canvas = model.canvas_of(rows, length, holes=holes)
-    plans = [sampler.plan(int(n)) for n in canvas.open.sum(dim=1)]
+    plans = [small.planned(sampler, int(n)) for n in canvas.open.sum(dim=1)]
     rank = canvas.open.long().cumsum(dim=1)
     ids, open_ = canvas.ids, canvas.open
     steps = small.steps_of(model.watching(), canvas, sampler, seed)

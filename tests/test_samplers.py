@@ -17,7 +17,8 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from demur.models import Bidirectional, Causal
 from demur.pooling import Pooler
-from demur.samplers import SAMPLERS, Autoregressive, Dice, MaskedDiffusion, even, filtered, seeded
+from demur.samplers import SAMPLERS, Autoregressive, Dice, MaskedDiffusion, filtered, seeded
+from demur.samplers.rules import even
 from demur.types import Canvas, DemurError, Step
 
 logits_rows = st.lists(
@@ -113,12 +114,12 @@ def test_suppressed_tokens_are_not_drawn_at_any_temperature(temperature: float) 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(0, 9))
 def test_a_rows_numbers_do_not_depend_on_other_rows(counts: list[int], seed: int) -> None:
-    together = Dice(seeded(seed, len(counts))).rand(counts, 3)
-    alone = [Dice(seeded(seed + i, 1)).rand([count], 3) for i, count in enumerate(counts)]
+    together = Dice(seeded(seed, len(counts)), len(counts)).rand(counts, 3)
+    alone = [Dice(seeded(seed + i, 1), 1).rand([count], 3) for i, count in enumerate(counts)]
     assert torch.equal(together, torch.cat(alone))
     probs = together.new_ones((sum(counts), 5)) / 5
-    drawn = Dice(seeded(seed, len(counts))).multinomial(probs, counts)
-    parts = [Dice(seeded(seed + i, 1)).multinomial(probs[:count], [count]) for i, count in enumerate(counts)]
+    drawn = Dice(seeded(seed, len(counts)), len(counts)).multinomial(probs, counts)
+    parts = [Dice(seeded(seed + i, 1), 1).multinomial(probs[:count], [count]) for i, count in enumerate(counts)]
     assert torch.equal(drawn, torch.cat(parts))
 
 
@@ -163,7 +164,7 @@ def test_late_tokens_are_committed_last() -> None:
 
 @given(st.integers(0, 300), st.integers(1, 300))
 def test_even_parts_differ_by_at_most_one_and_the_first_are_the_larger(n_open: int, steps: int) -> None:
-    parts = even(n_open, steps)
+    parts = [quota(n_open) for quota in even(n_open, steps)]
     assert len(parts) == steps
     assert sum(parts) == n_open
     assert parts == sorted(parts, reverse=True)
@@ -180,7 +181,7 @@ def test_a_plan_fills_blocks_in_their_order_within_its_steps(n_open: int, block:
             sampler.plan(n_open)
         small.one_line(caught.value)
         return
-    plan = sampler.plan(n_open)
+    plan = small.planned(sampler, n_open)
     assert len(plan) == (n_open if steps is None else steps)
     ends = [end for end, _ in plan]
     assert ends == sorted(ends)
@@ -196,13 +197,13 @@ def test_a_plan_fills_blocks_in_their_order_within_its_steps(n_open: int, block:
 
 def test_plans_of_the_official_settings() -> None:
     """LLaDA's own division: 128 tokens in 128 steps, 64 steps, blocks of 32; and one that does not come out even."""
-    assert MaskedDiffusion(steps=128).plan(128) == [(128, 1)] * 128
-    assert MaskedDiffusion(steps=64, block_length=32).plan(128) == [
+    assert small.planned(MaskedDiffusion(steps=128), 128) == [(128, 1)] * 128
+    assert small.planned(MaskedDiffusion(steps=64, block_length=32), 128) == [
         (32 * b, 2) for b in (1, 2, 3, 4) for _ in range(16)
     ]
-    assert MaskedDiffusion(steps=5).plan(16) == [(16, 4), (16, 3), (16, 3), (16, 3), (16, 3)]
-    assert MaskedDiffusion(steps=3).plan(2) == [(2, 1), (2, 1), (2, 0)]
-    assert MaskedDiffusion(steps=3).plan(0) == []
+    assert small.planned(MaskedDiffusion(steps=5), 16) == [(16, 4), (16, 3), (16, 3), (16, 3), (16, 3)]
+    assert small.planned(MaskedDiffusion(steps=3), 2) == [(2, 1), (2, 1), (2, 0)]
+    assert small.planned(MaskedDiffusion(steps=3), 0) == []
 
 
 # -- errors -------------------------------------------------------------------------------------------------
@@ -222,7 +223,7 @@ def test_plans_of_the_official_settings() -> None:
         (lambda: MaskedDiffusion(cfg_scale=-1.0), "cfg_scale -1.0"),
         (lambda: MaskedDiffusion(steps=0), "steps=0"),
         (lambda: MaskedDiffusion(block_length=0), "block_length=0"),
-        (lambda: MaskedDiffusion(remasking="entropy"), "low_confidence or random"),  # type: ignore[arg-type]
+        (lambda: MaskedDiffusion(remasking="luck"), "low_confidence, margin, entropy, random, origin"),  # type: ignore[arg-type]
         (lambda: MaskedDiffusion(suppress=(-1,)), "suppress (-1,)"),
     ],
 )

@@ -40,6 +40,11 @@ class Bidirectional:
     partition: Literal["start", "response"] = "start"
 
     @property
+    def kind(self) -> str:
+        """``block`` if attention is causal over blocks, else ``masked``."""
+        return "masked" if self.block_length is None else "block"
+
+    @property
     def name(self) -> str:
         """How the user named the model."""
         return self.identity.model
@@ -103,7 +108,7 @@ class Bidirectional:
         return torch.div(columns - first[:, None], self.block_length, rounding_mode="floor")
 
     def _mask(self, canvas: Canvas) -> Tensor | None:
-        """What may be seen, as the network wants it: additive and 4D where its own attention is causal, else by column."""
+        """What may be seen, as the network wants it: additive and 4D if its own attention is causal, else by column."""
         if self.net.config.model_type in ENCODERS:
             return (~canvas.pad).long() if bool(canvas.pad.any()) else None
         hidden: Bool[Tensor, "b 1 _ n"] = canvas.pad[:, None, None, :]

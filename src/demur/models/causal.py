@@ -37,6 +37,7 @@ class Causal:
     layers: tuple[Layer, ...] = ("last",)
     mask_id: None = None
     shift: int = 1
+    kind: str = "causal"
 
     @property
     def name(self) -> str:

@@ -33,7 +33,9 @@ def native_config(raw: Mapping[str, Any]) -> Any:
     from transformers import Glm4MoeConfig
 
     if raw.get("rope_scaling") or raw.get("norm_head") or raw.get("use_sliding_window"):
-        raise DemurError("a LLaDA2 checkpoint with rope_scaling, norm_head or sliding windows", "none of these", "use another")
+        raise DemurError(
+            "a LLaDA2 checkpoint with rope_scaling, norm_head or sliding windows", "none of these", "use another"
+        )
     config = Glm4MoeConfig(
         vocab_size=raw["vocab_size"],
         hidden_size=raw["hidden_size"],
@@ -93,9 +95,10 @@ def native_net(raw: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], dt
         elif expert := _EXPERT.match(name):
             experts.setdefault(expert[1], {})[f"{expert[2]} {expert[3]}"] = value
         else:
+            native = name
             for pattern, replacement in _RENAMED:
-                name = re.sub(pattern, replacement, name)
-            state[name] = value
+                native = re.sub(pattern, replacement, native)
+            state[native] = value
     for prefix, found in experts.items():
         numbers = range(raw["num_experts"])
         if len(found) != 3 * len(numbers):
@@ -124,7 +127,7 @@ def sum_experts_in_fp32(net: Any) -> None:
         self: Any, states: Float[Tensor, "n d"], chosen: Int[Tensor, "n k"], weights: Float[Tensor, "n k"]
     ) -> Float[Tensor, "n d"]:
         outputs = states.new_empty((*chosen.shape, states.shape[-1]))
-        for expert in chosen.unique().tolist():
+        for expert in sorted(set(chosen.flatten().tolist())):
             token, place = torch.where(chosen == expert)
             gate, up = torch.nn.functional.linear(states[token], self.gate_up_proj[expert]).chunk(2, dim=-1)
             outputs[token, place] = torch.nn.functional.linear(self.act_fn(gate) * up, self.down_proj[expert])

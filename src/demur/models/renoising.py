@@ -17,7 +17,7 @@ from demur.types import Canvas, Forward, Layer, Prompt
 
 
 class EncodedPrompt:
-    """Keys and values of everything before the canvas that is being denoised; only :meth:`Renoising.read` writes to it."""
+    """Keys and values of everything before the canvas being denoised; only :meth:`Renoising.read` writes to it."""
 
     def __init__(self, config: Any) -> None:
         from transformers import DynamicCache
@@ -118,7 +118,7 @@ class Renoising:
             last: Float[Tensor, "b m d"] = self.net.model.decoder(
                 decoder_input_ids=draft,
                 self_conditioning_logits=before,
-                decoder_attention_mask=_seen(canvas.pad, width),
+                decoder_attention_mask=~canvas.pad[:, :width],
                 past_key_values=cache.kv,
                 decoder_position_ids=_positions(canvas.pad)[:, start:width],
             ).last_hidden_state
@@ -129,7 +129,3 @@ class Renoising:
 
 def _positions(pad: Bool[Tensor, "b n"]) -> Int[Tensor, "b n"]:
     return ((~pad).long().cumsum(dim=1) - 1).clamp(min=0)
-
-
-def _seen(pad: Bool[Tensor, "b n"], width: int) -> Bool[Tensor, "b w"]:
-    return ~pad[:, :width]

@@ -33,7 +33,7 @@ ALIVE = 0.4
 Results = dict[Ask, Cell]
 
 
-def plan(kind: str, n: int = 224) -> list[Ask]:
+def plan(kind: str, n: int = 208) -> list[Ask]:
     """What is generated for one model. ``n`` is the size of the cells of the main sampler; the others have half."""
     sampler, half, third = MAIN[kind], max(n // 2, 1), max(n // 6, 4)
     wide = n if kind == "ar" else half  # attack-shaped controls
@@ -78,7 +78,7 @@ def _work(name: str, ask: Ask) -> Cell:
 
 def generate_all(
     models: Mapping[str, str],
-    n: int = 224,
+    n: int = 208,
     workers: int = 2,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> Results:
@@ -242,7 +242,7 @@ def weights_hash(folder: Path) -> str:
 def figures(
     folder: Path = SEEN,
     *,
-    n: int = 224,
+    n: int = 208,
     workers: int = 2,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class Ask:
     split: str
     side: str
     attack: str = ""
-    n: int = 224
+    n: int = 208
 
     def prompts(self) -> list[Prompt]:
         """The cell's prompts, always the same ones."""
@@ -129,8 +129,8 @@ def last_given(model: Any, asked: Sequence[Prompt]) -> Float[NDArray[np.float32]
 
 
 def run(model: Any, ask: Ask, batch: int = 56) -> Cell:
-    """Generates and judges a cell. A row's result does not depend on its batch."""
-    asked = ask.prompts()
+    """Generates and judges a cell. Prompts are batched by length; a row's result does not depend on its batch."""
+    asked = sorted(ask.prompts(), key=lambda prompt: (len(prompt.text), prompt.id))
     model = model.watching("last")
     traces: list[Trace] = []
     states = []

@@ -75,7 +75,7 @@ def train(
 def card(
     folder: Annotated[Path | None, typer.Option(help="Folders ar and diffusion; default: the shipped pair.")] = None,
     out: Annotated[Path, typer.Option(help="Where CARD.md and card.json go.")] = Path("out/organism-card"),
-    n: Annotated[int, typer.Option(min=24, help="Prompts of a cell; 224 in the shipped card.")] = 224,
+    n: Annotated[int, typer.Option(min=24, help="Prompts of a cell; 208 in the shipped card.")] = 208,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each.")] = 2,
 ) -> None:
     """Measure every figure of the model card again, from the weights."""

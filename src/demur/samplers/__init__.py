@@ -53,7 +53,8 @@ def mdlm(**settings: Any) -> MaskedDiffusion:
 
 def bd3lm(**settings: Any) -> BlockDiffusion:
     """The sampler of dllm's BD3LM models (arXiv:2503.09573): Gumbel noise, rounded expectations of what is open."""
-    return BlockDiffusion(**{"sampling": "gumbel", "schedule": "linear", "quota": "open", "temperature": 0.0} | settings)
+    defaults: dict[str, Any] = {"sampling": "gumbel", "schedule": "linear", "quota": "open", "temperature": 0.0}
+    return BlockDiffusion(**defaults | settings)
 
 
 def sdar(**settings: Any) -> BlockDiffusion:
@@ -63,7 +64,8 @@ def sdar(**settings: Any) -> BlockDiffusion:
 
 def llada2(**settings: Any) -> BlockDiffusion:
     """LLaDA2's sampler (its generate): greedy in up to 32 steps a block, everything surer than 0.95 at once."""
-    return BlockDiffusion(**{"steps": 32, "temperature": 0.0, "threshold": 0.95} | settings)
+    defaults: dict[str, Any] = {"steps": 32, "temperature": 0.0, "threshold": 0.95}
+    return BlockDiffusion(**defaults | settings)
 
 
 SAMPLERS: dict[str, Callable[..., Any]] = {

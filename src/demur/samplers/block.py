@@ -17,11 +17,12 @@ from demur.samplers.rules import (
     SCHEDULES,
     Quota,
     above,
+    among_top,
     bounded,
     check_nucleus,
     check_temperature,
-    filtered,
     gumbel,
+    nucleus,
     probability,
     surest,
 )
@@ -33,11 +34,14 @@ class BlockDiffusion:
     """Fills the model's blocks from left to right; the defaults are SDAR's (its generate.py, static).
 
     The block length is the model's own; a block that begins in the prompt is finished first. ``steps`` for each block.
-    Guesses: ``sampling`` categorical within ``top_k`` and ``top_p`` at ``temperature`` (0: argmax), or with gumbel noise
-    (BD3LM). Commits, ``remasking``: the surest by low_confidence, margin or entropy, at random, or sequential (from the
-    left). ``quota``: planned for whole blocks (SDAR, LLaDA2) or for what is open of a block. ``threshold`` and
-    ``entropy_bound`` commit everything that is sure enough. ``stop``: a block that holds an end of sequence is the last; ``stop_early``: the step that fills everything before an
-    end of sequence is the last.
+
+    - Guesses: ``sampling`` categorical within ``top_k`` and ``top_p`` at ``temperature`` (0: argmax), or with Gumbel
+      noise (BD3LM).
+    - Commits, ``remasking``: the surest by low_confidence, margin or entropy, at random, or sequential (from the left).
+      ``quota``: planned for whole blocks (SDAR, LLaDA2) or for what is open of a block. ``threshold`` and
+      ``entropy_bound`` commit everything that is sure enough.
+    - ``stop``: a block that holds an end of sequence is the last; ``stop_early``: the step that fills everything before
+      an end of sequence is the last.
 
     The official samplers fill whole blocks, past the length asked for; ask for a length that fills them.
     """
@@ -57,7 +61,9 @@ class BlockDiffusion:
 
     def __post_init__(self) -> None:
         if self.remasking not in (*CONFIDENCE, "random", "sequential"):
-            raise DemurError(f"remasking {self.remasking!r}", ", ".join((*CONFIDENCE, "random", "sequential")), "name one")
+            raise DemurError(
+                f"remasking {self.remasking!r}", ", ".join((*CONFIDENCE, "random", "sequential")), "name one"
+            )
         if self.steps < 1:
             raise DemurError(f"steps={self.steps}", "at least 1 for each block", "raise it")
         if self.entropy_bound is not None and self.remasking != "entropy":
@@ -145,7 +151,7 @@ class BlockDiffusion:
             probs = logits.softmax(dim=-1)
             guess = probs.argmax(dim=-1)
         else:
-            probs = filtered(logits / self.temperature, self.top_k, self.top_p).softmax(dim=-1)
+            probs = nucleus(among_top(logits / self.temperature, self.top_k), self.top_p).softmax(dim=-1)
             guess = dice.multinomial(probs, counts)
         if self.remasking == "random":
             return guess, dice.rand(counts).to(logits.device)

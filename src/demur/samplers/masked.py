@@ -18,13 +18,14 @@ from demur.samplers.rules import (
     SCHEDULES,
     Quota,
     above,
+    among_top,
     bounded,
     check_nucleus,
     check_temperature,
     coins,
     dream,
-    filtered,
     gumbel,
+    nucleus,
     probability,
     surest,
 )
@@ -84,7 +85,9 @@ class MaskedDiffusion:
 
     def __post_init__(self) -> None:
         if self.remasking not in (*CONFIDENCE, "random", "origin"):
-            raise DemurError(f"remasking {self.remasking!r}", ", ".join((*CONFIDENCE, "random", "origin")), "name one of these")
+            raise DemurError(
+                f"remasking {self.remasking!r}", ", ".join((*CONFIDENCE, "random", "origin")), "name one of these"
+            )
         if self.schedule not in SCHEDULES:
             raise DemurError(f"schedule {self.schedule!r}", ", ".join(SCHEDULES), "name one of these")
         for name in ("steps", "block_length"):
@@ -169,7 +172,9 @@ class MaskedDiffusion:
                     block = rank[i] <= turn.end
                     at[i] = self._next(plans[i], at[i], full=not bool((open_[i] & block).any()))
                     if self.revise and at[i] < len(plans[i]) and plans[i][at[i]].end == turn.end:
-                        again = self._doubted(trust[i], canvas.open[i] & ~open_[i] & block & (rank[i] > self._begin(turn)))
+                        again = self._doubted(
+                            trust[i], canvas.open[i] & ~open_[i] & block & (rank[i] > self._begin(turn))
+                        )
                         ids[i, again], open_[i, again] = model.mask_id, True
             yield Step(
                 index=index,
@@ -230,7 +235,7 @@ class MaskedDiffusion:
             probs = logits.softmax(dim=-1)
         else:
             tempered = logits / self.temperature if self.temperature > 0 else logits
-            probs = filtered(tempered, self.top_k, self.top_p, nucleus_first=True).softmax(dim=-1)
+            probs = among_top(nucleus(tempered, self.top_p), self.top_k).softmax(dim=-1)
             guess = probs.argmax(dim=-1)
         if self.remasking == "origin":  # a coin for every position; tokens are drawn for those that it chose only
             chance = torch.tensor([turn.chance if turn else 0.0 for turn in turns], device=rows.device)
@@ -259,7 +264,7 @@ class MaskedDiffusion:
         return surest(score, count)
 
     def _next(self, plan: Sequence[Turn], at: int, full: bool) -> int:
-        """The next turn; with commits that may be more than planned, the first of the next block if this one is full."""
+        """The next turn; if commits may be more than planned, the first of the next block once this one is full."""
         end, at = plan[at].end, at + 1
         if full and (self.threshold is not None or self.entropy_bound is not None):
             while at < len(plan) and plan[at].end == end:

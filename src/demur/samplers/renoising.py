@@ -55,7 +55,9 @@ class Renoise:
         ended = torch.zeros(canvas.rows, dtype=torch.bool, device=ids.device)
         first, index = int(canvas.open.long().argmax(dim=1)[0]), 0
         if not bool(canvas.open[:, first:].all()) or bool(canvas.open[:, :first].any()):
-            raise DemurError("a canvas with holes", "open places at the right end only", "use a masked model to fill holes")
+            raise DemurError(
+                "a canvas with holes", "open places at the right end only", "use a masked model to fill holes"
+            )
         for begin in range(first, canvas.width, model.canvas_length):
             here = slice(begin, min(begin + model.canvas_length, canvas.width))
             size = here.stop - here.start
@@ -67,10 +69,12 @@ class Renoise:
             for left in range(self.steps, 0, -1):
                 live = ~done
                 out = model.denoise(canvas, cache, draft, before)
-                temperature = self.t_min + (self.t_max - self.t_min) * (torch.tensor(left, dtype=torch.int32) / self.steps)
+                temperature = self.t_min + (self.t_max - self.t_min) * (
+                    torch.tensor(left, dtype=torch.int32) / self.steps
+                )
                 logits = (out.logits / temperature.to(out.logits.device)).unflatten(0, (canvas.rows, size))
                 sampled = self._sample(logits, dice, live, draft)
-                entropy = torch.distributions.Categorical(logits=logits, validate_args=False).entropy()
+                entropy = _entropy(logits)
                 accepted = self._accept(entropy) & live[:, None]
                 renoised = torch.where(accepted, sampled, self._random(model, dice, size, canvas.rows, live, draft))
                 draft = torch.where(live[:, None], renoised, draft)
@@ -139,3 +143,10 @@ class Renoise:
         counts = [size * int(row) for row in drawn]
         noise[drawn] = dice.randint(model.vocabulary, counts).to(noise.device).view(-1, size)
         return noise
+
+
+def _entropy(logits: Float[Tensor, "b m v"]) -> Float[Tensor, "b m"]:
+    """Entropies in nats, with torch's own rounding: acceptance compares them with a bound."""
+    known = torch.distributions.Categorical(logits=logits, validate_args=False)
+    entropy: Float[Tensor, "b m"] = known.entropy()  # type: ignore[no-untyped-call]
+    return entropy

@@ -34,16 +34,16 @@ def check_nucleus(top_k: int | None, top_p: float | None) -> None:
         raise DemurError(f"top_k {top_k}", "at least 1", "leave it out to sample from every token")
 
 
-# -- Schedules: how many positions each step of a block commits ---------------------------------------------------------
+# -- Schedules: how many positions each step of a block commits -----------------------------------------------
 
 
 def even(n_open: int, steps: int) -> list[Quota]:
-    """Equally many at every step, the first ones one more (LLaDA, arXiv:2502.09992, Appendix B.4: a linear schedule)."""
+    """Equally many at every step, the first ones one more (LLaDA, arXiv:2502.09992, Appendix B.4)."""
     return [_fixed(n_open // steps + (i < n_open % steps)) for i in range(steps)]
 
 
 def linear(n_open: int, steps: int) -> list[Quota]:
-    """What a linear noise schedule expects of the rest, rounded; steps that would commit nothing are left out (MDLM)."""
+    """What a linear noise schedule expects of the rest, rounded; steps that commit nothing are left out (MDLM)."""
     return _expected(n_open, steps, lambda t: 1 - t)
 
 
@@ -68,13 +68,13 @@ def dream(n_open: int, steps: int, eps: float = 1e-3) -> list[Quota]:
 
 
 def coins(steps: int, eps: float = 1e-3) -> list[float]:
-    """The chance of each open position at each step, 1 - s/t between times from 1 to eps; 1 at the last (Dream's origin)."""
+    """Each open position's chance at each step, 1 - s/t between times from 1 to eps; 1 at the last (Dream's origin)."""
     times = torch.linspace(1, eps, steps + 1)
     return [float(1 - times[i + 1] / times[i]) if i < steps - 1 else 1.0 for i in range(steps)]
 
 
 def _expected(n_open: int, steps: int, alpha: Callable[[np.float32], np.float32]) -> list[Quota]:
-    """Rounded expectations n (1 - (1 - alpha(s)) / (1 - alpha(t))) of a noise schedule, in fp32 as the official code."""
+    """Rounded expectations n (1 - (1 - alpha(s)) / (1 - alpha(t))) of a noise schedule, in fp32 as officially."""
     one, counts = np.float32(1), []
     for i in range(steps, 0, -1):
         s, t = np.float32((i - 1) / steps), np.float32(i / steps)
@@ -97,24 +97,39 @@ SCHEDULES: dict[str, Callable[[int, int], list[Quota]]] = {
 }
 
 
-# -- Candidates: a guess for every position, and the probabilities it was taken from --------------------------------------
+# -- Candidates: a guess for every position, and the probabilities it was taken from --------------------------
 
 
-def filtered(
-    logits: Float[Tensor, "k v"], top_k: int | None, top_p: float | None, nucleus_first: bool = False
-) -> Float[Tensor, "k v"]:
-    """Logits with everything outside the top k and the nucleus p at -inf; at least one token stays."""
-    for step in ("p", "k") if nucleus_first else ("k", "p"):
-        if step == "k" and top_k is not None:
-            least = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
-            logits = logits.masked_fill(logits < least, -torch.inf)
-        if step == "p" and top_p is not None and top_p < 1:
-            ordered, order = logits.sort(descending=True)
-            out = ordered.softmax(dim=-1).cumsum(dim=-1) > top_p
-            out[..., 1:] = out[..., :-1].clone()  # the token that crosses p still belongs to the nucleus
-            out[..., 0] = False
-            logits = logits.masked_fill(out.scatter(-1, order, out), -torch.inf)
+def filtered(logits: Float[Tensor, "k v"], top_k: int | None, top_p: float | None) -> Float[Tensor, "k v"]:
+    """Logits with everything outside the top k, then outside the nucleus p, at -inf, as transformers' warpers do it."""
+    logits = among_top(logits, top_k)
+    if top_p is not None and top_p < 1:
+        ascending, order = logits.sort(descending=False)
+        out = ascending.softmax(dim=-1).cumsum(dim=-1) <= 1 - top_p
+        out[..., -1:] = False  # at least one token stays
+        logits = logits.masked_fill(out.scatter(-1, order, out), -torch.inf)
     return logits
+
+
+def among_top(logits: Float[Tensor, "k v"], top_k: int | None) -> Float[Tensor, "k v"]:
+    """Logits below the k-th highest at -inf."""
+    if top_k is None:
+        return logits
+    return logits.masked_fill(logits < logits.topk(min(top_k, logits.shape[-1])).values[..., -1:], -torch.inf)
+
+
+def nucleus(logits: Float[Tensor, "k v"], top_p: float | None) -> Float[Tensor, "k v"]:
+    """Logits outside the nucleus at -inf, summed from the highest, as the diffusion models' official code does it.
+
+    It differs from :func:`filtered` in what rounding and ties do at the nucleus's edge.
+    """
+    if top_p is None or top_p >= 1:
+        return logits
+    descending, order = logits.sort(descending=True)
+    out = descending.softmax(dim=-1).cumsum(dim=-1) > top_p
+    out[..., 1:] = out[..., :-1].clone()  # the token that crosses p still belongs to it
+    out[..., 0] = False
+    return logits.masked_fill(out.scatter(-1, order, out), -torch.inf)
 
 
 def gumbel(
@@ -136,11 +151,11 @@ def gumbel(
     return noisy.masked_fill(wide == -torch.inf, -torch.inf).argmax(dim=-1).to(places.device)
 
 
-# -- Confidences: which guesses are trusted, higher is surer ---------------------------------------------------------------
+# -- Confidences: which guesses are trusted, higher is surer --------------------------------------------------
 
 
 def probability(probs: Float[Tensor, "k v"], guess: Int[Tensor, "k"]) -> Float[Tensor, "k"]:
-    """The guess's own probability: the least sure ones are masked again (LLaDA's low confidence, Dream's maskgit_plus)."""
+    """The guess's own probability: the least sure are masked again (LLaDA's low confidence, Dream's maskgit_plus)."""
     return probs.gather(-1, guess[:, None])[:, 0]
 
 
@@ -162,7 +177,7 @@ CONFIDENCE: dict[str, Callable[[Float[Tensor, "k v"], Int[Tensor, "k"]], Float[T
 }
 
 
-# -- Selections: which of one row's positions a step commits --------------------------------------------------------------
+# -- Selections: which of one row's positions a step commits --------------------------------------------------
 
 
 def surest(score: Float[Tensor, "n"], count: int) -> Int[Tensor, "c"]:
