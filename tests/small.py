@@ -22,7 +22,7 @@ from demur.samplers import Autoregressive, MaskedDiffusion, seeded
 from demur.trace import Recorder, Trace, spec_of
 from demur.types import Canvas, DemurError, Prompt, Spec, Step
 
-CAUSAL = ("llama", "qwen", "gemma")
+CAUSAL = ("llama", "qwen", "gemma", "gpt2")
 DIFFUSION = ("llada", "dream")
 LAYERS = ("first", "middle", "3", "last")
 AR_KEYS = tuple((layer, pool) for layer in LAYERS for pool in ("generated", "producing"))
@@ -78,12 +78,31 @@ def sentencepiece_like(strip: bool) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
+OTHER_DECODERS = ("bytes", "blanks", "metaspace", "wordpiece", "none")
+
+
+@cache
+def with_decoder(kind: str) -> Any:
+    """A handful of words under one of the rarer decoders."""
+    names = ["<unk>", "hello", "you", "##r", ".", "x", "▁hello", "▁you", "<0xC3>", "<0xA9>"]
+    backend = Tokenizer(models.WordLevel(vocab={n: i for i, n in enumerate(names)}, unk_token="<unk>"))
+    decoder = {
+        "bytes": lambda: decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()]),
+        "blanks": lambda: decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()]),
+        "metaspace": decoders.Metaspace,
+        "wordpiece": decoders.WordPiece,
+    }
+    if kind in decoder:
+        backend.decoder = decoder[kind]()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+
+
 # -- models -------------------------------------------------------------------------------------------------
 
 
 @cache
 def _net(name: str) -> Any:
-    from transformers import Gemma3TextConfig, LlamaConfig, Qwen2Config
+    from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
 
     common = {
         "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
@@ -91,7 +110,10 @@ def _net(name: str) -> Any:
         "bos_token_id": None, "eos_token_id": EOS, "pad_token_id": PAD,
     }  # fmt: skip
     window = {"head_dim": 8, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"] * 2}
+    old = {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 256}
+    old |= {"bos_token_id": None, "eos_token_id": EOS, "pad_token_id": PAD}
     config = {
+        "gpt2": lambda: GPT2Config(**old),
         "llama": lambda: LlamaConfig(**common),
         "qwen": lambda: Qwen2Config(**common),
         "gemma": lambda: Gemma3TextConfig(**common, **window),
@@ -130,7 +152,7 @@ def ending(model: Causal, *eos: int) -> Causal:
 class Constant:
     """A model whose logits are the same everywhere: for what samplers do with numbers."""
 
-    name, layers, shift, stop_ids = "constant", (), 0, ()
+    name, layers, shift, stop_ids, kind = "constant", (), 0, (), "causal"
 
     def __init__(self, logits: Tensor, mask_id: int | None = None) -> None:
         self.logits, self.mask_id = logits, mask_id

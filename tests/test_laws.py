@@ -478,6 +478,15 @@ def test_law_9_holds_for_pieces_with_byte_fallback(strip: bool, text: str) -> No
     assert _cells(trace, trace.steps) == trace.text()
 
 
+@pytest.mark.parametrize("kind", small.OTHER_DECODERS)
+def test_law_9_other_decoders_differ_in_the_first_blank_at_most(kind: str) -> None:
+    tokenizer = small.with_decoder(kind)
+    for names in (["hello", "you", "##r", "."], ["▁hello", "▁you", "x"], ["hello", "<0xC3>", "<0xA9>", "▁you"]):
+        tokens = tokenizer.convert_tokens_to_ids(names)
+        trace = small.written(tokenizer, tokens)
+        assert trace.text().lstrip(" ") == tokenizer.decode(tokens, skip_special_tokens=True).lstrip(" "), names
+
+
 def test_law_9_an_unfinished_character_is_one_replacement_character_not_many() -> None:
     tokenizer = small.sentencepiece_like(strip=False)
     tokens = tokenizer.convert_tokens_to_ids(["llo", "<0xF0>", "<0x9F>", "<0x99>", "<0x82>", "A"])

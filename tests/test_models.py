@@ -205,17 +205,39 @@ def test_padding_changes_no_logit_and_no_state(name: str) -> None:
     model: Any = (small.causal if name in CAUSAL else small.diffusion)(name)
     model = model.watching("first", "last")
     canvas = model.canvas_of(ROWS, 3)
+    if name in DIFFUSION:  # the first place of a padded row is open too
+        canvas.open[1, canvas.starts()[1]] = True
     out = model.forward(canvas, canvas.open)
     other = model.forward(replace(canvas, ids=torch.where(canvas.pad, 99, canvas.ids)), canvas.open)
     assert_close(out.logits, other.logits, "tokens in padding")
     rows = torch.where(canvas.open)[0]
     for i, (row, start) in enumerate(zip(ROWS, canvas.starts(), strict=True)):
-        one = model.canvas_of([row], 3)
+        one = replace(model.canvas_of([row], 3), open=canvas.open[i : i + 1, start:])
         alone = model.forward(one, one.open)
         assert start == len(ROWS[0]) - len(row)
         assert_close(out.logits[rows == i], alone.logits, f"logits of row {i}")
         for layer in ("first", "last"):
             assert_close(out.hidden[layer][i, start:], alone.hidden[layer][0], f"{layer} states of row {i}")
+
+
+@pytest.mark.parametrize("name", [*CAUSAL, *DIFFUSION])
+def test_positions_count_from_a_rows_own_start(name: str) -> None:
+    """Most models only see differences of positions; GPT-2 and those who extend their context see more."""
+    model: Any = (small.causal if name in CAUSAL else small.diffusion)(name)
+    seen: list[Any] = []
+    handle = model.net.get_decoder().register_forward_pre_hook(
+        lambda _m, _a, more: seen.append(more["position_ids"]), with_kwargs=True
+    )
+    try:
+        canvas = model.canvas_of(ROWS, 3)
+        small.steps_of(model, canvas, Autoregressive() if name in CAUSAL else MaskedDiffusion(steps=2))
+    finally:
+        handle.remove()
+    expected = (torch.arange(canvas.width) - canvas.pad.sum(dim=1, keepdim=True)).clamp(min=0)
+    if name in CAUSAL:
+        assert torch.equal(torch.cat(seen, dim=1), expected)
+    else:
+        assert all(torch.equal(positions, expected) for positions in seen)
 
 
 @pytest.mark.parametrize("name", [*CAUSAL, *DIFFUSION])

@@ -40,6 +40,13 @@ def test_filters_keep_what_the_warpers_of_transformers_keep(logits: Tensor, k: i
     assert torch.equal(filtered(logits, k, p), TopPLogitsWarper(p)(ids, top_k))
 
 
+@pytest.mark.parametrize("p", [0.25, 0.5, 0.75, 1e-9])
+def test_filters_agree_where_the_nucleus_ends_exactly_at_p_and_where_it_is_empty(p: float) -> None:
+    ids = torch.zeros((1, 1), dtype=torch.long)
+    for logits in (torch.zeros((1, 4)), torch.randn((50, 999), generator=torch.Generator().manual_seed(0))):
+        assert torch.equal(filtered(logits, None, p), TopPLogitsWarper(p)(ids, logits))
+
+
 @given(logits_rows, st.floats(0.001, 1.0))
 def test_filters_leave_at_least_the_most_likely_token(logits: Tensor, p: float) -> None:
     kept = filtered(logits, None, p).isfinite()

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from demur.models import Causal
-from demur.samplers import Autoregressive
+from demur.samplers import Autoregressive, MaskedDiffusion
 from demur.signals import EPS, TAU, Anchors, anchors_of, fit_anchors, refusal_signal, scripted_refusals
-from demur.trace import generate, teacher_forced
+from demur.trace import generate, spec_of, teacher_forced
 from demur.types import DemurError, Prompt
 
 AWKWARD = (0.0, 5e-324, 1e-310, 1e-160, 1e-12, 1e-8, 1.0, -1.0, 3.5, 1e12, 1e160, -1.7e308, 1.7976931348623157e308)
@@ -259,6 +259,17 @@ def test_provenance_does_not_make_specs_incomparable(field: str, value: Any) -> 
     assert anchors.signal(said(YES, 1, spec=replace(small.SPEC, **{field: value}))).shape == (4,)
     assert replace(small.SPEC, **{field: value}).key == small.SPEC.key
     assert replace(small.SPEC, steps=5).key != small.SPEC.key
+
+
+def test_what_a_spec_holds_is_what_changes_states(llama: Causal) -> None:
+    """The cache never does; the length does where a sampler sees the whole canvas."""
+    ar, md = Autoregressive(temperature=0.5), MaskedDiffusion(steps=4)
+    spec, llada = spec_of(llama, ar, 8), small.diffusion("llada")
+    assert spec.key == spec_of(llama, replace(ar, cache=False), 8).key == spec_of(llama, ar, 99).key
+    assert spec.key == spec_of(llama.watching("first"), ar, 8, seed=3).key
+    assert spec_of(llada, md, 8).key != spec_of(llada, md, 9).key
+    assert spec.key != spec_of(llama, replace(ar, top_k=5), 8).key
+    assert spec.key != spec_of(small.causal("qwen"), ar, 8).key
 
 
 @pytest.mark.parametrize(("layer", "pool"), [("middle", "generated"), ("last", "producing")])

@@ -37,6 +37,15 @@ class SamplerName(StrEnum):
     low_confidence = "low-confidence"
     random = "random"
     ar_order = "ar-order"
+    margin = "margin"
+    entropy = "entropy"
+    dream = "dream"
+    mdlm = "mdlm"
+    revising = "revising"
+    sdar = "sdar"
+    llada2 = "llada2"
+    bd3lm = "bd3lm"
+    renoising = "renoising"
 
 
 class Refusals(StrEnum):
@@ -59,7 +68,13 @@ ModelName = Annotated[str, typer.Option("--model", "-m", help="Built-in name, fo
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the best there is.")]
 Steps = Annotated[int, typer.Option(min=1, help="T: how many values a signal has.")]
-Length = Annotated[int | None, typer.Option(min=1, help="Response length in tokens; default: 32 for ar, 128 else.")]
+Length = Annotated[
+    int | None, typer.Option(min=1, help="Response length in tokens; default: T for causal models, 128 for diffusion.")
+]
+Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy; default: the sampler's own.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of the sampler, KEY=VALUE, such as block_length=32.")
+]
 LayerName = Annotated[str, typer.Option(help="first, middle, last or a block number.")]
 RefusalsFrom = Annotated[
     Refusals, typer.Option(help="scripted: replay written refusals, for models that refuse nothing.")
@@ -71,20 +86,46 @@ def _console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
-def _setup(model: Any, name: SamplerName, length: int | None, steps: int, temperature: float) -> tuple[Any, int]:
-    """A sampler by name with the settings that the command line offers, and its response length."""
-    from demur.samplers import SAMPLERS
+def _setup(
+    model: Any,
+    name: SamplerName | None,
+    length: int | None,
+    steps: int,
+    temperature: float | None,
+    more: list[str] | None,
+) -> tuple[str, Any, int]:
+    """A sampler's name (default: of the model's family), the sampler with its settings, and its response length."""
+    from dataclasses import fields
 
-    settings: dict[str, Any] = {"temperature": temperature}
-    if name in (SamplerName.low_confidence, SamplerName.random):
-        settings["steps"] = steps
-    if name == SamplerName.ar and model.mask_id is not None:
-        raise DemurError(f"sampler ar on the diffusion model {model.name}", "ar-order, low-confidence or random", "")
-    if name != SamplerName.ar and model.mask_id is None:
+    from demur.samplers import FOR_KIND, SAMPLERS
+
+    chosen = name.value if name else model.preferred
+    if chosen not in FOR_KIND[model.kind]:
         raise DemurError(
-            f"sampler {name} on the causal model {model.name}", "ar", "diffusion samplers need a mask token"
+            f"sampler {chosen} on the {model.kind} model {model.name}",
+            ", ".join(FOR_KIND[model.kind]),
+            "name one of these",
         )
-    return SAMPLERS[name](**settings), length or (steps if name == SamplerName.ar else 128)
+    settings: dict[str, Any] = {}
+    if model.kind in ("masked", "renoising") and chosen != "ar-order":
+        settings["steps"] = steps
+    if temperature is not None:
+        settings["temperature"] = temperature
+    known = {field.name for field in fields(SAMPLERS[chosen]())}
+    for item in more or []:
+        key, _, value = item.partition("=")
+        if key not in known or not value:
+            raise DemurError(
+                f"--set {item}", f"KEY=VALUE with a key of {', '.join(sorted(known))}", "see docs/samplers.md"
+            )
+        try:
+            settings[key] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[key] = value
+    if unknown := set(settings) - known:
+        raise DemurError(f"sampler {chosen} with {', '.join(unknown)}", ", ".join(sorted(known)), "leave it out")
+    default = {"causal": steps, "renoising": getattr(model, "canvas_length", 256)}.get(model.kind, 128)
+    return chosen, SAMPLERS[chosen](**settings), length or default
 
 
 def _anchors(
@@ -147,13 +188,12 @@ def watch(
         typer.Argument(help="What to ask, or the id of a starter prompt. Several: one after another."),
     ],
     model: ModelName = "smollm2",
-    sampler: Annotated[
-        SamplerName | None, typer.Option(help="Default: ar for causal models, else low-confidence.")
-    ] = None,
+    sampler: Annotated[SamplerName | None, typer.Option(help="Default: the one of the model's family.")] = None,
     compare: Annotated[SamplerName | None, typer.Option(help="A second sampler, side by side.")] = None,
     length: Length = None,
     steps: Steps = 32,
-    temperature: Annotated[float, typer.Option(min=0, help="0 is greedy.")] = 0.0,
+    temperature: Temperature = None,
+    settings: Settings = None,
     seed: int = 0,
     layer: LayerName = "last",
     pool: Annotated[PoolName, typer.Option(help="Which positions are averaged.")] = PoolName.generated,
@@ -190,17 +230,16 @@ def watch(
     console = _console()
     prompts = [_prompt(text, harmful) for text in prompt]
     net = _load(model, dtype, device, system, quiet=as_json)
-    first = sampler or (SamplerName.ar if net.mask_id is None else SamplerName.low_confidence)
     runs = []
-    for name in [first, *([compare] if compare else [])]:
-        chosen, size = _setup(net, name, length, steps, temperature)
+    for name in [sampler, *([compare] if compare else [])]:
+        called, chosen, size = _setup(net, name, length, steps, temperature, settings)
         fitted = None
         if signal and anchors:
             fitted = Anchors.load(anchors)
             fitted.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
         elif signal:
             fitted = _anchors(net, chosen, size, steps, layer, pool.value, refusals, n, as_json)
-        runs.append(Run(name.value, chosen, fitted, size))
+        runs.append(Run(called, chosen, fitted, size))
     scenes: list[Scene] = []
     for asked in prompts:
         shown: list[Scene] = []
@@ -269,7 +308,8 @@ def anchors_fit(
     sampler: SamplerName | None = None,
     length: Length = None,
     steps: Steps = 32,
-    temperature: Annotated[float, typer.Option(min=0)] = 0.0,
+    temperature: Temperature = None,
+    settings: Settings = None,
     layer: LayerName = "last",
     pool: PoolName = PoolName.generated,
     refusals: RefusalsFrom = Refusals.observed,
@@ -288,8 +328,7 @@ def anchors_fit(
     good = load_prompts(harmless, harmful=False, limit=n)
     bad = load_prompts(harmful, harmful=True, limit=n)
     net = _load(model, dtype, device)
-    name = sampler or (SamplerName.ar if net.mask_id is None else SamplerName.low_confidence)
-    chosen, size = _setup(net, name, length, steps, temperature)
+    _, chosen, size = _setup(net, sampler, length, steps, temperature, settings)
     with Progress(console=_console(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 

@@ -24,7 +24,7 @@ from demur.page import fragment
 from demur.pooling import Phi, Pooler
 from demur.redaction import redact
 from demur.refusals import is_refusal
-from demur.samplers import Autoregressive, seeded
+from demur.samplers import SAMPLERS, Autoregressive, seeded
 from demur.scene import Cell, CellState, Frame, Scene
 from demur.types import Canvas, DemurError, Layer, Pool, Prompt, Sampler, Spec, Step
 
@@ -38,7 +38,8 @@ DEFAULT: tuple[Key, ...] = (("last", "generated"),)
 class Trace:
     """One generation. ``n`` columns without padding, ``g`` of them open at the start, ``s`` steps taken.
 
-    ``commits`` are rows (step, column, token) in order; a column may come twice where a sampler revises.
+    ``commits`` are rows (step, column, token) in order; a column may come again where a sampler revises, and token -1
+    says that it was opened again (masked, or filled with noise, which is not kept).
     ``predictions[t]`` are the guesses of step t + 1 at the open columns, -1 where the step made none.
     ``phi`` are pooled hidden states, one row a step. ``pieces`` are the bytes of every token that occurs.
     """
@@ -70,7 +71,7 @@ class Trace:
         ids = self.start.copy()
         for step, column, token in self.commits:
             if step < t:
-                ids[column] = token
+                ids[column] = token if token >= 0 else self.start[column]
         return ids
 
     def tokens(self, t: int | None = None) -> Int[np.ndarray, "g"]:
@@ -83,7 +84,8 @@ class Trace:
 
     def _written(self, t: int) -> Bool[np.ndarray, "g"]:
         written = np.zeros(len(self.start), dtype=bool)
-        written[self.commits[self.commits[:, 0] < t, 1]] = True
+        before = self.commits[self.commits[:, 0] < t]
+        written[before[:, 1]] = before[:, 2] >= 0  # of several, the last one counts
         mine: Bool[np.ndarray, "g"] = written[self.open]
         return mine
 
@@ -151,16 +153,19 @@ class Trace:
         A character that is split over tokens is shown in the cell that completes it; one that no cell completes, as
         U+FFFD in the last cell before the gap or the end.
         """
-        tokens, before = self.tokens(t), self._written(t - 1)
-        now = self.commits[self.commits[:, 0] == t - 1, 1]
-        written_now = np.isin(np.where(self.open)[0], now)
+        tokens, before, after = self.tokens(t), self._written(t - 1), self._written(t)
+        columns = np.where(self.open)[0]
+        now = np.isin(columns, self.commits[(self.commits[:, 0] == t - 1) & (self.commits[:, 2] >= 0), 1])
+        ever = np.isin(columns, self.commits[(self.commits[:, 0] < t - 1) & (self.commits[:, 2] >= 0), 1])
         cells: list[tuple[str, CellState]] = []
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for token, old, new, following in zip(tokens, before, written_now, [*tokens[1:], -1], strict=True):
+        for g, (token, following) in enumerate(zip(tokens, [*tokens[1:], -1], strict=True)):
             if token < 0:
                 cells.append(("", "open"))
                 continue
-            state: CellState = "revised" if new and old else "committed" if new else "kept" if old else "predicted"
+            state: CellState = "predicted"
+            if after[g]:
+                state = "kept" if before[g] and not now[g] else "revised" if ever[g] else "committed"
             cells.append((decoder.decode(self.pieces[int(token)], final=bool(following < 0)), state))
         if hide:
             cells = _redacted(cells)
@@ -269,10 +274,8 @@ class Recorder:
             raise DemurError(
                 "a generation without steps", "a canvas with open places", "ask for a length of at least 1"
             )
-        stacked = {
-            name: torch.stack([getattr(step, name) for step, _ in self.kept]).cpu().numpy()
-            for name in ("committed", "predictions", "confidence", "live")
-        }
+        names = ("committed", "predictions", "confidence", "live", "open")
+        stacked = {name: torch.stack([getattr(step, name) for step, _ in self.kept]).cpu().numpy() for name in names}
         phi = {key: torch.stack([phi[key] for _, phi in self.kept]).cpu().numpy() for key in self.pooler.wanted}
         start_ids, open_ = self.canvas.ids.cpu().numpy(), self.canvas.open.cpu().numpy()
         final_open = self.kept[-1][0].open.cpu().numpy()
@@ -283,17 +286,20 @@ class Recorder:
             taken = int(stacked["live"][:, i].sum())
             committed = stacked["committed"][:taken, i, pad:]
             tokens = stacked["predictions"][:taken, i, pad:]
-            when, where = np.nonzero(committed)
-            commits = np.stack([when, where, tokens[when, where]], axis=1).astype(np.int32)
+            opened = stacked["open"][:taken, i, pad:]
+            before = np.concatenate([open_[None, i, pad:], opened[:-1]])
+            commits = _events(committed, opened & (committed | ~before), tokens)
             holes = open_[i, pad:]
             sure = stacked["confidence"][:taken, i, pad:][:, holes].astype(np.float32)
             predictions = np.where(np.isnan(sure), -1, tokens[:, holes]).astype(np.int32)
             row = start_ids[i, pad:].astype(np.int32)
             pieces, special = self.model.pieces([*row.tolist(), *predictions[predictions >= 0].tolist()])
-            # Only autoregressive rows end by themselves, and no row's reason depends on what its neighbours did.
-            if self.kept[-1][0].span == "new" and np.isin(commits[-1, 2], stops):
+            # No row's reason depends on what its neighbours did.
+            left = final_open[i].any()
+            last = commits[-1:, 2] if self.model.kind == "causal" else commits[:, 2]
+            if self.model.kind != "masked" and np.isin(last, stops).any() and (left or self.model.kind == "causal"):
                 stop = "end-of-sequence"
-            elif not final_open[i].any():
+            elif not left:
                 stop = "full"
             else:
                 stop = "unfilled" if self.ended else "stopped"
@@ -315,6 +321,18 @@ class Recorder:
                 )
             )
         return traces
+
+
+def _events(
+    committed: Bool[np.ndarray, "s n"], reopened: Bool[np.ndarray, "s n"], tokens: Int[np.ndarray, "s n"]
+) -> Int[np.ndarray, "k 3"]:
+    """Rows (step, column, token) in order: what a step wrote, then, as token -1, what it opened again."""
+    rows = []
+    for marks, values in ((committed, tokens), (reopened, np.full_like(tokens, -1))):
+        when, where = np.nonzero(marks)
+        rows.append(np.stack([when, where, values[when, where]], axis=1))
+    events = np.concatenate(rows)
+    return events[np.argsort(events[:, 0], kind="stable")].astype(np.int32)
 
 
 def _without_states(step: Step) -> Step:
@@ -356,10 +374,9 @@ def generate(
 
 
 def default_sampler(model: Any) -> Sampler:
-    """Greedy decoding for causal models, low-confidence remasking in 32 steps for diffusion ones."""
-    from demur.samplers import MaskedDiffusion
-
-    return Autoregressive() if model.mask_id is None else MaskedDiffusion(steps=STEPS)
+    """The sampler of the model's family: greedy decoding, low-confidence remasking in 32 steps, Dream's, SDAR's ..."""
+    sampler: Sampler = SAMPLERS[model.preferred]()
+    return sampler
 
 
 def teacher_forced(
@@ -378,9 +395,9 @@ def teacher_forced(
     traces shall be comparable with (default: greedy). Confidence is not computed (nan). Raises for an empty response
     and for a diffusion model, whose intermediate steps can't be known from the final text.
     """
-    if model.mask_id is not None:
+    if model.kind != "causal":
         raise DemurError(
-            f"teacher-forced replay on the masked-diffusion model {model.name}",
+            f"teacher-forced replay on the diffusion model {model.name}",
             "a causal model: a diffusion model's steps can't be read off its final text",
             "generate with it instead",
         )

@@ -18,7 +18,9 @@ from demur.models.bidirectional import Bidirectional, rotate_in_fp32
 from demur.models.causal import Causal, KVCache
 from demur.models.chat import canvas_of, template_hash
 from demur.models.families import BUILT_IN, FAMILIES, Family, family_of
+from demur.models.llada2 import checkpoint_tensors, native_net
 from demur.models.network import Identity, check_finite, check_head, fingerprint
+from demur.models.renoising import Renoising
 from demur.types import DemurError
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "Bidirectional",
     "Causal",
     "KVCache",
+    "Renoising",
     "cache_dir",
     "canvas_of",
     "load",
@@ -45,12 +48,14 @@ def load(
     device_map: str | None = None,
     revision: str | None = None,
     system: str | None = None,
-) -> Causal | Bidirectional:
+    block_length: int | None = None,
+) -> Causal | Bidirectional | Renoising:
     """A model by built-in name (``smollm2``), local folder, ``.gguf`` file or hub id.
 
     ``dtype``: ``auto`` is bf16 on cuda and mps and fp32 on a CPU; else float32, bfloat16 or float16. ``device``: cpu,
     cuda, mps (default: the best there is). ``device_map``: as in transformers, for several devices (needs accelerate).
-    ``system``: a system prompt for every prompt that brings none.
+    ``system``: a system prompt for every prompt that brings none. ``block_length``: of a block-diffusion model that was
+    trained with another one than its family's.
 
     Raises :class:`DemurError` for a missing, gated, truncated or unknown model, and for weights that are not finite.
     Without a network a hub id is looked for in the local cache at once, where transformers alone retries for half a
@@ -62,7 +67,7 @@ def load(
     with _plain_errors(str(name)):
         if isinstance(where, Path) and where.suffix == ".gguf":
             where, revision_of = _converted_gguf(where), _sha256(where)[:12]
-        return _load(str(name), where, revision_of, kind, device, device_map, system)
+        return _load(str(name), where, revision_of, kind, device, device_map, system, block_length)
 
 
 def _load(
@@ -73,8 +78,8 @@ def _load(
     device: str,
     device_map: str | None,
     system: str | None,
-) -> Causal | Bidirectional:
-    import transformers
+    block_length: int | None,
+) -> Causal | Bidirectional | Renoising:
     from transformers import PreTrainedConfig
 
     hub = {} if isinstance(where, Path) else _pinned(where, revision)
@@ -82,6 +87,56 @@ def _load(
     if not raw:
         raise DemurError(f"{name} holds no config.json", "a folder or hub id of a transformers model", "check the path")
     family = family_of(raw, name)
+    extra = dict(hub)
+    if family.name == "llada2":
+        net = native_net(raw, checkpoint_tensors(where, hub), dtype)
+    else:
+        net = _native(name, where, family, raw, dtype, extra, device_map)
+    if device_map is None:
+        net = net.to(device)
+    net.eval()
+    if family.kind == "bidirectional":
+        net.config.use_cache = False  # a pass over a whole canvas has nothing to keep
+    if raw.get("rope_full_precision", family.name == "llada") and dtype != torch.float32:
+        rotate_in_fp32(net)
+    check_finite(net, name)
+    if family.kind != "renoising":  # its trunk is an encoder and a decoder; its adapter calls them itself
+        check_head(net)
+    tokenizer = _tokenizer(family, where, hub)
+    identity = Identity(
+        model=name,
+        revision=hub.get("revision") or revision or "",
+        weights=fingerprint(net),
+        dtype=str(dtype).removeprefix("torch."),
+        template=template_hash(tokenizer, system),
+    )
+    common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity, "system": system}
+    if family.kind == "causal":
+        return Causal(**common)
+    if family.kind == "renoising":
+        return Renoising(**common)
+    return Bidirectional(
+        **common,
+        mask_id=_mask_id(name, family, raw, net, tokenizer),
+        shift=family.shift,
+        block_length=block_length or raw.get("block_size") or family.block_length,
+        partition="response" if family.name == "a2d" else "start",
+        preferred="bd3lm" if family.name == "a2d" and block_length else family.sampler,
+    )
+
+
+def _native(
+    name: str,
+    where: str | Path,
+    family: Family,
+    raw: Mapping[str, Any],
+    dtype: torch.dtype,
+    hub: Mapping[str, Any],
+    device_map: str | None,
+) -> Any:
+    """A native class with a checkpoint's weights, read shard by shard; every tensor must have its place."""
+    import transformers
+
     extra = dict(hub)
     if family.config is not None:
         extra |= {"config": family.config(raw), "key_mapping": dict(family.keys)}
@@ -110,26 +165,16 @@ def _load(
             f"the tensors of a {family.name} model as its config.json describes it",
             "this variant can't be run; check config.json",
         )
-    if device_map is None:
-        net = net.to(device)
-    net.eval()
-    if family.kind != "causal":
-        net.config.use_cache = False  # a pass over a whole canvas has nothing to keep
-    if raw.get("rope_full_precision", family.name == "llada") and dtype != torch.float32:
-        rotate_in_fp32(net)
-    check_finite(net, name)
-    check_head(net)
-    tokenizer = _tokenizer(family, where, hub)
-    identity = Identity(
-        model=name,
-        revision=hub.get("revision") or revision or "",
-        weights=fingerprint(net),
-        dtype=str(dtype).removeprefix("torch."),
-        template=template_hash(tokenizer, system),
-    )
-    if family.kind == "causal":
-        return Causal(net=net, tokenizer=tokenizer, identity=identity, system=system)
+    return net
+
+
+def _mask_id(name: str, family: Family, raw: Mapping[str, Any], net: Any, tokenizer: Any) -> int:
+    """The mask token: of config.json, else of the tokenizer, else the family's own. Raises if there is none."""
     mask_id = raw.get("mask_token_id", getattr(tokenizer, "mask_token_id", None))
+    if mask_id is None and isinstance(family.mask, str) and tokenizer is not None:
+        mask_id = tokenizer.convert_tokens_to_ids(family.mask)
+    if mask_id is None and isinstance(family.mask, int):
+        mask_id = family.mask
     if mask_id is None:
         raise DemurError(f"{name} names no mask token", "mask_token_id in config.json", "add it to the configuration")
     if not 0 <= int(mask_id) < net.get_input_embeddings().num_embeddings:
@@ -138,14 +183,7 @@ def _load(
             f"a token id below {net.get_input_embeddings().num_embeddings}, the size of the vocabulary",
             "check config.json",
         )
-    return Bidirectional(
-        net=net,
-        tokenizer=tokenizer,
-        identity=identity,
-        mask_id=int(mask_id),
-        shift=family.shift,
-        system=system,
-    )
+    return int(mask_id)
 
 
 def _tokenizer(family: Family, where: str | Path, hub: Mapping[str, Any]) -> Any:

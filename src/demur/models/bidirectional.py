@@ -38,6 +38,7 @@ class Bidirectional:
     layers: tuple[Layer, ...] = ("last",)
     block_length: int | None = None
     partition: Literal["start", "response"] = "start"
+    preferred: str = "low-confidence"
 
     @property
     def kind(self) -> str:

@@ -38,6 +38,7 @@ class Causal:
     mask_id: None = None
     shift: int = 1
     kind: str = "causal"
+    preferred: str = "ar"
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from demur.models.llada2 import native_config
 from demur.types import DemurError
 
 
@@ -18,7 +19,7 @@ class Family:
     """One family: how its checkpoints are recognised, converted and run."""
 
     name: str
-    kind: str  # causal | bidirectional
+    kind: str  # causal | bidirectional | renoising
     model_types: tuple[str, ...]
     examples: tuple[str, ...]
     describes: str
@@ -28,6 +29,9 @@ class Family:
     tokenizer: str = "AutoTokenizer"
     keys: Mapping[str, str] = field(default_factory=dict)
     shift: int = 0
+    mask: int | str | None = None  # where config.json names no mask token: its id or its text
+    block_length: int | None = None
+    sampler: str = "low-confidence"
 
 
 def _llada_config(raw: Mapping[str, Any]) -> Any:
@@ -94,6 +98,22 @@ def _organism_config(raw: Mapping[str, Any]) -> Any:
     return LlamaConfig(**{key: value for key, value in raw.items() if key not in ("model_type", "mask_token_id")})
 
 
+def _a2d_config(raw: Mapping[str, Any]) -> Any:
+    """The configuration of the causal model that an A2D model was made from."""
+    from transformers import AutoConfig
+
+    rest = {k: v for k, v in raw.items() if k not in ("model_type", "auto_map", "architectures")}
+    return AutoConfig.for_model(str(raw["model_type"]).removeprefix("a2d-"), **rest)
+
+
+def _sdar_config(raw: Mapping[str, Any]) -> Any:
+    """SDAR's configuration: a Qwen3's under another name."""
+    from transformers import Qwen3Config
+
+    dropped = ("model_type", "auto_map", "architectures", "block_size", "mask_token_id", "fuse_cross_entropy")
+    return Qwen3Config(**{k: v for k, v in raw.items() if k not in dropped})
+
+
 _LLADA_KEYS = {
     r"^model\.transformer\.wte\.": "model.embed_tokens.",
     r"^model\.transformer\.ln_f\.": "model.norm.",
@@ -133,6 +153,64 @@ FAMILIES: tuple[Family, ...] = (
         net="Qwen2ForCausalLM",
         tokenizer="Qwen2Tokenizer",
         shift=1,
+        sampler="dream",
+    ),
+    Family(
+        name="a2d",
+        kind="bidirectional",
+        model_types=("a2d-qwen3", "a2d-qwen2", "a2d-llama"),
+        examples=("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", "dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1"),
+        describes="autoregressive models turned into diffusion ones; BD3LM variants need their --block-length",
+        needs="0.6B parameters, 1.2 GB in bf16",
+        config=_a2d_config,
+        sampler="mdlm",
+    ),
+    Family(
+        name="modernbert",
+        kind="bidirectional",
+        model_types=("modernbert",),
+        examples=("dllm-hub/ModernBERT-large-chat-v0.1",),
+        describes="masked language models that chat",
+        needs="0.4B parameters, 0.8 GB in bf16",
+        net="ModernBertForMaskedLM",
+        sampler="mdlm",
+    ),
+    Family(
+        name="sdar",
+        kind="bidirectional",
+        model_types=("sdar",),
+        examples=("JetLM/SDAR-1.7B-Chat", "JetLM/SDAR-8B-Chat"),
+        describes="block diffusion on a Qwen3",
+        needs="1.7B parameters, 3.4 GB in bf16",
+        config=_sdar_config,
+        net="Qwen3ForCausalLM",
+        tokenizer="Qwen2Tokenizer",
+        mask="<|MASK|>",
+        block_length=4,
+        sampler="sdar",
+    ),
+    Family(
+        name="llada2",
+        kind="bidirectional",
+        model_types=("llada2_moe",),
+        examples=("inclusionAI/LLaDA2.0-mini",),
+        describes="block diffusion on a GLM-4-MoE (a mixture of experts)",
+        needs="16B parameters, 32 GB in bf16",
+        config=native_config,
+        tokenizer="PreTrainedTokenizerFast",
+        mask=156895,
+        block_length=32,
+        sampler="llada2",
+    ),
+    Family(
+        name="diffusion_gemma",
+        kind="renoising",
+        model_types=("diffusion_gemma",),
+        examples=("google/diffusiongemma-26B-A4B-it",),
+        describes="renoising diffusion: accepted tokens are revised",
+        needs="26B parameters, 52 GB in bf16",
+        net="DiffusionGemmaForBlockDiffusion",
+        sampler="renoising",
     ),
     Family(
         name="organism",
@@ -152,6 +230,7 @@ FAMILIES: tuple[Family, ...] = (
         examples=("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "google/gemma-2-9b-it"),
         describes="any autoregressive model that transformers knows natively",
         needs="2 bytes a parameter in bf16, 4 in fp32",
+        sampler="ar",
     ),
 )
 
@@ -174,6 +253,6 @@ def family_of(raw: Mapping[str, Any], name: str) -> Family:
         return next(family for family in FAMILIES if family.kind == "causal")
     raise DemurError(
         f"{name}: model type {model_type!r}",
-        "llada, Dream or a causal LM that transformers knows natively",
+        f"{', '.join(f.name for f in FAMILIES if f.name != 'causal')}, or a causal LM that transformers knows natively",
         "run `demur models` for the families",
     )

@@ -8,7 +8,8 @@ weighted and added in fp32, which in bf16 is enough to change tokens, so it is d
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -69,6 +70,21 @@ def native_config(raw: Mapping[str, Any]) -> Any:
     return config
 
 
+def checkpoint_tensors(where: str | Path, hub: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a folder's or a hub repository's safetensors files, one at a time, mapped and not copied."""
+    from huggingface_hub import snapshot_download
+    from safetensors import safe_open
+
+    folder = where
+    if not isinstance(where, Path):
+        options = {k: v for k, v in hub.items() if k in ("revision", "local_files_only")}
+        folder = snapshot_download(where, allow_patterns=["*.safetensors", "*.json"], **options)
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118
+                yield name, tensors.get_tensor(name)
+
+
 def native_net(raw: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], dtype: torch.dtype) -> Any:
     """A native model of a checkpoint's tensors, taken over one by one and not copied twice.
 
@@ -90,7 +106,7 @@ def native_net(raw: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], dt
         if fused := _FUSED.match(name):
             heads, groups = raw["num_attention_heads"], raw["num_key_value_heads"]
             sizes = [heads * config.head_dim, groups * config.head_dim, groups * config.head_dim]
-            for part, piece in zip("qkv", value.split(sizes), strict=True):
+            for part, piece in zip("qkv", torch.split(value, sizes), strict=True):
                 state[f"{fused[1]}.self_attn.{part}_proj.{fused[2]}"] = piece
         elif expert := _EXPERT.match(name):
             experts.setdefault(expert[1], {})[f"{expert[2]} {expert[3]}"] = value

@@ -38,6 +38,7 @@ class Renoising:
     mask_id: None = None
     shift: int = 0
     kind: str = "renoising"
+    preferred: str = "renoising"
 
     @property
     def name(self) -> str:

@@ -52,8 +52,9 @@ def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], f
         elif "ByteLevel" in decoder:
             table[i] = bytes(_ALPHABET[c] for c in name) if all(c in _ALPHABET for c in name) else name.encode()
         elif "▁" in decoder or "ByteFallback" in decoder or "Metaspace" in decoder:
-            byte = _BYTE_TOKEN.match(name)
-            table[i] = bytes([int(byte.group(1), 16)]) if byte else name.replace("▁", " ").encode()
+            byte = _BYTE_TOKEN.match(name) if "ByteFallback" in decoder else None
+            piece = name.replace("▁", " ") if "▁" in decoder or "Metaspace" in decoder else name
+            table[i] = bytes([int(byte.group(1), 16)]) if byte else piece.encode()
         else:
             # A token after another of its kind, so that what stands between words belongs to it (WordPiece).
             once, twice = (tokenizer.decode([i] * n, clean_up_tokenization_spaces=False) for n in (1, 2))

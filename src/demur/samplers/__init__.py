@@ -17,6 +17,7 @@ from demur.samplers.renoising import Renoise
 from demur.samplers.rules import filtered
 
 __all__ = [
+    "FOR_KIND",
     "SAMPLERS",
     "Autoregressive",
     "BlockDiffusion",
@@ -84,3 +85,11 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
     "revising": lambda **settings: MaskedDiffusion(**{"revise": 0.1} | settings),
 }
 """Samplers by the name the command line takes."""
+
+FOR_KIND: dict[str, tuple[str, ...]] = {
+    "causal": ("ar",),
+    "masked": ("low-confidence", "random", "ar-order", "margin", "entropy", "dream", "mdlm", "revising"),
+    "block": ("sdar", "llada2", "bd3lm"),
+    "renoising": ("renoising",),
+}
+"""Which of them an adapter's kind can be run with."""

@@ -52,9 +52,9 @@ class Autoregressive:
                 "at least one token in every row for the first open place to follow",
                 "begin the row with the begin-of-sequence token",
             )
-        if model.mask_id is not None:
+        if model.kind != "causal":
             raise DemurError(
-                f"autoregressive decoding of the masked-diffusion model {model.name}",
+                f"autoregressive decoding of the diffusion model {model.name}",
                 "a causal model",
                 "use the sampler ar-order, which commits left to right on diffusion weights",
             )
