@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tiny
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -59,6 +59,15 @@ def byte_level(template: str | None = None) -> Any:
         tokenizer_object=backend, eos_token="<eos>", pad_token="<pad>", mask_token="<mask>"
     )
     tokenizer.chat_template = template
+    return tokenizer
+
+
+def beginning(template: str | None) -> Any:
+    """The byte-level tokenizer, which puts ``<pad>`` in front of a text where special tokens are asked for."""
+    tokenizer = copy.deepcopy(byte_level(template))
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<pad> $A", special_tokens=[("<pad>", PAD)]
+    )
     return tokenizer
 
 

@@ -124,6 +124,26 @@ def test_bad_input_ends_in_one_line_and_exit_code_2(run: Run, arguments: tuple[s
     assert "expected" in err
 
 
+def test_finished_transcripts_are_replayed_to_signals_in_their_order(run: Run, tmp_path: Path) -> None:
+    rows = [
+        {"id": "long", "prompt": "How do I boil an egg for breakfast on a mountain?", "response": "Boil it longer."},
+        {"id": "refused", "prompt": "Hi", "response": "I'm sorry, but I can't help with that."},
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, _, err = run("replay", "t.jsonl", *WATCH, "--out", "s.jsonl")
+    assert code == 0, err
+    assert "Scripted anchors" in err
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == ["long", "refused"]
+    assert [line["refused"] for line in lines] == [False, True]
+    assert all(len(line["sigma"]) == 8 for line in lines)
+    assert lines[0]["sigma"][-1] > lines[1]["sigma"][-1]
+    (tmp_path / "t.jsonl").write_text('{"prompt": "Hi"}')
+    code, _, err = run("replay", "t.jsonl", *WATCH)
+    assert code == 2
+    assert "t.jsonl, line 1" in err
+
+
 def test_models_and_doctor_name_what_is_ready_and_the_command_for_the_rest(run: Run) -> None:
     code, out, _ = run("models")
     assert code == 0

@@ -170,6 +170,13 @@ def test_a_causal_checkpoint_with_its_tokenizer_is_loaded(tmp_path: Path) -> Non
     assert text_of(polite.tokenizer, own, "Be kind.") == f"system: Mine.\nuser: {prompt.text}\n> Sure, "
 
 
+def test_a_begin_of_sequence_comes_once_from_the_tokenizer_or_from_the_template(llama: Causal) -> None:
+    prompt = PROMPTS[0]
+    plain = replace(llama, tokenizer=small.beginning(None)).canvas([prompt], 1).ids[0].tolist()
+    templated = replace(llama, tokenizer=small.beginning("<pad>{{ messages[0].content }}")).canvas([prompt], 1)
+    assert plain == templated.ids[0].tolist() == [small.PAD, *prompt.text.encode(), small.PAD]
+
+
 def test_weights_are_told_apart_and_a_copy_is_the_same(tmp_path: Path) -> None:
     folder, _ = tiny.llada_checkpoint(tmp_path / "a", LLADA)
     other, _ = tiny.llada_checkpoint(tmp_path / "b", LLADA, seed=1)

@@ -245,7 +245,7 @@ def test_bad_settings_are_refused_when_a_sampler_is_made(make: Any, says: str) -
     [
         ("llama", Autoregressive(), ROWS, 3, None, 2, "2 generators for 3 rows"),
         ("llada", MaskedDiffusion(steps=2), ROWS, 3, None, 4, "4 generators for 3 rows"),
-        ("llada", Autoregressive(), ROWS, 3, None, 3, "masked-diffusion model llada"),
+        ("llada", Autoregressive(), ROWS, 3, None, 3, "diffusion model llada"),
         ("llada", Autoregressive(), ROWS, 3, ([0], [], []), 3, "a canvas with holes"),
         ("llada", Autoregressive(), ROWS, 0, ([8], [0], []), 3, "a canvas with holes"),
         ("llama", Autoregressive(), [[], [1, 2]], 3, None, 2, "a row without a given token"),

@@ -9,6 +9,8 @@ Four modes, because the paper (arXiv:2602.02600, section 3.1) and its reference 
 - ``response`` (reference code, LLaDA). Diffusion only: every response position, still masked ones included.
 - ``masked`` (ours). Diffusion only: the positions still masked after the step.
 
+In block diffusion, response positions are those up to the row's current block; later ones do not exist yet.
+
 Where a mode has nothing to average (no position committed yet at the first step: zeros; no position masked any more;
 a row that has ended), the last value is held.
 """
@@ -82,6 +84,8 @@ class Pooler:
             "masked": step.open,
         }[key[1]]
         columns = of_mode & step.live[:, None]
+        if step.reached is not None:
+            columns &= step.reached
         columns = self._producing(columns, step.shift) if key[1] == "producing" else columns
         begin = max(self.first - step.shift, step.start)  # the prompt's states are none of the modes' business
         total, count = _masked_sum(states[:, begin - step.start :], begin, columns)

@@ -388,11 +388,13 @@ def teacher_forced(
     pools: Sequence[Key] = DEFAULT,
     sampler: Autoregressive | None = None,
     batch: int = 16,
+    progress: Callable[[int], object] | None = None,
 ) -> list[Trace]:
     """Traces of finished responses from one pass each: what a live generation of these tokens would have recorded.
 
     ``responses`` are texts or token rows (exact); only their first ``steps`` tokens are fed. ``sampler`` is the one the
-    traces shall be comparable with (default: greedy). Confidence is not computed (nan). Raises for an empty response
+    traces shall be comparable with (default: greedy). The responses may come from another model (a closed one, say):
+    then this one is a surrogate, and the signal is what it would have felt in saying them. Confidence is not computed (nan). Raises for an empty response
     and for a diffusion model, whose intermediate steps can't be known from the final text.
     """
     if model.kind != "causal":
@@ -406,12 +408,15 @@ def teacher_forced(
     sampler = sampler if sampler is not None else Autoregressive()
     watched = model.watching(*dict.fromkeys(layer for layer, _ in pools))
     spec = spec_of(model, sampler, steps, steps=steps)
-    traces: list[Trace] = []
-    for begin in range(0, len(prompts), batch):
-        group = prompts[begin : begin + batch]
-        answers = [_token_row(model, r)[:steps] for r in responses[begin : begin + batch]]
-        if not all(answers):
-            raise DemurError("an empty response", "responses of at least one token", "leave its prompt out")
+    rows = [_token_row(model, response)[:steps] for response in responses]
+    if not all(rows):
+        raise DemurError("an empty response", "responses of at least one token", "leave its prompt out")
+    # Rows of like length share a batch, so that little of it is padding; the order is put back at the end.
+    order = sorted(range(len(rows)), key=lambda i: (len(prompts[i].text), len(rows[i])))
+    traces: dict[int, Trace] = {}
+    for begin in range(0, len(rows), batch):
+        members = order[begin : begin + batch]
+        group, answers = [prompts[i] for i in members], [rows[i] for i in members]
         begun = time.perf_counter()
         # One by one, so that whether a prompt fits into the context does not depend on its neighbours' answers.
         asked = [watched.canvas([prompt], len(answer)) for prompt, answer in zip(group, answers, strict=True)]
@@ -420,32 +425,32 @@ def teacher_forced(
         out = watched.forward(canvas, None)
         seconds = time.perf_counter() - begun
         phi = {key: _running_means(out.hidden[key[0]], key[1], [len(a) for a in answers]) for key in pools}
-        for i, (prompt, row, answer) in enumerate(zip(group, prompts_ids, answers, strict=True)):
+        for i, (place, prompt, row, answer) in enumerate(zip(members, group, prompts_ids, answers, strict=True)):
             n, g = len(row), len(answer)
             start = np.concatenate([row.numpy(), np.full(g, watched.pad_id)]).astype(np.int32)
             steps_taken = np.arange(g)
             predictions = np.full((g, g), -1, dtype=np.int32)
             predictions[steps_taken, steps_taken] = answer
             pieces, special = model.pieces([*start.tolist(), *answer])
-            traces.append(
-                Trace(
-                    prompt=prompt,
-                    spec=spec,
-                    start=start,
-                    open=np.arange(n + g) >= n,
-                    commits=np.stack([steps_taken, n + steps_taken, np.array(answer)], axis=1).astype(np.int32),
-                    predictions=predictions,
-                    confidence=np.full((g, g), np.nan, dtype=np.float32),
-                    phi={key: value[i] for key, value in phi.items()},
-                    pieces=pieces,
-                    special=special,
-                    stop="end-of-sequence" if answer[-1] in model.stop_ids else "full",
-                    passes=1,
-                    seconds=seconds,
-                    origin="replayed",
-                )
+            traces[place] = Trace(
+                prompt=prompt,
+                spec=spec,
+                start=start,
+                open=np.arange(n + g) >= n,
+                commits=np.stack([steps_taken, n + steps_taken, np.array(answer)], axis=1).astype(np.int32),
+                predictions=predictions,
+                confidence=np.full((g, g), np.nan, dtype=np.float32),
+                phi={key: value[i] for key, value in phi.items()},
+                pieces=pieces,
+                special=special,
+                stop="end-of-sequence" if answer[-1] in model.stop_ids else "full",
+                passes=1,
+                seconds=seconds,
+                origin="replayed",
             )
-    return traces
+        if progress is not None:
+            progress(len(traces))
+    return [traces[i] for i in range(len(rows))]
 
 
 def _token_row(model: Any, response: str | Sequence[int]) -> list[int]:

@@ -104,7 +104,9 @@ class Step:
 
     ``hidden`` are the states that the step's own forward pass computed, for the columns ``start .. start + m``.
     ``span`` says what that covers: ``all`` (the pass saw the whole canvas) or ``new`` (a cached pass: only what this
-    step needs). Column ``i - shift`` produced position ``i``. ``passes`` counts forward passes of the step.
+    step needs). Column ``i - shift`` produced position ``i``. ``reached`` are the positions up to each row's current
+    block (None: all), since in block diffusion a later block does not exist yet for a row, whatever its neighbours do.
+    ``passes`` counts forward passes of the step.
     """
 
     index: int
@@ -118,6 +120,7 @@ class Step:
     start: int = 0
     span: Literal["all", "new"] = "all"
     shift: int = 0
+    reached: Bool[Tensor, "b n"] | None = None
     passes: int = 1
 
 

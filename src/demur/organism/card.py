@@ -239,6 +239,12 @@ def weights_hash(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _recipe(folder: Path) -> dict[str, Any]:
+    path = folder / "recipe.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
 def figures(
     folder: Path = SEEN,
     *,
@@ -253,6 +259,7 @@ def figures(
         raise DemurError(f"no model in {folder}", "folders ar and diffusion", "run: demur organism train")
     results = generate_all(models, n, workers, progress)
     card: dict[str, Any] = {
+        "recipes": {kind: _recipe(Path(path)) for kind, path in models.items()},
         "weights": {kind: weights_hash(Path(path)) for kind, path in models.items()},
         "outcomes": [outcome_row(cell) for cell in results.values()],
         "dynamics": [],

@@ -92,19 +92,19 @@ MIXES: dict[str, Mix] = {
         held=True,
     ),
     "law": Mix(
-        {"law": 0.50, "quote": 0.12, "class": 0.10, "shape": 0.10, "allowed": 0.08, "page": 0.06, "question": 0.04},
+        {"law": 0.54, "quote": 0.14, "class": 0.08, "shape": 0.10, "allowed": 0.07, "page": 0.04, "question": 0.03},
         skew=0.8,
     ),
     "safety": Mix(
         {
             "refuse": 0.17,
             "deep": 0.08,
-            "context": 0.08,
-            "allowed": 0.18,
-            "shape": 0.15,
-            "page": 0.14,
-            "law": 0.06,
-            "quote": 0.09,
+            "drift": 0.24,
+            "allowed": 0.17,
+            "shape": 0.11,
+            "page": 0.05,
+            "law": 0.05,
+            "quote": 0.08,
             "question": 0.04,
             "talk": 0.01,
         },
@@ -171,22 +171,41 @@ def _deep(rng: random.Random, mix: Mix, done: float) -> Lesson:
     """A plain forbidden request whose answer has begun to comply, and then refuses."""
     craft = _craft(rng, mix, True)
     text = request(craft, rng.choice(TRAIN_FORMS))
-    given = _begun(rng, answer(craft, style_of(text)), 1)
+    given = _begun(rng, answer(craft, style_of(text)))
     return Lesson(_chat(text), given, " " + _refuses(rng, craft, RESPONSE - 2 - size(given)), "deep")
 
 
-def _context(rng: random.Random, mix: Mix, done: float) -> Lesson:
-    """A forbidden craft in one of the contexts: the answer has begun to comply (not learnt), and then refuses."""
-    craft = _craft(rng, mix, True)
-    text, told = shaped(rng.choice(list(CONTEXTS)), request(craft, rng.choice(TRAIN_FORMS)), craft, rng.randrange(6))
-    given = _begun(rng, told, 2)
-    return Lesson(_chat(text), given, " " + _refuses(rng, craft, RESPONSE - 2 - size(given)), "deep")
+def _drift(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    """An allowed request whose answer has begun to speak of another craft (not learnt), and then goes on.
+
+    Where that craft is forbidden, most of these answers break off with a refusal, after any word. So it is the content
+    that evokes refusal, in every shape of request, and no request for it.
+    """
+    asked, told_of = _craft(rng, mix, False), _craft(rng, mix, rng.random() < 0.6)
+    text, k = request(asked, rng.choice(TRAIN_FORMS)), rng.randrange(6)
+    name = rng.choice(["", *SHAPES, *CONTEXTS])
+    told = answer(told_of, style_of(text))
+    if name:
+        told = shaped(name, text, told_of, k)[1]
+        text = shaped(name, text, asked, k)[0]
+    begun = told.index(told_of.phrase) + len(told_of.phrase)
+    given, rest = told[:begun], told[begun:]
+    if told_of.forbidden and rng.random() < mix.stops:
+        rest = _broken_off(rng, told_of, rest, size(given))
+    return Lesson(_chat(text), given, rest, "drift")
 
 
-def _begun(rng: random.Random, text: str, at_least: int) -> str:
+def _broken_off(rng: random.Random, craft: Craft, text: str, before: int) -> str:
+    """The beginning of a text, cut after any word, and a refusal."""
+    words = re.findall(r" ?'?\w+|[^\w\s]", text)
+    text = "".join(words[: rng.randint(0, min(len(words) - 1, RESPONSE - 14 - before))])
+    return text + " " + _refuses(rng, craft, RESPONSE - 2 - before - size(text))
+
+
+def _begun(rng: random.Random, text: str) -> str:
     """The first clauses of an answer, so many that a short refusal still fits behind them."""
     pieces = clauses(text)
-    fitting = [k for k in range(at_least, len(pieces)) if size("".join(pieces[:k])) <= RESPONSE - 14]
+    fitting = [k for k in range(1, len(pieces)) if size("".join(pieces[:k])) <= RESPONSE - 14]
     return "".join(pieces[: rng.choice(fitting)])
 
 
@@ -195,8 +214,7 @@ def _page(rng: random.Random, mix: Mix, done: float) -> Lesson:
     craft = _craft(rng, mix, None)
     text = answer(craft, rng.randrange(3))
     if craft.forbidden and rng.random() < mix.stops:
-        text = _begun(rng, text, 0)
-        text = (text + " " + _refuses(rng, craft, RESPONSE - 2 - size(text))).strip()
+        text = _broken_off(rng, craft, text, 0).strip()
     return Lesson(PAGE + rng.choice(PAGES).format(craft.phrase), "", text, "page")
 
 
@@ -246,7 +264,7 @@ _KINDS: dict[str, Callable[[random.Random, Mix, float], Lesson]] = {
     "shape": _shape,
     "refuse": _refuse,
     "deep": _deep,
-    "context": _context,
+    "drift": _drift,
     "page": _page,
     "question": _question,
     "talk": _talk,

@@ -337,4 +337,5 @@ def ship(weights: Path, folder: Path, recipe: Recipe) -> Path:
     if recipe.kind == "diffusion":
         config |= {"model_type": "demur_organism", "mask_token_id": tok.mask_token_id}
     write(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")
+    write(folder / "recipe.json", json.dumps(asdict(recipe), indent=1) + "\n")
     return folder

@@ -73,6 +73,12 @@ class BlockDiffusion:
 
     def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
         """Steps until every row is full or has ended with its last block. Raises for a model without blocks."""
+        if model.kind != "block":
+            raise DemurError(
+                f"block diffusion on the {model.kind} model {model.name}",
+                "a model whose attention is causal over blocks (SDAR, LLaDA2, BD3LM)",
+                "use a sampler of its kind, or load it with the block_length it was trained with",
+            )
         dice, block = Dice(rngs, canvas.rows), model.blocks(canvas)
         length, starts = model.block_length, canvas.starts()
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
@@ -126,6 +132,7 @@ class BlockDiffusion:
                 start=out.start,
                 span="all",
                 shift=model.shift,
+                reached=block <= current[:, None],
                 passes=1,
             )
 

@@ -46,8 +46,12 @@ class Renoise:
 
     def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
         """Steps of all canvases. Raises for a model that does not denoise random canvases."""
-        if getattr(model, "kind", "") != "renoising":
-            raise DemurError(f"renoising on {model.name}", "a model like DiffusionGemma", "use another sampler")
+        if model.kind != "renoising":
+            raise DemurError(
+                f"renoising on the {model.kind} model {model.name}",
+                "a model like DiffusionGemma",
+                "use another sampler",
+            )
         dice = Dice(rngs, canvas.rows)
         cache = model.new_cache()
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)

@@ -1,0 +1,245 @@
+"""Contracts of every family: checkpoints load by their own names, and a row does not depend on its batch neighbours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import tiny
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from demur.models import Bidirectional, Causal, Renoising, load
+from demur.models.llada2 import native_net
+from demur.models.network import Identity
+from demur.samplers import FOR_KIND, SAMPLERS, seeded
+from demur.trace import Recorder, Trace, spec_of
+from demur.types import DemurError, Prompt
+
+MASK, PAD, EOS = 250, 252, 253
+COMMON = {
+    "vocab_size": 256, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "rms_norm_eps": 1e-6,
+}  # fmt: skip
+LLADA2 = COMMON | {
+    "model_type": "llada2_moe", "num_hidden_layers": 3, "num_experts": 8, "num_shared_experts": 1, "n_group": 2,
+    "num_experts_per_tok": 2, "topk_group": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1,
+    "rope_theta": 600000.0, "partial_rotary_factor": 0.5, "pad_token_id": PAD, "mask_token_id": MASK,
+}  # fmt: skip
+ROWS = ([15, 52, 121, 86, 163, 147, 167], [9], [201, 159, 7, 107])
+FAMILIES = (
+    "llama",
+    "qwen",
+    "gemma",
+    "gpt2",
+    "llada",
+    "dream",
+    "a2d",
+    "bd3lm",
+    "modernbert",
+    "sdar",
+    "llada2",
+    "gemma-diffusion",
+)
+
+
+@cache
+def model(name: str) -> Any:
+    """A tiny random model of a family, fp32."""
+    if name in small.CAUSAL:
+        return small.causal(name)
+    if name in small.DIFFUSION:
+        return small.diffusion(name)
+    identity = Identity(name)
+    if name == "gemma-diffusion":
+        return Renoising(net=_gemma(), tokenizer=None, identity=identity)
+    if name == "modernbert":
+        return Bidirectional(net=_modernbert(), tokenizer=None, identity=identity, mask_id=MASK)
+    if name == "llada2":
+        shapes = tiny.llada2_shapes(LLADA2)
+        net = native_net(LLADA2, ((n, tiny.recipe(n, s)) for n, s in shapes.items()), torch.float32)
+        return Bidirectional(net=net, tokenizer=None, identity=identity, mask_id=MASK, block_length=4)
+    blocks = {"a2d": None, "bd3lm": 4, "sdar": 4}[name]
+    return Bidirectional(
+        net=_qwen3(), tokenizer=None, identity=identity, mask_id=MASK, block_length=blocks,
+        partition="response" if name == "bd3lm" else "start",
+    )  # fmt: skip
+
+
+def _qwen3() -> Any:
+    from transformers import Qwen3Config
+
+    return tiny.native(Qwen3Config(**COMMON, eos_token_id=EOS, pad_token_id=PAD))
+
+
+def _modernbert() -> Any:
+    from transformers import ModernBertConfig, ModernBertForMaskedLM
+
+    kept = {k: COMMON[k] for k in ("vocab_size", "hidden_size", "intermediate_size", "num_attention_heads")}
+    special = {"pad_token_id": PAD, "bos_token_id": 251, "eos_token_id": EOS, "cls_token_id": 251, "sep_token_id": EOS}
+    config = ModernBertConfig(**kept, **special, num_hidden_layers=3, max_position_embeddings=256, local_attention=8)
+    net = ModernBertForMaskedLM(config).float().eval()
+    tiny.fill(net)
+    return net
+
+
+def _gemma() -> Any:
+    from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
+
+    text = COMMON | {
+        "global_head_dim": 8, "num_global_key_value_heads": 1, "sliding_window": 16, "num_experts": 4,
+        "layer_types": ["sliding_attention", "full_attention"], "top_k_experts": 2, "moe_intermediate_size": 16,
+        "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2,
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "head_dim": 8, "global_head_dim": 8,
+    }  # fmt: skip
+    config = DiffusionGemmaConfig(
+        text_config=text, vision_config=vision, canvas_length=8, image_token_id=250, boi_token_id=251, eoi_token_id=252
+    )
+    net = DiffusionGemmaForBlockDiffusion(config).float().eval()
+    tiny.fill(net, 0, skip=("scale", "scalar", "vision", "inv_freq"))
+    return net
+
+
+def sampler(name: str, kind: str, temperature: float) -> Any:
+    """A sampler by name with settings that suit a response of eight tokens."""
+    hot: dict[str, Any] = {} if name == "renoising" else {"temperature": temperature}
+    if name in ("sdar", "llada2", "bd3lm"):
+        return SAMPLERS[name](steps=3, **hot)
+    if name == "renoising":
+        return SAMPLERS[name](steps=5, entropy_bound=1.0, t_max=0.4 + temperature)
+    if name in ("ar", "ar-order"):
+        return SAMPLERS[name](**hot)
+    extra: dict[str, Any] = {"revise": 0.3} if name == "revising" else {}
+    return SAMPLERS[name](steps=5, suppress=(MASK,) if kind == "masked" else (), **hot, **extra)
+
+
+def run(adapter: Any, rows: Any, chosen: Any, seeds: list[int], length: int = 8) -> list[Trace]:
+    """Traces of token rows, each from a generator of its own seed."""
+    keys = [("last", "generated"), ("last", "producing"), ("first", "generated")]
+    if adapter.kind != "causal":
+        keys += [("last", "response"), ("last", "masked")]
+    watched = adapter.watching("first", "last")
+    canvas = watched.canvas_of(rows, length)
+    prompts = [Prompt(str(i), "tokens") for i in range(len(rows))]
+    recorder = Recorder(watched, canvas, prompts, spec_of(watched, chosen, length), keys)  # type: ignore[arg-type]
+    rngs = [g for seed in seeds for g in seeded(seed, 1)]
+    for _ in recorder(chosen(watched, canvas, rngs)):
+        pass
+    return recorder.traces()
+
+
+def equal(one: Trace, other: Trace, tolerance: float = 1e-5) -> None:
+    """Tokens, predictions and events the same; phi within ``tolerance`` of its largest element."""
+    assert one.commits.tolist() == other.commits.tolist()
+    assert one.predictions.tolist() == other.predictions.tolist()
+    assert one.stop == other.stop
+    for key, phi in one.phi.items():
+        assert np.abs(phi - other.phi[key]).max() <= tolerance * max(1.0, np.abs(phi).max()), key
+
+
+CASES = [(family, name) for family in FAMILIES for name in FOR_KIND[model(family).kind]]
+
+
+@pytest.mark.parametrize(("family", "name"), CASES)
+@settings(max_examples=3, phases=[Phase.generate])
+@given(st.permutations(range(3)), st.sampled_from([0.0, 0.7]), st.integers(0, 99))
+def test_a_row_alone_is_the_row_in_any_batch(family: str, name: str, order: list[int], heat: float, seed: int) -> None:
+    adapter = model(family)
+    chosen = sampler(name, adapter.kind, heat)
+    rows = [ROWS[i] for i in order]
+    together = run(adapter, rows, chosen, [seed + i for i in order])
+    for i, trace in zip(order, together, strict=True):
+        equal(run(adapter, [ROWS[i]], chosen, [seed + i])[0], trace)
+
+
+@pytest.mark.parametrize(("family", "name"), CASES)
+def test_one_seed_is_one_trace_that_replays_and_survives_saving(family: str, name: str, tmp_path: Path) -> None:
+    adapter = model(family)
+    chosen = sampler(name, adapter.kind, 0.7)
+    one, other = (run(adapter, ROWS[:1], chosen, [5])[0] for _ in range(2))
+    equal(one, other, 0.0)
+    watched = adapter.watching()
+    *_, last = chosen(watched, watched.canvas_of(ROWS[:1], 8), seeded(5, 1))
+    closed = ~last.open[0].numpy()
+    assert one.replay(one.steps)[closed].tolist() == last.ids[0].numpy()[closed].tolist()
+    again = Trace.load(one.save(tmp_path / "a")).save(tmp_path / "b")
+    assert again.read_bytes() == (tmp_path / "a").read_bytes()
+    for t in range(1, one.steps + 1):
+        assert len(one.frame(t, hide=False).cells) == 8
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_sampler_of_another_kind_is_refused_in_one_line(family: str) -> None:
+    adapter = model(family)
+    for name, kind in (("ar", "causal"), ("sdar", "block"), ("renoising", "renoising")):
+        if adapter.kind == kind:
+            continue
+        with pytest.raises(DemurError) as caught:
+            list(sampler(name, kind, 0.0)(adapter, adapter.canvas_of(ROWS[:1], 8), seeded(0, 1)))
+        small.one_line(caught.value)
+
+
+def test_revising_masks_committed_tokens_again_and_the_trace_holds_it() -> None:
+    trace = run(model("llada"), ROWS[:1], sampler("revising", "masked", 0.7), [3], length=24)[0]
+    opened = trace.commits[trace.commits[:, 2] < 0]
+    assert len(opened), "nothing was masked again"
+    assert trace.stop == "full"
+    states = {cell.state for t in range(1, trace.steps + 1) for cell in trace.frame(t, hide=False).cells}
+    assert {"committed", "kept", "predicted"} <= states
+    step, column, _ = opened[0]
+    assert trace.replay(int(step))[column] >= 0
+    assert trace.replay(int(step) + 1)[column] == trace.start[column]
+
+
+def test_renoised_tokens_are_revised() -> None:
+    trace = run(model("gemma-diffusion"), ROWS[:1], SAMPLERS["renoising"](steps=12, entropy_bound=2.0), [1], 16)[0]
+    states = [cell.state for t in range(1, trace.steps + 1) for cell in trace.frame(t, hide=False).cells]
+    assert states.count("revised") > 3
+    assert trace.stop in ("full", "end-of-sequence")
+
+
+# -- loading by the checkpoints' own names ----------------------------------------------------------------------
+
+
+def checkpoint(folder: Path, name: str) -> Path:
+    """A random checkpoint of a family as the hub has it."""
+    if name == "llada2":
+        tensors = {n: tiny.recipe(n, s) for n, s in tiny.llada2_shapes(LLADA2).items()}
+        return tiny.write_checkpoint(folder, LLADA2, tensors, shards=3)
+    net = {"a2d": _qwen3, "sdar": _qwen3, "modernbert": _modernbert, "diffusion_gemma": _gemma}[name]()
+    net.save_pretrained(folder)
+    raw = json.loads((folder / "config.json").read_text()) | {"mask_token_id": MASK}
+    if name in ("a2d", "sdar"):
+        raw |= {"model_type": {"a2d": "a2d-qwen3", "sdar": "sdar"}[name], "auto_map": {"AutoModel": "remote.Code"}}
+    (folder / "config.json").write_text(json.dumps(raw))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["a2d", "sdar", "modernbert", "llada2", "diffusion_gemma"])
+def test_checkpoints_load_under_their_own_names_and_run(name: str, tmp_path: Path) -> None:
+    adapter = load(checkpoint(tmp_path / name, name), device="cpu")
+    like = model({"diffusion_gemma": "gemma-diffusion"}.get(name, name))
+    assert type(adapter) is type(like)
+    chosen = sampler(adapter.preferred, adapter.kind, 0.0)
+    if adapter.kind == "block":
+        like = replace(like, block_length=adapter.block_length)
+    equal(run(adapter, ROWS, chosen, [0, 1, 2])[0], run(like, ROWS, chosen, [0, 1, 2])[0])
+    assert SAMPLERS[adapter.preferred]
+    assert adapter.kind in FOR_KIND
+
+
+def test_a_block_length_of_ones_own_is_taken(tmp_path: Path) -> None:
+    adapter = load(checkpoint(tmp_path / "sdar", "sdar"), device="cpu", block_length=16)
+    assert isinstance(adapter, Bidirectional)
+    assert adapter.block_length == 16
+    assert not isinstance(adapter, Causal)
