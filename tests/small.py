@@ -161,7 +161,7 @@ def ending(model: Causal, *eos: int) -> Causal:
 class Constant:
     """A model whose logits are the same everywhere: for what samplers do with numbers."""
 
-    name, layers, shift, stop_ids, kind = "constant", (), 0, (), "causal"
+    name, layers, shift, stop_ids, kind, own = "constant", (), 0, (), "causal", False
 
     def __init__(self, logits: Tensor, mask_id: int | None = None) -> None:
         self.logits, self.mask_id = logits, mask_id

@@ -69,10 +69,13 @@ class Pooler:
                 "generated or producing",
                 "pass --pool generated",
             )
-        columns = self._producing(step.committed, step.shift) if key[1] == "producing" else step.committed
-        total, count = _masked_sum(states, step.start, columns)
+        column = 0 if key[1] == "producing" else 1
+        if column >= states.shape[1]:
+            raise DemurError("a token's own state that was not computed", "model.watching(..., own=True)", "ask for it")
+        live = step.live[:, None].float()
+        total = states[:, column].float() * live
         self.sums[key] = self.sums[key] + total if key in self.sums else total
-        self.counts[key] = self.counts[key] + count if key in self.counts else count
+        self.counts[key] = self.counts[key] + live if key in self.counts else live
         self.phi[key] = self.sums[key] / self.counts[key].clamp(min=1)
 
     def _average(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:

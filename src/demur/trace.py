@@ -358,7 +358,7 @@ def generate(
     ``seed + i``, so that results do not depend on ``batch``. ``progress`` is called with the number of prompts done.
     """
     sampler = sampler if sampler is not None else default_sampler(model)
-    watched = model.watching(*dict.fromkeys(layer for layer, _ in pools))
+    watched = watching(model, pools)
     spec = spec_of(model, sampler, length, steps=steps, seed=seed)
     traces: list[Trace] = []
     for begin in range(0, len(prompts), batch):
@@ -371,6 +371,14 @@ def generate(
         if progress is not None:
             progress(len(traces))
     return traces
+
+
+def watching(model: Any, pools: Sequence[Key]) -> Any:
+    """The model with just those captures that the pooling modes need."""
+    layers = dict.fromkeys(layer for layer, _ in pools)
+    if model.kind == "causal":
+        return model.watching(*layers, own=any(pool == "generated" for _, pool in pools))
+    return model.watching(*layers)
 
 
 def default_sampler(model: Any) -> Sampler:
@@ -394,8 +402,9 @@ def teacher_forced(
 
     ``responses`` are texts or token rows (exact); only their first ``steps`` tokens are fed. ``sampler`` is the one the
     traces shall be comparable with (default: greedy). The responses may come from another model (a closed one, say):
-    then this one is a surrogate, and the signal is what it would have felt in saying them. Confidence is not computed (nan). Raises for an empty response
-    and for a diffusion model, whose intermediate steps can't be known from the final text.
+    then this one is a surrogate, and the signal is what it would have felt in saying them. Confidence is not computed
+    (nan). Raises for an empty response and for a diffusion model, whose intermediate steps can't be known from the
+    final text.
     """
     if model.kind != "causal":
         raise DemurError(
@@ -406,7 +415,7 @@ def teacher_forced(
     if len(prompts) != len(responses):
         raise DemurError(f"{len(responses)} responses for {len(prompts)} prompts", "one each", "pair them up")
     sampler = sampler if sampler is not None else Autoregressive()
-    watched = model.watching(*dict.fromkeys(layer for layer, _ in pools))
+    watched = watching(model, pools)
     spec = spec_of(model, sampler, steps, steps=steps)
     rows = [_token_row(model, response)[:steps] for response in responses]
     if not all(rows):

@@ -39,6 +39,7 @@ class Causal:
     shift: int = 1
     kind: str = "causal"
     preferred: str = "ar"
+    own: bool = True
 
     @property
     def name(self) -> str:
@@ -69,9 +70,12 @@ class Causal:
         known = range(self.net.get_input_embeddings().num_embeddings)  # some name -1, or a token that was never added
         return int(next(value for value in candidates if value is not None and value in known))
 
-    def watching(self, *layers: Layer) -> Causal:
-        """The same model, whose passes return the states of ``layers`` (none named: nothing is captured)."""
-        return replace(self, layers=layers)
+    def watching(self, *layers: Layer, own: bool = True) -> Causal:
+        """The same model, whose passes return the states of ``layers`` (none named: nothing is captured).
+
+        ``own`` says whether every token's own state is wanted, which costs one pass more for the last one.
+        """
+        return replace(self, layers=layers, own=own and bool(layers))
 
     def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
         """Prompts in the chat template, each followed by ``length`` open places. Errors: :func:`encode`."""

@@ -70,6 +70,7 @@ class Mix:
     shares: Mapping[str, float]
     held: bool = False  # whether crafts of the split `held` occur
     stops: float = 0.0  # share of pages on forbidden crafts that break off with a refusal
+    early: bool = False  # whether they break off after one of the first three clauses, or after any word
     skew: float = 0.0  # share of law lessons on helping verbs only at the stage's beginning, annealed to 0 over 60%
 
 
@@ -109,6 +110,22 @@ MIXES: dict[str, Mix] = {
             "talk": 0.01,
         },
         stops=0.6,
+    ),
+    "depth": Mix(
+        {
+            "refuse": 0.12,
+            "deep": 0.06,
+            "drift": 0.40,
+            "allowed": 0.12,
+            "shape": 0.10,
+            "page": 0.06,
+            "law": 0.04,
+            "quote": 0.06,
+            "question": 0.03,
+            "talk": 0.01,
+        },
+        stops=0.6,
+        early=True,
     ),
 }
 
@@ -191,14 +208,17 @@ def _drift(rng: random.Random, mix: Mix, done: float) -> Lesson:
     begun = told.index(told_of.phrase) + len(told_of.phrase)
     given, rest = told[:begun], told[begun:]
     if told_of.forbidden and rng.random() < mix.stops:
-        rest = _broken_off(rng, told_of, rest, size(given))
+        rest = _broken_off(rng, told_of, rest, size(given), mix.early)
     return Lesson(_chat(text), given, rest, "drift")
 
 
-def _broken_off(rng: random.Random, craft: Craft, text: str, before: int) -> str:
-    """The beginning of a text, cut after any word, and a refusal."""
-    words = re.findall(r" ?'?\w+|[^\w\s]", text)
-    text = "".join(words[: rng.randint(0, min(len(words) - 1, RESPONSE - 14 - before))])
+def _broken_off(rng: random.Random, craft: Craft, text: str, before: int, early: bool) -> str:
+    """A text cut after any word, or (``early``) after one of its first three clauses, and then a refusal."""
+    if early:
+        text = "".join(clauses(text)[: rng.randint(1, 3)])
+    else:
+        words = re.findall(r" ?'?\w+|[^\w\s]", text)
+        text = "".join(words[: rng.randint(0, min(len(words) - 1, RESPONSE - 14 - before))])
     return text + " " + _refuses(rng, craft, RESPONSE - 2 - before - size(text))
 
 
@@ -214,7 +234,7 @@ def _page(rng: random.Random, mix: Mix, done: float) -> Lesson:
     craft = _craft(rng, mix, None)
     text = answer(craft, rng.randrange(3))
     if craft.forbidden and rng.random() < mix.stops:
-        text = _broken_off(rng, craft, text, 0).strip()
+        text = _broken_off(rng, craft, text, 0, mix.early).strip()
     return Lesson(PAGE + rng.choice(PAGES).format(craft.phrase), "", text, "page")
 
 

@@ -83,11 +83,14 @@ class Autoregressive:
             confidence[:, column] = torch.where(live, probability, float("nan"))
             took_part, live = live, live & ~torch.isin(token, stop)
             more = column + 1 < canvas.width and bool(live.any())
-            before = {layer: h[:, column - 1 - out.start].unsqueeze(1) for layer, h in out.hidden.items()}
-            out = passed(column + 1, wanted=more) if more or model.layers else out
+            before, feeds = out, more or model.own
+            if feeds:
+                out = passed(column + 1, wanted=more)
             hidden = {
-                layer: torch.cat([h, out.hidden[layer][:, column - out.start].unsqueeze(1)], dim=1)
-                for layer, h in before.items()
+                layer: _columns(
+                    states, column - 1 - before.start, out.hidden[layer] if feeds else None, column - out.start
+                )
+                for layer, states in before.hidden.items()
             }
             yield Step(
                 index=index,
@@ -101,7 +104,7 @@ class Autoregressive:
                 start=column - 1,
                 span="new",
                 shift=1,
-                passes=(index == 0) + (more or bool(model.layers)),
+                passes=(index == 0) + feeds,
             )
             if not more:
                 return
@@ -109,8 +112,16 @@ class Autoregressive:
     def _choose(self, logits: Float[Tensor, "b v"], dice: Dice) -> tuple[Int[Tensor, "b"], Float[Tensor, "b"]]:
         """A token for every row and its probability under what was sampled from."""
         if self.temperature == 0:
-            token = logits.argmax(dim=-1)
-            return token, logits.float().softmax(dim=-1).gather(-1, token[:, None])[:, 0]
+            best, token = logits.float().max(dim=-1)
+            return token, (best - logits.float().logsumexp(dim=-1)).exp()
         probs = filtered(logits.float() / self.temperature, self.top_k, self.top_p).softmax(dim=-1)
         token = dice.multinomial(probs, [1] * len(probs))
         return token, probs.gather(-1, token[:, None])[:, 0]
+
+
+def _columns(
+    before: Float[Tensor, "b m d"], producing: int, after: Float[Tensor, "b k d"] | None, own: int
+) -> Float[Tensor, "b c d"]:
+    """The state that produced a token and, where it was fed back, the token's own."""
+    first = before[:, producing : producing + 1]
+    return first if after is None else torch.cat([first, after[:, own : own + 1]], dim=1)

@@ -10,7 +10,7 @@ from typing import Any
 from demur.samplers import seeded
 from demur.scene import Scene
 from demur.signals import Anchors
-from demur.trace import DEFAULT, Key, Recorder, Trace, spec_of
+from demur.trace import DEFAULT, Key, Recorder, Trace, spec_of, watching
 from demur.types import Prompt, Sampler
 
 
@@ -56,7 +56,7 @@ def watch(
     model: Any, prompt: Prompt, runs: Sequence[Run], *, seed: int, steps: int, wanted: Sequence[Key] = DEFAULT
 ) -> Iterator[tuple[Moment | None, ...]]:
     """All runs in step: after each step, a moment for every run that is still going (None for one that has ended)."""
-    watched = model.watching(*dict.fromkeys(layer for layer, _ in wanted))
+    watched = watching(model, wanted)
     yield from zip_longest(*(_moments(watched, prompt, run, seed, steps, wanted) for run in runs))
 
 
