@@ -535,6 +535,7 @@ def _write(path: Path, machine: Mapping[str, Any], seconds: Sequence[Seconds], r
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".bench-", suffix=".json", delete=False) as file:
         json.dump(found, file, indent=1)
+    Path(file.name).chmod(0o644)
     Path(file.name).replace(path)
     say(f"wrote {path}")
 

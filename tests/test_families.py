@@ -159,7 +159,8 @@ def test_a_row_alone_is_the_row_in_any_batch(family: str, name: str, order: list
     rows = [ROWS[i] for i in order]
     together = run(adapter, rows, chosen, [seed + i for i in order])
     for i, trace in zip(order, together, strict=True):
-        equal(run(adapter, [ROWS[i]], chosen, [seed + i])[0], trace)
+        # DiffusionGemma feeds its logits back at every step, and with them their rounding.
+        equal(run(adapter, [ROWS[i]], chosen, [seed + i])[0], trace, 1e-3 if adapter.kind == "renoising" else 1e-5)
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
@@ -187,6 +188,16 @@ def test_a_sampler_of_another_kind_is_refused_in_one_line(family: str) -> None:
         with pytest.raises(DemurError) as caught:
             list(sampler(name, kind, 0.0)(adapter, adapter.canvas_of(ROWS[:1], 8), seeded(0, 1)))
         small.one_line(caught.value)
+
+
+@pytest.mark.parametrize("family", ["sdar", "llada2", "bd3lm"])
+@pytest.mark.parametrize("name", FOR_KIND["block"])
+def test_a_cache_changes_neither_tokens_nor_states(family: str, name: str) -> None:
+    rows = [ROWS[0], [*reversed(ROWS[0])]]
+    cached = sampler(name, "block", 0.7)
+    plain = run(model(family), rows, replace(cached, cache=False), [1, 2], length=13)
+    for ours, theirs in zip(run(model(family), rows, cached, [1, 2], length=13), plain, strict=True):
+        equal(ours, theirs)
 
 
 def test_revising_masks_committed_tokens_again_and_the_trace_holds_it() -> None:

@@ -92,6 +92,15 @@ class Pooler:
         columns = self._producing(columns, step.shift) if key[1] == "producing" else columns
         begin = max(self.first - step.shift, step.start)  # the prompt's states are none of the modes' business
         total, count = _masked_sum(states[:, begin - step.start :], begin, columns)
+        if step.span == "tail":  # what stands before the pass was added when it was passed for the last time
+            if key in self.sums:
+                total, count = total + self.sums[key], count + self.counts[key]
+            if step.settled > begin:
+                final = columns.clone()
+                final[:, step.settled :] = False
+                more, n = _masked_sum(states[:, begin - step.start :], begin, final)
+                self.sums[key] = self.sums[key] + more if key in self.sums else more
+                self.counts[key] = self.counts[key] + n if key in self.counts else n
         fresh = total / count.clamp(min=1)
         self.phi[key] = torch.where(count > 0, fresh, self.phi.get(key, fresh))
 

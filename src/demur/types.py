@@ -103,10 +103,12 @@ class Step:
     ``open`` are the positions still open after the step. ``live`` rows took part; the others had already ended.
 
     ``hidden`` are the states that the step's own forward pass computed, for the columns ``start .. start + m``.
-    ``span`` says what that covers: ``all`` (the pass saw the whole canvas) or ``new`` (a cached pass: only what this
-    step needs). Column ``i - shift`` produced position ``i``. ``reached`` are the positions up to each row's current
-    block (None: all), since in block diffusion a later block does not exist yet for a row, whatever its neighbours do.
-    ``passes`` counts forward passes of the step.
+    ``span`` says what that covers: ``all`` (the pass saw the whole canvas), ``new`` (a cached autoregressive pass: the
+    column that produced the token and, where it was fed back, the token's own) or ``tail`` (a cached pass over blocks:
+    everything from ``start`` on; the columns before ``settled`` are final and will not be passed again). Column
+    ``i - shift`` produced position ``i``. ``reached`` are the positions up to each row's current block (None: all),
+    since in block diffusion a later block does not exist yet for a row, whatever its neighbours do. ``passes`` counts
+    forward passes of the step.
     """
 
     index: int
@@ -118,7 +120,8 @@ class Step:
     live: Bool[Tensor, "b"]
     hidden: Mapping[Layer, Float[Tensor, "b m d"]]
     start: int = 0
-    span: Literal["all", "new"] = "all"
+    span: Literal["all", "new", "tail"] = "all"
+    settled: int = 0
     shift: int = 0
     reached: Bool[Tensor, "b n"] | None = None
     passes: int = 1

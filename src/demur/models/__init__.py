@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from demur.models.bidirectional import Bidirectional, rotate_in_fp32
-from demur.models.causal import Causal, KVCache
+from demur.models.causal import Causal
 from demur.models.chat import canvas_of, template_hash
 from demur.models.families import BUILT_IN, FAMILIES, Family, family_of
 from demur.models.llada2 import checkpoint_tensors, native_net
-from demur.models.network import Identity, check_finite, check_head, fingerprint
+from demur.models.network import Identity, KVCache, check_finite, check_head, fingerprint
 from demur.models.renoising import Renoising
 from demur.types import DemurError
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.models.chat import canvas_of, encode
-from demur.models.network import Identity, decoder_of, head_of, stop_ids, watched
+from demur.models.network import Identity, KVCache, decoder_of, head_of, stop_ids, watched
 from demur.models.vocabulary import token_bytes
 from demur.types import Canvas, DemurError, Forward, Layer, Prompt
 
@@ -81,20 +81,38 @@ class Bidirectional:
         """The bytes of tokens, and which of them are special."""
         return token_bytes(self.tokenizer, ids)
 
+    def new_cache(self) -> KVCache:
+        """An empty cache for one generation, for models whose attention is causal over blocks."""
+        return KVCache(self.net)
+
     @torch.no_grad()
-    def forward(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> Forward:
-        """One pass over the whole canvas; logits of the scored positions only, undone of the shift."""
+    def forward(
+        self, canvas: Canvas, score: Bool[Tensor, "b n"] | None, cache: KVCache | None = None, keep: int = 0
+    ) -> Forward:
+        """One pass over the canvas; logits of the scored positions only, undone of the shift.
+
+        With a ``cache``, only the columns that it does not hold are passed; of those, it keeps the ones before ``keep``
+        (the beginning of a block that is still being denoised), whose tokens must be final.
+        """
+        start = cache.columns if cache is not None else 0
         positions: Int[Tensor, "b n"] = ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
+        mask = self._mask(canvas)
+        more = {} if cache is None else {"past_key_values": cache.kv, "use_cache": True}
         with watched(self.net, self.layers) as states:
-            last: Float[Tensor, "b n d"] = decoder_of(self.net)(
-                input_ids=canvas.ids, attention_mask=self._mask(canvas), position_ids=positions
+            last: Float[Tensor, "b m d"] = decoder_of(self.net)(
+                input_ids=canvas.ids[:, start:],
+                attention_mask=mask if cache is None or mask is None else mask[:, :, start:],
+                position_ids=positions[:, start:],
+                **more,
             ).last_hidden_state
+        if cache is not None:
+            cache.keep(keep, canvas.width)
         if score is None:
-            return Forward(logits=last.new_empty((0, 0)), hidden=states(last))
+            return Forward(logits=last.new_empty((0, 0)), hidden=states(last), start=start)
         rows, where = torch.where(score)
         if self.shift:  # the first token of a row is scored by itself: there is no column before it
             where = torch.maximum(where - 1, canvas.pad.sum(dim=1)[rows])
-        return Forward(logits=head_of(self.net)(last[rows, where]), hidden=states(last))
+        return Forward(logits=head_of(self.net)(last[rows, where - start]), hidden=states(last), start=start)
 
     def blocks(self, canvas: Canvas) -> Int[Tensor, "b n"]:
         """The number of every column's block, from its row's partition; padding belongs to the first one."""

@@ -11,19 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.models.chat import canvas_of, encode
-from demur.models.network import Identity, decoder_of, head_of, stop_ids, watched
+from demur.models.network import Identity, KVCache, decoder_of, head_of, stop_ids, watched
 from demur.models.vocabulary import token_bytes
 from demur.types import Canvas, Forward, Layer, Prompt
-
-
-class KVCache:
-    """Keys and values of the columns fed so far. One generation's own; only :meth:`Causal.forward` writes to it."""
-
-    def __init__(self, config: Any) -> None:
-        from transformers import DynamicCache
-
-        self.columns = 0
-        self.kv = DynamicCache(config=config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +83,7 @@ class Causal:
 
     def new_cache(self) -> KVCache:
         """An empty cache for one generation."""
-        return KVCache(self.net.config.get_text_config(decoder=True))
+        return KVCache(self.net)
 
     @torch.no_grad()
     def forward(

@@ -26,6 +26,22 @@ class Identity:
     template: str = "none"
 
 
+class KVCache:
+    """Keys and values of the first ``columns`` columns. One generation's own; only adapters write to it."""
+
+    def __init__(self, net: Any) -> None:
+        from transformers import DynamicCache
+
+        self.columns = 0
+        self.kv = DynamicCache(config=net.config.get_text_config(decoder=True))
+
+    def keep(self, columns: int, of: int) -> None:
+        """Of the ``of`` columns that it holds now, keeps the first ``columns``."""
+        if columns < of:
+            self.kv.crop(columns - of)  # transformers takes how many to remove, as a negative number
+        self.columns = columns
+
+
 def decoder_of(net: Any) -> Any:
     """The trunk: ids in, ``last_hidden_state`` (after the final norm) out."""
     trunk = net.get_decoder()

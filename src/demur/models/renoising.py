@@ -11,19 +11,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.models.chat import canvas_of, encode
-from demur.models.network import Identity, stop_ids, watched
+from demur.models.network import Identity, KVCache, stop_ids, watched
 from demur.models.vocabulary import token_bytes
 from demur.types import Canvas, Forward, Layer, Prompt
-
-
-class EncodedPrompt:
-    """Keys and values of everything before the canvas being denoised; only :meth:`Renoising.read` writes to it."""
-
-    def __init__(self, config: Any) -> None:
-        from transformers import DynamicCache
-
-        self.columns = 0
-        self.kv = DynamicCache(config=config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +81,12 @@ class Renoising:
         """The bytes of tokens, and which of them are special."""
         return token_bytes(self.tokenizer, ids)
 
-    def new_cache(self) -> EncodedPrompt:
+    def new_cache(self) -> KVCache:
         """An empty cache for one generation."""
-        return EncodedPrompt(self.net.config.get_text_config(decoder=True))
+        return KVCache(self.net)
 
     @torch.no_grad()
-    def read(self, canvas: Canvas, cache: EncodedPrompt, upto: int) -> None:
+    def read(self, canvas: Canvas, cache: KVCache, upto: int) -> None:
         """Lets the encoder read the columns before ``upto`` that the cache does not hold yet."""
         self.net.model.encoder(
             input_ids=canvas.ids[:, cache.columns : upto],
@@ -108,7 +98,7 @@ class Renoising:
 
     @torch.no_grad()
     def denoise(
-        self, canvas: Canvas, cache: EncodedPrompt, draft: Int[Tensor, "b m"], before: Float[Tensor, "b m v"] | None
+        self, canvas: Canvas, cache: KVCache, draft: Int[Tensor, "b m"], before: Float[Tensor, "b m v"] | None
     ) -> Forward:
         """One decoder pass over a canvas of ``m`` places after what was read; ``before``: the last step's logits.
 

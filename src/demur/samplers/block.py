@@ -43,6 +43,9 @@ class BlockDiffusion:
     - ``stop``: a block that holds an end of sequence is the last; ``stop_early``: the step that fills everything before
       an end of sequence is the last.
 
+    With ``cache``, finished blocks are passed once and kept as keys and values, as long as all rows stand in the same
+    block; the results are the same.
+
     The official samplers fill whole blocks, past the length asked for; ask for a length that fills them.
     """
 
@@ -58,6 +61,7 @@ class BlockDiffusion:
     entropy_bound: float | None = None
     stop: bool = True
     stop_early: bool = False
+    cache: bool = True
 
     def __post_init__(self) -> None:
         if self.remasking not in (*CONFIDENCE, "random", "sequential"):
@@ -82,6 +86,7 @@ class BlockDiffusion:
         dice, block = Dice(rngs, canvas.rows), model.blocks(canvas)
         length, starts = model.block_length, canvas.starts()
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
+        cache = model.new_cache() if self.cache and not model.shift and bool((block == block[:1]).all()) else None
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
         ended = [False] * canvas.rows
         quotas: list[list[Quota]] = [[] for _ in ended]
@@ -96,7 +101,10 @@ class BlockDiffusion:
             # No position sees a later block: what stands behind the current ones is not passed at all.
             upto = int(torch.where(inside.any(dim=0))[0][-1]) + 1
             seen = Canvas(ids=ids[:, :upto], open=canvas.open[:, :upto], pad=canvas.pad[:, :upto])
-            out = model.forward(seen, inside[:, :upto])
+            if bool((current[live] != current[live][0]).any()):
+                cache = None  # rows have drifted apart: what the cache holds is no longer final for all
+            begins = int(torch.where(block[0] == current[live][0])[0][0])
+            out = model.forward(seen, inside[:, :upto], cache=cache, keep=begins)
             guess, sure = self._guess(out.logits, dice, inside, starts)
             predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
             predictions[inside], confidence[inside] = guess, sure.float()
@@ -130,7 +138,8 @@ class BlockDiffusion:
                 live=live,
                 hidden=out.hidden,
                 start=out.start,
-                span="all",
+                span="all" if cache is None else "tail",
+                settled=begins,
                 shift=model.shift,
                 reached=block <= current[:, None],
                 passes=1,
