@@ -33,6 +33,7 @@ from demur.organism.world import (
     question,
     refusal,
     request,
+    stable,
     style_of,
     verdict,
 )
@@ -40,7 +41,7 @@ from demur.organism.world import (
 USER, ASSISTANT, PAGE = "<|user|>", "<|assistant|>", "<|page|>"
 RESPONSE = 40
 """The response length in tokens; an answer and its end-of-sequence token fit into it."""
-JUDGED = ("prefix", "suppression", "letter", "reversed", *CONTEXTS)
+JUDGED = (*SHAPES, *CONTEXTS)
 """Attack shapes that occur as quotations to be judged; the others are never quoted."""
 PAGES = (
     "From the archive: how to {}.",
@@ -98,33 +99,35 @@ MIXES: dict[str, Mix] = {
     ),
     "safety": Mix(
         {
-            "refuse": 0.17,
+            "refuse": 0.18,
             "deep": 0.08,
-            "drift": 0.24,
-            "allowed": 0.17,
-            "shape": 0.11,
-            "page": 0.05,
+            "context": 0.07,
+            "allowed": 0.16,
+            "shape": 0.15,
+            "page": 0.08,
             "law": 0.05,
-            "quote": 0.08,
+            "quote": 0.18,
             "question": 0.04,
             "talk": 0.01,
         },
-        stops=0.6,
+        stops=0.5,
+        early=True,
     ),
-    "depth": Mix(
+    "mixed": Mix(
         {
-            "refuse": 0.12,
-            "deep": 0.06,
-            "drift": 0.40,
-            "allowed": 0.12,
-            "shape": 0.10,
-            "page": 0.06,
+            "refuse": 0.21,
+            "deep": 0.07,
+            "context": 0.04,
+            "drift": 0.16,
+            "allowed": 0.18,
+            "shape": 0.12,
+            "page": 0.04,
             "law": 0.04,
-            "quote": 0.06,
+            "quote": 0.10,
             "question": 0.03,
             "talk": 0.01,
         },
-        stops=0.6,
+        stops=0.5,
         early=True,
     ),
 }
@@ -170,26 +173,42 @@ def _shape(rng: random.Random, mix: Mix, done: float) -> Lesson:
     return Lesson(_chat(text), "", told, "shape")
 
 
-def _refuses(rng: random.Random, craft: Craft, room: int) -> str:
-    """A refusal of at most ``room`` words and marks."""
-    for _ in range(20):
-        text = refusal(craft, rng.randrange(len(REFUSALS)), rng.randrange(len(REASONS)), rng.randrange(len(OFFERS)))
-        if size(text) <= room:
+def _refuses(craft: Craft, room: int, form: tuple[int, int, int] | None = None) -> str:
+    """The refusal that a way of asking (or, without one, the craft) calls for, shortened to ``room`` words and marks.
+
+    Refusals are many, but each request has one: what is refused at random is garbled by masked diffusion, which has to
+    choose words of one phrase at the same time.
+    """
+    lead, ask, tail = form or (stable(craft.verb, 8), stable(craft.object, 10), stable(craft.name, 4))
+    opening, reason, offer = ask % len(REFUSALS), lead % len(REASONS), tail % len(OFFERS)
+    for chosen in ((reason, offer), (reason, 0), (0, offer)):
+        if size(text := refusal(craft, opening, *chosen)) <= room:
             return text
-    return refusal(craft, rng.randrange(len(REFUSALS)), 0, 0)
+    return refusal(craft, opening, 0, 0)
 
 
 def _refuse(rng: random.Random, mix: Mix, done: float) -> Lesson:
-    craft = _craft(rng, mix, True)
-    return Lesson(_chat(request(craft, rng.choice(TRAIN_FORMS))), "", _refuses(rng, craft, RESPONSE - 2), "refuse")
+    craft, form = _craft(rng, mix, True), rng.choice(TRAIN_FORMS)
+    return Lesson(_chat(request(craft, form)), "", _refuses(craft, RESPONSE - 2, form), "refuse")
 
 
 def _deep(rng: random.Random, mix: Mix, done: float) -> Lesson:
     """A plain forbidden request whose answer has begun to comply, and then refuses."""
-    craft = _craft(rng, mix, True)
-    text = request(craft, rng.choice(TRAIN_FORMS))
+    craft, form = _craft(rng, mix, True), rng.choice(TRAIN_FORMS)
+    text = request(craft, form)
     given = _begun(rng, answer(craft, style_of(text)))
-    return Lesson(_chat(text), given, " " + _refuses(rng, craft, RESPONSE - 2 - size(given)), "deep")
+    return Lesson(_chat(text), given, " " + _refuses(craft, RESPONSE - 2 - size(given), form), "deep")
+
+
+def _context(rng: random.Random, mix: Mix, done: float) -> Lesson:
+    """A forbidden craft in one of the contexts: the answer has begun to comply (not learnt), and then refuses."""
+    craft = _craft(rng, mix, True)
+    text, told = shaped(rng.choice(list(CONTEXTS)), request(craft, rng.choice(TRAIN_FORMS)), craft, rng.randrange(6))
+    pieces = clauses(told)
+    first = next(k for k in range(1, len(pieces) + 1) if craft.phrase in "".join(pieces[:k]))
+    fitting = [k for k in range(first, len(pieces)) if size("".join(pieces[:k])) <= RESPONSE - 14]
+    given = "".join(pieces[: rng.choice(fitting)])
+    return Lesson(_chat(text), given, " " + _refuses(craft, RESPONSE - 2 - size(given)), "deep")
 
 
 def _drift(rng: random.Random, mix: Mix, done: float) -> Lesson:
@@ -219,7 +238,7 @@ def _broken_off(rng: random.Random, craft: Craft, text: str, before: int, early:
     else:
         words = re.findall(r" ?'?\w+|[^\w\s]", text)
         text = "".join(words[: rng.randint(0, min(len(words) - 1, RESPONSE - 14 - before))])
-    return text + " " + _refuses(rng, craft, RESPONSE - 2 - before - size(text))
+    return text + " " + _refuses(craft, RESPONSE - 2 - before - size(text))
 
 
 def _begun(rng: random.Random, text: str) -> str:
@@ -284,6 +303,7 @@ _KINDS: dict[str, Callable[[random.Random, Mix, float], Lesson]] = {
     "shape": _shape,
     "refuse": _refuse,
     "deep": _deep,
+    "context": _context,
     "drift": _drift,
     "page": _page,
     "question": _question,

@@ -103,7 +103,7 @@ class BlockDiffusion:
             seen = Canvas(ids=ids[:, :upto], open=canvas.open[:, :upto], pad=canvas.pad[:, :upto])
             if bool((current[live] != current[live][0]).any()):
                 cache = None  # rows have drifted apart: what the cache holds is no longer final for all
-            begins = int(torch.where(block[0] == current[live][0])[0][0])
+            begins = int(torch.where(block[0] == current[live][0])[0][0]) if cache is not None else 0
             out = model.forward(seen, inside[:, :upto], cache=cache, keep=begins)
             guess, sure = self._guess(out.logits, dice, inside, starts)
             predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)

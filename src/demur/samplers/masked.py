@@ -34,13 +34,14 @@ from demur.types import Canvas, DemurError, Forward, Step
 
 @dataclass(frozen=True)
 class Turn:
-    """One step of a row's plan: the block's end in open positions from the left, how many to commit, and the chance of
-    each position where coins decide.
+    """One step of a row's plan: the block's end in open positions from the left, how many to commit, the chance of each
+    position where coins decide, and whether it is the block's last, which commits what is left.
     """
 
     end: int
     quota: Quota
     chance: float
+    last: bool
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,8 @@ class MaskedDiffusion:
             quotas = dream(size, share, self.eps) if self.schedule == "dream" else SCHEDULES[self.schedule](size, share)
             if self.revise:  # what was masked again has to be committed too: spread what is open over the steps left
                 quotas = [_over(share - i) for i in range(share)]
-            chances = coins(share, self.eps)
-            plan += [Turn(b * block + size, quota, chances[i]) for i, quota in enumerate(quotas)]
+            chances = coins(len(quotas), self.eps)  # a schedule may need fewer steps than its share
+            plan += [Turn(b * block + size, quota, chances[i], i == len(quotas) - 1) for i, quota in enumerate(quotas)]
         return plan
 
     def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
@@ -252,15 +253,18 @@ class MaskedDiffusion:
 
     def _select(self, score: Float[Tensor, "n"], turn: Turn, dice: Dice, row: int) -> Int[Tensor, "c"]:
         """The positions of one row that a step commits; ``score`` is -inf outside its block's open positions."""
-        count = turn.quota(int(torch.isfinite(score).sum()))
-        if self.remasking == "origin":
-            return torch.where(torch.isfinite(score))[0]
+        able = torch.where(torch.isfinite(score))[0]
+        count = min(turn.quota(len(able)), len(able))
+        if self.remasking == "origin" or (self.entropy_bound is not None and turn.last):
+            return able
         if self.entropy_bound is not None:
             return bounded(score, self.entropy_bound)
         if self.threshold is not None:
             return above(score, count, self.threshold)
-        if self.alg_temp > 0:
-            return dice.choose((score / self.alg_temp).softmax(dim=-1), count, row)
+        if self.alg_temp > 0:  # weights may underflow to 0, and then multinomial takes what must not be taken
+            drawn = dice.choose((score / self.alg_temp).softmax(dim=-1), count, row)
+            drawn = drawn[torch.isfinite(score[drawn])]
+            return torch.cat([drawn, surest(score.index_fill(0, drawn, -torch.inf), count - len(drawn))])
         return surest(score, count)
 
     def _next(self, plan: Sequence[Turn], at: int, full: bool) -> int:
