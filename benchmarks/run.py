@@ -21,63 +21,45 @@ import argparse
 import json
 import os
 import platform
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import families
 import naive
 import numpy as np
 import torch
+from measure import (
+    CLOCKS,
+    Clock,
+    Ratio,
+    Seconds,
+    Steps,
+    finished,
+    in_lockstep,
+    in_turn,
+    listed,
+    overhead,
+    pairwise,
+    same,
+    same_tokens,
+    say,
+    timed,
+)
 
 import demur
 from demur.models import Bidirectional
 from demur.models.network import Identity
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
-from demur.trace import Recorder, Trace, spec_of
+from demur.trace import Recorder, Trace, spec_of, watching
 from demur.types import Canvas, Prompt
 
-Clock = Callable[[], float]
-Steps = Generator[None, None, Any]
-CLOCKS: Mapping[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
-TOLERANCE = 1e-4
 BATCH = 8
-STEP_LIMIT = 1.03
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """How long one variant of a case took: one number for each run."""
-
-    case: str
-    variant: str
-    runs: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Pairwise ratios of runs that stood beside each other. ``target``: at least (or, with ``most``, at most)."""
-
-    case: str
-    what: str
-    pairs: tuple[float, ...]
-    target: float | None = None
-    most: bool = False
-
-    @property
-    def median(self) -> float:
-        return median(self.pairs)
-
-    @property
-    def met(self) -> bool | None:
-        if self.target is None:
-            return None
-        return self.median <= self.target if self.most else self.median >= self.target
 
 
 def main() -> int:
@@ -86,7 +68,8 @@ def main() -> int:
     begun, load = time.perf_counter(), os.getloadavg()[0]
     seconds: list[Seconds] = []
     ratios: list[Ratio] = []
-    for part in (signal_alone, masked_diffusion, autoregressive):
+    parts = (signal_alone, masked_diffusion, autoregressive)
+    for part in (*parts, families.large_vocabulary, families.replay, families.growth):
         say(f"{part.__name__} ...")
         took, compared = part(options.quick, CLOCKS[options.clock])
         seconds, ratios = seconds + took, ratios + compared
@@ -96,60 +79,6 @@ def main() -> int:
     _write(options.out, machine, seconds, ratios)
     missed = [ratio for ratio in ratios if ratio.met is False]
     return 1 if options.check and missed else 0
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Timing
-
-
-def timed(clock: Clock, call: Callable[[], Any]) -> tuple[float, Any]:
-    begun = clock()
-    value = call()
-    return clock() - begun, value
-
-
-def in_turn(clock: Clock, variants: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every variant in every round; every other round goes backwards, so that drift favours nobody."""
-    names, took = list(variants), {name: [] for name in variants}
-    for i in range(rounds):
-        for name in names if i % 2 == 0 else reversed(names):
-            took[name].append(timed(clock, variants[name])[0])
-    return took
-
-
-def in_lockstep(
-    clock: Clock, variants: Mapping[str, Callable[[], Steps]]
-) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of every step of generations that advance one step each, in rotating order; and what they returned.
-
-    The time from the last step to the end of the iteration is added to the last step.
-    """
-    names, running = list(variants), {name: make() for name, make in variants.items()}
-    took: dict[str, list[float]] = {name: [] for name in names}
-    returned: dict[str, Any] = {}
-    turn = 0
-    while running:
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            if name not in running:
-                continue
-            spent, (ended, value) = timed(clock, lambda name=name: _advance(running[name]))
-            if ended:
-                took[name][-1] += spent
-                returned[name] = value
-                del running[name]
-            else:
-                took[name].append(spent)
-        turn += 1
-    return took, returned
-
-
-def _advance(steps: Steps) -> tuple[bool, Any]:
-    """One step further: whether that was the end, and what the iteration returned."""
-    try:
-        next(steps)
-    except StopIteration as end:
-        return True, end.value
-    return False, None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -408,71 +337,15 @@ def captured(
     model: Any, sampler: Any, canvas: Canvas, prompts: Sequence[Prompt], spec: Any, pools: Sequence[tuple[str, str]]
 ) -> Steps:
     """The same with everything a user gets: states pooled and steps recorded as they come. Returns the traces."""
-    watched = model.watching(*dict.fromkeys(layer for layer, _ in pools))
+    watched = watching(model, pools)
     recorder = Recorder(watched, canvas, prompts, spec, pools)
     for _ in recorder(sampler(watched, canvas, seeded(0, canvas.rows))):
         yield
     return recorder.traces()
 
 
-def finished(steps: Steps) -> Any:
-    """What an iteration returned."""
-    while True:
-        ended, value = _advance(steps)
-        if ended:
-            return value
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Comparing
-
-
-def same_tokens(case: str, got: Any, expected: Any) -> None:
-    got, expected = (np.asarray(x) for x in (got, expected))
-    if got.shape != expected.shape or (got != expected).any():
-        raise SystemExit(f"{case}: tokens differ\n  {got.tolist()}\n  {expected.tolist()}")
-
-
-def same(case: str, got: np.ndarray, expected: np.ndarray) -> None:
-    """Within the tolerance, relative to the norm of the last axis."""
-    off = np.linalg.norm(got - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
-    if not (off <= TOLERANCE).all():
-        raise SystemExit(f"{case}: off by {off.max():.2e} of the norm, expected at most {TOLERANCE}")
-
-
-def pairwise(top: Sequence[float], bottom: Sequence[float]) -> tuple[float, ...]:
-    return tuple(a / b for a, b in zip(top, bottom, strict=True))
-
-
-def overhead(
-    case: str,
-    what: str,
-    rounds: Sequence[Mapping[str, Sequence[float]]],
-    name: str,
-    without: str,
-    whole_limit: float | None,
-) -> list[Ratio]:
-    """Whole generations, pair by pair; steps, pair by pair, without each generation's last; and what that adds.
-
-    The last step has what a generation does once: the pass that feeds the last token back (``generated`` is defined by
-    it, which costs 1/T and a little; no limit is set for that whole), and putting the traces together.
-    """
-    whole = pairwise([sum(took[name]) for took in rounds], [sum(took[without]) for took in rounds])
-    steps = [pair for took in rounds for pair in pairwise(took[name][:-1], took[without][:-1])]
-    once = [(took[name][-1] - took[without][-1]) / sum(took[without]) for took in rounds]
-    return [
-        Ratio(case, f"{what} / no capture, whole", whole, whole_limit, most=True),
-        Ratio(case, f"{what} / no capture, a step", tuple(steps), STEP_LIMIT, most=True),
-        Ratio(case, f"{what}: last step's extra, share of whole", tuple(once)),
-    ]
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Reporting
-
-
-def listed(case: str, took: Mapping[str, Sequence[float]]) -> list[Seconds]:
-    return [Seconds(case, name, tuple(runs)) for name, runs in took.items()]
 
 
 def _spread(values: Sequence[float], digits: int) -> tuple[str, ...]:
@@ -538,11 +411,6 @@ def _write(path: Path, machine: Mapping[str, Any], seconds: Sequence[Seconds], r
     Path(file.name).chmod(0o644)
     Path(file.name).replace(path)
     say(f"wrote {path}")
-
-
-def say(line: str) -> None:
-    """Progress, apart from the report."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def _options() -> argparse.Namespace:

@@ -158,6 +158,19 @@ def ending(model: Causal, *eos: int) -> Causal:
     return Causal(**(vars(model) | {"net": net}))
 
 
+@cache
+def block(partition: str) -> Bidirectional:
+    """A tiny model that is causal over blocks of four, which predicts neither the mask nor an end of sequence."""
+    model = diffusion("llada")
+    net = copy.deepcopy(model.net)
+    old = net.get_output_embeddings()
+    head = torch.nn.Linear(old.in_features, old.out_features)
+    head.weight.data, head.bias.data = old.weight.data.clone(), torch.zeros(old.out_features)
+    head.bias.data[[MASK, EOS]] = -1e4
+    net.set_output_embeddings(head)
+    return Bidirectional(**(vars(model) | {"net": net, "block_length": 4, "partition": partition}))
+
+
 class Constant:
     """A model whose logits are the same everywhere: for what samplers do with numbers."""
 

@@ -19,7 +19,7 @@ from small import ALL_KEYS, AR_KEYS, CAUSAL, DIFFUSION, MASK, PROMPTS, ROWS, VOC
 
 from demur.models import Bidirectional, Causal
 from demur.pooling import Pooler
-from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
+from demur.samplers import Autoregressive, BlockDiffusion, MaskedDiffusion, autoregressive_order, seeded
 from demur.signals import refusal_signal
 from demur.trace import Recorder, Trace, generate, spec_of, teacher_forced
 from demur.types import DemurError
@@ -165,6 +165,80 @@ def test_law_2_every_place_is_filled_by_plan_and_given_tokens_stay(filling: Any,
         ids, open_ = step.ids, step.open
     assert not open_.any()
     assert torch.equal(ids[~canvas.open], canvas.ids[~canvas.open])
+
+
+@st.composite
+def rules(draw: st.DrawFn) -> dict[str, Any]:
+    """Rules that masked and block diffusion share, in any combination that a sampler takes."""
+    of = st.sampled_from
+    chosen: dict[str, Any] = {
+        "temperature": draw(of([0.0, 0.5, 1.0])),
+        "sampling": draw(of(["gumbel", "categorical"])),
+        "remasking": draw(of(["low_confidence", "margin", "entropy", "random"])),
+        "schedule": draw(of(["even", "linear", "cosine"])),
+    }
+    if chosen["sampling"] == "categorical":
+        chosen |= {"top_k": draw(of([None, 3])), "top_p": draw(of([None, 0.5, 0.9]))}
+    more = draw(of(["nothing", "threshold", "entropy_bound"]))
+    if more == "threshold":
+        chosen["threshold"] = draw(of([0.0, 0.05, 0.2, 0.9]))
+    if more == "entropy_bound":
+        chosen |= {"entropy_bound": draw(of([0.1, 2.0, 10.0])), "remasking": "entropy"}
+    return chosen
+
+
+@st.composite
+def masked_rules(draw: st.DrawFn) -> MaskedDiffusion:
+    """The same and those of masked diffusion alone."""
+    chosen = draw(rules()) | {"block_length": draw(st.sampled_from([None, 2, 3])), "suppress": (MASK,)}
+    chosen["steps"] = draw(st.sampled_from([None, 7, 12]))
+    own = draw(st.sampled_from(["nothing", "origin", "dream", "alg_temp", "revise"]))
+    if own == "origin" and "entropy_bound" not in chosen:
+        chosen["remasking"] = "origin"
+    if own == "dream":
+        chosen["schedule"] = "dream"
+    if own == "alg_temp":
+        chosen["alg_temp"] = draw(st.sampled_from([1.0, 0.1, 1e-3]))
+    if own == "revise":
+        chosen["revise"] = draw(st.sampled_from([0.1, 0.5, 0.9]))
+    return MaskedDiffusion(**chosen)
+
+
+def _filled_in_order(model: Any, canvas: Any, sampler: Any, seed: int, block: Any) -> None:
+    """Every place is filled once its block is current, blocks from left to right; given tokens never move."""
+    ids, open_ = canvas.ids, canvas.open
+    for step in small.steps_of(model.watching(), canvas, sampler, seed):
+        assert not (step.committed & ~open_).any(), "a token was written where none was asked for"
+        current = torch.where(open_, block, block.max() + 1).amin(dim=1)
+        assert not (step.committed & (block > current[:, None])).any(), "a block was begun before the last was full"
+        assert torch.equal(step.ids[~canvas.open], canvas.ids[~canvas.open])
+        assert (step.ids[step.open] == model.mask_id).all()
+        assert not (step.ids[canvas.open & ~step.open] == model.mask_id).any()
+        ids, open_ = step.ids, step.open
+    assert not open_.any()
+    assert torch.equal(ids[~canvas.open], canvas.ids[~canvas.open])
+
+
+@settings(max_examples=max(150, settings.default.max_examples))
+@given(masked_rules(), st.sampled_from(DIFFUSION), st.integers(1, 7), st.integers(0, 9))
+def test_law_2_holds_for_every_rule_of_masked_diffusion(
+    sampler: MaskedDiffusion, name: str, length: int, seed: int
+) -> None:
+    model = small.diffusion(name)
+    canvas = model.canvas_of(ROWS, length, holes=([2, 7], [], [0, 3]))
+    rank = canvas.open.long().cumsum(dim=1) - 1
+    _filled_in_order(model, canvas, sampler, seed, rank // (sampler.block_length or 99))
+
+
+@settings(max_examples=max(60, settings.default.max_examples))
+@given(rules(), st.sampled_from(["start", "response"]), st.integers(1, 4), st.integers(1, 9), st.integers(0, 9))
+def test_law_2_holds_for_every_rule_of_block_diffusion(
+    chosen: dict[str, Any], partition: str, steps: int, length: int, seed: int
+) -> None:
+    model = small.block(partition)
+    sampler = BlockDiffusion(steps=steps, quota=("block", "open")[seed % 2], **chosen)  # type: ignore[arg-type]
+    canvas = model.canvas_of(ROWS, length)
+    _filled_in_order(model, canvas, sampler, seed, model.blocks(canvas))
 
 
 @given(st.integers(1, 8), st.integers(0, 50))

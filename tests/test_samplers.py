@@ -17,7 +17,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from demur.models import Bidirectional, Causal
 from demur.pooling import Pooler
-from demur.samplers import SAMPLERS, Autoregressive, Dice, MaskedDiffusion, filtered, seeded
+from demur.samplers import SAMPLERS, Autoregressive, BlockDiffusion, Dice, MaskedDiffusion, filtered, seeded
 from demur.samplers.rules import even
 from demur.types import Canvas, DemurError, Step
 
@@ -232,6 +232,16 @@ def test_plans_of_the_official_settings() -> None:
         (lambda: MaskedDiffusion(block_length=0), "block_length=0"),
         (lambda: MaskedDiffusion(remasking="luck"), "low_confidence, margin, entropy, random, origin"),  # type: ignore[arg-type]
         (lambda: MaskedDiffusion(suppress=(-1,)), "suppress (-1,)"),
+        (lambda: MaskedDiffusion(sampling="gumble"), "sampling 'gumble'"),  # type: ignore[arg-type]
+        (lambda: MaskedDiffusion(schedule="odd"), "schedule 'odd'"),  # type: ignore[arg-type]
+        (lambda: MaskedDiffusion(late=(1,), sampling="categorical"), "late tokens with categorical"),
+        (lambda: MaskedDiffusion(revise=1.0), "revise=1.0"),
+        (lambda: MaskedDiffusion(entropy_bound=1.0), "entropy_bound with remasking 'low_confidence'"),
+        (lambda: MaskedDiffusion(top_p=0.5), "top_p or top_k with Gumbel noise"),
+        (lambda: BlockDiffusion(sampling="gumble"), "sampling 'gumble'"),  # type: ignore[arg-type]
+        (lambda: BlockDiffusion(schedule="odd"), "schedule 'odd'"),  # type: ignore[arg-type]
+        (lambda: BlockDiffusion(quota="half"), "quota 'half'"),  # type: ignore[arg-type]
+        (lambda: BlockDiffusion(steps=0), "steps=0"),
     ],
 )
 def test_bad_settings_are_refused_when_a_sampler_is_made(make: Any, says: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.rules import (
     CONFIDENCE,
+    SAMPLINGS,
     SCHEDULES,
     Quota,
     above,
@@ -68,6 +69,9 @@ class BlockDiffusion:
             raise DemurError(
                 f"remasking {self.remasking!r}", ", ".join((*CONFIDENCE, "random", "sequential")), "name one"
             )
+        for name, known in (("sampling", SAMPLINGS), ("schedule", SCHEDULES), ("quota", ("block", "open"))):
+            if getattr(self, name) not in known:
+                raise DemurError(f"{name} {getattr(self, name)!r}", ", ".join(known), "name one of these")
         if self.steps < 1:
             raise DemurError(f"steps={self.steps}", "at least 1 for each block", "raise it")
         if self.entropy_bound is not None and self.remasking != "entropy":
@@ -116,7 +120,7 @@ class BlockDiffusion:
                     n_open = int(asked[i].sum())
                     quotas[i] = SCHEDULES[self.schedule](length if self.quota == "block" else n_open, self.steps)
                 quota = quotas[i].pop(0)
-                committed[i, self._select(confidence[i], asked[i], quota, dice, i)] = True
+                committed[i, self._select(confidence[i], asked[i], quota, last=not quotas[i])] = True
             committed &= asked & (predictions != model.mask_id)
             ids = torch.where(committed, predictions, ids)
             open_ = open_ & ~committed
@@ -175,16 +179,14 @@ class BlockDiffusion:
             return guess, probability(probs, guess)
         return guess, CONFIDENCE[self.remasking](probs, guess)
 
-    def _select(
-        self, sure: Float[Tensor, "n"], asked: Bool[Tensor, "n"], quota: Quota, dice: Dice, row: int
-    ) -> Int[Tensor, "c"]:
-        """The columns of one row that a step commits."""
+    def _select(self, sure: Float[Tensor, "n"], asked: Bool[Tensor, "n"], quota: Quota, last: bool) -> Int[Tensor, "c"]:
+        """The columns of one row that a step commits; a block's last step commits what is left."""
         columns = torch.where(asked)[0]
         score, count = sure[columns], min(quota(len(columns)), len(columns))
         if self.remasking == "sequential":
             return columns[:count]
         if self.entropy_bound is not None:
-            return columns[bounded(score, self.entropy_bound)]
+            return columns if last else columns[bounded(score, self.entropy_bound)]
         if self.threshold is not None:
             return columns[above(score, count, self.threshold)]
         return columns[surest(score, count)]

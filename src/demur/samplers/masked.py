@@ -15,6 +15,7 @@ from torch import Tensor
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.rules import (
     CONFIDENCE,
+    SAMPLINGS,
     SCHEDULES,
     Quota,
     above,
@@ -91,6 +92,10 @@ class MaskedDiffusion:
             )
         if self.schedule not in SCHEDULES:
             raise DemurError(f"schedule {self.schedule!r}", ", ".join(SCHEDULES), "name one of these")
+        if self.sampling not in SAMPLINGS:
+            raise DemurError(f"sampling {self.sampling!r}", ", ".join(SAMPLINGS), "name one of these")
+        if self.late and self.sampling != "gumbel":
+            raise DemurError(f"late tokens with {self.sampling} sampling", "sampling='gumbel'", "leave one out")
         for name in ("steps", "block_length"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -99,6 +99,8 @@ SCHEDULES: dict[str, Callable[[int, int], list[Quota]]] = {
 
 # -- Candidates: a guess for every position, and the probabilities it was taken from --------------------------
 
+SAMPLINGS = ("gumbel", "categorical")
+
 
 def filtered(logits: Float[Tensor, "k v"], top_k: int | None, top_p: float | None) -> Float[Tensor, "k v"]:
     """Logits with everything outside the top k, then outside the nucleus p, at -inf, as transformers' warpers do it."""

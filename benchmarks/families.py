@@ -1,0 +1,146 @@
+"""More side by side: diffusion as the official code samples it, replay against generation, and what a capture keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from measure import Clock, Ratio, Seconds, in_turn, listed, pairwise, same_tokens
+
+import demur
+from demur.models import Bidirectional
+from demur.models.network import Identity
+from demur.samplers import MaskedDiffusion, seeded
+from demur.trace import Recorder, generate, spec_of, teacher_forced, watching
+from demur.types import Prompt
+
+LLADA_VOCABULARY = 126_464
+KEYS = [("last", "generated")]
+
+
+@torch.no_grad()
+def official_way(
+    net: Any, prompt: Sequence[int], length: int, steps: int, temperature: float, mask_id: int, seed: int
+) -> list[int]:
+    """Low-confidence remasking written plainly: logits, float64 noise and softmax for every position at every step."""
+    n = len(prompt)
+    ids = torch.tensor([[*prompt, *[mask_id] * length]])
+    everyone = torch.zeros((1, 1, n + length, n + length))
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        logits = net(input_ids=ids, attention_mask=everyone, use_cache=False).logits
+        noisy = logits
+        if temperature > 0:
+            noise = torch.rand(logits.shape, generator=generator, dtype=torch.float64)
+            noisy = logits.to(torch.float64).exp() / (-torch.log(noise)) ** temperature
+        guess = noisy.argmax(dim=-1)
+        sure = logits.softmax(dim=-1).gather(-1, guess[..., None])[..., 0]
+        sure = torch.where(ids == mask_id, sure, -math.inf)
+        chosen = sure[0].topk(length // steps + (step < length % steps)).indices
+        ids[0, chosen] = guess[0, chosen]
+    return ids[0, n:].tolist()
+
+
+def large_vocabulary(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
+    """A tiny LLaDA with the vocabulary of the real one: what it saves to look only where a sampler looks."""
+    model = _llada(LLADA_VOCABULARY)
+    prompt, length, steps, rounds = list(range(1000, 1048)), 32, 16, 2 if quick else 5
+    seconds: list[Seconds] = []
+    ratios: list[Ratio] = []
+    for temperature in (0.0, 1.0):
+        sampler = MaskedDiffusion(steps=steps, temperature=temperature)
+        canvas = model.canvas_of([prompt], length)
+
+        def plain(temperature: float = temperature) -> list[int]:
+            return official_way(model.net, prompt, length, steps, temperature, model.mask_id, 7)
+
+        def bare(sampler: Any = sampler, canvas: Any = canvas) -> list[int]:
+            *_, last = sampler(model.watching(), canvas, torch.Generator().manual_seed(7))
+            return last.ids[0, -length:].tolist()
+
+        def capture(sampler: Any = sampler, canvas: Any = canvas) -> list[int]:
+            watched = watching(model, KEYS)
+            spec = spec_of(watched, sampler, length)
+            recorder = Recorder(watched, canvas, [Prompt("p", "tokens")], spec, KEYS)
+            for _ in recorder(sampler(watched, canvas, torch.Generator().manual_seed(7))):
+                pass
+            return recorder.traces()[0].tokens().tolist()
+
+        case = f"diffusion, vocabulary {LLADA_VOCABULARY:,}, temperature {temperature:g}"
+        same_tokens(case, bare(), plain())
+        same_tokens(case, capture(), plain())
+        took = in_turn(clock, {"official way": plain, "demur, no capture": bare, "demur, capture": capture}, rounds)
+        seconds += listed(case, took)
+        ours = took["demur, no capture"]
+        ratios += [
+            Ratio(case, "official way / demur, no capture", pairwise(took["official way"], ours), 1.5),
+            Ratio(case, "capture / no capture, whole", pairwise(took["demur, capture"], ours), 1.02, most=True),
+        ]
+    return seconds, ratios
+
+
+def replay(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
+    """Finished transcripts on SmolLM2: one pass each against generating them, in batches of 16, 32 tokens."""
+    model = demur.load("smollm2")
+    prompts = demur.starter("harmless", 16)
+    first = generate(model, prompts, pools=KEYS, batch=16)
+    answers = [trace.commits[:, 2].tolist() for trace in first]
+    again = teacher_forced(model, prompts, answers, pools=KEYS, batch=16)
+    pairs = [(a.phi[KEYS[0]], b.phi[KEYS[0]]) for a, b in zip(first, again, strict=True)]
+    worst = max(abs(live - replayed).max() / abs(live).max() for live, replayed in pairs)
+    assert worst < 1e-4, f"phi of replay and generation differ by {worst:.1e}"
+    took = in_turn(
+        clock,
+        {
+            "generate one by one": lambda: generate(model, prompts, pools=KEYS, batch=1),
+            "generate in a batch": lambda: generate(model, prompts, pools=KEYS, batch=16),
+            "replay": lambda: teacher_forced(model, prompts, answers, pools=KEYS, batch=16),
+        },
+        1 if quick else 4,
+    )
+    case = "SmolLM2, 16 transcripts of 32 tokens"
+    alone = pairwise(took["generate one by one"], took["replay"])
+    together = pairwise(took["generate in a batch"], took["replay"])
+    return listed(case, took), [
+        Ratio(case, "generate one by one / replay", alone, 10),
+        Ratio(case, "generate in a batch / replay", together),
+    ]
+
+
+def growth(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
+    """What a capture holds when a generation ends, against the hidden-state volume that it has seen."""
+    model = _llada(1000)
+    ratios = []
+    for length in (32, 128) if quick else (32, 128, 256):
+        sampler = MaskedDiffusion(steps=32)
+        watched = watching(model, KEYS)
+        canvas = watched.canvas_of([list(range(16))] * 4, length)
+        recorder = Recorder(watched, canvas, [Prompt("p", "tokens")] * 4, spec_of(watched, sampler, length), KEYS)
+        volume = 0
+        for step, _ in recorder(sampler(watched, canvas, seeded(0, 4))):
+            volume += sum(states.numel() * states.element_size() for states in step.hidden.values())
+        kept = sum(value.numel() * value.element_size() for _, phi in recorder.kept for value in phi.values())
+        ratios.append(Ratio("memory", f"states seen / pooled states kept, response of {length}", (volume / kept,)))
+    return [], ratios
+
+
+def _llada(vocabulary: int) -> Bidirectional:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=64,
+        intermediate_size=192,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+    )
+    net = LlamaForCausalLM(config).eval()
+    return Bidirectional(net=net, tokenizer=None, identity=Identity(model="random"), mask_id=vocabulary - 1)
