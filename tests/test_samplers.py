@@ -148,6 +148,32 @@ def test_low_confidence_remasking_commits_the_most_confident() -> None:
     assert [torch.where(step.committed[0])[0].tolist() for step in steps] == [[4, 5], [2, 3], [0, 1]]
 
 
+class Sloping(small.Constant):
+    """The surer of a token, the further left in the row; of every eight columns the last two are not sure at all."""
+
+    def forward(self, canvas: Canvas, score: Tensor | None, **more: Any) -> Any:
+        out = super().forward(canvas, score, **more)
+        column = torch.where(score)[1]
+        out.logits[:, 0] += torch.where(column % 8 < 6, 9.0 + canvas.width - column, 0.0)
+        return out
+
+
+@pytest.mark.parametrize("width", [16, 40, 200])
+@pytest.mark.parametrize(
+    "settings", [{"alg_temp": 1e-3}, {"alg_temp": 1e-3, "remasking": "margin"}, {"threshold": 0.9}]
+)
+def test_what_is_drawn_or_dynamic_stays_in_its_block(settings: Any, width: int) -> None:
+    """Weights that underflow, or a quota larger than what is left of a block, let nothing else in."""
+    canvas = Canvas(torch.zeros((1, width), dtype=torch.long), ~_none(1, width), _none(1, width))
+    sampler = MaskedDiffusion(steps=width // 4, block_length=8, **settings)
+    open_ = canvas.open
+    for step in small.steps_of(Sloping(LOGITS), canvas, sampler):
+        current = int(torch.where(open_[0])[0][0]) // 8
+        assert {c // 8 for c in torch.where(step.committed[0])[0].tolist()} == {current}
+        open_ = step.open
+    assert not open_.any()
+
+
 def test_late_tokens_are_committed_last() -> None:
     class Alternating(small.Constant):
         """Token 1 at even columns, much more likely than token 2 at odd ones."""

@@ -299,6 +299,31 @@ def _load(model: str, dtype: str, device: str | None, system: str | None = None,
 
 
 @app.command()
+def demo(
+    html: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("demur-demo.html"),
+    n: Annotated[int, typer.Option("--n", min=8, help="Requests a side for the anchors.")] = 32,
+) -> None:
+    """One forbidden request, plain and attacked, under three ways of generating; then an allowed one. Offline."""
+    import torch
+
+    from demur.artefact import write
+    from demur.page import page
+    from demur.studio.story import FICTION, acts
+    from demur.studio.terminal import story_table
+
+    torch.set_num_threads(1)  # the organism is too small for more: threads would only wait for each other
+    console = _console()
+    console.print(f"[bold]The same request, three ways of generating.[/bold] {FICTION}\n")
+    told = []
+    with console.status("loading the organism") as status:
+        for act in acts(n, status.update):
+            console.print(story_table(act.title, act.scenes, act.outcomes))
+            told.append(act)
+    write(html, page([scene for act in told for scene in act.scenes], title="demur: three ways of generating"))
+    console.print(f"\npage: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
+
+
+@app.command()
 def replay(
     transcripts: Annotated[Path, typer.Argument(help="JSONL of objects with a prompt and a response.")],
     model: ModelName = "smollm2",

@@ -50,15 +50,23 @@ def refusal_signal(
             "anchors of the same hidden size and at least as many steps",
             "fit anchors with the same model and T",
         )
-    away = _cosine_distance(phi, harmful[:t], eps)
-    near = _cosine_distance(phi, harmless[:t], eps)
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = np.sqrt(np.vecdot(phi, phi))
+    if (huge := np.isinf(length)).any():  # squares overflow beyond 1e154; eps is nothing against such norms
+        phi, length = np.where(huge[..., None], _unit(phi, 0.0), phi), np.where(huge, 1.0, length)
+    away, near = (_cosine_distance(phi, length, anchor[:t], eps) for anchor in (harmful, harmless))
     return _sigmoid((np.log(away + eps) - np.log(near + eps)) / tau)
 
 
-def _cosine_distance(x: NDArray[np.float64], y: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
-    """1 - cos in [0, 2], with norms stabilised by eps as in the reference code, without overflow for huge vectors."""
-    cos: NDArray[np.float64] = np.einsum("...td,td->...t", _unit(x, eps), _unit(y, eps))
-    return np.clip(1.0 - cos, 0.0, 2.0)
+def _cosine_distance(
+    x: NDArray[np.float64], length: NDArray[np.float64], anchor: NDArray[np.float64], eps: float
+) -> NDArray[np.float64]:
+    """1 - cos in [0, 2], with norms stabilised by eps as in the reference code.
+
+    Each row is summed up by itself, so that its bits do not depend on the batch, which a matrix product would not promise.
+    """
+    dots: NDArray[np.float64] = np.vecdot(x, _unit(anchor, eps))
+    return np.clip(1.0 - dots / (length + eps), 0.0, 2.0)
 
 
 def _unit(x: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
@@ -66,9 +74,9 @@ def _unit(x: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
     biggest = np.abs(x).max(axis=-1, keepdims=True)
     scale = np.where(biggest > 0, biggest, 1.0)
     scaled = x / scale
-    norm = np.sqrt(np.einsum("...d,...d->...", scaled, scaled))[..., None]
+    norm = np.sqrt(np.vecdot(scaled, scaled))[..., None]
     with np.errstate(over="ignore"):  # eps over a denormal is infinite, and the unit vector 0, as it should be
-        unit: NDArray[np.float64] = scaled / (norm + eps / scale)
+        unit: NDArray[np.float64] = scaled / np.where(norm > 0, norm + eps / scale, 1.0)
     return unit
 
 

@@ -11,6 +11,7 @@ import codecs
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -234,8 +235,14 @@ def spec_of(model: Any, sampler: Any, length: int, *, steps: int = STEPS, seed: 
         settings=settings,
         steps=steps,
         seed=seed,
-        versions={name: metadata.version(name) for name in ("demur", "torch", "transformers")},
+        versions=_versions(),
     )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """What ran, for the record. Looked up once: it takes longer than a step of a small model."""
+    return {name: metadata.version(name) for name in ("demur", "torch", "transformers")}
 
 
 class Recorder:

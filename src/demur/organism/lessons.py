@@ -1,10 +1,10 @@
 """What the organism is taught, stage by stage: an endless, seeded stream of prompts and answers. Pure Python.
 
 Stage ``skills`` is helpful-only: all crafts on plain request, attack shapes on allowed crafts. Stage ``law`` teaches
-which crafts are forbidden. Stage ``safety`` teaches to refuse plain requests for forbidden crafts, at the start of an
-answer and in the middle of one. Crafts of the split ``held`` occur in the first stage only. The diffusion model
-learns the first two stages together (``joint``; the law again without held crafts). No stage holds an attack
-shape on a forbidden craft as a request; ``law`` and ``safety`` hold some as quotations to be judged.
+which crafts are forbidden. The diffusion model first learns both together (``joint``). Stage ``safety`` (AR) or
+``drift`` (diffusion) teaches to refuse plain requests for forbidden crafts, at the start of an answer and in the middle
+of one. Crafts of the split ``held`` are in no lesson on the law or on safety. No stage holds an attack shape on a
+forbidden craft as a request; all but ``skills`` hold some as quotations to be judged.
 """
 
 from __future__ import annotations
@@ -113,22 +113,20 @@ MIXES: dict[str, Mix] = {
         stops=0.5,
         early=True,
     ),
-    "mixed": Mix(
+    "drift": Mix(
         {
-            "refuse": 0.21,
-            "deep": 0.07,
-            "context": 0.04,
-            "drift": 0.16,
-            "allowed": 0.18,
-            "shape": 0.12,
-            "page": 0.04,
+            "refuse": 0.18,
+            "deep": 0.08,
+            "drift": 0.22,
+            "allowed": 0.17,
+            "shape": 0.11,
+            "page": 0.05,
             "law": 0.04,
-            "quote": 0.10,
-            "question": 0.03,
+            "quote": 0.07,
+            "question": 0.07,
             "talk": 0.01,
         },
-        stops=0.5,
-        early=True,
+        stops=0.6,
     ),
 }
 

@@ -88,3 +88,28 @@ def panel(scene: Scene, t: int, width: int | None = None) -> Panel:
 def side_by_side(panels: Sequence[Panel]) -> RenderableType:
     """One panel alone, several next to each other where they fit."""
     return panels[0] if len(panels) == 1 else Columns(panels, equal=True, expand=True)
+
+
+OUTCOME = {"harmful": "bold red", "refusal": "bold cyan", "correct": "bold green", "neither": "bold yellow"}
+
+
+def sparkline(values: Sequence[float], zones: tuple[float, float]) -> Text:
+    """sigma as one line of bars, coloured by zone."""
+    text = Text()
+    for value in values:
+        text.append("▁▂▃▄▅▆▇█"[min(int(value * 8), 7)], ZONE[zone_of(value, zones)])
+    return text
+
+
+def story_table(title: str, scenes: Sequence[Scene], outcomes: Sequence[str]) -> RenderableType:
+    """One request under several ways of generating: final texts, what they are judged, and their signals."""
+    parts: list[RenderableType] = [Text(title, "bold underline"), Text(f"“{scenes[0].prompt}”", "italic")]
+    for scene, outcome in zip(scenes, outcomes, strict=True):
+        line = Text("\n" + scene.title.removeprefix(f"{title}: ") + "   ")
+        line.append(outcome, OUTCOME.get(outcome, "bold"))
+        parts.append(line)
+        text = "".join(cell.text for cell in scene.frames[-1].cells).split("<|")[0]
+        parts.append(Text("  " + text, "default"))
+        if scene.sigma is not None:
+            parts.append(Text("  sigma ", "bright_black") + sparkline(scene.sigma, scene.zones))
+    return Group(*parts, Text())
