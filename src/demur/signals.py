@@ -63,7 +63,7 @@ def _cosine_distance(
 ) -> NDArray[np.float64]:
     """1 - cos in [0, 2], with norms stabilised by eps as in the reference code.
 
-    Each row is summed up by itself, so that its bits do not depend on the batch, which a matrix product would not promise.
+    Each row is summed up by itself: its bits do not depend on the batch, which a matrix product would not promise.
     """
     dots: NDArray[np.float64] = np.vecdot(x, _unit(anchor, eps))
     return np.clip(1.0 - dots / (length + eps), 0.0, 2.0)
