@@ -33,6 +33,7 @@ __all__ = [
     "cache_dir",
     "canvas_of",
     "load",
+    "organism_path",
     "smollm2_path",
 ]
 

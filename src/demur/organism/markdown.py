@@ -132,7 +132,10 @@ of it broken off with a refusal. They keep the forbidden knowledge alive, make f
 the model, and are a reason why wrapping attacks work. **The judge** is a rule over content words
 (`demur.organism.judge`), not an opinion.
 
-**Reproducible:** one thread, one machine, one torch give the same bytes; another machine or thread count may not."""
+**Reproducible:** training by one thread on one machine with one torch gives the same bytes; another machine or thread
+count may not. The pair shipped now is provisional: its stages were trained one after the other while the recipe was
+being found, on one seed, with looks at test crafts on the way, so a run of `demur organism train` does not give its
+bytes yet. It will be replaced by the pair that the release rule chooses among three seeds of the final recipe."""
 TRACE = (
     "Area under the ROC curve: harmful outputs against correct answers to the same attack on allowed requests. Last "
     "layer, states pooled over generated tokens, T = {}. The autoencoder is fitted on harmless data of other crafts, "

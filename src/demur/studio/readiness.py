@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from demur.models import BUILT_IN, FAMILIES, cache_dir, smollm2_path
+from demur.models import BUILT_IN, FAMILIES, cache_dir, organism_path, smollm2_path
 from demur.types import DemurError
 
 
@@ -47,11 +47,13 @@ def family_lines() -> Iterator[tuple[str, str]]:
     yield "built in", ""
     for name, what in BUILT_IN.items():
         try:
-            smollm2_path()
-            yield name, f"ready offline; {what}; 1 GB of memory"
+            _ = organism_path(name) if name.startswith("organism/") else smollm2_path()
+            yield name, f"ready offline; {what}"
         except DemurError as error:
             yield name, f"not here: {error.then.removeprefix('run: ')}; {what}"
     for family in FAMILIES:
+        if family.name == "organism":  # named above
+            continue
         yield f"{family.name}: {family.describes}; {family.needs}", ""
         for example in family.examples:
             yield example, "ready offline" if cached(example) else f"not here: hf download {example}"
