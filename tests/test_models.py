@@ -677,7 +677,18 @@ def test_a_file_whose_arrays_were_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DemurError, match="holds 'trace'"):
         Anchors.load(_trace().save(tmp_path / "u.safetensors"))
     with pytest.raises(DemurError, match="not the ones"):
-        Trace.load(_raw(tmp_path / "v.safetensors", '{"kind": "trace"}'))
+        Trace.load(_raw(tmp_path / "v.safetensors", '{"kind": "trace", "format": 1}'))
+    with pytest.raises(DemurError, match="format None"):
+        Trace.load(_raw(tmp_path / "w.safetensors", '{"kind": "trace"}'))
+
+
+def test_a_file_whose_card_was_changed_is_refused(tmp_path: Path) -> None:
+    path = _trace().save(tmp_path / "t.safetensors")
+    data = path.read_bytes()
+    assert data.count(b"float32") > 0
+    path.write_bytes(data.replace(b"float32", b"float64"))
+    with pytest.raises(DemurError, match="not the ones|broken"):
+        Trace.load(path)
 
 
 def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -686,3 +697,18 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
     assert models.cache_dir() == tmp_path / "demur"
     monkeypatch.setenv("DEMUR_CACHE", str(tmp_path / "mine"))
     assert models.cache_dir() == tmp_path / "mine"
+
+
+@pytest.mark.parametrize("kind", ["mamba", "mamba2"])
+def test_a_model_that_padding_changes_is_refused(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    small_one: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
+    if kind == "mamba2":
+        small_one |= {"num_heads": 4, "head_dim": 16, "n_groups": 1, "expand": 2}
+    net = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **small_one)).float()
+    tiny.fill(net)
+    net.save_pretrained(tmp_path)
+    with pytest.raises(DemurError) as caught:
+        load(tmp_path, device="cpu")
+    small.one_line(caught.value)

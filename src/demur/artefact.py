@@ -1,7 +1,7 @@
 """Files that demur writes: arrays as safetensors, with a JSON card in the file's own header. Never a pickle.
 
-One file holds both, so that a card can not be separated from what it describes. The card names a hash of the arrays;
-loading checks it. Writing goes to a temporary file that is renamed when it is whole.
+One file holds both, so that a card can not be separated from what it describes. The card names a hash of itself and
+the arrays; loading checks it. Writing goes to a temporary file that is renamed when it is whole.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def write(path: str | Path, content: bytes | str) -> Path:
 def save(path: str | Path, kind: str, arrays: Arrays, card: Mapping[str, Any]) -> Path:
     """Writes arrays and card. Saving what was loaded gives the same bytes."""
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    whole = {"kind": kind, "sha256": _digest(arrays)} | dict(card)
+    whole = dict(card) | {"kind": kind, "format": FORMAT}
+    whole["sha256"] = _digest(arrays, whole)
     return write(path, to_bytes(arrays, metadata={"demur": json.dumps(whole, sort_keys=True, ensure_ascii=False)}))
 
 
@@ -77,21 +78,32 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
         ) from error
     if card.get("kind") != kind:
         raise DemurError(f"{source} holds {card.get('kind', 'no demur artefact')!r}", repr(kind), "name another file")
-    if card.pop("sha256", None) != _digest(arrays):
+    if card.get("format") != FORMAT:
         raise DemurError(
-            f"{source}: the arrays are not the ones its card was written for",
+            f"{source} has format {card.get('format')}",
+            f"format {FORMAT}",
+            "make it again, or read it with its demur",
+        )
+    if card.pop("sha256", None) != _digest(arrays, card):
+        raise DemurError(
+            f"{source}: arrays and card are not the ones that were written together",
             "an untouched file",
             "make it again",
         )
-    del card["kind"]
+    del card["kind"], card["format"]
     return arrays, card
 
 
 _MAKE = {"anchors": "demur anchors fit MODEL", "trace": "demur watch PROMPT --save FILE"}
 
 
-def _digest(arrays: Arrays) -> str:
-    digest = hashlib.sha256()
+FORMAT = 1
+"""Rises when the meaning of what is stored changes."""
+
+
+def _digest(arrays: Arrays, card: Mapping[str, Any]) -> str:
+    """sha256 of a card (without this digest) and the arrays that belong to it."""
+    digest = hashlib.sha256(json.dumps(card, sort_keys=True, ensure_ascii=False).encode())
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())

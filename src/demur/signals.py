@@ -152,14 +152,14 @@ def fit_anchors(
     *,
     layer: Layer = "last",
     pool: Pool = "generated",
-    refusals: Literal["observed", "scripted"] = "observed",
+    refusals: Literal["observed", "scripted"] | None = None,
     at_least: int = 1,
 ) -> Anchors:
     """Anchors from traces: the mean of harmless ones that did not refuse and of harmful ones that did (section 3.1).
 
-    Refusal is decided on the final text by the dictionary. With ``refusals="scripted"``, ``harmful`` are the traces of
-    :func:`scripted_refusals`. Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), and if specs
-    differ.
+    Refusal is decided on the final text by the dictionary. ``refusals`` is scripted where the harmful traces were
+    replayed (:func:`scripted_refusals`), so that nobody can forget to say so; name it to replay refusals that the model
+    did write. Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), and if specs differ.
     """
     complied = [trace for trace in harmless if not trace.refused()]
     refused = [trace for trace in harmful if trace.refused()]
@@ -174,6 +174,8 @@ def fit_anchors(
     for trace in [*complied, *refused]:
         if different := trace.spec.differences(spec):
             raise DemurError(f"traces of two specs ({'; '.join(different)})", "one", "generate them alike")
+    if refusals is None:
+        refusals = "scripted" if any(trace.origin == "replayed" for trace in refused) else "observed"
     phis = [np.stack([trace.aligned(layer, pool) for trace in group]) for group in (complied, refused)]
     good, bad = (phi.mean(axis=0, dtype=np.float64).astype(np.float32) for phi in phis)
     sigmas = [refusal_signal(phi, good, bad).mean(axis=0).astype(np.float32) for phi in phis]

@@ -19,7 +19,7 @@ from demur.models.causal import Causal
 from demur.models.chat import canvas_of, template_hash
 from demur.models.families import BUILT_IN, FAMILIES, Family, family_of
 from demur.models.llada2 import checkpoint_tensors, native_net
-from demur.models.network import Identity, KVCache, check_finite, check_head, fingerprint
+from demur.models.network import Identity, KVCache, check_batching, check_finite, check_head, fingerprint
 from demur.models.renoising import Renoising
 from demur.types import DemurError
 
@@ -113,7 +113,9 @@ def _load(
     )
     common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity, "system": system}
     if family.kind == "causal":
-        return Causal(**common)
+        causal = Causal(**common)
+        check_batching(causal)
+        return causal
     if family.kind == "renoising":
         return Renoising(**common)
     return Bidirectional(
