@@ -687,7 +687,7 @@ def test_a_file_whose_card_was_changed_is_refused(tmp_path: Path) -> None:
     data = path.read_bytes()
     assert data.count(b"float32") > 0
     path.write_bytes(data.replace(b"float32", b"float64"))
-    with pytest.raises(DemurError, match="not the ones|broken"):
+    with pytest.raises(DemurError, match=r"not the ones|broken"):
         Trace.load(path)
 
 
