@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +14,12 @@ from measure import Clock, Ratio, Seconds, in_turn, listed, pairwise, same_token
 import demur
 from demur.models import Bidirectional
 from demur.models.network import Identity
-from demur.samplers import MaskedDiffusion, seeded
+from demur.samplers import SAMPLERS, MaskedDiffusion, seeded
 from demur.trace import Recorder, generate, spec_of, teacher_forced, watching
 from demur.types import Prompt
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the tiny models are made there, by recipe
+import test_families
 
 LLADA_VOCABULARY = 126_464
 KEYS = [("last", "generated")]
@@ -78,6 +83,40 @@ def large_vocabulary(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Rat
             Ratio(case, "official way / demur, no capture", pairwise(took["official way"], ours), 1.5),
             Ratio(case, "capture / no capture, whole", pairwise(took["demur, capture"], ours), 1.02, most=True),
         ]
+    return seconds, ratios
+
+
+def each_family(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
+    """Every family on its tiny model under its own sampler, rows of three lengths, with and without capture.
+
+    The networks are so small that what is measured is our own code around them; on a real model all of it vanishes.
+    """
+    rounds = 3 if quick else 15
+    seconds: list[Seconds] = []
+    ratios: list[Ratio] = []
+    for name in test_families.FAMILIES:
+        model = test_families.model(name)
+        own = name if name in SAMPLERS else model.preferred
+        sampler = test_families.sampler(own, model.kind, 0.0)
+        canvas = model.canvas_of(test_families.ROWS, 8)
+
+        def bare(model: Any = model, sampler: Any = sampler, canvas: Any = canvas) -> list[int]:
+            *_, last = sampler(model.watching(), canvas, seeded(0, 3))
+            return last.ids[:, -8:].tolist()
+
+        def capture(model: Any = model, sampler: Any = sampler, canvas: Any = canvas) -> list[int]:
+            watched = watching(model, KEYS)
+            recorder = Recorder(watched, canvas, [Prompt("p", "tokens")] * 3, spec_of(watched, sampler, 8), KEYS)
+            for step, _ in recorder(sampler(watched, canvas, seeded(0, 3))):
+                last = step
+            recorder.traces()
+            return last.ids[:, -8:].tolist()
+
+        case = f"tiny {name}, {own}"
+        same_tokens(case, capture(), bare())
+        took = in_turn(clock, {"no capture": bare, "capture": capture}, rounds)
+        seconds += listed(case, took)
+        ratios.append(Ratio(case, "capture / no capture", pairwise(took["capture"], took["no capture"])))
     return seconds, ratios
 
 

@@ -59,7 +59,9 @@ from demur.samplers import Autoregressive, MaskedDiffusion, seeded
 from demur.trace import Recorder, Trace, spec_of, watching
 from demur.types import Canvas, Prompt
 
-BATCH = 8
+THEIRS = "transformers generate"
+TARGETS = {1: (3.0, 1.03), 8: (10.0, 1.03)}
+"""By batch size: how many times faster than the plain way, at least, and what capture may cost, at most."""
 
 
 def main() -> int:
@@ -68,15 +70,17 @@ def main() -> int:
     begun, load = time.perf_counter(), os.getloadavg()[0]
     seconds: list[Seconds] = []
     ratios: list[Ratio] = []
-    parts = (signal_alone, masked_diffusion, autoregressive)
-    for part in (*parts, families.large_vocabulary, families.replay, families.growth):
-        say(f"{part.__name__} ...")
-        took, compared = part(options.quick, CLOCKS[options.clock])
+    parts = {part.__name__: part for part in PARTS}
+    for name in options.only or parts:
+        say(f"{name} ...")
+        took, compared = parts[name](options.quick, CLOCKS[options.clock])
         seconds, ratios = seconds + took, ratios + compared
-    machine = _machine() | {"load_before": round(load, 2), "load_after": round(os.getloadavg()[0], 2)}
-    machine |= {"quick": options.quick, "clock": options.clock, "total_seconds": round(time.perf_counter() - begun, 1)}
+        machine = _machine() | {"load_before": round(load, 2), "load_after": round(os.getloadavg()[0], 2)}
+        machine |= {"quick": options.quick, "clock": options.clock}
+        machine |= {"parts": " ".join(parts), "total_seconds": round(time.perf_counter() - begun, 1)}
+        _write(options.out, machine, seconds, ratios)  # after every part, so that an interrupted run leaves what it saw
+        print(_tables(took, compared), flush=True)
     print(_report(machine, seconds, ratios))
-    _write(options.out, machine, seconds, ratios)
     missed = [ratio for ratio in ratios if ratio.met is False]
     return 1 if options.check and missed else 0
 
@@ -194,45 +198,45 @@ class Asked:
 
 
 def autoregressive(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
-    """SmolLM2 135M in fp32, greedy, at batch 1 and 8. A plain run of one prompt serves both: eight make a batch."""
+    """SmolLM2 135M in fp32, greedy, at batch 1, 4, 8 and 16. A plain run of one prompt serves them all."""
     try:
         model = demur.load("smollm2", dtype="float32", device="cpu")
     except demur.DemurError as error:
         print(f"autoregressive cases skipped: {error}")
         return [], []
-    # Eight rounds, one for each prompt, and a batch of eight in every third; a quick run has half the steps.
-    steps, rounds, batched = (16, (0, 5), (1,)) if quick else (32, tuple(range(BATCH)), (1, 4, 7))
+    # Eight rounds, one for each prompt, and larger batches after some of them; a quick run has half the steps.
+    steps, rounds = (16, (0, 5)) if quick else (32, tuple(range(8)))
+    batched = {8: (0,)} if quick else {4: (1, 5), 8: (0, 3, 6), 16: (2, 7)}
     sampler = Autoregressive()
-    prompts = demur.starter("harmless", BATCH)
-    together = Asked.of(model, prompts, steps)
-    alone = [Asked.of(model, [prompt], steps) for prompt in prompts]
-    _warm_up(model, sampler, prompts)
-    case_1, case_8 = "AR, batch 1", f"AR, batch {BATCH}"
-    runs: dict[str, dict[str, list[float]]] = {case_1: {}, case_8: {}}
-    steps_of: dict[str, list[dict[str, list[float]]]] = {case_1: [], case_8: []}
-    batch_tokens: torch.Tensor | None = None
+    prompts = demur.starter("harmless", max(batched))
+    together = {size: Asked.of(model, prompts[:size], steps) for size in batched}
+    alone = [Asked.of(model, [prompt], steps) for prompt in prompts[:8]]
+    _warm_up(model, sampler, prompts[:8])
+    runs: dict[int, dict[str, list[float]]] = {size: {} for size in (1, *batched)}
+    steps_of: dict[int, list[dict[str, list[float]]]] = {size: [] for size in runs}
+    batch_tokens: dict[int, torch.Tensor] = {}
     answers: dict[int, naive.Answer] = {}
+    checked: list[tuple[str, int, str, Trace]] = []
 
-    def ours(case: str, asked: Asked) -> torch.Tensor:
+    def ours(size: int, asked: Asked) -> torch.Tensor:
         """One round of everything but the plain way; the tokens, on which all of them agree."""
-        backwards = len(steps_of[case]) % 2 == 1
+        case, backwards = f"AR, batch {size}", len(steps_of[size]) % 2 == 1
         if backwards:
             spent, tokens = timed(clock, lambda: transformers_generate(model, asked, steps))
         took, given = in_lockstep(clock, _variants(model, sampler, asked, steps))
         if not backwards:
             spent, tokens = timed(clock, lambda: transformers_generate(model, asked, steps))
         for name, parts in took.items():
-            runs[case].setdefault(name, []).append(sum(parts))
-        runs[case].setdefault("transformers generate", []).append(spent)
-        steps_of[case].append(took)
+            runs[size].setdefault(name, []).append(sum(parts))
+        runs[size].setdefault(THEIRS, []).append(spent)
+        steps_of[size].append(took)
         same_tokens(case, given["demur, no capture"][:, -steps:], tokens)
         for pool in ("producing", "generated"):
             for row, trace in enumerate(given[f"demur, capture {pool}"]):
-                same_tokens(case, trace.tokens(), tokens[row])
+                same_tokens(case, trace.tokens(), tokens[row][: trace.steps])
                 checked.append((case, prompts.index(asked.prompts[row]), pool, trace))
         return tokens
 
-    checked: list[tuple[str, int, str, Trace]] = []
     for done, i in enumerate(rounds):
         say(f"autoregressive, round {done + 1} of {len(rounds)}")
         spent, answers[i] = timed(
@@ -240,34 +244,37 @@ def autoregressive(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio
         )
         if len(answers[i].tokens) < steps:
             raise SystemExit(f"prompt {prompts[i].id} ends before {steps} steps: the variants would not do equal work")
-        runs[case_1].setdefault("naive", []).append(spent)
-        same_tokens(case_1, ours(case_1, alone[i])[0], answers[i].tokens)
-        if done in batched:
-            batch_tokens = ours(case_8, together)
+        runs[1].setdefault("naive", []).append(spent)
+        same_tokens("AR, batch 1", ours(1, alone[i])[0], answers[i].tokens)
+        for size, when in batched.items():
+            if done in when:
+                batch_tokens[size] = ours(size, together[size])
     for i, answer in answers.items():
-        if batch_tokens is not None:
-            same_tokens(case_8, batch_tokens[i], answer.tokens)
+        for size, tokens in batch_tokens.items():
+            if i < size:
+                same_tokens(f"AR, batch {size}", tokens[i], answer.tokens)
     for case, i, pool, trace in checked:
         if i in answers:
             _check_phi(f"{case}, {pool}", trace.phi["last", pool], answers[i], pool)
 
-    # The plain way has no batches: a batch costs it eight times a prompt, prompt by prompt, beside the nearest batch.
-    runs[case_8]["naive"] = [BATCH * spent for spent in runs[case_1]["naive"]]
-    beside = [min(range(len(batched)), key=lambda b, r=r: abs(batched[b] - r)) for r in range(len(rounds))]
+    seconds: list[Seconds] = []
     ratios: list[Ratio] = []
-    for case, target in ((case_1, 3.0), (case_8, 10.0)):
-        of = runs[case]
-        nearest = range(len(rounds)) if case == case_1 else beside
-        ours_and_theirs = [name for name in of if name != "naive"]
-        for name in ours_and_theirs:
+    for size, of in runs.items():
+        # The plain way has no batches: a batch costs it `size` times a prompt, beside the nearest one.
+        when = rounds if size == 1 else batched[size]
+        of["naive"] = [size * spent for spent in runs[1]["naive"]] if size > 1 else of["naive"]
+        nearest = [min(range(len(when)), key=lambda b, r=r, w=when: abs(w[b] - r)) for r in range(len(rounds))]
+        case, (least, capture_target) = f"AR, batch {size}", TARGETS.get(size, (None, None))
+        for name in (name for name in of if name != "naive"):
             pairs = tuple(of["naive"][r] / of[name][b] for r, b in enumerate(nearest))
-            ratios.append(Ratio(case, f"naive / {name}", pairs, target if "capture " in name else None))
-        theirs = "transformers generate"
-        ratios += [Ratio(case, f"{n} / {theirs}", pairwise(of[n], of[theirs])) for n in ours_and_theirs if n != theirs]
-        for pool, limit in (("producing", 1.03), ("generated", None)):
+            ratios.append(Ratio(case, f"naive / {name}", pairs, least if "capture " in name else None))
+        ours_only = [name for name in of if name not in ("naive", THEIRS)]
+        ratios += [Ratio(case, f"{name} / {THEIRS}", pairwise(of[name], of[THEIRS])) for name in ours_only]
+        for pool in ("producing", "generated"):
             name, without = f"demur, capture {pool}", "demur, no capture"
-            ratios += overhead(case, f"capture {pool}", steps_of[case], name, without, whole_limit=limit)
-    return [found for case, of in runs.items() for found in listed(case, dict(sorted(of.items())))], ratios
+            ratios += overhead(case, f"capture {pool}", steps_of[size], name, without, whole_limit=capture_target)
+        seconds += listed(case, dict(sorted(of.items())))
+    return seconds, ratios
 
 
 def _variants(model: Any, sampler: Any, asked: Asked, steps: int) -> dict[str, Callable[[], Steps]]:
@@ -355,8 +362,21 @@ def _spread(values: Sequence[float], digits: int) -> tuple[str, ...]:
 
 
 def _report(machine: Mapping[str, Any], seconds: Sequence[Seconds], ratios: Sequence[Ratio]) -> str:
-    lines = ["", ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items()), ""]
+    about = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in machine.items())
+    missed = [f"{ratio.case}: {ratio.what} {ratio.median:.3f}" for ratio in ratios if ratio.met is False]
+    judged = sum(ratio.target is not None for ratio in ratios)
+    lines = ["", about, "", f"{judged - len(missed)} of {judged} targets met", *missed, ""]
     lines += [
+        "Ratios above 1: the first takes longer. `a step` leaves out each generation's last step, where a model that",
+        "captures may feed the last token back (`generated` needs this pass) and where the traces are put together.",
+        "The plain way has no batches: n prompts cost it n times one prompt, measured on eight prompts.",
+    ]
+    return "\n".join(lines)
+
+
+def _tables(seconds: Sequence[Seconds], ratios: Sequence[Ratio]) -> str:
+    lines = [
+        "",
         "| case | variant | seconds (median) | quartiles | extremes | runs |",
         "| --- | --- | --: | --: | --: | --: |",
     ]
@@ -372,12 +392,6 @@ def _report(machine: Mapping[str, Any], seconds: Sequence[Seconds], ratios: Sequ
         digits = 2 if ratio.median >= 2 else 3
         row = (ratio.case, ratio.what, *_spread(ratio.pairs, digits), str(len(ratio.pairs)), wanted)
         lines.append(f"| {' | '.join(row)} |")
-    lines += [
-        "",
-        "Ratios above 1: the first takes longer. `a step` leaves out each generation's last step, where a model that",
-        "captures may feed the last token back (`generated` needs this pass) and where the traces are put together.",
-        "The plain way has no batches: eight prompts cost it eight times one prompt, measured on each of the eight.",
-    ]
     return "\n".join(lines)
 
 
@@ -420,8 +434,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="wall time or processor time")
     parser.add_argument("--out", type=Path, default=Path("out/bench.json"), help="where the numbers go, as JSON")
+    parser.add_argument(
+        "--only", action="append", choices=[part.__name__ for part in PARTS], help="one part; repeatable"
+    )
     return parser.parse_args()
 
+
+PARTS = (
+    signal_alone,
+    masked_diffusion,
+    autoregressive,
+    families.large_vocabulary,
+    families.each_family,
+    families.replay,
+    families.growth,
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())
