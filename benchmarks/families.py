@@ -137,7 +137,7 @@ def replay(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
             "generate in a batch": lambda: generate(model, prompts, pools=KEYS, batch=16),
             "replay": lambda: teacher_forced(model, prompts, answers, pools=KEYS, batch=16),
         },
-        1 if quick else 4,
+        1 if quick else 2,
     )
     case = "SmolLM2, 16 transcripts of 32 tokens"
     alone = pairwise(took["generate one by one"], took["replay"])
