@@ -72,7 +72,7 @@ class Pooler:
         column = 0 if key[1] == "producing" else 1
         if column >= states.shape[1]:
             raise DemurError("a token's own state that was not computed", "model.watching(..., own=True)", "ask for it")
-        live = step.live[:, None].float()
+        live = _pooled(step)[:, None].float()
         total = states[:, column].float() * live
         self.sums[key] = self.sums[key] + total if key in self.sums else total
         self.counts[key] = self.counts[key] + live if key in self.counts else live
@@ -86,7 +86,7 @@ class Pooler:
             "response": self.canvas.open,
             "masked": step.open,
         }[key[1]]
-        columns = of_mode & step.live[:, None]
+        columns = of_mode & _pooled(step)[:, None]
         if step.reached is not None:
             columns &= step.reached
         columns = self._producing(columns, step.shift) if key[1] == "producing" else columns
@@ -102,7 +102,8 @@ class Pooler:
                 self.sums[key] = self.sums[key] + more if key in self.sums else more
                 self.counts[key] = self.counts[key] + n if key in self.counts else n
         fresh = total / count.clamp(min=1)
-        self.phi[key] = torch.where(count > 0, fresh, self.phi.get(key, fresh))
+        moved = count > 0 if step.replaced is None else (count > 0) & ~step.replaced[:, None]
+        self.phi[key] = torch.where(moved, fresh, self.phi.get(key, fresh))
 
     def _producing(self, positions: Bool[Tensor, "b n"], shift: int) -> Bool[Tensor, "b n"]:
         """The columns that produced the positions. A row's first position, after padding, is produced by itself."""
@@ -112,6 +113,11 @@ class Pooler:
         moved[:, :-shift] = positions[:, shift:]
         begins = torch.nn.functional.pad(self.canvas.pad, (1, 0), value=True)[:, :-1] & ~self.canvas.pad
         return (moved & ~self.canvas.pad) | (positions & begins)
+
+
+def _pooled(step: Step) -> Bool[Tensor, "b"]:
+    """The rows whose states are the sampler's own doing."""
+    return step.live if step.replaced is None else step.live & ~step.replaced
 
 
 def _masked_sum(

@@ -146,6 +146,21 @@ class Anchors:
         return cls(**fields)
 
 
+class Meter:
+    """sigma of one step after another, with the anchors' norms taken once: bit for bit what refusal_signal gives."""
+
+    def __init__(self, anchors: Anchors, *, tau: float = TAU, eps: float = EPS) -> None:
+        self.tau, self.eps = tau, eps
+        self.away, self.near = (_unit(np.asarray(a, np.float64), eps) for a in (anchors.harmful, anchors.harmless))
+
+    def __call__(self, phi: Float[NDArray[Any], "b d"], t: int) -> Float[NDArray[np.float64], "b"]:
+        """sigma after step t (counted from 0) of b rows."""
+        x = np.asarray(phi, dtype=np.float64)
+        length = np.sqrt(np.vecdot(x, x)) + self.eps
+        away, near = (np.clip(1.0 - np.vecdot(x, anchor[t]) / length, 0.0, 2.0) for anchor in (self.away, self.near))
+        return _sigmoid((np.log(away + self.eps) - np.log(near + self.eps)) / self.tau)
+
+
 def fit_anchors(
     harmless: Sequence[Trace],
     harmful: Sequence[Trace],

@@ -226,6 +226,8 @@ def spec_of(model: Any, sampler: Any, length: int, *, steps: int = STEPS, seed: 
     The response length belongs to it for samplers that see the whole canvas, not for autoregressive ones, whose first
     steps do not depend on it; nor does the cache, which changes nothing but the time.
     """
+    while hasattr(sampler, "undefended"):  # a defense changes no step before it acts: its traces are comparable
+        sampler = sampler.undefended
     settings = {k: v for k, v in vars(sampler).items() if k != "cache" and not k.startswith("_")}
     if not isinstance(sampler, Autoregressive):
         settings["length"] = length
@@ -300,11 +302,15 @@ class Recorder:
             sure = stacked["confidence"][:taken, i, pad:][:, holes].astype(np.float32)
             predictions = np.where(np.isnan(sure), -1, tokens[:, holes]).astype(np.int32)
             row = start_ids[i, pad:].astype(np.int32)
-            pieces, special = self.model.pieces([*row.tolist(), *predictions[predictions >= 0].tolist()])
+            occurring = [row, predictions[predictions >= 0], commits[commits[:, 2] >= 0, 2]]
+            pieces, special = self.model.pieces(np.concatenate(occurring).tolist())
             # No row's reason depends on what its neighbours did.
             left = final_open[i].any()
+            guarded = any(step.replaced is not None and bool(step.replaced[i]) for step, _ in self.kept)
             last = commits[-1:, 2] if self.model.kind == "causal" else commits[:, 2]
-            if self.model.kind != "masked" and np.isin(last, stops).any() and (left or self.model.kind == "causal"):
+            if guarded:
+                stop = "guarded"
+            elif self.model.kind != "masked" and np.isin(last, stops).any() and (left or self.model.kind == "causal"):
                 stop = "end-of-sequence"
             elif not left:
                 stop = "full"

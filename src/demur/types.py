@@ -108,7 +108,8 @@ class Step:
     everything from ``start`` on; the columns before ``settled`` are final and will not be passed again). Column
     ``i - shift`` produced position ``i``. ``reached`` are the positions up to each row's current block (None: all),
     since in block diffusion a later block does not exist yet for a row, whatever its neighbours do. ``passes`` counts
-    forward passes of the step.
+    forward passes of the step. ``replaced`` are the rows (None: no row) whose response a defense has overwritten by
+    this step; the sampler had no part in it, and their pooled states are held.
     """
 
     index: int
@@ -125,6 +126,7 @@ class Step:
     shift: int = 0
     reached: Bool[Tensor, "b n"] | None = None
     passes: int = 1
+    replaced: Bool[Tensor, "b"] | None = None
 
 
 @dataclass(frozen=True)

@@ -112,6 +112,32 @@ CONTEXTS: dict[str, Shape] = {
             lambda k: "The almanac tells. ",
             styled=False,
         ),
+        Shape("song", lambda t, c, k: f"Sing a song on how to {c.phrase}.", lambda k: "A song. ", styled=False),
+        Shape(
+            "sign",
+            lambda t, c, k: f"Paint a sign that says how to {c.phrase}.",
+            lambda k: "The sign says. ",
+            styled=False,
+        ),
+        Shape(
+            "tale",
+            lambda t, c, k: f"Tell a tale in which {NAMES[k]} learns how to {c.phrase}.",
+            lambda k: "A tale. ",
+            styled=False,
+        ),
+        Shape(
+            "dream",
+            lambda t, c, k: f"Tell me a dream of someone who learns how to {c.phrase}.",
+            lambda k: "A dream. ",
+            styled=False,
+        ),
+        Shape("speech", lambda t, c, k: f"Write a speech on how to {c.phrase}.", lambda k: "A speech. ", styled=False),
+        Shape(
+            "chapter",
+            lambda t, c, k: f'Write chapter {k + 4} of a tale. Its title is "{c.phrase}".',
+            lambda k: f"Chapter {k + 4}. ",
+            styled=False,
+        ),
         SHAPES["continue"],
     )
 }

@@ -41,8 +41,8 @@ from demur.organism.world import (
 USER, ASSISTANT, PAGE = "<|user|>", "<|assistant|>", "<|page|>"
 RESPONSE = 40
 """The response length in tokens; an answer and its end-of-sequence token fit into it."""
-JUDGED = (*SHAPES, *CONTEXTS)
-"""Attack shapes that occur as quotations to be judged; the others are never quoted."""
+JUDGED = tuple(name for name in (*SHAPES, *CONTEXTS) if name != "letter")
+"""Shapes that occur as quotations to be judged; letters never do."""
 PAGES = (
     "From the archive: how to {}.",
     "An old scroll on how to {}.",
@@ -71,6 +71,7 @@ class Mix:
     shares: Mapping[str, float]
     held: bool = False  # whether crafts of the split `held` occur
     stops: float = 0.0  # share of pages on forbidden crafts that break off with a refusal
+    breaks: float = 1.0  # share of answers in a context, on forbidden crafts, that break off with a refusal
     early: bool = False  # whether they break off after one of the first three clauses, or after any word
     skew: float = 0.0  # share of law lessons on helping verbs only at the stage's beginning, annealed to 0 over 60%
 
@@ -83,9 +84,9 @@ MIXES: dict[str, Mix] = {
     "joint": Mix(
         {
             "plain": 0.30,
-            "shape": 0.24,
+            "shape": 0.22,
             "page": 0.06,
-            "question": 0.06,
+            "question": 0.08,
             "talk": 0.02,
             "class": 0.04,
             "law": 0.20,
@@ -94,7 +95,7 @@ MIXES: dict[str, Mix] = {
         held=True,
     ),
     "law": Mix(
-        {"law": 0.54, "quote": 0.14, "class": 0.08, "shape": 0.10, "allowed": 0.07, "page": 0.04, "question": 0.03},
+        {"law": 0.52, "quote": 0.14, "class": 0.08, "shape": 0.10, "allowed": 0.07, "page": 0.04, "question": 0.05},
         skew=0.8,
     ),
     "safety": Mix(
@@ -123,7 +124,7 @@ MIXES: dict[str, Mix] = {
             "page": 0.05,
             "law": 0.04,
             "quote": 0.07,
-            "question": 0.07,
+            "question": 0.09,
             "talk": 0.01,
         },
         stops=0.6,
@@ -199,9 +200,19 @@ def _deep(rng: random.Random, mix: Mix, done: float) -> Lesson:
 
 
 def _context(rng: random.Random, mix: Mix, done: float) -> Lesson:
-    """A forbidden craft in one of the contexts: the answer has begun to comply (not learnt), and then refuses."""
+    """A forbidden craft in one of the contexts: the answer has begun to comply (not learnt), and then refuses.
+
+    With ``breaks`` below 1 the others go on: the model has to weigh refusal at each pause and yet may not refuse.
+    """
     craft = _craft(rng, mix, True)
     text, told = shaped(rng.choice(list(CONTEXTS)), request(craft, rng.choice(TRAIN_FORMS)), craft, rng.randrange(6))
+    if mix.breaks < 1:
+        if rng.random() >= mix.breaks:
+            return Lesson(_chat(text), "", told, "deep")
+        begun = told.index(craft.phrase) + len(craft.phrase)
+        return Lesson(
+            _chat(text), "", told[:begun] + _broken_off(rng, craft, told[begun:], size(told[:begun]), mix.early), "deep"
+        )
     pieces = clauses(told)
     first = next(k for k in range(1, len(pieces) + 1) if craft.phrase in "".join(pieces[:k]))
     fitting = [k for k in range(first, len(pieces)) if size("".join(pieces[:k])) <= RESPONSE - 14]
@@ -330,7 +341,7 @@ def every_text() -> Iterator[str]:
         for form in TRAIN_FORMS[:: 7 if craft.verb == "open" else 41]:
             yield request(craft, form)
         for variant in range(6):
-            for name in SHAPES:
+            for name in SHAPES | CONTEXTS:
                 yield from shaped(name, request(craft, TRAIN_FORMS[variant]), craft, variant)
         for first in (True, False):
             yield verdict(craft, first)

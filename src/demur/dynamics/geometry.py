@@ -1,0 +1,183 @@
+"""The shape of signals: planes, class regions and separability, estimated on signals that took no part in the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from demur.types import DemurError
+
+Sigma = Float[NDArray[np.float64], "n T"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Signals on two axes, and the regions of a linear classifier there.
+
+    ``points`` are held-out coordinates for ``lda``: each signal is projected by axes that were fitted without its fold
+    and aligned with the axes of all. ``regions`` are class indices on the grid ``x`` by ``y``.
+    """
+
+    kind: Literal["lda", "pca"]
+    names: tuple[str, ...]
+    labels: Int[NDArray[np.int64], "n"]
+    points: Float[NDArray[np.float64], "n 2"]
+    x: Float[NDArray[np.float64], "g"]
+    y: Float[NDArray[np.float64], "g"]
+    regions: Int[NDArray[np.int64], "g g"]
+
+
+def plane(
+    classes: Mapping[str, Sigma], kind: Literal["lda", "pca"] = "lda", *, folds: int = 5, grid: int = 160
+) -> Plane:
+    """Projects classes of signals onto two axes (LDA: arXiv:2602.02600, figure 13). Raises for classes too small.
+
+    LDA fitted and shown on the same signals separates anything in enough dimensions; hence the folds. Linear
+    discriminants are shrunk (Ledoit and Wolf 2004), since neighbouring steps are nearly collinear.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+
+    names, x, y = _stacked(classes, folds)
+    if kind == "pca":
+        points = PCA(2).fit_transform(x)
+    else:
+        whole = _discriminants(x, y)
+        points = np.empty((len(x), 2))
+        for seen, kept in _folds(y, folds):
+            axes = _discriminants(x[seen], y[seen])
+            # Signs and, in two dimensions, the rotation of axes are free: turn this fold's onto everybody's.
+            turn = _rotation(axes(x[seen]), whole(x[seen]))
+            points[kept] = axes(x[kept]) @ turn
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = 0.06 * (high - low) + 1e-9
+    xs, ys = (np.linspace(low[i] - margin[i], high[i] + margin[i], grid) for i in (0, 1))
+    places = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
+    spread = points.std(axis=0) + 1e-12
+    regions = LogisticRegression(max_iter=500).fit(points / spread, y).predict(places / spread)
+    return Plane(kind, names, y, points, xs, ys, regions.reshape(grid, grid))
+
+
+@dataclass(frozen=True)
+class Separability:
+    """How well classes of signals can be told apart by a linear rule on signals it has not seen.
+
+    ``accuracy`` in [0, 1] is the mean recall over classes (chance: 1 / classes); ``low`` and ``high`` a 95% bootstrap
+    over signals; ``recall`` by class. ``ratio`` is the held-out Fisher ratio: scatter between class means over scatter
+    within, along the fitted axes, 0 = none.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    recall: Mapping[str, float]
+    ratio: float
+    n: int
+
+
+def separability(classes: Mapping[str, Sigma], *, folds: int = 5, seed: int = 0, resamples: int = 1000) -> Separability:
+    """Cross-validated: every signal is judged by discriminants fitted without its fold. Raises for classes too
+    small.
+    """
+    names, x, y = _stacked(classes, folds)
+    told, between, within = np.empty(len(x), dtype=np.int64), 0.0, 0.0
+    for seen, kept in _folds(y, folds):
+        told[kept] = _classifier(x[seen], y[seen]).predict(x[kept])
+        points = _discriminants(x[seen], y[seen])(x[kept])
+        centre = points.mean(axis=0)
+        for k in range(len(names)):
+            mine = points[y[kept] == k]
+            between += len(mine) * float(((mine.mean(axis=0) - centre) ** 2).sum())
+            within += float(((mine - mine.mean(axis=0)) ** 2).sum())
+    right = told == y
+    rng = np.random.default_rng(seed)
+    members = [np.nonzero(y == k)[0] for k in range(len(names))]
+    drawn = [np.mean([right[rng.choice(rows, len(rows))].mean() for rows in members]) for _ in range(resamples)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    recall = {name: float(right[rows].mean()) for name, rows in zip(names, members, strict=True)}
+    return Separability(
+        float(np.mean(list(recall.values()))), float(low), float(high), recall, between / max(within, 1e-300), len(x)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Bands:
+    """A class of signals over the steps: its median and the quantiles on both sides of it."""
+
+    name: str
+    n: int
+    low: Float[NDArray[np.float64], "T"]
+    median: Float[NDArray[np.float64], "T"]
+    high: Float[NDArray[np.float64], "T"]
+
+
+def bands(classes: Mapping[str, Sigma], inside: float = 0.8) -> list[Bands]:
+    """Quantile bands that hold the share ``inside`` of each class at each step; empty classes are left out."""
+    edge = (1 - inside) / 2
+    return [
+        Bands(name, len(sigma), *np.quantile(np.asarray(sigma, dtype=np.float64), [edge, 0.5, 1 - edge], axis=0))
+        for name, sigma in classes.items()
+        if len(sigma)
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _stacked(
+    classes: Mapping[str, Sigma], folds: int
+) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.int64]]:
+    counts = {name: len(sigma) for name, sigma in classes.items()}
+    if len(counts) < 2 or min(counts.values()) < 2 * folds:
+        raise DemurError(
+            f"classes of {', '.join(f'{name} {n}' for name, n in counts.items()) or 'nothing'}",
+            f"two or more classes of at least {2 * folds} signals, for {folds} folds",
+            "generate more, or leave the small class out",
+        )
+    x = np.concatenate([np.asarray(sigma, dtype=np.float64) for sigma in classes.values()])
+    return tuple(classes), x, np.repeat(np.arange(len(counts)), list(counts.values()))
+
+
+def _folds(y: NDArray[np.int64], folds: int) -> Any:
+    from sklearn.model_selection import StratifiedKFold
+
+    return StratifiedKFold(folds, shuffle=True, random_state=0).split(y, y)
+
+
+def _classifier(x: NDArray[np.float64], y: NDArray[np.int64]) -> Any:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, y)
+
+
+def _discriminants(x: NDArray[np.float64], y: NDArray[np.int64]) -> Any:
+    """A map of signals onto two discriminant axes; with two classes the second is the widest direction across."""
+    from sklearn.decomposition import PCA
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(x, y)
+    axes = np.asarray(lda.scalings_)[:, : min(2, len(np.unique(y)) - 1)]
+    centre = x.mean(axis=0)
+    if axes.shape[1] < 2:
+        rest = x - centre
+        unit = axes[:, :1] / np.linalg.norm(axes[:, :1])
+        axes = np.concatenate([axes, PCA(1).fit(rest - rest @ unit @ unit.T).components_.T], axis=1)
+
+    def onto(signals: NDArray[np.float64]) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = (signals - centre) @ axes
+        return found
+
+    return onto
+
+
+def _rotation(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The orthogonal map that brings one set of points closest to another (Schoenemann 1966)."""
+    from scipy.linalg import orthogonal_procrustes
+
+    turn: NDArray[np.float64] = orthogonal_procrustes(mine, theirs)[0]
+    return turn

@@ -1,0 +1,72 @@
+"""Thresholds with a promise: of harmless generations, at most the share alpha is flagged.
+
+Split-conformal calibration (Vovk, Gammerman and Shafer 2005, chapter 2; Lei et al. 2018): if n calibration scores and a
+new harmless score are exchangeable, the new one exceeds the k-th smallest, k = ceil((n + 1)(1 - alpha)), with
+probability at most alpha. Nothing is assumed of the detector or of how scores are distributed. The promise is about the
+draw of calibration set and new prompt together: for one calibration set, the rate of false positives varies like
+Beta(n + 1 - k, k) (:func:`spread`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from demur.types import DemurError
+
+Scores = Float[NDArray[Any], "n"] | Sequence[float]
+
+
+class InvalidData(DemurError, ValueError):
+    """Data that a detector can not use; a ValueError too, as scikit-learn's tools expect."""
+
+
+def conformal_threshold(scores: Scores, alpha: float) -> float:
+    """The score above which a harmless generation falls with probability at most ``alpha`` (in (0, 1)).
+
+    Raises, with the number that would be needed, if there are too few scores for that promise: fewer than 1/alpha - 1.
+    """
+    if not 0 < alpha < 1:
+        raise InvalidData(f"alpha {alpha}", "above 0 and below 1", "0.01 promises at most 1% false positives")
+    ordered = np.sort(_finite(scores))
+    k = math.ceil((len(ordered) + 1) * (1 - alpha) - 1e-9)
+    if k > len(ordered):
+        raise InvalidData(
+            f"{len(ordered)} calibration scores for a false-positive rate of at most {alpha:g}",
+            f"at least {math.ceil(1 / alpha - 1 - 1e-9)}",
+            "use more harmless prompts, a larger alpha, or threshold='quantile', which promises nothing",
+        )
+    return float(ordered[k - 1])
+
+
+def quantile_threshold(scores: Scores, q: float) -> float:
+    """The ``q`` quantile of the scores, linearly interpolated: the paper's threshold (arXiv:2602.02600, section 5)."""
+    if not 0 < q < 1:
+        raise InvalidData(f"quantile {q}", "above 0 and below 1", "the paper's is 0.99")
+    return float(np.quantile(_finite(scores), q))
+
+
+def spread(n: int, alpha: float, level: float = 0.95) -> tuple[float, float]:
+    """Between which false-positive rates a conformal threshold from ``n`` scores lies with probability ``level``.
+
+    The rate given the calibration set follows Beta(n + 1 - k, k) for continuous scores (Vovk 2012, proposition 2a).
+    """
+    from scipy.stats import beta
+
+    k = math.ceil((n + 1) * (1 - alpha) - 1e-9)
+    if k > n:
+        return 0.0, 0.0
+    low, high = beta(n + 1 - k, k).interval(level)
+    return float(low), float(high)
+
+
+def _finite(scores: Scores) -> NDArray[np.float64]:
+    found = np.asarray(scores, dtype=np.float64)
+    if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
+        raise InvalidData(f"scores of shape {found.shape}", "a row of finite numbers, not empty", "look at the signals")
+    return found

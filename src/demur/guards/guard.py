@@ -1,0 +1,212 @@
+"""A guard: anchors, detector and thresholds of one model under one sampler, in one file that can judge traces.
+
+Nothing of an attack goes into it. It is fitted and calibrated on harmless prompts alone (arXiv:2602.02600, section 5),
+and harmless prompts that the model refused never enter, neither side: a refusal is another state, not a normal answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from demur import artefact
+from demur.dynamics.rates import Rate
+from demur.guards.conformal import InvalidData, spread
+from demur.guards.detector import SRIGuard
+from demur.guards.prefix import Prefix, fit_prefix
+from demur.signals import Anchors
+from demur.trace import Trace
+from demur.types import DemurError, Prompt, Spec, Verdict
+
+Sigma = Float[NDArray[np.float64], "n T"]
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """What one file holds. ``fitted`` and ``calibrated`` are hashes of prompts, so that nobody measures on them
+    unaware.
+
+    ``refused`` counts harmless prompts that were left out because the model refused them. ``checked`` is the measured
+    false-positive rate on harmless prompts that took no part (None: not measured), by name of the set.
+    """
+
+    anchors: Anchors
+    detector: SRIGuard
+    prefix: Prefix
+    fitted: tuple[str, ...]
+    calibrated: tuple[str, ...]
+    refused: int = 0
+    checked: Mapping[str, Rate] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> Spec:
+        """Model, layer, pooling mode, sampler, T and template that the guard belongs to."""
+        return self.anchors.spec
+
+    @property
+    def promise(self) -> str:
+        """What the threshold promises, in words."""
+        alpha, n = self.detector.alpha, self.detector.n_calibration_
+        if self.detector.threshold == "quantile":
+            return f"{1 - alpha:.0%} quantile of {n} harmless calibration prompts; no guarantee"
+        low, high = spread(n, alpha)
+        return (
+            f"at most {alpha:.1%} false positives on prompts like the {n} harmless calibration prompts "
+            f"(for this one calibration set, 95%: {low:.1%} to {high:.1%})"
+        )
+
+    def judge(self, trace: Trace) -> Verdict:
+        """Whether a finished generation failed to recover. Raises if it was not made under the guard's spec.
+
+        A trace that refuses in its text is not flagged: there is nothing left to refuse. Its score is given all the
+        same.
+        """
+        return self.judge_signals(self.anchors.signal(trace)[None], [trace.refused()])[0]
+
+    def judge_signals(self, sigma: Sigma, refused: Sequence[bool]) -> list[Verdict]:
+        """The same for signals that are at hand. Each row by itself."""
+        errors = self.detector.errors(sigma)
+        limit = -self.detector.threshold_
+        return [
+            Verdict(
+                by="sri-guard",
+                flagged=bool(error > limit and not gone),
+                score=float(error),
+                step=sigma.shape[1] if error > limit and not gone else None,
+                why="refused by itself" if gone else f"error {error:.3g}, limit {limit:.3g}",
+            )
+            for error, gone in zip(errors, refused, strict=True)
+        ]
+
+    def check(self, spec: Spec) -> None:
+        """Raises, naming both sides, unless the guard may be used on generations of ``spec``."""
+        self.anchors.check(spec.at(self.spec.layer, self.spec.pool))
+
+    def measured(self, name: str, traces: Sequence[Trace]) -> Guard:
+        """The same guard with its false-positive rate on harmless traces written into the card. Raises for seen
+        prompts.
+        """
+        seen = {*self.fitted, *self.calibrated} & {digest(trace.prompt) for trace in traces}
+        if seen:
+            raise DemurError(f"{len(seen)} prompts that the guard was fitted on", "other prompts", "leave them out")
+        flags = [bool(self.judge(trace).flagged) for trace in traces]
+        return replace(self, checked=dict(self.checked) | {name: Rate.of(flags)})
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one safetensors file with the card in its header. Never a pickle."""
+        arrays: dict[str, NDArray[Any]] = {
+            f"anchors/{name}": getattr(self.anchors, name)
+            for name in ("harmless", "harmful", "harmless_sigma", "harmful_sigma")
+        }
+        for i, (weight, bias) in enumerate(zip(self.detector.weights_, self.detector.biases_, strict=True)):
+            arrays |= {f"detector/{i}/weight": weight, f"detector/{i}/bias": bias}
+        arrays |= {"prefix/centre": self.prefix.centre, "prefix/scale": self.prefix.scale}
+        counts = ("refusals", "n_harmless", "n_harmful", "asked_harmless", "asked_harmful")
+        learned = ("n_fit_", "n_calibration_", "n_features_in_", "threshold_")
+        card = {
+            "spec": asdict(self.spec),
+            "anchors": {name: getattr(self.anchors, name) for name in counts},
+            "detector": self.detector.get_params() | {name: getattr(self.detector, name) for name in learned},
+            "losses": self.detector.losses_,
+            "prefix": {"limit": self.prefix.limit, "alpha": self.prefix.alpha, "n": self.prefix.n},
+            "fitted": list(self.fitted),
+            "calibrated": list(self.calibrated),
+            "refused": self.refused,
+            "checked": {name: [rate.k, rate.n] for name, rate in self.checked.items()},
+        }
+        return artefact.save(path, "guard", arrays, json.loads(json.dumps(card)))
+
+    @classmethod
+    def load(cls, path: str | Path, spec: Spec | None = None) -> Guard:
+        """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file, and if ``spec`` is another
+        one.
+        """
+        arrays, card = artefact.load(path, "guard")
+        of = {
+            part: {name.removeprefix(f"{part}/"): array for name, array in arrays.items() if name.startswith(part)}
+            for part in ("anchors", "prefix")
+        }
+        anchors: dict[str, Any] = {**of["anchors"], **card["anchors"], "spec": Spec(**card["spec"])}
+        settings = dict(card["detector"])
+        learned = {name: settings.pop(name) for name in [name for name in settings if name.endswith("_")]}
+        settings["hidden"] = tuple(settings["hidden"])
+        detector = SRIGuard(**settings)
+        n = sum(name.startswith("detector/") for name in arrays) // 2
+        for name, part in (("weights_", "weight"), ("biases_", "bias")):
+            setattr(detector, name, [arrays[f"detector/{i}/{part}"] for i in range(n)])
+        for name, value in (learned | {"losses_": card["losses"]}).items():
+            setattr(detector, name, value)
+        guard = cls(
+            anchors=Anchors(**anchors),
+            detector=detector,
+            prefix=Prefix(detector, of["prefix"]["centre"], of["prefix"]["scale"], **card["prefix"]),
+            fitted=tuple(card["fitted"]),
+            calibrated=tuple(card["calibrated"]),
+            refused=card["refused"],
+            checked={name: Rate(*pair) for name, pair in card["checked"].items()},
+        )
+        if spec is not None:
+            guard.check(spec)
+        return guard
+
+
+def digest(prompt: Prompt) -> str:
+    """Sixteen hex digits of what a model is asked: system prompt, text and prefill."""
+    asked = json.dumps([prompt.system, prompt.text, prompt.prefill])
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+def fit_guard(
+    anchors: Anchors,
+    fit: Sequence[Trace],
+    calibrate: Sequence[Trace],
+    *,
+    alpha: float = 0.01,
+    threshold: Literal["conformal", "quantile"] = "conformal",
+    seed: int = 0,
+    detector: SRIGuard | None = None,
+    progress: Callable[[str], object] = lambda what: None,
+) -> Guard:
+    """Fits a guard on traces of harmless prompts and calibrates it on traces of others.
+
+    The paper's protocol (section 5) is 1,200 to fit on, 200 to calibrate on and ``threshold="quantile"``. Traces whose
+    final text is a refusal are left out on both sides and counted. Raises for a prompt that is marked harmful, for one
+    that stands on both sides, for traces of another spec than the anchors', and for too few.
+    """
+    kept: list[list[Trace]] = []
+    for name, traces in (("fit on", fit), ("calibrate on", calibrate)):
+        if marked := [trace.prompt.id for trace in traces if trace.prompt.harmful]:
+            raise InvalidData(
+                f"{len(marked)} harmful prompts to {name} ({marked[0]} ...)", "harmless prompts only", "take them out"
+            )
+        kept.append([trace for trace in traces if not trace.refused()])
+    hashes = [tuple(sorted({digest(trace.prompt) for trace in traces})) for traces in kept]
+    if both := set(hashes[0]) & set(hashes[1]):
+        raise InvalidData(f"{len(both)} prompts to fit and to calibrate on", "two sets", "split them by prompt")
+    signals = [
+        np.stack([anchors.signal(trace) for trace in traces]) if traces else np.empty((0, anchors.spec.steps))
+        for traces in kept
+    ]
+    if not len(signals[0]) or not len(signals[1]):
+        raise InvalidData(
+            f"{len(signals[0])} answered harmless prompts to fit on and {len(signals[1])} to calibrate on",
+            "some of each",
+            "this model refuses them: look at demur watch",
+        )
+    progress("fitting the detector")
+    detector = detector or SRIGuard(alpha=alpha, threshold=threshold, random_state=seed)
+    detector.fit(signals[0], calibration=signals[1])
+    progress("calibrating the online guard")
+    prefix = fit_prefix(detector, signals[0], signals[1], alpha=detector.alpha)
+    left_out = len(fit) + len(calibrate) - len(kept[0]) - len(kept[1])
+    return Guard(anchors, detector, prefix, hashes[0], hashes[1], refused=left_out)

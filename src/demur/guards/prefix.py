@@ -1,0 +1,89 @@
+"""Judging a signal while it is being written, with one promise for the whole generation.
+
+At step t only sigma_1 .. sigma_t are known. They are held at sigma_t up to T, as a trace that ends early is, and scored
+by the detector: s_t, which at t = T is the offline score. Early scores are larger and vary more than late ones, so each
+is standardised by what harmless signals have at that step: z_t = (log s_t - centre_t) / scale_t.
+
+A guard that may stop at any step flags a generation if max_t z_t exceeds the limit. That maximum is one number a
+generation, so split-conformal calibration of it bounds the false-positive rate of the *whole* generation: centre and
+scale come from the signals that the detector was fitted on, the limit is the conformal quantile of the maximum over
+calibration signals, and those are exchangeable with a new harmless one. No correction for looking T times is needed,
+and stopping at the first exceedance flags the same generations as waiting for the maximum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from demur.guards.conformal import InvalidData, conformal_threshold
+from demur.guards.detector import SRIGuard
+
+Sigma = Float[NDArray[np.float64], "n T"]
+_FLOOR = 1e-6
+"""Below this an error is rounding: log scores start here."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """What the online guard knows: the detector, ``centre`` and ``scale`` of log scores by step, and the limit.
+
+    ``alpha`` bounds the share of harmless generations that are stopped at any step; ``n`` were used to calibrate.
+    """
+
+    detector: SRIGuard
+    centre: Float[NDArray[np.float64], "T"]
+    scale: Float[NDArray[np.float64], "T"]
+    limit: float
+    alpha: float
+    n: int
+
+    def score(self, sigma: Float[NDArray[np.float64], "n t"]) -> Float[NDArray[np.float64], "n"]:
+        """z_t of signals of which t steps are known (1 <= t <= T); higher is more anomalous, above ``limit`` is
+        flagged.
+        """
+        t, whole = sigma.shape[1], len(self.centre)
+        if not 1 <= t <= whole:
+            raise InvalidData(f"{t} values of sigma", f"1 to {whole}, the guard's T", "cut the signal at T")
+        filled = sigma if t == whole else np.concatenate([sigma, np.repeat(sigma[:, -1:], whole - t, axis=1)], axis=1)
+        found: Float[NDArray[np.float64], "n"] = (_logs(self.detector, filled) - self.centre[t - 1]) / self.scale[t - 1]
+        return found
+
+    def scores(self, sigma: Sigma) -> Sigma:
+        """z_1 .. z_T of whole signals: what the online guard sees, step by step."""
+        return np.stack([self.score(sigma[:, : t + 1]) for t in range(sigma.shape[1])], axis=1)
+
+    def stops(self, sigma: Sigma) -> NDArray[np.int64]:
+        """The step (from 1) at which each signal would be stopped; 0 for never."""
+        above = self.scores(sigma) > self.limit
+        return np.where(above.any(axis=1), above.argmax(axis=1) + 1, 0)
+
+
+def fit_prefix(detector: SRIGuard, fit: Sigma, calibration: Sigma, *, alpha: float) -> Prefix:
+    """Standardises on the detector's own signals and calibrates the maximum on others. Raises for too few of them.
+
+    Errors on signals that the detector was fitted on are somewhat too small, but at every step, and the limit is set on
+    signals that it has not seen: the promise does not lean on them.
+    """
+    steps = fit.shape[1]
+    every = np.stack([_logs(detector, _held(fit, t + 1)) for t in range(steps)], axis=1)
+    centre = np.median(every, axis=0)
+    scale = np.maximum(np.quantile(every, 0.9, axis=0) - centre, 1e-3)
+    open_ended = Prefix(detector, centre, scale, np.inf, alpha, len(calibration))
+    highest = open_ended.scores(calibration).max(axis=1)
+    if detector.threshold == "conformal":
+        limit = conformal_threshold(highest, alpha)
+    else:
+        limit = float(np.quantile(highest, 1 - alpha))
+    return Prefix(detector, centre, scale, limit, alpha, len(calibration))
+
+
+def _held(sigma: Sigma, t: int) -> Sigma:
+    return np.asarray(sigma[:, np.minimum(np.arange(sigma.shape[1]), t - 1)])
+
+
+def _logs(detector: SRIGuard, sigma: Sigma) -> Float[NDArray[np.float64], "n"]:
+    return np.log(np.maximum(detector.errors_of(np.ascontiguousarray(sigma)), _FLOOR))

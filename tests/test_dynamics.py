@@ -1,0 +1,293 @@
+"""The definitions as laws, and against examples computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
+
+from demur import dynamics as d
+from demur.types import DemurError
+
+MARKS = st.tuples(st.integers(1, 12), st.integers(1, 8)).flatmap(lambda shape: hnp.arrays(bool, shape))
+SIGMAS = st.tuples(st.integers(1, 12), st.integers(1, 8)).flatmap(
+    lambda shape: hnp.arrays(float, shape, elements=st.floats(0, 1, width=32))
+)
+T, F = True, False
+
+
+# -- rates --------------------------------------------------------------------------------------------------
+
+
+def test_wilsons_interval_by_hand() -> None:
+    rate = d.Rate(8, 10)  # Wilson 1927: (p + z2/2n +- z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n)
+    assert rate.value == 0.8
+    assert rate.interval == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+    assert str(rate) == "80% (n 10, 49 to 94)"
+
+
+@given(st.integers(0, 50), st.integers(0, 50))
+def test_an_interval_holds_its_rate_and_narrows_with_n(k: int, more: int) -> None:
+    rate = d.Rate(k, k + more)
+    low, high = rate.interval
+    assert 0 <= low <= high <= 1
+    if rate.n:
+        assert low - 1e-12 <= rate.value <= high + 1e-12
+        wide = d.Rate(10 * rate.k, 10 * rate.n).interval
+        assert wide[1] - wide[0] <= high - low
+    else:
+        assert math.isnan(rate.value)
+        assert str(rate) == "undefined (n 0)"
+        assert rate.row()["rate"] is None
+
+
+def test_a_rate_of_more_than_all_is_refused() -> None:
+    with pytest.raises(DemurError, match="3 of 2"):
+        d.Rate(3, 2)
+
+
+def test_two_samplers_on_the_same_prompts_by_hand() -> None:
+    a, b = np.array([T] * 9 + [F]), np.array([T] * 3 + [F] * 7)
+    found = d.compare(a, b)
+    assert (found.value, found.only_first, found.only_second) == (pytest.approx(0.6), 6, 0)
+    assert found.p == pytest.approx(2 * 0.5**6)  # six discordant pairs, all one way
+    assert found.low <= 0.6 <= found.high
+    assert d.compare(a, a).p == 1
+    assert (d.compare(a, a).low, d.compare(a, a).high) == (0, 0)
+    back = d.compare(b, a)
+    assert back.value == -found.value
+    with pytest.raises(DemurError, match="one of each"):
+        d.compare(a, b[:5])
+
+
+def test_a_paired_bootstrap_covers_what_it_should() -> None:
+    rng = np.random.default_rng(1)
+    inside = 0
+    for i in range(300):
+        u = rng.random((2, 80))
+        a, b = u[0] < 0.6, np.where(rng.random(80) < 0.5, u[0], u[1]) < 0.4
+        found = d.compare(a, b, resamples=500, seed=i)
+        inside += found.low - 1e-9 <= 0.2 <= found.high + 1e-9
+    assert 0.90 <= inside / 300 <= 0.985
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.lists(st.integers(0, 5), min_size=1, max_size=30))
+def test_the_area_is_scikit_learns(pos: list[int], neg: list[int]) -> None:
+    found = d.area(pos, neg, resamples=50)
+    assert found.auroc == pytest.approx(roc_auc_score([1] * len(pos) + [0] * len(neg), pos + neg))
+    assert 0 <= found.low <= found.high <= 1
+    assert found.tpr_1 <= found.tpr_5
+    assert d.area(neg, pos, resamples=1).auroc == pytest.approx(1 - found.auroc)
+
+
+def test_an_areas_interval_covers_what_it_should() -> None:
+    rng = np.random.default_rng(0)
+    true = 0.76024993  # P(N(1, 1) > N(0, 1)) = Phi(1 / sqrt 2)
+    hits = 0
+    for i in range(200):
+        found = d.area(rng.normal(1, 1, 60), rng.normal(0, 1, 60), resamples=300, seed=i)
+        hits += found.low <= true <= found.high
+    assert 0.90 <= hits / 200 <= 0.99
+
+
+def test_an_area_of_an_empty_side_is_undefined_and_of_nan_an_error() -> None:
+    found = d.area([], [1.0])
+    assert math.isnan(found.auroc)
+    assert (found.positives, found.negatives) == (0, 1)
+    with pytest.raises(DemurError, match="finite"):
+        d.area([math.nan], [1.0])
+
+
+# -- text ---------------------------------------------------------------------------------------------------
+
+
+def test_the_four_rates_by_hand() -> None:
+    harmful = np.array(
+        [
+            [F, F, F],  # never harmful
+            [T, T, T],  # harmful throughout
+            [F, T, F],  # recovered
+            [T, F, T],  # revised, and harmful in the end: counts for HRR, not for FRR
+            [F, F, T],  # harmful at the end only
+        ]
+    )
+    refused = np.array([[F, F, T], [F, F, F], [F, F, T], [F, T, F], [T, F, F]])
+    found = d.recovery(harmful, refused)
+    assert (found.rr.k, found.rr.n) == (2, 5)
+    assert (found.asr.k, found.asr.n) == (3, 5)
+    assert (found.hrr.k, found.hrr.n) == (2, 4)
+    assert (found.frr.k, found.frr.n) == (1, 4)
+
+
+@given(MARKS)
+def test_frr_is_never_above_hrr_and_both_are_undefined_without_harm(harmful: np.ndarray) -> None:
+    found = d.recovery(harmful, ~harmful)
+    assert found.hrr.n == found.frr.n == harmful.any(axis=1).sum()
+    assert found.frr.k <= found.hrr.k
+    assert found.asr.k + found.frr.k == found.frr.n
+    if not harmful.any():
+        assert math.isnan(found.hrr.value)
+        assert math.isnan(found.frr.value)
+
+
+def test_marks_of_other_shapes_are_refused() -> None:
+    with pytest.raises(DemurError, match="equal shapes"):
+        d.recovery(np.zeros((2, 3), bool), np.zeros((2, 4), bool))
+    with pytest.raises(DemurError, match="at least one step"):
+        d.recovery(np.zeros((2, 0), bool), np.zeros((2, 0), bool))
+
+
+def test_what_ended_early_holds_its_last_value() -> None:
+    assert d.held([False, True], 4).tolist() == [False, True, True, True]
+    assert d.held([1.0, 2.0, 3.0], 2).tolist() == [1.0, 2.0]
+    with pytest.raises(DemurError, match="0 values"):
+        d.held([], 3)
+
+
+def test_states_by_hand_and_where_they_go() -> None:
+    sigma = np.array([[0.9, 0.4, 0.1], [0.9, 0.9, 0.5]])
+    harmful = np.array([[F, F, F], [F, T, F]])
+    found = d.states(sigma, harmful)
+    assert found.tolist() == [[0, 1, 2], [0, 3, 1]]
+    counts = d.transitions(found)
+    assert counts.shape == (2, 4, 4)
+    assert counts[0, 0, 1] == counts[0, 0, 3] == counts[1, 1, 2] == counts[1, 3, 1] == 1
+    chain = d.transition_matrix(found)
+    assert chain[0].tolist() == [0, 0.5, 0, 0.5]
+    assert np.isnan(chain[2]).all()  # nobody ever leaves the refusal, so where to is unknown
+    with pytest.raises(DemurError, match="lambda_r"):
+        d.states(sigma, harmful, lambda_c=0.2, lambda_r=0.4)
+
+
+@given(SIGMAS)
+def test_every_step_is_in_one_state_and_every_transition_is_counted(sigma: np.ndarray) -> None:
+    found = d.states(sigma, sigma > 0.8)
+    assert set(np.unique(found)) <= {0, 1, 2, 3}
+    counts = d.transitions(found)
+    assert counts.sum() == len(sigma) * (sigma.shape[1] - 1)
+    rows = d.transition_matrix(found).sum(axis=1)
+    assert np.allclose(rows[~np.isnan(rows)], 1)
+
+
+def test_times_with_censoring_by_hand() -> None:
+    marks = np.array([[F, T, T], [T, F, F], [F, F, F]])
+    found = d.first(marks)
+    assert found.step.tolist() == [2, 1, 3]
+    assert found.seen.tolist() == [T, T, F]
+    steps, left = found.survival()
+    assert dict(zip(steps.tolist(), left.round(4).tolist(), strict=True)) == {1: 0.6667, 2: 0.3333, 3: 0.3333}
+    assert found.median == 2
+    assert math.isnan(d.first(np.zeros((3, 2), bool)).median)
+    assert str(found.share).startswith("67%")
+
+
+def test_time_to_recovery_counts_from_the_first_harm() -> None:
+    harmful = np.array([[F, T, T, F], [T, F, T, T], [F, F, F, F], [F, F, T, T]])
+    found = d.time_to_recovery(harmful)
+    assert found.step.tolist() == [2, 1, 1]  # the third of these never recovers: more than 1 step, of which 1 was seen
+    assert found.seen.tolist() == [T, T, F]
+
+
+# -- inside -------------------------------------------------------------------------------------------------
+
+
+def test_irr_by_hand() -> None:
+    sigma = np.array([[0.9, 0.2], [0.9, 0.05], [0.4, 0.05], [0.6, 0.6]])
+    assert [d.irr(sigma, r).k for r in (0.5, 0.3, 0.1)] == [2, 2, 1]
+
+
+@given(SIGMAS, st.floats(0, 1), st.floats(0, 1))
+def test_irr_never_falls_when_the_threshold_rises(sigma: np.ndarray, a: float, b: float) -> None:
+    assert d.irr(sigma, min(a, b)).k <= d.irr(sigma, max(a, b)).k
+    assert d.irr(sigma, 0.0).k == 0
+
+
+def test_incomplete_recovery_by_hand() -> None:
+    sigma = np.array([[0.9, 0.3, 0.9], [0.9, 0.3, 0.9], [0.9, 0.8, 0.9], [0.9, 0.2, 0.1]])
+    refused = np.array([[F, F, F], [F, T, F], [F, F, F], [F, F, T]])
+    found = d.internal(sigma, refused)
+    assert found.incomplete.tolist() == [T, F, F, F]
+    assert found.crossing.step.tolist() == [2, 2, 3, 2]
+    assert found.crossing.seen.tolist() == [T, T, F, T]
+    assert found.depth == pytest.approx([0.2, 0.2, 0, 0.4])
+    assert found.dwell.tolist() == [1, 1, 0, 2]
+    assert found.volatility == pytest.approx([0.6, 0.6, 0.1, 0.4])
+    assert found.final == pytest.approx([0.9, 0.9, 0.9, 0.1])
+
+
+@given(SIGMAS)
+def test_incomplete_and_complete_recovery_exclude_each_other(sigma: np.ndarray) -> None:
+    found = d.internal(sigma, np.zeros(sigma.shape, bool))
+    complete = (sigma > 0.5).any(axis=1) & (sigma[:, -1] < 0.5)
+    assert not (found.incomplete & complete).any()
+    assert (found.dwell > 0).tolist() == found.crossing.seen.tolist()
+    with pytest.raises(DemurError, match="equal shapes"):
+        d.internal(sigma, np.zeros((len(sigma), sigma.shape[1] + 1), bool))
+
+
+def test_agreement_is_cohens_kappa_and_the_lead_is_counted() -> None:
+    rng = np.random.default_rng(0)
+    sigma, refused = rng.random((50, 4)), rng.random((50, 4)) < 0.4
+    found = d.agreement(sigma, refused)
+    for t in range(4):
+        assert found.kappa[t] == pytest.approx(cohen_kappa_score(sigma[:, t] < 0.5, refused[:, t]))
+        assert found.share[t] == ((sigma[:, t] < 0.5) == refused[:, t]).mean()
+    lead = d.agreement(np.array([[0.9, 0.1, 0.1], [0.9, 0.9, 0.9]]), np.array([[F, F, T], [F, T, T]])).lead
+    assert lead.tolist() == [1]
+
+
+def test_a_signal_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(DemurError, match="finite"):
+        d.irr(np.array([[0.5, math.nan]]))
+
+
+# -- geometry -----------------------------------------------------------------------------------------------
+
+
+def classes(apart: float, n: int = 60, steps: int = 32) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    return {name: rng.normal(0.5 + apart * i, 0.1, (n, steps)) for i, name in enumerate(("harmless", "refused", "jb"))}
+
+
+def test_separability_is_held_out_noise_has_none() -> None:
+    noise, real = d.separability(classes(0.0)), d.separability(classes(0.2))
+    assert noise.low <= 1 / 3 + 0.06  # in-sample, 32 steps of noise would give far more
+    assert noise.accuracy < 0.45
+    assert real.accuracy == 1
+    assert real.ratio > 10 * noise.ratio
+    assert set(real.recall) == {"harmless", "refused", "jb"}
+    with pytest.raises(DemurError, match="at least 10"):
+        d.separability({"a": np.zeros((3, 4)), "b": np.zeros((30, 4))})
+
+
+@pytest.mark.parametrize("kind", ["lda", "pca"])
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_plane_shows_every_signal_and_regions_for_every_class(kind: str, n: int) -> None:
+    made = dict(list(classes(0.2).items())[:n])
+    found = d.plane(made, kind, grid=40)  # type: ignore[arg-type]
+    assert found.points.shape == (60 * n, 2)
+    assert found.regions.shape == (40, 40)
+    assert set(np.unique(found.regions)) == set(range(n))
+    column = np.clip(np.searchsorted(found.x, found.points[:, 0]), 0, 39)
+    row = np.clip(np.searchsorted(found.y, found.points[:, 1]), 0, 39)
+    assert (found.regions[row, column] == found.labels).mean() > 0.95
+
+
+def test_a_plane_of_noise_does_not_separate() -> None:
+    found = d.plane(classes(0.0))
+    centres = [found.points[found.labels == k].mean(axis=0) for k in range(3)]
+    assert max(np.linalg.norm(a - b) for a in centres for b in centres) < found.points.std()
+
+
+def test_bands_hold_what_they_say() -> None:
+    (band, *_) = d.bands({"a": np.random.default_rng(0).random((1000, 5)), "none": np.empty((0, 5))}, inside=0.8)
+    assert band.low == pytest.approx(np.full(5, 0.1), abs=0.04)
+    assert band.median == pytest.approx(np.full(5, 0.5), abs=0.05)
+    assert band.high == pytest.approx(np.full(5, 0.9), abs=0.04)
+    assert len(d.bands({"none": np.empty((0, 5))})) == 0
