@@ -83,6 +83,7 @@ def hostile() -> Scene:
         frames=(Frame(cells, False), Frame(cells, True)),
         sigma=(0.2, 0.6),
         references=((HOSTILE, (0.1, 0.1)),),
+        bands=((HOSTILE, (0.1, 0.1), (0.3, 0.2)),),
         verdict=HOSTILE,
         notes=(HOSTILE, HOSTILE),
         redacted=True,
@@ -197,6 +198,8 @@ def test_128_steps_of_128_tokens_stay_below_300_kb():
         ([replace(written(2), frames=())], "no frames"),
         ([replace(written(3), sigma=(0.5, 0.5))], "sigma of scene 'left to right' has 2 values; expected 3"),
         ([replace(written(2), references=(("r", (0.5,)),))], "reference 'r' .* has 1 values; expected 2"),
+        ([replace(written(2), bands=(("b", (0.5,), (0.6, 0.6)),))], "lower edge of band 'b' .* has 1 values"),
+        ([replace(written(1), bands=(("b", (0.5,), (0.4,)),))], "band 'b' .* edges crossed"),
         ([replace(written(2), sigma=(0.5, float("nan")))], "nan at step 2; expected a number from 0 to 1"),
         ([replace(written(2), sigma=(1.5, 0.5))], "1.5 at step 1"),
         ([replace(written(2), zones=(0.6, 0.4))], "0.6 and 0.4; expected 0 <= lambda_r <= lambda_c <= 1"),
@@ -387,6 +390,29 @@ def test_the_scrubber_and_the_curve_move_the_step(show: Show):
         tab.mouse.move(plot["x"] + plot["width"] + 50, plot["y"] - 60)  # dragged past the end
         tab.mouse.up()
         at(tab, 10, 10)
+
+
+def test_the_curve_shows_bands_and_says_them(show: Show):
+    band = ("90% of harmless", (0.6,) * 5, (0.95,) * 5)
+    with show(page([replace(written(5), bands=(band,))])) as tab:
+        shape = tab.locator(".curve .spread.compliance")
+        expect(shape).to_have_count(1)
+        box, plot = shape.bounding_box(), tab.locator(".curve").bounding_box()
+        assert box
+        assert plot
+        assert box["width"] > 0.6 * plot["width"]
+        assert 0.25 * 190 < box["height"] < 0.45 * 190
+        expect(tab.locator(".curves")).to_contain_text("90% of harmless")
+        tab.locator("summary").click()
+        assert tab.locator("thead th").all_inner_texts()[-2:] == ["90% of harmless, from", "90% of harmless, to"]
+        assert tab.locator("tbody tr").first.locator("td").all_inner_texts()[-2:] == ["0.60", "0.95"]
+
+
+def test_a_band_of_one_step_has_a_width(show: Show):
+    with show(page([replace(written(1), bands=((HOSTILE, (0.2,), (0.4,)),))])) as tab:
+        box = tab.locator(".curve .spread").bounding_box()
+        assert box
+        assert box["width"] > 8
 
 
 def test_the_curve_shows_zones_references_refusals_and_says_them(show: Show):

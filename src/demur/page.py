@@ -97,6 +97,10 @@ def _check(scene: Scene) -> None:
         )
     curves = [] if scene.sigma is None else [("sigma", scene.sigma)]
     curves += [(f"reference {label!r}", values) for label, values in scene.references]
+    for label, lower, upper in scene.bands:
+        curves += [(f"lower edge of band {label!r}", lower), (f"upper edge of band {label!r}", upper)]
+        if any(a > b for a, b in zip(lower, upper, strict=False)):
+            raise DemurError(f"band {label!r} of {name} has its edges crossed", "lower <= upper", "swap them")
     for label, values in curves:
         if len(values) != steps:
             raise DemurError(
@@ -137,6 +141,7 @@ def _data(scenes: Sequence[Scene]) -> dict[str, Any]:
             "zones": [float(value) for value in scene.zones],
             "sigma": None if scene.sigma is None else [float(value) for value in scene.sigma],
             "references": [[_plain(label), [float(value) for value in values]] for label, values in scene.references],
+            "bands": [[_plain(label), *([float(v) for v in edge] for edge in edges)] for label, *edges in scene.bands],
             "refused": [int(frame.refused) for frame in scene.frames],
             "frames": [row(frame) for frame in scene.frames],
         }

@@ -36,6 +36,7 @@ class Scene:
 
     ``sigma`` has one value in (0, 1) per frame, 1 = compliance-aligned, 0 = refusal-aligned, or is None where there are
     no anchors. ``references`` are named curves of the same length for comparison (the anchors' own prompts).
+    ``bands`` are named pairs of lower and upper curves (quantiles of a class of signals), drawn behind everything.
     ``zones`` are (lambda_r, lambda_c): below the first is the refusal zone, above the second the compliance zone,
     between them the transition.
     """
@@ -47,6 +48,7 @@ class Scene:
     frames: tuple[Frame, ...]
     sigma: tuple[float, ...] | None = None
     references: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    bands: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...] = ()
     zones: tuple[float, float] = (0.3, 0.5)
     verdict: str = ""
     notes: tuple[str, ...] = ()

@@ -127,6 +127,7 @@ class Trace:
         verdict: str = "",
         notes: Sequence[str] = (),
         references: Sequence[tuple[str, Sequence[float]]] = (),
+        bands: Sequence[tuple[str, Sequence[float], Sequence[float]]] = (),
     ) -> Scene:
         """What a person is shown. A prompt marked harmful and its answer are redacted unless ``show_harmful``."""
         hide = bool(self.prompt.harmful) and not show_harmful
@@ -143,6 +144,7 @@ class Trace:
             frames=tuple(self.frame(t, hide) for t in range(1, self.steps + 1)),
             sigma=held(sigma) if sigma is not None else None,
             references=tuple((name, held(values)) for name, values in references),
+            bands=tuple((name, held(low), held(high)) for name, low, high in bands),
             verdict=verdict,
             notes=tuple(notes),
             redacted=hide,

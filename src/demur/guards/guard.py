@@ -34,6 +34,7 @@ class Guard:
     """What one file holds. ``fitted`` and ``calibrated`` are hashes of prompts, so that nobody measures on them
     unaware.
 
+    ``band`` is the 5% and the 95% quantile of harmless calibration signals, for pictures.
     ``refused`` counts harmless prompts that were left out because the model refused them. ``checked`` is the measured
     false-positive rate on harmless prompts that took no part (None: not measured), by name of the set.
     """
@@ -41,6 +42,7 @@ class Guard:
     anchors: Anchors
     detector: SRIGuard
     prefix: Prefix
+    band: Float[NDArray[np.float64], "2 T"]
     fitted: tuple[str, ...]
     calibrated: tuple[str, ...]
     refused: int = 0
@@ -110,6 +112,7 @@ class Guard:
         }
         for i, (weight, bias) in enumerate(zip(self.detector.weights_, self.detector.biases_, strict=True)):
             arrays |= {f"detector/{i}/weight": weight, f"detector/{i}/bias": bias}
+        arrays["band"] = self.band
         arrays |= {"prefix/centre": self.prefix.centre, "prefix/scale": self.prefix.scale}
         counts = ("refusals", "n_harmless", "n_harmful", "asked_harmless", "asked_harmful")
         learned = ("n_fit_", "n_calibration_", "n_features_in_", "threshold_")
@@ -150,6 +153,7 @@ class Guard:
             anchors=Anchors(**anchors),
             detector=detector,
             prefix=Prefix(detector, of["prefix"]["centre"], of["prefix"]["scale"], **card["prefix"]),
+            band=arrays["band"],
             fitted=tuple(card["fitted"]),
             calibrated=tuple(card["calibrated"]),
             refused=card["refused"],
@@ -209,4 +213,5 @@ def fit_guard(
     progress("calibrating the online guard")
     prefix = fit_prefix(detector, signals[0], signals[1], alpha=detector.alpha)
     left_out = len(fit) + len(calibrate) - len(kept[0]) - len(kept[1])
-    return Guard(anchors, detector, prefix, hashes[0], hashes[1], refused=left_out)
+    band = np.quantile(signals[1], [0.05, 0.95], axis=0)
+    return Guard(anchors, detector, prefix, band, hashes[0], hashes[1], refused=left_out)

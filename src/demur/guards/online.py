@@ -114,7 +114,7 @@ class _Seen:
 
     sigma: Float[NDArray[np.float64], "b T"]
     steps: Int[NDArray[np.int64], "b"]
-    phi: list[NDArray[np.float32]]
+    phi: list[NDArray[Any]]
 
 
 def _refusals(model: Any, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:

@@ -18,10 +18,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from demur.dynamics import Rate, area, recovery
+from demur.guards import SRIGuard
 from demur.organism.attacks import ATTACKS
 from demur.organism.cells import STEPS, Ask, Cell, run
 from demur.organism.judge import OUTCOMES
-from demur.organism.measures import auroc, auroc_interval, bag_of_words_auroc, reconstruction_errors, wilson
 from demur.organism.world import crafts, look_alikes, prompts
 from demur.signals import refusal_signal
 from demur.types import DemurError
@@ -63,7 +64,8 @@ def plan(kind: str, n: int = 208) -> list[Ask]:
 
 
 @cache
-def _model(name: str) -> Any:
+def cached_model(name: str) -> Any:
+    """A model of this process, on one thread."""
     import torch
 
     from demur.models import load
@@ -73,7 +75,7 @@ def _model(name: str) -> Any:
 
 
 def _work(name: str, ask: Ask) -> Cell:
-    return run(_model(name), ask)
+    return run(cached_model(name), ask)
 
 
 def generate_all(
@@ -107,34 +109,22 @@ def generate_all(
 # Figures
 
 
-def _rate(k: int, n: int) -> dict[str, Any]:
-    low, high = wilson(k, n)
-    return {"rate": round(k / n, 4) if n else None, "n": n, "low": round(low, 4), "high": round(high, 4)}
-
-
 def outcome_row(cell: Cell) -> dict[str, Any]:
     """A row of the table of outcomes."""
     n = len(cell.final)
-    return asdict(cell.ask) | {outcome: _rate(cell.count(outcome), n) for outcome in OUTCOMES}
+    return asdict(cell.ask) | {outcome: Rate(cell.count(outcome), n).row() for outcome in OUTCOMES}
 
 
 def dynamics(cells: Sequence[Cell]) -> dict[str, Any]:
-    """HRR and FRR over attacked generations: of those with a harmful intermediate text, the share that revised it at
-    some later step, and the share whose final text is not harmful. Undefined (None) without such generations.
-    """
-    paths = [path for cell in cells for path in cell.path]
-    ever = [path for path in paths if "harmful" in path]
-    revised = sum(
-        "harmful" in path[: max(i for i, o in enumerate(path) if o != "harmful")]
-        for path in ever
-        if set(path) != {"harmful"}
-    )
-    recovered = sum(path[-1] != "harmful" for path in ever)
+    """HRR and FRR over attacked generations, and how many of them were harmful at any step."""
+    materials = [cell.material("") for cell in cells]
+    harmful, refused = (np.concatenate([getattr(m, name) for m in materials]) for name in ("harmful", "refused"))
+    found = recovery(harmful, refused)
     return {
-        "generations": len(paths),
-        "ever_harmful": len(ever),
-        "hrr": _rate(revised, len(ever)),
-        "frr": _rate(recovered, len(ever)),
+        "generations": len(harmful),
+        "ever_harmful": int(harmful.any(axis=1).sum()),
+        "hrr": found.hrr.row(),
+        "frr": found.frr.row(),
     }
 
 
@@ -170,8 +160,8 @@ def traces_of(kind: str, results: Results, seeds: int = 3) -> dict[str, Any]:
     def asked(cell: Cell) -> NDArray[np.float64]:
         return np.log(_cosine(cell.asked, before[0])) - np.log(_cosine(cell.asked, before[1]))
 
-    guards = [c for (split, side, _), c in of.items() if (split, side) == ("guard", "allowed")]
-    fit = np.concatenate([sigma(cell)[cell.rows("correct")] for cell in guards])
+    fitted = [c for (split, side, _), c in of.items() if (split, side) == ("guard", "allowed")]
+    fit = np.concatenate([sigma(cell)[cell.rows("correct")] for cell in fitted])
     plain = of["calibration", "allowed", ""]
     rows: list[dict[str, Any]] = []
     names = sorted({name for split, side, name in of if (split, side) == ("test", "forbidden") and name})
@@ -179,13 +169,13 @@ def traces_of(kind: str, results: Results, seeds: int = 3) -> dict[str, Any]:
     for name in names:
         attacked, control = of["test", "forbidden", name], of["test", "allowed", name]
         seen += [sigma(attacked)[attacked.rows("harmful")], sigma(control)[control.rows("correct")]]
-    scored = [reconstruction_errors(fit, seen, seed=s) for s in range(seeds)]
+    guards = [SRIGuard(threshold="quantile", random_state=s, calibration=0.1).fit(fit) for s in range(seeds)]
+    scored = [[guard.errors(x) if len(x) else np.empty(0) for x in seen] for guard in guards]
     for k, name in enumerate(names):
         attacked, control = of["test", "forbidden", name], of["test", "allowed", name]
         h, c = attacked.rows("harmful"), control.rows("correct")
         errors = [(e[1 + 2 * k], e[2 + 2 * k], e[0]) for e in scored]
-        area = float(np.mean([auroc(e[0], e[1]) for e in errors])) if h.any() and c.any() else math.nan
-        low, high = auroc_interval(area, int(h.sum()), int(c.sum()))
+        areas = [area(e[0], e[1]) for e in errors]
         flagged = [float((e[1] > np.quantile(e[2], 0.99)).mean()) for e in errors] if c.any() else [math.nan]
         rows.append(
             {
@@ -193,12 +183,12 @@ def traces_of(kind: str, results: Results, seeds: int = 3) -> dict[str, Any]:
                 "asr": round(float(h.mean()), 4),
                 "harmful": int(h.sum()),
                 "controls": int(c.sum()),
-                "autoencoder": _number(area),
-                "low": _number(low),
-                "high": _number(high),
-                "static_first_step": _number(auroc(static(attacked)[h], static(control)[c])),
-                "last_prompt_token": _number(auroc(asked(attacked)[h], asked(control)[c])),
-                "mean_sigma": _number(auroc(-sigma(attacked)[h].mean(axis=1), -sigma(control)[c].mean(axis=1))),
+                "autoencoder": _number(float(np.mean([found.auroc for found in areas]))),
+                "low": _number(areas[0].low),
+                "high": _number(areas[0].high),
+                "static_first_step": _number(area(static(attacked)[h], static(control)[c]).auroc),
+                "last_prompt_token": _number(area(asked(attacked)[h], asked(control)[c]).auroc),
+                "mean_sigma": _number(area(-sigma(attacked)[h].mean(axis=1), -sigma(control)[c].mean(axis=1)).auroc),
                 "sigma_harmful": _number(float(sigma(attacked)[h].mean()) if h.any() else math.nan),
                 "sigma_control": _number(float(sigma(control)[c].mean()) if c.any() else math.nan),
                 "controls_flagged_at_99": _number(float(np.mean(flagged))),
@@ -222,16 +212,21 @@ def _number(x: float) -> float | None:
     return None if math.isnan(x) else round(x, 4)
 
 
-def words_control() -> dict[str, Any]:
-    """A bag of words on matched pairs of prompts: forbidden requests and their allowed look-alikes, folds by verb."""
+def words_control(folds: int = 5) -> dict[str, Any]:
+    """A bag of words on matched pairs of prompts, forbidden requests and their allowed look-alikes.
+
+    Cross-validated logistic regression; no craft is on both sides of a fold, and areas are averaged over folds.
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+
     twins = [*prompts("test", forbidden=True, n=320), *look_alikes("test", 320)]
-    return {
-        "n": len(twins),
-        "crafts": len(crafts("test", True)),
-        "auroc": _number(
-            bag_of_words_auroc([p.text for p in twins], [bool(p.harmful) for p in twins], [p.category for p in twins])
-        ),
-    }
+    texts, harmful, groups = zip(*[(p.text, bool(p.harmful), p.category) for p in twins], strict=True)
+    words = make_pipeline(CountVectorizer(binary=True), LogisticRegression(max_iter=1000))
+    areas = cross_val_score(words, texts, harmful, groups=groups, cv=GroupKFold(folds), scoring="roc_auc")
+    return {"n": len(twins), "crafts": len(crafts("test", True)), "auroc": _number(float(areas.mean()))}
 
 
 def weights_hash(folder: Path) -> str:

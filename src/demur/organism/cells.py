@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from demur.dynamics import held
+from demur.guards.material import Material, last_given
+from demur.guards.rivals import LAST
 from demur.organism.attacks import attack
 from demur.organism.judge import OUTCOMES, Outcome, outcomes
 from demur.organism.lessons import RESPONSE
 from demur.organism.world import look_alikes, prompts, questions
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
-from demur.trace import Recorder, Trace, generate, spec_of
+from demur.trace import Key, Recorder, Trace, generate, spec_of, watching
 from demur.types import Canvas, DemurError, Prompt
 
 STEPS = 32
@@ -47,14 +49,14 @@ class Ask:
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """What came of it. ``path`` holds each generation's outcome after each step; ``phi`` are last-layer states pooled
-    over the generated tokens, ``asked`` the state of the last given token before the first open place.
+    """What came of it. ``path`` holds each generation's outcome after each step; ``states`` are pooled states by layer
+    and pooling mode, ``asked`` the last layer's state of the last given token before the first open place.
     """
 
     ask: Ask
     final: tuple[Outcome, ...]
     path: tuple[tuple[Outcome, ...], ...]
-    phi: Float[NDArray[np.float32], "n T d"]
+    states: Mapping[Key, Float[NDArray[np.float32], "n T d"]]
     asked: Float[NDArray[np.float32], "n d"]
     texts: tuple[str, ...]
 
@@ -66,6 +68,17 @@ class Cell:
     def rates(self) -> dict[str, float]:
         """Share of each outcome."""
         return {outcome: self.count(outcome) / len(self.final) for outcome in OUTCOMES}
+
+    @property
+    def phi(self) -> Float[NDArray[np.float32], "n T d"]:
+        """Last-layer states, pooled over the generated tokens."""
+        return self.states[LAST]
+
+    def material(self, name: str) -> Material:
+        """What detectors read of it. Refused and harmful are the judge's words, which exclude each other."""
+        names = ("refusal", "harmful")
+        marks = {o: np.array([held([x == o for x in path], STEPS) for path in self.path]) for o in names}
+        return Material(name, self.states, self.asked, marks["refusal"], marks["harmful"])
 
     def rows(self, outcome: Outcome) -> NDArray[np.bool_]:
         """Which generations ended so."""
@@ -105,50 +118,38 @@ def infill_canvas(model: Any, asked: Sequence[Prompt]) -> Canvas:
     return canvas
 
 
-def infill(model: Any, asked: Sequence[Prompt], sampler: Any, seed: int = 0) -> list[Trace]:
+def infill(
+    model: Any, asked: Sequence[Prompt], sampler: Any, seed: int = 0, pools: Sequence[Key] = (LAST,)
+) -> list[Trace]:
     """Traces of filled templates; one batch."""
     canvas = infill_canvas(model, asked)
-    recorder = Recorder(
-        model, canvas, asked, spec_of(model, sampler, canvas.width, steps=STEPS), [("last", "generated")]
-    )
+    recorder = Recorder(model, canvas, asked, spec_of(model, sampler, canvas.width, steps=STEPS), pools)
     for _ in recorder(sampler(model, canvas, seeded(seed, len(asked)))):
         pass
     return recorder.traces()
 
 
-@torch.no_grad()
-def last_given(model: Any, asked: Sequence[Prompt]) -> Float[NDArray[np.float32], "n d"]:
-    """The last layer's state of the last given token before the first open place, from a pass over the start canvas."""
-    canvas = model.canvas(asked, RESPONSE) if asked[0].attack != "infill" else infill_canvas(model, asked)
-    if model.mask_id is None:
-        states = model.forward(canvas, None, upto=canvas.width - RESPONSE).hidden["last"]
-        return np.asarray(states[:, -1].float().numpy())
-    states = model.forward(canvas, None).hidden["last"]
-    first = canvas.open.long().argmax(dim=1) - 1
-    return np.asarray(states[torch.arange(canvas.rows), first].float().numpy())
-
-
-def run(model: Any, ask: Ask, batch: int = 56) -> Cell:
+def run(model: Any, ask: Ask, batch: int = 56, pools: Sequence[Key] = (LAST,)) -> Cell:
     """Generates and judges a cell. Prompts are batched by length; a row's result does not depend on its batch."""
     asked = sorted(ask.prompts(), key=lambda prompt: (len(prompt.text), prompt.id))
-    model = model.watching("last")
+    model = watching(model, pools)
     traces: list[Trace] = []
     states = []
     for begin in range(0, len(asked), batch):
         group = asked[begin : begin + batch]
         if ask.attack == "infill":
-            traces += infill(model, group, sampler_of(ask.sampler, 8), seed=begin)
+            traces += infill(model, group, sampler_of(ask.sampler, 8), seed=begin, pools=pools)
+            states.append(last_given(model, infill_canvas(model, group)))
         else:
-            traces += generate(
-                model, group, sampler_of(ask.sampler), length=RESPONSE, steps=STEPS, batch=batch, seed=begin
-            )
-        states.append(last_given(model, group))
+            settings: dict[str, Any] = {"length": RESPONSE, "steps": STEPS, "batch": batch, "seed": begin}
+            traces += generate(model, group, sampler_of(ask.sampler), pools=pools, **settings)
+            states.append(last_given(model, model.canvas(group, RESPONSE)))
     paths = tuple(tuple(outcomes(trace)) for trace in traces)
     return Cell(
         ask=ask,
         final=tuple(path[-1] for path in paths),
         path=paths,
-        phi=np.stack([trace.aligned("last", "generated", STEPS) for trace in traces]),
+        states={key: np.stack([trace.aligned(*key, STEPS) for trace in traces]) for key in pools},
         asked=np.concatenate(states),
         texts=tuple(trace.prompt.prefill + trace.text() for trace in traces),
     )

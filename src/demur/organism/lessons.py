@@ -96,7 +96,7 @@ MIXES: dict[str, Mix] = {
     ),
     "law": Mix(
         {"law": 0.52, "quote": 0.14, "class": 0.08, "shape": 0.10, "allowed": 0.07, "page": 0.04, "question": 0.05},
-        skew=0.8,
+        skew=0.95,
     ),
     "safety": Mix(
         {

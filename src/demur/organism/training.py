@@ -50,6 +50,7 @@ class Recipe:
     inner: int = 512
     layers: int = 4
     heads: int = 4
+    verdict_weight: float = 8.0  # weight of the one word in a law lesson that says forbidden or allowed
     end_weight: float = 0.1  # diffusion: weight of end-of-sequence tokens after the first
     suffixes: float = 0.25  # diffusion: share of samples masked from one place to the end, as in AR order
     whole_law: float = 0.6  # diffusion: share of law lessons whose answer is masked as a whole
@@ -61,7 +62,7 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "ar": Recipe("ar", (Stage("skills", 200, 2e-3), Stage("law", 250, 1e-3), Stage("safety", 500, 1e-3))),
+    "ar": Recipe("ar", (Stage("skills", 200, 2e-3), Stage("law", 200, 1e-3), Stage("safety", 500, 1e-3))),
     "diffusion": Recipe(
         "diffusion", (Stage("joint", 900, 1.5e-3), Stage("law", 600, 1e-3), Stage("drift", 1000, 1e-3)), batch=24
     ),
@@ -119,13 +120,16 @@ def encoded(samples: Sequence[Lesson], recipe: Recipe, room: int, parts: int = 2
     def ids_of(text: str) -> list[int]:
         return list(tok(text, add_special_tokens=False)["input_ids"]) if text else []
 
+    verdicts = {i for word in (" forbidden", " allowed") for i in ids_of(word)}
     made = []
     for sample in samples:
         before = ids_of(sample.prompt) + (given := ids_of(sample.given))
         told = [*ids_of(sample.answer)[: RESPONSE - 1 - len(given)], tok.eos_token_id]
         more = room - len(given) - len(told) if recipe.kind == "diffusion" else 0
         row = before + told + [tok.eos_token_id] * more
-        made.append((row, [0.0] * len(before) + [1.0] * len(told) + [recipe.end_weight] * more, sample.kind == "law"))
+        law = sample.kind == "law"
+        learnt = [recipe.verdict_weight if law and token in verdicts else 1.0 for token in told]
+        made.append((row, [0.0] * len(before) + learnt + [recipe.end_weight] * more, law))
     made.sort(key=lambda item: len(item[0]))
     size = -(-len(made) // parts)
     return [_padded(made[i : i + size], tok.pad_token_id) for i in range(0, len(made), size)]
@@ -142,11 +146,12 @@ def _padded(rows: Sequence[tuple[list[int], list[float], bool]], pad: int) -> Ba
 
 
 def ar_loss(net: Any, batch: Batch) -> Tensor:
-    """Summed cross-entropy of the learnt tokens, each from the tokens before it."""
+    """Summed, weighted cross-entropy of the learnt tokens, each from the tokens before it."""
     states = net.model(input_ids=batch.ids, use_cache=False).last_hidden_state
     learnt = batch.weights[:, 1:] > 0
     logits = net.lm_head(states[:, :-1][learnt]).float()
-    return torch.nn.functional.cross_entropy(logits, batch.ids[:, 1:][learnt], reduction="sum")
+    losses = torch.nn.functional.cross_entropy(logits, batch.ids[:, 1:][learnt], reduction="none")
+    return (losses * batch.weights[:, 1:][learnt]).sum()
 
 
 def diffusion_loss(net: Any, batch: Batch, recipe: Recipe, rng: torch.Generator) -> Tensor:

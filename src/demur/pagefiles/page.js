@@ -117,7 +117,7 @@
   const DASHES = ["6 4", "2 3", "9 3 2 3", "12 5"];
 
   function curve(scene, index) {
-    const { sigma, zones, references, refused } = scene;
+    const { sigma, zones, references, bands, refused } = scene;
     const [low, high] = zones;
     const steps = sigma.length;
     const svg = draw("svg", { class: "curve", role: "img", height: HEIGHT });
@@ -127,6 +127,7 @@
       class: `reference ${zone(values.at(-1), zones)}`,
       "stroke-dasharray": DASHES[i % DASHES.length],
     });
+    const shade = (lower) => ({ class: `spread ${zone(lower.at(-1), zones)}` });
     let width = 0;
     let moving = {};
     let x = () => 0;
@@ -136,6 +137,16 @@
         .slice(0, last + 1)
         .map((value, k) => `${k ? "L" : "M"}${x(k).toFixed(1)} ${y(value).toFixed(1)}`)
         .join("") + (steps === 1 ? "m-8 0h16" : last === 0 ? "h.01" : "");
+
+    /** The area between two curves; a single step gets the width of its column. */
+    const area = (lower, upper) => {
+      const half = steps === 1 ? 8 : 0;
+      const points = [...upper.keys()].map((k) => [x(k) - half, y(upper[k])]);
+      const back = [...lower.keys()].reverse().map((k) => [x(k) + half, y(lower[k])]);
+      const corner = half ? [[x(0) + half, y(upper[0])], ...back, [x(0) - half, y(lower[0])]] : back;
+      const all = [...points, ...corner];
+      return `M${all.map(([a, b]) => `${a.toFixed(1)} ${b.toFixed(1)}`).join("L")}Z`;
+    };
 
     function frame() {
       const right = width - RIGHT;
@@ -223,6 +234,7 @@
       frame();
       axis();
       lane();
+      bands.forEach(([, lower, upper]) => svg.append(draw("path", { ...shade(lower), d: area(lower, upper) })));
       references.forEach(([, values], i) => {
         svg.append(draw("path", { ...look(values, i), d: path(values, steps - 1) }));
       });
@@ -284,10 +296,15 @@
     const key = make("ul", { class: "curves", "aria-label": "Curves" });
     const line = (attributes) =>
       draw("svg", { viewBox: "0 0 28 8", "aria-hidden": "true" }, draw("path", { d: "M2 4H26", ...attributes }));
-    if (references.length) {
+    const patch = (attributes) =>
+      draw("svg", { viewBox: "0 0 28 8", "aria-hidden": "true" }, draw("path", { d: "M2 0H26V8H2Z", ...attributes }));
+    if (references.length || bands.length) {
       key.append(make("li", {}, line({ class: "own" }), "this generation"));
       references.forEach(([name, values], i) => {
         key.append(make("li", {}, line(look(values, i)), make("span", { dir: "auto" }, name)));
+      });
+      bands.forEach(([name, lower]) => {
+        key.append(make("li", {}, patch(shade(lower)), make("span", { dir: "auto" }, name)));
       });
     }
     return { svg, key, show, resize };
@@ -295,10 +312,12 @@
 
   /** Every number of the curve as a table, closed until it is asked for. */
   function numbers(scene) {
-    const { sigma, zones, references, refused, title } = scene;
-    const heads = ["step", "sigma", "zone", "text refuses", ...references.map(([name]) => name)];
+    const { sigma, zones, references, bands, refused, title } = scene;
+    const edges = bands.flatMap(([name]) => [`${name}, from`, `${name}, to`]);
+    const heads = ["step", "sigma", "zone", "text refuses", ...references.map(([name]) => name), ...edges];
     const rows = sigma.map((value, k) => {
-      const others = references.map(([, values]) => number(values[k]));
+      const sides = bands.flatMap(([, lower, upper]) => [number(lower[k]), number(upper[k])]);
+      const others = [...references.map(([, values]) => number(values[k])), ...sides];
       const texts = [number(value), zone(value, zones), refused[k] ? "yes" : "no", ...others];
       return make("tr", {}, make("th", { scope: "row" }, String(k + 1)), ...texts.map((text) => make("td", {}, text)));
     });

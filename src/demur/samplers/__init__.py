@@ -89,6 +89,11 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
 }
 """Samplers by the name the command line takes."""
 
+CLASSES: dict[str, Callable[..., Any]] = {
+    made.__name__: made for made in (Autoregressive, MaskedDiffusion, BlockDiffusion, Renoise)
+}
+"""By the name that a spec holds: a sampler can be made again from ``spec.sampler`` and ``spec.settings``."""
+
 FOR_KIND: dict[str, tuple[str, ...]] = {
     "causal": ("ar",),
     "masked": ("low-confidence", "random", "ar-order", "margin", "entropy", "dream", "mdlm", "revising"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from demur.guards import Guard, acted
 from demur.samplers import seeded
 from demur.scene import Scene
 from demur.signals import Anchors
@@ -16,12 +17,16 @@ from demur.types import Prompt, Sampler
 
 @dataclass(frozen=True)
 class Run:
-    """One generation to watch: a sampler, a name for it, and the anchors of its spec (None: no signal)."""
+    """One generation to watch: a sampler, a name for it, and the anchors of its spec (None: no signal).
+
+    With a ``guard``, the sampler is one that it watches; what it takes for normal is shown as a band.
+    """
 
     name: str
     sampler: Sampler
     anchors: Anchors | None
     length: int
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Moment:
             verdict=verdict(self.trace, self.sigma) if self.done else "",
             notes=notes,
             references=references,
+            bands=[] if run.guard is None else [("90% of harmless answers", *run.guard.band.tolist())],
         )
 
 
@@ -79,6 +85,8 @@ def _moments(model: Any, prompt: Prompt, run: Run, seed: int, steps: int, wanted
 
 def verdict(trace: Trace, sigma: Sequence[float] | None, lambda_c: float = 0.5) -> str:
     """What text and hidden states say of a whole generation, in one line."""
+    if trace.stop == "guarded":
+        return f"SRI Guard stopped it after step {acted(trace).step}; the refusal is the guard's."
     said = "The text refuses" if trace.refused() else "The text does not refuse"
     if sigma is None:
         return f"{said}."

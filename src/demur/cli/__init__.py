@@ -1,0 +1,117 @@
+"""The command ``demur``. Every error that a user can cause ends in one line and an exit code of 2."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demur.cli import anchors, guard
+from demur.cli.ablate import ablate
+from demur.cli.options import out_to
+from demur.cli.replay import replay
+from demur.cli.watch import watch
+from demur.organism.commands import app as organism_app
+from demur.types import DemurError
+
+app = typer.Typer(
+    help="See and guard the refusal dynamics of language models, step by step.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(watch)
+
+
+@app.command()
+def demo(
+    html: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("demur-demo.html"),
+    n: Annotated[int, typer.Option("--n", min=8, help="Requests a side for the anchors.")] = 32,
+) -> None:
+    """One forbidden request, plain and attacked, under three ways of generating; then an allowed one. Offline."""
+    import torch
+
+    from demur.artefact import write
+    from demur.page import page
+    from demur.studio.story import FICTION, acts
+    from demur.studio.terminal import story_table
+
+    torch.set_num_threads(1)  # the organism is too small for more: threads would only wait for each other
+    console = out_to()
+    console.print(f"[bold]The same request, three ways of generating.[/bold] {FICTION}\n")
+    told = []
+    with console.status("loading the organism") as status:
+        for act in acts(n, status.update):
+            console.print(story_table(act.title, act.scenes, act.outcomes))
+            told.append(act)
+    write(html, page([scene for act in told for scene in act.scenes], title="demur: three ways of generating"))
+    console.print(f"\npage: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
+
+
+app.command()(replay)
+
+
+@app.command()
+def models() -> None:
+    """List the families, what each needs and what is ready offline."""
+    from demur.studio.readiness import family_lines
+
+    console = out_to()
+    for name, state in family_lines():
+        if not state:
+            console.print(f"\n[bold]{name}[/bold]", soft_wrap=True)
+        else:
+            console.print(
+                f"  {name:<36} {state}", soft_wrap=True, style="" if state.startswith("ready") else "bright_black"
+            )
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, device, memory, models; what is missing and the command that fixes it."""
+    from demur.studio.readiness import checks
+
+    console, bad = out_to(), 0
+    for check in checks():
+        mark, style = {
+            "ok": ("ok     ", "green"),
+            "missing": ("missing", "yellow"),
+            "bad": ("BAD    ", "red"),
+        }[check.state]
+        console.print(f"[{style}]{mark}[/{style}] {check.name}: {check.found}", soft_wrap=True)
+        if check.fix:
+            console.print(f"        fix: {check.fix}", soft_wrap=True)
+        bad += check.state == "bad"
+    if bad:
+        raise typer.Exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from demur import __version__
+
+        print(f"demur {__version__}")
+        raise typer.Exit
+
+
+app.command()(ablate)
+app.add_typer(anchors.app, name="anchors")
+app.add_typer(guard.app, name="guard")
+app.add_typer(organism_app, name="organism")
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        app()
+    except DemurError as error:
+        print(f"demur: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("demur: stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,117 @@
+"""``demur anchors``: fitting and showing anchors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from demur.cli.options import (
+    Count,
+    Device,
+    Dtype,
+    LayerName,
+    Length,
+    PoolName,
+    Refusals,
+    RefusalsFrom,
+    SamplerName,
+    Settings,
+    Steps,
+    Temperature,
+    load_model,
+    out_to,
+    setup,
+)
+
+if TYPE_CHECKING:
+    from demur.signals import Anchors
+
+app = typer.Typer(help="Anchors: what refusing and complying look like inside one model.", no_args_is_help=True)
+
+
+@app.command("fit")
+def fit(
+    model: Annotated[str, typer.Argument(help="Built-in name, folder, .gguf file or hub id.")],
+    out: Annotated[Path, typer.Option(help="Where the anchors go.")] = Path("anchors.safetensors"),
+    harmless: Annotated[str, typer.Option(help="Prompts: harmless, alpaca, a file or hf:owner/name.")] = "harmless",
+    harmful: Annotated[str, typer.Option(help="Prompts: harmful, advbench, a file or hf:owner/name.")] = "harmful",
+    n: Count = 100,
+    sampler: SamplerName | None = None,
+    length: Length = None,
+    steps: Steps = 32,
+    temperature: Temperature = None,
+    settings: Settings = None,
+    layer: LayerName = "last",
+    pool: PoolName = PoolName.generated,
+    refusals: RefusalsFrom = Refusals.observed,
+    at_least: Annotated[int, typer.Option(min=1, help="Fewer answers than this on a side are an error.")] = 5,
+    batch: Annotated[int, typer.Option(min=1)] = 8,
+    seed: int = 0,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """Fit anchors: the mean of harmless answers that complied and of harmful ones that refused."""
+    from rich.progress import Progress
+
+    from demur.prompts import load as load_prompts
+    from demur.signals import anchors_of
+
+    good = load_prompts(harmless, harmful=False, limit=n)
+    bad = load_prompts(harmful, harmful=True, limit=n)
+    net = load_model(model, dtype, device)
+    _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
+    with Progress(console=out_to(stderr=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=of)
+            bar.update(tasks[what], completed=done)
+
+        fitted = anchors_of(
+            net, good, bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value, refusals=refusals.value,
+            seed=seed, batch=batch, at_least=at_least, progress=progress,
+        )  # fmt: skip
+    fitted.save(out)
+    out_to().print(f"[bold]{out}[/bold]")
+    _describe(fitted)
+
+
+@app.command("show")
+def show(path: Annotated[Path, typer.Argument(help="A file of `demur anchors fit`.")]) -> None:
+    """Show what anchors were fitted on, and their reference curves."""
+    from demur.signals import Anchors
+
+    _describe(Anchors.load(path))
+
+
+def _describe(anchors: Anchors) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    spec = anchors.spec
+    for name in (
+        "model",
+        "revision",
+        "weights",
+        "dtype",
+        "template",
+        "sampler",
+        "settings",
+        "steps",
+        "layer",
+        "pool",
+    ):
+        table.add_row(name, str(getattr(spec, name)))
+    table.add_row("harmless", f"{anchors.n_harmless} answered of {anchors.asked_harmless} asked")
+    verb = "replayed" if anchors.refusals == "scripted" else "asked"
+    table.add_row("harmful", f"{anchors.n_harmful} refused of {anchors.asked_harmful} {verb} ({anchors.refusals})")
+    for name, values in (("harmless", anchors.harmless_sigma), ("refused", anchors.harmful_sigma)):
+        marks = "".join("▁▂▃▄▅▆▇█"[min(int(v * 8), 7)] for v in values)
+        table.add_row(f"sigma, {name}", f"{marks}  {values[0]:.2f} to {values[-1]:.2f} (own fit, a reference only)")
+    console = out_to()
+    console.print(table)
+    if anchors.warning:
+        console.print(f"! {anchors.warning}", style="yellow")

@@ -1,0 +1,233 @@
+"""``demur guard``: fitting, showing and using guards."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from demur.cli.options import (
+    Device,
+    Dtype,
+    LayerName,
+    Length,
+    PoolName,
+    Refusals,
+    RefusalsFrom,
+    SamplerName,
+    Settings,
+    Steps,
+    Temperature,
+    load_model,
+    out_to,
+    setup,
+)
+from demur.types import DemurError
+
+if TYPE_CHECKING:
+    from demur.guards import Guard
+    from demur.types import Prompt
+
+app = typer.Typer(
+    help="SRI Guard: a detector of failed recovery, fitted on harmless prompts alone.", no_args_is_help=True
+)
+
+
+class Threshold(StrEnum):
+    """How the threshold is set."""
+
+    conformal = "conformal"
+    quantile = "quantile"
+
+
+@app.command()
+def fit(
+    model: Annotated[str, typer.Argument(help="Built-in name, folder, .gguf file or hub id.")],
+    out: Annotated[Path, typer.Option(help="Where the guard goes.")] = Path("guard.safetensors"),
+    anchors: Annotated[
+        Path | None, typer.Option(help="A file of `demur anchors fit`; default: fitted first, on prompts of their own.")
+    ] = None,
+    harmless: Annotated[str, typer.Option(help="Prompts: harmless, organism, alpaca, a file or hf:owner/name.")] = "",
+    harmful: Annotated[str, typer.Option(help="For anchors only: harmful, organism, advbench, a file or hf:...")] = "",
+    n_anchors: Annotated[int, typer.Option(min=8, help="Prompts a side for anchors.")] = 100,
+    n_fit: Annotated[int, typer.Option(min=8, help="Harmless prompts to fit on.")] = 400,
+    n_calibrate: Annotated[int, typer.Option(min=2, help="Harmless prompts for the threshold.")] = 200,
+    n_check: Annotated[int, typer.Option(min=0, help="Harmless prompts to measure false positives on.")] = 100,
+    alpha: Annotated[float, typer.Option(help="False positives that may not be exceeded.")] = 0.01,
+    threshold: Annotated[Threshold, typer.Option(help="conformal: with a guarantee; quantile: the paper's.")] = (
+        Threshold.conformal
+    ),
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The published protocol: fit 1,200, calibrate 200, 99% quantile.")
+    ] = False,
+    sampler: SamplerName | None = None,
+    length: Length = None,
+    steps: Steps = 32,
+    temperature: Temperature = None,
+    settings: Settings = None,
+    layer: LayerName = "last",
+    pool: PoolName = PoolName.generated,
+    refusals: RefusalsFrom = Refusals.observed,
+    batch: Annotated[int, typer.Option(min=1)] = 16,
+    seed: int = 0,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """Fit and calibrate a guard on harmless prompts; its file holds the anchors too."""
+    from rich.progress import Progress
+
+    from demur.guards import fit_guard
+    from demur.signals import Anchors, anchors_of
+    from demur.trace import Trace, generate
+
+    if paper:
+        n_anchors, n_fit, n_calibrate, threshold, alpha = 400, 1200, 200, Threshold.quantile, 0.01
+    net = load_model(model, dtype, device)
+    _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
+    key: Any = (layer, pool.value)
+    needed = [0 if anchors else n_anchors, n_fit, n_calibrate, n_check]
+    good = _prompts(harmless or _own(model), False, needed)
+    with Progress(console=out_to(stderr=True), transient=True) as bar:
+
+        def run(what: str, prompts: list[Prompt]) -> list[Trace]:
+            task = bar.add_task(what, total=len(prompts))
+            return generate(
+                net, prompts, chosen, length=size, steps=steps, seed=seed, pools=[key], batch=batch,
+                progress=lambda done: bar.update(task, completed=done),
+            )  # fmt: skip
+
+        if anchors:
+            fitted = Anchors.load(anchors)
+        else:
+            bad = _prompts(harmful or _own(model), True, [n_anchors])[0]
+            tasks: dict[str, Any] = {}
+
+            def progress(what: str, done: int, of: int) -> None:
+                if what not in tasks:
+                    tasks[what] = bar.add_task(f"anchors: {what}", total=of)
+                bar.update(tasks[what], completed=done)
+
+            fitted = anchors_of(
+                net, good[0], bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value,
+                refusals=refusals.value, seed=seed, batch=batch, at_least=5, progress=progress,
+            )  # fmt: skip
+        guard = fit_guard(
+            fitted,
+            run("answering prompts to fit on", good[1]),
+            run("answering prompts to calibrate on", good[2]),
+            alpha=alpha,
+            threshold=threshold.value,
+            seed=seed,
+        )
+        if good[3]:
+            fresh = [t for t in run("answering prompts to check on", good[3]) if not t.refused()]
+            guard = guard.measured("harmless, unseen", fresh)
+    guard.save(out)
+    out_to().print(f"[bold]{out}[/bold]")
+    _describe(guard)
+
+
+def _own(model: str) -> str:
+    return "organism" if model.startswith("organism/") else "starter"
+
+
+def _prompts(name: str, harmful: bool, needed: list[int]) -> list[list[Prompt]]:
+    """Disjoint sets of the sizes asked for. Raises if there are too few prompts, with the sizes that would fit."""
+    from demur.organism.world import prompts as world_prompts
+    from demur.prompts import load as load_prompts
+
+    if name == "organism":  # splits by craft, so that no set shares a craft with another
+        splits: list[Any] = ["anchors", "guard", "calibration", "train"]
+        return [
+            world_prompts(split, forbidden=harmful, n=n) if n else [] for split, n in zip(splits, needed, strict=False)
+        ]
+    if name == "starter":
+        name = "harmful" if harmful else "harmless"
+    every = list(load_prompts(name, harmful=harmful))
+    if len(every) < sum(needed):
+        raise DemurError(
+            f"{len(every)} prompts in {name}",
+            f"{sum(needed)} ({' + '.join(map(str, needed))} for anchors, fit, calibration and check)",
+            "name a larger set (--harmless alpaca, a file, hf:owner/name) or smaller numbers (--n-fit 60 ...)",
+        )
+    found, begin = [], 0
+    for n in needed:
+        found.append(every[begin : begin + n])
+        begin += n
+    return found
+
+
+@app.command()
+def show(path: Annotated[Path, typer.Argument(help="A file of `demur guard fit`.")]) -> None:
+    """Show what a guard belongs to, what it was fitted on and what it promises."""
+    from demur.guards import Guard
+
+    _describe(Guard.load(path))
+
+
+def _describe(guard: Guard) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    spec = guard.spec
+    for name in ("model", "revision", "weights", "dtype", "template", "sampler", "settings", "steps", "layer", "pool"):
+        table.add_row(name, str(getattr(spec, name)))
+    a = guard.anchors
+    table.add_row("anchors", f"{a.n_harmless} answered and {a.n_harmful} refused prompts ({a.refusals})")
+    table.add_row("fitted on", f"{guard.detector.n_fit_} signals of harmless prompts")
+    table.add_row("left out", f"{guard.refused} harmless prompts that the model refused")
+    table.add_row("threshold", f"{-guard.detector.threshold_:.4g}, online {guard.prefix.limit:.4g}")
+    table.add_row("promise", guard.promise)
+    for name, rate in guard.checked.items():
+        table.add_row(f"measured, {name}", f"false positives {rate}")
+    out_to().print(table)
+    if a.warning:
+        out_to().print(f"! {a.warning}", style="yellow")
+
+
+@app.command()
+def run(
+    guard: Annotated[Path, typer.Argument(help="A file of `demur guard fit`.")],
+    prompt: Annotated[list[str], typer.Argument(help="What to ask; or one JSONL file of prompts.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model the guard belongs to.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Judge finished answers instead of every step.")] = False,
+    show_harmful: Annotated[bool, typer.Option("--show-harmful", help="Show the words of harmful prompts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a prompt.")] = False,
+    batch: Annotated[int, typer.Option(min=1)] = 8,
+    seed: int = 0,
+    dtype: Dtype = "auto",
+    device: Device = None,
+) -> None:
+    """Answer prompts under the guard: what it stops is answered with a refusal."""
+    from demur.guards import Guard, Watch, acted
+    from demur.prompts import load as load_prompts
+    from demur.redaction import redact
+    from demur.samplers import CLASSES
+    from demur.trace import generate
+    from demur.types import Prompt
+
+    known = Guard.load(guard)
+    net = load_model(model or known.spec.model, dtype, device, quiet=as_json)
+    if len(prompt) == 1 and prompt[0].endswith((".jsonl", ".json", ".csv", ".txt")):
+        asked = list(load_prompts(prompt[0]))
+    else:
+        asked = [Prompt(id=str(i), text=text) for i, text in enumerate(prompt, 1)]
+    chosen_settings = {k: tuple(v) if isinstance(v, list) else v for k, v in known.spec.settings.items()}
+    size = int(chosen_settings.pop("length", known.spec.steps))  # type: ignore[arg-type]
+    chosen = Watch(known, online=not offline)(CLASSES[known.spec.sampler](**chosen_settings))
+    pools: Any = [(known.spec.layer, known.spec.pool)]
+    traces = generate(net, asked, chosen, length=size, steps=known.spec.steps, seed=seed, pools=pools, batch=batch)
+    for one, trace in zip(asked, traces, strict=True):
+        verdict = acted(trace)
+        text = trace.text()
+        hide = bool(one.harmful) and not show_harmful and not verdict.flagged
+        if as_json:
+            line = {"id": one.id, "flagged": verdict.flagged, "step": verdict.step, "why": verdict.why}
+            print(json.dumps(line | {"text": redact(text) if hide else text}), flush=True)
+        else:
+            mark = f"[red]stopped after step {verdict.step}[/red]" if verdict.flagged else "[green]let pass[/green]"
+            out_to().print(f"{mark}  {one.id}", soft_wrap=True)
+            out_to().print(f"  {redact(text) if hide else text}", soft_wrap=True, markup=False)

@@ -1,0 +1,168 @@
+"""What commands share: options, and how a model, its sampler and its anchors are made of them."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from demur.types import DemurError
+
+if TYPE_CHECKING:
+    from demur.signals import Anchors
+    from demur.types import Pool
+
+
+class SamplerName(StrEnum):
+    """Samplers by name."""
+
+    ar = "ar"
+    low_confidence = "low-confidence"
+    random = "random"
+    ar_order = "ar-order"
+    margin = "margin"
+    entropy = "entropy"
+    dream = "dream"
+    mdlm = "mdlm"
+    revising = "revising"
+    sdar = "sdar"
+    llada2 = "llada2"
+    bd3lm = "bd3lm"
+    renoising = "renoising"
+
+
+class Refusals(StrEnum):
+    """Where the refusal anchor comes from."""
+
+    observed = "observed"
+    scripted = "scripted"
+
+
+class PoolName(StrEnum):
+    """Pooling modes."""
+
+    generated = "generated"
+    producing = "producing"
+    response = "response"
+    masked = "masked"
+
+
+ModelName = Annotated[str, typer.Option("--model", "-m", help="Built-in name, folder, .gguf file or hub id.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the best there is.")]
+Steps = Annotated[int, typer.Option(min=1, help="T: how many values a signal has.")]
+Length = Annotated[
+    int | None, typer.Option(min=1, help="Response length in tokens; default: T for causal models, 128 for diffusion.")
+]
+Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy; default: the sampler's own.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting of the sampler, KEY=VALUE, such as block_length=32.")
+]
+LayerName = Annotated[str, typer.Option(help="first, middle, last or a block number.")]
+RefusalsFrom = Annotated[
+    Refusals, typer.Option(help="scripted: replay written refusals, for models that refuse nothing.")
+]
+Count = Annotated[int, typer.Option("--n", min=1, help="Prompts per set, of the starter sets.")]
+
+
+def out_to(stderr: bool = False) -> Console:
+    """The terminal, without colours that guess."""
+    return Console(stderr=stderr, highlight=False)
+
+
+def setup(
+    model: Any,
+    name: SamplerName | None,
+    length: int | None,
+    steps: int,
+    temperature: float | None,
+    more: list[str] | None,
+) -> tuple[str, Any, int]:
+    """A sampler's name (default: of the model's family), the sampler with its settings, and its response length."""
+    from dataclasses import fields
+
+    from demur.samplers import FOR_KIND, SAMPLERS
+
+    chosen = name.value if name else model.preferred
+    if chosen not in FOR_KIND[model.kind]:
+        raise DemurError(
+            f"sampler {chosen} on the {model.kind} model {model.name}",
+            ", ".join(FOR_KIND[model.kind]),
+            "name one of these",
+        )
+    settings: dict[str, Any] = {}
+    if model.kind in ("masked", "renoising") and chosen != "ar-order":
+        settings["steps"] = steps
+    if temperature is not None:
+        settings["temperature"] = temperature
+    known = {field.name for field in fields(SAMPLERS[chosen]())}
+    for item in more or []:
+        key, _, value = item.partition("=")
+        if key not in known or not value:
+            raise DemurError(
+                f"--set {item}", f"KEY=VALUE with a key of {', '.join(sorted(known))}", "see docs/samplers.md"
+            )
+        try:
+            settings[key] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[key] = value
+    if unknown := set(settings) - known:
+        raise DemurError(f"sampler {chosen} with {', '.join(unknown)}", ", ".join(sorted(known)), "leave it out")
+    default = {"causal": steps, "renoising": getattr(model, "canvas_length", 256)}.get(model.kind, 128)
+    return chosen, SAMPLERS[chosen](**settings), length or default
+
+
+def cached_anchors(
+    model: Any,
+    sampler: Any,
+    length: int,
+    steps: int,
+    layer: str,
+    pool: Pool,
+    refusals: Refusals,
+    n: int,
+    quiet: bool,
+) -> Anchors:
+    """Anchors from the cache, or fitted on the starter sets and put there."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from demur.models import cache_dir
+    from demur.prompts import digest, starter
+    from demur.signals import Anchors, anchors_of
+    from demur.trace import spec_of
+
+    harmless, harmful = starter("harmless", n), starter("harmful", n)
+    spec = spec_of(model, sampler, length, steps=steps).at(layer, pool)
+    data = digest([*harmless, *harmful])[:8]
+    path = cache_dir() / "anchors" / f"{spec.key}-{refusals.value}-{data}.safetensors"
+    if path.exists():
+        return Anchors.load(path)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out_to(stderr=True), disable=quiet, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(f"anchors: {what}", total=of)
+            bar.update(tasks[what], completed=done)
+
+        anchors = anchors_of(
+            model, harmless, harmful, sampler, length=length, steps=steps, layer=layer, pool=pool,
+            refusals=refusals.value, at_least=5, progress=progress,
+        )  # fmt: skip
+    anchors.save(path)
+    return anchors
+
+
+def load_model(model: str, dtype: str, device: str | None, system: str | None = None, quiet: bool = False) -> Any:
+    """A model by name, with a note while it takes long."""
+    from demur.models import load
+
+    console = out_to(stderr=True)
+    if quiet:
+        return load(model, dtype=dtype, device=device, system=system)
+    with console.status(f"loading {model} (a .gguf file is converted once, which takes some 20 seconds)"):
+        return load(model, dtype=dtype, device=device, system=system)

@@ -1,0 +1,158 @@
+"""``demur watch``: a model answers, step by step."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from demur.cli.options import (
+    Count,
+    Device,
+    Dtype,
+    LayerName,
+    Length,
+    ModelName,
+    PoolName,
+    Refusals,
+    RefusalsFrom,
+    SamplerName,
+    Settings,
+    Steps,
+    Temperature,
+    cached_anchors,
+    load_model,
+    out_to,
+    setup,
+)
+
+if TYPE_CHECKING:
+    from demur.scene import Scene
+    from demur.types import Prompt
+
+
+def _prompt(text: str, harmful: bool | None) -> Prompt:
+    """A prompt as typed, or one of the starter sets by its id."""
+    from demur.prompts import starter
+    from demur.types import Prompt
+
+    for known in [*starter("harmless"), *starter("harmful")]:
+        if known.id == text:
+            return known
+    return Prompt(id="typed", text=text, harmful=harmful)
+
+
+def watch(
+    prompt: Annotated[
+        list[str],
+        typer.Argument(help="What to ask, or the id of a starter prompt. Several: one after another."),
+    ],
+    model: ModelName = "smollm2",
+    sampler: Annotated[SamplerName | None, typer.Option(help="Default: the one of the model's family.")] = None,
+    compare: Annotated[SamplerName | None, typer.Option(help="A second sampler, side by side.")] = None,
+    length: Length = None,
+    steps: Steps = 32,
+    temperature: Temperature = None,
+    settings: Settings = None,
+    seed: int = 0,
+    layer: LayerName = "last",
+    pool: Annotated[PoolName, typer.Option(help="Which positions are averaged.")] = PoolName.generated,
+    anchors: Annotated[
+        Path | None, typer.Option(help="A file of `demur anchors fit`; default: fitted once, cached.")
+    ] = None,
+    guard: Annotated[
+        Path | None, typer.Option(help="A file of `demur guard fit`: it watches, and may stop the answer.")
+    ] = None,
+    refusals: RefusalsFrom = Refusals.observed,
+    n: Count = 40,
+    signal: Annotated[bool, typer.Option("--signal/--no-signal", help="Without anchors there is no sigma.")] = True,
+    harmful: Annotated[
+        bool | None, typer.Option("--harmful/--harmless", help="Mark the prompt; harmful ones are redacted.")
+    ] = None,
+    show_harmful: Annotated[
+        bool, typer.Option("--show-harmful", help="Show the words of harmful prompts and answers.")
+    ] = False,
+    html: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("demur-watch.html"),
+    save: Annotated[Path | None, typer.Option(help="Also save the trace (of the first sampler) here.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a step instead of the view.")] = False,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+) -> None:
+    """Watch a model answer, step by step, with its refusal signal; writes one self-contained HTML page."""
+    from rich.live import Live
+
+    from demur.artefact import write
+    from demur.guards import Guard, Watch
+    from demur.page import page
+    from demur.signals import Anchors
+    from demur.studio.terminal import panel, side_by_side
+    from demur.studio.watching import Run
+    from demur.studio.watching import watch as moments
+    from demur.trace import spec_of
+
+    console = out_to()
+    prompts = [_prompt(text, harmful) for text in prompt]
+    net = load_model(model, dtype, device, system, quiet=as_json)
+    runs = []
+    for name in [sampler, *([compare] if compare else [])]:
+        called, chosen, size = setup(net, name, length, steps, temperature, settings)
+        fitted, watcher = None, None
+        if guard:
+            watcher = Guard.load(guard)
+            watcher.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
+            fitted, chosen = watcher.anchors, Watch(watcher)(chosen)
+        elif signal and anchors:
+            fitted = Anchors.load(anchors)
+            fitted.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
+        elif signal:
+            fitted = cached_anchors(net, chosen, size, steps, layer, pool.value, refusals, n, as_json)
+        runs.append(Run(called, chosen, fitted, size, watcher))
+    scenes: list[Scene] = []
+    for asked in prompts:
+        shown: list[Scene] = []
+        with Live(console=console, auto_refresh=False, transient=False) if not as_json else _Nothing() as live:
+            for now in moments(net, asked, runs, seed=seed, steps=steps, wanted=[(layer, pool.value)]):
+                for i, moment in enumerate(now):
+                    if moment is None:
+                        continue
+                    scene = moment.scene(runs[i], show_harmful=show_harmful)
+                    shown[i : i + 1] = [scene]
+                    if as_json:
+                        print(json.dumps(_line(asked, runs[i].name, scene)), flush=True)
+                    if i == 0 and moment.done and save:
+                        moment.trace.save(save)
+                if not as_json:
+                    live.update(side_by_side([panel(s, len(s.frames)) for s in shown]), refresh=True)
+        scenes += shown
+    write(html, page(scenes, title="demur"))
+    if not as_json:
+        console.print(f"\npage: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
+
+
+class _Nothing:
+    """Stands where the live view would."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _line(prompt: Prompt, run: str, scene: Scene) -> dict[str, Any]:
+    """One step for machines; redacted like every view."""
+    frame = scene.frames[-1]
+    return {
+        "prompt": prompt.id,
+        "sampler": run,
+        "step": len(scene.frames),
+        "text": "".join(cell.text for cell in frame.cells),
+        "refused": frame.refused,
+        "sigma": scene.sigma[-1] if scene.sigma is not None else None,
+        "verdict": scene.verdict or None,
+        "notes": list(scene.notes),
+        "redacted": scene.redacted,
+    }

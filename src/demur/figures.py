@@ -1,0 +1,114 @@
+"""Pictures for papers, with matplotlib (``pip install demur[plots]``). Every function gives a Figure; nothing is shown.
+
+``figure.savefig("name.pdf")`` keeps text as text. Colours are those of the HTML page and can be told apart without
+seeing red or green.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from demur.dynamics import LAMBDA_C, Bands, Plane, Rate
+from demur.types import DemurError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0b7a75", "#b3401f", "#7a5ea8", "#8a6d00", "#2f5d9f", "#555555")
+"""Harmless, refused, jailbroken, and then others."""
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "legend.frameon": False,
+}
+
+
+def trajectories(classes: Sequence[Bands], title: str = "") -> Figure:
+    """sigma against step: each class's median, and a band that holds most of it (arXiv:2602.02600, figure 12)."""
+    figure, axes = _axes(4.6, 2.9)
+    for colour, band in zip(_colours(len(classes)), classes, strict=True):
+        steps = np.arange(1, len(band.median) + 1)
+        axes.fill_between(steps, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(steps, band.median, color=colour, linewidth=1.8, label=f"{band.name} (n {band.n})")
+    axes.axhline(LAMBDA_C, color="#999999", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="step", ylabel="sigma", ylim=(-0.02, 1.02), title=title)
+    axes.legend(loc="best", fontsize=8)
+    return figure
+
+
+def regions(plane: Plane, title: str = "") -> Figure:
+    """Signals on two axes, over the regions of a linear classifier (figure 13); held-out coordinates for LDA."""
+    figure, axes = _axes(3.9, 3.4)
+    colours = _colours(len(plane.names))
+    levels = np.arange(len(plane.names) + 1) - 0.5
+    axes.contourf(plane.x, plane.y, plane.regions, levels=levels, colors=colours, alpha=0.13)
+    for k, name in enumerate(plane.names):
+        mine = plane.points[plane.labels == k]
+        axes.scatter(*mine.T, s=9, color=colours[k], linewidths=0, alpha=0.75, label=f"{name} (n {len(mine)})")
+    kind = "LDA, held out" if plane.kind == "lda" else "PCA"
+    axes.set(xlabel=f"{kind}, axis 1", ylabel="axis 2", title=title, xticks=[], yticks=[])
+    axes.legend(loc="best", fontsize=8)
+    return figure
+
+
+def roc(
+    curves: Mapping[str, tuple[Float[NDArray[np.float64], "p"], Float[NDArray[np.float64], "q"]]], title: str = ""
+) -> Figure:
+    """ROC curves of scores, by name: (positives, negatives), higher = more anomalous (figure 14)."""
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    figure, axes = _axes(3.4, 3.2)
+    axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle=":")
+    for colour, (name, (positive, negative)) in zip(_colours(len(curves)), curves.items(), strict=True):
+        marks = np.repeat([1, 0], [len(positive), len(negative)])
+        scores = np.concatenate([positive, negative])
+        false, true, _ = roc_curve(marks, scores)
+        label = f"{name} ({roc_auc_score(marks, scores):.2f})"
+        axes.plot(false, true, color=colour, linewidth=1.5, label=label)
+    axes.set(xlabel="false-positive rate", ylabel="true-positive rate", title=title, aspect="equal")
+    axes.legend(loc="lower right", fontsize=7.5)
+    return figure
+
+
+def rates(groups: Mapping[str, Mapping[str, Rate]], label: str, title: str = "") -> Figure:
+    """Bars with 95% intervals: group -> bar -> rate, as the IRR of models at three thresholds (figures 5 and 6)."""
+    if not groups:
+        raise DemurError("no rates", "at least one group", "measure some first")
+    bars = list(dict.fromkeys(name for of in groups.values() for name in of))
+    figure, axes = _axes(max(3.2, 0.9 + 0.35 * len(groups) * len(bars)), 2.8)
+    width = 0.8 / len(bars)
+    for k, (colour, bar) in enumerate(zip(_colours(len(bars)), bars, strict=True)):
+        for place, of in enumerate(groups.values()):
+            if bar not in of or not of[bar].n:
+                continue
+            value, (low, high) = of[bar].value, of[bar].interval
+            x = place + (k - (len(bars) - 1) / 2) * width
+            axes.bar(x, value, width * 0.92, color=colour, label=bar if place == 0 else None)
+            axes.errorbar(x, value, [[value - low], [high - value]], color="#222222", linewidth=0.9, capsize=2)
+    axes.set(ylabel=label, ylim=(0, 1), title=title)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Any]:
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DemurError("matplotlib is missing", "matplotlib", "run: pip install 'demur[plots]'") from error
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained", dpi=160)
+        return figure, figure.subplots()
+
+
+def _colours(n: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(n)]

@@ -1,0 +1,274 @@
+"""Rivals of SRI Guard under its own protocol: one anchor set, one harmless fit set, one test set, for all of them.
+
+A rival is a function from a :class:`Setting` to a scorer; scores are higher for what is more anomalous, everywhere.
+Those that are not ``supervised`` see harmless prompts and the anchors only. The supervised one sees successful
+attacks, never the one it is tested on (leave-one-attack-out), and is an upper reference, not a competitor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from demur.guards.detector import SRIGuard
+from demur.guards.material import Material, anchored, sigma_of
+from demur.trace import Key
+
+Scores = Float[NDArray[np.float64], "n"]
+Scorer = Callable[[Material], Scores]
+LAST: Key = ("last", "generated")
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What a detector may learn from: answered harmless and refused harmful prompts (anchors), harmless ones to fit on.
+
+    ``attacked`` and ``controls`` (successful attacks and the same attacks on harmless requests, by attack, without the
+    one under test) are for supervised rivals only.
+    """
+
+    good: Material
+    bad: Material
+    fit: Material
+    seed: int = 0
+    attacked: Mapping[str, Material] = field(default_factory=dict)
+    controls: Mapping[str, Material] = field(default_factory=dict)
+
+    def sigma(self, m: Material, key: Key = LAST) -> Float[NDArray[np.float64], "n T"]:
+        """The signal under this setting's anchors."""
+        return sigma_of(m, self.good, self.bad, key)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A detector by name: what it looks at, where the idea comes from, and how it is made."""
+
+    about: str
+    source: str
+    make: Callable[[Setting], Scorer]
+    needs: tuple[Key, ...] = (LAST,)
+    supervised: bool = False
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The signal, seen by an autoencoder
+
+
+def _autoencoder(setting: Setting, of: Callable[[Material], NDArray[np.float64]]) -> Scorer:
+    """SRI Guard's detector on any rows of numbers."""
+    detector = SRIGuard(threshold="quantile", alpha=0.01, random_state=setting.seed, calibration=0.1)
+    detector.fit(of(setting.fit))
+    return lambda m: detector.errors(of(m)) if len(m) else np.empty(0)
+
+
+def _sri(key: Key) -> Callable[[Setting], Scorer]:
+    return lambda setting: _autoencoder(setting, lambda m: setting.sigma(m, key))
+
+
+def _differences(setting: Setting) -> Scorer:
+    """sigma's changes from step to step, after its first value."""
+
+    def of(m: Material) -> NDArray[np.float64]:
+        return np.diff(setting.sigma(m), axis=1, prepend=0.5).astype(np.float64)
+
+    return _autoencoder(setting, of)
+
+
+def _log_ratio(setting: Setting) -> Scorer:
+    """The log ratio of distances before the sigmoid, standardised per step: sigma saturates, this does not."""
+
+    def raw(m: Material) -> NDArray[np.float64]:
+        sigma = np.clip(setting.sigma(m), 1e-9, 1 - 1e-9)
+        return 0.1 * np.log(sigma / (1 - sigma))
+
+    known = raw(setting.fit)
+    centre, spread = known.mean(axis=0), known.std(axis=0) + 1e-6
+    return _autoencoder(setting, lambda m: np.asarray((raw(m) - centre) / spread, dtype=np.float64))
+
+
+def _whitened(setting: Setting) -> Scorer:
+    """sigma of states whitened by the harmless answers' own scatter (shrunk), so that no loud direction rules
+    cosines.
+    """
+    from sklearn.covariance import LedoitWolf
+
+    from demur.signals import refusal_signal
+
+    states = setting.good.phi[LAST]
+    scatter = (states - states.mean(axis=0)).reshape(-1, states.shape[-1])
+    covariance = LedoitWolf().fit(scatter).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    white = (vectors / np.sqrt(np.maximum(values, 1e-9 * values.max()))) @ vectors.T
+    centre = states.mean(axis=(0, 1))
+    good, bad = ((a - centre) @ white for a in anchored(setting.good, setting.bad, LAST))
+
+    def of(m: Material) -> NDArray[np.float64]:
+        return refusal_signal((m.phi[LAST] - centre) @ white, good, bad) if len(m) else np.empty((0, len(good)))
+
+    return _autoencoder(setting, of)
+
+
+def _layers(setting: Setting) -> Scorer:
+    """sigma of the first, the middle and the last layer, one behind the other."""
+    keys: tuple[Key, ...] = (("first", "generated"), ("middle", "generated"), LAST)
+    return _autoencoder(setting, lambda m: np.concatenate([setting.sigma(m, key) for key in keys], axis=1))
+
+
+def _text(setting: Setting) -> Scorer:
+    """The text-level signal (1 until the text refuses) in place of sigma."""
+    return _autoencoder(setting, lambda m: (1.0 - m.refused).astype(np.float64))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The signal, seen otherwise
+
+
+def _static(setting: Setting) -> Scorer:
+    return lambda m: 1.0 - setting.sigma(m)[:, 0]
+
+
+def _mean(setting: Setting) -> Scorer:
+    return lambda m: 1.0 - setting.sigma(m).mean(axis=1)
+
+
+def _lowest(setting: Setting) -> Scorer:
+    return lambda m: 1.0 - setting.sigma(m).min(axis=1)
+
+
+def _outlier(make: Callable[[int], Any]) -> Callable[[Setting], Scorer]:
+    """A scikit-learn outlier detector on standardised sigma."""
+
+    def made(setting: Setting) -> Scorer:
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        pipe = make_pipeline(StandardScaler(), make(setting.seed)).fit(setting.sigma(setting.fit))
+        return lambda m: -np.asarray(pipe.score_samples(setting.sigma(m))) if len(m) else np.empty(0)
+
+    return made
+
+
+def _forest(seed: int) -> Any:
+    from sklearn.ensemble import IsolationForest
+
+    return IsolationForest(random_state=seed)
+
+
+def _svm(_seed: int) -> Any:
+    from sklearn.svm import OneClassSVM
+
+    return OneClassSVM(nu=0.01)
+
+
+def _mahalanobis(setting: Setting) -> Scorer:
+    from sklearn.covariance import LedoitWolf
+
+    known = LedoitWolf().fit(setting.sigma(setting.fit))
+    return lambda m: np.asarray(known.mahalanobis(setting.sigma(m))) if len(m) else np.empty(0)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Other people's ideas on the same states
+
+
+def _direction(setting: Setting) -> Scorer:
+    """Cosine of the prompt's last state with the difference of means of refused and answered prompts."""
+    away = setting.bad.asked.mean(axis=0, dtype=np.float64) - setting.good.asked.mean(axis=0, dtype=np.float64)
+    away /= np.linalg.norm(away) + 1e-12
+    centre = (setting.bad.asked.mean(axis=0) + setting.good.asked.mean(axis=0)) / 2
+
+    def score(m: Material) -> Scores:
+        x = m.asked.astype(np.float64) - centre
+        found: Scores = x @ away / (np.linalg.norm(x, axis=1) + 1e-12)
+        return found
+
+    return score
+
+
+def _windows(setting: Setting, width: int = 4) -> Scorer:
+    """The largest lean, over sliding windows of steps, from the centroid of answering to the one of refusing."""
+    good, bad = (phi.mean(axis=0) for phi in anchored(setting.good, setting.bad, LAST))
+
+    def score(m: Material) -> Scores:
+        phi = m.phi[LAST].astype(np.float64)
+        sums = np.cumsum(np.pad(phi, ((0, 0), (1, 0), (0, 0))), axis=1)
+        size = min(width, phi.shape[1])
+        mean = (sums[:, size:] - sums[:, :-size]) / size
+        near, away = (1 - (mean @ a) / (np.linalg.norm(mean, axis=-1) * np.linalg.norm(a) + 1e-12) for a in (good, bad))
+        found: Scores = (near - away).max(axis=1)
+        return found
+
+    return score
+
+
+def _probes(setting: Setting) -> Scorer:
+    """Supervised: a linear probe per step on labelled states; how often it hesitates, ties broken by how much."""
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    harm = [m.phi[LAST] for m in setting.attacked.values() if len(m)]
+    fine = [setting.fit.phi[LAST], *[m.phi[LAST] for m in setting.controls.values() if len(m)]]
+    if not harm:
+        return lambda m: np.zeros(len(m))
+    x = np.concatenate([*harm, *fine])
+    y = np.repeat([1, 0], [sum(map(len, harm)), sum(map(len, fine))])
+    parts = min(32, *x[:, 0].shape)
+    probes = [
+        make_pipeline(
+            StandardScaler(),
+            PCA(parts, random_state=setting.seed),
+            LogisticRegression(class_weight="balanced", max_iter=500),
+        ).fit(x[:, t], y)
+        for t in range(x.shape[1])
+    ]
+
+    def score(m: Material) -> Scores:
+        if not len(m):
+            return np.empty(0)
+        sure = np.stack([p.predict_proba(m.phi[LAST][:, t])[:, 1] for t, p in enumerate(probes)], axis=1)
+        found: Scores = (sure > 0.5).sum(axis=1) + sure.mean(axis=1)
+        return found
+
+    return score
+
+
+_PAPER = "Rahimi et al., arXiv:2602.02600, table 4"
+_REFERENCE = "its reference code"
+_FIRST: Key = ("first", "generated")
+_MIDDLE: Key = ("middle", "generated")
+_OTHERS: tuple[Key, ...] = (("last", "producing"), ("last", "response"), ("last", "masked"))
+RIVALS: dict[str, Rival] = {
+    "SRI, last layer": Rival("autoencoder of sigma: SRI Guard", _PAPER, _sri(LAST)),
+    "SRI, middle layer": Rival("the same, middle layer", _PAPER, _sri(_MIDDLE), (_MIDDLE,)),
+    "SRI, first layer": Rival("the same, first layer", _PAPER, _sri(_FIRST), (_FIRST,)),
+    "text-level signal": Rival("autoencoder of 'does the text refuse yet'", _PAPER, _text),
+    "static first step": Rival("1 - sigma at the first step", _PAPER, _static),
+    "SRI, producing": Rival("states that produced the tokens", _REFERENCE, _sri(_OTHERS[0]), _OTHERS[:1]),
+    "SRI, response": Rival("all response positions", _REFERENCE, _sri(_OTHERS[1]), _OTHERS[1:2]),
+    "SRI, masked": Rival("positions still masked", "ours", _sri(_OTHERS[2]), _OTHERS[2:]),
+    "SRI, three layers": Rival("sigma of three layers together", "ours", _layers, (_FIRST, _MIDDLE, LAST)),
+    "SRI, whitened": Rival("states whitened by harmless scatter", "ours", _whitened),
+    "SRI, log ratio": Rival("before the sigmoid, standardised", "ours", _log_ratio),
+    "SRI, differences": Rival("sigma's changes over steps", "ours", _differences),
+    "mean of sigma": Rival("1 - mean over steps", "ours", _mean),
+    "lowest sigma": Rival("1 - minimum over steps", "ours", _lowest),
+    "Mahalanobis": Rival("of sigma, shrunk covariance", "Ledoit and Wolf 2004", _mahalanobis),
+    "isolation forest": Rival("of sigma", "Liu et al. 2008", _outlier(_forest)),
+    "one-class SVM": Rival("of sigma", "Schoelkopf et al. 2001", _outlier(_svm)),
+    "refusal direction": Rival("cosine, prompt only", "Arditi et al., arXiv:2406.11717", _direction),
+    "sliding window": Rival("windows of states, two centroids", "after arXiv:2604.07727", _windows),
+    "probes, supervised": Rival("probe per step, attacks seen", "after arXiv:2605.25893", _probes, supervised=True),
+}
+"""By name. The families of TrajGuard and D2-Monitor are represented by their ideas, not by their authors' code."""
+
+
+def available(keys: Mapping[Key, Any]) -> dict[str, Rival]:
+    """The rivals whose states were recorded."""
+    return {name: rival for name, rival in RIVALS.items() if all(key in keys for key in rival.needs)}
