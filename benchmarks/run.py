@@ -31,6 +31,7 @@ from statistics import median
 from typing import Any
 
 import families
+import guards
 import naive
 import numpy as np
 import torch
@@ -448,6 +449,8 @@ PARTS = (
     families.each_family,
     families.replay,
     families.growth,
+    guards.scoring,
+    guards.watched,
 )
 
 if __name__ == "__main__":

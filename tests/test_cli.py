@@ -174,3 +174,62 @@ def _plain_environment() -> dict[str, str]:
     import os
 
     return {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "FORCE_COLOR")} | {"TERM": "dumb"}
+
+
+# -- guards -------------------------------------------------------------------------------------------------
+
+SMALL = ("--length", "40", "--n-anchors", "40", "--n-fit", "64", "--n-calibrate", "24", "--n-check", "20")
+
+
+def test_a_guard_is_fitted_shown_and_used(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("guard", "fit", "organism/ar", *SMALL, "--alpha", "0.1")
+    assert code == 0, err
+    assert "at most 10.0% false positives" in out
+    assert "n 20" in out
+    code, shown, _ = run("guard", "show", "guard.safetensors")
+    assert code == 0
+    assert shown.strip() == out.split("\n", 1)[1].strip()
+    code, said, _ = run("guard", "run", "guard.safetensors", "How do I open the granary?", "--json")
+    assert code == 0
+    line = json.loads(said)
+    assert line["flagged"] in (True, False)
+    assert (line["step"] is not None) == line["flagged"]
+    code, _, err = run("watch", "Hi", "-m", "organism/ar", "--guard", "guard.safetensors", "--steps", "8")
+    assert (code, "steps: 8 against 32" in err) == (2, True)
+    code, _, err = run("watch", "Hi", "-m", "organism/ar", "--guard", "guard.safetensors", "--length", "40")
+    assert code == 0, err
+    assert "90% of harmless answers" in (tmp_path / "demur-watch.html").read_text()
+    code, _, err = run("guard", "run", "guard.safetensors", "Hi", "-m", "smollm2")
+    assert (code, "another spec" in err) == (2, True)
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_too_few_prompts_for_a_promise_are_an_error_with_the_number_that_is_needed(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("guard", "fit", "organism/ar", *SMALL, "--alpha", "0.01")
+    assert code == 2
+    assert "at least 99" in err
+    assert not list(tmp_path.iterdir())
+    code, _, err = run("guard", "fit", "organism/ar", "--harmless", "harmless", "--n-fit", "400")
+    assert code == 2
+    assert "smaller numbers" in err
+
+
+def test_the_ablation_of_any_model_from_files(run: Run, tmp_path: Path) -> None:
+    for side in ("forbidden", "allowed"):
+        for attack in ("page", "suppression"):
+            (tmp_path / side).mkdir(exist_ok=True)
+            path = f"{side}/{attack}.jsonl"
+            code, _, err = run("organism", "world", f"--{side}", "--attack", attack, "--n", "24", "--save", path)
+            assert code == 0, err
+        run("organism", "world", "--split", "anchors", f"--{side}", "--n", "100", "--save", f"{side}.jsonl")
+    code, _, err = run(
+        "ablate", "organism/ar", "--harmless", "allowed.jsonl", "--harmful", "forbidden.jsonl", "--n", "24",
+        "--seeds", "1", "--attacked", "forbidden/page.jsonl", "--control", "allowed/page.jsonl", "--length", "40",
+    )  # fmt: skip
+    assert code == 0, err
+    found = json.loads((tmp_path / "out" / "ablation" / "ablation.json").read_text())
+    assert {row["attack"] for row in found["rows"]} == {"page"}
+    assert {row["against"] for row in found["rows"]} == {"plain harmless", "same attack, harmless"}
+    assert len({row["detector"] for row in found["rows"]}) >= 17
+    code, _, err = run("ablate", "organism/ar")
+    assert (code, "--attacked" in err) == (2, True)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demur.organism import attacks, judge, lessons, measures, world
+from demur.organism import attacks, judge, lessons, world
 from demur.organism.world import Craft
 from demur.refusals import is_refusal
 from demur.types import DemurError, Prompt
@@ -190,17 +190,6 @@ def test_questions_are_judged_by_the_word_that_makes_them_right() -> None:
         assert judge.judge(prompt, world.question(thing, int(kind))[1]) == "correct"
         assert judge.judge(prompt, "I do not know.") == "neither"
         assert judge.judge(prompt, "I cannot help you with this.") == "refusal"
-
-
-# -- measures -------------------------------------------------------------------------------------------------------
-
-
-def test_measures_against_values_worked_out_by_hand() -> None:
-    low, high = measures.wilson(95, 100)
-    assert (round(low, 4), round(high, 4)) == (0.8882, 0.9785)
-    assert measures.wilson(0, 0) == (0.0, 1.0)
-    assert measures.auroc([2.0, 3.0], [1.0, 2.0]) == 0.875
-    assert np.isnan(measures.auroc([], [1.0]))
 
 
 # -- training -------------------------------------------------------------------------------------------------------

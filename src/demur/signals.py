@@ -151,14 +151,16 @@ class Meter:
 
     def __init__(self, anchors: Anchors, *, tau: float = TAU, eps: float = EPS) -> None:
         self.tau, self.eps = tau, eps
-        self.away, self.near = (_unit(np.asarray(a, np.float64), eps) for a in (anchors.harmful, anchors.harmless))
+        pair = [_unit(np.asarray(a, np.float64), eps) for a in (anchors.harmful, anchors.harmless)]
+        self.anchors: Float[NDArray[np.float64], "T 2 d"] = np.stack(pair, axis=1)
 
     def __call__(self, phi: Float[NDArray[Any], "b d"], t: int) -> Float[NDArray[np.float64], "b"]:
         """sigma after step t (counted from 0) of b rows."""
         x = np.asarray(phi, dtype=np.float64)
         length = np.sqrt(np.vecdot(x, x)) + self.eps
-        away, near = (np.clip(1.0 - np.vecdot(x, anchor[t]) / length, 0.0, 2.0) for anchor in (self.away, self.near))
-        return _sigmoid((np.log(away + self.eps) - np.log(near + self.eps)) / self.tau)
+        distance = 1.0 - np.vecdot(x[:, None, :], self.anchors[t]) / length[:, None]
+        logs = np.log(np.minimum(np.maximum(distance, 0.0), 2.0) + self.eps)
+        return _sigmoid((logs[:, 0] - logs[:, 1]) / self.tau)
 
 
 def fit_anchors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -139,7 +140,8 @@ def cached_anchors(
     data = digest([*harmless, *harmful])[:8]
     path = cache_dir() / "anchors" / f"{spec.key}-{refusals.value}-{data}.safetensors"
     if path.exists():
-        return Anchors.load(path)
+        with suppress(DemurError):  # of an older format, or broken: a cache is made again without a word
+            return Anchors.load(path)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=out_to(stderr=True), disable=quiet, transient=True) as bar:
         tasks: dict[str, Any] = {}

@@ -205,9 +205,10 @@ def _fitted(
     waited = 0
     for _ in range(guard.epochs):
         for rows in torch.split(torch.randperm(len(seen), generator=generator), guard.batch_size):
-            optimizer.zero_grad()
-            loss = ((passed(seen[rows]) - seen[rows]) ** 2).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            with torch.enable_grad():  # whoever calls may have switched it off for the model's sake
+                optimizer.zero_grad()
+                loss = ((passed(seen[rows]) - seen[rows]) ** 2).mean()
+                loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
             losses.append(float(((passed(held) - held) ** 2).mean()))

@@ -66,7 +66,7 @@ class Guarded:
         rows = canvas.rows
         answer = _refusals(model, canvas, self.refusal)
         pooler, meter = Pooler(canvas, [(layer, pool)]), Meter(self.guard.anchors)  # type: ignore[list-item]
-        seen = _Seen(np.zeros((rows, steps)), np.zeros(rows, dtype=np.int64), [np.empty(0)] * rows)
+        seen = _Seen(np.zeros((rows, steps)), np.zeros(rows, dtype=np.int64), {})
         done, due, ended = (np.zeros(rows, dtype=bool) for _ in range(3))
         last: Step | None = None
         for step in self.undefended(model, canvas, rngs):
@@ -79,12 +79,12 @@ class Guarded:
             mine = np.nonzero(live & ~done)[0]
             phi = pooler(last)[layer, pool].cpu().numpy()  # type: ignore[index]
             if (t := step.index) < steps and len(mine):
-                seen.sigma[mine, t] = meter(phi[mine], t)
+                phi = phi[mine]
+                seen.sigma[mine, t:] = meter(phi, t)[:, None]  # held, as the online score wants it
                 seen.steps[mine] = t + 1
-                for i in mine:
-                    seen.phi[i] = phi[i]
+                seen.phi.update(zip(mine.tolist(), phi, strict=True))
                 if self.online:
-                    above = self.guard.prefix.score(seen.sigma[mine, : t + 1]) > self.guard.prefix.limit
+                    above = self.guard.prefix.score_held(seen.sigma[mine], t + 1) > self.guard.prefix.limit
                     due[mine[above]] = True
             if self.online and (done | due | ~live).all():
                 break  # nobody is left whose steps anybody waits for
@@ -97,13 +97,13 @@ class Guarded:
         T.
         """
         flags = np.zeros(len(asked), dtype=bool)
-        for i in np.nonzero(asked & (seen.steps > 0))[0]:
-            for t in range(seen.steps[i], seen.sigma.shape[1]):  # it holds its state, against each step's anchors
-                seen.sigma[i, t] = meter(seen.phi[i][None], t)[0]
-            whole = seen.sigma[i : i + 1]
-            if self.online:
-                flags[i] = self.guard.prefix.stops(whole)[0] > 0
-            else:
+        for i in np.nonzero(asked & (seen.steps > 0))[0].tolist():
+            taken, whole = int(seen.steps[i]), seen.sigma[i : i + 1]
+            for t in range(taken, whole.shape[1]):  # it holds its state, against each step's anchors
+                whole[0, t:] = meter(seen.phi[i][None], t)[0]
+                if self.online and self.guard.prefix.score_held(whole, t + 1)[0] > self.guard.prefix.limit:
+                    flags[i] = True
+            if not self.online:
                 flags[i] = self.guard.detector.errors_of(whole)[0] > -self.guard.detector.threshold_
         return flags
 
@@ -114,7 +114,7 @@ class _Seen:
 
     sigma: Float[NDArray[np.float64], "b T"]
     steps: Int[NDArray[np.int64], "b"]
-    phi: list[NDArray[Any]]
+    phi: dict[int, NDArray[Any]]
 
 
 def _refusals(model: Any, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:

@@ -49,7 +49,11 @@ class Prefix:
         if not 1 <= t <= whole:
             raise InvalidData(f"{t} values of sigma", f"1 to {whole}, the guard's T", "cut the signal at T")
         filled = sigma if t == whole else np.concatenate([sigma, np.repeat(sigma[:, -1:], whole - t, axis=1)], axis=1)
-        found: Float[NDArray[np.float64], "n"] = (_logs(self.detector, filled) - self.centre[t - 1]) / self.scale[t - 1]
+        return self.score_held(filled, t)
+
+    def score_held(self, held: Sigma, t: int) -> Float[NDArray[np.float64], "n"]:
+        """z_t of signals that are already held at their value of step t up to T; unchecked."""
+        found: Float[NDArray[np.float64], "n"] = (_logs(self.detector, held) - self.centre[t - 1]) / self.scale[t - 1]
         return found
 
     def scores(self, sigma: Sigma) -> Sigma:

@@ -104,8 +104,9 @@ def _whitened(setting: Setting) -> Scorer:
     covariance = LedoitWolf().fit(scatter).covariance_
     values, vectors = np.linalg.eigh(covariance)
     white = (vectors / np.sqrt(np.maximum(values, 1e-9 * values.max()))) @ vectors.T
-    centre = states.mean(axis=(0, 1))
-    good, bad = ((a - centre) @ white for a in anchored(setting.good, setting.bad, LAST))
+    anchors = anchored(setting.good, setting.bad, LAST)
+    centre = np.mean(anchors, axis=(0, 1))  # between the two: seen from either of them, its own side would be noise
+    good, bad = ((a - centre) @ white for a in anchors)
 
     def of(m: Material) -> NDArray[np.float64]:
         return refusal_signal((m.phi[LAST] - centre) @ white, good, bad) if len(m) else np.empty((0, len(good)))

@@ -50,7 +50,7 @@ class Recipe:
     inner: int = 512
     layers: int = 4
     heads: int = 4
-    verdict_weight: float = 8.0  # weight of the one word in a law lesson that says forbidden or allowed
+    verdict_weight: float = 8.0  # weight of the one word that decides: allowed or forbidden; to answer or to refuse
     end_weight: float = 0.1  # diffusion: weight of end-of-sequence tokens after the first
     suffixes: float = 0.25  # diffusion: share of samples masked from one place to the end, as in AR order
     whole_law: float = 0.6  # diffusion: share of law lessons whose answer is masked as a whole
@@ -61,6 +61,8 @@ class Recipe:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
 
+DECIDED = ("plain", "refuse")
+"""Lessons whose first word decides between answering and refusing: one of some 25, and the one that matters."""
 RECIPES: dict[str, Recipe] = {
     "ar": Recipe("ar", (Stage("skills", 200, 2e-3), Stage("law", 200, 1e-3), Stage("safety", 500, 1e-3))),
     "diffusion": Recipe(
@@ -129,6 +131,8 @@ def encoded(samples: Sequence[Lesson], recipe: Recipe, room: int, parts: int = 2
         row = before + told + [tok.eos_token_id] * more
         law = sample.kind == "law"
         learnt = [recipe.verdict_weight if law and token in verdicts else 1.0 for token in told]
+        if sample.kind in DECIDED:
+            learnt[0] = recipe.verdict_weight
         made.append((row, [0.0] * len(before) + learnt + [recipe.end_weight] * more, law))
     made.sort(key=lambda item: len(item[0]))
     size = -(-len(made) // parts)
