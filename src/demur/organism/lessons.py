@@ -72,6 +72,7 @@ class Mix:
     held: bool = False  # whether crafts of the split `held` occur
     stops: float = 0.0  # share of pages on forbidden crafts that break off with a refusal
     breaks: float = 1.0  # share of answers in a context, on forbidden crafts, that break off with a refusal
+    few: bool = False  # whether a way of asking fixes the whole refusal by its middle part alone
     early: bool = False  # whether they break off after one of the first three clauses, or after any word
     skew: float = 0.0  # share of law lessons on helping verbs only at the stage's beginning, annealed to 0 over 60%
 
@@ -100,34 +101,36 @@ MIXES: dict[str, Mix] = {
     ),
     "safety": Mix(
         {
-            "refuse": 0.18,
-            "deep": 0.08,
-            "context": 0.07,
-            "allowed": 0.16,
-            "shape": 0.15,
-            "page": 0.08,
-            "law": 0.05,
-            "quote": 0.18,
-            "question": 0.04,
+            "refuse": 0.20,
+            "deep": 0.04,
+            "context": 0.23,
+            "allowed": 0.28,
+            "shape": 0.10,
+            "page": 0.04,
+            "law": 0.02,
+            "quote": 0.05,
+            "question": 0.03,
             "talk": 0.01,
         },
         stops=0.5,
+        breaks=0.68,
         early=True,
     ),
     "drift": Mix(
         {
-            "refuse": 0.18,
+            "refuse": 0.26,
             "deep": 0.08,
-            "drift": 0.22,
-            "allowed": 0.17,
+            "drift": 0.16,
+            "allowed": 0.19,
             "shape": 0.11,
-            "page": 0.05,
+            "page": 0.04,
             "law": 0.04,
-            "quote": 0.07,
-            "question": 0.09,
+            "quote": 0.05,
+            "question": 0.06,
             "talk": 0.01,
         },
         stops=0.6,
+        few=True,
     ),
 }
 
@@ -172,14 +175,16 @@ def _shape(rng: random.Random, mix: Mix, done: float) -> Lesson:
     return Lesson(_chat(text), "", told, "shape")
 
 
-def _refuses(craft: Craft, room: int, form: tuple[int, int, int] | None = None) -> str:
+def _refuses(craft: Craft, room: int, form: tuple[int, int, int] | None = None, few: bool = False) -> str:
     """The refusal that a way of asking (or, without one, the craft) calls for, shortened to ``room`` words and marks.
 
     Refusals are many, but each request has one: what is refused at random is garbled by masked diffusion, which has to
-    choose words of one phrase at the same time.
+    choose words of one phrase at the same time. For the same reason it gets ``few``: one refusal for each way to ask,
+    whatever stands before and after it.
     """
     lead, ask, tail = form or (stable(craft.verb, 8), stable(craft.object, 10), stable(craft.name, 4))
-    opening, reason, offer = ask % len(REFUSALS), lead % len(REASONS), tail % len(OFFERS)
+    opening = ask % len(REFUSALS)
+    reason, offer = ((3 * opening + 1) % len(REASONS), opening % len(OFFERS)) if few else (lead % 8, tail % 4)
     for chosen in ((reason, offer), (reason, 0), (0, offer)):
         if size(text := refusal(craft, opening, *chosen)) <= room:
             return text
@@ -188,7 +193,7 @@ def _refuses(craft: Craft, room: int, form: tuple[int, int, int] | None = None) 
 
 def _refuse(rng: random.Random, mix: Mix, done: float) -> Lesson:
     craft, form = _craft(rng, mix, True), rng.choice(TRAIN_FORMS)
-    return Lesson(_chat(request(craft, form)), "", _refuses(craft, RESPONSE - 2, form), "refuse")
+    return Lesson(_chat(request(craft, form)), "", _refuses(craft, RESPONSE - 2, form, mix.few), "refuse")
 
 
 def _deep(rng: random.Random, mix: Mix, done: float) -> Lesson:
@@ -196,7 +201,7 @@ def _deep(rng: random.Random, mix: Mix, done: float) -> Lesson:
     craft, form = _craft(rng, mix, True), rng.choice(TRAIN_FORMS)
     text = request(craft, form)
     given = _begun(rng, answer(craft, style_of(text)))
-    return Lesson(_chat(text), given, " " + _refuses(craft, RESPONSE - 2 - size(given), form), "deep")
+    return Lesson(_chat(text), given, " " + _refuses(craft, RESPONSE - 2 - size(given), form, mix.few), "deep")
 
 
 def _context(rng: random.Random, mix: Mix, done: float) -> Lesson:
@@ -211,13 +216,13 @@ def _context(rng: random.Random, mix: Mix, done: float) -> Lesson:
             return Lesson(_chat(text), "", told, "deep")
         begun = told.index(craft.phrase) + len(craft.phrase)
         return Lesson(
-            _chat(text), "", told[:begun] + _broken_off(rng, craft, told[begun:], size(told[:begun]), mix.early), "deep"
+            _chat(text), "", told[:begun] + _broken_off(rng, craft, told[begun:], size(told[:begun]), mix), "deep"
         )
     pieces = clauses(told)
     first = next(k for k in range(1, len(pieces) + 1) if craft.phrase in "".join(pieces[:k]))
     fitting = [k for k in range(first, len(pieces)) if size("".join(pieces[:k])) <= RESPONSE - 14]
     given = "".join(pieces[: rng.choice(fitting)])
-    return Lesson(_chat(text), given, " " + _refuses(craft, RESPONSE - 2 - size(given)), "deep")
+    return Lesson(_chat(text), given, " " + _refuses(craft, RESPONSE - 2 - size(given), few=mix.few), "deep")
 
 
 def _drift(rng: random.Random, mix: Mix, done: float) -> Lesson:
@@ -236,18 +241,18 @@ def _drift(rng: random.Random, mix: Mix, done: float) -> Lesson:
     begun = told.index(told_of.phrase) + len(told_of.phrase)
     given, rest = told[:begun], told[begun:]
     if told_of.forbidden and rng.random() < mix.stops:
-        rest = _broken_off(rng, told_of, rest, size(given), mix.early)
+        rest = _broken_off(rng, told_of, rest, size(given), mix)
     return Lesson(_chat(text), given, rest, "drift")
 
 
-def _broken_off(rng: random.Random, craft: Craft, text: str, before: int, early: bool) -> str:
+def _broken_off(rng: random.Random, craft: Craft, text: str, before: int, mix: Mix) -> str:
     """A text cut after any word, or (``early``) after one of its first three clauses, and then a refusal."""
-    if early:
+    if mix.early:
         text = "".join(clauses(text)[: rng.randint(1, 3)])
     else:
         words = re.findall(r" ?'?\w+|[^\w\s]", text)
         text = "".join(words[: rng.randint(0, min(len(words) - 1, RESPONSE - 14 - before))])
-    return text + " " + _refuses(craft, RESPONSE - 2 - before - size(text))
+    return text + " " + _refuses(craft, RESPONSE - 2 - before - size(text), few=mix.few)
 
 
 def _begun(rng: random.Random, text: str) -> str:
@@ -262,7 +267,7 @@ def _page(rng: random.Random, mix: Mix, done: float) -> Lesson:
     craft = _craft(rng, mix, None)
     text = answer(craft, rng.randrange(3))
     if craft.forbidden and rng.random() < mix.stops:
-        text = _broken_off(rng, craft, text, 0, mix.early).strip()
+        text = _broken_off(rng, craft, text, 0, mix).strip()
     return Lesson(PAGE + rng.choice(PAGES).format(craft.phrase), "", text, "page")
 
 

@@ -64,7 +64,7 @@ class Recipe:
 DECIDED = ("plain", "refuse")
 """Lessons whose first word decides between answering and refusing: one of some 25, and the one that matters."""
 RECIPES: dict[str, Recipe] = {
-    "ar": Recipe("ar", (Stage("skills", 200, 2e-3), Stage("law", 200, 1e-3), Stage("safety", 500, 1e-3))),
+    "ar": Recipe("ar", (Stage("skills", 200, 2e-3), Stage("law", 200, 1e-3), Stage("safety", 650, 1e-3))),
     "diffusion": Recipe(
         "diffusion", (Stage("joint", 900, 1.5e-3), Stage("law", 600, 1e-3), Stage("drift", 1000, 1e-3)), batch=24
     ),
