@@ -149,20 +149,37 @@ def replay(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
 
 
 def growth(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
-    """What a capture holds when a generation ends, against the hidden-state volume that it has seen."""
+    """Twice the prompts, steps or response length: what it takes in time; and what a capture holds in memory.
+
+    Time should double with prompts and with steps, and a little more than double with the length (attention). What is
+    kept should double with prompts and with steps, and not grow with the length at all.
+    """
     model = _llada(1000)
-    ratios = []
-    for length in (32, 128) if quick else (32, 128, 256):
-        sampler = MaskedDiffusion(steps=32)
-        watched = watching(model, KEYS)
-        canvas = watched.canvas_of([list(range(16))] * 4, length)
-        recorder = Recorder(watched, canvas, [Prompt("p", "tokens")] * 4, spec_of(watched, sampler, length), KEYS)
+    rounds = 2 if quick else 7
+    base = {"prompts": 8, "steps": 16, "length": 64}
+    seconds: list[Seconds] = []
+    ratios: list[Ratio] = []
+
+    def run(prompts: int, steps: int, length: int) -> tuple[int, int]:
+        sampler, watched = MaskedDiffusion(steps=steps), watching(model, KEYS)
+        canvas = watched.canvas_of([list(range(16))] * prompts, length)
+        recorder = Recorder(watched, canvas, [Prompt("p", "-")] * prompts, spec_of(watched, sampler, length), KEYS)
         volume = 0
-        for step, _ in recorder(sampler(watched, canvas, seeded(0, 4))):
+        for step, _ in recorder(sampler(watched, canvas, seeded(0, prompts))):
             volume += sum(states.numel() * states.element_size() for states in step.hidden.values())
         kept = sum(value.numel() * value.element_size() for _, phi in recorder.kept for value in phi.values())
+        return volume, kept
+
+    for name in base:
+        twice = base | {name: 2 * base[name]}
+        took = in_turn(clock, {"once": lambda: run(**base), "twice": lambda t=twice: run(**t)}, rounds)
+        seconds += listed(f"twice the {name}", took)
+        ratios.append(Ratio("growth in time", f"twice the {name}", pairwise(took["twice"], took["once"])))
+        ratios.append(Ratio("growth in pooled states kept", f"twice the {name}", (run(**twice)[1] / run(**base)[1],)))
+    for length in (32, 128) if quick else (32, 128, 256):
+        volume, kept = run(4, 32, length)
         ratios.append(Ratio("memory", f"states seen / pooled states kept, response of {length}", (volume / kept,)))
-    return [], ratios
+    return seconds, ratios
 
 
 def _llada(vocabulary: int) -> Bidirectional:

@@ -712,3 +712,27 @@ def test_a_model_that_padding_changes_is_refused(kind: str, tmp_path: Path) -> N
     with pytest.raises(DemurError) as caught:
         load(tmp_path, device="cpu")
     small.one_line(caught.value)
+
+
+# -- quantised weights --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["organism/ar", "organism/diffusion"])
+def test_four_bit_weights_keep_the_direction_of_states_and_have_a_spec_of_their_own(name: str) -> None:
+    plain, model = models.load(name, dtype="float32"), models.load(name, dtype="float32", quantize="4bit")
+    assert model.identity.dtype == "float32, 4bit"
+    assert model.identity.weights != plain.identity.weights
+    canvas = model.canvas_of([[15, 16, 17, 18], [19, 110, 11, 12]], 4)
+    everything = torch.zeros_like(canvas.open)
+    ours, theirs = (m.forward(canvas, everything).hidden["last"] for m in (model, plain))
+    assert torch.nn.functional.cosine_similarity(ours, theirs, dim=-1).mean() > 0.8
+    assert not torch.equal(ours, theirs)
+    alone = model.forward(model.canvas_of([[15, 16, 17, 18]], 4), everything[:1]).hidden["last"]
+    assert torch.allclose(alone[0], ours[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(("quantize", "said"), [("8bit", "depends on its neighbours"), ("3bit", "expected 4bit")])
+def test_what_would_break_a_law_or_does_not_exist_is_refused(quantize: str, said: str, tmp_path: Path) -> None:
+    small.causal("llama").net.save_pretrained(tmp_path)
+    with pytest.raises(DemurError, match=said):
+        models.load(tmp_path, quantize=quantize)

@@ -52,7 +52,7 @@ class PoolName(StrEnum):
 
 
 ModelName = Annotated[str, typer.Option("--model", "-m", help="Built-in name, folder, .gguf file or hub id.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or 4bit.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the best there is.")]
 Steps = Annotated[int, typer.Option(min=1, help="T: how many values a signal has.")]
 Length = Annotated[
@@ -160,11 +160,13 @@ def cached_anchors(
 
 
 def load_model(model: str, dtype: str, device: str | None, system: str | None = None, quiet: bool = False) -> Any:
-    """A model by name, with a note while it takes long."""
+    """A model by name, with a note while it takes long. The dtype ``4bit`` is the default one with 4-bit weights."""
     from demur.models import load
 
     console = out_to(stderr=True)
+    quantize = dtype if dtype.endswith("bit") else None
+    settings: dict[str, Any] = {"dtype": "auto" if quantize else dtype, "device": device, "system": system}
     if quiet:
-        return load(model, dtype=dtype, device=device, system=system)
+        return load(model, quantize=quantize, **settings)
     with console.status(f"loading {model} (a .gguf file is converted once, which takes some 20 seconds)"):
-        return load(model, dtype=dtype, device=device, system=system)
+        return load(model, quantize=quantize, **settings)

@@ -50,13 +50,15 @@ def load(
     revision: str | None = None,
     system: str | None = None,
     block_length: int | None = None,
+    quantize: str | None = None,
 ) -> Causal | Bidirectional | Renoising:
     """A model by built-in name (``smollm2``), local folder, ``.gguf`` file or hub id.
 
     ``dtype``: ``auto`` is bf16 on cuda and mps and fp32 on a CPU; else float32, bfloat16 or float16. ``device``: cpu,
     cuda, mps (default: the best there is). ``device_map``: as in transformers, for several devices (needs accelerate).
     ``system``: a system prompt for every prompt that brings none. ``block_length``: of a block-diffusion model that was
-    trained with another one than its family's.
+    trained with another one than its family's. ``quantize``: ``4bit`` (NF4) by bitsandbytes while loading;
+    it is part of the dtype in a spec, since it changes every state. (A .gguf file is dequantised to ``dtype``.)
 
     Raises :class:`DemurError` for a missing, gated, truncated or unknown model, and for weights that are not finite.
     Without a network a hub id is looked for in the local cache at once, where transformers alone retries for half a
@@ -68,7 +70,7 @@ def load(
     with _plain_errors(str(name)):
         if isinstance(where, Path) and where.suffix == ".gguf":
             where, revision_of = _converted_gguf(where), _sha256(where)[:12]
-        return _load(str(name), where, revision_of, kind, device, device_map, system, block_length)
+        return _load(str(name), where, revision_of, kind, device, device_map, system, block_length, quantize)
 
 
 def _load(
@@ -80,6 +82,7 @@ def _load(
     device_map: str | None,
     system: str | None,
     block_length: int | None,
+    quantize: str | None,
 ) -> Causal | Bidirectional | Renoising:
     from transformers import PreTrainedConfig
 
@@ -89,6 +92,9 @@ def _load(
         raise DemurError(f"{name} holds no config.json", "a folder or hub id of a transformers model", "check the path")
     family = family_of(raw, name)
     extra = dict(hub)
+    if quantize is not None:
+        extra["quantization_config"] = _quantization(quantize, family.name, dtype)
+        device_map = device_map or device
     if family.name == "llada2":
         net = native_net(raw, checkpoint_tensors(where, hub), dtype)
     else:
@@ -108,7 +114,7 @@ def _load(
         model=name,
         revision=hub.get("revision") or revision or "",
         weights=fingerprint(net),
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=str(dtype).removeprefix("torch.") + (f", {quantize}" if quantize else ""),
         template=template_hash(tokenizer, system),
     )
     common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity, "system": system}
@@ -134,13 +140,13 @@ def _native(
     family: Family,
     raw: Mapping[str, Any],
     dtype: torch.dtype,
-    hub: Mapping[str, Any],
+    options: Mapping[str, Any],
     device_map: str | None,
 ) -> Any:
     """A native class with a checkpoint's weights, read shard by shard; every tensor must have its place."""
     import transformers
 
-    extra = dict(hub)
+    extra = dict(options)
     if family.config is not None:
         extra |= {"config": family.config(raw), "key_mapping": dict(family.keys)}
     if device_map is not None:
@@ -169,6 +175,27 @@ def _native(
             "this variant can't be run; check config.json",
         )
     return net
+
+
+def _quantization(quantize: str, family: str, dtype: torch.dtype) -> Any:
+    """What transformers takes. Raises for anything but 4bit, for LLaDA2 (read by ourselves), without bitsandbytes."""
+    from importlib.util import find_spec
+
+    from transformers import BitsAndBytesConfig
+
+    if quantize == "8bit":
+        raise DemurError(
+            "8-bit weights (LLM.int8)",
+            "4bit: LLM.int8 picks outlier columns for a whole batch, so that a row depends on its neighbours",
+            "use quantize='4bit'",
+        )
+    if quantize != "4bit":
+        raise DemurError(f"quantize {quantize!r}", "4bit", "leave it out for whole weights")
+    if family == "llada2":
+        raise DemurError("a quantised LLaDA2", "a family that transformers loads by itself", "use device_map instead")
+    if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
+        raise DemurError("bitsandbytes or accelerate is missing", "both", "run: pip install 'demur[quantized]'")
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def _mask_id(name: str, family: Family, raw: Mapping[str, Any], net: Any, tokenizer: Any) -> int:
