@@ -66,7 +66,7 @@ DECIDED = ("plain", "refuse")
 RECIPES: dict[str, Recipe] = {
     "ar": Recipe("ar", (Stage("skills", 200, 2e-3), Stage("law", 200, 1e-3), Stage("safety", 650, 1e-3))),
     "diffusion": Recipe(
-        "diffusion", (Stage("joint", 900, 1.5e-3), Stage("law", 600, 1e-3), Stage("drift", 1000, 1e-3)), batch=24
+        "diffusion", (Stage("joint", 900, 1.5e-3), Stage("law", 600, 1e-3), Stage("drift", 1100, 1e-3)), batch=24
     ),
 }
 """The recipes of the released pair. The diffusion model starts from the AR model's weights after the law."""
