@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLOURS = ("#0b7a75", "#b3401f", "#7a5ea8", "#8a6d00", "#2f5d9f", "#555555")
 """Harmless, refused, jailbroken, and then others."""
+_OWN = {"harmless": 0, "refused": 1, "jailbroken": 2}
 _STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -34,7 +35,7 @@ _STYLE = {
 def trajectories(classes: Sequence[Bands], title: str = "") -> Figure:
     """sigma against step: each class's median, and a band that holds most of it (arXiv:2602.02600, figure 12)."""
     figure, axes = _axes(4.6, 2.9)
-    for colour, band in zip(_colours(len(classes)), classes, strict=True):
+    for colour, band in zip(_colours([c.name for c in classes]), classes, strict=True):
         steps = np.arange(1, len(band.median) + 1)
         axes.fill_between(steps, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(steps, band.median, color=colour, linewidth=1.8, label=f"{band.name} (n {band.n})")
@@ -47,7 +48,7 @@ def trajectories(classes: Sequence[Bands], title: str = "") -> Figure:
 def regions(plane: Plane, title: str = "") -> Figure:
     """Signals on two axes, over the regions of a linear classifier (figure 13); held-out coordinates for LDA."""
     figure, axes = _axes(3.9, 3.4)
-    colours = _colours(len(plane.names))
+    colours = _colours(plane.names)
     levels = np.arange(len(plane.names) + 1) - 0.5
     axes.contourf(plane.x, plane.y, plane.regions, levels=levels, colors=colours, alpha=0.13)
     for k, name in enumerate(plane.names):
@@ -67,7 +68,7 @@ def roc(
 
     figure, axes = _axes(3.4, 3.2)
     axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=0.8, linestyle=":")
-    for colour, (name, (positive, negative)) in zip(_colours(len(curves)), curves.items(), strict=True):
+    for colour, (name, (positive, negative)) in zip(_colours(list(curves)), curves.items(), strict=True):
         marks = np.repeat([1, 0], [len(positive), len(negative)])
         scores = np.concatenate([positive, negative])
         false, true, _ = roc_curve(marks, scores)
@@ -85,7 +86,7 @@ def rates(groups: Mapping[str, Mapping[str, Rate]], label: str, title: str = "")
     bars = list(dict.fromkeys(name for of in groups.values() for name in of))
     figure, axes = _axes(max(3.2, 0.9 + 0.35 * len(groups) * len(bars)), 2.8)
     width = 0.8 / len(bars)
-    for k, (colour, bar) in enumerate(zip(_colours(len(bars)), bars, strict=True)):
+    for k, (colour, bar) in enumerate(zip(_colours(bars), bars, strict=True)):
         for place, of in enumerate(groups.values()):
             if bar not in of or not of[bar].n:
                 continue
@@ -110,5 +111,8 @@ def _axes(width: float, height: float) -> tuple[Figure, Any]:
         return figure, figure.subplots()
 
 
-def _colours(n: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(n)]
+def _colours(names: Sequence[str]) -> list[str]:
+    """The three classes keep their colours, whichever of them are there; others get the rest in turn."""
+    free = [c for i, c in enumerate(COLOURS) if i not in {_OWN[name] for name in names if name in _OWN}]
+    others = [name for name in names if name not in _OWN]
+    return [COLOURS[_OWN[n]] if n in _OWN else free[others.index(n) % len(free)] for n in names]

@@ -54,12 +54,31 @@ def fragment(scenes: Sequence[Scene]) -> str:
     )
 
 
-def _document(scenes: Sequence[Scene], title: str, embedded: bool) -> str:
-    """The template with styles, script, the policy that names them, the data and the static texts."""
+def data(scenes: Sequence[Scene]) -> str:
+    """What the page's script reads, as JSON that may stand in HTML: for documents that hold many groups of scenes.
+
+    Raises as ``page`` does.
+    """
     if not scenes:
         raise DemurError("no scenes", "at least one", "pass the scenes as a list: page([scene])")
     for scene in scenes:
         _check(scene)
+    return _json(_data(scenes))
+
+
+def shell(title: str = "demur") -> tuple[str, str]:
+    """A page without scenes, in two parts: with some scenes' ``data`` between them it is complete."""
+    before, after = _filled(title, "alone", "\0", "").split("\0")
+    return before, after
+
+
+def _document(scenes: Sequence[Scene], title: str, embedded: bool) -> str:
+    """The template with styles, script, the policy that names them, the data and the static texts."""
+    told = data(scenes)
+    return _filled(title, "embedded" if embedded else "alone", told, "\n".join(_still(scene) for scene in scenes))
+
+
+def _filled(title: str, place: str, told: str, still: str) -> str:
     style, dark, script = (_asset(name) for name in ("page.css", "dark.css", "page.js"))
     policy = "; ".join(
         (
@@ -74,12 +93,12 @@ def _document(scenes: Sequence[Scene], title: str, embedded: bool) -> str:
     return Template(_asset("page.html")).substitute(
         policy=policy,
         title=escape(_plain(title)),
-        place="embedded" if embedded else "alone",
+        place=place,
         style=style,
         dark=dark,
         script=script,
-        data=_json(_data(scenes)),
-        still="\n".join(_still(scene) for scene in scenes),
+        data=told,
+        still=still,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from demur.cli import anchors, guard
+from demur.cli import anchors, evaluate, guard
 from demur.cli.ablate import ablate
 from demur.cli.options import out_to
 from demur.cli.replay import replay
@@ -100,8 +100,11 @@ def _version(
 
 
 app.command()(ablate)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(evaluate.report)
 app.add_typer(anchors.app, name="anchors")
 app.add_typer(guard.app, name="guard")
+app.add_typer(evaluate.app, name="runs")
 app.add_typer(organism_app, name="organism")
 
 

@@ -42,6 +42,15 @@ def cached(repo: str) -> bool:
     return False
 
 
+def ready(model: str) -> str:
+    """Whether a model could be loaded offline, in words."""
+    if model in BUILT_IN:
+        return "built in"
+    if Path(model).exists():
+        return "a local folder or file"
+    return "ready offline" if cached(model) else f"not here: hf download {model}"
+
+
 def family_lines() -> Iterator[tuple[str, str]]:
     """What `demur models` prints: a heading for each family, and its models with whether they are ready offline."""
     yield "built in", ""

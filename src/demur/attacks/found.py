@@ -1,0 +1,31 @@
+"""What an attack hands back: an attacked prompt, and for those that search, what it cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from demur.types import Prompt
+
+Access = Literal["text", "prefill", "canvas", "logits", "queries"]
+"""What an attacker must be able to do: write the request (``text``), begin the answer (``prefill``), fix tokens
+anywhere in the answer (``canvas``), read log-probabilities (``logits``), or ask many times and read what comes
+(``queries``)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best prompt of a search, its score and the queries spent on it.
+
+    ``path`` is the best score so far, in the order of the search; it never falls. What a score means, the attack says.
+    """
+
+    prompt: Prompt
+    score: float
+    queries: int
+    path: tuple[float, ...] = ()
+
+
+def attacked(prompt: Prompt, name: str, **changes: Any) -> Prompt:
+    """The prompt with ``changes``, a new id, the attack's name and the id of the one it was made from."""
+    return replace(prompt, id=f"{prompt.id}-{name}", attack=name, parent=prompt.id, **changes)

@@ -1,0 +1,144 @@
+"""``demur evaluate``, ``demur report`` and ``demur runs``."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from demur.cli.options import out_to
+from demur.types import DemurError
+
+if TYPE_CHECKING:
+    from demur.experiment import Config, Plan
+
+app = typer.Typer(help="Runs of demur evaluate: list, show, compare, clean up.", no_args_is_help=True)
+
+
+class EngineName(StrEnum):
+    """Where units are done."""
+
+    process = "process"
+    ray = "ray"
+
+
+Recipe = Annotated[Path, typer.Argument(help="A YAML file; see recipes/.")]
+Run = Annotated[Path, typer.Argument(help="A run's folder.")]
+
+
+def evaluate(
+    recipe: Recipe,
+    out: Annotated[Path, typer.Option(help="Runs go into folders below this one.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run: do only what is missing.")] = False,
+    engine: Annotated[EngineName, typer.Option(help="process: here; ray: on a Ray cluster.")] = EngineName.process,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each; 1: this process.")] = 1,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the work and check access; do nothing.")] = False,
+) -> None:
+    """Run an experiment: prompts x attacks x samplers x defenses x seeds; killed at any moment, go on with --resume."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from demur.experiment import evaluate as run
+    from demur.experiment import plan, read
+
+    config = read(recipe)
+    folder = out / config.name
+    if dry_run:
+        _dry(plan(config, folder), config)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out_to(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=of)
+            bar.update(tasks[what], completed=done, total=of)
+
+        store = run(config, folder, resume=resume, engine=engine.value, workers=workers, progress=progress)
+    out_to().print(f"rows {store.manifest['rows']}   next: demur report {folder}", soft_wrap=True)
+
+
+def _dry(todo: Plan, config: Config) -> None:
+    from demur.studio.readiness import ready
+
+    console, of = out_to(), config.prompts
+    for subject in config.subjects:
+        console.print(f"{subject.name}: {ready(subject.model)}", soft_wrap=True)
+    for unit in todo.missing:
+        console.print(f"  {unit.key}  {unit.name}", soft_wrap=True)
+    each = 2 * of.anchors + of.fit + of.calibrate
+    console.print(
+        f"{len(todo.missing)} of {len(todo.units)} units to do: {todo.generations} generations,", soft_wrap=True
+    )
+    console.print(f"and {each} for anchors and guard of each of {len(config.subjects)} subjects", soft_wrap=True)
+
+
+def report(
+    run: Run,
+    out: Annotated[Path | None, typer.Option(help="Where the report goes; default: beside the run.")] = None,
+    show_harmful: Annotated[bool, typer.Option("--show-harmful", help="Show the words of harmful answers.")] = False,
+) -> None:
+    """A run as one HTML page with tables, figures and generations; also Markdown, CSV and LaTeX."""
+    from demur.report import report as write_report
+
+    written = write_report(run, out or run / "report", show_harmful=show_harmful)
+    page = written[0].resolve().as_uri()
+    out_to().print(f"{len(written)} files; page: [link={page}]{page}[/link]", soft_wrap=True)
+
+
+@app.command("list")
+def list_runs(folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs")) -> None:
+    """List runs, newest first."""
+    from demur.experiment import runs_in
+
+    found = runs_in(folder)
+    if not found:
+        raise DemurError(
+            f"no runs in {folder}", "folders of demur evaluate", "run: demur evaluate recipes/organism.yaml"
+        )
+    for path, manifest in found:
+        state = "finished" if manifest["finished"] else "unfinished"
+        out_to().print(f"{path}  {manifest['written']}  {state}  rows {manifest.get('rows', '-')}", soft_wrap=True)
+
+
+@app.command()
+def show(run: Run) -> None:
+    """Show a run's manifest: configuration, versions, machine."""
+    from demur.experiment import Store
+
+    out_to().print(json.dumps(Store(run).manifest, indent=1), soft_wrap=True, markup=False)
+
+
+@app.command()
+def diff(first: Run, second: Run) -> None:
+    """Compare two runs row by row, times left out: what only one has, and what differs."""
+    from demur.experiment.store import TIMED, Store
+
+    names = ("model", "sampler", "attack", "defense", "role", "seed", "id")
+    sides = []
+    for run in (first, second):
+        rows = Store(run).rows()
+        sides.append({tuple(row[n] for n in names): {k: v for k, v in row.items() if k not in TIMED} for row in rows})
+    a, b = sides
+    both = [key for key in a if key in b]
+    changed = [key for key in both if {**a[key], "unit": ""} != {**b[key], "unit": ""}]
+    console = out_to()
+    console.print(f"{len(both)} rows in both, {len(changed)} differ; {len(a) - len(both)} only in {first}, ", end="")
+    console.print(f"{len(b) - len(both)} only in {second}", soft_wrap=True)
+    for key in changed[:20]:
+        fields = [name for name in a[key] if name != "unit" and a[key][name] != b[key].get(name)]
+        console.print(f"  {' / '.join(map(str, key))}: {', '.join(fields)}", soft_wrap=True)
+    if changed or len(a) != len(b) or len(both) != len(a):
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(recipe: Recipe, run: Run) -> None:
+    """Remove from a run what its recipe does not need any more: old units, damaged and unfinished files."""
+    from demur.experiment import collect, read
+
+    gone = collect(run, read(recipe))
+    out_to().print(f"{len(gone)} files removed", soft_wrap=True)

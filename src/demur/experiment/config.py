@@ -1,0 +1,267 @@
+"""What an experiment is: one YAML file, read strictly; every mistake is named with its line."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from demur.types import DemurError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model under one sampler (``sampler`` empty: the family's own)."""
+
+    model: str
+    sampler: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str = "auto"
+
+    @property
+    def name(self) -> str:
+        """How it is called in tables."""
+        return f"{self.model}, {self.sampler or 'own sampler'}"
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Where prompts come from, and how many. ``organism``: the world's, split by craft; else a starter set, a file, a
+    hub id.
+
+    ``harmful`` and ``n`` are asked with every attack, ``controls`` allowed requests with the same attacks; the rest
+    makes anchors and guards.
+    """
+
+    harmful: str = "harmful"
+    harmless: str = "harmless"
+    n: int = 100
+    controls: int = 100
+    anchors: int = 100
+    fit: int = 400
+    calibrate: int = 200
+    shapes: int = 0
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """An attack and its settings. ``organism/NAME``: in the kingdom's own words; ``file``: ready-made prompts."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Defended:
+    """A defense and its settings."""
+
+    name: str = "none"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole experiment. Two equal configurations are one run; ``key`` names it."""
+
+    name: str
+    subjects: tuple[Subject, ...]
+    prompts: Prompts
+    attacks: tuple[Attacked, ...] = (Attacked("plain"),)
+    defenses: tuple[Defended, ...] = (Defended(),)
+    judge: str = "dictionary"
+    judge_settings: Mapping[str, Any] = field(default_factory=dict)
+    seeds: tuple[int, ...] = (0,)
+    length: int = 0
+    steps: int = 32
+    chunk: int = 52
+    batch: int = 26
+    alpha: float = 0.01
+
+    @property
+    def key(self) -> str:
+        """Eight hex digits of everything that can change a row."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def read(path: str | Path) -> Config:
+    """Reads and checks a file. Raises, with the line, for anything that is not as it should be."""
+    import yaml
+
+    source = Path(path)
+    try:
+        text = source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DemurError(f"{source} could not be read ({error})", "a YAML file in UTF-8", "see recipes/") from error
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        said = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise DemurError(f"{source}{line}: no YAML ({said})", "a mapping of settings", "see recipes/") from error
+    if root is None:
+        raise DemurError(f"{source} is empty", "name, models, prompts, attacks ...", "see recipes/")
+    return _Reader(source).config(root)
+
+
+class _Reader:
+    """Walks YAML's node tree, which knows its lines."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def wrong(self, node: Any, came: str, expected: str) -> DemurError:
+        """An error at a node's line."""
+        return DemurError(f"{self.path}, line {node.start_mark.line + 1}: {came}", expected, "see recipes/")
+
+    def mapping(self, node: Any, known: Sequence[str], what: str) -> dict[str, Any]:
+        """A mapping's nodes by key; unknown and double keys are errors that name what is known."""
+        if node.id != "mapping":
+            raise self.wrong(node, f"{what} is no mapping", f"keys of {', '.join(known)}")
+        found: dict[str, Any] = {}
+        for key, value in node.value:
+            if key.value not in known:
+                raise self.wrong(key, f"unknown key {key.value!r} in {what}", ", ".join(known))
+            if key.value in found:
+                raise self.wrong(key, f"{key.value!r} stands twice in {what}", "once")
+            found[key.value] = value
+        return found
+
+    def plain(self, node: Any) -> Any:
+        """Any node as Python data."""
+        import yaml
+
+        return yaml.constructor.SafeConstructor().construct_document(node)
+
+    def number(self, node: Any, what: str, least: int) -> int:
+        """A whole number."""
+        value = self.plain(node)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise self.wrong(node, f"{what} is {value!r}", f"a whole number of at least {least}")
+        return value
+
+    def text(self, node: Any, what: str) -> str:
+        """A text."""
+        value = self.plain(node)
+        if not isinstance(value, str) or not value:
+            raise self.wrong(node, f"{what} is {value!r}", "a text")
+        return value
+
+    def several(self, node: Any, what: str, one: Callable[[Any], T]) -> tuple[T, ...]:
+        """A list of at least one."""
+        items = node.value if node.id == "sequence" else [node]
+        if not items:
+            raise self.wrong(node, f"{what} is empty", "at least one")
+        return tuple(one(item) for item in items)
+
+    def named(self, node: Any, what: str) -> tuple[str, dict[str, Any]]:
+        """``NAME`` or ``NAME: {settings}``."""
+        if node.id == "scalar":
+            return self.text(node, what), {}
+        if node.id == "mapping" and len(node.value) == 1:
+            (key, value) = node.value[0]
+            settings = self.plain(value)
+            if isinstance(settings, dict):
+                return str(key.value), settings
+        raise self.wrong(node, f"{what} is neither a name nor NAME: {{settings}}", "one of these")
+
+    def config(self, root: Any) -> Config:
+        """The whole file."""
+        keys = ["name", "models", "prompts", "attacks", "defenses", "judge", "seeds"]
+        keys += ["length", "steps", "chunk", "batch", "alpha"]
+        of = self.mapping(root, keys, "the experiment")
+        for needed in ("name", "models", "prompts"):
+            if needed not in of:
+                raise self.wrong(root, f"no {needed!r}", f"name, models and prompts; here are {', '.join(of)}")
+        subjects = tuple(s for group in self.several(of["models"], "models", self.subjects) for s in group)
+        config = Config(self.text(of["name"], "name"), subjects, self.prompts(of["prompts"]))
+        if "attacks" in of:
+            config = replace(config, attacks=self.several(of["attacks"], "attacks", self.attack))
+        if "defenses" in of:
+            config = replace(config, defenses=self.several(of["defenses"], "defenses", self.defense))
+        if "judge" in of:
+            name, settings = self.named(of["judge"], "judge")
+            if name not in JUDGES:
+                raise self.wrong(of["judge"], f"judge {name!r}", ", ".join(JUDGES))
+            config = replace(config, judge=name, judge_settings=settings)
+        if "seeds" in of:
+            config = replace(config, seeds=self.several(of["seeds"], "seeds", lambda n: self.number(n, "a seed", 0)))
+        for name, least in (("length", 1), ("steps", 1), ("chunk", 1), ("batch", 1)):
+            if name in of:
+                value: Any = self.number(of[name], name, least)
+                config = replace(config, **{name: value})
+        if "alpha" in of:
+            alpha = self.plain(of["alpha"])
+            if not isinstance(alpha, float) or not 0 < alpha < 1:
+                raise self.wrong(of["alpha"], f"alpha is {alpha!r}", "a number between 0 and 1")
+            config = replace(config, alpha=alpha)
+        return config
+
+    def subjects(self, node: Any) -> tuple[Subject, ...]:
+        """One model under one or several samplers."""
+        if node.id == "scalar":
+            return (Subject(self.text(node, "a model")),)
+        of = self.mapping(node, ("name", "samplers", "dtype"), "a model")
+        if "name" not in of:
+            raise self.wrong(node, "a model without a name", "name: ...")
+        base = Subject(self.text(of["name"], "a model's name"))
+        if "dtype" in of:
+            base = replace(base, dtype=self.text(of["dtype"], "dtype"))
+        if "samplers" not in of:
+            return (base,)
+
+        def one(item: Any) -> Subject:
+            from demur.samplers import SAMPLERS
+
+            name, settings = self.named(item, "a sampler")
+            if name not in SAMPLERS:
+                raise self.wrong(item, f"sampler {name!r}", ", ".join(SAMPLERS))
+            return replace(base, sampler=name, settings=settings)
+
+        return self.several(of["samplers"], "samplers", one)
+
+    def prompts(self, node: Any) -> Prompts:
+        """Sources and sizes."""
+        numbers = ("n", "controls", "anchors", "fit", "calibrate", "shapes")
+        of = self.mapping(node, ("harmful", "harmless", *numbers), "prompts")
+        found = Prompts()
+        for name in ("harmful", "harmless"):
+            if name in of:
+                source: Any = self.text(of[name], name)
+                found = replace(found, **{name: source})
+        for name in numbers:
+            if name in of:
+                least = 0 if name in ("controls", "shapes") else 8
+                size: Any = self.number(of[name], name, least)
+                found = replace(found, **{name: size})
+        if (found.harmful == "organism") != (found.harmless == "organism"):
+            raise self.wrong(
+                node, f"harmful {found.harmful}, harmless {found.harmless}", "organism for both or neither"
+            )
+        return found
+
+    def attack(self, node: Any) -> Attacked:
+        """A known attack."""
+        from demur.experiment.parts import attack_names
+
+        name, settings = self.named(node, "an attack")
+        if name not in (known := attack_names()) and not name.endswith((".jsonl", ".csv", ".json")):
+            raise self.wrong(node, f"attack {name!r}", f"{', '.join(known)} or a file of attacked prompts")
+        return Attacked(name, settings)
+
+    def defense(self, node: Any) -> Defended:
+        """A known defense."""
+        from demur.experiment.parts import DEFENSES
+
+        name, settings = self.named(node, "a defense")
+        if name not in DEFENSES:
+            raise self.wrong(node, f"defense {name!r}", ", ".join(DEFENSES))
+        return Defended(name, settings)
+
+
+JUDGES = ("organism", "dictionary", "llm")

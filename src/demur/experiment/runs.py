@@ -1,0 +1,278 @@
+"""Running an experiment: what is missing is done, in this process, in several, or on Ray; nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from demur import artefact
+from demur.experiment.config import Config, Subject
+from demur.experiment.store import Store
+from demur.experiment.units import Unit, units_of
+from demur.experiment.work import prepare, work
+from demur.types import DemurError
+
+Engine = Literal["process", "ray"]
+Progress = Callable[[str, int, int], object]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do: all its units, and which of them are finished."""
+
+    units: tuple[Unit, ...]
+    done: frozenset[str]
+
+    @property
+    def missing(self) -> tuple[Unit, ...]:
+        """Units that are not finished."""
+        return tuple(unit for unit in self.units if unit.key not in self.done)
+
+    @property
+    def generations(self) -> int:
+        """How many answers the missing units generate."""
+        return sum(unit.end - unit.begin for unit in self.missing)
+
+
+def plan(config: Config, folder: Path) -> Plan:
+    """The units of an experiment, and what of them is there (damaged files are set aside)."""
+    units = tuple(units_of(config))
+    return Plan(units, frozenset(Store(folder).whole()) & frozenset(unit.key for unit in units))
+
+
+def evaluate(
+    config: Config,
+    folder: Path,
+    *,
+    resume: bool = False,
+    engine: Engine = "process",
+    workers: int = 1,
+    progress: Progress = lambda what, done, of: None,
+) -> Store:
+    """Runs an experiment into a folder and returns it.
+
+    With ``resume`` only what is missing is done, also after a change of the configuration: units are keyed by what they
+    hold, not by the file they come from. Raises without ``resume`` if the folder holds a run already.
+    """
+    store = Store(folder)
+    if (folder / "manifest.json").exists() and not resume:
+        raise DemurError(f"{folder} holds a run", "a new folder", "add --resume to go on, or name another --out")
+    store.begin(manifest_of(config, finished=False))
+    todo = plan(config, folder)
+    subjects = _subjects(todo.missing)
+    runner = _ray(workers) if engine == "ray" else _processes(workers)
+    done = len(todo.done)
+    with runner as submit:
+        for at, _ in enumerate(submit([(_prepare, folder, config, subject) for subject in subjects]), 1):
+            progress("anchors and guards", at, len(subjects))
+        progress("generating", done, len(todo.units))
+        for _ in submit([(_work, folder, config, unit) for unit in todo.missing]):
+            done += 1
+            progress("generating", done, len(todo.units))
+    if config.judge == "llm":
+        _judge(config, store, todo.units, progress)
+    keys = [unit.key for unit in todo.units]
+    store.begin(manifest_of(config, finished=True) | {"rows": store.digest(keys), "units": keys})
+    return store
+
+
+def _subjects(units: Sequence[Unit]) -> list[Subject]:
+    return [s for i, s in enumerate(u.subject for u in units) if s not in [u.subject for u in units[:i]]]
+
+
+def _prepare(folder: Path, config: Config, subject: Subject) -> None:
+    prepare(folder, config, subject)
+
+
+def _work(folder: Path, config: Config, unit: Unit) -> None:
+    try:
+        rows, shown = work(folder, config, unit)
+    except DemurError as error:
+        raise DemurError(f"{unit.name}: {error.came}", error.expected, error.then) from error
+    for i, trace in enumerate(shown):
+        trace.save(folder / "traces" / f"{unit.key}-{i}.safetensors")
+    Store(folder).add(unit.key, rows)  # last: a unit whose rows are there is finished
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Engines: each is a context that gives a function from jobs to an iterator of their ends, in any order
+
+Job = tuple[Any, ...]
+Submit = Callable[[Sequence[Job]], Iterator[None]]
+
+
+class _processes:  # noqa: N801
+    """This process, or a pool of processes of one thread each."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.pool: Any = None
+
+    def __enter__(self) -> Submit:
+        if self.workers < 2:
+            return self._here
+        from concurrent.futures import ProcessPoolExecutor
+        from multiprocessing import get_context
+
+        self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_one_thread)
+        return self._there
+
+    def _here(self, jobs: Sequence[Job]) -> Iterator[None]:
+        for job in jobs:
+            job[0](*job[1:])
+            yield
+
+    def _there(self, jobs: Sequence[Job]) -> Iterator[None]:
+        from concurrent.futures import as_completed
+
+        futures = [self.pool.submit(*job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                yield
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+class _ray:  # noqa: N801
+    """Ray tasks on a local cluster or on the one that ``RAY_ADDRESS`` names.
+
+    Tasks, not actors: a worker that dies is replaced by Ray and its task tried again; models stay loaded in the worker
+    processes, which Ray keeps for later tasks.
+    """
+
+    def __init__(self, workers: int) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise DemurError("ray is missing", "ray", "run: pip install 'demur[ray]'") from error
+        self.ray, self.workers, self.started = ray, workers, False
+
+    def __enter__(self) -> Submit:
+        if not self.ray.is_initialized():
+            settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
+            if "RAY_ADDRESS" not in os.environ:
+                settings["num_cpus"] = self.workers
+            self.ray.init(**settings)
+            self.started = True
+        return self._submit
+
+    def _submit(self, jobs: Sequence[Job]) -> Iterator[None]:
+        gpus = 1 if self.ray.cluster_resources().get("GPU", 0) else 0
+        remote = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=5)(_on_ray)
+        waiting = [remote.remote(job) for job in jobs]
+        while waiting:
+            ready, waiting = self.ray.wait(waiting)
+            for result in self.ray.get(ready):
+                if result is not None:
+                    raise DemurError(*result)
+                yield
+
+    def __exit__(self, *_: object) -> None:
+        if self.started:
+            self.ray.shutdown()
+
+
+def _on_ray(job: Job) -> tuple[str, str, str] | None:
+    """A job on a Ray worker. Users' errors come back as data, since Ray would wrap them."""
+    _one_thread()
+    try:
+        job[0](*job[1:])
+    except DemurError as error:
+        return error.came, error.expected, error.then
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# An LLM judge reads final texts afterwards
+
+
+def _judge(config: Config, store: Store, units: Sequence[Unit], progress: Progress) -> None:
+    """Judges final texts of harmful requests; a unit's verdicts are one file. Verdicts are cached by content too."""
+    from demur.judges import LLMJudge, judge_all
+    from demur.types import Prompt
+
+    judge = LLMJudge(**config.judge_settings)
+    asked = [unit for unit in units if unit.role == "harmful"]
+    for at, unit in enumerate(asked, 1):
+        path = store.folder / "judged" / f"{unit.key}.json"
+        if not path.exists():
+            rows = list(store.rows([unit.key]))
+            pairs = [(Prompt(row["id"], row["prompt"]), row["prefill"] + row["text"]) for row in rows]
+            verdicts = judge_all(judge, pairs)
+            found = [{"id": row["id"]} | asdict(verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+            artefact.write(path, json.dumps(found) + "\n")
+        progress("judging", at, len(asked))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Provenance
+
+
+def manifest_of(config: Config, *, finished: bool) -> dict[str, Any]:
+    """The configuration, and where and with what it is run."""
+    names = ("demur", "torch", "transformers", "numpy", "scikit-learn", "pyarrow")
+    return {
+        "name": config.name,
+        "config": json.loads(json.dumps(asdict(config))),
+        "key": config.key,
+        "finished": finished,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: metadata.version(name) for name in names},
+        "python": platform.python_version(),
+        "machine": {"system": platform.platform(), "processor": platform.processor(), "cores": os.cpu_count()},
+        "git": _git(),
+    }
+
+
+def _git() -> str:
+    """The commit of the package's own checkout, with ``+`` if there are changes; empty where there is none."""
+    here = Path(__file__).parent
+    try:
+        run = [["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--", "."]]
+        said = [_said(line, here) for line in run]
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return said[0] + ("+" if said[1] else "")
+
+
+def _said(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
+    return done.stdout.strip()
+
+
+def runs_in(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Runs below a folder, with their manifests, newest first."""
+    found = [(path.parent, Store(path.parent).manifest) for path in sorted(folder.glob("*/manifest.json"))]
+    return sorted(found, key=lambda item: item[1]["written"], reverse=True)
+
+
+def collect(folder: Path, config: Config) -> list[Path]:
+    """Removes what no unit of the configuration needs: units of older configurations, damaged and unfinished files."""
+    store, kept = Store(folder), {unit.key for unit in units_of(config)}
+    extra = [path for key, path in store.files().items() if key not in kept]
+    extra += [path for path in (folder / "traces").glob("*.safetensors") if path.name.split("-")[0] not in kept]
+    extra += [*(folder / "units").glob("*.damaged"), *(folder / "units").glob(".*")]
+    for path in extra:
+        path.unlink(missing_ok=True)
+    return extra

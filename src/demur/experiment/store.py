@@ -1,0 +1,99 @@
+"""A run on disk: a manifest, prepared guards, and one Parquet file for every finished unit.
+
+A unit's file is written whole or not at all, and its name ends in a hash of its bytes. So a run may be killed at any
+moment: what is there is finished, what is damaged is noticed, and the rest is done again by ``--resume``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demur import artefact
+from demur.types import DemurError
+
+Row = Mapping[str, Any]
+TIMED = ("seconds",)
+"""Columns that differ from run to run."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """One run's folder."""
+
+    folder: Path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the run is, and where it was made. Raises if there is none."""
+        path = self.folder / "manifest.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise DemurError(
+                f"no run in {self.folder}", "a folder of demur evaluate", "see: demur runs list"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise DemurError(f"{path} is broken ({error})", "JSON", "run: demur evaluate ... --resume") from error
+        return found
+
+    def begin(self, manifest: Mapping[str, Any]) -> None:
+        """Writes the manifest."""
+        artefact.write(self.folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+    def add(self, key: str, rows: Sequence[Row]) -> Path:
+        """Writes a unit's rows, whole or not at all."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(list(rows)), buffer, compression="zstd")
+        data = buffer.getvalue()
+        return artefact.write(self.folder / "units" / f"{key}-{_hash(data)}.parquet", data)
+
+    def files(self) -> dict[str, Path]:
+        """Finished units' files by key; damaged ones are not looked for here."""
+        return {path.name.split("-")[0]: path for path in sorted((self.folder / "units").glob("*.parquet"))}
+
+    def whole(self) -> dict[str, Path]:
+        """Finished units whose bytes are what they were; damaged files are set aside (``.damaged``)."""
+        found = {}
+        for key, path in self.files().items():
+            if _hash(path.read_bytes()) == path.stem.split("-")[1]:
+                found[key] = path
+            else:
+                path.replace(path.with_suffix(".damaged"))
+        return found
+
+    def rows(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """All rows (or those of some units), unit by unit. Raises, naming the file, for a damaged one."""
+        import pyarrow.parquet as pq
+
+        files = self.files()
+        for key in files if keys is None else keys:
+            if key not in files:
+                raise DemurError(f"unit {key} of {self.folder} is not done", "a finished run", "add --resume")
+            path = files[key]
+            data = path.read_bytes()
+            if _hash(data) != path.stem.split("-")[1]:
+                raise DemurError(
+                    f"{path} is damaged", "the bytes that were written", "run: demur evaluate ... --resume"
+                )
+            yield from pq.read_table(io.BytesIO(data)).to_pylist()
+
+    def digest(self, keys: Sequence[str]) -> str:
+        """A hash over all rows but their times: equal for two runs that found the same."""
+        sha = hashlib.sha256()
+        for row in self.rows(keys):
+            kept = {name: value for name, value in row.items() if name not in TIMED}
+            sha.update(json.dumps(kept, sort_keys=True, default=str).encode())
+        return sha.hexdigest()[:16]
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]

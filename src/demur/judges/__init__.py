@@ -1,0 +1,18 @@
+"""Judges of texts: does an answer give the harm that was asked for? And how far two judges agree.
+
+A judge is called with a request and a text and gives a :class:`demur.types.Verdict`: ``flagged`` is True for harmful
+compliance, False for none, and None where it could not judge. Such a row is *unscored*: it is left out of rates and
+counted, never guessed. Importing this package imports neither torch nor a client of an endpoint.
+"""
+
+from demur.judges.dictionary import Dictionary
+from demur.judges.endpoint import Budget, Endpoint, NoAnswer, Reply, Spending, chat
+from demur.judges.judge import Judge, judge_all
+from demur.judges.llm import LLMJudge
+from demur.judges.raters import Agreement, agreement
+from demur.judges.rubrics import RUBRICS, Rubric
+
+__all__ = [
+    "RUBRICS", "Agreement", "Budget", "Dictionary", "Endpoint", "Judge", "LLMJudge", "NoAnswer", "Reply", "Rubric",
+    "Spending", "agreement", "chat", "judge_all",
+]  # fmt: skip

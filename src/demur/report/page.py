@@ -1,0 +1,248 @@
+"""A run as one self-contained HTML page: tables, pictures, and from a cell to its generations in the step viewer."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from demur import artefact, figures, page
+from demur.dynamics import bands, plane
+from demur.experiment import Store
+from demur.report.tables import (
+    Hypothesis,
+    Selection,
+    Table,
+    hypotheses,
+    internal_recovery,
+    key_of,
+    outcomes,
+    sigmas,
+    subject_name,
+    tables,
+)
+from demur.trace import Trace
+from demur.types import DemurError
+
+
+def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]:
+    """Writes ``report.html``, ``report.md`` and each table as CSV and LaTeX; returns what was written.
+
+    Answers to harmful requests are redacted unless ``show_harmful``. Raises for a run that is not finished.
+    """
+    store = Store(folder)
+    manifest = store.manifest
+    if not manifest["finished"]:
+        raise DemurError(f"{folder} is not finished", "a finished run", "run: demur evaluate ... --resume")
+    of = Selection.of(_judged(store, store.rows(manifest["units"])))
+    made, claims = tables(of), hypotheses(of)
+    pictures = _pictures(of)
+    scenes = _scenes(store, of, show_harmful)
+    written = [artefact.write(out / "report.html", _html(manifest, made, claims, pictures, scenes))]
+    written.append(artefact.write(out / "report.md", _markdown(manifest, made, claims)))
+    for table in made:
+        written.append(artefact.write(out / f"{table.name}.csv", _csv(table)))
+        written.append(artefact.write(out / f"{table.name}.tex", _latex(table)))
+    return written
+
+
+def _judged(store: Store, rows: Any) -> Any:
+    """Rows with an LLM judge's verdicts in place of the dictionary's, where there are some."""
+    known: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        path = store.folder / "judged" / f"{row['unit']}.json"
+        if row["unit"] not in known:
+            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+            known[row["unit"]] = {verdict["id"]: verdict for verdict in found}
+        verdict = known[row["unit"]].get(row["id"])
+        if verdict is None or row["outcome"] == "refusal":
+            yield row
+        elif verdict["flagged"] is not None:  # unscored rows are left out of rates
+            yield row | {"outcome": "harmful" if verdict["flagged"] else "neither"}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pictures and scenes
+
+
+def _pictures(of: Selection) -> list[tuple[str, str]]:
+    """Figures as SVG: trajectories and planes of each subject, ROC, IRR."""
+    made = []
+    found = internal_recovery(of)
+    if found:
+        made.append(("Figures 5 and 6: internal recovery rate", figures.rates(found, "IRR")))
+    curves = {}
+    for subject in of.subjects:
+        where = {"model": subject[0], "sampler": subject[1], "defense": "none"}
+        plain = [r for r in of.where(**where, role="plain") if r["outcome"] != "refusal"]
+        asked = of.where(**where, role="harmful")
+        refused = [r for r in asked if r["attack"] == "plain" and r["outcome"] == "refusal"]
+        broken = [r for r in asked if r["attack"] != "plain"]
+        broken = [r for r, h in zip(broken, outcomes(broken, "harmful"), strict=True) if h]
+        classes = {"harmless": sigmas(plain), "refused": sigmas(refused), "jailbroken": sigmas(broken)}
+        classes = {name: sigma for name, sigma in classes.items() if len(sigma)}
+        name = subject_name(subject)
+        if classes:
+            made.append((f"Figure 12: sigma against step, {name}", figures.trajectories(bands(classes))))
+        full = {kind: sigma for kind, sigma in classes.items() if len(sigma) >= 10}
+        if len(full) > 1:
+            made.append((f"Figure 13: signals on two discriminants, held out, {name}", figures.regions(plane(full))))
+        if len(broken) >= 10 and len(plain) >= 10:
+            curves[name] = tuple(np.array([r["score"] for r in side]) for side in (broken, plain))
+    if curves:
+        made.append(("Figure 14: ROC of SRI Guard, successful attacks against plain harmless", figures.roc(curves)))  # type: ignore[arg-type]
+    return [(title, _svg(figure)) for title, figure in made]
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _scenes(store: Store, of: Selection, show_harmful: bool) -> dict[str, str]:
+    """The step viewer's data of every cell of table 3: the first generations that kept their steps."""
+    found: dict[str, list[Any]] = {}
+    seen: dict[str, int] = {}
+    for row in of.rows:
+        if row["defense"] != "none" or row["role"] != "harmful":
+            continue
+        names = ("model", "sampler", "defense", "role", "attack")
+        key = key_of(**{name: row[name] for name in names})
+        i = seen.get(row["unit"], 0)
+        seen[row["unit"]] = i + 1
+        path = store.folder / "traces" / f"{row['unit']}-{i}.safetensors"
+        if len(found.get(key, [])) < 2 and path.is_file():
+            trace = Trace.load(path)
+            scene = trace.scene(
+                row["sigma"],
+                show_harmful=show_harmful,
+                title=f"{row['attack']}: {row['outcome']}",
+                verdict=row["outcome"],
+            )
+            found.setdefault(key, []).append(scene)
+    return {key: page.data(scenes) for key, scenes in found.items()}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Documents
+
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; margin: .5rem 0; }
+th, td { text-align: left; padding: .3rem .7rem; border-bottom: 1px solid #8884; vertical-align: top; }
+thead th { border-bottom: 2px solid #888; }
+button { font: inherit; color: inherit; background: none; border: 0; border-bottom: 1px dotted; padding: 0; }
+button:hover { cursor: pointer; border-bottom-style: solid; }
+.note, small { color: #888; font-size: .8125rem; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1.5rem; }
+figure { margin: 0; background: #fff; color: #222; padding: .5rem; border-radius: .4rem; }
+figcaption { font-size: .8125rem; max-width: 24rem; }
+.supported { color: #0b7a75; } .not { color: #b3401f; } .undecided { color: #8a6d00; }
+"""
+_SCRIPT = """
+"use strict";
+const parts = JSON.parse(document.getElementById("viewer").textContent);
+const scenes = JSON.parse(document.getElementById("scenes").textContent);
+for (const button of document.querySelectorAll("button[data-rows]")) {
+  button.addEventListener("click", () => {
+    const html = parts[0] + scenes[button.dataset.rows] + parts[1];
+    const address = URL.createObjectURL(new Blob([html], { type: "text/html" }));
+    window.open(address, "_blank");
+  });
+}
+"""
+
+
+def _html(
+    manifest: Mapping[str, Any],
+    made: Sequence[Table],
+    claims: Sequence[Hypothesis],
+    pictures: Sequence[tuple[str, str]],
+    scenes: Mapping[str, str],
+) -> str:
+    body = [f"<h1>{escape(manifest['name'])}</h1>", f"<p class=note>{escape(_about(manifest))}</p>"]
+    if claims:
+        rows = "".join(
+            f"<tr><td class='{claim.verdict.split()[0]}'>{claim.verdict}</td><td>{escape(claim.claim)}</td>"
+            f"<td>{escape(claim.numbers)}</td></tr>"
+            for claim in claims
+        )
+        body.append(f"<h2>The paper's claims on this run</h2><div class=wide><table>{rows}</table></div>")
+    for table in made:
+        heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
+        lines = "".join(f"<tr>{''.join(_cell(cell, scenes) for cell in row)}</tr>" for row in table.rows)
+        body.append(
+            f"<h2>{escape(table.title)}</h2><div class=wide><table><thead><tr>{heads}</tr></thead>"
+            f"<tbody>{lines}</tbody></table></div><p class=note>{escape(table.note)}</p>"
+        )
+    drawn = "".join(f"<figure>{svg}<figcaption>{escape(title)}</figcaption></figure>" for title, svg in pictures)
+    body.append(f"<h2>Figures</h2><div class=pictures>{drawn}</div>")
+    data = [("viewer", json.dumps(page.shell("demur"))), ("scenes", json.dumps(scenes))]
+    blocks = "".join(f'<script id="{name}" type="application/json">{_safe(text)}</script>' for name, text in data)
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>demur: {escape(manifest['name'])}</title><style>{_STYLE}</style>"
+        f"<body>{''.join(body)}{blocks}<script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def _safe(text: str) -> str:
+    """JSON that no HTML parser can end early."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _cell(cell: Any, scenes: Mapping[str, str]) -> str:
+    text = escape(cell.text)
+    if cell.rows in scenes:
+        return f'<td><button type="button" data-rows="{escape(cell.rows)}" title="see generations">{text}</button></td>'
+    return f"<td>{text}</td>"
+
+
+def _about(manifest: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+    return f"{manifest['written']}, rows {manifest['rows']}, commit {manifest['git'][:12] or 'unknown'}; {versions}"
+
+
+def _markdown(manifest: Mapping[str, Any], made: Sequence[Table], claims: Sequence[Hypothesis]) -> str:
+    parts = [f"# {manifest['name']}", _about(manifest)]
+    if claims:
+        parts.append("## The paper's claims on this run")
+        parts.append("\n".join(f"- **{c.verdict}**: {c.claim}. {c.numbers}" for c in claims))
+    for table in made:
+        lines = [" | ".join(table.heads), " | ".join("---" for _ in table.heads)]
+        lines += [" | ".join(cell.text for cell in row) for row in table.rows]
+        parts += [f"## {table.title}", "\n".join(f"| {line} |" for line in lines), table.note]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _csv(table: Table) -> str:
+    import csv
+
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(table.heads)
+    writer.writerows([cell.text for cell in row] for row in table.rows)
+    return buffer.getvalue()
+
+
+_TEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$"})
+
+
+def _latex(table: Table) -> str:
+    lines = [" & ".join(head.translate(_TEX) for head in table.heads) + r" \\", r"\midrule"]
+    lines += [" & ".join(cell.text.translate(_TEX) for cell in row) + r" \\" for row in table.rows]
+    rows = "\n".join(lines)
+    caption = table.title.translate(_TEX)
+    return (
+        f"\\begin{{table}}\n\\caption{{{caption}}}\n\\begin{{tabular}}{{{'l' * len(table.heads)}}}\n\\toprule\n{rows}\n"
+        "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+    )
