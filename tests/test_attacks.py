@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, asdict, replace
-from itertools import pairwise
 from typing import Any, get_args
 
 import numpy as np
@@ -306,7 +306,7 @@ def brute(model: Any, prompt: Prompt, target: str, length: int) -> float:
 @searched
 def test_a_longer_search_begins_with_the_shorter_and_never_scores_less(model: Any) -> None:
     found = [RandomSearch(model, tokens=6, iterations=n, batch=4, length=8).search(ASKED) for n in (0, 3, 12)]
-    for shorter, longer in pairwise(found):
+    for shorter, longer in itertools.pairwise(found):
         assert longer.path[: len(shorter.path)] == shorter.path
     assert list(found[-1].path) == sorted(found[-1].path)
     assert found[-1].score == found[-1].path[-1] > found[0].score
@@ -337,6 +337,32 @@ def test_a_search_keeps_to_its_budget_and_to_its_seed(model: Any, monkeypatch: p
     again = RandomSearch(model, tokens=5, iterations=3, restarts=3, batch=4, budget=19, length=8)
     assert again.search(ASKED) == found
     assert replace(again, seed=1).search(ASKED).prompt != found.prompt
+
+
+def test_a_search_climbs_from_the_best_and_returns_the_best_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, Prompt]] = []
+
+    def scripted(values: Iterator[float]) -> None:
+        def scores(self: RandomSearch, prompts: list[Prompt]) -> list[float]:
+            made = [next(values) for _ in prompts]
+            seen.extend(zip(made, prompts, strict=True))
+            return made
+
+        seen.clear()
+        monkeypatch.setattr(RandomSearch, "scores", scores)
+
+    search = RandomSearch(small.causal("llama"), tokens=12, iterations=9, batch=4)
+    scripted(itertools.chain([0.0], itertools.repeat(-1.0)))  # nothing is better than the beginning
+    assert search.search(ASKED).prompt == seen[0][1]
+    first = seen[0][1].text
+    for _, prompt in seen:
+        changed = [i for i, (a, b) in enumerate(zip(first, prompt.text, strict=True)) if a != b]
+        assert not changed or changed[-1] - changed[0] < 3, "a run of at most a quarter of the suffix"
+    rng = np.random.default_rng(0)
+    scripted(iter(-rng.random(1000)))
+    found = replace(search, restarts=4).search(ASKED)
+    assert len(seen) == found.queries == 4 * 37
+    assert (found.score, found.prompt) == max(seen, key=lambda pair: pair[0])
 
 
 def test_the_score_counts_from_the_end_of_a_prefill_or_in_the_first_holes() -> None:

@@ -212,6 +212,27 @@ def test_verdicts_keep_the_order_of_the_texts_and_progress_counts_them() -> None
     assert judge_all(judging("http://127.0.0.1:9/v1"), []) == []
 
 
+def test_an_error_ends_the_run_and_texts_that_wait_are_not_judged() -> None:
+    class Failing:
+        name, concurrency = "failing", 2
+
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def __call__(self, prompt: Prompt, text: str) -> Verdict:
+            self.calls += 1
+            if text == "answer 0":
+                raise DemurError("no", "yes", "stop")
+            time.sleep(0.05)
+            return Verdict("failing", flagged=True)
+
+    judge = Failing()
+    with pytest.raises(DemurError, match="no; expected yes; stop"):
+        judge_all(judge, pairs(40))
+    time.sleep(0.5)
+    assert judge.calls < 8
+
+
 # -- answers ------------------------------------------------------------------------------------------------
 
 
@@ -632,6 +653,22 @@ def test_a_half_written_file_of_a_killed_run_is_ignored(tmp_path: Path) -> None:
         assert judging(server, cache=tmp_path)(ASKED, "text").flagged is True
         assert server.count == 1
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_entry_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with serving(scored(4)) as server:
+        judge = judging(server, cache=tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", full)
+            with pytest.raises(DemurError) as error:
+                judge(ASKED, "text")
+        assert "No space left" in one_line(error.value)
+        assert list(tmp_path.iterdir()) == []
+        assert judge(ASKED, "text").flagged is True  # what was paid for is known as long as the judge lives
+        assert server.count == 1
 
 
 KILLED = """

@@ -236,7 +236,7 @@ class _Reader:
                 found = replace(found, **{name: source})
         for name in numbers:
             if name in of:
-                least = 0 if name in ("controls", "shapes") else 8
+                least = {"controls": 0, "shapes": 0, "n": 1}.get(name, 8)
                 size: Any = self.number(of[name], name, least)
                 found = replace(found, **{name: size})
         if (found.harmful == "organism") != (found.harmless == "organism"):

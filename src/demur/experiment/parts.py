@@ -62,10 +62,11 @@ def prompts_of(of: Prompts, role: str) -> list[Prompt]:
     mine = "controls" if role == "plain" else role
     begin = sum(sizes[other] for other in order[: order.index(mine)])
     source = of.harmful if harmful else of.harmless
-    found = load(source, harmful=harmful, limit=begin + sizes[mine])[begin:]
+    every = load(source, harmful=harmful, limit=begin + sizes[mine])
+    found = every[begin:]
     if len(found) < sizes[mine]:
         raise DemurError(
-            f"{begin + len(found)} prompts in {source}",
+            f"{len(every)} prompts in {source}",
             f"{sum(sizes[other] for other in order)} ({', '.join(f'{o} {sizes[o]}' for o in order)})",
             "name a larger source, or smaller numbers under prompts",
         )

@@ -48,6 +48,7 @@ def units_of(config: Config) -> list[Unit]:
         "prompts": asdict(config.prompts),
         "length": config.length,
         "steps": config.steps,
+        "batch": config.batch,  # rounding depends on it, in the last digits of sigma
         "judge": config.judge,
         "alpha": config.alpha,
         "digests": digests,

@@ -279,7 +279,7 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
         tuple(rows),
         "Overhead is the whole generation's time against the undefended one in the same run (stopping early makes it "
         "negative; some percent are noise). Published, LLaDA, overhead / false positives / RR / ASR: none 0 / 7 / 67.4 "
-        "/ 18.4, SRI Guard 0.04 / 9 / 73.4 / 16.8; LLaMA-3: none 0 / 0 / 23.4 / 59.2, SRI Guard 0.01 / 4 / 55.0 / 43.6.",
+        "/ 18.4, SRI Guard 0.04 / 9 / 73.4 / 16.8; LLaMA-3: none 0 / 0 / 23.4 / 59.2, SRI Guard 0.01 / 4 / 55 / 43.6.",
     )
 
 

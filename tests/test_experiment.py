@@ -1,0 +1,382 @@
+"""Experiments: named mistakes, rows that repeat, and runs that survive being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demur import experiment
+from demur.experiment import Attacked, Config, Defended, Prompts, Store, Subject, evaluate, plan, read, units_of
+from demur.report import Selection, hypotheses, report, tables
+from demur.types import DemurError
+
+ROOT = Path(__file__).parent.parent
+TINY = Config(
+    "tiny",
+    (Subject("organism/ar"),),
+    Prompts("organism", "organism", n=6, controls=4, anchors=16, fit=40, calibrate=24, shapes=2),
+    (Attacked("organism/page"),),
+    (Defended(), Defended("sri-guard")),
+    judge="organism",
+    length=40,
+    chunk=4,
+    alpha=0.1,
+)
+YAML = """
+name: tiny
+models: [organism/ar]
+prompts: {harmful: organism, harmless: organism, n: 6, controls: 4, anchors: 16, fit: 40, calibrate: 24, shapes: 2}
+attacks: [organism/page]
+defenses: [none, sri-guard]
+judge: organism
+length: 40
+chunk: 4
+alpha: 0.1
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """One finished run, undisturbed."""
+    return evaluate(TINY, tmp_path_factory.mktemp("run") / "tiny")
+
+
+# -- the file -----------------------------------------------------------------------------------------------
+
+
+def test_the_file_gives_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(YAML)
+    assert read(tmp_path / "e.yaml") == TINY
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "said"),
+    [
+        ("attacks: [organism/page]", "atacks: [organism/page]", 5, "unknown key 'atacks'"),
+        ("organism/page", "organism/pgae", 5, "attack 'organism/pgae'"),
+        ("sri-guard]", "sri-gard]", 6, "defense 'sri-gard'"),
+        ("judge: organism", "judge: nobody", 7, "judge 'nobody'"),
+        ("length: 40", "length: forty", 8, "length is 'forty'"),
+        ("chunk: 4", "chunk: 0", 9, "chunk is 0"),
+        ("alpha: 0.1", "alpha: 7", 10, "alpha is 7"),
+        ("n: 6", "n: 0", 4, "n is 0"),
+        ("harmless: organism", "harmless: alpaca", 4, "organism for both"),
+        ("name: tiny", "name: 7", 2, "name is 7"),
+        ("models: [organism/ar]", "models: [{samplers: [ar]}]", 3, "a model without a name"),
+        ("[organism/ar]", "[{name: x, samplers: [ra]}]", 3, "sampler 'ra'"),
+        ("length: 40", "length: 40\nlength: 41", 9, "'length' stands twice"),
+        ("name: tiny", "nme: tiny", 2, "unknown key 'nme'"),
+        ("judge: organism", "judge: [", 9, "no YAML"),
+    ],
+)
+def test_every_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str, line: int, said: str) -> None:
+    (tmp_path / "e.yaml").write_text(YAML.replace(old, new, 1))
+    with pytest.raises(DemurError, match=re.escape(said)) as error:
+        read(tmp_path / "e.yaml")
+    assert f"line {line}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text("name: x\n")
+    with pytest.raises(DemurError, match="no 'models'"):
+        read(tmp_path / "e.yaml")
+    (tmp_path / "e.yaml").write_text("")
+    with pytest.raises(DemurError, match="is empty"):
+        read(tmp_path / "e.yaml")
+    with pytest.raises(DemurError, match="could not be read"):
+        read(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_can_be_read(path: Path) -> None:
+    assert read(path).name
+
+
+# -- units --------------------------------------------------------------------------------------------------
+
+
+def test_units_are_keyed_by_what_they_hold() -> None:
+    units = units_of(TINY)
+    assert len({unit.key for unit in units}) == len(units)
+    assert [u.key for u in units_of(TINY)] == [u.key for u in units]
+    assert {u.key for u in units_of(replace(TINY, name="other"))} == {u.key for u in units}
+    more = {u.key for u in units_of(replace(TINY, defenses=(*TINY.defenses, Defended("sri-guard-offline"))))}
+    assert {u.key for u in units} < more, "what was done before an experiment grew is not done again"
+    for change in ({"length": 41}, {"steps": 16}, {"batch": 3}, {"alpha": 0.2}, {"seeds": (1,)}):
+        assert not {u.key for u in units_of(replace(TINY, **change))} & {u.key for u in units}  # type: ignore[arg-type]
+
+
+def test_prompts_of_different_roles_are_disjoint() -> None:
+    from demur.experiment.parts import prompts_of
+
+    starter = Prompts(n=10, controls=10, anchors=10, fit=40, calibrate=20)
+    for of in (TINY.prompts, starter):
+        roles = ("harmful", "controls", "anchors/harmless", "anchors/harmful", "fit", "calibrate")
+        seen: set[str] = set()
+        for role in roles:
+            ids = {prompt.id for prompt in prompts_of(of, role)}
+            assert not ids & seen, role
+            seen |= ids
+    with pytest.raises(DemurError, match="120 prompts in harmless"):
+        prompts_of(replace(starter, fit=400), "calibrate")
+
+
+# -- rows ---------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_find_the_same_rows(run: Store, tmp_path: Path) -> None:
+    again = evaluate(TINY, tmp_path / "again")
+    assert again.manifest["rows"] == run.manifest["rows"]
+    other = evaluate(replace(TINY, batch=3), tmp_path / "other")
+    for a, b in zip(other.rows(other.manifest["units"]), run.rows(run.manifest["units"]), strict=True):
+        assert (a["text"], a["path"]) == (b["text"], b["path"]), "batches of another size change rounding only"
+        assert a["sigma"] == pytest.approx(b["sigma"], abs=1e-3)
+
+
+def test_rows_say_what_happened(run: Store) -> None:
+    rows = list(run.rows())
+    assert len(rows) == 2 * (6 + 4 + 6 + 4)
+    for row in rows:
+        assert row["outcome"] == row["path"][-1]
+        assert len(row["sigma"]) == TINY.steps
+        assert (row["flagged_by"] == "sri-guard") == (row["flagged_step"] is not None)
+        assert row["defense"] == "sri-guard" or not row["flagged_by"]
+        if row["flagged_by"]:
+            assert row["outcome"] == "refusal"
+    assert {row["role"] for row in rows} == {"harmful", "controls", "plain"}
+
+
+def test_a_run_is_not_overwritten_and_resuming_a_finished_one_does_nothing(run: Store) -> None:
+    with pytest.raises(DemurError, match="add --resume"):
+        evaluate(TINY, run.folder)
+    before = {path: path.stat().st_mtime_ns for path in (run.folder / "units").iterdir()}
+    assert evaluate(TINY, run.folder, resume=True).manifest["rows"] == run.manifest["rows"]
+    assert {path: path.stat().st_mtime_ns for path in (run.folder / "units").iterdir()} == before
+
+
+def test_a_damaged_file_is_named_and_done_again(run: Store, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(run.folder, folder)
+    victim = sorted((folder / "units").glob("*.parquet"))[3]
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    victim.write_bytes(bytes(data))
+    with pytest.raises(DemurError, match=f"{victim.name} is damaged"):
+        list(Store(folder).rows())
+    sorted((folder / "units").glob("*.parquet"))[0].unlink()
+    again = evaluate(TINY, folder, resume=True)
+    assert again.manifest["rows"] == run.manifest["rows"]
+    assert list((folder / "units").glob("*.damaged")), "what was damaged is kept for whoever wants to know"
+    assert experiment.collect(folder, TINY)
+    assert not list((folder / "units").glob("*.damaged"))
+    assert Store(folder).digest(again.manifest["units"]) == run.manifest["rows"]
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(run: Store, tmp_path: Path) -> None:
+    """A real limit on the size of files: what is too large is not written, what was there stays."""
+    script = (
+        "import resource, sys\nfrom pathlib import Path\nsys.path.insert(0, 'tests')\n"
+        "from test_experiment import TINY\nfrom demur.experiment import evaluate\nfrom demur.types import DemurError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))\n"
+        "try:\n evaluate(TINY, Path(sys.argv[1]), resume=True)\n"
+        "except DemurError as error: print(error); sys.exit(2)\n"
+    )
+    import shutil
+
+    folder = tmp_path / "full"
+    shutil.copytree(run.folder, folder)
+    for path in sorted((folder / "units").glob("*.parquet"))[:2]:
+        path.unlink()
+    left = {path.name for path in (folder / "units").iterdir()}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr[-500:]
+    assert "could not be written" in done.stdout
+    assert len(done.stdout.strip().splitlines()) == 1
+    assert {path.name for path in (folder / "units").iterdir()} == left
+    assert evaluate(TINY, folder, resume=True).manifest["rows"] == run.manifest["rows"]
+
+
+def test_a_defense_of_another_subject_is_an_error_that_names_the_unit(tmp_path: Path) -> None:
+    broken = replace(TINY, defenses=(Defended("moderation"),))
+    with pytest.raises(DemurError, match="organism/ar, own sampler: plain, harmful, moderation"):
+        evaluate(broken, tmp_path / "broken")
+
+
+# -- killed -------------------------------------------------------------------------------------------------
+
+
+def killed_and_resumed(folder: Path, times: int, rng: random.Random, start: float, spread: float) -> int:
+    """Starts ``demur evaluate`` again and again and kills it with SIGKILL at random moments; then lets it finish."""
+    (folder / "e.yaml").write_text(YAML)
+    command = [sys.executable, "-m", "demur", "evaluate", "e.yaml", "--resume"]
+    hit = 0
+    for _ in range(times):
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(start + rng.random() * spread)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            hit += 1
+        process.wait()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    return hit
+
+
+def test_a_killed_run_goes_on_and_ends_at_the_same_rows(run: Store, tmp_path: Path) -> None:
+    hit = killed_and_resumed(tmp_path, 3, random.Random(0), 2.0, 6.0)
+    assert hit
+    assert Store(tmp_path / "runs" / "tiny").manifest["rows"] == run.manifest["rows"]
+
+
+@pytest.mark.slow
+def test_fifty_kills_change_nothing(run: Store, tmp_path: Path) -> None:
+    rng, left, round_ = random.Random(1), 50, 0
+    while left > 0:
+        folder = tmp_path / str(round_)
+        folder.mkdir()
+        left -= max(1, killed_and_resumed(folder, 10, rng, 1.5, 8.0))
+        assert Store(folder / "runs" / "tiny").manifest["rows"] == run.manifest["rows"]
+        round_ += 1
+
+
+def test_several_processes_find_the_same_rows(run: Store, tmp_path: Path) -> None:
+    assert evaluate(TINY, tmp_path / "two", workers=2).manifest["rows"] == run.manifest["rows"]
+
+
+@pytest.mark.slow
+def test_ray_finds_the_same_rows_also_when_a_worker_is_killed(run: Store, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "e.yaml").write_text(YAML)
+    command = [sys.executable, "-m", "demur", "evaluate", "e.yaml", "--engine", "ray", "--workers", "2"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    units = tmp_path / "runs" / "tiny" / "units"
+    deadline = time.time() + 240
+    while time.time() < deadline and len(list(units.glob("*.parquet"))) < 2 and process.poll() is None:
+        time.sleep(0.2)
+    workers = subprocess.run(["pgrep", "-f", "ray::"], capture_output=True, text=True, check=False).stdout.split()
+    assert workers, "no worker to kill"
+    os.kill(int(workers[0]), signal.SIGKILL)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-800:]
+    assert Store(tmp_path / "runs" / "tiny").manifest["rows"] == run.manifest["rows"]
+
+
+# -- reports ------------------------------------------------------------------------------------------------
+
+
+def test_a_report_is_whole_and_redacted(run: Store, tmp_path: Path) -> None:
+    written = report(run.folder, tmp_path / "report")
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("<svg") >= 2
+    assert "Table 3" in page
+    for row in run.rows():
+        if row["outcome"] == "harmful":
+            assert row["text"] not in page
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    names = {path.name for path in written}
+    assert {"report.html", "report.md", "table-3.csv", "table-3.tex", "table-13.csv"} <= names
+    csv = (tmp_path / "report" / "table-3.csv").read_text().splitlines()
+    assert csv[0].startswith("model,plain,all attacks")
+
+
+def test_an_unfinished_run_has_no_report(run: Store, tmp_path: Path) -> None:
+    Store(tmp_path).begin(run.manifest | {"finished": False})
+    with pytest.raises(DemurError, match="not finished"):
+        report(tmp_path, tmp_path / "report")
+    with pytest.raises(DemurError, match="no run in"):
+        report(tmp_path / "none", tmp_path / "report")
+
+
+def row(**values: Any) -> dict[str, Any]:
+    base = {
+        "unit": "u", "model": "m", "sampler": "s", "attack": "plain", "defense": "none", "role": "harmful", "seed": 0,
+        "id": "p", "parent": "p", "prompt": "", "prefill": "", "text": "", "outcome": "refusal", "path": ["refusal"],
+        "sigma": [0.9, 0.1], "score": 0.1, "flagged_by": "", "flagged_step": None, "steps": 2, "passes": 2,
+        "seconds": 1.0,
+    }  # fmt: skip
+    return base | values
+
+
+def test_tables_by_hand() -> None:
+    rows = [
+        row(attack="a", id=str(i), parent=str(i), sampler=sampler, outcome=outcome, path=[early, outcome])
+        for sampler, made in (
+            ("low", [("harmful", "refusal"), ("harmful", "harmful"), ("refusal", "refusal"), ("refusal", "refusal")]),
+            ("ar-order", [("harmful", "harmful")] * 3 + [("refusal", "refusal")]),
+        )
+        for i, (early, outcome) in enumerate(made)
+    ]
+    of = Selection.of(rows)
+    made = {table.name: table for table in tables(of)}
+    assert [cell.text for cell in made["table-3"].rows[0]][2:] == ["75 / 25 (n 4, 5 to 70)"] * 2
+    assert made["table-1"].rows[0][1].text.startswith("50% (n 2")
+    assert made["table-1"].rows[1][2].text.startswith("0% (n 3")
+    (pair,) = made["table-2"].rows
+    assert pair[2].text.startswith("+50 points")
+    assert pair[3].text.startswith("-50 points")
+    claims = {h.claim: h.verdict for h in hypotheses(of)}
+    assert claims["m, low refuses more under attack than in AR order on the same weights"] == "undecided"
+
+
+def test_a_claim_is_supported_or_not_by_its_interval() -> None:
+    def rows(first: str, second: str) -> list[dict[str, Any]]:
+        return [
+            row(attack="a", id=str(i), parent=str(i), sampler=sampler, outcome=outcome, path=[outcome])
+            for sampler, outcome in (("low", first), ("ar-order", second))
+            for i in range(40)
+        ]
+
+    good, bad = (
+        {h.claim: h.verdict for h in hypotheses(Selection.of(rows(*outcomes)))}
+        for outcomes in (("refusal", "harmful"), ("harmful", "refusal"))
+    )
+    claim = "m, low refuses more under attack than in AR order on the same weights"
+    assert (good[claim], bad[claim]) == ("supported", "not supported")
+
+
+# -- the command --------------------------------------------------------------------------------------------
+
+
+def test_the_commands_of_a_run(run: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from test_cli import cli
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        sys.argv, code = ["demur", *arguments], 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return (code, *capsys.readouterr())
+
+    (tmp_path / "e.yaml").write_text(YAML)
+    code, out, _ = call("evaluate", str(tmp_path / "e.yaml"), "--dry-run", "--out", str(tmp_path))
+    assert (code, f"{len(plan(TINY, tmp_path / 'none').units)} units to do" in " ".join(out.split())) == (0, True)
+    assert not (tmp_path / "tiny").exists()
+    assert call("runs", "list", str(run.folder.parent))[0] == 0
+    code, out, _ = call("runs", "show", str(run.folder))
+    assert json.loads(out)["name"] == "tiny"
+    assert call("runs", "diff", str(run.folder), str(run.folder))[0] == 0
+    code, _, err = call("runs", "list", str(tmp_path / "empty"))
+    assert (code, "no runs" in err) == (2, True)
+    assert call("report", str(run.folder), "--out", str(tmp_path / "r"))[0] == 0
+    assert (tmp_path / "r" / "report.html").exists()
