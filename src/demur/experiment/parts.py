@@ -86,13 +86,13 @@ def attacked(attack: Attacked, prompts: Sequence[Prompt], model: Any) -> list[Pr
 
         ready = load(attack.name, harmful=True)
         return [replace(prompt, attack=attack.name) for prompt in ready[: len(prompts)]]
-    from demur.attacks import make
+    from demur.attacks import make, mask_of
 
     settings = dict(attack.settings)
     if attack.name in ("random-search",):
         settings["model"] = model
-    if attack.name in ("infill", "parallel") and model.tokenizer is not None:
-        settings.setdefault("mask", model.tokenizer.convert_ids_to_tokens(model.mask_id))
+    if attack.name in ("infill", "parallel"):
+        settings.setdefault("mask", mask_of(model))
     made = make(attack.name, **settings)
     return [made(prompt) for prompt in prompts]
 
