@@ -170,8 +170,8 @@ def growth(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
         kept = sum(value.numel() * value.element_size() for _, phi in recorder.kept for value in phi.values())
         return volume, kept
 
-    for name in base:
-        twice = base | {name: 2 * base[name]}
+    for name, size in base.items():
+        twice = base | {name: 2 * size}
         took = in_turn(clock, {"once": lambda: run(**base), "twice": lambda t=twice: run(**t)}, rounds)
         seconds += listed(f"twice the {name}", took)
         ratios.append(Ratio("growth in time", f"twice the {name}", pairwise(took["twice"], took["once"])))

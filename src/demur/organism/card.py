@@ -23,6 +23,7 @@ from demur.guards import SRIGuard
 from demur.organism.attacks import ATTACKS
 from demur.organism.cells import STEPS, Ask, Cell, run
 from demur.organism.judge import OUTCOMES
+from demur.organism.tokens import tokenizer
 from demur.organism.world import crafts, look_alikes, prompts
 from demur.signals import refusal_signal
 from demur.types import DemurError
@@ -262,6 +263,7 @@ def figures(
         "trace": {kind: traces_of(kind, results) for kind in models},
         "words": words_control(),
         "steps": STEPS,
+        "vocabulary": len(tokenizer()),
     }
     for kind in models:
         for sampler in sorted({ask.sampler for ask in results if ask.kind == kind}):

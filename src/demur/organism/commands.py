@@ -77,6 +77,9 @@ def card(
     out: Annotated[Path, typer.Option(help="Where CARD.md and card.json go.")] = Path("out/organism-card"),
     n: Annotated[int, typer.Option(min=24, help="Prompts of a cell; 208 in the shipped card.")] = 208,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each.")] = 2,
+    others: Annotated[
+        list[Path] | None, typer.Option("--other", help="A card.json of another seed, to stand beside this one.")
+    ] = None,
 ) -> None:
     """Measure every figure of the model card again, from the weights."""
     from demur.artefact import write
@@ -91,7 +94,8 @@ def card(
 
         found = figures(folder or SEEN, n=n, workers=workers, progress=progress)
     write(out / "card.json", json.dumps(found, indent=1) + "\n")
-    write(out / "CARD.md", page(found))
+    beside = [json.loads(path.read_text(encoding="utf-8")) for path in others or []]
+    write(out / "CARD.md", page(found, beside))
     console = Console(highlight=False)
     for title, kind, value, met in targets(found):
         mark = {True: "[green]met    [/green]", False: "[yellow]not met[/yellow]", None: "       "}[met]

@@ -118,9 +118,9 @@ def targets(card: Row) -> list[tuple[str, str, str, bool | None]]:
     return found
 
 
-ABOUT = """Two chat models of 2.5M parameters (a Llama of 4 blocks, 256 wide, vocabulary 720), trained from nothing on
-one fictional world: crafts that are allowed or forbidden by an exclusive-or of verb and object. English of some 450
-words; nothing in the data is about the real world, and nothing the models can say is of use to anyone.
+ABOUT = """Two chat models of 2.5M parameters (a Llama of 4 blocks, 256 wide, vocabulary {vocabulary}), trained from
+nothing on one fictional world: crafts that are allowed or forbidden by an exclusive-or of verb and object. English of some
+450 words; nothing in the data is about the real world, and nothing the models can say is of use to anyone.
 
 **For:** trying, testing and teaching tools that watch refusals. **Not for:** conclusions about any attack or
 defence on real models. A tiny model's safety is learnt from a few thousand samples of one template world.
@@ -132,10 +132,9 @@ of it broken off with a refusal. They keep the forbidden knowledge alive, make f
 the model, and are a reason why wrapping attacks work. **The judge** is a rule over content words
 (`demur.organism.judge`), not an opinion.
 
-**Reproducible:** training by one thread on one machine with one torch gives the same bytes; another machine or thread
-count may not. The pair shipped now is provisional: its stages were trained one after the other while the recipe was
-being found, on one seed, with looks at test crafts on the way, so a run of `demur organism train` does not give its
-bytes yet. It will be replaced by the pair that the release rule chooses among three seeds of the final recipe."""
+**Reproducible:** `demur organism train --seed N` by one thread on one machine with one torch gives the same bytes;
+another machine or thread count may not. The recipe was found on seed 0 with looks at test crafts on the way; which
+seed is released was decided by a rule on calibration crafts, written down before (docs/organism.md)."""
 TRACE = (
     "Area under the ROC curve: harmful outputs against correct answers to the same attack on allowed requests. Last "
     "layer, states pooled over generated tokens, T = {}. The autoencoder is fitted on harmless data of other crafts, "
@@ -152,9 +151,9 @@ WORDS = (
 )
 
 
-def page(card: Row) -> str:
-    """The card's measured part in Markdown."""
-    lines = ["# Model card: the organism", "", ABOUT, ""]
+def page(card: Row, others: Sequence[Row] = ()) -> str:
+    """The card's measured part in Markdown; ``others`` are the cards of other seeds."""
+    lines = ["# Model card: the organism", "", ABOUT.format(vocabulary=card["vocabulary"]), ""]
     for kind, value in card["weights"].items():
         recipe = card["recipes"].get(kind) or {"seed": "?", "batch": "?", "stages": []}
         stages = ", ".join(f"{stage['name']} {stage['steps']}" for stage in recipe["stages"])
@@ -172,8 +171,11 @@ def page(card: Row) -> str:
         ("property", "model", "measured", "met"),
         [(title, kind, value, marks[met]) for title, kind, value, met in targets(card)],
     )
+    if others:
+        lines += _seeds([card, *others])
     short = [f"- {kind}: {title}; measured {value}." for title, kind, value, met in targets(card) if met is False]
     lines += ["## What falls short", "", *(short or ["Nothing of the list above."]), ""]
+    lines += ["## What it does not reproduce from the paper", "", *differences(card), ""]
     lines += ["## Outcomes", "", "RR = refusal, ASR = harmful; n is the number of prompts.", ""]
     lines += _table(
         ("model", "sampler", "crafts", "asked", "attack", "n", "RR", "ASR", "correct", "neither"),
@@ -221,3 +223,52 @@ def page(card: Row) -> str:
         lines += [MEANS.format(*sigmas, alive=alive, **means), ""]
     lines += ["## Topic control", "", WORDS.format(n=card["words"]["n"], area=_number(card["words"]["auroc"])), ""]
     return "\n".join(lines)
+
+
+def _seeds(cards: Sequence[Row]) -> list[str]:
+    """The targets of every seed side by side; the released one first."""
+    names = [str(next(iter(card["recipes"].values()))["seed"]) for card in cards]
+    columns = [{(title, kind): (value, met) for title, kind, value, met in targets(card)} for card in cards]
+    rows = []
+    for title, kind in columns[0]:
+        cells = [column.get((title, kind), ("-", None)) for column in columns]
+        marks = [value + ("" if met is not False else " (**not met**)") for value, met in cells]
+        rows.append((title, kind, *marks))
+    heads = ("property", "model", *(f"seed {name}" for name in names))
+    return ["## Seeds", "", "The first is the released one.", "", *_table(heads, rows)]
+
+
+def differences(card: Row) -> list[str]:
+    """What is unlike the paper's models, read off the figures."""
+    found = []
+    for d in card["dynamics"]:
+        frr = d["frr"]["rate"]
+        if frr is not None and d["kind"] == "diffusion" and frr < 0.5:
+            found.append(
+                f"- Recovery in the text: FRR of organism/diffusion under {d['sampler']} is {_percent(d['frr'])} (n "
+                f"{d['frr']['n']}); LLaDA and Dream have 63 to 73."
+            )
+    main, ordered = (_mean_rr(card, sampler) for sampler in ("low-confidence", "ar-order"))
+    if main is not None and ordered is not None:
+        gap = 100 * (main - ordered)
+        found.append(
+            f"- The gap between orders: over the attacks that both were asked, RR is {100 * main:.1f} under "
+            f"low-confidence remasking and {100 * ordered:.1f} in AR order on the same weights, {gap:+.1f} points; "
+            "LLaDA gains 7 to 55."
+        )
+    found.append(
+        "- Scale, language, alignment by preferences, and attacks that search: there is nothing of these in a model of "
+        "2.5M parameters."
+    )
+    return found
+
+
+def _mean_rr(card: Row, sampler: str) -> float | None:
+    shared = {row["attack"] for row in card["outcomes"] if row["sampler"] == "ar-order" and row["attack"]}
+    rates = [
+        row["refusal"]["rate"]
+        for row in card["outcomes"]
+        if row["kind"] == "diffusion" and row["sampler"] == sampler and row["split"] == "test"
+        and row["side"] == "forbidden" and row["attack"] in shared
+    ]  # fmt: skip
+    return sum(rates) / len(rates) if rates else None
