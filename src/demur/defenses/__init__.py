@@ -181,7 +181,7 @@ def _first(verdicts: Sequence[Sequence[Verdict]], n: int) -> list[Verdict | None
 
 
 def line(
-    name: str, guard: Guard | None = None, model: Any = None, calibrate: Sequence[Prompt] = (), **settings: Any
+    name: str, guard: Guard | None = None, subject: Any = None, calibrate: Sequence[Prompt] = (), **settings: Any
 ) -> Line:
     """A line of defenses by name (``a+b`` joins). Raises for an unknown name and for one whose parts are missing."""
     made = Line()
@@ -197,11 +197,11 @@ def line(
             assert guard is not None
             made = replace(made, reviews=(*made.reviews, Offline(guard)))
         elif part == "perplexity":
-            alpha, judge = settings.get("alpha", 0.01), _loaded(settings["model"]) if "model" in settings else model
+            alpha, judge = settings.get("alpha", 0.01), _loaded(settings["model"]) if "model" in settings else subject
             made = replace(made, filters=(*made.filters, Perplexity.fitted(judge, calibrate, alpha)))
         elif part == "self-examine":
             words = {name: settings[name] for name in ("question", "yes", "no") if name in settings}
-            made = replace(made, reviews=(*made.reviews, SelfExamine(model, **words)))
+            made = replace(made, reviews=(*made.reviews, SelfExamine(subject, **words)))
         elif part == "moderation":
             if "model" not in settings:
                 raise DemurError("moderation without a model", "a moderation model", "meta-llama/Llama-Guard-3-8B, say")

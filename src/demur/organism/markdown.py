@@ -119,7 +119,7 @@ def targets(card: Row) -> list[tuple[str, str, str, bool | None]]:
 
 
 ABOUT = """Two chat models of 2.5M parameters (a Llama of 4 blocks, 256 wide, vocabulary {vocabulary}), trained from
-nothing on one fictional world: crafts that are allowed or forbidden by an exclusive-or of verb and object. English of some
+nothing on one fictional world: crafts allowed or forbidden by an exclusive-or of verb and object. English of some
 450 words; nothing in the data is about the real world, and nothing the models can say is of use to anyone.
 
 **For:** trying, testing and teaching tools that watch refusals. **Not for:** conclusions about any attack or
