@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,8 +168,6 @@ def test_a_run_is_not_overwritten_and_resuming_a_finished_one_does_nothing(run: 
 
 
 def test_a_damaged_file_is_named_and_done_again(run: Store, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(run.folder, folder)
     victim = sorted((folder / "units").glob("*.parquet"))[3]
@@ -195,8 +194,6 @@ def test_a_full_disk_is_one_line_and_loses_nothing(run: Store, tmp_path: Path) -
         "try:\n evaluate(TINY, Path(sys.argv[1]), resume=True)\n"
         "except DemurError as error: print(error); sys.exit(2)\n"
     )
-    import shutil
-
     folder = tmp_path / "full"
     shutil.copytree(run.folder, folder)
     for path in sorted((folder / "units").glob("*.parquet"))[:2]:
@@ -380,3 +377,29 @@ def test_the_commands_of_a_run(run: Store, tmp_path: Path, capsys: pytest.Captur
     assert (code, "no runs" in err) == (2, True)
     assert call("report", str(run.folder), "--out", str(tmp_path / "r"))[0] == 0
     assert (tmp_path / "r" / "report.html").exists()
+
+
+def test_the_report_in_a_browser_and_from_a_cell_to_its_generations(run: Store, tmp_path: Path) -> None:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        missing = "no Chromium; the report is tested in a real browser: apt-get install chromium"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    report(run.folder, tmp_path)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        context = browser.new_context()
+        page, wrong = context.new_page(), []
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.goto((tmp_path / "report.html").as_uri())
+        assert page.locator("h2").first.inner_text() == "The paper's claims on this run"
+        with context.expect_page() as opened:
+            page.locator("button[data-rows]").first.click()
+        viewer = opened.value
+        viewer.wait_for_selector(".curve")
+        viewer.keyboard.press("End")
+        assert "redacted" in viewer.content()
+        assert not wrong
+        browser.close()
