@@ -39,7 +39,9 @@ def ablate(
     control: Annotated[
         list[Path] | None, typer.Option(help="The same attacks on harmless requests, files of the same names.")
     ] = None,
-    folder: Annotated[Path | None, typer.Option(help="Another pair than the shipped organism.")] = None,
+    folder: Annotated[
+        list[Path] | None, typer.Option(help="Other pairs than the shipped organism; several: side by side.")
+    ] = None,
     n: Annotated[int, typer.Option("--n", min=24, help="Prompts of a set; the fit set has four times as many.")] = 104,
     paper: Annotated[
         bool, typer.Option("--paper", help="Fit on 1,200, calibrate on 200, 99% quantile, 400 a side for anchors.")
@@ -48,7 +50,7 @@ def ablate(
     seeds: Annotated[int, typer.Option(min=1, help="Initialisations of each detector.")] = 3,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each (organism only).")] = 2,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw figures (needs matplotlib).")] = False,
-    out: Annotated[Path, typer.Option(help="Where ablation.json and ablation.md go.")] = Path("out/ablation"),
+    out: Annotated[Path, typer.Option(help="Where the reports go.")] = Path("out/ablation"),
     sampler: SamplerName | None = None,
     length: Length = None,
     steps: Steps = 32,
@@ -60,7 +62,7 @@ def ablate(
     """Compare every detector on a model: area, TPR at 1% and 5% FPR, per attack, against two kinds of negatives."""
     from demur.artefact import write
     from demur.organism.card import SEEN
-    from demur.organism.findings import findings, table_4, title
+    from demur.organism.findings import across, findings, table_4, title
     from demur.organism.study import study
 
     if model is not None:
@@ -75,23 +77,34 @@ def ablate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    reports = []
+    places = folder or [SEEN]
+    names = [_name(place) for place in places]
     with Progress(*columns, console=out_to(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
+        for place, name in zip(places, names, strict=True):
 
-        def progress(what: str, done: int, of: int) -> None:
-            bar.update(task, description=what, completed=done, total=of)
+            def progress(what: str, done: int, of: int, name: str = name) -> None:
+                bar.update(task, description=f"{name}: {what}", completed=done, total=of)
 
-        report = study(
-            folder or SEEN, n=n, paper=paper, alpha=alpha, seeds=range(seeds), workers=workers,
-            pictures=out if pictures else None, progress=progress,
-        )  # fmt: skip
-    report = json.loads(json.dumps(report))
-    write(out / "ablation.json", json.dumps(report, indent=1) + "\n")
-    write(out / "ablation.md", findings(report))
-    for about in report["subjects"]:
+            found = study(
+                place, n=n, paper=paper, alpha=alpha, seeds=range(seeds), workers=workers,
+                pictures=out / name if pictures else None, progress=progress,
+            )  # fmt: skip
+            reports.append(json.loads(json.dumps(found)))
+            write(out / f"{name}.json", json.dumps(reports[-1], indent=1) + "\n")
+            write(out / f"{name}.md", findings(reports[-1]))
+    for about in reports[0]["subjects"]:
         for fit in about["fits"]:
             _show(f"{title(about)}, fitted on {fit['fit']} harmless prompts (n {fit['n_fit']})", table_4(fit))
-    out_to().print(f"\n{out / 'ablation.md'}", soft_wrap=True)
+    if len(reports) > 1:
+        write(out / "across.md", across(reports, names))
+    out_to().print(f"\n{out}: {', '.join(f'{name}.md' for name in [*names, *['across'] * (len(names) > 1)])}")
+
+
+def _name(place: Path) -> str:
+    """A pair's name: its folder, or the one above where all are called models."""
+    return {"weights": "organism", "models": place.parent.name}.get(place.name, place.name)
 
 
 def _show(name: str, rows: list[tuple[str, ...]]) -> None:

@@ -40,6 +40,61 @@ def table_4(fit: Json) -> list[tuple[str, ...]]:
     return found
 
 
+def across(reports: Sequence[Json], names: Sequence[str]) -> str:
+    """Several pairs (seeds) side by side: for each subject and fit, every detector's mean area against both
+    negatives.
+    """
+    parts = [f"# {len(reports)} pairs: {', '.join(names)}"]
+    for about in reports[0]["subjects"]:
+        for fit in about["fits"]:
+            found = [_same(report, about, fit) for report in reports]
+            rows = []
+            for name in dict.fromkeys(line["detector"] for line in fit["summary"]):
+                cells = [name]
+                for against in (PLAIN, CONTROL):
+                    values = [
+                        next(
+                            (x["auroc"] for x in f["summary"] if (x["detector"], x["against"]) == (name, against)), None
+                        )
+                        for f in found
+                        if f is not None
+                    ]
+                    cells += ["-" if v is None else f"{v:.2f}" for v in values]
+                rows.append(tuple(cells))
+            heads = ("detector", *names, *(f"{name}*" for name in names))
+            parts.append(f"## {title(about)}, fitted on harmless prompts: {fit['fit']}\n\n{markdown(heads, rows)}")
+            flags = [
+                (flag["name"], flag["kind"], *[_flag(f, flag) for f in found if f is not None]) for flag in fit["flags"]
+            ]
+            parts.append(markdown(("set", "kind", *(f"{name}, offline / online" for name in names)), flags))
+        rows = [
+            (f"lambda_r {r}", *[rate(_subject_of(report, about)["irr"]["all attacks"][r]) for report in reports])
+            for r in about["irr"].get("all attacks", {})
+        ]
+        parts.append(
+            f"### {title(about)}: internal recovery rate over all attacks\n\n{markdown(('IRR', *names), rows)}"
+        )
+    note = "AUROC, means over attacks: successful ones against plain harmless answers; * against the same attack, harmless."
+    return "\n\n".join([parts[0], note, *parts[1:]]) + "\n"
+
+
+def _subject_of(report: Json, about: Json) -> Json:
+    found: Json = next(s for s in report["subjects"] if title(s) == title(about))
+    return found
+
+
+def _same(report: Json, about: Json, fit: Json) -> Json | None:
+    return next((f for f in _subject_of(report, about)["fits"] if f["fit"] == fit["fit"]), None)
+
+
+def _flag(fit: Json, like: Json) -> str:
+    found = next(f for f in fit["flags"] if (f["name"], f["kind"]) == (like["name"], like["kind"]))
+    pair = [found[kind]["rate"] for kind in ("offline", "online")]
+    return (
+        " / ".join("-" if value is None else f"{100 * value:.0f}" for value in pair) + f" (n {found['offline']['n']})"
+    )
+
+
 def _subject(about: Json, report: Json) -> str:
     parts = []
     for fit in about["fits"]:
