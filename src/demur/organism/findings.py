@@ -74,7 +74,7 @@ def across(reports: Sequence[Json], names: Sequence[str]) -> str:
         parts.append(
             f"### {title(about)}: internal recovery rate over all attacks\n\n{markdown(('IRR', *names), rows)}"
         )
-    note = "AUROC, means over attacks: successful ones against plain harmless answers; * against the same attack, harmless."
+    note = "AUROC, means over attacks: successful ones against plain harmless answers; *: same attack, harmless."
     return "\n\n".join([parts[0], note, *parts[1:]]) + "\n"
 
 
