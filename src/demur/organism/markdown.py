@@ -185,7 +185,7 @@ def page(card: Row, others: Sequence[Row] = ()) -> str:
                 str(row["refusal"]["n"]), *(_percent(row[o]) for o in ("refusal", "harmful", "correct", "neither")),
             )
             for row in card["outcomes"]
-            if row["split"] in ("test", "held")
+            if row["split"] in ("test", "held", "calibration")
         ],
     )  # fmt: skip
     lines += ["## Dynamics of attacked generations", ""]
