@@ -11,7 +11,7 @@ from measure import Clock, Ratio, Seconds, in_turn, listed, timed
 import demur
 from demur.guards import SRIGuard, Watch, fit_guard
 from demur.samplers import Autoregressive, seeded
-from demur.signals import Anchors, refusal_signal
+from demur.signals import Anchors
 from demur.trace import generate, watching
 from demur.types import Prompt
 
@@ -63,11 +63,11 @@ def watched(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
         ]
         again = Again(steps)
         object.__setattr__(again, "undefended", sampler)
-        phi = np.stack([t.aligned(*KEYS[0]) for t in generate(model, prompts[:batch], sampler, batch=batch)])
-        anchors = guard.anchors
+        traces = generate(model, prompts[:batch], sampler, batch=batch)
 
-        def offline(phi: Any = phi, anchors: Any = anchors) -> None:
-            guard.detector.errors(refusal_signal(phi, anchors.harmless, anchors.harmful))
+        def offline(traces: Any = traces) -> None:
+            for trace in traces:
+                guard.judge(trace)
 
         took = in_turn(
             clock,
@@ -84,7 +84,7 @@ def watched(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
         seconds += listed(case, {"generation": generation, **took})
         shares = {
             "signal and score, offline": took["signal and score, offline"],
-            "score alone, offline": _scores(guard, phi, clock),
+            "score alone, offline": _scores(guard, traces, clock),
             "at every step, online": online,
         }
         for name, spent in shares.items():
@@ -94,8 +94,8 @@ def watched(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
     return seconds, ratios
 
 
-def _scores(guard: Any, phi: Any, clock: Clock) -> list[float]:
-    sigma = refusal_signal(phi, guard.anchors.harmless, guard.anchors.harmful)
+def _scores(guard: Any, traces: Any, clock: Clock) -> list[float]:
+    sigma = np.stack([guard.anchors.signal(trace) for trace in traces])
     return [timed(clock, lambda: guard.detector.errors_of(sigma))[0] for _ in range(25)]
 
 

@@ -38,14 +38,12 @@ class Pooler:
         self.wanted = tuple(wanted)
         self.canvas = canvas
         self.first = int(canvas.open.any(dim=0).long().argmax())
-        self.written: Bool[Tensor, "b n"] = torch.zeros_like(canvas.open)
         self.sums: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
         self.counts: dict[tuple[Layer, Pool], Float[Tensor, "b 1"]] = {}
         self.phi: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
 
     def __call__(self, step: Step) -> Phi:
         """phi after ``step``, in fp32, by (layer, mode); rows that had ended keep theirs."""
-        self.written = self.canvas.open & ~step.open
         for key in self.wanted:
             layer, _ = key
             if layer not in step.hidden:
@@ -81,7 +79,7 @@ class Pooler:
     def _average(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
         """A pass over the whole canvas: average the positions of the mode afresh."""
         of_mode = {
-            "generated": self.written,
+            "generated": self.canvas.open & ~step.open,
             "producing": self.canvas.open,
             "response": self.canvas.open,
             "masked": step.open,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from demur import artefact
 from demur.refusals import SCRIPTED
@@ -39,34 +41,47 @@ def refusal_signal(
 
     Raises for anchors with fewer steps than ``phi`` and for another hidden size.
     """
-    phi, harmless, harmful = (np.asarray(a, dtype=np.float64) for a in (phi, harmless, harmful))
+    harmless, harmful = (np.asarray(a, dtype=np.float64) for a in (harmless, harmful))
     if not (tau > 0 and eps > 0):
         raise DemurError(f"tau {tau} and eps {eps}", "both above 0", f"the paper's are {TAU} and {EPS}")
-    t = phi.shape[-2] if phi.ndim > 1 else 0
-    alike = min(phi.ndim, harmless.ndim) > 1 and harmless.shape == harmful.shape == (len(harmless), phi.shape[-1])
+    shape = np.shape(phi)
+    t = shape[-2] if len(shape) > 1 else 0
+    alike = min(len(shape), harmless.ndim) > 1 and harmless.shape == harmful.shape == (len(harmless), shape[-1])
     if not alike or len(harmless) < t:
         raise DemurError(
-            f"phi {phi.shape} with anchors {harmless.shape} and {harmful.shape}",
+            f"phi {shape} with anchors {harmless.shape} and {harmful.shape}",
             "anchors of the same hidden size and at least as many steps",
             "fit anchors with the same model and T",
         )
-    with np.errstate(over="ignore", invalid="ignore"):
-        length = np.sqrt(np.vecdot(phi, phi))
-    if (huge := np.isinf(length)).any():  # squares overflow beyond 1e154; eps is nothing against such norms
-        phi, length = np.where(huge[..., None], _unit(phi, 0.0), phi), np.where(huge, 1.0, length)
-    away, near = (_cosine_distance(phi, length, anchor[:t], eps) for anchor in (harmful, harmless))
-    return _sigmoid((np.log(away + eps) - np.log(near + eps)) / tau)
+    return _between(phi, _directions(harmless[:t], harmful[:t], eps), tau, eps)
 
 
-def _cosine_distance(
-    x: NDArray[np.float64], length: NDArray[np.float64], anchor: NDArray[np.float64], eps: float
-) -> NDArray[np.float64]:
-    """1 - cos in [0, 2], with norms stabilised by eps as in the reference code.
+def _directions(
+    harmless: Float[NDArray[Any], "T d"], harmful: Float[NDArray[Any], "T d"], eps: float
+) -> Float[NDArray[np.float64], "T 2 d"]:
+    """Unit vectors of both anchors of every step, the harmful one first; norms stabilised as in the reference code."""
+    return np.stack([_unit(np.asarray(a, dtype=np.float64), eps) for a in (harmful, harmless)], axis=1)
+
+
+def _between(
+    phi: Float[NDArray[Any], "... t d"], directions: Float[NDArray[np.float64], "t 2 d"], tau: float, eps: float
+) -> Float[NDArray[np.float64], "... t"]:
+    """sigma of states that fit the directions; see :func:`refusal_signal`, which checks that they do.
 
     Each row is summed up by itself: its bits do not depend on the batch, which a matrix product would not promise.
     """
-    dots: NDArray[np.float64] = np.vecdot(x, _unit(anchor, eps))
-    return np.clip(1.0 - dots / (length + eps), 0.0, 2.0)
+    x = np.asarray(phi, dtype=np.float64)
+    if np.asarray(phi).dtype == np.float32:  # no square of an fp32 number overflows here
+        length = np.sqrt(np.vecdot(x, x))
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):
+            length = np.sqrt(np.vecdot(x, x))
+        if (huge := np.isinf(length)).any():  # beyond 1e154; eps is nothing against such norms
+            x, length = np.where(huge[..., None], _unit(x, 0.0), x), np.where(huge, 1.0, length)
+    cosines = np.vecdot(x[..., None, :], directions) / (length + eps)[..., None]
+    logs = np.log(np.maximum(1.0 - cosines, 0.0) + eps)
+    sigma: Float[NDArray[np.float64], "... t"] = expit((logs[..., 0] - logs[..., 1]) / tau)
+    return sigma
 
 
 def _unit(x: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
@@ -78,12 +93,6 @@ def _unit(x: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
     with np.errstate(over="ignore"):  # eps over a denormal is infinite, and the unit vector 0, as it should be
         unit: NDArray[np.float64] = scaled / np.where(norm > 0, norm + eps / scale, 1.0)
     return unit
-
-
-def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 / (1 + exp(-x)) without overflow."""
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1.0 / (1.0 + small), small / (1.0 + small))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +129,18 @@ class Anchors:
         """sigma of a trace. Raises, naming both sides, if the trace was not made under the anchors' spec."""
         self.check(trace.spec.at(self.spec.layer, self.spec.pool))
         phi = trace.aligned(self.spec.layer, self.spec.pool)  # type: ignore[arg-type]
+        if (tau, eps) == (TAU, EPS):
+            return _between(phi, self.directions, tau, eps)
         return refusal_signal(phi, self.harmless, self.harmful, tau=tau, eps=eps)
+
+    @cached_property
+    def directions(self) -> Float[NDArray[np.float64], "T 2 d"]:
+        """Unit vectors of both anchors of every step, the harmful one first; taken once."""
+        return _directions(self.harmless, self.harmful, EPS)
+
+    def at(self, phi: Float[NDArray[Any], "b d"], t: int) -> Float[NDArray[np.float64], "b"]:
+        """sigma after step t (counted from 0) of b rows: bit for bit what :meth:`signal` gives of that step."""
+        return _between(phi[:, None], self.directions[t : t + 1], TAU, EPS)[:, 0]
 
     def check(self, spec: Spec) -> None:
         """Raises, naming both sides, unless traces of ``spec`` may be measured with these anchors."""
@@ -144,23 +164,6 @@ class Anchors:
         arrays, card = artefact.load(path, "anchors")
         fields: dict[str, Any] = {**arrays, **card, "spec": Spec(**card["spec"])}
         return cls(**fields)
-
-
-class Meter:
-    """sigma of one step after another, with the anchors' norms taken once: bit for bit what refusal_signal gives."""
-
-    def __init__(self, anchors: Anchors, *, tau: float = TAU, eps: float = EPS) -> None:
-        self.tau, self.eps = tau, eps
-        pair = [_unit(np.asarray(a, np.float64), eps) for a in (anchors.harmful, anchors.harmless)]
-        self.anchors: Float[NDArray[np.float64], "T 2 d"] = np.stack(pair, axis=1)
-
-    def __call__(self, phi: Float[NDArray[Any], "b d"], t: int) -> Float[NDArray[np.float64], "b"]:
-        """sigma after step t (counted from 0) of b rows."""
-        x = np.asarray(phi, dtype=np.float64)
-        length = np.sqrt(np.vecdot(x, x)) + self.eps
-        distance = 1.0 - np.vecdot(x[:, None, :], self.anchors[t]) / length[:, None]
-        logs = np.log(np.minimum(np.maximum(distance, 0.0), 2.0) + self.eps)
-        return _sigmoid((logs[:, 0] - logs[:, 1]) / self.tau)
 
 
 def fit_anchors(

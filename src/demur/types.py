@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -153,11 +153,11 @@ class Spec:
 
     def differences(self, other: Spec) -> list[str]:
         """Names and both values of every comparable field in which the two differ."""
-        mine, theirs = asdict(self), asdict(other)
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
         return [
-            f"{name}: {mine[name]!r} against {theirs[name]!r}"
-            for name in mine
-            if name not in self.PROVENANCE and _plain(mine[name]) != _plain(theirs[name])
+            f"{name}: {mine!r} against {theirs!r}"
+            for name, (mine, theirs) in pairs.items()
+            if name not in self.PROVENANCE and mine != theirs and _plain(mine) != _plain(theirs)
         ]
 
     def at(self, layer: Layer, pool: str) -> Spec:

@@ -71,18 +71,21 @@ class Guard:
         A trace that refuses in its text is not flagged: there is nothing left to refuse. Its score is given all the
         same.
         """
-        return self.judge_signals(self.anchors.signal(trace)[None], [trace.refused()])[0]
+        errors = self.detector.errors_of(self.anchors.signal(trace)[None])
+        return self._judged(errors, [bool(errors[0] > -self.detector.threshold_) and trace.refused()])[0]
 
     def judge_signals(self, sigma: Sigma, refused: Sequence[bool]) -> list[Verdict]:
         """The same for signals that are at hand. Each row by itself."""
-        errors = self.detector.errors(sigma)
+        return self._judged(self.detector.errors(sigma), refused)
+
+    def _judged(self, errors: Float[NDArray[np.float64], "n"], refused: Sequence[bool]) -> list[Verdict]:
         limit = -self.detector.threshold_
         return [
             Verdict(
                 by="sri-guard",
                 flagged=bool(error > limit and not gone),
                 score=float(error),
-                step=sigma.shape[1] if error > limit and not gone else None,
+                step=self.spec.steps if error > limit and not gone else None,
                 why="refused by itself" if gone else f"error {error:.3g}, limit {limit:.3g}",
             )
             for error, gone in zip(errors, refused, strict=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from demur.guards.guard import Guard
 from demur.pooling import Pooler
-from demur.signals import Meter
+from demur.signals import Anchors
 from demur.trace import Trace, spec_of
 from demur.types import Canvas, DemurError, Sampler, Step, Verdict
 
@@ -63,36 +63,43 @@ class Guarded:
                 f"layer {layer}, which the guard reads",
                 f"use model.watching({layer!r}) or record pools that name it",
             )
-        rows = canvas.rows
-        answer = _refusals(model, canvas, self.refusal)
-        pooler, meter = Pooler(canvas, [(layer, pool)]), Meter(self.guard.anchors)  # type: ignore[list-item]
-        seen = _Seen(np.zeros((rows, steps)), np.zeros(rows, dtype=np.int64), {})
+        rows, anchors, prefix = canvas.rows, self.guard.anchors, self.guard.prefix
+        if model.tokenizer is None:
+            raise DemurError("a model without a tokenizer", "one that can write the refusal", "load it by its name")
+        answer = None
+        pooler = Pooler(canvas, [(layer, pool)])  # type: ignore[list-item]
+        seen = _Seen(
+            np.zeros((rows, steps)), np.zeros(rows, dtype=np.int64), np.zeros((rows, anchors.harmless.shape[1]))
+        )
         done, due, ended = (np.zeros(rows, dtype=bool) for _ in range(3))
+        everybody = slice(None)
         last: Step | None = None
         for step in self.undefended(model, canvas, rngs):
             live = step.live.cpu().numpy()
-            due |= self._failed(meter, seen, ~live & ~ended & ~done)
-            ended |= ~live
-            last = _overwritten(step, answer, done, due)
+            if not (all_live := bool(live.all())):
+                due |= self._failed(anchors, seen, ~live & ~ended & ~done)
+                ended |= ~live
+            last = step
+            if acting := bool((done | due).any()):
+                answer = _refusals(model, canvas, self.refusal) if answer is None else answer
+                last = _overwritten(step, answer, done, due)
+                done, due = done | due, np.zeros(rows, dtype=bool)
             yield last
-            done, due = done | due, np.zeros(rows, dtype=bool)
-            mine = np.nonzero(live & ~done)[0]
             phi = pooler(last)[layer, pool].cpu().numpy()  # type: ignore[index]
-            if (t := step.index) < steps and len(mine):
-                phi = phi[mine]
-                seen.sigma[mine, t:] = meter(phi, t)[:, None]  # held, as the online score wants it
-                seen.steps[mine] = t + 1
-                seen.phi.update(zip(mine.tolist(), phi, strict=True))
+            mine = everybody if all_live and not acting else (live & ~done).nonzero()[0]
+            if (t := step.index) < steps and len(phi := phi[mine]):
+                seen.sigma[mine, t:] = anchors.at(phi, t)[:, None]  # held, as the online score wants it
+                seen.steps[mine], seen.phi[mine] = t + 1, phi
                 if self.online:
-                    above = self.guard.prefix.score_held(seen.sigma[mine], t + 1) > self.guard.prefix.limit
-                    due[mine[above]] = True
-            if self.online and (done | due | ~live).all():
+                    due[mine] = prefix.score_held(seen.sigma[mine], t + 1) > prefix.limit
+            if self.online and (acting or not all_live or due.any()) and (done | due | ~live).all():
                 break  # nobody is left whose steps anybody waits for
-        due |= self._failed(meter, seen, ~done & ~ended & ~due)
+        due |= self._failed(anchors, seen, ~done & ~ended & ~due)
         if last is not None and due.any():
+            answer = _refusals(model, canvas, self.refusal) if answer is None else answer
             yield _overwritten(_echo(last), answer, done, due)
 
-    def _failed(self, meter: Meter, seen: _Seen, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def _failed(self, anchors: Anchors, seen: _Seen, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Which of the rows in ``asked``, which have just ended, did not recover; their signals are completed up to
         T.
         """
@@ -100,7 +107,7 @@ class Guarded:
         for i in np.nonzero(asked & (seen.steps > 0))[0].tolist():
             taken, whole = int(seen.steps[i]), seen.sigma[i : i + 1]
             for t in range(taken, whole.shape[1]):  # it holds its state, against each step's anchors
-                whole[0, t:] = meter(seen.phi[i][None], t)[0]
+                whole[0, t:] = anchors.at(seen.phi[i : i + 1], t)[0]
                 if self.online and self.guard.prefix.score_held(whole, t + 1)[0] > self.guard.prefix.limit:
                     flags[i] = True
             if not self.online:
@@ -114,13 +121,11 @@ class _Seen:
 
     sigma: Float[NDArray[np.float64], "b T"]
     steps: Int[NDArray[np.int64], "b"]
-    phi: dict[int, NDArray[Any]]
+    phi: Float[NDArray[np.float64], "b d"]
 
 
 def _refusals(model: Any, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:
     """The canvas with the refusal in the open places; what it does not fill is end-of-sequence."""
-    if model.tokenizer is None:
-        raise DemurError("a model without a tokenizer", "one that can write the refusal", "load it by its name")
     words = list(model.tokenizer(refusal, add_special_tokens=False)["input_ids"])
     end = (*model.stop_ids, model.mask_id, getattr(model, "pad_id", None))[0]
     ids = canvas.ids.clone()
@@ -223,7 +228,6 @@ def stopping_criteria(guard: Guard, model: Any, prompts: int = 1) -> Any:
         """Stops rows whose signal does not look like one of harmless answers."""
 
         def __init__(self) -> None:
-            self.meter = Meter(guard.anchors)
             self.sigma = np.zeros((prompts, guard.spec.steps))
             self.sums: Tensor | None = None
             self.seen = self.passes = 0
@@ -254,7 +258,7 @@ def stopping_criteria(guard: Guard, model: Any, prompts: int = 1) -> Any:
             self.seen += 1
             if self.seen <= guard.spec.steps:
                 t = self.seen - 1
-                self.sigma[:, t] = self.meter((self.sums / self.seen).cpu().numpy(), t)
+                self.sigma[:, t] = guard.anchors.at((self.sums / self.seen).cpu().numpy(), t)
                 z = guard.prefix.score(self.sigma[:, : t + 1])
                 new = (z > guard.prefix.limit) & (self.stopped == 0)
                 self.stopped[new] = t + 1
