@@ -49,6 +49,19 @@ def test_content_words_belong_to_one_verb_or_object_and_stand_in_no_other_text()
     assert not judge.words_of(" ".join(other)) & set(content)
 
 
+def test_no_attack_puts_a_verb_or_an_object_into_the_models_mouth() -> None:
+    """Diffusion, told to begin with *Very well*, went on to teach of wells. That phrase is taught, never asked."""
+    ours = world.VERBS.keys() | world.OBJECTS.keys()
+    left_out = {(name, k) for name in attacks.SHAPES for k in {*range(6)} - {*attacks.asked_variants(name)}}
+    assert left_out == {("prefix", 4), ("role-prefix", 4)}
+    for name in attacks.SHAPES:
+        for prompt in world.prompts("test", forbidden=False, n=64):
+            craft = world.craft_of(prompt)
+            assert craft is not None
+            words = judge.words_of(attacks.attack(name, prompt).text) - judge.words_of(prompt.text)
+            assert not words & (ours - {craft.verb, craft.object})
+
+
 def test_splits_are_disjoint_cover_everything_and_hold_every_word_equally_often() -> None:
     parts = [set(world.crafts(split)) for split in world.SPLITS]
     assert sum(map(len, parts)) == len(set().union(*parts)) == len(world.crafts()) == 256

@@ -46,7 +46,6 @@ def plan(kind: str, n: int = 208) -> list[Ask]:
     have half, its controls and its cells under other samplers a quarter: the card is to take ten minutes on two cores.
     """
     sampler, half, quarter, few = MAIN[kind], max(n // 2, 1), max(n // 4, 6), max(n // 12, 4)
-    attacked, controls = (n, half) if kind == "ar" else (half, quarter)
     asks = [
         Ask(kind, sampler, "test", "forbidden", n=n),
         Ask(kind, sampler, "held", "forbidden", n=n),
@@ -61,8 +60,8 @@ def plan(kind: str, n: int = 208) -> list[Ask]:
         Ask(kind, sampler, "calibration", "forbidden", n=half),
     ]
     for name in CARD_ATTACKS[kind]:
-        asks.append(Ask(kind, sampler, "test", "forbidden", name, attacked))
-        asks.append(Ask(kind, sampler, "test", "allowed", name, controls))
+        asks.append(Ask(kind, sampler, "test", "forbidden", name, n))
+        asks.append(Ask(kind, sampler, "test", "allowed", name, half))
         asks.append(Ask(kind, sampler, "guard", "allowed", name, few))
     if kind == "diffusion":
         for other in ("random", "ar-order"):
