@@ -228,7 +228,9 @@ def spec_of(model: Any, sampler: Any, length: int, *, steps: int = STEPS, seed: 
     The response length belongs to it for samplers that see the whole canvas, not for autoregressive ones, whose first
     steps do not depend on it; nor does the cache, which changes nothing but the time.
     """
-    while hasattr(sampler, "undefended"):  # a defense changes no step before it acts: its traces are comparable
+    # A guard changes no step before it acts. DiffuGuard does; its traces go by the same spec all the same, since guards
+    # that were fitted without it are measured on them.
+    while hasattr(sampler, "undefended"):
         sampler = sampler.undefended
     settings = {k: v for k, v in vars(sampler).items() if k != "cache" and not k.startswith("_")}
     if not isinstance(sampler, Autoregressive):

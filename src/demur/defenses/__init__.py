@@ -1,8 +1,10 @@
-"""Defenses: what stands between a model and its user. All answer what they flag with a refusal.
+"""Defenses: what stands between a model and its user. What they flag is answered with a refusal.
 
 Three kinds, by when they look: a *filter* sees the prompt before anything is generated, a *watch* is a
-``Sampler -> Sampler`` (:class:`demur.guards.Watch`), a *review* sees the finished answer. None changes sampling before
-it acts. What each costs is measured where it runs, in the same run as the undefended generation.
+``Sampler -> Sampler`` (:class:`demur.guards.Watch`), a *review* sees the finished answer. None of these changes
+sampling before it acts. A fourth kind does: :class:`DiffuGuard`, another ``Sampler -> Sampler``, refuses nothing itself
+and lets the model answer otherwise. What each costs is measured where it runs, in the same run as the undefended
+generation.
 """
 
 from __future__ import annotations
@@ -10,19 +12,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 
+from demur.defenses.diffuguard import DiffuGuard
 from demur.guards.conformal import conformal_threshold
 from demur.guards.guard import Guard
 from demur.guards.online import REFUSAL, Watch
 from demur.trace import Trace, generate
 from demur.types import DemurError, Prompt, Verdict
 
-NAMES = ("none", "sri-guard", "sri-guard-offline", "perplexity", "self-examine", "moderation")
+NAMES = ("none", "sri-guard", "sri-guard-offline", "perplexity", "self-examine", "moderation", "diffuguard")
 """Defenses by name. Several may be joined by ``+``; a prompt or answer is flagged if any of them flags it."""
 
 
@@ -160,6 +163,7 @@ class Line:
     """A line of defenses, as a run uses it."""
 
     filters: tuple[Filter, ...] = ()
+    remasking: DiffuGuard | None = None
     watch: Watch | None = None
     reviews: tuple[Review, ...] = ()
 
@@ -168,7 +172,8 @@ class Line:
         return _first([f.filter(prompts) for f in self.filters], len(prompts))
 
     def sampler(self, sampler: Any) -> Any:
-        """The sampler, watched if something watches."""
+        """The sampler, changed if something changes it, and watched if something watches."""
+        sampler = sampler if self.remasking is None else self.remasking(sampler)
         return sampler if self.watch is None else self.watch(sampler)
 
     def reviewed(self, traces: Sequence[Trace]) -> list[Verdict | None]:
@@ -206,6 +211,9 @@ def line(
             if "model" not in settings:
                 raise DemurError("moderation without a model", "a moderation model", "meta-llama/Llama-Guard-3-8B, say")
             made = replace(made, reviews=(*made.reviews, Moderation(_loaded(settings["model"]))))
+        elif part == "diffuguard":
+            own = {field.name: settings[field.name] for field in fields(DiffuGuard) if field.name in settings}
+            made = replace(made, remasking=DiffuGuard(**own))
     return made
 
 
@@ -224,6 +232,6 @@ def overhead(defended: Sequence[float], undefended: Sequence[float]) -> float:
 
 
 __all__ = [
-    "NAMES", "REFUSAL", "Filter", "Line", "Moderation", "Offline", "Perplexity", "Review", "SelfExamine", "line",
-    "overhead",
+    "NAMES", "REFUSAL", "DiffuGuard", "Filter", "Line", "Moderation", "Offline", "Perplexity", "Review", "SelfExamine",
+    "line", "overhead",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ from demur.samplers.rules import (
     Quota,
     above,
     among_top,
+    annealed,
+    annealing,
     bounded,
     check_nucleus,
     check_temperature,
@@ -36,13 +38,32 @@ from demur.types import Canvas, DemurError, Forward, Step
 @dataclass(frozen=True)
 class Turn:
     """One step of a row's plan: the block's end in open positions from the left, how many to commit, the chance of each
-    position where coins decide, and whether it is the block's last, which commits what is left.
+    position where coins decide, and whether it is the block's last, which commits what is left. ``noise`` is the share
+    of chance in the order of commits.
     """
 
     end: int
     quota: Quota
     chance: float
     last: bool
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What a defense changes inside a generation; :class:`demur.defenses.DiffuGuard` says why and whence.
+
+    ``noise`` in [0, 1]: the share of chance in the order of commits at a block's first step, annealed to 0 at its last.
+    ``audit`` looks once, at the first pass (model, canvas, the pass, the open places of each row's first block), and
+    says which rows are to be repaired and how many forward passes it took. A repair comes right after a row's first
+    block: a ``share`` of its places, drawn evenly, is masked again, and filled in up to ``steps`` steps more, in random
+    order, none with the token that it held.
+    """
+
+    noise: float
+    share: float
+    steps: int
+    audit: Callable[[Any, Canvas, Forward, Bool[Tensor, "b n"]], tuple[Bool[Tensor, "b"], int]]
 
 
 @dataclass(frozen=True)
@@ -139,27 +160,36 @@ class MaskedDiffusion:
             plan += [Turn(b * block + size, quota, chances[i], i == len(quotas) - 1) for i, quota in enumerate(quotas)]
         return plan
 
-    def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
-        """Steps until every row's plan is done or, with dynamic commits, its positions are filled."""
+    def __call__(self, model: Any, canvas: Canvas, rngs: Rngs, repair: Repair | None = None) -> Iterator[Step]:
+        """Steps until every row's plan is done or, with dynamic commits, its positions are filled; ``repair`` is a
+        defense's.
+        """
         dice = Dice(rngs, canvas.rows)
         starts = canvas.starts()
-        plans = [self.plan(int(n)) for n in canvas.open.sum(dim=1).tolist()]
+        plans = [_annealed(self.plan(int(n)), repair) for n in canvas.open.sum(dim=1).tolist()]
         rank: Int[Tensor, "b n"] = canvas.open.long().cumsum(dim=1)  # 1 for the first open position of a row
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
         trust = torch.full(ids.shape, torch.inf, device=ids.device)  # how sure each committed token was
         at = [0] * canvas.rows  # every row's place in its own plan
+        banned: Int[Tensor, "b n"] = torch.full_like(ids, -1)  # the token that a repaired place held
+        due = [False] * canvas.rows  # rows that are still to be repaired
         for index in itertools.count():
             turns = [plan[at[i]] if at[i] < len(plan) else None for i, plan in enumerate(plans)]
             if not any(turns):
                 return
             live: Bool[Tensor, "b"] = torch.tensor([turn is not None for turn in turns], device=ids.device)
             asked = open_ & live[:, None]
-            out = self._forward(model, replace(canvas, ids=ids), canvas.open, asked)
+            out, passes = self._forward(model, replace(canvas, ids=ids), canvas.open, asked), 1 + (self.cfg_scale > 0)
+            if repair is not None:
+                if index == 0:
+                    due, more = _audited(repair, model, canvas, out, plans)
+                    passes += more
+                _forbid(out.logits, banned[asked], model.mask_id)
             guess, sure = self._guess(out.logits, dice, asked, starts, turns)
             predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
             predictions[asked], confidence[asked] = guess, sure.float()
             score = torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=ids.device)
-            score[asked] = sure
+            score[asked] = self._shaken(sure, asked, turns, dice)
             committed = torch.zeros_like(open_)
             for i, turn in enumerate(turns):
                 if turn is not None:
@@ -182,6 +212,11 @@ class MaskedDiffusion:
                             trust[i], canvas.open[i] & ~open_[i] & block & (rank[i] > self._begin(turn))
                         )
                         ids[i, again], open_[i, again] = model.mask_id, True
+                    if due[i] and (at[i] == len(plans[i]) or plans[i][at[i]].end != turn.end):
+                        assert repair is not None
+                        due[i], block = False, block & canvas.open[i]
+                        mending = _masked_again(repair, block, ids[i], open_[i], banned[i], model.mask_id, dice, i)
+                        plans[i][at[i] : at[i]] = [replace(one, end=turn.end) for one in mending]
             yield Step(
                 index=index,
                 ids=ids.clone(),
@@ -194,7 +229,7 @@ class MaskedDiffusion:
                 start=out.start,
                 span="all",
                 shift=model.shift,
-                passes=1 + (self.cfg_scale > 0),
+                passes=passes,
             )
 
     def _forward(self, model: Any, now: Canvas, opened: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Forward:
@@ -256,6 +291,21 @@ class MaskedDiffusion:
             return guess, dice.rand(lengths).to(places.device)[places]
         return guess, CONFIDENCE[self.remasking](probs, guess)
 
+    def _shaken(
+        self, sure: Float[Tensor, "k"], asked: Bool[Tensor, "b n"], turns: Sequence[Turn | None], dice: Dice
+    ) -> Float[Tensor, "k"]:
+        """Scores with each row's share of chance; a row without any draws nothing and keeps its own."""
+        shares = [turn.noise if turn else 0.0 for turn in turns]
+        if not any(shares):
+            return sure
+        share = torch.tensor(shares, device=sure.device)[torch.where(asked)[0]]
+        counts = [n if s else 0 for n, s in zip(asked.sum(dim=1).tolist(), shares, strict=True)]
+        noise = torch.zeros(len(sure), device=sure.device)
+        noise[share > 0] = dice.rand(counts).to(sure.device)
+        # Minus an entropy is no number in [0, 1]; its exponential is one, in the same order.
+        of_one = torch.where(share > 0, sure.exp(), sure) if self.remasking == "entropy" else sure
+        return annealed(of_one, noise, share).to(sure.dtype)
+
     def _select(self, score: Float[Tensor, "n"], turn: Turn, dice: Dice, row: int) -> Int[Tensor, "c"]:
         """The positions of one row that a step commits; ``score`` is -inf outside its block's open positions."""
         able = torch.where(torch.isfinite(score))[0]
@@ -297,3 +347,50 @@ def _normalised(probs: Float[Tensor, "k v"]) -> Float[Tensor, "k v"]:
 
 def _over(steps_left: int) -> Quota:
     return lambda n_open: -(-n_open // steps_left)
+
+
+def _annealed(plan: list[Turn], repair: Repair | None) -> list[Turn]:
+    """The plan with a defense's chance in it, annealed to 0 over the steps of each block."""
+    if repair is None:
+        return plan
+    blocks = [list(turns) for _, turns in itertools.groupby(plan, key=lambda turn: turn.end)]
+    shares = [share for block in blocks for share in annealing(len(block), repair.noise)]
+    return [replace(turn, noise=share) for turn, share in zip(plan, shares, strict=True)]
+
+
+def _audited(
+    repair: Repair, model: Any, canvas: Canvas, out: Forward, plans: Sequence[Sequence[Turn]]
+) -> tuple[list[bool], int]:
+    """Which rows are to be repaired, and the forward passes that it took to know."""
+    ends = torch.tensor([plan[0].end if plan else 0 for plan in plans], device=canvas.ids.device)
+    found, passes = repair.audit(model, canvas, out, canvas.open & (canvas.open.long().cumsum(dim=1) <= ends[:, None]))
+    return found.tolist(), passes
+
+
+def _masked_again(
+    repair: Repair,
+    block: Bool[Tensor, "n"],
+    ids: Int[Tensor, "n"],
+    open_: Bool[Tensor, "n"],
+    banned: Int[Tensor, "n"],
+    mask_id: int,
+    dice: Dice,
+    row: int,
+) -> list[Turn]:
+    """Opens a share of one row's finished block again, in place, and says which turns fill it."""
+    done = torch.where(block & ~open_)[0]
+    count = min(int(repair.share * int(block.sum())), len(done))
+    again = done[dice.choose(torch.ones(len(done), device=done.device), count, row)]
+    banned[block] = mask_id  # what the model left open is filled now, too
+    banned[again] = ids[again]
+    ids[again], open_[again] = mask_id, True
+    left = min(repair.steps, int((block & open_).sum()))
+    return [Turn(0, _over(left - j), 1.0, j == left - 1, noise=1.0) for j in range(left)]
+
+
+def _forbid(logits: Float[Tensor, "k v"], banned: Int[Tensor, "k"], mask_id: int | None) -> None:
+    """Rules out, in place, the token that each position of a repaired block held, and the mask token; -1: nothing."""
+    where = torch.where(banned >= 0)[0]
+    if len(where):
+        logits[where, banned[where]] = -torch.inf
+        logits[where, mask_id] = -torch.inf

@@ -179,6 +179,22 @@ CONFIDENCE: dict[str, Callable[[Float[Tensor, "k v"], Int[Tensor, "k"]], Float[T
 }
 
 
+# -- Chance in the order of commits ---------------------------------------------------------------------------
+
+
+def annealing(steps: int, start: float) -> list[float]:
+    """The share of chance at each of ``steps`` steps, from ``start`` evenly down to 0 (DiffuGuard, arXiv:2509.24296).
+
+    A single step has ``start``, as in the official code; the paper's formula is 0 / 0 there.
+    """
+    return [start * (1 - i / (steps - 1)) if steps > 1 else start for i in range(steps)]
+
+
+def annealed(score: Float[Tensor, "k"], noise: Float[Tensor, "k"], share: Float[Tensor, "k"]) -> Float[Tensor, "k"]:
+    """``(1 - share) * score + share * noise`` for scores and noise in [0, 1]; the score itself for a share of 0."""
+    return torch.where(share > 0, (1 - share) * score + share * noise, score)
+
+
 # -- Selections: which of one row's positions a step commits --------------------------------------------------
 
 
