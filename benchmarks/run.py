@@ -30,6 +30,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import experiments
 import families
 import guards
 import naive
@@ -451,6 +452,8 @@ PARTS = (
     families.growth,
     guards.scoring,
     guards.watched,
+    experiments.prompts,
+    experiments.ray,
 )
 
 if __name__ == "__main__":
