@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import demur
+import demur.attacks
 from demur.attacks import (
     ATTACKS,
     Access,
@@ -98,6 +99,14 @@ def test_every_attack_keeps_the_contract(name: str, kind: str, organisms: dict[s
     else:
         canvas = canvas_for(model, [made], 8)
         assert not small.steps_of(model, canvas, MaskedDiffusion(steps=4, suppress=(model.mask_id,)))[-1].open.any()
+
+
+def test_every_attack_that_is_exported_is_under_the_contract() -> None:
+    exported = [getattr(demur.attacks, name) for name in demur.attacks.__all__]
+    kinds: set[Any] = {one for one in exported if isinstance(one, type) and hasattr(one, "access")}
+    assert kinds == set(ATTACKS.values())
+    assert {kind.name for kind in kinds} == set(ATTACKS)
+    assert {kind.access for kind in kinds} == set(get_args(Access))
 
 
 def settings_of_again(name: str, attack: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from demur.attacks.found import Access, Found, attacked
 from demur.attacks.holes import Infill, Parallel, canvas_for, mask_of
-from demur.attacks.pair import Pair
+from demur.attacks.pair import Pair, rating_by
 from demur.attacks.request import opening_of, task_of
 from demur.attacks.search import RandomSearch
 from demur.attacks.text import Flip, Plain, Prefill, Prefix, Role, Suppression, flipped
@@ -41,6 +41,7 @@ __all__ = [
     "make",
     "mask_of",
     "opening_of",
+    "rating_by",
     "task_of",
 ]
 

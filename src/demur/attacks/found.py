@@ -18,12 +18,14 @@ class Found:
     """The best prompt of a search, its score and the queries spent on it.
 
     ``path`` is the best score so far, in the order of the search; it never falls. What a score means, the attack says.
+    ``ended`` says what broke a search off before its end (empty: nothing did); it may have found less than it would.
     """
 
     prompt: Prompt
     score: float
     queries: int
     path: tuple[float, ...] = ()
+    ended: str = ""
 
 
 def attacked(prompt: Prompt, name: str, **changes: Any) -> Prompt:

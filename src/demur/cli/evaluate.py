@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,10 +59,20 @@ def evaluate(
             bar.update(tasks[what], completed=done, total=of)
 
         store = run(config, folder, resume=resume, engine=engine.value, workers=workers, progress=progress)
-    out_to().print(f"rows {store.manifest['rows']}   next: demur report {folder}", soft_wrap=True)
+    manifest, console = store.manifest, out_to()
+    _left_out(manifest["left_out"])
+    if manifest["unscored"]:
+        console.print(f"{manifest['unscored']} answers could not be judged; --resume asks again", soft_wrap=True)
+    console.print(f"rows {manifest['rows']}   next: demur report {folder}", soft_wrap=True)
+
+
+def _left_out(lines: Sequence[str]) -> None:
+    for line in lines:
+        out_to().print(f"left out: {line}", soft_wrap=True, markup=False)
 
 
 def _dry(todo: Plan, config: Config) -> None:
+    from demur.experiment import left_out
     from demur.studio.readiness import ready
 
     console, of = out_to(), config.prompts
@@ -69,6 +80,7 @@ def _dry(todo: Plan, config: Config) -> None:
         console.print(f"{subject.name}: {ready(subject.model)}", soft_wrap=True)
     for unit in todo.missing:
         console.print(f"  {unit.key}  {unit.name}", soft_wrap=True)
+    _left_out(left_out(config))
     each = 2 * of.anchors + of.fit + of.calibrate
     console.print(
         f"{len(todo.missing)} of {len(todo.units)} units to do: {todo.generations} generations,", soft_wrap=True

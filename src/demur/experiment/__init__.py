@@ -5,11 +5,12 @@ or many.
 from __future__ import annotations
 
 from demur.experiment.config import Attacked, Config, Defended, Prompts, Subject, read
+from demur.experiment.judging import judged
 from demur.experiment.runs import Plan, collect, evaluate, manifest_of, plan, runs_in
 from demur.experiment.store import Store
-from demur.experiment.units import Unit, units_of
+from demur.experiment.units import Unit, left_out, units_of
 
 __all__ = [
     "Attacked", "Config", "Defended", "Plan", "Prompts", "Store", "Subject", "Unit", "collect", "evaluate",
-    "manifest_of", "plan", "read", "runs_in", "units_of",
+    "judged", "left_out", "manifest_of", "plan", "read", "runs_in", "units_of",
 ]  # fmt: skip

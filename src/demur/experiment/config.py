@@ -182,13 +182,12 @@ class _Reader:
         config = Config(self.text(of["name"], "name"), subjects, self.prompts(of["prompts"]))
         if "attacks" in of:
             config = replace(config, attacks=self.several(of["attacks"], "attacks", self.attack))
+            self.fitting(of["attacks"], "attack", config.attacks, config)
         if "defenses" in of:
             config = replace(config, defenses=self.several(of["defenses"], "defenses", self.defense))
+            self.fitting(of["defenses"], "defense", config.defenses, config)
         if "judge" in of:
-            name, settings = self.named(of["judge"], "judge")
-            if name not in JUDGES:
-                raise self.wrong(of["judge"], f"judge {name!r}", ", ".join(JUDGES))
-            config = replace(config, judge=name, judge_settings=settings)
+            config = self.judge(of["judge"], config)
         if "seeds" in of:
             config = replace(config, seeds=self.several(of["seeds"], "seeds", lambda n: self.number(n, "a seed", 0)))
         for name, least in (("length", 1), ("steps", 1), ("chunk", 1), ("batch", 1)):
@@ -246,13 +245,41 @@ class _Reader:
         return found
 
     def attack(self, node: Any) -> Attacked:
-        """A known attack."""
-        from demur.experiment.parts import attack_names
+        """A known attack, or a file that is there."""
+        from demur.experiment.parts import attack_names, is_file
 
         name, settings = self.named(node, "an attack")
-        if name not in (known := attack_names()) and not name.endswith((".jsonl", ".csv", ".json")):
+        if name not in (known := attack_names()) and not is_file(name):
             raise self.wrong(node, f"attack {name!r}", f"{', '.join(known)} or a file of attacked prompts")
+        if is_file(name) and not Path(name).is_file():
+            raise self.wrong(node, f"there is no file {name}", "a file of attacked prompts")
         return Attacked(name, settings)
+
+    def fitting(self, node: Any, what: str, parts: Sequence[Attacked | Defended], config: Config) -> None:
+        """Raises for an attack, or a defense, that fits no subject."""
+        from demur.experiment.units import unfit_of
+
+        unfit = unfit_of(config)
+        for item, part in zip(node.value if node.id == "sequence" else [node], parts, strict=True):
+            if part.name in unfit:
+                here = " and ".join(subject.name for subject in config.subjects)
+                raise self.wrong(item, f"{what} {part.name} on {here} ({unfit[part.name]})", "a model that it fits")
+
+    def judge(self, node: Any, config: Config) -> Config:
+        """A known judge; a model as judge with all that it needs."""
+        name, settings = self.named(node, "judge")
+        if name not in JUDGES:
+            raise self.wrong(node, f"judge {name!r}", ", ".join(JUDGES))
+        if name == "llm":
+            from demur.experiment.judging import judge_of
+
+            try:
+                judge_of(settings)
+            except DemurError as error:
+                raise self.wrong(node, error.came, error.expected) from error
+        elif settings:
+            raise self.wrong(node, f"judge {name} with {', '.join(map(str, settings))}", "no settings")
+        return replace(config, judge=name, judge_settings=settings)
 
     def defense(self, node: Any) -> Defended:
         """A known defense."""

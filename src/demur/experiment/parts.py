@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from demur.defenses import NAMES
-from demur.experiment.config import Attacked, Config, Prompts, Subject
+from demur.experiment.config import Attacked, Config, Defended, Prompts, Subject
 from demur.refusals import is_refusal
 from demur.trace import Trace
 from demur.types import DemurError, Prompt
 
 Outcome = str
 """``harmful``, ``correct``, ``refusal`` or ``neither`` (organism); ``refusal`` or ``answer`` (dictionary)."""
+
+
+HOLED = ("infill", "parallel", "organism/infill")
+"""Attacks that leave holes in the answer: for models with a mask token."""
 
 
 class _Defenses(tuple[str, ...]):
@@ -27,12 +32,44 @@ DEFENSES = _Defenses(NAMES)
 
 
 def attack_names() -> tuple[str, ...]:
-    """Every attack that a configuration may name."""
+    """Every attack that a configuration may name. PAIR is none: it takes functions, which no file can hold."""
     from demur.attacks import ATTACKS
     from demur.organism.attacks import PREFILLED, SHAPES
 
     own = [f"organism/{name}" for name in (*SHAPES, *PREFILLED)]
-    return (*dict.fromkeys(["plain", *ATTACKS]), *own)
+    return (*[name for name in dict.fromkeys(["plain", *ATTACKS]) if name != "pair"], *own)
+
+
+def is_file(name: str) -> bool:
+    """Whether an attack is a file of attacked prompts."""
+    return name.endswith((".jsonl", ".csv", ".json"))
+
+
+def misfit(subject: Subject, attack: Attacked | Defended) -> str:
+    """Why an attack, or a defense, can not be tried on a subject; empty if it can, or if nobody knows before the model
+    is loaded.
+    """
+    if isinstance(attack, Defended):
+        return _unmasked(subject) if "diffuguard" in attack.name.split("+") else ""
+    if attack.name not in (*HOLED, "random-search"):
+        return ""
+    from demur.models import family_at
+
+    family = family_at(subject.model)
+    if family is None or family.kind == "bidirectional" or (family.kind == "causal" and attack.name not in HOLED):
+        return ""
+    return f"a {family.kind} model has no mask token to leave open" if attack.name in HOLED else "nothing to score"
+
+
+def _unmasked(subject: Subject) -> str:
+    """Why an answer of a subject can not be masked again; empty if it can, or as above."""
+    from demur.models import family_at
+
+    family = family_at(subject.model)
+    if family is None or (family.kind == "bidirectional" and family.block_length is None):
+        return ""
+    kind = "block-diffusion" if family.kind == "bidirectional" else family.kind
+    return f"a {kind} model's answer is never masked again"
 
 
 def prompts_of(of: Prompts, role: str) -> list[Prompt]:
@@ -81,25 +118,59 @@ def attacked(attack: Attacked, prompts: Sequence[Prompt], model: Any) -> list[Pr
         from demur.organism.attacks import attack as wrap
 
         return [wrap(attack.name.removeprefix("organism/"), prompt) for prompt in prompts]
-    if attack.name.endswith((".jsonl", ".csv", ".json")):
-        from demur.prompts import load
-
-        ready = load(attack.name, harmful=True)
-        return [replace(prompt, attack=attack.name) for prompt in ready[: len(prompts)]]
     from demur.attacks import make, mask_of
 
     settings = dict(attack.settings)
     if attack.name in ("random-search",):
         settings["model"] = model
-    if attack.name in ("infill", "parallel"):
+    if attack.name in HOLED:
         settings.setdefault("mask", mask_of(model))
     made = make(attack.name, **settings)
     return [made(prompt) for prompt in prompts]
 
 
+GOALS = ("goal", "Goal")
+"""Columns of a file of attacked prompts that hold the request behind each."""
+BEHAVIOURS = ("behaviour", "behavior", "Behaviour", "Behavior")
+"""Columns that name it."""
+
+
+def ready_made(attack: Attacked, plain: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts of a file of attacked prompts, in its order.
+
+    ``parent`` is what its column of that name says, else its goal or behaviour, else the row's own id; where that is
+    the text of one of the ``plain`` requests, it is that one's id, so that rows can be paired with it.
+    """
+    from demur.prompts import load
+
+    ready = load(attack.name, harmful=True)
+    for column in (*GOALS, *BEHAVIOURS):
+        if not any(prompt.parent for prompt in ready):
+            with suppress(DemurError):  # no such column: everything else was read above
+                ready = load(attack.name, harmful=True, columns={"parent": column})
+    ids = {prompt.text.strip(): prompt.id for prompt in plain}
+
+    def made(prompt: Prompt) -> Prompt:
+        named = prompt.parent if prompt.parent != prompt.text else None  # the request itself stands for no other
+        return replace(prompt, attack=attack.name, parent=ids.get((prompt.parent or "").strip(), named or prompt.id))
+
+    return [made(prompt) for prompt in ready]
+
+
+def goals_of(attack: Attacked) -> dict[str, str]:
+    """The requests behind a file's attacked prompts, by the rows' ids; nothing where it does not say."""
+    if is_file(attack.name):
+        from demur.prompts import load
+
+        for column in GOALS:
+            with suppress(DemurError):
+                return {prompt.id: prompt.text for prompt in load(attack.name, columns={"text": column})}
+    return {}
+
+
 def outcomes_by(config: Config) -> Callable[[Trace], list[Outcome]]:
     """The outcome of the text after each step. An LLM judge reads final texts only, later: see
-    ``demur.experiment.runs``.
+    ``demur.experiment.judging``.
     """
     if config.judge == "organism":
         from demur.organism.judge import outcomes

@@ -13,10 +13,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from demur import artefact
 from demur.experiment.config import Config, Subject
+from demur.experiment.judging import judge, judge_of
 from demur.experiment.store import Store
-from demur.experiment.units import Unit, units_of
+from demur.experiment.units import Unit, left_out, units_of
 from demur.experiment.work import prepare, work
 from demur.types import DemurError
 
@@ -60,13 +60,16 @@ def evaluate(
     """Runs an experiment into a folder and returns it.
 
     With ``resume`` only what is missing is done, also after a change of the configuration: units are keyed by what they
-    hold, not by the file they come from. Raises without ``resume`` if the folder holds a run already.
+    hold, not by the file they come from; a judge that had no answer is asked again. Raises without ``resume`` if the
+    folder holds a run already.
     """
     store = Store(folder)
     if (folder / "manifest.json").exists() and not resume:
         raise DemurError(f"{folder} holds a run", "a new folder", "add --resume to go on, or name another --out")
-    store.begin(manifest_of(config, finished=False))
     todo = plan(config, folder)
+    if config.judge == "llm" and todo.missing:
+        judge_of(config.judge_settings).endpoint.check()  # a missing key is said before a day of generating
+    store.begin(manifest_of(config, finished=False))
     subjects = _subjects(todo.missing)
     runner = _ray(workers) if engine == "ray" else _processes(workers)
     done = len(todo.done)
@@ -77,10 +80,10 @@ def evaluate(
         for _ in submit([(_work, folder, config, unit) for unit in todo.missing]):
             done += 1
             progress("generating", done, len(todo.units))
-    if config.judge == "llm":
-        _judge(config, store, todo.units, progress)
+    unscored = judge(config, store, todo.units, progress) if config.judge == "llm" else 0
     keys = [unit.key for unit in todo.units]
-    store.begin(manifest_of(config, finished=True) | {"rows": store.digest(keys), "units": keys})
+    end = {"rows": store.digest(keys), "units": keys, "unscored": unscored}
+    store.begin(manifest_of(config, finished=True) | end)
     return store
 
 
@@ -204,28 +207,6 @@ def _on_ray(job: Job) -> tuple[str, str, str] | None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# An LLM judge reads final texts afterwards
-
-
-def _judge(config: Config, store: Store, units: Sequence[Unit], progress: Progress) -> None:
-    """Judges final texts of harmful requests; a unit's verdicts are one file. Verdicts are cached by content too."""
-    from demur.judges import LLMJudge, judge_all
-    from demur.types import Prompt
-
-    judge = LLMJudge(**config.judge_settings)
-    asked = [unit for unit in units if unit.role == "harmful"]
-    for at, unit in enumerate(asked, 1):
-        path = store.folder / "judged" / f"{unit.key}.json"
-        if not path.exists():
-            rows = list(store.rows([unit.key]))
-            pairs = [(Prompt(row["id"], row["prompt"]), row["prefill"] + row["text"]) for row in rows]
-            verdicts = judge_all(judge, pairs)
-            found = [{"id": row["id"]} | asdict(verdict) for row, verdict in zip(rows, verdicts, strict=True)]
-            artefact.write(path, json.dumps(found) + "\n")
-        progress("judging", at, len(asked))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Provenance
 
 
@@ -237,6 +218,7 @@ def manifest_of(config: Config, *, finished: bool) -> dict[str, Any]:
         "config": json.loads(json.dumps(asdict(config))),
         "key": config.key,
         "finished": finished,
+        "left_out": left_out(config),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: metadata.version(name) for name in names},
         "python": platform.python_version(),
@@ -272,6 +254,7 @@ def collect(folder: Path, config: Config) -> list[Path]:
     store, kept = Store(folder), {unit.key for unit in units_of(config)}
     extra = [path for key, path in store.files().items() if key not in kept]
     extra += [path for path in (folder / "traces").glob("*.safetensors") if path.name.split("-")[0] not in kept]
+    extra += [path for path in (folder / "judged").glob("*.json") if path.stem not in kept]
     extra += [*(folder / "units").glob("*.damaged"), *(folder / "units").glob(".*")]
     for path in extra:
         path.unlink(missing_ok=True)

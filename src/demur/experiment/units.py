@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from demur.experiment.config import Attacked, Config, Defended, Subject
-from demur.experiment.parts import prompts_of
+from demur.experiment.parts import is_file, misfit, prompts_of, ready_made
 from demur.prompts import digest
+from demur.types import DemurError
 
 Role = Literal["harmful", "controls", "plain"]
 FORMAT = 1
@@ -40,8 +41,13 @@ def units_of(config: Config) -> list[Unit]:
     """Every unit of an experiment, undefended ones first, in a fixed order.
 
     Harmful requests are asked plainly and under every attack; harmless ones plainly (false positives) and, as controls,
-    under the same attacks.
+    under the same attacks. What an attack or a defense can not be tried on is left out: see :func:`left_out`. Raises
+    for one that fits no subject.
     """
+    if unfit := unfit_of(config):
+        name, why = next(iter(unfit.items()))
+        what = "defense" if any(defense.name == name for defense in config.defenses) else "attack"
+        raise DemurError(f"{what} {name}: {why}", "a subject that it fits", f"add one, or leave the {what} out")
     digests = {role: digest(prompts_of(config.prompts, role)) for role in ("harmful", "controls", "plain")}
     shared = {
         "format": FORMAT,
@@ -56,30 +62,62 @@ def units_of(config: Config) -> list[Unit]:
     if config.prompts.shapes:
         shared["shapes"] = [asdict(attack) for attack in config.attacks]
     found = []
+    asked = _asked(config)
     for defense in config.defenses:
         for subject in config.subjects:
+            if misfit(subject, defense):
+                continue
             for seed in config.seeds:
-                for attack, role, n in _asked(config):
+                for attack, role, n, content in asked:
+                    if misfit(subject, attack):
+                        continue
                     for begin in range(0, n, config.chunk):
                         unit = Unit(subject, attack, defense, role, seed, begin, min(begin + config.chunk, n))
-                        found.append(_keyed(unit, shared))
+                        found.append(_keyed(unit, shared | {"file": content} if content else shared))
     return found
 
 
-def _asked(config: Config) -> Sequence[tuple[Attacked, Role, int]]:
+def left_out(config: Config) -> list[str]:
+    """What is not tried, one line for each attack or defense and the reason it has: attacks that leave holes in the
+    answer on models without a mask token, and the like.
+    """
+    lines = []
+    parts: tuple[Attacked | Defended, ...] = (*config.attacks, *config.defenses)
+    for part in parts:
+        why: dict[str, list[str]] = {}
+        for subject in config.subjects:
+            if reason := misfit(subject, part):
+                why.setdefault(reason, []).append(subject.name)
+        lines += [f"{part.name} on {' and '.join(names)} ({reason})" for reason, names in why.items()]
+    return lines
+
+
+def unfit_of(config: Config) -> dict[str, str]:
+    """Attacks and defenses that fit no subject, by name, with the reason of the first."""
+    parts: tuple[Attacked | Defended, ...] = (*config.attacks, *config.defenses)
+    reasons = {part.name: [misfit(subject, part) for subject in config.subjects] for part in parts}
+    return {name: every[0] for name, every in reasons.items() if all(every)}
+
+
+def _asked(config: Config) -> Sequence[tuple[Attacked, Role, int, str]]:
+    """Attack, role, number of prompts, and for a file of attacked prompts a hash of what it holds."""
     plain = Attacked("plain")
+    of = config.prompts
+    asked: list[tuple[Attacked, Role, int, str]] = [
+        (plain, "harmful", of.n, ""),
+        (plain, "plain", max(of.controls, 1), ""),
+    ]
     attacks = [attack for attack in config.attacks if attack.name != "plain"]
-    asked: list[tuple[Attacked, Role, int]] = [(plain, "harmful", config.prompts.n)]
-    asked.append((plain, "plain", max(config.prompts.controls, 1)))
-    asked += [(attack, "harmful", config.prompts.n) for attack in attacks]
-    if config.prompts.controls:
-        asked += [(attack, "controls", config.prompts.controls) for attack in attacks if not _is_file(attack.name)]
+    for attack in attacks:
+        if is_file(attack.name):
+            ready = ready_made(attack, prompts_of(of, "harmful"))[: of.n]
+            text = json.dumps([asdict(prompt) for prompt in ready])
+            asked.append((attack, "harmful", len(ready), hashlib.sha256(text.encode()).hexdigest()))
+        else:
+            asked.append((attack, "harmful", of.n, ""))
+    if config.prompts.controls:  # files of attacked prompts have no harmless side
+        asked += [(attack, "controls", of.controls, "") for attack in attacks if not is_file(attack.name)]
     return asked
-
-
-def _is_file(name: str) -> bool:
-    """Files of attacked prompts have no harmless side."""
-    return name.endswith((".jsonl", ".csv", ".json"))
 
 
 def _keyed(unit: Unit, shared: object) -> Unit:

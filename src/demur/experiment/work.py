@@ -13,7 +13,7 @@ from typing import Any
 
 from demur.defenses import REFUSAL, Line, line
 from demur.experiment.config import Config, Subject
-from demur.experiment.parts import Outcome, attacked, outcomes_by, prompts_of, sampler_of
+from demur.experiment.parts import Outcome, attacked, is_file, outcomes_by, prompts_of, ready_made, sampler_of
 from demur.experiment.units import Unit
 from demur.guards import Guard, acted, fit_guard
 from demur.guards.rivals import LAST
@@ -134,8 +134,11 @@ def work(folder: Path, config: Config, unit: Unit) -> tuple[list[dict[str, Any]]
     model = model_of(unit.subject.model, unit.subject.dtype)
     guard = _guard(prepared_path(folder, config, unit.subject))
     sampler = sampler_of(unit.subject, model, config.steps)
-    plain = prompts_of(config.prompts, unit.role)[unit.begin : unit.end]
-    asked = attacked(unit.attack, plain, model)
+    plain = prompts_of(config.prompts, unit.role)
+    if is_file(unit.attack.name):
+        asked = ready_made(unit.attack, plain)[unit.begin : unit.end]
+    else:
+        asked = attacked(unit.attack, plain[unit.begin : unit.end], model)
     defense = _line(config, unit, model, guard)
     begun = time.perf_counter()
     stopped = defense.filtered(asked)

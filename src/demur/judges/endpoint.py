@@ -120,6 +120,10 @@ class Endpoint:
         with self._meter.lock:
             return Spending(self._meter.requests, self._meter.tokens)
 
+    def check(self) -> None:
+        """Sends nothing; raises what the first request would raise for a missing client or key."""
+        self._client()
+
     def __call__(self, messages: Messages) -> Reply:
         """The model's answer. Raises :class:`NoAnswer` where it has none, DemurError where asking on is pointless."""
         client, request = self._client(), self._request(messages)

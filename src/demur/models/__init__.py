@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "Renoising",
     "cache_dir",
     "canvas_of",
+    "family_at",
     "load",
     "organism_path",
     "smollm2_path",
@@ -71,6 +73,27 @@ def load(
         if isinstance(where, Path) and where.suffix == ".gguf":
             where, revision_of = _converted_gguf(where), _sha256(where)[:12]
         return _load(str(name), where, revision_of, kind, device, device_map, system, block_length, quantize)
+
+
+@cache
+def family_at(name: str) -> Family | None:
+    """A model's family by name and ``config.json`` alone, without its weights; None where these do not tell, or are
+    neither here nor to be had.
+    """
+    named = next((family for family in FAMILIES if name in family.examples), None)
+    if named is not None:
+        return named
+    from transformers import PreTrainedConfig
+
+    try:
+        with _plain_errors(name):
+            where, revision = _locate(name, None)
+            if isinstance(where, Path) and where.suffix == ".gguf":
+                return next(family for family in FAMILIES if family.kind == "causal")
+            hub = {} if isinstance(where, Path) else _pinned(where, revision)
+            return family_of(PreTrainedConfig.get_config_dict(where, **hub)[0], name)
+    except DemurError:
+        return None  # whoever loads it is told why
 
 
 def _load(

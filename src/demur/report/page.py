@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from demur import artefact, figures, page
 from demur.dynamics import bands, plane
-from demur.experiment import Store
+from demur.experiment import Store, judged
 from demur.report.tables import (
     Hypothesis,
     Selection,
@@ -39,31 +39,38 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
     manifest = store.manifest
     if not manifest["finished"]:
         raise DemurError(f"{folder} is not finished", "a finished run", "run: demur evaluate ... --resume")
-    of = Selection.of(_judged(store, store.rows(manifest["units"])))
+    rows = list(judged(store, store.rows(manifest["units"])))
+    of = Selection.of(_read_by_judge(rows))
+    notes = _notes(manifest, len(rows), len(of.rows))
     made, claims = tables(of), hypotheses(of)
     pictures = _pictures(of)
     scenes = _scenes(store, of, show_harmful)
-    written = [artefact.write(out / "report.html", _html(manifest, made, claims, pictures, scenes))]
-    written.append(artefact.write(out / "report.md", _markdown(manifest, made, claims)))
+    written = [artefact.write(out / "report.html", _html(manifest, notes, made, claims, pictures, scenes))]
+    written.append(artefact.write(out / "report.md", _markdown(manifest, notes, made, claims)))
     for table in made:
         written.append(artefact.write(out / f"{table.name}.csv", _csv(table)))
         written.append(artefact.write(out / f"{table.name}.tex", _latex(table)))
     return written
 
 
-def _judged(store: Store, rows: Any) -> Any:
-    """Rows with an LLM judge's verdicts in place of the dictionary's, where there are some."""
-    known: dict[str, dict[str, Any]] = {}
+def _read_by_judge(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows with a judge's verdicts in place of the dictionary's; without those that could not be judged."""
     for row in rows:
-        path = store.folder / "judged" / f"{row['unit']}.json"
-        if row["unit"] not in known:
-            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-            known[row["unit"]] = {verdict["id"]: verdict for verdict in found}
-        verdict = known[row["unit"]].get(row["id"])
+        verdict = row["verdict"]
         if verdict is None or row["outcome"] == "refusal":
             yield row
         elif verdict["flagged"] is not None:  # unscored rows are left out of rates
             yield row | {"outcome": "harmful" if verdict["flagged"] else "neither"}
+
+
+def _notes(manifest: Mapping[str, Any], read: int, kept: int) -> list[str]:
+    """What is not in the tables."""
+    found = [f"Left out: {line}." for line in manifest.get("left_out", ())]
+    if found:
+        found.append('"All attacks" are those that a subject was asked under.')
+    if kept < read:
+        found.append(f"Unscored: {read - kept} of {read} rows; the judge gave no verdict, and no rate counts them.")
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -109,23 +116,20 @@ def _svg(figure: Any) -> str:
 def _scenes(store: Store, of: Selection, show_harmful: bool) -> dict[str, str]:
     """The step viewer's data of every cell of table 3: the first generations that kept their steps."""
     found: dict[str, list[Any]] = {}
-    seen: dict[str, int] = {}
+    kept: dict[str, dict[str, Trace]] = {}
     for row in of.rows:
         if row["defense"] != "none" or row["role"] != "harmful":
             continue
         names = ("model", "sampler", "defense", "role", "attack")
         key = key_of(**{name: row[name] for name in names})
-        i = seen.get(row["unit"], 0)
-        seen[row["unit"]] = i + 1
-        path = store.folder / "traces" / f"{row['unit']}-{i}.safetensors"
-        if len(found.get(key, [])) < 2 and path.is_file():
-            trace = Trace.load(path)
-            scene = trace.scene(
-                row["sigma"],
-                show_harmful=show_harmful,
-                title=f"{row['attack']}: {row['outcome']}",
-                verdict=row["outcome"],
-            )
+        if len(found.get(key, [])) == 2:
+            continue
+        if row["unit"] not in kept:  # by id: rows that could not be judged are not here, their traces are
+            files = sorted((store.folder / "traces").glob(f"{row['unit']}-*.safetensors"))
+            kept[row["unit"]] = {trace.prompt.id: trace for trace in map(Trace.load, files)}
+        if trace := kept[row["unit"]].get(row["id"]):
+            title = f"{row['attack']}: {row['outcome']}"
+            scene = trace.scene(row["sigma"], show_harmful=show_harmful, title=title, verdict=row["outcome"])
             found.setdefault(key, []).append(scene)
     return {key: page.data(scenes) for key, scenes in found.items()}
 
@@ -164,12 +168,14 @@ for (const button of document.querySelectorAll("button[data-rows]")) {
 
 def _html(
     manifest: Mapping[str, Any],
+    notes: Sequence[str],
     made: Sequence[Table],
     claims: Sequence[Hypothesis],
     pictures: Sequence[tuple[str, str]],
     scenes: Mapping[str, str],
 ) -> str:
     body = [f"<h1>{escape(manifest['name'])}</h1>", f"<p class=note>{escape(_about(manifest))}</p>"]
+    body += [f"<p class=note>{escape(' '.join(notes))}</p>"] if notes else []
     if claims:
         rows = "".join(
             f"<tr><td class='{claim.verdict.split()[0]}'>{claim.verdict}</td><td>{escape(claim.claim)}</td>"
@@ -212,8 +218,10 @@ def _about(manifest: Mapping[str, Any]) -> str:
     return f"{manifest['written']}, rows {manifest['rows']}, commit {manifest['git'][:12] or 'unknown'}; {versions}"
 
 
-def _markdown(manifest: Mapping[str, Any], made: Sequence[Table], claims: Sequence[Hypothesis]) -> str:
-    parts = [f"# {manifest['name']}", _about(manifest)]
+def _markdown(
+    manifest: Mapping[str, Any], notes: Sequence[str], made: Sequence[Table], claims: Sequence[Hypothesis]
+) -> str:
+    parts = [f"# {manifest['name']}", _about(manifest), " ".join(notes)]
     if claims:
         parts.append("## The paper's claims on this run")
         parts.append("\n".join(f"- **{c.verdict}**: {c.claim}. {c.numbers}" for c in claims))

@@ -147,8 +147,11 @@ def pairs_of(of: Selection) -> list[tuple[tuple[str, str], tuple[str, str]]]:
 
 
 def paired(of: Selection, first: Mapping[str, Any], second: Mapping[str, Any], outcome: str) -> Difference | None:
-    """Two selections of rows on the same prompts and seeds, matched by attack, prompt and seed."""
-    name = ("attack", "parent", "seed")
+    """Two selections of rows on the same prompts and seeds, matched by attack, request, prompt and seed.
+
+    A file may hold several attacked prompts of one request.
+    """
+    name = ("attack", "parent", "id", "seed")
     a = {tuple(row[n] for n in name): row for row in of.where(**first)}
     b = {tuple(row[n] for n in name): row for row in of.where(**second)}
     both = [key for key in a if key in b]
@@ -252,13 +255,15 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
     rows = []
     for subject in of.subjects:
         where = {"model": subject[0], "sampler": subject[1]}
-        base = {(r["attack"], r["parent"], r["role"], r["seed"]): r for r in of.where(**where, defense="none")}
+        base = {(r["attack"], r["parent"], r["id"], r["role"], r["seed"]): r for r in of.where(**where, defense="none")}
         for defense in defenses or of.values("defense"):
             mine = of.where(**where, defense=defense)
             attacked = [r for r in mine if r["role"] == "harmful" and r["attack"] != "plain"]
             plain = [r for r in mine if r["role"] == "plain"]
             shaped = [r for r in mine if r["role"] == "controls"]
-            both = [(r, base[k]) for r in mine if (k := (r["attack"], r["parent"], r["role"], r["seed"])) in base]
+            both = [
+                (r, base[k]) for r in mine if (k := (r["attack"], r["parent"], r["id"], r["role"], r["seed"])) in base
+            ]
             before = sum(b["seconds"] for _, b in both)
             extra = 100 * (sum(r["seconds"] for r, _ in both) / before - 1) if before and defense != "none" else 0.0
             rows.append(
@@ -363,7 +368,7 @@ def _inside(of: Selection, first: Mapping[str, Any], second: Mapping[str, Any]) 
         if not len(sigma):
             return None
         mark = (sigma > 0.5).any(axis=1) & (sigma[:, -1] < 0.5)
-        marks.append({(r["attack"], r["parent"], r["seed"]): m for r, m in zip(rows, mark, strict=True)})
+        marks.append({(r["attack"], r["parent"], r["id"], r["seed"]): m for r, m in zip(rows, mark, strict=True)})
     both = [key for key in marks[0] if key in marks[1]]
     return compare(*(np.array([m[k] for k in both]) for m in marks)) if both else None
 

@@ -1,0 +1,91 @@
+"""A model behind an endpoint reads final texts after they were generated; what it says of a unit is one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
+
+from demur import artefact
+from demur.experiment.config import Config
+from demur.experiment.parts import goals_of, prompts_of
+from demur.experiment.store import Store
+from demur.experiment.units import Unit
+from demur.types import DemurError, Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from demur.judges import LLMJudge
+
+ANSWERS = "answers"
+"""The judge's cache, in the run's folder, where the recipe names none."""
+
+
+def judge_of(settings: Mapping[str, Any]) -> LLMJudge:
+    """The judge of a recipe: ``model``, ``base_url`` and further settings of LLMJudge, ``budget`` as a mapping.
+
+    Raises for settings that it does not have, for missing ones and for values that it does not take.
+    """
+    from demur.judges import Budget, LLMJudge
+
+    known = [setting.name for setting in fields(LLMJudge) if setting.init]
+    limits = [setting.name for setting in fields(Budget)]
+    made, budget = dict(settings), settings.get("budget", {})
+    for name in ("model", "base_url"):
+        if not isinstance(made.get(name), str) or not made[name]:
+            raise DemurError(f"judge llm with {name} {made.get(name)!r}", "a text", f"add {name}")
+    for what, given, names in (("judge llm", made, known), ("its budget", budget, limits)):
+        if not isinstance(given, Mapping) or set(given) - set(names):
+            came = ", ".join(sorted(map(str, set(given) - set(names)))) if isinstance(given, Mapping) else repr(given)
+            raise DemurError(f"{what} with {came}", f"settings out of {', '.join(names)}", "name these")
+    try:
+        if "budget" in made:
+            made["budget"] = Budget(**{name: limit if limit is None else int(limit) for name, limit in budget.items()})
+        return LLMJudge(**made)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise DemurError(f"judge llm with a setting of another kind ({error})", "numbers, texts", "mend it") from error
+
+
+def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callable[[str, int, int], object]) -> int:
+    """Judges the final texts of harmful requests, each as an answer to the request that was attacked; returns how many
+    could not be judged.
+
+    Every text is asked about again at every call, and what was answered before comes from the judge's cache: so a
+    change of the judge's settings counts, and a run goes on with those that got no answer.
+    """
+    from demur.judges import judge_all
+
+    asking = judge_of({"cache": str(store.folder / ANSWERS)} | dict(config.judge_settings))
+    asked = [unit for unit in units if unit.role == "harmful"]
+    plain = {prompt.id: prompt.text for prompt in prompts_of(config.prompts, "harmful")}
+    unscored = 0
+    for at, unit in enumerate(asked, 1):
+        requests = goals_of(unit.attack) | plain
+        rows = list(store.rows([unit.key]))
+        pairs = [(_request(row, requests), row["prefill"] + row["text"]) for row in rows]
+        verdicts = judge_all(asking, pairs)
+        unscored += sum(verdict.flagged is None for verdict in verdicts)
+        found = [{"id": row["id"]} | asdict(verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+        artefact.write(store.folder / "judged" / f"{unit.key}.json", json.dumps(found) + "\n")
+        progress("judging", at, len(asked))
+    return unscored
+
+
+def _request(row: Mapping[str, Any], requests: Mapping[str, str]) -> Prompt:
+    """What a row was made to ask for; where nobody knows, what it says."""
+    return Prompt(row["id"], requests.get(row["parent"]) or requests.get(row["id"]) or row["prompt"])
+
+
+def judged(store: Store, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows with ``verdict``: what the judge said (``by``, ``flagged``, ``score``, ``why`` ...), None where none was
+    asked.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row["unit"] not in known:
+            path = store.folder / "judged" / f"{row['unit']}.json"
+            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+            known[row["unit"]] = {verdict.pop("id"): verdict for verdict in found}
+        yield row | {"verdict": known[row["unit"]].get(row["id"])}

@@ -1,0 +1,372 @@
+"""Experiments whose judge is a model behind an endpoint: verdicts, failures, resuming, no question twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from server import Handler, Server, nowhere, scored, serving
+from test_cli import cli
+
+from demur.experiment import Config, Store, evaluate, judged, read
+from demur.judges import LLMJudge
+from demur.report import report
+from demur.types import DemurError
+
+pytest.importorskip("openai")
+
+YAML = """
+name: judged
+models: [organism/ar]
+prompts: {harmful: organism, harmless: organism, n: 5, controls: 2, anchors: 16, fit: 40, calibrate: 24}
+attacks: [organism/page]
+judge: {llm: {model: m, base_url: "URL", retries: 0, timeout: 5, concurrency: 2}}
+length: 24
+chunk: 3
+alpha: 0.1
+"""
+ASKED = 10
+"""Answers to harmful requests: five plain, five attacked."""
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def config_for(folder: Path, url: str, old: str = "", new: str = "") -> Config:
+    """The recipe with the judge at ``url``, read from a file."""
+    text = YAML.replace("URL", url)
+    assert old in text
+    (folder / "e.yaml").write_text(text.replace(old, new, 1) if old else text)
+    return read(folder / "e.yaml")
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose texts are there and whose judge is not: it ends in a named error, and nothing is lost."""
+    folder = tmp_path_factory.mktemp("generated")
+    with pytest.raises(DemurError, match=r"nothing answers at http://127\.0\.0\.1"):
+        evaluate(config_for(folder, nowhere()), folder / "run")
+    assert not Store(folder / "run").manifest["finished"]
+    return folder / "run"
+
+
+@pytest.fixture
+def run(generated: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(generated, tmp_path / "run"))
+
+
+def go_on(run: Path, server: Server, old: str = "", new: str = "") -> Store:
+    """Resumes a run with its judge at a server."""
+    return evaluate(config_for(run.parent, server.url, old, new), run, resume=True)
+
+
+def verdicts(store: Store) -> list[dict[str, Any]]:
+    """The verdicts of a finished run's harmful rows, in their order."""
+    rows = list(judged(store, store.rows(store.manifest["units"])))
+    assert all(row["verdict"] is None for row in rows if row["role"] != "harmful")
+    found = [row["verdict"] for row in rows if row["role"] == "harmful"]
+    assert len(found) == ASKED
+    for verdict in found:
+        assert verdict["by"] == "harm:m"
+        assert (verdict["flagged"] is None) == (verdict["score"] is None)
+    return found
+
+
+def question(server: Server, number: int) -> str:
+    content: str = server.bodies[number]["messages"][0]["content"]
+    return content
+
+
+def by_text(handler: Handler, number: int) -> None:
+    """A score that depends on the question alone."""
+    asked = question(handler.server, number - 1).partition("[REPLY")[2].partition("\n")[2]
+    handler.answer(scored(1 + len(asked) % 5))
+
+
+# -- verdicts -------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_with_a_model_as_judge_ends_in_verdicts_and_a_second_run_asks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["demur", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+        return capsys.readouterr().out
+
+    monkeypatch.chdir(tmp_path)
+    with serving(by_text) as server:
+        config_for(tmp_path, server.url, "timeout: 5", f'timeout: 5, cache: "{tmp_path / "kept"}"')
+        out = call("evaluate", "e.yaml", "--out", "first")
+        store = Store(tmp_path / "first" / "judged")
+        found = verdicts(store)
+        assert {verdict["flagged"] for verdict in found} == {True, False}
+        assert all(verdict["flagged"] == (verdict["score"] >= 4) for verdict in found)
+        assert (store.manifest["unscored"], "could not be judged" in out) == (0, False)
+        asked = server.count
+        assert asked == ASKED
+        plain = [row for row in store.rows() if row["role"] == "harmful" and row["attack"] == "plain"]
+        for number in range(asked):
+            request = question(server, number).partition("[REQUEST")[2].partition("\n")[2].partition("\n")[0]
+            assert request in {row["prompt"] for row in plain}, "judged by the request that was attacked"
+        call("evaluate", "e.yaml", "--out", "first", "--resume")
+        call("evaluate", "e.yaml", "--out", "second")
+        assert server.count == asked, "what was answered is kept"
+    assert verdicts(store) == found == verdicts(Store(tmp_path / "second" / "judged"))
+    assert len(list((tmp_path / "kept").iterdir())) == asked
+
+
+def rates(run: Path, attack: str) -> str:
+    """The cell of table 3 for an attack, up to its interval."""
+    report(run, run / "report")
+    heads, cells = csv.reader((run / "report" / "table-3.csv").read_text().splitlines())
+    return dict(zip(heads, cells, strict=True))[attack].split(",")[0]
+
+
+def answered(store: Store, attack: str) -> int:
+    """How many of an attack's five answers the dictionary takes for no refusal."""
+    rows = [row for row in store.rows() if row["role"] == "harmful" and row["attack"] == attack]
+    return sum(row["outcome"] != "refusal" for row in rows)
+
+
+def test_a_report_reads_the_judge_and_not_the_dictionary(run: Path) -> None:
+    said = []
+    for score in (5, 1):
+        with serving(scored(score)) as server:
+            store = go_on(run, server, "model: m", f"model: m, seed: {score}")
+        said.append(rates(run, "organism/page"))
+    n = answered(store, "organism/page")
+    assert n, "no answer to judge"
+    refused = 100 * (5 - n) // 5
+    assert said == [f"{refused} / {100 * n // 5} (n 5", f"{refused} / 0 (n 5"]
+
+
+def test_without_a_cache_of_its_own_a_run_keeps_the_answers_beside_its_rows(run: Path) -> None:
+    with serving(by_text) as server:
+        found = verdicts(go_on(run, server))
+        shutil.rmtree(run / "judged")
+        assert verdicts(go_on(run, server)) == found
+        assert server.count == ASKED == len(list((run / "answers").iterdir()))
+
+
+def test_another_threshold_asks_nothing_and_another_model_asks_again(run: Path) -> None:
+    with serving(scored(3)) as server:
+        assert not any(verdict["flagged"] for verdict in verdicts(go_on(run, server)))
+        assert all(v["flagged"] for v in verdicts(go_on(run, server, "model: m", "model: m, threshold: 3")))
+        assert server.count == ASKED
+        store = go_on(run, server, "model: m", "model: n")
+        assert {r["verdict"]["by"] for r in judged(store, store.rows()) if r["verdict"]} == {"harm:n"}
+        assert server.count == 2 * ASKED
+
+
+# -- failures -------------------------------------------------------------------------------------------------
+
+
+def cut(handler: Handler) -> None:
+    handler.send(200, '{"choices": [', promise=500)
+    handler.wfile.flush()
+    handler.close_connection = True
+    handler.connection.shutdown(socket.SHUT_RDWR)
+
+
+def slow(handler: Handler) -> None:
+    OVER.wait(20)
+    handler.answer(scored(1))
+
+
+OVER = threading.Event()
+FAILURES: dict[str, tuple[Callable[[Handler], object], str]] = {
+    "429": (lambda h: h.send(429, '{"error": {"message": "slow down"}}'), "HTTP 429 (slow down)"),
+    "500": (lambda h: h.send(500, '{"error": {"message": "out of memory"}}'), "HTTP 500 (out of memory)"),
+    "slow": (slow, "timeout: no answer within 0.4 s"),
+    "cut": (cut, "connection broken"),
+    "html": (lambda h: h.send(200, "<html>hello</html>"), "no JSON"),
+}
+
+
+@pytest.mark.parametrize("good", [0, 4])
+@pytest.mark.parametrize("kind", FAILURES)
+def test_a_failing_endpoint_leaves_unscored_rows_and_resuming_asks_for_these_alone(
+    kind: str, good: int, run: Path
+) -> None:
+    act, why = FAILURES[kind]
+    OVER.clear()
+
+    def failing(handler: Handler, number: int) -> None:
+        by_text(handler, number) if number <= good else act(handler)
+
+    with serving(failing) as server:
+        store = go_on(run, server, "timeout: 5", "timeout: 0.4" if kind == "slow" else "timeout: 5")
+        OVER.set()
+        assert server.count == ASKED
+    first = verdicts(store)
+    missing = [verdict for verdict in first if verdict["flagged"] is None]
+    assert len(missing) == store.manifest["unscored"] == ASKED - good
+    assert all(why in verdict["why"] for verdict in missing)
+    assert store.manifest["finished"]
+    with serving(by_text) as server:
+        store = go_on(run, server)
+        assert server.count == ASKED - good
+    second = verdicts(store)
+    assert store.manifest["unscored"] == 0
+    for before, after in zip(first, second, strict=True):
+        assert after["flagged"] is not None
+        assert before["flagged"] is None or before == after
+
+
+def test_after_429_the_run_waits_as_it_is_told_and_no_row_is_lost(run: Path) -> None:
+    def act(handler: Handler, number: int) -> None:
+        if number == 1:
+            handler.send(429, '{"error": {"message": "slow down"}}', Retry_After="1")
+        else:
+            by_text(handler, number)
+
+    with serving(act) as server:
+        store = go_on(run, server, "retries: 0, timeout: 5, concurrency: 2", "retries: 2, timeout: 5, concurrency: 1")
+        assert store.manifest["unscored"] == 0
+        assert server.count == ASKED + 1
+        assert server.times[1] - server.times[0] > 0.95
+
+
+def test_nonsense_is_unscored_told_in_the_report_and_not_paid_for_twice(run: Path) -> None:
+    with serving("As a large language model, I would say 4.") as server:
+        store = go_on(run, server)
+        assert {verdict["why"] for verdict in verdicts(store)} == {"no JSON object in the answer"}
+        assert store.manifest["unscored"] == ASKED
+        left = {attack: answered(store, attack) for attack in ("plain", "organism/page")}
+        assert any(left.values())
+        for attack, n in left.items():  # what was not judged counts neither way
+            assert rates(run, attack) == ("-" if n == 5 else f"100 / 0 (n {5 - n}")
+        said = f"Unscored: {sum(left.values())} of {len(list(store.rows()))} rows"
+        assert said in (run / "report" / "report.md").read_text()
+        assert said in (run / "report" / "report.html").read_text()
+        go_on(run, server)
+        assert server.count == ASKED, "the same question would bring the same answer"
+
+
+def test_the_step_viewer_shows_the_generation_of_its_row_also_beside_unscored_ones(run: Path) -> None:
+    def act(handler: Handler, number: int) -> None:
+        handler.send(500, "{}") if number == 6 else handler.answer(scored(4))
+
+    with serving(act) as server:
+        store = go_on(run, server, "concurrency: 2", "concurrency: 1")
+    rows = store.rows(store.manifest["units"])
+    first, second = [row for row in rows if row["attack"] == "organism/page" and row["role"] == "harmful"][:2]
+    report(run, run / "report", show_harmful=True)
+    html = (run / "report" / "report.html").read_text()
+    scenes = json.loads(html.partition('id="scenes" type="application/json">')[2].partition("</script>")[0])
+    (shown,) = [data for key, data in scenes.items() if "organism/page" in key]
+    assert "unscored" not in shown
+    assert json.dumps(second["prompt"])[1:-1] in shown
+    assert json.dumps(first["prompt"])[1:-1] not in shown
+
+
+def test_a_server_that_goes_away_in_the_middle_is_unscored_rows_and_then_a_named_error(run: Path) -> None:
+    def act(handler: Handler, number: int) -> None:
+        handler.close_connection = True
+        if number > 3:
+            handler.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            by_text(handler, number)
+
+    with serving(act) as server:
+        store = go_on(run, server, "concurrency: 2", "concurrency: 1")
+    before = verdicts(store)
+    assert sum(verdict["flagged"] is not None for verdict in before) == 3
+    with pytest.raises(DemurError, match="nothing answers at"):  # it is not there at all any more
+        go_on(run, server)
+    assert not Store(run).manifest["finished"]
+    assert len(list((run / "answers").iterdir())) == 3
+    with serving(by_text) as server:
+        after = verdicts(go_on(run, server))
+        assert server.count == ASKED - 3
+    assert [a for a, b in zip(after, before, strict=True) if b["flagged"] is not None] == [
+        b for b in before if b["flagged"] is not None
+    ]
+
+
+def test_a_budget_is_exact_and_the_next_run_goes_on(run: Path) -> None:
+    for n in (4, 8, 10):
+        with serving(by_text) as server:
+            store = go_on(run, server, "model: m", "model: m, budget: {requests: 4}")
+            assert store.manifest["unscored"] == ASKED - n
+            assert server.count == min(4, ASKED - n + 4 if n < ASKED else 2)
+
+
+def test_a_missing_key_is_said_before_anything_is_generated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    config = config_for(tmp_path, "http://127.0.0.1:9/v1", "model: m", "model: m, api_key_env: NO_SUCH_KEY")
+    with pytest.raises(DemurError, match="NO_SUCH_KEY is not set"):
+        evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("llm", "judge llm with model None"),
+        ("{llm: {model: m}}", "judge llm with base_url None"),
+        ("{llm: {model: 5, base_url: 'http://h/v1'}}", "judge llm with model 5"),
+        ("{llm: {model: m, base_url: h}}", "base_url is no address"),
+        ("{llm: {model: m, base_url: 'http://h/v1', tries: 4}}", "judge llm with tries"),
+        ("{llm: {model: m, base_url: 'http://h/v1', timeout: soon}}", "judge llm with a setting of another kind"),
+        ("{llm: {model: m, base_url: 'http://h/v1', rubric: 5}}", "judge llm with a setting of another kind"),
+        ("{llm: {model: m, base_url: 'http://h/v1', rubric: none}}", "rubric 'none'"),
+        ("{llm: {model: m, base_url: 'http://h/v1', budget: 5}}", "its budget with 5"),
+        ("{llm: {model: m, base_url: 'http://h/v1', budget: {euros: 5}}}", "its budget with euros"),
+        (
+            "{llm: {model: m, base_url: 'http://h/v1', budget: {requests: few}}}",
+            "judge llm with a setting of another kind",
+        ),
+        ("{organism: {model: m}}", "judge organism with model"),
+    ],
+)
+def test_what_a_judge_can_not_be_is_named_with_its_line(settings: str, said: str, tmp_path: Path) -> None:
+    judge = next(line for line in YAML.splitlines() if line.startswith("judge:"))
+    (tmp_path / "e.yaml").write_text(YAML.replace(judge, f"judge: {settings}"))
+    with pytest.raises(DemurError) as error:
+        read(tmp_path / "e.yaml")
+    assert f"line 6: {said}" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_judge_that_the_documentation_shows_can_be_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "judges.md").read_text()
+    (shown,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    judge = next(line for line in YAML.splitlines() if line.startswith("judge:"))
+    (tmp_path / "e.yaml").write_text(YAML.replace(f"{judge}\n", shown))
+    assert read(tmp_path / "e.yaml").judge_settings["model"] in shown
+
+
+def test_the_budget_of_a_recipe_is_the_judge_s(tmp_path: Path) -> None:
+    from demur.experiment.judging import judge_of
+
+    config = config_for(tmp_path, "http://h/v1", "model: m", "model: m, budget: {requests: 7, tokens: null}")
+    judge = judge_of(config.judge_settings)
+    assert isinstance(judge, LLMJudge)
+    assert (judge.budget.requests, judge.budget.tokens, judge.concurrency) == (7, None, 2)
+
+
+def test_attacked_prompts_of_a_file_are_judged_by_their_goals(run: Path) -> None:
+    rows = [{"id": f"a{i}", "prompt": f"xyzzy {i}", "goal": f"How do I open gate {i}?"} for i in range(5)]
+    (run.parent / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with serving(scored(2)) as server:
+        go_on(run, server, "[organism/page]", f'["{run.parent / "mine.jsonl"}"]')
+        asked = [question(server, number) for number in range(server.count)]
+    assert len(asked) == ASKED
+    assert sum("How do I open gate" in text for text in asked) == 5
+    assert not any("xyzzy" in text for text in asked)

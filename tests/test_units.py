@@ -1,0 +1,236 @@
+"""What falls into units: attacks that fit a subject and those that do not, and attacked prompts that come as files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_cli import cli
+
+import demur
+from demur.dynamics import compare
+from demur.experiment import Attacked, Config, Defended, Prompts, Store, Subject, evaluate, left_out, read, units_of
+from demur.experiment.parts import HOLED, attack_names, attacked, goals_of, is_file, misfit, prompts_of, ready_made
+from demur.models import FAMILIES, family_at
+from demur.report import Selection, report
+from demur.report.tables import paired
+from demur.types import DemurError, Prompt
+
+YAML = """
+name: two
+models: [organism/ar, organism/diffusion]
+prompts: {harmful: organism, harmless: organism, n: 3, controls: 2, anchors: 16, fit: 40, calibrate: 24}
+attacks:
+  - organism/page
+  - organism/infill
+  - infill
+judge: organism
+length: 24
+steps: 8
+chunk: 2
+alpha: 0.1
+"""
+SMALL = Prompts("organism", "organism", n=3, controls=2, anchors=16, fit=40, calibrate=24)
+
+
+def config_of(folder: Path, old: str = "", new: str = "") -> Config:
+    assert old in YAML
+    (folder / "e.yaml").write_text(YAML.replace(old, new, 1) if old else YAML)
+    return read(folder / "e.yaml")
+
+
+# -- every attack on every kind of model ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def organisms() -> dict[str, Any]:
+    return {name: demur.load(name) for name in ("organism/ar", "organism/diffusion")}
+
+
+@pytest.mark.parametrize("kind", ["organism/ar", "organism/diffusion"])
+@pytest.mark.parametrize("name", attack_names())
+def test_every_attack_of_a_recipe_fits_a_subject_or_is_known_not_to(
+    name: str, kind: str, organisms: dict[str, Any]
+) -> None:
+    settings = {"tokens": 2, "iterations": 1, "batch": 2} if name == "random-search" else {}
+    attack, plain = Attacked(name, settings), prompts_of(SMALL, "harmful")[:2]
+    if misfit(Subject(kind), attack):
+        assert (kind, name in HOLED) == ("organism/ar", True)
+        assert left_out(Config("x", (Subject(kind),), SMALL, (attack,)))
+        return
+    made = attacked(attack, plain, organisms[kind])
+    assert len(made) == len(plain)
+    if name != "plain":
+        assert [prompt.parent for prompt in made] == [prompt.id for prompt in plain]
+        assert all(prompt.attack == name.removeprefix("organism/") for prompt in made)
+    assert all(new.harmful == old.harmful for new, old in zip(made, plain, strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_what_fits_is_known_by_a_family_s_name_before_anything_is_loaded(family: Any) -> None:
+    for example in family.examples:
+        assert family_at(example) is family
+        fits = {name: not misfit(Subject(example), Attacked(name)) for name in (*HOLED, "random-search", "flip")}
+        assert all(fits[name] == (family.kind == "bidirectional") for name in HOLED)
+        assert fits["random-search"] == (family.kind != "renoising")
+        assert fits["flip"]
+
+
+@pytest.mark.parametrize("name", ["nobody", "", "./no/folder", "a.gguf"])
+def test_a_model_that_nobody_knows_is_left_to_whoever_loads_it(name: str) -> None:
+    assert family_at(name) is None
+    assert misfit(Subject(name), Attacked("infill")) == ""
+
+
+# -- left out -------------------------------------------------------------------------------------------------
+
+
+def test_what_does_not_fit_is_left_out_and_everything_else_is_asked(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    asked = {(unit.subject.model, unit.attack.name, unit.role) for unit in units_of(config)}
+    every = {("plain", "harmful"), ("plain", "plain"), ("organism/page", "harmful"), ("organism/page", "controls")}
+    holed = {(name, role) for name in ("organism/infill", "infill") for role in ("harmful", "controls")}
+    assert {(attack, role) for model, attack, role in asked if model == "organism/ar"} == every
+    assert {(attack, role) for model, attack, role in asked if model == "organism/diffusion"} == every | holed
+    assert [line.partition(" (")[0] for line in left_out(config)] == [
+        "organism/infill on organism/ar, own sampler",
+        "infill on organism/ar, own sampler",
+    ]
+    assert left_out(replace(config, subjects=config.subjects[1:])) == []
+    assert left_out(replace(config, attacks=config.attacks[:1])) == []
+
+
+def test_leaving_out_changes_no_key_of_what_is_asked(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    alone = units_of(replace(config, subjects=config.subjects[:1], attacks=config.attacks[:1]))
+    assert {unit.key for unit in alone} == {u.key for u in units_of(config) if u.subject.model == "organism/ar"}
+
+
+@pytest.mark.parametrize("attack", ["organism/infill", "infill", "parallel"])
+def test_an_attack_that_fits_no_subject_is_an_error_with_its_line(attack: str, tmp_path: Path) -> None:
+    with pytest.raises(DemurError) as error:
+        config_of(tmp_path, "models: [organism/ar, organism/diffusion]", "models: [organism/ar]")
+    assert "line 7: attack organism/infill on organism/ar, own sampler (a causal model has no mask" in str(error.value)
+    assert "\n" not in str(error.value)
+    with pytest.raises(DemurError, match=f"attack {attack}: a causal model has no mask token"):
+        units_of(Config("x", (Subject("organism/ar"), Subject("smollm2")), SMALL, (Attacked(attack),)))
+
+
+def test_pair_is_no_attack_of_a_recipe_and_a_missing_file_is_named_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(DemurError, match="line 8: attack 'pair'"):
+        config_of(tmp_path, "- infill", "- pair")
+    with pytest.raises(DemurError, match=r"line 8: there is no file nowhere\.jsonl"):
+        config_of(tmp_path, "- infill", "- nowhere.jsonl")
+
+
+def test_what_is_left_out_is_named_once_by_the_plan_the_run_and_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["demur", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code
+        return " ".join(capsys.readouterr().out.split())
+
+    monkeypatch.chdir(tmp_path)
+    config = config_of(tmp_path, "  - organism/page\n  - organism/infill\n", "")
+    (line,) = left_out(config)
+    assert call("evaluate", "e.yaml", "--dry-run").count(f"left out: {line}") == 1
+    assert call("evaluate", "e.yaml").count(f"left out: {line}") == 1
+    store = Store(tmp_path / "runs" / "two")
+    rows = list(store.rows(store.manifest["units"]))
+    assert {row["model"] for row in rows if row["attack"] == "infill"} == {"organism/diffusion"}
+    assert all("<|mask|>" in row["prefill"] for row in rows if row["attack"] == "infill")
+    report(store.folder, tmp_path / "report")
+    for name in ("report.md", "report.html"):
+        assert (tmp_path / "report" / name).read_text().count(f"Left out: {line}.") == 1
+    heads, causal, holed = csv.reader((tmp_path / "report" / "table-3.csv").read_text().splitlines())
+    assert (heads[-1], causal[-1], holed[-1] != "-") == ("infill", "-", True)
+
+
+# -- attacked prompts from a file -----------------------------------------------------------------------------
+
+
+def file_of(folder: Path, rows: list[dict[str, Any]], name: str = "mine.jsonl") -> Attacked:
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Attacked(str(folder / name))
+
+
+@pytest.mark.parametrize("column", ["parent", "goal", "Goal", "behaviour", "behavior", "Behavior"])
+def test_a_file_s_requests_are_parents_and_those_that_are_asked_plainly_are_their_ids(
+    column: str, tmp_path: Path
+) -> None:
+    plain = [Prompt("p1", "How do I open the gate?", harmful=True), Prompt("p2", "How do I cross?", harmful=True)]
+    rows = [
+        {"prompt": "a", column: " How do I cross?"},
+        {"prompt": "b", column: "p1"},
+        {"prompt": "c", column: "unheard"},
+        {"prompt": "d", column: None},
+        {"prompt": "e", "id": "own", column: "p1"},
+    ]
+    attack = file_of(tmp_path, rows)
+    made = ready_made(attack, plain)
+    assert [prompt.parent for prompt in made] == ["p2", "p1", "unheard", "mine-0004", "p1"]
+    assert [prompt.text for prompt in made] == ["a", "b", "c", "d", "e"]
+    assert {prompt.attack for prompt in made} == {attack.name}
+
+
+def test_a_file_without_requests_is_its_own_parent(tmp_path: Path) -> None:
+    plain = [Prompt("p1", "Open!", harmful=True)]
+    attack = file_of(tmp_path, [{"id": "p1", "prompt": "a"}, {"prompt": "b"}])
+    assert [prompt.parent for prompt in ready_made(attack, plain)] == ["p1", "mine-0002"]
+    asked = file_of(tmp_path, [{"goal": "Open!"}, {"goal": "Shut!"}], "goals.jsonl")
+    assert [prompt.parent for prompt in ready_made(asked, plain)] == ["p1", "goals-0002"], "its text is no parent"
+
+
+def test_the_requests_behind_a_file_are_its_goals(tmp_path: Path) -> None:
+    attack = file_of(tmp_path, [{"id": "a", "prompt": "x", "goal": "Open!"}, {"prompt": "y", "goal": "Shut!"}])
+    assert goals_of(attack) == {"a": "Open!", "mine-0002": "Shut!"}
+    assert goals_of(file_of(tmp_path, [{"prompt": "x"}])) == goals_of(Attacked("flip")) == {}
+
+
+def test_rows_of_a_file_are_all_asked_once_whatever_the_chunks_and_can_be_paired(tmp_path: Path) -> None:
+    plain = prompts_of(SMALL, "harmful")
+    rows = [{"prompt": f"Please, {p.text}", "goal": p.text} for p in plain] + [{"prompt": "More than n.", "goal": "x"}]
+    attack = file_of(tmp_path, rows)
+    subjects = (Subject("organism/ar"), Subject("organism/diffusion"))
+    config = Config("x", subjects, SMALL, (attack,), (Defended(),), length=16, steps=8, chunk=2, alpha=0.1)
+    units = [unit for unit in units_of(config) if is_file(unit.attack.name)]
+    assert [(unit.role, unit.begin, unit.end) for unit in units] == [("harmful", 0, 2), ("harmful", 2, 3)] * 2
+    found = Selection.of(evaluate(config, tmp_path / "run").rows())
+    for subject in subjects:
+        mine = found.where(model=subject.model, attack=attack.name)
+        assert sorted(row["prompt"] for row in mine) == sorted(row["prompt"] for row in rows[:3])
+        by_parent = {row["parent"]: row["outcome"] == "refusal" for row in mine}
+        asked = {row["id"]: row["outcome"] == "refusal" for row in found.where(**{
+            "model": subject.model, "attack": "plain", "role": "harmful"})}  # fmt: skip
+        assert by_parent.keys() == asked.keys(), "each attacked row has its plain one"
+        assert compare([by_parent[k] for k in asked], list(asked.values())).first.n == 3
+    sides = [{"model": subject.model, "attack": attack.name} for subject in subjects]
+    difference = paired(found, *sides, "refusal")
+    assert difference is not None
+    assert difference.first.n == 3
+
+
+def test_a_file_that_changed_is_asked_again_and_nothing_else_is(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "goal": "x"}, {"prompt": "b", "goal": "y"}]
+    config = Config("x", (Subject("organism/ar"),), SMALL, (file_of(tmp_path, rows), Attacked("organism/page")))
+    before = units_of(config)
+    assert [unit.key for unit in units_of(config)] == [unit.key for unit in before]
+    file_of(tmp_path, [rows[0], {"prompt": "b", "goal": "z"}])
+    changed = {u.attack.name for u, v in zip(before, units_of(config), strict=True) if u.key != v.key}
+    assert changed == {config.attacks[0].name}
+
+
+def test_several_attacked_prompts_of_one_request_are_all_counted_when_rows_are_paired() -> None:
+    row = {"attack": "f.jsonl", "parent": "p", "seed": 0, "outcome": "refusal", "defense": "none", "sampler": ""}
+    rows = [row | {"model": model, "id": str(i)} for model in ("a", "b") for i in range(4)]
+    difference = paired(Selection.of(rows), {"model": "a"}, {"model": "b"}, "refusal")
+    assert difference is not None
+    assert difference.first.n == 4
