@@ -18,7 +18,19 @@ from typing import Any
 import pytest
 
 from demur import experiment
-from demur.experiment import Attacked, Config, Defended, Prompts, Store, Subject, evaluate, plan, read, units_of
+from demur.experiment import (
+    Attacked,
+    Config,
+    Defended,
+    Prompts,
+    Store,
+    Subject,
+    bundles_of,
+    evaluate,
+    plan,
+    read,
+    units_of,
+)
 from demur.report import Selection, hypotheses, report, tables
 from demur.types import DemurError
 
@@ -28,7 +40,7 @@ TINY = Config(
     (Subject("organism/ar"),),
     Prompts("organism", "organism", n=6, controls=4, anchors=16, fit=40, calibrate=24, shapes=2),
     (Attacked("organism/page"),),
-    (Defended(), Defended("sri-guard")),
+    (Defended(), Defended("sri-guard-offline"), Defended("sri-guard")),
     judge="organism",
     length=40,
     chunk=4,
@@ -39,7 +51,7 @@ name: tiny
 models: [organism/ar]
 prompts: {harmful: organism, harmless: organism, n: 6, controls: 4, anchors: 16, fit: 40, calibrate: 24, shapes: 2}
 attacks: [organism/page]
-defenses: [none, sri-guard]
+defenses: [none, sri-guard-offline, sri-guard]
 judge: organism
 length: 40
 chunk: 4
@@ -113,7 +125,7 @@ def test_units_are_keyed_by_what_they_hold() -> None:
     assert len({unit.key for unit in units}) == len(units)
     assert [u.key for u in units_of(TINY)] == [u.key for u in units]
     assert {u.key for u in units_of(replace(TINY, name="other"))} == {u.key for u in units}
-    more = {u.key for u in units_of(replace(TINY, defenses=(*TINY.defenses, Defended("sri-guard-offline"))))}
+    more = {u.key for u in units_of(replace(TINY, defenses=(*TINY.defenses, Defended("perplexity"))))}
     assert {u.key for u in units} < more, "what was done before an experiment grew is not done again"
     for change in ({"length": 41}, {"steps": 16}, {"batch": 3}, {"alpha": 0.2}, {"seeds": (1,)}):
         assert not {u.key for u in units_of(replace(TINY, **change))} & {u.key for u in units}  # type: ignore[arg-type]
@@ -148,15 +160,46 @@ def test_two_runs_find_the_same_rows(run: Store, tmp_path: Path) -> None:
 
 def test_rows_say_what_happened(run: Store) -> None:
     rows = list(run.rows())
-    assert len(rows) == 2 * (6 + 4 + 6 + 4)
+    assert len(rows) == 3 * (6 + 4 + 6 + 4)
+    assert {row["defense"] for row in rows if row["flagged_by"]} == {"sri-guard", "sri-guard-offline"}
     for row in rows:
-        assert row["outcome"] == row["path"][-1]
+        assert row["outcome"] == row["path"][-1] or row["defense"] == "sri-guard-offline"
         assert len(row["sigma"]) == TINY.steps
-        assert (row["flagged_by"] == "sri-guard") == (row["flagged_step"] is not None)
-        assert row["defense"] == "sri-guard" or not row["flagged_by"]
+        assert bool(row["flagged_by"]) == (row["flagged_step"] is not None)
+        assert row["flagged_by"] in ("", "sri-guard")
+        assert row["seconds"] > 0
         if row["flagged_by"]:
             assert row["outcome"] == "refusal"
     assert {row["role"] for row in rows} == {"harmful", "controls", "plain"}
+
+
+def test_passive_defenses_judge_the_same_answers_whatever_else_is_done_with_them(run: Store, tmp_path: Path) -> None:
+    both = bundles_of(units_of(TINY))
+    assert {tuple(unit.defense.name for unit in bundle) for bundle in both} == {
+        ("none", "sri-guard-offline"),
+        ("sri-guard",),
+    }
+    answers = {
+        name: [(row["id"], row["sigma"], row["path"]) for row in run.rows() if row["defense"] == name]
+        for name in ("none", "sri-guard-offline")
+    }
+    assert sorted(answers["none"]) == sorted(answers["sri-guard-offline"])
+    alone = evaluate(replace(TINY, defenses=TINY.defenses[1:2]), tmp_path / "alone")
+    keys = alone.manifest["units"]
+    assert alone.digest(keys) == run.digest(keys)
+    assert not list((tmp_path / "alone" / "traces").glob("*")), "steps are kept of undefended answers"
+
+
+def test_behind_a_filter_a_prompt_costs_its_look_alone(tmp_path: Path) -> None:
+    """A perplexity filter that flags everything: nothing is generated as far as its rows know."""
+    strict = Defended("perplexity", {"model": "organism/ar", "alpha": 0.9})
+    store = evaluate(replace(TINY, defenses=(Defended(), strict)), tmp_path / "run")
+    rows = list(store.rows())
+    stopped = [row for row in rows if row["flagged_by"] == "perplexity"]
+    assert stopped
+    assert all(row["steps"] == row["passes"] == 0 and row["outcome"] == "refusal" for row in stopped)
+    slow = {(row["id"], row["role"]): row["seconds"] for row in rows if row["defense"] == "none"}
+    assert all(row["seconds"] < slow[row["id"], row["role"]] for row in stopped)
 
 
 def test_a_run_is_not_overwritten_and_resuming_a_finished_one_does_nothing(run: Store) -> None:
@@ -276,6 +319,26 @@ def test_ray_finds_the_same_rows_also_when_a_worker_is_killed(run: Store, tmp_pa
     os.kill(int(workers[0]), signal.SIGKILL)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-800:]
+    assert Store(tmp_path / "runs" / "tiny").manifest["rows"] == run.manifest["rows"]
+
+
+@pytest.mark.slow
+def test_a_ray_node_that_dies_is_one_line_that_says_how_to_go_on(run: Store, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "e.yaml").write_text(YAML)
+    command = [sys.executable, "-m", "demur", "evaluate", "e.yaml"]
+    process = subprocess.Popen([*command, "--engine", "ray"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    units = tmp_path / "runs" / "tiny" / "units"
+    deadline = time.time() + 240
+    while time.time() < deadline and not list(units.glob("*.parquet")) and process.poll() is None:
+        time.sleep(0.2)
+    found = subprocess.run(["pgrep", "-f", "raylet/raylet"], capture_output=True, text=True, check=False)
+    os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode, "it did not end well"
+    assert "--resume" in err.strip().splitlines()[-1], err[-800:]
+    assert "Traceback" not in err
+    subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, check=True)
     assert Store(tmp_path / "runs" / "tiny").manifest["rows"] == run.manifest["rows"]
 
 

@@ -14,7 +14,7 @@ from demur.cli.options import out_to
 from demur.types import DemurError
 
 if TYPE_CHECKING:
-    from demur.experiment import Config, Plan
+    from demur.experiment import Config
 
 app = typer.Typer(help="Runs of demur evaluate: list, show, compare, clean up.", no_args_is_help=True)
 
@@ -42,12 +42,12 @@ def evaluate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from demur.experiment import evaluate as run
-    from demur.experiment import plan, read
+    from demur.experiment import read
 
     config = read(recipe)
     folder = out / config.name
     if dry_run:
-        _dry(plan(config, folder), config)
+        _dry(config, folder)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=out_to(stderr=True)) as bar:
@@ -71,13 +71,22 @@ def _left_out(lines: Sequence[str]) -> None:
         out_to().print(f"left out: {line}", soft_wrap=True, markup=False)
 
 
-def _dry(todo: Plan, config: Config) -> None:
-    from demur.experiment import left_out
+def _dry(config: Config, folder: Path) -> None:
+    """What is there and what is missing, models before data, then the work. Raises where prompts can not be read."""
+    from demur.experiment import left_out, plan
+    from demur.experiment.judging import judge_of
     from demur.studio.readiness import ready
 
     console, of = out_to(), config.prompts
     for subject in config.subjects:
         console.print(f"{subject.name}: {ready(subject.model)}", soft_wrap=True)
+    if config.judge == "llm":
+        try:
+            judge_of(config.judge_settings).endpoint.check()
+            console.print(f"judge {config.judge_settings['model']}: its key is there", soft_wrap=True)
+        except DemurError as error:
+            console.print(f"judge {config.judge_settings['model']}: {error}", soft_wrap=True, markup=False)
+    todo = plan(config, folder)  # reads every prompt
     for unit in todo.missing:
         console.print(f"  {unit.key}  {unit.name}", soft_wrap=True)
     _left_out(left_out(config))
@@ -86,6 +95,9 @@ def _dry(todo: Plan, config: Config) -> None:
         f"{len(todo.missing)} of {len(todo.units)} units to do: {todo.generations} generations,", soft_wrap=True
     )
     console.print(f"and {each} for anchors and guard of each of {len(config.subjects)} subjects", soft_wrap=True)
+    if config.judge == "llm":
+        asked = sum(unit.end - unit.begin for unit in todo.units if unit.role == "harmful")
+        console.print(f"and at most {asked} requests to the judge {config.judge_settings['model']}", soft_wrap=True)
 
 
 def report(

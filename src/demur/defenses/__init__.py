@@ -27,6 +27,9 @@ from demur.types import DemurError, Prompt, Verdict
 
 NAMES = ("none", "sri-guard", "sri-guard-offline", "perplexity", "self-examine", "moderation", "diffuguard")
 """Defenses by name. Several may be joined by ``+``; a prompt or answer is flagged if any of them flags it."""
+ACTIVE = ("sri-guard", "diffuguard")
+"""Those that end or change a generation. The others look at prompts and finished answers, which are the same behind all
+of them."""
 
 
 class Filter(Protocol):
@@ -232,6 +235,6 @@ def overhead(defended: Sequence[float], undefended: Sequence[float]) -> float:
 
 
 __all__ = [
-    "NAMES", "REFUSAL", "DiffuGuard", "Filter", "Line", "Moderation", "Offline", "Perplexity", "Review", "SelfExamine",
-    "line", "overhead",
+    "ACTIVE", "NAMES", "REFUSAL", "DiffuGuard", "Filter", "Line", "Moderation", "Offline", "Perplexity", "Review",
+    "SelfExamine", "line", "overhead",
 ]  # fmt: skip

@@ -8,9 +8,9 @@ from demur.experiment.config import Attacked, Config, Defended, Prompts, Subject
 from demur.experiment.judging import judged
 from demur.experiment.runs import Plan, collect, evaluate, manifest_of, plan, runs_in
 from demur.experiment.store import Store
-from demur.experiment.units import Unit, left_out, units_of
+from demur.experiment.units import Unit, bundles_of, left_out, units_of
 
 __all__ = [
-    "Attacked", "Config", "Defended", "Plan", "Prompts", "Store", "Subject", "Unit", "collect", "evaluate",
-    "judged", "left_out", "manifest_of", "plan", "read", "runs_in", "units_of",
+    "Attacked", "Config", "Defended", "Plan", "Prompts", "Store", "Subject", "Unit", "bundles_of", "collect",
+    "evaluate", "judged", "left_out", "manifest_of", "plan", "read", "runs_in", "units_of",
 ]  # fmt: skip

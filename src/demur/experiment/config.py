@@ -34,14 +34,15 @@ class Prompts:
     """Where prompts come from, and how many. ``organism``: the world's, split by craft; else a starter set, a file, a
     hub id.
 
-    ``harmful`` and ``n`` are asked with every attack, ``controls`` allowed requests with the same attacks; the rest
-    makes anchors and guards.
+    ``harmful`` and ``n`` are asked with every attack, ``controls`` allowed requests with the same attacks, ``plain``
+    allowed ones as they are (0: as many as controls); the rest makes anchors and guards.
     """
 
     harmful: str = "harmful"
     harmless: str = "harmless"
     n: int = 100
     controls: int = 100
+    plain: int = 0
     anchors: int = 100
     fit: int = 400
     calibrate: int = 200
@@ -226,7 +227,7 @@ class _Reader:
 
     def prompts(self, node: Any) -> Prompts:
         """Sources and sizes."""
-        numbers = ("n", "controls", "anchors", "fit", "calibrate", "shapes")
+        numbers = ("n", "controls", "plain", "anchors", "fit", "calibrate", "shapes")
         of = self.mapping(node, ("harmful", "harmless", *numbers), "prompts")
         found = Prompts()
         for name in ("harmful", "harmless"):
@@ -235,7 +236,7 @@ class _Reader:
                 found = replace(found, **{name: source})
         for name in numbers:
             if name in of:
-                least = {"controls": 0, "shapes": 0, "n": 1}.get(name, 8)
+                least = {"controls": 0, "plain": 0, "shapes": 0, "n": 1}.get(name, 8)
                 size: Any = self.number(of[name], name, least)
                 found = replace(found, **{name: size})
         if (found.harmful == "organism") != (found.harmless == "organism"):

@@ -66,6 +66,8 @@ def _unmasked(subject: Subject) -> str:
     from demur.models import family_at
 
     family = family_at(subject.model)
+    if subject.sampler == "ar-order":
+        return "in AR order there is nothing to choose among, and nothing to repair"
     if family is None or (family.kind == "bidirectional" and family.block_length is None):
         return ""
     kind = "block-diffusion" if family.kind == "bidirectional" else family.kind
@@ -80,7 +82,7 @@ def prompts_of(of: Prompts, role: str) -> list[Prompt]:
     """
     sizes = {
         "harmful": of.n, "controls": of.controls, "anchors/harmless": of.anchors, "anchors/harmful": of.anchors,
-        "fit": of.fit, "calibrate": of.calibrate, "plain": max(of.controls, 1),
+        "fit": of.fit, "calibrate": of.calibrate, "plain": of.plain or max(of.controls, 1),
     }  # fmt: skip
     if of.harmful == "organism":
         from demur.organism.world import prompts
@@ -95,16 +97,16 @@ def prompts_of(of: Prompts, role: str) -> list[Prompt]:
     from demur.prompts import load
 
     harmful = role in ("harmful", "anchors/harmful")
-    order = ("harmful", "anchors/harmful") if harmful else ("controls", "anchors/harmless", "fit", "calibrate")
-    mine = "controls" if role == "plain" else role
-    begin = sum(sizes[other] for other in order[: order.index(mine)])
+    order = ("harmful", "anchors/harmful") if harmful else ("plain", "anchors/harmless", "fit", "calibrate")
+    taken = sizes | {"plain": max(sizes["plain"], of.controls)}  # controls are asked plainly, too
+    begin = sum(taken[other] for other in order[: order.index("plain" if role == "controls" else role)])
     source = of.harmful if harmful else of.harmless
-    every = load(source, harmful=harmful, limit=begin + sizes[mine])
+    every = load(source, harmful=harmful, limit=begin + sizes[role])
     found = every[begin:]
-    if len(found) < sizes[mine]:
+    if len(found) < sizes[role]:
         raise DemurError(
             f"{len(every)} prompts in {source}",
-            f"{sum(sizes[other] for other in order)} ({', '.join(f'{o} {sizes[o]}' for o in order)})",
+            f"{sum(taken[other] for other in order)} ({', '.join(f'{o} {taken[o]}' for o in order)})",
             "name a larger source, or smaller numbers under prompts",
         )
     return found

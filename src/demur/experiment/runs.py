@@ -16,7 +16,7 @@ from typing import Any, Literal
 from demur.experiment.config import Config, Subject
 from demur.experiment.judging import judge, judge_of
 from demur.experiment.store import Store
-from demur.experiment.units import Unit, left_out, units_of
+from demur.experiment.units import Unit, bundles_of, left_out, units_of
 from demur.experiment.work import prepare, work
 from demur.types import DemurError
 
@@ -37,9 +37,14 @@ class Plan:
         return tuple(unit for unit in self.units if unit.key not in self.done)
 
     @property
+    def bundles(self) -> list[tuple[Unit, ...]]:
+        """The missing units as they are done: those that share their answers together."""
+        return bundles_of(self.missing)
+
+    @property
     def generations(self) -> int:
-        """How many answers the missing units generate."""
-        return sum(unit.end - unit.begin for unit in self.missing)
+        """How many answers are generated for the missing units."""
+        return sum(units[0].end - units[0].begin for units in self.bundles)
 
 
 def plan(config: Config, folder: Path) -> Plan:
@@ -72,14 +77,15 @@ def evaluate(
     store.begin(manifest_of(config, finished=False))
     subjects = _subjects(todo.missing)
     runner = _ray(workers) if engine == "ray" else _processes(workers)
-    done = len(todo.done)
+    bundles, every = todo.bundles, len(bundles_of(todo.units))
+    done = every - len(bundles)
     with runner as submit:
         for at, _ in enumerate(submit([(_prepare, folder, config, subject) for subject in subjects]), 1):
             progress("anchors and guards", at, len(subjects))
-        progress("generating", done, len(todo.units))
-        for _ in submit([(_work, folder, config, unit) for unit in todo.missing]):
+        progress("generating", done, every)
+        for _ in submit([(_work, folder, config, units) for units in bundles]):
             done += 1
-            progress("generating", done, len(todo.units))
+            progress("generating", done, every)
     unscored = judge(config, store, todo.units, progress) if config.judge == "llm" else 0
     keys = [unit.key for unit in todo.units]
     end = {"rows": store.digest(keys), "units": keys, "unscored": unscored}
@@ -95,14 +101,15 @@ def _prepare(folder: Path, config: Config, subject: Subject) -> None:
     prepare(folder, config, subject)
 
 
-def _work(folder: Path, config: Config, unit: Unit) -> None:
+def _work(folder: Path, config: Config, units: tuple[Unit, ...]) -> None:
     try:
-        rows, shown = work(folder, config, unit)
+        done = work(folder, config, units)
     except DemurError as error:
-        raise DemurError(f"{unit.name}: {error.came}", error.expected, error.then) from error
-    for i, trace in enumerate(shown):
-        trace.save(folder / "traces" / f"{unit.key}-{i}.safetensors")
-    Store(folder).add(unit.key, rows)  # last: a unit whose rows are there is finished
+        raise DemurError(f"{units[0].name}: {error.came}", error.expected, error.then) from error
+    for key, rows, shown in done:
+        for i, trace in enumerate(shown):
+            trace.save(folder / "traces" / f"{key}-{i}.safetensors")
+        Store(folder).add(key, rows)  # last: a unit whose rows are there is finished
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -186,7 +193,12 @@ class _ray:  # noqa: N801
         waiting = [remote.remote(job) for job in jobs]
         while waiting:
             ready, waiting = self.ray.wait(waiting)
-            for result in self.ray.get(ready):
+            try:
+                results = self.ray.get(ready)
+            except self.ray.exceptions.RayError as error:
+                came = f"Ray lost a worker or a node for good ({type(error).__name__})"
+                raise DemurError(came, "a cluster that stays", "run the same command again with --resume") from error
+            for result in results:
                 if result is not None:
                     raise DemurError(*result)
                 yield

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from demur.defenses import ACTIVE
 from demur.experiment.config import Attacked, Config, Defended, Subject
 from demur.experiment.parts import is_file, misfit, prompts_of, ready_made
 from demur.prompts import digest
 from demur.types import DemurError
 
 Role = Literal["harmful", "controls", "plain"]
-FORMAT = 1
+FORMAT = 2
 """Counts changes of what rows mean; part of every key, so that old units are done again."""
 
 
@@ -35,6 +36,11 @@ class Unit:
     def name(self) -> str:
         """For progress and errors."""
         return f"{self.subject.name}: {self.attack.name}, {self.role}, {self.defense.name}, {self.begin} to {self.end}"
+
+    @property
+    def passive(self) -> bool:
+        """Whether its defense leaves the generation as it is: it looks at prompts, or at finished answers."""
+        return not set(self.defense.name.split("+")) & set(ACTIVE)
 
 
 def units_of(config: Config) -> list[Unit]:
@@ -77,6 +83,17 @@ def units_of(config: Config) -> list[Unit]:
     return found
 
 
+def bundles_of(units: Iterable[Unit]) -> list[tuple[Unit, ...]]:
+    """Units that are done together: the same prompts behind passive defenses, which share their answers. Each active
+    defense needs answers of its own.
+    """
+    found: dict[str, list[Unit]] = {}
+    for unit in units:
+        content = asdict(replace(unit, defense=Defended(), key=""))
+        found.setdefault(json.dumps(content, sort_keys=True) if unit.passive else unit.key, []).append(unit)
+    return [tuple(bundle) for bundle in found.values()]
+
+
 def left_out(config: Config) -> list[str]:
     """What is not tried, one line for each attack or defense and the reason it has: attacks that leave holes in the
     answer on models without a mask token, and the like.
@@ -105,7 +122,7 @@ def _asked(config: Config) -> Sequence[tuple[Attacked, Role, int, str]]:
     of = config.prompts
     asked: list[tuple[Attacked, Role, int, str]] = [
         (plain, "harmful", of.n, ""),
-        (plain, "plain", max(of.controls, 1), ""),
+        (plain, "plain", of.plain or max(of.controls, 1), ""),
     ]
     attacks = [attack for attack in config.attacks if attack.name != "plain"]
     for attack in attacks:

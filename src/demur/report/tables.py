@@ -282,9 +282,11 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
         "Table 13: defenses",
         ("model", "defense", "overhead %", "refused, harmless", "refused, attack-shaped harmless", "RR", "ASR"),
         tuple(rows),
-        "Overhead is the whole generation's time against the undefended one in the same run (stopping early makes it "
-        "negative; some percent are noise). Published, LLaDA, overhead / false positives / RR / ASR: none 0 / 7 / 67.4 "
-        "/ 18.4, SRI Guard 0.04 / 9 / 73.4 / 16.8; LLaMA-3: none 0 / 0 / 23.4 / 59.2, SRI Guard 0.01 / 4 / 55 / 43.6.",
+        "Overhead is the time of generation and defense against the undefended generation of the same run: on the same "
+        "answers for defenses that only look, on answers of their own for sri-guard and diffuguard (stopping early "
+        "makes it negative; some percent are noise). Published, LLaDA, overhead / false positives / RR / ASR: none 0 / "
+        "7 / 67.4 / 18.4, SRI Guard 0.04 / 9 / 73.4 / 16.8; LLaMA-3: none 0 / 0 / 23.4 / 59.2, SRI Guard 0.01 / 4 / 55 "
+        "/ 43.6.",
     )
 
 
