@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any, Protocol
@@ -30,6 +30,36 @@ NAMES = ("none", "sri-guard", "sri-guard-offline", "perplexity", "self-examine",
 ACTIVE = ("sri-guard", "diffuguard")
 """Those that end or change a generation. The others look at prompts and finished answers, which are the same behind all
 of them."""
+SETTINGS = {
+    "perplexity": ("model", "alpha"),
+    "self-examine": ("question", "yes", "no"),
+    "moderation": ("model",),
+    "diffuguard": tuple(field.name for field in fields(DiffuGuard)),
+}
+"""What can be set, by defense."""
+
+
+def check(name: str, settings: Mapping[str, Any]) -> None:
+    """Raises for an unknown defense, for settings that it does not have, missing ones and impossible ones."""
+    for part in name.split("+"):
+        if part not in NAMES:
+            raise DemurError(f"defense {part!r}", ", ".join(NAMES), "name one of these, or several joined by +")
+        if part == "moderation" and not isinstance(settings.get("model"), str):
+            raise DemurError("moderation without a model", "a moderation model", "meta-llama/Llama-Guard-3-8B, say")
+    known = [setting for part in name.split("+") for setting in SETTINGS.get(part, ())]
+    if unknown := [setting for setting in settings if setting not in known]:
+        raise DemurError(f"{name} with {', '.join(unknown)}", ", ".join(known) or "no settings", "leave it out")
+    try:
+        if "diffuguard" in name.split("+"):
+            DiffuGuard(**_own("diffuguard", settings))
+        if "perplexity" in name.split("+") and not 0 < settings.get("alpha", 0.5) < 1:
+            raise DemurError(f"perplexity with alpha {settings['alpha']}", "between 0 and 1", "0.01, say")
+    except TypeError as error:
+        raise DemurError(f"{name} with a setting of another kind ({error})", "numbers", "mend it") from error
+
+
+def _own(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: settings[name] for name in SETTINGS[part] if name in settings}
 
 
 class Filter(Protocol):
@@ -189,13 +219,22 @@ def _first(verdicts: Sequence[Sequence[Verdict]], n: int) -> list[Verdict | None
 
 
 def line(
-    name: str, guard: Guard | None = None, subject: Any = None, calibrate: Sequence[Prompt] = (), **settings: Any
+    name: str,
+    guard: Guard | None = None,
+    subject: Any = None,
+    calibrate: Sequence[Prompt] = (),
+    *,
+    alpha: float = 0.01,
+    **settings: Any,
 ) -> Line:
-    """A line of defenses by name (``a+b`` joins). Raises for an unknown name and for one whose parts are missing."""
+    """A line of defenses by name (``a+b`` joins), for the model ``subject``.
+
+    ``alpha`` is the share of harmless prompts that a filter may flag, set on ``calibrate``. Raises as :func:`check`
+    does, and for a guard that is missing.
+    """
+    check(name, settings)
     made = Line()
     for part in name.split("+"):
-        if part not in NAMES:
-            raise DemurError(f"defense {part!r}", ", ".join(NAMES), "name one of these, or several joined by +")
         if part.startswith("sri-guard") and guard is None:
             raise DemurError(f"{part} without a guard", "one that was fitted", "run: demur guard fit")
         if part == "sri-guard":
@@ -205,18 +244,14 @@ def line(
             assert guard is not None
             made = replace(made, reviews=(*made.reviews, Offline(guard)))
         elif part == "perplexity":
-            alpha, judge = settings.get("alpha", 0.01), _loaded(settings["model"]) if "model" in settings else subject
+            judge = _loaded(settings["model"]) if "model" in settings else subject
             made = replace(made, filters=(*made.filters, Perplexity.fitted(judge, calibrate, alpha)))
         elif part == "self-examine":
-            words = {name: settings[name] for name in ("question", "yes", "no") if name in settings}
-            made = replace(made, reviews=(*made.reviews, SelfExamine(subject, **words)))
+            made = replace(made, reviews=(*made.reviews, SelfExamine(subject, **_own(part, settings))))
         elif part == "moderation":
-            if "model" not in settings:
-                raise DemurError("moderation without a model", "a moderation model", "meta-llama/Llama-Guard-3-8B, say")
             made = replace(made, reviews=(*made.reviews, Moderation(_loaded(settings["model"]))))
         elif part == "diffuguard":
-            own = {field.name: settings[field.name] for field in fields(DiffuGuard) if field.name in settings}
-            made = replace(made, remasking=DiffuGuard(**own))
+            made = replace(made, remasking=DiffuGuard(**_own(part, settings)))
     return made
 
 
@@ -235,6 +270,6 @@ def overhead(defended: Sequence[float], undefended: Sequence[float]) -> float:
 
 
 __all__ = [
-    "ACTIVE", "NAMES", "REFUSAL", "DiffuGuard", "Filter", "Line", "Moderation", "Offline", "Perplexity", "Review",
-    "SelfExamine", "line", "overhead",
+    "ACTIVE", "NAMES", "REFUSAL", "SETTINGS", "DiffuGuard", "Filter", "Line", "Moderation", "Offline", "Perplexity",
+    "Review", "SelfExamine", "check", "line", "overhead",
 ]  # fmt: skip

@@ -247,14 +247,18 @@ class _Reader:
 
     def attack(self, node: Any) -> Attacked:
         """A known attack, or a file that is there."""
-        from demur.experiment.parts import attack_names, is_file
+        from demur.experiment.parts import attack_names, check_settings, is_file
 
         name, settings = self.named(node, "an attack")
         if name not in (known := attack_names()) and not is_file(name):
             raise self.wrong(node, f"attack {name!r}", f"{', '.join(known)} or a file of attacked prompts")
         if is_file(name) and not Path(name).is_file():
             raise self.wrong(node, f"there is no file {name}", "a file of attacked prompts")
-        return Attacked(name, settings)
+        try:
+            check_settings(made := Attacked(name, settings))
+        except DemurError as error:
+            raise self.wrong(node, error.came, error.expected) from error
+        return made
 
     def fitting(self, node: Any, what: str, parts: Sequence[Attacked | Defended], config: Config) -> None:
         """Raises for an attack, or a defense, that fits no subject."""
@@ -284,11 +288,16 @@ class _Reader:
 
     def defense(self, node: Any) -> Defended:
         """A known defense."""
+        from demur.defenses import check
         from demur.experiment.parts import DEFENSES
 
         name, settings = self.named(node, "a defense")
         if name not in DEFENSES:
             raise self.wrong(node, f"defense {name!r}", ", ".join(DEFENSES))
+        try:
+            check(name, settings)
+        except DemurError as error:
+            raise self.wrong(node, error.came, error.expected) from error
         return Defended(name, settings)
 
 

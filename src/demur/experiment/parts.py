@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from demur.defenses import NAMES
@@ -110,6 +111,27 @@ def prompts_of(of: Prompts, role: str) -> list[Prompt]:
             "name a larger source, or smaller numbers under prompts",
         )
     return found
+
+
+def check_settings(attack: Attacked) -> None:
+    """Raises for settings that an attack does not have or does not take, as far as that is known without its model."""
+    from demur.attacks import ATTACKS, make
+
+    if attack.name not in ATTACKS:
+        if attack.settings:
+            raise DemurError(
+                f"{attack.name} with {', '.join(map(str, attack.settings))}", "no settings", "leave them out"
+            )
+        return
+    given: dict[str, Any] = {"mask": "<mask>"} if attack.name in HOLED else {}
+    if attack.name == "random-search":
+        given["model"] = SimpleNamespace(name="any model", forward=None)
+    try:
+        make(attack.name, **(given | dict(attack.settings)))
+    except TypeError as error:
+        raise DemurError(
+            f"{attack.name} with a setting of another kind ({error})", "what its page says", "mend it"
+        ) from error
 
 
 def attacked(attack: Attacked, prompts: Sequence[Prompt], model: Any) -> list[Prompt]:
