@@ -74,18 +74,23 @@ def watched(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
             {
                 "steps alone": lambda c=canvas, a=again: list(a(own, c, None)),
                 "steps, watched": lambda c=canvas, a=again: list(Watch(guard)(a)(own, c, None)),
+                "steps, watched by fours": lambda c=canvas, a=again: list(Watch(guard, every=4)(a)(own, c, None)),
                 "signal and score, offline": offline,
             },
             5 if quick else 25,
         )
         case = f"guard on SmolLM2, batch {batch}"
         whole = float(np.median(generation))
-        online = [w - a for w, a in zip(took["steps, watched"], took["steps alone"], strict=True)]
+        online, fours = (
+            [w - a for w, a in zip(took[name], took["steps alone"], strict=True)]
+            for name in ("steps, watched", "steps, watched by fours")
+        )
         seconds += listed(case, {"generation": generation, **took})
         shares = {
             "signal and score, offline": took["signal and score, offline"],
             "score alone, offline": _scores(guard, traces, clock),
             "at every step, online": online,
+            "at every fourth step, online": fours,
         }
         for name, spent in shares.items():
             limit = 0.1 if "online" in name else 0.01

@@ -349,6 +349,32 @@ def test_rows_are_stopped_by_themselves(kind: str, online: bool) -> None:
         assert (alone.tokens() == trace.tokens()).all()
 
 
+@pytest.mark.parametrize("kind", ["ar", "diffusion"])
+def test_a_guard_that_looks_less_often_stops_no_more_and_a_little_later(kind: str) -> None:
+    """It sees the same signal, and a row's fate does not depend on when its neighbours end."""
+    model, sampler = subject(kind)
+    guard = tiny_guard(kind, alpha=0.4)
+    plain = record(model, sampler, ASKED, sampler)
+    z = guard.prefix.scores(np.stack([guard.anchors.signal(trace) for trace in plain]))
+    guard = replace(guard, prefix=replace(guard.prefix, limit=float(np.median(z.max(axis=1)))))  # holds both fates
+    seen = []
+    for every in (3, 8, 100):
+        watched = g.Watch(guard, every=every)(sampler)
+        fates = [g.acted(trace) for trace in record(model, watched, ASKED, sampler)]
+        for i, verdict in enumerate(fates):
+            n = plain[i].steps
+            looks = [t for t in range(1, 9) if t >= n or t % every == 0]  # from its end on, its signal is completed
+            above = [t for t in looks if z[i, t - 1] > guard.prefix.limit]
+            assert bool(verdict.flagged) == bool(above)
+            assert not above or verdict.step == min(above[0], n)
+            (alone,) = record(model, watched, [ASKED[i]], sampler)
+            assert g.acted(alone) == verdict
+        seen += [verdict.flagged for verdict in fates]
+    assert {True, False} <= {*seen}
+    with pytest.raises(DemurError, match="at least 1"):
+        g.Watch(guard, every=0)
+
+
 def test_a_guard_of_another_sampler_does_not_watch() -> None:
     model, sampler = subject("diffusion")
     guard = tiny_guard("diffusion")

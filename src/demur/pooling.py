@@ -70,11 +70,14 @@ class Pooler:
         column = 0 if key[1] == "producing" else 1
         if column >= states.shape[1]:
             raise DemurError("a token's own state that was not computed", "model.watching(..., own=True)", "ask for it")
-        live = _pooled(step)[:, None].float()
-        total = states[:, column].float() * live
-        self.sums[key] = self.sums[key] + total if key in self.sums else total
-        self.counts[key] = self.counts[key] + live if key in self.counts else live
-        self.phi[key] = self.sums[key] / self.counts[key].clamp(min=1)
+        # Few operations: each takes as long as a small state's arithmetic, and an online guard waits for them all.
+        live, mine = _pooled(step)[:, None].float(), states[:, column].float()
+        if key in self.sums:
+            self.sums[key] = torch.addcmul(self.sums[key], mine, live)
+            self.counts[key] = self.counts[key] + live
+        else:
+            self.sums[key], self.counts[key] = mine * live, live.clamp(min=1)  # a row that never lives has no count
+        self.phi[key] = self.sums[key] / self.counts[key]
 
     def _average(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
         """A pass over the whole canvas: average the positions of the mode afresh."""

@@ -138,9 +138,9 @@ class Anchors:
         """Unit vectors of both anchors of every step, the harmful one first; taken once."""
         return _directions(self.harmless, self.harmful, EPS)
 
-    def at(self, phi: Float[NDArray[Any], "b d"], t: int) -> Float[NDArray[np.float64], "b"]:
-        """sigma after step t (counted from 0) of b rows: bit for bit what :meth:`signal` gives of that step."""
-        return _between(phi[:, None], self.directions[t : t + 1], TAU, EPS)[:, 0]
+    def at(self, phi: Float[NDArray[Any], "b k d"], t: int) -> Float[NDArray[np.float64], "b k"]:
+        """sigma of k steps from t on (counted from 0) of b rows: bit for bit what :meth:`signal` gives of them."""
+        return _between(phi, self.directions[t : t + phi.shape[1]], TAU, EPS)
 
     def check(self, spec: Spec) -> None:
         """Raises, naming both sides, unless traces of ``spec`` may be measured with these anchors."""

@@ -29,7 +29,9 @@ class Watch:
     """A defense: ``Watch(guard)(sampler)`` is the same sampler, watched.
 
     ``online`` judges after every step and acts at the first exceedance; otherwise a generation is judged when it ends.
-    One that ends early is judged as its finished signal is: with its last state held up to T.
+    With ``every`` above 1 it looks after every so many steps only, which costs less and acts up to ``every`` - 1 steps
+    later; what it promises holds, since it looks at fewer scores than it was calibrated on. A generation that ends
+    early is judged as its finished signal is: with its last state held up to T.
     Acting is one step more: the response is overwritten with ``refusal`` and ends there. Up to it, the steps are those
     of the undefended sampler (law 5).
     """
@@ -37,10 +39,15 @@ class Watch:
     guard: Guard
     online: bool = True
     refusal: str = REFUSAL
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise DemurError(f"every={self.every}", "a number of steps, at least 1", "1 looks after every step")
 
     def __call__(self, sampler: Sampler) -> Guarded:
         """The sampler, watched."""
-        return Guarded(sampler, self.guard, self.online, self.refusal)
+        return Guarded(sampler, self.guard, self.online, self.refusal, self.every)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,7 @@ class Guarded:
     guard: Guard
     online: bool = True
     refusal: str = REFUSAL
+    every: int = 1
 
     def __call__(self, model: Any, canvas: Canvas, rngs: Any) -> Iterator[Step]:
         """Steps of the undefended sampler, until a row is stopped. Raises unless model and sampler are the guard's."""
@@ -63,56 +71,87 @@ class Guarded:
                 f"layer {layer}, which the guard reads",
                 f"use model.watching({layer!r}) or record pools that name it",
             )
-        rows, anchors, prefix = canvas.rows, self.guard.anchors, self.guard.prefix
         if model.tokenizer is None:
             raise DemurError("a model without a tokenizer", "one that can write the refusal", "load it by its name")
-        answer = None
+        rows, answer = canvas.rows, None
         pooler = Pooler(canvas, [(layer, pool)])  # type: ignore[list-item]
         seen = _Seen(
-            np.zeros((rows, steps)), np.zeros(rows, dtype=np.int64), np.zeros((rows, anchors.harmless.shape[1]))
+            np.zeros((rows, steps)),
+            np.zeros(rows, dtype=np.int64),
+            np.zeros((rows, self.guard.anchors.harmless.shape[1])),
         )
         done, due, ended = (np.zeros(rows, dtype=bool) for _ in range(3))
-        everybody = slice(None)
+        waiting: list[Float[Tensor, "b d"]] = []  # pooled states of the steps since the last look
         last: Step | None = None
+        acting = False  # whether any row was stopped, or is to be; asked of arrays only where it may have changed
         for step in self.undefended(model, canvas, rngs):
-            live = step.live.cpu().numpy()
-            if not (all_live := bool(live.all())):
-                due |= self._failed(anchors, seen, ~live & ~ended & ~done)
+            if not (all_live := all(step.live.tolist())):
+                live = step.live.cpu().numpy()
+                self._end(seen, waiting, step.index, ~live & ~ended & ~done, due)
                 ended |= ~live
+                acting = acting or bool(due.any())
             last = step
-            if acting := bool((done | due).any()):
+            if acting:
                 answer = _refusals(model, canvas, self.refusal) if answer is None else answer
                 last = _overwritten(step, answer, done, due)
                 done, due = done | due, np.zeros(rows, dtype=bool)
             yield last
-            phi = pooler(last)[layer, pool].cpu().numpy()  # type: ignore[index]
-            mine = everybody if all_live and not acting else (live & ~done).nonzero()[0]
-            if (t := step.index) < steps and len(phi := phi[mine]):
-                seen.sigma[mine, t:] = anchors.at(phi, t)[:, None]  # held, as the online score wants it
-                seen.steps[mine], seen.phi[mine] = t + 1, phi
-                if self.online:
-                    due[mine] = prefix.score_held(seen.sigma[mine], t + 1) > prefix.limit
-            if self.online and (acting or not all_live or due.any()) and (done | due | ~live).all():
+            pooled = pooler(last)[layer, pool]  # type: ignore[index]
+            undisturbed = all_live and not acting
+            if step.index < steps:
+                waiting.append(pooled)
+                if (step.index + 1) % self.every == 0:
+                    mine = slice(None) if undisturbed else (step.live.cpu().numpy() & ~done).nonzero()[0]
+                    flags = self._look(seen, waiting, step.index + 1, mine)
+                    waiting.clear()
+                    if any(flags.tolist()):
+                        due[mine], acting, undisturbed = flags, True, False
+            if self.online and not undisturbed and (done | due | ~step.live.cpu().numpy()).all():
                 break  # nobody is left whose steps anybody waits for
-        due |= self._failed(anchors, seen, ~done & ~ended & ~due)
+        self._end(seen, waiting, 0 if last is None else last.index + 1, ~done & ~ended & ~due, due)
         if last is not None and due.any():
             answer = _refusals(model, canvas, self.refusal) if answer is None else answer
             yield _overwritten(_echo(last), answer, done, due)
 
-    def _failed(self, anchors: Anchors, seen: _Seen, asked: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Which of the rows in ``asked``, which have just ended, did not recover; their signals are completed up to
-        T.
+    def _look(
+        self, seen: _Seen, waiting: Sequence[Float[Tensor, "b d"]], t: int, rows: Any
+    ) -> Bool[NDArray[np.bool_], "m"]:
+        """Takes note of the ``waiting`` steps, of which t was the last, for ``rows`` (an index), all of which took part
+        in them; whether that step exceeds.
         """
-        flags = np.zeros(len(asked), dtype=bool)
-        for i in np.nonzero(asked & (seen.steps > 0))[0].tolist():
+        states = waiting[0][:, None] if len(waiting) == 1 else torch.stack(tuple(waiting), dim=1)
+        phi = states.cpu().numpy()[rows]
+        sigma = self.guard.anchors.at(phi, t - len(waiting))
+        seen.sigma[rows, t - len(waiting) : t], seen.sigma[rows, t:] = sigma, sigma[:, -1:]  # held, as it is scored
+        seen.steps[rows], seen.phi[rows] = t, phi[:, -1]
+        return self._exceeds(seen.sigma[rows], t)
+
+    def _end(
+        self,
+        seen: _Seen,
+        waiting: Sequence[Float[Tensor, "b d"]],
+        t: int,
+        over: Bool[NDArray[np.bool_], "b"],
+        due: Bool[NDArray[np.bool_], "b"],
+    ) -> None:
+        """Completes the signals of the rows in ``over``, which have ended after step t, and marks as ``due`` those that
+        did not recover.
+        """
+        rows = over.nonzero()[0]
+        if waiting:
+            due[rows] |= self._look(seen, waiting, t, rows)
+        for i in rows[seen.steps[rows] > 0].tolist():
             taken, whole = int(seen.steps[i]), seen.sigma[i : i + 1]
             for t in range(taken, whole.shape[1]):  # it holds its state, against each step's anchors
-                whole[0, t:] = anchors.at(seen.phi[i : i + 1], t)[0]
-                if self.online and self.guard.prefix.score_held(whole, t + 1)[0] > self.guard.prefix.limit:
-                    flags[i] = True
+                whole[0, t:] = self.guard.anchors.at(seen.phi[i : i + 1, None], t)[0]
+                due[i] |= self._exceeds(whole, t + 1)[0]
             if not self.online:
-                flags[i] = self.guard.detector.errors_of(whole)[0] > -self.guard.detector.threshold_
-        return flags
+                due[i] = self.guard.detector.errors_of(whole)[0] > -self.guard.detector.threshold_
+
+    def _exceeds(self, sigma: Float[NDArray[np.float64], "m T"], t: int) -> Bool[NDArray[np.bool_], "m"]:
+        if not self.online:
+            return np.zeros(len(sigma), dtype=bool)
+        return np.asarray(self.guard.prefix.score_held(sigma, t) > self.guard.prefix.limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,7 +297,7 @@ def stopping_criteria(guard: Guard, model: Any, prompts: int = 1) -> Any:
             self.seen += 1
             if self.seen <= guard.spec.steps:
                 t = self.seen - 1
-                self.sigma[:, t] = guard.anchors.at((self.sums / self.seen).cpu().numpy(), t)
+                self.sigma[:, t] = guard.anchors.at((self.sums / self.seen).cpu().numpy()[:, None], t)[:, 0]
                 z = guard.prefix.score(self.sigma[:, : t + 1])
                 new = (z > guard.prefix.limit) & (self.stopped == 0)
                 self.stopped[new] = t + 1
