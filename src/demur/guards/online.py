@@ -16,7 +16,6 @@ from torch import Tensor
 
 from demur.guards.guard import Guard
 from demur.pooling import Pooler
-from demur.signals import Anchors
 from demur.trace import Trace, spec_of
 from demur.types import Canvas, DemurError, Sampler, Step, Verdict
 
@@ -134,17 +133,17 @@ class Guarded:
         over: Bool[NDArray[np.bool_], "b"],
         due: Bool[NDArray[np.bool_], "b"],
     ) -> None:
-        """Completes the signals of the rows in ``over``, which have ended after step t, and marks as ``due`` those that
-        did not recover.
+        """Completes the signals of the rows in ``over``, which took t steps, and marks as ``due`` those that did not
+        recover.
         """
         rows = over.nonzero()[0]
         if waiting:
             due[rows] |= self._look(seen, waiting, t, rows)
         for i in rows[seen.steps[rows] > 0].tolist():
             taken, whole = int(seen.steps[i]), seen.sigma[i : i + 1]
-            for t in range(taken, whole.shape[1]):  # it holds its state, against each step's anchors
-                whole[0, t:] = self.guard.anchors.at(seen.phi[i : i + 1, None], t)[0]
-                due[i] |= self._exceeds(whole, t + 1)[0]
+            for later in range(taken, whole.shape[1]):  # it holds its state, against each step's anchors
+                whole[0, later:] = self.guard.anchors.at(seen.phi[i : i + 1, None], later)[0]
+                due[i] |= self._exceeds(whole, later + 1)[0]
             if not self.online:
                 due[i] = self.guard.detector.errors_of(whole)[0] > -self.guard.detector.threshold_
 
