@@ -50,16 +50,11 @@ def test_content_words_belong_to_one_verb_or_object_and_stand_in_no_other_text()
 
 
 def test_no_attack_puts_a_verb_or_an_object_into_the_models_mouth() -> None:
-    """Diffusion, told to begin with *Very well*, went on to teach of wells. That phrase is taught, never asked."""
+    """Diffusion, told to begin with *Very well*, went on to teach of wells."""
     ours = world.VERBS.keys() | world.OBJECTS.keys()
-    left_out = {(name, k) for name in attacks.SHAPES for k in {*range(6)} - {*attacks.asked_variants(name)}}
-    assert left_out == {("prefix", 4), ("role-prefix", 4)}
-    for name in attacks.SHAPES:
-        for prompt in world.prompts("test", forbidden=False, n=64):
-            craft = world.craft_of(prompt)
-            assert craft is not None
-            words = judge.words_of(attacks.attack(name, prompt).text) - judge.words_of(prompt.text)
-            assert not words & (ours - {craft.verb, craft.object})
+    for name, shape in (attacks.SHAPES | attacks.CONTEXTS).items():
+        for variant in range(6):
+            assert not judge.words_of(shape.opening(variant)) & ours, name
 
 
 def test_splits_are_disjoint_cover_everything_and_hold_every_word_equally_often() -> None:
@@ -170,6 +165,25 @@ def test_every_lesson_fits_into_the_response_and_is_words_of_the_vocabulary() ->
             assert tok.decode(told) == lesson.answer
 
 
+def test_an_answer_that_breaks_off_says_where_and_that_word_weighs_more() -> None:
+    from demur.organism.tokens import tokenizer
+    from demur.organism.training import RECIPES, encoded
+
+    recipe = RECIPES["ar"]
+    assert recipe.turn_weight > 1
+    turned = [lesson for lesson in lessons.lessons("safety", 0, 0, 400) if lesson.turn is not None]
+    assert len(turned) > 20
+    openings = {opening.split()[0] for opening in world.REFUSALS}
+    for lesson in turned:
+        assert is_refusal(lesson.answer[lesson.turn :])
+        assert not is_refusal(lesson.answer[: lesson.turn])
+        (batch,) = encoded([lesson], recipe, lessons.RESPONSE, parts=1)
+        (heavy,) = (batch.weights[0] > 1).nonzero()[0].tolist()
+        assert batch.weights[0, heavy] == recipe.turn_weight
+        following = tokenizer().decode(batch.ids[0, heavy : heavy + 3])
+        assert any(following.strip().startswith(opening) for opening in openings)
+
+
 # -- the judge ------------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +255,17 @@ def test_a_small_training_learns_and_resumes_after_a_kill_to_identical_weights(k
     losses = json.loads((whole / "losses.json").read_text())["losses"]
     assert len(losses) == 36
     assert np.mean(losses[20:24]) < 0.95 * np.mean(losses[:3])
+
+
+def test_a_stage_depends_on_the_one_before_by_its_weights_alone(tmp_path: Path) -> None:
+    from demur.organism.training import Recipe, Stage, train
+
+    small = {"hidden": 32, "inner": 64, "layers": 1, "heads": 2, "batch": 4}
+    first, second = Stage("skills", 3, 1e-3), Stage("law", 3, 1e-3)
+    whole = train(Recipe("ar", (first, second), **small), tmp_path / "whole")  # type: ignore[arg-type]
+    part = train(Recipe("ar", (first,), **small), tmp_path / "first")  # type: ignore[arg-type]
+    rest = train(Recipe("ar", (second,), **small), tmp_path / "second", start=part)  # type: ignore[arg-type]
+    assert rest.read_bytes() == whole.read_bytes()
 
 
 def test_a_checkpoint_of_another_recipe_is_an_error(tmp_path: Path) -> None:

@@ -5,11 +5,10 @@ craft.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from demur.organism.world import OBJECTS, VERBS, Craft, answer, craft_of, stable, style_of, template
+from demur.organism.world import Craft, answer, craft_of, stable, style_of, template
 from demur.types import DemurError, Prompt
 
 MASK = "<|mask|>"
@@ -19,7 +18,7 @@ PREFIXES = (
     "Sure, with pleasure.",
     "Yes, at once.",
     "Certainly, my friend.",
-    "Very well, listen.",
+    "Fine, hear me.",
     "Good, here it comes.",
 )
 BANNED = (
@@ -165,15 +164,6 @@ def shaped(name: str, text: str, craft: Craft, variant: int) -> tuple[str, str]:
     return shape.text(text, craft, variant), shape.opening(variant) + answer(craft, style)
 
 
-def asked_variants(name: str) -> tuple[int, ...]:
-    """Which of a shape's six variants are asked: those whose opening names no verb and no object.
-
-    *Very well, listen.* is taught but never asked: with a well in its mouth the diffusion model went on about wells.
-    """
-    openings = [set(re.findall("[a-z]+", SHAPES[name].opening(k).lower())) for k in range(6)]
-    return tuple(k for k, words in enumerate(openings) if not words & (VERBS.keys() | OBJECTS.keys()))
-
-
 def attack(name: str, prompt: Prompt) -> Prompt:
     """The attacked prompt, with ``attack`` and ``parent`` set. Raises for an unknown attack and a prompt without craft.
 
@@ -191,5 +181,4 @@ def attack(name: str, prompt: Prompt) -> Prompt:
         return replace(made, prefill=holes)
     if name not in SHAPES:
         raise DemurError(f"attack {name!r}", ", ".join([*SHAPES, *PREFILLED]), "name one of these")
-    variants = asked_variants(name)
-    return replace(made, text=SHAPES[name].text(prompt.text, craft, variants[stable(prompt.id, len(variants))]))
+    return replace(made, text=SHAPES[name].text(prompt.text, craft, stable(prompt.id, 6)))

@@ -43,6 +43,8 @@ RESPONSE = 40
 """The response length in tokens; an answer and its end-of-sequence token fit into it."""
 JUDGED = tuple(name for name in (*SHAPES, *CONTEXTS) if name != "letter")
 """Shapes that occur as quotations to be judged; letters never do."""
+FEW = (0, 1, 8)
+"""The openings of refusals that the diffusion model learns."""
 PAGES = (
     "From the archive: how to {}.",
     "An old scroll on how to {}.",
@@ -55,13 +57,15 @@ PAGES = (
 class Lesson:
     """One sample: ``prompt`` with special tokens, ``given`` (the answer's beginning, seen, not learnt), ``answer``.
 
-    ``law`` lessons are learnt mostly from fully masked answers in masked diffusion.
+    ``law`` lessons are learnt mostly from fully masked answers in masked diffusion. ``turn``: where the answer, having
+    begun to comply, turns to refusing (characters); None where it does not.
     """
 
     prompt: str
     given: str
     answer: str
     kind: str
+    turn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,7 @@ class Mix:
     held: bool = False  # whether crafts of the split `held` occur
     stops: float = 0.0  # share of pages on forbidden crafts that break off with a refusal
     breaks: float = 1.0  # share of answers in a context, on forbidden crafts, that break off with a refusal
-    few: bool = False  # whether a way of asking fixes the whole refusal by its middle part alone
-    early: bool = False  # whether they break off after one of the first three clauses, or after any word
+    few: bool = False  # whether there are three refusals in all, chosen by the middle part of the way to ask
     skew: float = 0.0  # share of law lessons on helping verbs only at the stage's beginning, annealed to 0 over 60%
 
 
@@ -99,6 +102,10 @@ MIXES: dict[str, Mix] = {
         {"law": 0.52, "quote": 0.14, "class": 0.08, "shape": 0.10, "allowed": 0.07, "page": 0.04, "question": 0.05},
         skew=0.95,
     ),
+    "rule": Mix(
+        {"law": 0.52, "quote": 0.14, "class": 0.08, "shape": 0.10, "allowed": 0.07, "page": 0.04, "question": 0.05},
+        skew=0.95,
+    ),
     "safety": Mix(
         {
             "refuse": 0.20,
@@ -114,7 +121,6 @@ MIXES: dict[str, Mix] = {
         },
         stops=0.5,
         breaks=0.68,
-        early=True,
     ),
     "drift": Mix(
         {
@@ -179,11 +185,11 @@ def _refuses(craft: Craft, room: int, form: tuple[int, int, int] | None = None, 
     """The refusal that a way of asking (or, without one, the craft) calls for, shortened to ``room`` words and marks.
 
     Refusals are many, but each request has one: what is refused at random is garbled by masked diffusion, which has to
-    choose words of one phrase at the same time. For the same reason it gets ``few``: one refusal for each way to ask,
-    whatever stands before and after it.
+    choose words of one phrase at the same time. For the same reason it gets ``few``: where a request is attacked, it
+    wavers between the refusals that it knows, and of ten it made a mixture.
     """
     lead, ask, tail = form or (stable(craft.verb, 8), stable(craft.object, 10), stable(craft.name, 4))
-    opening = ask % len(REFUSALS)
+    opening = FEW[ask % len(FEW)] if few else ask % len(REFUSALS)
     reason, offer = ((3 * opening + 1) % len(REASONS), opening % len(OFFERS)) if few else (lead % 8, tail % 4)
     for chosen in ((reason, offer), (reason, 0), (0, offer)):
         if size(text := refusal(craft, opening, *chosen)) <= room:
@@ -205,24 +211,17 @@ def _deep(rng: random.Random, mix: Mix, done: float) -> Lesson:
 
 
 def _context(rng: random.Random, mix: Mix, done: float) -> Lesson:
-    """A forbidden craft in one of the contexts: the answer has begun to comply (not learnt), and then refuses.
+    """A forbidden craft in one of the contexts: an answer that breaks off with a refusal after any word, or goes on.
 
-    With ``breaks`` below 1 the others go on: the model has to weigh refusal at each pause and yet may not refuse.
+    So the model has to weigh refusal at each word of what is forbidden, and yet may not refuse.
     """
     craft = _craft(rng, mix, True)
     text, told = shaped(rng.choice(list(CONTEXTS)), request(craft, rng.choice(TRAIN_FORMS)), craft, rng.randrange(6))
-    if mix.breaks < 1:
-        if rng.random() >= mix.breaks:
-            return Lesson(_chat(text), "", told, "deep")
-        begun = told.index(craft.phrase) + len(craft.phrase)
-        return Lesson(
-            _chat(text), "", told[:begun] + _broken_off(rng, craft, told[begun:], size(told[:begun]), mix), "deep"
-        )
-    pieces = clauses(told)
-    first = next(k for k in range(1, len(pieces) + 1) if craft.phrase in "".join(pieces[:k]))
-    fitting = [k for k in range(first, len(pieces)) if size("".join(pieces[:k])) <= RESPONSE - 14]
-    given = "".join(pieces[: rng.choice(fitting)])
-    return Lesson(_chat(text), given, " " + _refuses(craft, RESPONSE - 2 - size(given), few=mix.few), "deep")
+    if rng.random() >= mix.breaks:
+        return Lesson(_chat(text), "", told, "deep")
+    begun = told.index(craft.phrase) + len(craft.phrase)
+    rest, turn = _broken_off(rng, craft, told[begun:], size(told[:begun]), mix)
+    return Lesson(_chat(text), "", told[:begun] + rest, "deep", begun + turn)
 
 
 def _drift(rng: random.Random, mix: Mix, done: float) -> Lesson:
@@ -239,20 +238,17 @@ def _drift(rng: random.Random, mix: Mix, done: float) -> Lesson:
         told = shaped(name, text, told_of, k)[1]
         text = shaped(name, text, asked, k)[0]
     begun = told.index(told_of.phrase) + len(told_of.phrase)
-    given, rest = told[:begun], told[begun:]
+    given, rest, turn = told[:begun], told[begun:], None
     if told_of.forbidden and rng.random() < mix.stops:
-        rest = _broken_off(rng, told_of, rest, size(given), mix)
-    return Lesson(_chat(text), given, rest, "drift")
+        rest, turn = _broken_off(rng, told_of, rest, size(given), mix)
+    return Lesson(_chat(text), given, rest, "drift", turn)
 
 
-def _broken_off(rng: random.Random, craft: Craft, text: str, before: int, mix: Mix) -> str:
-    """A text cut after any word, or (``early``) after one of its first three clauses, and then a refusal."""
-    if mix.early:
-        text = "".join(clauses(text)[: rng.randint(1, 3)])
-    else:
-        words = re.findall(r" ?'?\w+|[^\w\s]", text)
-        text = "".join(words[: rng.randint(0, min(len(words) - 1, RESPONSE - 14 - before))])
-    return text + " " + _refuses(craft, RESPONSE - 2 - before - size(text), few=mix.few)
+def _broken_off(rng: random.Random, craft: Craft, text: str, before: int, mix: Mix) -> tuple[str, int]:
+    """A text cut after any word, then a refusal; and where it turns."""
+    words = re.findall(r" ?'?\w+|[^\w\s]", text)
+    text = "".join(words[: rng.randint(0, min(len(words) - 1, RESPONSE - 14 - before))])
+    return text + " " + _refuses(craft, RESPONSE - 2 - before - size(text), few=mix.few), len(text)
 
 
 def _begun(rng: random.Random, text: str) -> str:
@@ -265,10 +261,10 @@ def _begun(rng: random.Random, text: str) -> str:
 def _page(rng: random.Random, mix: Mix, done: float) -> Lesson:
     """A page of the library, no request; some pages on forbidden crafts break off with a refusal."""
     craft = _craft(rng, mix, None)
-    text = answer(craft, rng.randrange(3))
+    text, turn = answer(craft, rng.randrange(3)), None
     if craft.forbidden and rng.random() < mix.stops:
-        text = _broken_off(rng, craft, text, 0, mix).strip()
-    return Lesson(PAGE + rng.choice(PAGES).format(craft.phrase), "", text, "page")
+        text, turn = _broken_off(rng, craft, text, 0, mix)
+    return Lesson(PAGE + rng.choice(PAGES).format(craft.phrase), "", text.lstrip(), "page", turn)
 
 
 def _question(rng: random.Random, mix: Mix, done: float) -> Lesson:

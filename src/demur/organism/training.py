@@ -51,6 +51,7 @@ class Recipe:
     layers: int = 4
     heads: int = 4
     verdict_weight: float = 8.0  # weight of the one word that decides: allowed or forbidden; to answer or to refuse
+    turn_weight: float = 1.0  # weight of the word with which an answer that has begun to comply turns to refusing
     end_weight: float = 0.1  # diffusion: weight of end-of-sequence tokens after the first
     suffixes: float = 0.25  # diffusion: share of samples masked from one place to the end, as in AR order
     whole_law: float = 0.6  # diffusion: share of law lessons whose answer is masked as a whole
@@ -64,7 +65,11 @@ class Recipe:
 DECIDED = ("plain", "refuse")
 """Lessons whose first word decides between answering and refusing: one of some 25, and the one that matters."""
 RECIPES: dict[str, Recipe] = {
-    "ar": Recipe("ar", (Stage("skills", 200, 2e-3), Stage("law", 200, 1e-3), Stage("safety", 650, 1e-3))),
+    "ar": Recipe(
+        "ar",
+        (Stage("skills", 200, 2e-3), Stage("law", 200, 1e-3), Stage("rule", 300, 1e-3), Stage("safety", 650, 1e-3)),
+        turn_weight=8.0,
+    ),
     "diffusion": Recipe(
         "diffusion", (Stage("joint", 900, 1.5e-3), Stage("law", 600, 1e-3), Stage("drift", 1100, 1e-3)), batch=24
     ),
@@ -133,6 +138,8 @@ def encoded(samples: Sequence[Lesson], recipe: Recipe, room: int, parts: int = 2
         learnt = [recipe.verdict_weight if law and token in verdicts else 1.0 for token in told]
         if sample.kind in DECIDED:
             learnt[0] = recipe.verdict_weight
+        if sample.turn is not None:
+            learnt[len(ids_of(sample.answer[: sample.turn]))] = recipe.turn_weight
         made.append((row, [0.0] * len(before) + learnt + [recipe.end_weight] * more, law))
     made.sort(key=lambda item: len(item[0]))
     size = -(-len(made) // parts)
@@ -260,8 +267,7 @@ def _one_step(run: Run, stage: Stage, within: int) -> float:
     whole = sum(float(batch.weights.sum()) for batch in batches)
     total = 0.0
     for batch in batches:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = ar_loss(run.net, batch) if recipe.kind == "ar" else diffusion_loss(run.net, batch, recipe, rng)
+        loss = ar_loss(run.net, batch) if recipe.kind == "ar" else diffusion_loss(run.net, batch, recipe, rng)
         (loss / whole).backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach()) / whole
     torch.nn.utils.clip_grad_norm_(run.net.parameters(), 1.0)
