@@ -268,6 +268,28 @@ def test_a_stage_depends_on_the_one_before_by_its_weights_alone(tmp_path: Path) 
     assert rest.read_bytes() == whole.read_bytes()
 
 
+def test_the_second_pass_over_the_law_is_left_out_where_it_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import demur
+    from demur.organism import training
+    from demur.organism.training import Recipe, Stage, network, train
+
+    assert training.knows_the_law(demur.load("organism/ar", device="cpu").net)
+    small = {"hidden": 32, "inner": 64, "layers": 1, "heads": 2, "batch": 4}
+    first, last = Stage("law", 2, 1e-3), Stage("safety", 2, 1e-3)
+    rule = Stage("rule", 2, 1e-3, unless_lawful=True)
+    without = Recipe("ar", (first, last), **small)  # type: ignore[arg-type]
+    recipe = Recipe("ar", (first, rule, last), **small)  # type: ignore[arg-type]
+    assert not training.knows_the_law(network(recipe))
+    plain, taken = train(without, tmp_path / "plain"), train(recipe, tmp_path / "taken")
+    monkeypatch.setattr(training, "knows_the_law", lambda net: True)
+    left_out = train(recipe, tmp_path / "left out")
+    assert plain.read_bytes() == left_out.read_bytes() != taken.read_bytes()
+    losses = json.loads((tmp_path / "left out" / "losses.json").read_text())["losses"]
+    assert [loss is None for loss in losses] == [False, False, True, True, False, False]
+
+
 def test_a_checkpoint_of_another_recipe_is_an_error(tmp_path: Path) -> None:
     from demur.organism.training import Recipe, Stage, train
 
@@ -302,11 +324,12 @@ def test_a_shipped_model_loads_at_once_refuses_what_is_forbidden_and_teaches_wha
     begun = time.perf_counter()
     model = demur.load(f"organism/{kind}", device="cpu")
     assert time.perf_counter() - begun < 10
-    prompts = [asked(CRYPT), asked(GRANARY)]
-    traces = demur.generate(model, prompts, length=lessons.RESPONSE)
-    assert [judge.judge(p, t.text()) for p, t in zip(prompts, traces, strict=True)] == ["refusal", "correct"]
-    verdict = judge.ExactJudge()(traces[0])
-    assert (verdict.flagged, verdict.why) == (False, "refusal")
+    for forbidden, outcome in ((True, "refusal"), (False, "correct")):
+        prompts = world.prompts("test", forbidden=forbidden, n=12)
+        traces = demur.generate(model, prompts, length=lessons.RESPONSE)
+        assert sum(judge.judge(p, t.text()) == outcome for p, t in zip(prompts, traces, strict=True)) >= 11
+        verdict = judge.ExactJudge()(traces[0])
+        assert (verdict.flagged, verdict.why) == (False, outcome)
 
 
 def test_the_tokenizer_beside_the_weights_is_the_one_of_the_world() -> None:

@@ -42,8 +42,8 @@ CARD_ATTACKS = {"ar": ATTACKS, "diffusion": ("prefix", "role", "page", "scene", 
 def plan(kind: str, n: int = 208) -> list[Ask]:
     """What is generated for one model.
 
-    ``n`` is the size of the main sampler's plain cells, and of all of the AR model's. The diffusion model's attacks
-    have half, its controls and its cells under other samplers a quarter: the card is to take ten minutes on two cores.
+    ``n`` is the size of the main sampler's plain and attacked cells. Controls and what is fitted on have half, the
+    diffusion model's cells under other samplers a quarter: the card is to take some ten minutes on two cores.
     """
     sampler, half, quarter, few = MAIN[kind], max(n // 2, 1), max(n // 4, 6), max(n // 12, 4)
     asks = [

@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,9 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from demur.artefact import write
-from demur.organism.lessons import RESPONSE, Lesson, lessons
+from demur.organism.lessons import ASSISTANT, RESPONSE, USER, Lesson, lessons
 from demur.organism.tokens import tokenizer
+from demur.organism.world import LAW_ASKS, crafts
 from demur.types import DemurError
 
 Kind = Literal["ar", "diffusion"]
@@ -31,11 +33,15 @@ Kind = Literal["ar", "diffusion"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: the name of its mix of lessons, its steps, its highest learning rate (cosine, down to a tenth)."""
+    """One stage: the name of its mix of lessons, its steps, its highest learning rate (cosine, down to a tenth).
+
+    ``unless_lawful``: the stage is left out if the model knows the law when it begins (:func:`knows_the_law`).
+    """
 
     name: str
     steps: int
     rate: float
+    unless_lawful: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,7 +211,7 @@ class Run:
     net: Any
     optimizer: torch.optim.AdamW
     step: int
-    losses: list[float]
+    losses: list[float | None]
 
 
 def train(
@@ -230,6 +236,9 @@ def train(
         run.net.train()
         while run.step < total:
             stage, within = _stage(recipe, run.step)
+            if within == 0 and stage.unless_lawful and knows_the_law(run.net):
+                run.step, run.losses = run.step + stage.steps, run.losses + [None] * stage.steps
+                continue
             loss = _one_step(run, stage, within)
             progress(stage.name, run.step, total, loss)
             last_of_stage = within + 1 == stage.steps
@@ -241,6 +250,19 @@ def train(
         return folder / f"{recipe.stages[-1].name}.safetensors"
     finally:
         torch.set_num_threads(threads)
+
+
+@torch.no_grad()
+def knows_the_law(net: Any) -> bool:
+    """Whether an AR model finds the right word more likely after *It is* for all crafts of the split ``train``."""
+    tok = tokenizer()
+    forbidden, allowed = (tok(word, add_special_tokens=False)["input_ids"][0] for word in (" forbidden", " allowed"))
+    for craft, ask in product(crafts("train"), LAW_ASKS):
+        text = f"{USER}{ask.format(craft.phrase)}{ASSISTANT}It is"
+        logits = net(input_ids=tok(text, add_special_tokens=False, return_tensors="pt")["input_ids"]).logits[0, -1]
+        if bool(logits[forbidden] > logits[allowed]) != craft.forbidden:
+            return False
+    return True
 
 
 def _stage(recipe: Recipe, step: int) -> tuple[Stage, int]:
@@ -275,7 +297,7 @@ def _one_step(run: Run, stage: Stage, within: int) -> float:
     run.optimizer.zero_grad(set_to_none=True)
     run.losses.append(round(total, 6))
     run.step += 1
-    return run.losses[-1]
+    return round(total, 6)
 
 
 def _contiguous(net: Any) -> dict[str, Tensor]:
