@@ -375,6 +375,21 @@ def test_a_guard_that_looks_less_often_stops_no_more_and_a_little_later(kind: st
         g.Watch(guard, every=0)
 
 
+def test_a_word_of_the_refusal_that_the_model_commits_in_that_very_step_is_kept() -> None:
+    """The model may write the same comma in the step that is overwritten; the trace must not lose it (law 6)."""
+    import torch
+
+    from demur.guards.online import _overwritten
+    from demur.types import Step
+
+    ids, opened = torch.tensor([[7, 5, 9]]), torch.tensor([[False, False, True]])
+    wrote = torch.tensor([[False, True, False]])  # position 0 was committed before, position 1 by this step
+    step = Step(0, ids, opened, wrote, ids, torch.zeros(1, 3), torch.tensor([True]), {})
+    made = _overwritten(step, torch.tensor([[7, 5, 6]]), np.array([False]), np.array([True]))
+    assert made.committed.tolist() == [[False, True, True]]
+    assert made.ids.tolist() == [[7, 5, 6]]
+
+
 def test_a_guard_of_another_sampler_does_not_watch() -> None:
     model, sampler = subject("diffusion")
     guard = tiny_guard("diffusion")

@@ -185,7 +185,7 @@ def _overwritten(step: Step, answer: Int[Tensor, "b n"], done: NDArray[np.bool_]
         step,
         ids=torch.where(stopped, answer, step.ids),
         open=step.open & ~stopped,
-        committed=torch.where(stopped, now[:, None] & (changed | step.open), step.committed),
+        committed=torch.where(stopped, now[:, None] & (changed | step.open | step.committed), step.committed),
         predictions=torch.where(stopped, answer, step.predictions),
         confidence=torch.where(stopped, float("nan"), step.confidence),
         live=(step.live & ~was) | now,
