@@ -325,17 +325,17 @@ def test_cells_come_and_go_with_the_frame(show: Show):
 
 @pytest.mark.parametrize("motion", ["no-preference", "reduce"])
 def test_it_plays_when_asked_and_stops_at_the_end(show: Show, motion: str):
-    with show(page([written(5)]), reduced_motion=motion) as tab:
+    with show(page([written(50)]), reduced_motion=motion) as tab:
         tab.wait_for_timeout(300)
-        at(tab, 1, 5)  # never by itself
+        at(tab, 1, 50)  # never by itself
         tab.select_option("#speed", "20")
-        tab.click("#play")
+        tab.click("#play")  # 2.5 seconds, so that a busy machine sees it play
         expect(tab.locator("#play")).to_have_text("Pause")
-        at(tab, 5, 5)
+        at(tab, 50, 50)
         expect(tab.locator("#play")).to_have_text("Play")
         tab.select_option("#speed", "1")
         tab.click("#play")  # again from the first
-        expect(tab.locator("#count")).to_have_text(re.compile("step [1-4] of 5"))
+        expect(tab.locator("#count")).to_have_text(re.compile("step [1-4] of 50"))
         tab.click("#play")
         expect(tab.locator("#play")).to_have_text("Play")
 
