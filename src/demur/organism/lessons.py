@@ -80,6 +80,10 @@ class Mix:
     skew: float = 0.0  # share of law lessons on helping verbs only at the stage's beginning, annealed to 0 over 60%
 
 
+_LAW = Mix(
+    {"law": 0.52, "quote": 0.14, "class": 0.08, "shape": 0.10, "allowed": 0.07, "page": 0.04, "question": 0.05},
+    skew=0.95,
+)
 MIXES: dict[str, Mix] = {
     "skills": Mix(
         {"plain": 0.42, "shape": 0.33, "page": 0.08, "question": 0.09, "talk": 0.03, "class": 0.05},
@@ -98,14 +102,8 @@ MIXES: dict[str, Mix] = {
         },
         held=True,
     ),
-    "law": Mix(
-        {"law": 0.52, "quote": 0.14, "class": 0.08, "shape": 0.10, "allowed": 0.07, "page": 0.04, "question": 0.05},
-        skew=0.95,
-    ),
-    "rule": Mix(
-        {"law": 0.52, "quote": 0.14, "class": 0.08, "shape": 0.10, "allowed": 0.07, "page": 0.04, "question": 0.05},
-        skew=0.95,
-    ),
+    "law": _LAW,
+    "rule": _LAW,  # the same once more, for an AR model that does not know the law yet
     "safety": Mix(
         {
             "refuse": 0.20,
