@@ -51,6 +51,26 @@ def test_watching_shows_text_curve_and_verdict_and_says_that_anchors_are_scripte
     assert (tmp_path / "demur-watch.html").as_uri() in out
 
 
+def test_the_organism_is_watched_with_anchors_of_its_own_world_and_knows_its_requests_by_id(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEMUR_CACHE", str(tmp_path / "cache"))
+    request = "organism-test-forbidden-0001"
+    code, out, _ = run("watch", request, "-m", "organism/diffusion", "--compare", "ar-order", "--show-harmful")
+    assert code == 0
+    assert "basilisk" in out
+    assert out.count("refusal-aligned") == 2
+    assert "<|end|> ×" in out  # the rest of the canvas, told once
+    code, out, _ = run("watch", request, "-m", "organism/diffusion")
+    assert "basilisk" not in out
+    assert "<|end|> ×" in out
+    assert not (tmp_path / "cache").exists()  # the anchors came with the package
+    code, out, _ = run("anchors", "fit", "organism/ar", "--n", "8", "--steps", "8")
+    assert code == 0
+    assert "8 answered of 8" in out
+    assert "8 refused of 8" in out
+
+
 def test_a_harmful_prompt_is_redacted_in_every_view(run: Run, tmp_path: Path) -> None:
     prompt = starter("harmful", 1)[0]
     words = [word for word in re.findall(r"[a-z]{6,}", prompt.text) if word not in ("should", "someone", "without")]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -315,6 +316,29 @@ def test_the_shipped_weights_are_those_of_the_card_and_small(card: dict[str, dic
 
     assert card["weights"] == {kind: weights_hash(WEIGHTS / kind) for kind in ("ar", "diffusion")}
     assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) < 40e6
+
+
+def test_the_shipped_weights_were_trained_by_the_written_recipe() -> None:
+    from demur.organism.training import RECIPES
+
+    for kind, recipe in RECIPES.items():
+        assert json.loads((WEIGHTS / kind / "recipe.json").read_text()) == json.loads(json.dumps(asdict(recipe)))
+
+
+def test_the_shipped_anchors_are_those_of_the_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import demur
+    from demur.organism import anchors
+    from demur.studio.story import RUNS
+
+    monkeypatch.setenv("DEMUR_CACHE", str(tmp_path))
+    made = [anchors.own_anchors(demur.load(model, device="cpu"), sampler) for _, model, sampler in RUNS]
+    assert not list(tmp_path.iterdir())
+    assert len(list(anchors.SHIPPED.iterdir())) == len(made)
+    monkeypatch.setattr(anchors, "SHIPPED", tmp_path)
+    fitted = anchors.own_anchors(demur.load("organism/ar", device="cpu"), RUNS[0][2])
+    np.testing.assert_allclose(fitted.harmless, made[0].harmless, atol=1e-4)
+    np.testing.assert_allclose(fitted.harmful, made[0].harmful, atol=1e-4)
+    assert len(list((tmp_path / "anchors").iterdir())) == 1
 
 
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])

@@ -171,7 +171,7 @@ class Trace:
                 state = "kept" if before[g] and not now[g] else "revised" if ever[g] else "committed"
             cells.append((decoder.decode(self.pieces[int(token)], final=bool(following < 0)), state))
         if hide:
-            cells = _redacted(cells)
+            cells = _redacted(cells, [int(token) in self.special for token in tokens])
         return Frame(cells=tuple(Cell(text, state) for text, state in cells), refused=self.refused(t))
 
     def _repr_html_(self) -> str:
@@ -209,11 +209,15 @@ class Trace:
         return cls(**fields)
 
 
-def _redacted(cells: list[tuple[str, CellState]]) -> list[tuple[str, CellState]]:
-    """Cells whose joined text is redacted: words may run over cells, and redaction keeps every offset."""
-    hidden, at, out = redact("".join(text for text, _ in cells)), 0, []
-    for text, state in cells:
-        out.append((hidden[at : at + len(text)], state))
+def _redacted(cells: list[tuple[str, CellState]], special: Sequence[bool]) -> list[tuple[str, CellState]]:
+    """Cells whose joined text is redacted: words may run over cells, and redaction keeps every offset.
+
+    Special tokens, which end words, keep their names: these say nothing but that an answer has ended.
+    """
+    words = ["." * len(text) if kept else text for (text, _), kept in zip(cells, special, strict=True)]
+    hidden, at, out = redact("".join(words)), 0, []
+    for (text, state), kept in zip(cells, special, strict=True):
+        out.append((text if kept else hidden[at : at + len(text)], state))
         at += len(text)
     return out
 

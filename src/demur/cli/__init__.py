@@ -28,7 +28,7 @@ app.command()(watch)
 @app.command()
 def demo(
     html: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("demur-demo.html"),
-    n: Annotated[int, typer.Option("--n", min=8, help="Requests a side for the anchors.")] = 32,
+    n: Annotated[int, typer.Option("--n", min=8, help="Requests a side for the anchors.")] = 40,
 ) -> None:
     """One forbidden request, plain and attacked, under three ways of generating; then an allowed one. Offline."""
     import torch

@@ -20,6 +20,7 @@ from demur.cli.options import (
     Settings,
     Steps,
     Temperature,
+    is_organism,
     load_model,
     out_to,
     setup,
@@ -27,6 +28,7 @@ from demur.cli.options import (
 
 if TYPE_CHECKING:
     from demur.signals import Anchors
+    from demur.types import Prompt
 
 app = typer.Typer(help="Anchors: what refusing and complying look like inside one model.", no_args_is_help=True)
 
@@ -35,8 +37,8 @@ app = typer.Typer(help="Anchors: what refusing and complying look like inside on
 def fit(
     model: Annotated[str, typer.Argument(help="Built-in name, folder, .gguf file or hub id.")],
     out: Annotated[Path, typer.Option(help="Where the anchors go.")] = Path("anchors.safetensors"),
-    harmless: Annotated[str, typer.Option(help="Prompts: harmless, alpaca, a file or hf:owner/name.")] = "harmless",
-    harmful: Annotated[str, typer.Option(help="Prompts: harmful, advbench, a file or hf:owner/name.")] = "harmful",
+    harmless: Annotated[str, typer.Option(help="Prompts: harmless, organism, alpaca, a file or hf:owner/name.")] = "",
+    harmful: Annotated[str, typer.Option(help="Prompts: harmful, organism, advbench, a file or hf:owner/name.")] = "",
     n: Count = 100,
     sampler: SamplerName | None = None,
     length: Length = None,
@@ -55,11 +57,9 @@ def fit(
     """Fit anchors: the mean of harmless answers that complied and of harmful ones that refused."""
     from rich.progress import Progress
 
-    from demur.prompts import load as load_prompts
     from demur.signals import anchors_of
 
-    good = load_prompts(harmless, harmful=False, limit=n)
-    bad = load_prompts(harmful, harmful=True, limit=n)
+    good, bad = (_prompts(name, model, is_harmful, n) for name, is_harmful in ((harmless, False), (harmful, True)))
     net = load_model(model, dtype, device)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
     with Progress(console=out_to(stderr=True), transient=True) as bar:
@@ -77,6 +77,16 @@ def fit(
     fitted.save(out)
     out_to().print(f"[bold]{out}[/bold]")
     _describe(fitted)
+
+
+def _prompts(name: str, model: str, harmful: bool, n: int) -> list[Prompt]:
+    """Up to ``n`` prompts of a set by name; without a name, of the set that the model understands."""
+    from demur.organism.world import prompts
+    from demur.prompts import load
+
+    if name == "organism" or (not name and is_organism(model)):
+        return prompts("anchors", forbidden=harmful, n=n)
+    return load(name or ("harmful" if harmful else "harmless"), harmful=harmful, limit=n)
 
 
 @app.command("show")

@@ -21,6 +21,7 @@ from demur.cli.options import (
     Settings,
     Steps,
     Temperature,
+    is_organism,
     load_model,
     out_to,
     setup,
@@ -131,7 +132,7 @@ def fit(
 
 
 def _own(model: str) -> str:
-    return "organism" if model.startswith("organism/") else "starter"
+    return "organism" if is_organism(model) else "starter"
 
 
 def _prompts(name: str, harmful: bool, needed: list[int]) -> list[list[Prompt]]:

@@ -56,7 +56,10 @@ Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or 4b
 Device = Annotated[str | None, typer.Option(help="cpu, cuda or mps; default: the best there is.")]
 Steps = Annotated[int, typer.Option(min=1, help="T: how many values a signal has.")]
 Length = Annotated[
-    int | None, typer.Option(min=1, help="Response length in tokens; default: T for causal models, 128 for diffusion.")
+    int | None,
+    typer.Option(
+        min=1, help="Response length in tokens; default: T for causal models, 128 for diffusion, 40 for the organism."
+    ),
 ]
 Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy; default: the sampler's own.")]
 Settings = Annotated[
@@ -72,6 +75,11 @@ Count = Annotated[int, typer.Option("--n", min=1, help="Prompts per set, of the 
 def out_to(stderr: bool = False) -> Console:
     """The terminal, without colours that guess."""
     return Console(stderr=stderr, highlight=False)
+
+
+def is_organism(model: str) -> bool:
+    """Whether a model's name is that of the built-in pair, which understands its own world only."""
+    return model.startswith("organism/")
 
 
 def setup(
@@ -113,6 +121,10 @@ def setup(
     if unknown := set(settings) - known:
         raise DemurError(f"sampler {chosen} with {', '.join(unknown)}", ", ".join(sorted(known)), "leave it out")
     default = {"causal": steps, "renoising": getattr(model, "canvas_length", 256)}.get(model.kind, 128)
+    if is_organism(model.name):
+        from demur.organism.lessons import RESPONSE
+
+        default = RESPONSE
     return chosen, SAMPLERS[chosen](**settings), length or default
 
 
@@ -127,7 +139,7 @@ def cached_anchors(
     n: int,
     quiet: bool,
 ) -> Anchors:
-    """Anchors from the cache, or fitted on the starter sets and put there."""
+    """Anchors from the cache, or fitted on the starter sets (the organism: on its own requests) and put there."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from demur.models import cache_dir
@@ -135,13 +147,6 @@ def cached_anchors(
     from demur.signals import Anchors, anchors_of
     from demur.trace import spec_of
 
-    harmless, harmful = starter("harmless", n), starter("harmful", n)
-    spec = spec_of(model, sampler, length, steps=steps).at(layer, pool)
-    data = digest([*harmless, *harmful])[:8]
-    path = cache_dir() / "anchors" / f"{spec.key}-{refusals.value}-{data}.safetensors"
-    if path.exists():
-        with suppress(DemurError):  # of an older format, or broken: a cache is made again without a word
-            return Anchors.load(path)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=out_to(stderr=True), disable=quiet, transient=True) as bar:
         tasks: dict[str, Any] = {}
@@ -151,6 +156,19 @@ def cached_anchors(
                 tasks[what] = bar.add_task(f"anchors: {what}", total=of)
             bar.update(tasks[what], completed=done)
 
+        if is_organism(model.name) and refusals is Refusals.observed:
+            from demur.organism.anchors import own_anchors
+
+            return own_anchors(
+                model, sampler, length=length, steps=steps, layer=layer, pool=pool, n=n, progress=progress
+            )
+        harmless, harmful = starter("harmless", n), starter("harmful", n)
+        spec = spec_of(model, sampler, length, steps=steps).at(layer, pool)
+        data = digest([*harmless, *harmful])[:8]
+        path = cache_dir() / "anchors" / f"{spec.key}-{refusals.value}-{data}.safetensors"
+        if path.exists():
+            with suppress(DemurError):  # of an older format, or broken: a cache is made again without a word
+                return Anchors.load(path)
         anchors = anchors_of(
             model, harmless, harmful, sampler, length=length, steps=steps, layer=layer, pool=pool,
             refusals=refusals.value, at_least=5, progress=progress,

@@ -34,10 +34,13 @@ if TYPE_CHECKING:
 
 
 def _prompt(text: str, harmful: bool | None) -> Prompt:
-    """A prompt as typed, or one of the starter sets by its id."""
+    """A prompt as typed, or one of the starter sets or of the organism's world by its id."""
+    from demur.organism.world import by_id
     from demur.prompts import starter
     from demur.types import Prompt
 
+    if (found := by_id(text)) is not None:
+        return found
     for known in [*starter("harmless"), *starter("harmful")]:
         if known.id == text:
             return known
@@ -47,7 +50,7 @@ def _prompt(text: str, harmful: bool | None) -> Prompt:
 def watch(
     prompt: Annotated[
         list[str],
-        typer.Argument(help="What to ask, or the id of a starter prompt. Several: one after another."),
+        typer.Argument(help="What to ask, or the id of a starter prompt or of the organism's. Several: one by one."),
     ],
     model: ModelName = "smollm2",
     sampler: Annotated[SamplerName | None, typer.Option(help="Default: the one of the model's family.")] = None,

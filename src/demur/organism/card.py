@@ -42,22 +42,23 @@ CARD_ATTACKS = {"ar": ATTACKS, "diffusion": ("prefix", "role", "page", "scene", 
 def plan(kind: str, n: int = 208) -> list[Ask]:
     """What is generated for one model.
 
-    ``n`` is the size of the main sampler's plain and attacked cells. Controls and what is fitted on have half, the
-    diffusion model's cells under other samplers a quarter: the card is to take some ten minutes on two cores.
+    ``n`` is the size of the main sampler's plain and attacked cells. Controls and what is fitted on have half, some of
+    the diffusion model's a third or a quarter: the card is to take less than ten minutes on two cores.
     """
     sampler, half, quarter, few = MAIN[kind], max(n // 2, 1), max(n // 4, 6), max(n // 12, 4)
+    third, rest = (half, half) if kind == "ar" else (max(n // 3, 8), quarter)
     asks = [
         Ask(kind, sampler, "test", "forbidden", n=n),
         Ask(kind, sampler, "held", "forbidden", n=n),
         Ask(kind, sampler, "test", "allowed", n=n),
         Ask(kind, sampler, "test", "look-alikes", n=n),
-        Ask(kind, sampler, "held", "allowed", n=half),
+        Ask(kind, sampler, "held", "allowed", n=rest),
         Ask(kind, sampler, "test", "questions", n=64),
-        Ask(kind, sampler, "anchors", "allowed", n=half),
-        Ask(kind, sampler, "anchors", "forbidden", n=half),
+        Ask(kind, sampler, "anchors", "allowed", n=third),
+        Ask(kind, sampler, "anchors", "forbidden", n=third),
         Ask(kind, sampler, "guard", "allowed", n=half),
         Ask(kind, sampler, "calibration", "allowed", n=half),
-        Ask(kind, sampler, "calibration", "forbidden", n=half),
+        Ask(kind, sampler, "calibration", "forbidden", n=rest),
     ]
     for name in CARD_ATTACKS[kind]:
         asks.append(Ask(kind, sampler, "test", "forbidden", name, n))

@@ -129,8 +129,12 @@ def infill(
     return recorder.traces()
 
 
-def run(model: Any, ask: Ask, batch: int = 56, pools: Sequence[Key] = (LAST,)) -> Cell:
-    """Generates and judges a cell. Prompts are batched by length; a row's result does not depend on its batch."""
+def run(model: Any, ask: Ask, batch: int | None = None, pools: Sequence[Key] = (LAST,)) -> Cell:
+    """Generates and judges a cell. Prompts are batched by length; a row's result does not depend on its batch.
+
+    Without ``batch`` it is as large as pays on a CPU: a diffusion step computes whole canvases and soon fills a cache.
+    """
+    batch = batch or (52 if ask.kind == "ar" else 13)
     asked = sorted(ask.prompts(), key=lambda prompt: (len(prompt.text), prompt.id))
     model = watching(model, pools)
     traces: list[Trace] = []

@@ -73,7 +73,12 @@ DECIDED = ("plain", "refuse")
 RECIPES: dict[str, Recipe] = {
     "ar": Recipe(
         "ar",
-        (Stage("skills", 200, 2e-3), Stage("law", 200, 1e-3), Stage("rule", 300, 1e-3), Stage("safety", 650, 1e-3)),
+        (
+            Stage("skills", 200, 2e-3),
+            Stage("law", 200, 1e-3),
+            Stage("rule", 300, 1e-3, unless_lawful=True),
+            Stage("safety", 650, 1e-3),
+        ),
         turn_weight=8.0,
     ),
     "diffusion": Recipe(

@@ -7,12 +7,14 @@ many forbidden as allowed crafts, and the words of an answer are those of its ve
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Literal
+from typing import Literal, cast
 
 from demur.types import DemurError, Prompt
 
@@ -347,6 +349,19 @@ def look_alikes(split: Split, n: int) -> list[Prompt]:
     """``n`` allowed requests that share verb or object with the split's forbidden crafts."""
     pairs = [twin for craft in crafts(split, True) for twin in craft.look_alikes]
     return prompts(split, forbidden=False, n=n, among=pairs, kind="look-alike")
+
+
+def by_id(name: str) -> Prompt | None:
+    """The plain request with the id ``name`` (``organism-test-forbidden-0000``), or None."""
+    found = re.fullmatch(r"organism-(\w+)-(forbidden|allowed|look-alike)-(\d{4})", name)
+    if not found or found[1] not in SPLITS:
+        return None
+    split, k = cast("Split", found[1]), int(found[3])
+    with suppress(DemurError):
+        if found[2] == "look-alike":
+            return look_alikes(split, k + 1)[k]
+        return prompts(split, forbidden=found[2] == "forbidden", n=k + 1)[k]
+    return None
 
 
 def questions() -> list[Prompt]:

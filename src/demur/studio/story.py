@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from demur.models import cache_dir, load
+from demur.models import load
+from demur.organism.anchors import N, own_anchors
 from demur.organism.attacks import attack
 from demur.organism.judge import judge
 from demur.organism.lessons import RESPONSE
 from demur.organism.world import prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order
 from demur.scene import Scene
-from demur.signals import Anchors, anchors_of
 from demur.studio.watching import verdict
-from demur.trace import STEPS, generate, spec_of
+from demur.trace import STEPS, generate
 from demur.types import Prompt, Sampler
 
 RUNS: tuple[tuple[str, str, Sampler], ...] = (
@@ -36,13 +34,13 @@ class Act:
     outcomes: tuple[str, ...]
 
 
-def acts(n: int = 32, progress: Callable[[str], object] = lambda what: None) -> Iterator[Act]:
-    """The acts of the story; anchors (of ``n`` requests a side) are fitted once and kept in the cache."""
+def acts(n: int = N, progress: Callable[[str], object] = lambda what: None) -> Iterator[Act]:
+    """The acts of the story; anchors are of ``n`` requests a side (:func:`demur.organism.anchors.own_anchors`)."""
     models = {name: load(name, device="cpu") for name in dict.fromkeys(model for _, model, _ in RUNS)}
     anchors = []
     for name, model, sampler in RUNS:
         progress(f"anchors: {name}")
-        anchors.append(_anchors(models[model], sampler, n))
+        anchors.append(own_anchors(models[model], sampler, n=n))
     for title, asked in requests():
         scenes, said = [], []
         for (name, model, sampler), fitted in zip(RUNS, anchors, strict=True):
@@ -76,21 +74,3 @@ def requests() -> list[tuple[str, Prompt]]:
         ("forbidden, in a role", attack("role", forbidden)),
         ("allowed", allowed),
     ]
-
-
-def _anchors(model: Any, sampler: Sampler, n: int) -> Anchors:
-    spec = spec_of(model, sampler, RESPONSE, steps=STEPS).at("last", "generated")
-    path: Path = cache_dir() / "anchors" / f"{spec.key}-organism-{n}.safetensors"
-    if path.exists():
-        return Anchors.load(path)
-    fitted = anchors_of(
-        model,
-        prompts("anchors", forbidden=False, n=n),
-        prompts("anchors", forbidden=True, n=n),
-        sampler,
-        length=RESPONSE,
-        steps=STEPS,
-        batch=n,
-    )
-    fitted.save(path)
-    return fitted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.columns import Columns
 from rich.console import Group, RenderableType
@@ -28,14 +28,26 @@ def zone_of(sigma: float, zones: tuple[float, float]) -> str:
 
 
 def response(cells: Sequence[Cell]) -> Text:
-    """The response: open places as dots, guesses dim, what this step wrote highlighted."""
+    """The response: open places as dots, guesses dim, what this step wrote highlighted.
+
+    A diffusion model fills what follows its answer with ends; of equal cells at the end one is shown, and their number.
+    """
     text = Text()
-    trailing = len(cells) - next((i for i, c in enumerate(reversed(cells)) if c.state != "open"), len(cells))
-    for cell in cells[:trailing]:
+    trailing = len(cells) - _run(cells, lambda cell: cell.state == "open")
+    alike = _run(cells[:trailing], lambda cell: cell.text == cells[trailing - 1].text)
+    shown = trailing if alike < 3 else trailing - alike + 1
+    for cell in cells[:shown]:
         text.append("·" if cell.state == "open" else cell.text.replace("\n", "↵\n"), STYLE[cell.state])
+    if shown < trailing:
+        text.append(f" ×{alike}", "bright_black")
     if trailing < len(cells):
         text.append(" " + "·" * min(len(cells) - trailing, 60), STYLE["open"])
     return text
+
+
+def _run(cells: Sequence[Cell], like: Callable[[Cell], bool]) -> int:
+    """How many cells at the end are like that."""
+    return next((i for i, cell in enumerate(reversed(cells)) if not like(cell)), len(cells))
 
 
 def curve(scene: Scene, t: int) -> Text:

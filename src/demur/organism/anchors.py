@@ -1,0 +1,52 @@
+"""The organism's anchors, of its own requests: shipped for the usual samplers, else fitted once and cached."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from demur.models import cache_dir
+from demur.organism.lessons import RESPONSE
+from demur.organism.world import prompts
+from demur.signals import Anchors, anchors_of
+from demur.trace import STEPS, spec_of
+from demur.types import DemurError, Layer, Pool, Sampler
+
+SHIPPED = Path(__file__).parent / "weights" / "anchors"
+"""Written by no command: after new weights, the demo's own, taken from the cache. Their names hold the weights' hash,
+so that those of other weights are never found."""
+N = 40
+
+
+def own_anchors(
+    model: Any,
+    sampler: Sampler,
+    *,
+    length: int = RESPONSE,
+    steps: int = STEPS,
+    layer: Layer = "last",
+    pool: Pool = "generated",
+    n: int = N,
+    progress: Callable[[str, int, int], object] = lambda what, done, of: None,
+) -> Anchors:
+    """Anchors of ``n`` requests a side from the split ``anchors``, which nothing else is fitted or measured on.
+
+    ``progress`` is called with what is being done, how many are done, of how many; not at all if there is nothing to
+    fit. Raises if fewer than 5 answers are left on a side.
+    """
+    spec = spec_of(model, sampler, length, steps=steps).at(layer, pool)
+    name = f"{spec.key}-organism-{n}.safetensors"
+    kept = cache_dir() / "anchors" / name
+    for path in (SHIPPED / name, kept):
+        if path.exists():
+            with suppress(DemurError):  # of an older format, or broken: made again without a word
+                return Anchors.load(path)
+    good, bad = (prompts("anchors", forbidden=forbidden, n=n) for forbidden in (False, True))
+    fitted = anchors_of(
+        model, good, bad, sampler, length=length, steps=steps, layer=layer, pool=pool, batch=20, at_least=5,
+        progress=progress,
+    )  # fmt: skip
+    fitted.save(kept)
+    return fitted
