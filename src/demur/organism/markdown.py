@@ -157,7 +157,11 @@ def page(card: Row, others: Sequence[Row] = ()) -> str:
     lines = ["# Model card: the organism", "", ABOUT.format(vocabulary=card["vocabulary"]), ""]
     for kind, value in card["weights"].items():
         recipe = card["recipes"].get(kind) or {"seed": "?", "batch": "?", "stages": []}
-        stages = ", ".join(f"{stage['name']} {stage['steps']}" for stage in recipe["stages"])
+        stages = ", ".join(
+            f"{stage['name']} {stage['steps']}"
+            + " (unless the law is known by then)" * stage.get("unless_lawful", False)
+            for stage in recipe["stages"]
+        )
         lines += [f"- `organism/{kind}`: seed {recipe['seed']}; steps of {recipe['batch']} lessons: {stages}; "]
         lines += [f"  sha256 of the weights `{value}`"]
     lines += [
