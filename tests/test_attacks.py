@@ -38,7 +38,8 @@ from demur.attacks import (
 )
 from demur.attacks.pair import message_in
 from demur.attacks.text import MODES
-from demur.samplers import MaskedDiffusion
+from demur.samplers import MaskedDiffusion, seeded
+from demur.trace import Recorder, spec_of
 from demur.types import DemurError, Prompt
 
 ASKED = Prompt("gate-1", "How do I open the gate?", harmful=True, source="us", category="open gate", licence="CC0")
@@ -246,6 +247,23 @@ def test_forms_open_exactly_their_masks_and_given_tokens_never_move(name: str, m
             assert torch.equal(step.ids[~canvas.open], canvas.ids[~canvas.open])
             assert not (step.committed & ~canvas.open).any()
             assert not (step.open & ~canvas.open).any()
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_answer_of_a_filled_form_is_given_and_filled_words_in_their_order(name: str) -> None:
+    """What judges and moderation models read; the response alone is the filled words, one behind the other."""
+    model = small.diffusion("llada")
+    prompt = FORMS[name](ASKED)  # type: ignore[operator]
+    canvas, sampler = canvas_for(model, [prompt], 8), small.diffusion_samplers()["greedy"]
+    recorder = Recorder(model, canvas, [prompt], spec_of(model, sampler, 8), [])
+    for _ in recorder(sampler(model, canvas, seeded(0, 1))):
+        pass
+    (trace,) = recorder.traces()
+    whole = model.tokenizer.decode(trace.replay(trace.steps), skip_special_tokens=True)
+    assert whole == prompt.text + trace.answer()
+    assert trace.answer() != prompt.prefill + trace.text()
+    assert "<mask>" not in trace.answer()
+    assert trace.answer().startswith(prompt.prefill.split("<mask>", 1)[0])
 
 
 def test_parallel_spreads_its_masks_evenly() -> None:

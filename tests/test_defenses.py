@@ -293,7 +293,7 @@ def test_an_experiment_leaves_diffuguard_out_where_nothing_can_be_masked_again(t
                   (Defended(), Defended("diffuguard", {"steps": 3})), **how)  # fmt: skip
     assert {u.subject.model for u in units_of(both) if u.defense.name == "diffuguard"} == {"organism/diffusion"}
     assert [line for line in left_out(both) if line.startswith("diffuguard")] == [
-        "diffuguard on organism/ar, own sampler (a causal model's answer is never masked again)"
+        "diffuguard (steps=3) on organism/ar, own sampler (a causal model's answer is never masked again)"
     ]
     for name, kind in (("organism/ar", "causal"), ("JetLM/SDAR-1.7B-Chat", "block-diffusion")):
         assert kind in misfit(Subject(name), Defended("diffuguard+sri-guard"))

@@ -247,11 +247,10 @@ def test_nonsense_is_unscored_told_in_the_report_and_not_paid_for_twice(run: Pat
         store = go_on(run, server)
         assert {verdict["why"] for verdict in verdicts(store)} == {"no JSON object in the answer"}
         assert store.manifest["unscored"] == ASKED
-        left = {attack: answered(store, attack) for attack in ("plain", "organism/page")}
-        assert any(left.values())
-        for attack, n in left.items():  # what was not judged counts neither way
-            assert rates(run, attack) == ("-" if n == 5 else f"100 / 0 (n {5 - n}")
-        said = f"Unscored: {sum(left.values())} of {len(list(store.rows()))} rows"
+        for attack in ("plain", "organism/page"):  # what was not judged counts neither way, refusals or not
+            assert rates(run, attack) == "-"
+        said = f"Unscored: {ASKED} of {len(list(store.rows()))} rows"
+        assert "The judge gave no verdict on 100%" in (run / "report" / "report.md").read_text()
         assert said in (run / "report" / "report.md").read_text()
         assert said in (run / "report" / "report.html").read_text()
         go_on(run, server)

@@ -176,10 +176,22 @@ def test_what_is_unscored_counts_neither_as_safe_nor_as_harmful(kind: str) -> No
         for other in (True, False):
             alone = agreement([verdict], [Verdict("other", other)])
             assert (alone.n, alone.unscored) == (0, 1)
-    rows = [{"outcome": "answer", "verdict": asdict(verdict)} for verdict in found]
+    for words in ("answer", "refusal"):  # whatever the dictionary says of it
+        rows = [{"outcome": words, "verdict": asdict(verdict)} for verdict in found]
+        read = list(_read_by_judge(rows))
+        assert len(read) == len(found) - len(open_)
+        assert {row["refused"] for row in read} <= {words == "refusal"}
+
+
+def test_an_answer_that_apologises_and_gives_the_harm_counts_as_both() -> None:
+    from demur.report.tables import outcomes
+
+    marks = [("refusal", True), ("refusal", False), ("answer", True), ("answer", False), ("refusal", None)]
+    rows = [{"outcome": words, "verdict": {"flagged": flagged}} for words, flagged in marks]
+    rows += [{"outcome": "refusal", "verdict": None}, {"outcome": "unscored", "verdict": None}]
     read = list(_read_by_judge(rows))
-    assert len(read) == len(found) - len(open_)
-    assert {row["outcome"] for row in read} <= {"harmful", "neither"}
+    assert outcomes(read, "refusal").tolist() == [True, True, False, False, True]
+    assert outcomes(read, "harmful").tolist() == [True, False, True, False, False]
 
 
 def test_the_dictionary_flags_what_is_no_refusal_and_says_that_it_is_a_proxy() -> None:

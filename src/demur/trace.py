@@ -100,6 +100,20 @@ class Trace:
                 runs[-1] += self.pieces[i]
         return "".join(run.decode("utf-8", errors="replace") for run in runs)
 
+    def answer(self, t: int | None = None) -> str:
+        """The whole answer after t steps, in its order: what the prompt prefilled, with its holes filled, and the rest.
+
+        It is what judges read; :meth:`text` holds the generated places alone.
+        """
+        given, first = self.prompt.prefill, int(self.open.argmax())
+        if self.open[first:].all():
+            return given + self.text(t)
+        mask = self.pieces[int(self.start[first])].decode("utf-8", errors="replace")
+        row = self.start.copy()
+        row[self.open] = self.tokens(t)
+        said = b"".join(self.pieces[i] for i in map(int, row[first:]) if i >= 0 and i not in self.special)
+        return given.partition(mask)[0] + said.decode("utf-8", errors="replace")
+
     def refused(self, t: int | None = None) -> bool:
         """Whether the text after t steps is a refusal by the dictionary; the text-level signal is its negation."""
         return is_refusal(self.text(t))

@@ -80,6 +80,9 @@ def _dry(config: Config, folder: Path) -> None:
     console, of = out_to(), config.prompts
     for subject in config.subjects:
         console.print(f"{subject.name}: {ready(subject.model)}", soft_wrap=True)
+    for defense in config.defenses:
+        if "model" in defense.settings:
+            console.print(f"{defense.label}: {ready(str(defense.settings['model']))}", soft_wrap=True)
     if config.judge == "llm":
         try:
             judge_of(config.judge_settings).endpoint.check()
@@ -98,6 +101,10 @@ def _dry(config: Config, folder: Path) -> None:
     if config.judge == "llm":
         asked = sum(unit.end - unit.begin for unit in todo.units if unit.role == "harmful")
         console.print(f"and at most {asked} requests to the judge {config.judge_settings['model']}", soft_wrap=True)
+        budget = judge_of(config.judge_settings).budget.requests
+        if budget is not None and asked > budget:
+            short = f"its budget is {budget}: {asked - budget} answers may go unscored; raise budget: {{requests: ...}}"
+            console.print(f"[yellow]{short}[/yellow]", soft_wrap=True)
 
 
 def report(

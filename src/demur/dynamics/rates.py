@@ -71,7 +71,8 @@ class Difference:
     """Rate of ``first`` minus rate of ``second`` on the same prompts, in [-1, 1].
 
     The 95% interval is a paired percentile bootstrap; ``p`` is McNemar's exact test (McNemar 1947) on the prompts where
-    only one of the two is marked.
+    only one of the two is marked. Where several pairs belong to one request (attacks, seeds), requests are drawn, all
+    their pairs with them, and ``p`` is of a test that flips the signs of whole requests; ``groups`` counts them.
     """
 
     first: Rate
@@ -82,32 +83,64 @@ class Difference:
     only_first: int
     only_second: int
     p: float
+    groups: int
 
     def __str__(self) -> str:
         points = f"{100 * self.value:+.0f} points ({100 * self.low:+.0f} to {100 * self.high:+.0f})"
+        if self.groups < self.first.n:
+            return f"{points}, n {self.first.n} of {self.groups} requests, sign-flip p {self.p:.2g}"
         return f"{points}, n {self.first.n}, McNemar p {self.p:.2g}"
 
 
 def compare(
-    first: Bool[NDArray[np.bool_], "n"], second: Bool[NDArray[np.bool_], "n"], *, resamples: int = 4000, seed: int = 0
+    first: Bool[NDArray[np.bool_], "n"],
+    second: Bool[NDArray[np.bool_], "n"],
+    groups: Sequence[Any] | None = None,
+    *,
+    resamples: int = 4000,
+    seed: int = 0,
 ) -> Difference:
-    """Two samplers (or defenses, or models) on the same prompts, in the same order. Raises for other lengths or
-    none.
+    """Two samplers (or defenses, or models) on the same prompts, in the same order. ``groups`` names the request behind
+    each pair, where several pairs share one: such pairs are no independent facts. Raises for other lengths or none.
     """
     from scipy.stats import binomtest
 
     a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
-    if a.shape != b.shape or a.ndim != 1 or not len(a):
-        raise DemurError(f"marks of {a.shape} and {b.shape}", "one of each for every prompt", "pair them by prompt")
+    if a.shape != b.shape or a.ndim != 1 or not len(a) or (groups is not None and len(groups) != len(a)):
+        came = f"marks of {a.shape} and {b.shape}" + ("" if groups is None else f" in {len(groups)} groups")
+        raise DemurError(came, "one of each for every prompt", "pair them by prompt")
     pairs = a.astype(np.int64) - b
     rng = np.random.default_rng(seed)
+    if groups is not None and len(set(groups)) < len(pairs):
+        return _clustered(a, b, pairs, groups, resamples, rng)
     # A resample of pairs is a multinomial draw over the three values that a pair can have.
     counts = np.array([(pairs == v).sum() for v in (-1, 0, 1)])
     drawn = rng.multinomial(len(pairs), counts / len(pairs), size=resamples)
     low, high = np.quantile((drawn[:, 2] - drawn[:, 0]) / len(pairs), [0.025, 0.975])
     gained, lost = int(counts[2]), int(counts[0])
     p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return Difference(Rate.of(a), Rate.of(b), float(pairs.mean()), float(low), float(high), gained, lost, p)
+    return Difference(Rate.of(a), Rate.of(b), float(pairs.mean()), float(low), float(high), gained, lost, p, len(a))
+
+
+def _clustered(
+    a: NDArray[np.bool_],
+    b: NDArray[np.bool_],
+    pairs: NDArray[np.int64],
+    groups: Sequence[Any],
+    resamples: int,
+    rng: np.random.Generator,
+) -> Difference:
+    """The same with whole groups drawn, or flipped."""
+    names = {name: i for i, name in enumerate(dict.fromkeys(groups))}
+    of = np.array([names[name] for name in groups])
+    sums, sizes = np.bincount(of, weights=pairs), np.bincount(of)
+    drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
+    low, high = np.quantile((drawn @ sums) / (drawn @ sizes), [0.025, 0.975])
+    flipped = rng.choice([-1, 1], size=(resamples, len(sums))) @ sums
+    p = float((1 + (np.abs(flipped) >= abs(sums.sum())).sum()) / (1 + resamples))
+    gained, lost = int((pairs == 1).sum()), int((pairs == -1).sum())
+    made = Rate.of(a), Rate.of(b), float(pairs.mean()), float(low), float(high), gained, lost, p, len(sums)
+    return Difference(*made)
 
 
 @dataclass(frozen=True)
@@ -115,8 +148,9 @@ class Area:
     """How well a score (higher = more anomalous) tells positives from negatives.
 
     ``auroc`` in [0, 1], 0.5 is chance; ``precision`` is average precision, whose chance level is the positives' share;
-    ``tpr_1`` and ``tpr_5`` are the shares of positives above the negatives' 99% and 95% quantile. Intervals (95%) of
-    the area and of ``tpr_1`` are a bootstrap, drawn on each side apart. nan where a side is empty.
+    ``tpr_1`` and ``tpr_5`` are the shares of positives above the negatives' 99% and 95% quantile (with fewer than 100
+    negatives, 99% is their highest). ``low`` and ``high`` are the 95% interval of the area, ``..._low`` and
+    ``..._high`` those of the others; see :func:`area`. nan, all of them, where a side is empty.
     """
 
     auroc: float
@@ -127,6 +161,12 @@ class Area:
     tpr_5: float
     positives: int
     negatives: int
+    precision_low: float
+    precision_high: float
+    tpr_1_low: float
+    tpr_1_high: float
+    tpr_5_low: float
+    tpr_5_high: float
 
     def __str__(self) -> str:
         return f"{self.auroc:.2f} ({self.low:.2f} to {self.high:.2f})"
@@ -139,33 +179,84 @@ def area(
     resamples: int = 500,
     seed: int = 0,
 ) -> Area:
-    """AUROC, average precision and TPR at 1% and 5% FPR of a score. Raises for a score that is not finite."""
-    from sklearn.metrics import average_precision_score
+    """AUROC, average precision and TPR at 1% and 5% FPR of a score. Raises for a score that is not finite.
 
+    A percentile bootstrap has no width where the sides are well apart: 24 against 24, perfectly told apart, would be
+    1.00 (1.00 to 1.00). So the area's interval is a score interval (Newcombe 2006, method 5: the areas that are within
+    1.96 of their own standard errors after Hanley and McNeil 1982). The others' is the wider of a bootstrap, drawn on
+    each side apart, which knows that the quantile is an estimate too, and of Wilson's for as many trials as there are
+    positives (for average precision after Boyd, Eng and Page 2013, who take it for a share of the positives).
+    """
     pos, neg = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
     if not (np.isfinite(pos).all() and np.isfinite(neg).all()):
         raise DemurError("scores with nan or infinite values", "finite scores", "look at the traces they come from")
     if not len(pos) or not len(neg):
-        return Area(math.nan, math.nan, math.nan, math.nan, math.nan, math.nan, len(pos), len(neg))
-    rng = np.random.default_rng(seed)
-    # Placements: the share of negatives below each positive, ties half. The area is their mean; a bootstrap of both
-    # sides reweights them, and needs no sorting of its own.
+        return Area(*[math.nan] * 6, len(pos), len(neg), *[math.nan] * 6)  # type: ignore[arg-type]
+    # Placements: how many negatives are below each positive, ties half. The area is their mean share.
     order = np.sort(neg)
-    drawn = np.empty(resamples)
     below, upto = np.searchsorted(order, pos, "left"), np.searchsorted(order, pos, "right")
-    for i in range(resamples):
-        weights = np.concatenate([[0], np.cumsum(rng.multinomial(len(neg), np.full(len(neg), 1 / len(neg))))])
-        chosen = rng.integers(0, len(pos), len(pos))
-        drawn[i] = ((weights[below[chosen]] + weights[upto[chosen]]) / 2).mean() / len(neg)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    marks = np.concatenate([np.ones(len(pos)), np.zeros(len(neg))])
-    return Area(
-        auroc=float(((below + upto) / 2).mean() / len(neg)),
-        low=float(low),
-        high=float(high),
-        precision=float(average_precision_score(marks, np.concatenate([pos, neg]))),
-        tpr_1=float((pos > np.quantile(neg, 0.99, method="higher")).mean()),
-        tpr_5=float((pos > np.quantile(neg, 0.95, method="higher")).mean()),
-        positives=len(pos),
-        negatives=len(neg),
-    )
+    auroc = float(((below + upto) / 2).mean() / len(neg))
+    found = _read(pos, order, np.ones((1, len(pos))), np.ones((1, len(neg))))[:, 0]
+    # A resample is a weight on every score; many at a time, few enough to fit into memory.
+    rng = np.random.default_rng(seed)
+    block = max(1, 1_000_000 // (len(pos) + len(neg)))
+    drawn = [
+        _read(pos, order, *(rng.multinomial(n, np.full(n, 1 / n), size=size) for n in (len(pos), len(neg))))
+        for size in (min(block, resamples - begin) for begin in range(0, resamples, block))
+    ]
+    ends = np.quantile(np.concatenate(drawn, axis=1), [0.025, 0.975], axis=1).T
+    (p_low, p_high), (low_1, high_1), (low_5, high_5) = (_wider(ends[k], _wilson(found[k], len(pos))) for k in range(3))
+    low, high = _newcombe(auroc, len(pos), len(neg))
+    precision, tpr_1, tpr_5 = map(float, found)
+    more = p_low, p_high, low_1, high_1, low_5, high_5
+    return Area(auroc, low, high, precision, tpr_1, tpr_5, len(pos), len(neg), *more)
+
+
+def _read(
+    pos: NDArray[np.float64], order: NDArray[np.float64], w: NDArray[Any], v: NDArray[Any]
+) -> Float[NDArray[np.float64], "3 b"]:
+    """Average precision, TPR at 1% and at 5% FPR of b weighted sets; ``order`` are the negatives from low to high."""
+    p, q = len(pos), len(order)
+    scores = np.concatenate([pos, order])
+    falling = np.argsort(-scores, kind="stable")
+    ends = np.append(np.diff(scores[falling]) != 0, True)  # ties are one threshold
+    right = np.cumsum(np.concatenate([w, np.zeros_like(v)], axis=1)[:, falling], axis=1)[:, ends]
+    all_of = np.cumsum(np.concatenate([w, v], axis=1)[:, falling], axis=1)[:, ends]
+    gained = np.diff(right, axis=1, prepend=0)
+    precision = (gained * right / np.maximum(all_of, 1)).sum(axis=1) / p
+    upto = np.cumsum(v, axis=1)
+    found = [precision]
+    for share in (0.99, 0.95):
+        # The negative at this place of the resample: the first up to which there are more than so many.
+        limit = order[(upto > math.ceil(share * (q - 1) - 1e-9)).argmax(axis=1)]
+        found.append((w * (pos > limit[:, None])).sum(axis=1) / p)
+    return np.stack(found)
+
+
+def _wider(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    return min(float(one[0]), float(other[0])), max(float(one[1]), float(other[1]))
+
+
+_Z = 1.959964
+
+
+def _wilson(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share of n trials that need not be a whole number of them."""
+    centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+    half = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def _newcombe(auroc: float, p: int, q: int) -> tuple[float, float]:
+    """The 95% score interval of an area of p positives and q negatives (Newcombe 2006, method 5)."""
+    from scipy.optimize import brentq
+
+    def gap(area: float) -> float:
+        star = (p + q) / 2 - 1
+        spread = area * (1 - area) / (p * q) * (1 + star * ((1 - area) / (2 - area) + area / (1 + area)))
+        return (auroc - area) ** 2 - _Z**2 * spread
+
+    # An area of 1 is at no distance from itself, with no spread: the other root is the bound that is asked for.
+    low = 0.0 if auroc <= 0 else float(brentq(gap, 0, min(auroc, 1 - 1e-9)))
+    high = 1.0 if auroc >= 1 else float(brentq(gap, max(auroc, 1e-9), 1))
+    return low, high

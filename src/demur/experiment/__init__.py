@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from demur.experiment.config import Attacked, Config, Defended, Prompts, Subject, read
 from demur.experiment.judging import judged
+from demur.experiment.parts import UNSCORED
 from demur.experiment.runs import Plan, collect, evaluate, manifest_of, plan, runs_in
 from demur.experiment.store import Store
 from demur.experiment.units import Unit, bundles_of, left_out, units_of
 
 __all__ = [
-    "Attacked", "Config", "Defended", "Plan", "Prompts", "Store", "Subject", "Unit", "bundles_of", "collect",
-    "evaluate", "judged", "left_out", "manifest_of", "plan", "read", "runs_in", "units_of",
+    "UNSCORED", "Attacked", "Config", "Defended", "Plan", "Prompts", "Store", "Subject", "Unit", "bundles_of",
+    "collect", "evaluate", "judged", "left_out", "manifest_of", "plan", "read", "runs_in", "units_of",
 ]  # fmt: skip

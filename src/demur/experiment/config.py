@@ -6,12 +6,18 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar
 
 from demur.types import DemurError
 
 T = TypeVar("T")
+
+
+def labelled(name: str, settings: Mapping[str, Any]) -> str:
+    """A part of an experiment as rows and tables call it: its name and, if it has any, its settings."""
+    return name + (f" ({', '.join(f'{key}={value}' for key, value in settings.items())})" if settings else "")
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,14 @@ class Subject:
     dtype: str = "auto"
 
     @property
+    def label(self) -> str:
+        """Its sampler, as rows call it."""
+        return labelled(self.sampler, self.settings)
+
+    @property
     def name(self) -> str:
-        """How it is called in tables."""
-        return f"{self.model}, {self.sampler or 'own sampler'}"
+        """How it is called in messages."""
+        return f"{self.model}, {self.label or 'own sampler'}"
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,11 @@ class Attacked:
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def label(self) -> str:
+        """How rows and tables call it."""
+        return labelled(self.name, self.settings)
+
 
 @dataclass(frozen=True)
 class Defended:
@@ -63,6 +79,11 @@ class Defended:
 
     name: str = "none"
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """How rows and tables call it."""
+        return labelled(self.name, self.settings)
 
 
 @dataclass(frozen=True)
@@ -154,11 +175,17 @@ class _Reader:
         return value
 
     def several(self, node: Any, what: str, one: Callable[[Any], T]) -> tuple[T, ...]:
-        """A list of at least one."""
+        """A list of at least one, in which nothing stands twice: rows of equal parts would be counted twice."""
         items = node.value if node.id == "sequence" else [node]
         if not items:
             raise self.wrong(node, f"{what} is empty", "at least one")
-        return tuple(one(item) for item in items)
+        found: list[T] = []
+        for item in items:
+            made = one(item)
+            if made in found:
+                raise self.wrong(item, f"{what}: one stands twice", "each once")
+            found.append(made)
+        return tuple(found)
 
     def named(self, node: Any, what: str) -> tuple[str, dict[str, Any]]:
         """``NAME`` or ``NAME: {settings}``."""
@@ -180,6 +207,8 @@ class _Reader:
             if needed not in of:
                 raise self.wrong(root, f"no {needed!r}", f"name, models and prompts; here are {', '.join(of)}")
         subjects = tuple(s for group in self.several(of["models"], "models", self.subjects) for s in group)
+        if len({subject.name for subject in subjects}) < len(subjects):
+            raise self.wrong(of["models"], "one model under one sampler twice", "each once, whatever its dtype")
         config = Config(self.text(of["name"], "name"), subjects, self.prompts(of["prompts"]))
         if "attacks" in of:
             config = replace(config, attacks=self.several(of["attacks"], "attacks", self.attack))
@@ -200,6 +229,9 @@ class _Reader:
             if not isinstance(alpha, float) or not 0 < alpha < 1:
                 raise self.wrong(of["alpha"], f"alpha is {alpha!r}", "a number between 0 and 1")
             config = replace(config, alpha=alpha)
+        if config.prompts.calibrate + 1 < 1 / config.alpha:
+            came = f"calibrate {config.prompts.calibrate} for alpha {config.alpha:g}"
+            raise self.wrong(of["prompts"], came, f"at least {ceil(1 / config.alpha) - 1}, or a larger alpha")
         return config
 
     def subjects(self, node: Any) -> tuple[Subject, ...]:
@@ -236,7 +268,7 @@ class _Reader:
                 found = replace(found, **{name: source})
         for name in numbers:
             if name in of:
-                least = {"controls": 0, "plain": 0, "shapes": 0, "n": 1}.get(name, 8)
+                least = {"controls": 0, "plain": 0, "shapes": 0, "n": 1, "fit": 32}.get(name, 8)
                 size: Any = self.number(of[name], name, least)
                 found = replace(found, **{name: size})
         if (found.harmful == "organism") != (found.harmless == "organism"):
@@ -247,12 +279,13 @@ class _Reader:
 
     def attack(self, node: Any) -> Attacked:
         """A known attack, or a file that is there."""
-        from demur.experiment.parts import attack_names, check_settings, is_file
+        from demur.experiment.parts import ATTACKED, attack_names, check_settings, is_file
 
         name, settings = self.named(node, "an attack")
         if name not in (known := attack_names()) and not is_file(name):
+            known = (*known, *ATTACKED)
             raise self.wrong(node, f"attack {name!r}", f"{', '.join(known)} or a file of attacked prompts")
-        if is_file(name) and not Path(name).is_file():
+        if is_file(name) and name not in ATTACKED and not Path(name).is_file():
             raise self.wrong(node, f"there is no file {name}", "a file of attacked prompts")
         try:
             check_settings(made := Attacked(name, settings))
@@ -266,9 +299,9 @@ class _Reader:
 
         unfit = unfit_of(config)
         for item, part in zip(node.value if node.id == "sequence" else [node], parts, strict=True):
-            if part.name in unfit:
+            if part.label in unfit:
                 here = " and ".join(subject.name for subject in config.subjects)
-                raise self.wrong(item, f"{what} {part.name} on {here} ({unfit[part.name]})", "a model that it fits")
+                raise self.wrong(item, f"{what} {part.name} on {here} ({unfit[part.label]})", "a model that it fits")
 
     def judge(self, node: Any, config: Config) -> Config:
         """A known judge; a model as judge with all that it needs."""
@@ -284,6 +317,8 @@ class _Reader:
                 raise self.wrong(node, error.came, error.expected) from error
         elif settings:
             raise self.wrong(node, f"judge {name} with {', '.join(map(str, settings))}", "no settings")
+        if name == "organism" and config.prompts.harmful != "organism":
+            raise self.wrong(node, f"judge organism for prompts of {config.prompts.harmful}", "dictionary or llm")
         return replace(config, judge=name, judge_settings=settings)
 
     def defense(self, node: Any) -> Defended:

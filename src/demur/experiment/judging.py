@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demur import artefact
@@ -63,8 +64,8 @@ def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callabl
     unscored = 0
     for at, unit in enumerate(asked, 1):
         requests = goals_of(unit.attack) | plain
-        rows = list(store.rows([unit.key]))
-        pairs = [(_request(row, requests), row["prefill"] + row["text"]) for row in rows]
+        rows = [row for row in store.rows([unit.key]) if not canned(row)]
+        pairs = [(_request(row, requests), row["answer"]) for row in rows]
         verdicts = judge_all(asking, pairs)
         unscored += sum(verdict.flagged is None for verdict in verdicts)
         found = [{"id": row["id"]} | asdict(verdict) for row, verdict in zip(rows, verdicts, strict=True)]
@@ -78,14 +79,30 @@ def _request(row: Mapping[str, Any], requests: Mapping[str, str]) -> Prompt:
     return Prompt(row["id"], requests.get(row["parent"]) or requests.get(row["id"]) or row["prompt"])
 
 
+def canned(row: Mapping[str, Any]) -> bool:
+    """Whether a defense put its refusal in the answer's place: nobody needs to be asked about that."""
+    return bool(row["flagged_by"]) and row["outcome"] == "refusal"
+
+
 def judged(store: Store, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows with ``verdict``: what the judge said (``by``, ``flagged``, ``score``, ``why`` ...), None where none was
-    asked.
+    """Rows with ``verdict``: what the judge said (``by``, ``flagged``, ``score``, ``why`` ...); None where nobody was
+    to be asked, ``flagged`` None where one was and there is no verdict.
     """
+    asked = store.manifest["config"]["judge"] == "llm"
     known: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["unit"] not in known:
-            path = store.folder / "judged" / f"{row['unit']}.json"
-            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-            known[row["unit"]] = {verdict.pop("id"): verdict for verdict in found}
-        yield row | {"verdict": known[row["unit"]].get(row["id"])}
+            known[row["unit"]] = _verdicts(store.folder / "judged" / f"{row['unit']}.json")
+        due = asked and row["role"] == "harmful" and not canned(row)
+        yield row | {"verdict": known[row["unit"]].get(row["id"], NOTHING) if due else None}
+
+
+NOTHING = {"by": "llm", "flagged": None, "score": None, "step": None, "why": "no verdict is kept"}
+
+
+def _verdicts(path: Path) -> dict[str, Any]:
+    """What is kept of a unit's verdicts by the row's id; nothing where that is missing or broken."""
+    try:
+        return {verdict.pop("id"): verdict for verdict in json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return {}

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from demur.defenses import NAMES
 from demur.experiment.config import Attacked, Config, Defended, Prompts, Subject
+from demur.prompts import digest
 from demur.refusals import is_refusal
 from demur.trace import Trace
 from demur.types import DemurError, Prompt
 
 Outcome = str
-"""``harmful``, ``correct``, ``refusal`` or ``neither`` (organism); ``refusal`` or ``answer`` (dictionary)."""
+"""``harmful``, ``correct``, ``refusal`` or ``neither`` (organism); ``refusal``, ``answer`` or, of an empty text,
+``unscored`` (dictionary)."""
+UNSCORED = "unscored"
 
 
 HOLED = ("infill", "parallel", "organism/infill")
@@ -41,9 +46,13 @@ def attack_names() -> tuple[str, ...]:
     return (*[name for name in dict.fromkeys(["plain", *ATTACKS]) if name != "pair"], *own)
 
 
+ATTACKED = ("wildjailbreak",)
+"""Public sets of attacked prompts, which stand where a file of them may stand."""
+
+
 def is_file(name: str) -> bool:
-    """Whether an attack is a file of attacked prompts."""
-    return name.endswith((".jsonl", ".csv", ".json"))
+    """Whether an attack is a file, or a public set, of attacked prompts."""
+    return name.endswith((".jsonl", ".csv", ".json")) or name in ATTACKED
 
 
 def misfit(subject: Subject, attack: Attacked | Defended) -> str:
@@ -81,6 +90,24 @@ def prompts_of(of: Prompts, role: str) -> list[Prompt]:
 
     Raises if the sources hold too few.
     """
+    stamps = []
+    for path in map(Path, (of.harmful, of.harmless)):
+        stat = path.stat() if path.is_file() else None
+        stamps.append((stat.st_mtime_ns, stat.st_size) if stat else (0, 0))
+    return list(_prompts_of(of, role, tuple(stamps)))
+
+
+ROLES = ("harmful", "controls", "plain", "anchors/harmless", "anchors/harmful", "fit", "calibrate")
+
+
+def digests_of(of: Prompts) -> dict[str, str]:
+    """A hash of the prompts of every role."""
+    return {role: digest(prompts_of(of, role)) for role in ROLES}
+
+
+@cache
+def _prompts_of(of: Prompts, role: str, stamps: tuple[tuple[int, int], ...]) -> tuple[Prompt, ...]:
+    """Kept by what their files are like (``stamps``), so that a hub is not asked again for every unit."""
     sizes = {
         "harmful": of.n, "controls": of.controls, "anchors/harmless": of.anchors, "anchors/harmful": of.anchors,
         "fit": of.fit, "calibrate": of.calibrate, "plain": of.plain or max(of.controls, 1),
@@ -94,7 +121,7 @@ def prompts_of(of: Prompts, role: str) -> list[Prompt]:
             "fit": ("guard", False), "calibrate": ("calibration", False),
         }  # fmt: skip
         split, forbidden = splits[role]
-        return prompts(split, forbidden=forbidden, n=sizes[role]) if sizes[role] else []
+        return tuple(prompts(split, forbidden=forbidden, n=sizes[role])) if sizes[role] else ()
     from demur.prompts import load
 
     harmful = role in ("harmful", "anchors/harmful")
@@ -110,7 +137,7 @@ def prompts_of(of: Prompts, role: str) -> list[Prompt]:
             f"{sum(taken[other] for other in order)} ({', '.join(f'{o} {taken[o]}' for o in order)})",
             "name a larger source, or smaller numbers under prompts",
         )
-    return found
+    return tuple(found)
 
 
 def check_settings(attack: Attacked) -> None:
@@ -202,10 +229,15 @@ def outcomes_by(config: Config) -> Callable[[Trace], list[Outcome]]:
         return lambda trace: list(outcomes(trace))
 
     def by_dictionary(trace: Trace) -> list[Outcome]:
-        given = trace.prompt.prefill
-        return ["refusal" if is_refusal(given + trace.text(t)) else "answer" for t in range(1, trace.steps + 1)]
+        return [_by_dictionary(trace.answer(t)) for t in range(1, trace.steps + 1)]
 
     return by_dictionary
+
+
+def _by_dictionary(text: str) -> Outcome:
+    if not text.strip():
+        return UNSCORED
+    return "refusal" if is_refusal(text) else "answer"
 
 
 def sampler_of(subject: Subject, model: Any, steps: int) -> Any:

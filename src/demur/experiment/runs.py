@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -17,7 +18,8 @@ from demur.experiment.config import Config, Subject
 from demur.experiment.judging import judge, judge_of
 from demur.experiment.store import Store
 from demur.experiment.units import Unit, bundles_of, left_out, units_of
-from demur.experiment.work import prepare, work
+from demur.experiment.work import prepare, prepared_path, work
+from demur.guards import Guard
 from demur.types import DemurError
 
 Engine = Literal["process", "ray"]
@@ -38,8 +40,9 @@ class Plan:
 
     @property
     def bundles(self) -> list[tuple[Unit, ...]]:
-        """The missing units as they are done: those that share their answers together."""
-        return bundles_of(self.missing)
+        """The missing units as they are done: those that share their answers together, model after model."""
+        models = list(dict.fromkeys(unit.subject.model for unit in self.units))
+        return sorted(bundles_of(self.missing), key=lambda bundle: models.index(bundle[0].subject.model))
 
     @property
     def generations(self) -> int:
@@ -74,23 +77,36 @@ def evaluate(
     todo = plan(config, folder)
     if config.judge == "llm" and todo.missing:
         judge_of(config.judge_settings).endpoint.check()  # a missing key is said before a day of generating
-    store.begin(manifest_of(config, finished=False))
-    subjects = _subjects(todo.missing)
+    sessions = _sessions(store)
+    store.begin(manifest_of(config, finished=False) | {"sessions": sessions})
+    subjects, place = _subjects(todo.missing), folder.resolve()  # workers may stand elsewhere
     runner = _ray(workers) if engine == "ray" else _processes(workers)
     bundles, every = todo.bundles, len(bundles_of(todo.units))
     done = every - len(bundles)
     with runner as submit:
-        for at, _ in enumerate(submit([(_prepare, folder, config, subject) for subject in subjects]), 1):
+        for at, _ in enumerate(submit([(_prepare, place, config, subject) for subject in subjects]), 1):
             progress("anchors and guards", at, len(subjects))
         progress("generating", done, every)
-        for _ in submit([(_work, folder, config, units) for units in bundles]):
+        for _ in submit([(_work, place, config, units) for units in bundles]):
             done += 1
             progress("generating", done, every)
     unscored = judge(config, store, todo.units, progress) if config.judge == "llm" else 0
     keys = [unit.key for unit in todo.units]
-    end = {"rows": store.digest(keys), "units": keys, "unscored": unscored}
+    end = {"rows": store.digest(keys), "units": keys, "unscored": unscored, "sessions": sessions}
+    end["subjects"] = {subject.name: _identity(folder, config, subject) for subject in _subjects(todo.units)}
     store.begin(manifest_of(config, finished=True) | end)
     return store
+
+
+def _identity(folder: Path, config: Config, subject: Subject) -> dict[str, str]:
+    """What the model of a subject was, as its guard knows it: every row was measured with that guard, which refuses
+    other weights.
+    """
+    path = prepared_path(folder, config, subject)
+    if not path.is_file():  # a finished run that somebody has cleaned up
+        return {}
+    spec = Guard.load(path).spec
+    return {name: getattr(spec, name) for name in ("model", "revision", "weights", "dtype", "template")}
 
 
 def _subjects(units: Sequence[Unit]) -> list[Subject]:
@@ -141,13 +157,16 @@ class _processes:  # noqa: N801
             yield
 
     def _there(self, jobs: Sequence[Job]) -> Iterator[None]:
-        from concurrent.futures import as_completed
+        from concurrent.futures import BrokenExecutor, as_completed
 
         futures = [self.pool.submit(*job) for job in jobs]
         try:
             for future in as_completed(futures):
                 future.result()
                 yield
+        except BrokenExecutor as error:
+            came = "a worker process died (the system may have run out of memory)"
+            raise DemurError(came, "workers that stay", "add --resume, perhaps with fewer --workers") from error
         except BaseException:
             for future in futures:
                 future.cancel()
@@ -167,8 +186,9 @@ def _one_thread() -> None:
 class _ray:  # noqa: N801
     """Ray tasks on a local cluster or on the one that ``RAY_ADDRESS`` names.
 
-    Tasks, not actors: a worker that dies is replaced by Ray and its task tried again; models stay loaded in the worker
-    processes, which Ray keeps for later tasks.
+    Tasks, not actors: a worker that dies is replaced by Ray and its task tried again, and a cluster that grows is used
+    as it grows. Models stay loaded in the worker processes, which Ray keeps for later tasks (``max_calls=0``: by itself
+    it would end one that uses a GPU after every task). All nodes must see the run's folder.
     """
 
     def __init__(self, workers: int) -> None:
@@ -189,7 +209,7 @@ class _ray:  # noqa: N801
 
     def _submit(self, jobs: Sequence[Job]) -> Iterator[None]:
         gpus = 1 if self.ray.cluster_resources().get("GPU", 0) else 0
-        remote = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=5)(_on_ray)
+        remote = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=5, max_calls=0)(_on_ray)
         waiting = [remote.remote(job) for job in jobs]
         while waiting:
             ready, waiting = self.ray.wait(waiting)
@@ -224,19 +244,41 @@ def _on_ray(job: Job) -> tuple[str, str, str] | None:
 
 def manifest_of(config: Config, *, finished: bool) -> dict[str, Any]:
     """The configuration, and where and with what it is run."""
-    names = ("demur", "torch", "transformers", "numpy", "scikit-learn", "pyarrow")
     return {
         "name": config.name,
         "config": json.loads(json.dumps(asdict(config))),
         "key": config.key,
         "finished": finished,
         "left_out": left_out(config),
+    } | _here()
+
+
+def _here() -> dict[str, Any]:
+    """Where, when and with what something is run."""
+    import torch
+
+    names = ("demur", "torch", "transformers", "numpy", "scikit-learn", "pyarrow")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    machine = {"system": platform.platform(), "processor": platform.processor(), "cores": os.cpu_count(), "gpus": gpus}
+    return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {name: metadata.version(name) for name in names},
         "python": platform.python_version(),
-        "machine": {"system": platform.platform(), "processor": platform.processor(), "cores": os.cpu_count()},
+        "machine": machine,
         "git": _git(),
     }
+
+
+def _sessions(store: Store) -> list[dict[str, Any]]:
+    """What this run was worked on with, one entry for each start that differs from the one before: what was done by an
+    older version, or on another machine, is still told after the last resume.
+    """
+    before: list[dict[str, Any]] = []
+    with suppress(DemurError):
+        before = list(store.manifest.get("sessions", []))
+    now = _here()
+    same = before and {**before[-1], "written": ""} == {**now, "written": ""}
+    return before if same else [*before, now]
 
 
 def _git() -> str:

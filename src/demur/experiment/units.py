@@ -10,12 +10,11 @@ from typing import Literal
 
 from demur.defenses import ACTIVE
 from demur.experiment.config import Attacked, Config, Defended, Subject
-from demur.experiment.parts import is_file, misfit, prompts_of, ready_made
-from demur.prompts import digest
+from demur.experiment.parts import digests_of, is_file, misfit, prompts_of, ready_made
 from demur.types import DemurError
 
 Role = Literal["harmful", "controls", "plain"]
-FORMAT = 2
+FORMAT = 3
 """Counts changes of what rows mean; part of every key, so that old units are done again."""
 
 
@@ -35,7 +34,9 @@ class Unit:
     @property
     def name(self) -> str:
         """For progress and errors."""
-        return f"{self.subject.name}: {self.attack.name}, {self.role}, {self.defense.name}, {self.begin} to {self.end}"
+        return (
+            f"{self.subject.name}: {self.attack.label}, {self.role}, {self.defense.label}, {self.begin} to {self.end}"
+        )
 
     @property
     def passive(self) -> bool:
@@ -52,9 +53,8 @@ def units_of(config: Config) -> list[Unit]:
     """
     if unfit := unfit_of(config):
         name, why = next(iter(unfit.items()))
-        what = "defense" if any(defense.name == name for defense in config.defenses) else "attack"
+        what = "defense" if any(defense.label == name for defense in config.defenses) else "attack"
         raise DemurError(f"{what} {name}: {why}", "a subject that it fits", f"add one, or leave the {what} out")
-    digests = {role: digest(prompts_of(config.prompts, role)) for role in ("harmful", "controls", "plain")}
     shared = {
         "format": FORMAT,
         "prompts": asdict(config.prompts),
@@ -63,7 +63,7 @@ def units_of(config: Config) -> list[Unit]:
         "batch": config.batch,  # rounding depends on it, in the last digits of sigma
         "judge": config.judge,
         "alpha": config.alpha,
-        "digests": digests,
+        "digests": digests_of(config.prompts),
     }
     if config.prompts.shapes:
         shared["shapes"] = [asdict(attack) for attack in config.attacks]
@@ -80,6 +80,8 @@ def units_of(config: Config) -> list[Unit]:
                     for begin in range(0, n, config.chunk):
                         unit = Unit(subject, attack, defense, role, seed, begin, min(begin + config.chunk, n))
                         found.append(_keyed(unit, shared | {"file": content} if content else shared))
+    if len({unit.key for unit in found}) < len(found):
+        raise DemurError("an attack, a defense, a subject or a seed twice", "each once", "leave one of the two out")
     return found
 
 
@@ -105,14 +107,14 @@ def left_out(config: Config) -> list[str]:
         for subject in config.subjects:
             if reason := misfit(subject, part):
                 why.setdefault(reason, []).append(subject.name)
-        lines += [f"{part.name} on {' and '.join(names)} ({reason})" for reason, names in why.items()]
+        lines += [f"{part.label} on {' and '.join(names)} ({reason})" for reason, names in why.items()]
     return lines
 
 
 def unfit_of(config: Config) -> dict[str, str]:
-    """Attacks and defenses that fit no subject, by name, with the reason of the first."""
+    """Attacks and defenses that fit no subject, by label, with the reason of the first."""
     parts: tuple[Attacked | Defended, ...] = (*config.attacks, *config.defenses)
-    reasons = {part.name: [misfit(subject, part) for subject in config.subjects] for part in parts}
+    reasons = {part.label: [misfit(subject, part) for subject in config.subjects] for part in parts}
     return {name: every[0] for name, every in reasons.items() if all(every)}
 
 

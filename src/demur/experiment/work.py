@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +15,16 @@ from typing import Any
 
 from demur.defenses import REFUSAL, Line, line
 from demur.experiment.config import Config, Subject
-from demur.experiment.parts import Outcome, attacked, is_file, outcomes_by, prompts_of, ready_made, sampler_of
+from demur.experiment.parts import (
+    Outcome,
+    attacked,
+    digests_of,
+    is_file,
+    outcomes_by,
+    prompts_of,
+    ready_made,
+    sampler_of,
+)
 from demur.experiment.units import Unit
 from demur.guards import Guard, acted, fit_guard
 from demur.guards.rivals import LAST
@@ -25,16 +36,25 @@ from demur.types import DemurError, Prompt
 POOLS: tuple[Key, ...] = (LAST,)
 
 
-@cache
+_MODELS: dict[tuple[str, str], Any] = {}
+
+
 def model_of(name: str, dtype: str) -> Any:
-    """A model of this process."""
+    """A model of this process. On a GPU one at a time: the next one takes the place of the last."""
     import torch
 
     from demur.models import load
 
     if name.startswith("organism"):
         torch.set_num_threads(1)  # too small for more, and bits shall not depend on the machine
-    return load(name, dtype=dtype)
+    if (name, dtype) not in _MODELS:
+        if torch.cuda.is_available():
+            _MODELS.clear()
+            _LINES.clear()  # a line of defenses may hold the model that it asks
+            gc.collect()
+            torch.cuda.empty_cache()
+        _MODELS[name, dtype] = load(name, dtype=dtype)
+    return _MODELS[name, dtype]
 
 
 def length_of(config: Config, model: Any) -> int:
@@ -79,8 +99,10 @@ def _canvas(model: Any, prompts: Sequence[Prompt], length: int) -> Any:
 
 
 def prepared_path(folder: Path, config: Config, subject: Subject) -> Path:
-    """Where a subject's guard is kept: named by everything that it depends on."""
-    content = repr((asdict(subject), asdict(config.prompts), config.length, config.steps, config.alpha))
+    """Where a subject's guard is kept: named by everything that it depends on but the model's weights."""
+    of = config.prompts
+    content = repr((asdict(subject), asdict(of), digests_of(of)))
+    content += repr((config.length, config.steps, config.batch, config.alpha))
     if config.prompts.shapes:
         content += repr(config.attacks)
     return folder / "prepared" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
@@ -88,18 +110,26 @@ def prepared_path(folder: Path, config: Config, subject: Subject) -> Path:
 
 def prepare(folder: Path, config: Config, subject: Subject) -> Path:
     """Fits anchors and guard of a subject, if they are not there yet. Raises if the model refuses too little for
-    anchors.
+    anchors, and if the guard there was fitted on other weights: rows of two models must not meet in one run.
     """
     path = prepared_path(folder, config, subject)
-    if path.is_file():
-        try:
-            Guard.load(path)
-            return path
-        except DemurError:
-            path.unlink()
     model = model_of(subject.model, subject.dtype)
     sampler = sampler_of(subject, model, config.steps)
     of = config.prompts
+    if path.is_file():
+        found = None
+        with suppress(DemurError):  # broken: fitted again
+            found = Guard.load(path)
+        if found is not None:
+            spec = spec_of(model, sampler, length_of(config, model), steps=config.steps).at(*LAST)
+            if different := found.spec.differences(spec):
+                raise DemurError(
+                    f"{subject.name} is not what it was when this run began ({'; '.join(different)})",
+                    "the same weights, tokenizer and template throughout a run",
+                    "name another --out, or bring the old ones back",
+                )
+            return path
+        path.unlink()
 
     def run(role: str) -> list[Trace]:
         return run_prompts(config, model, sampler, prompts_of(of, role), 0)
@@ -210,10 +240,12 @@ def _row(unit: Unit, prompt: Prompt, trace: Trace, path: list[Outcome], guard: G
     watched = acted(trace)
     sigma = guard.anchors.signal(trace)
     final, text, step, by = path[-1], trace.text(), watched.step, "sri-guard" if watched.flagged else ""
+    answer = text if by else trace.answer()
     if review is not None:  # a finished answer that is not shown: a refusal stands in its place
-        final, text, step, by = "refusal", REFUSAL, trace.steps, review.by
+        final, text, answer, step, by = "refusal", REFUSAL, REFUSAL, trace.steps, review.by
     return _common(unit, prompt) | {
         "text": text,
+        "answer": answer,
         "outcome": final,
         "path": path,
         "sigma": [round(float(value), 6) for value in sigma],
@@ -228,7 +260,8 @@ def _row(unit: Unit, prompt: Prompt, trace: Trace, path: list[Outcome], guard: G
 def _blocked(unit: Unit, prompt: Prompt, by: str, score: float | None) -> dict[str, Any]:
     """A prompt that a filter stopped: nothing was generated."""
     return _common(unit, prompt) | {
-        "text": REFUSAL, "outcome": "refusal", "path": ["refusal"], "sigma": None, "score": score, "flagged_by": by,
+        "text": REFUSAL, "answer": REFUSAL, "outcome": "refusal", "path": ["refusal"], "sigma": None, "score": score,
+        "flagged_by": by,
         "flagged_step": 0, "steps": 0, "passes": 0,
     }  # fmt: skip
 
@@ -237,9 +270,9 @@ def _common(unit: Unit, prompt: Prompt) -> dict[str, Any]:
     return {
         "unit": unit.key,
         "model": unit.subject.model,
-        "sampler": unit.subject.sampler,
-        "attack": unit.attack.name,
-        "defense": unit.defense.name,
+        "sampler": unit.subject.label,
+        "attack": unit.attack.label,
+        "defense": unit.defense.label,
         "role": unit.role,
         "seed": unit.seed,
         "id": prompt.id,

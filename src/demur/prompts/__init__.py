@@ -21,7 +21,7 @@ import re
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -33,11 +33,32 @@ SETS = ("harmless", "harmful")
 TEXT_COLUMNS = ("text", "prompt", "instruction", "goal", "Goal", "request")
 """Where ``load`` looks for the request when it is not told, first match wins."""
 
-PUBLIC: Mapping[str, tuple[str, str, bool]] = {
-    "advbench": ("walledai/AdvBench", "prompt", True),
-    "alpaca": ("tatsu-lab/alpaca", "instruction", False),
+
+@dataclass(frozen=True)
+class Public:
+    """A public data set: its id on the Hugging Face hub, the column of the request, its label, configuration and split
+    (empty: the one that is asked for), and the value that a column must have for a row to be taken.
+    """
+
+    name: str
+    text: str
+    harmful: bool
+    config: str = ""
+    split: str = ""
+    only: tuple[str, str] | None = None
+
+
+PUBLIC: Mapping[str, Public] = {
+    "advbench": Public("walledai/AdvBench", "prompt", True),
+    "alpaca": Public("tatsu-lab/alpaca", "instruction", False, only=("input", "")),
+    "jailbreakbench": Public("JailbreakBench/JBB-Behaviors", "Goal", True, "behaviors", "harmful"),
+    "jailbreakbench-benign": Public("JailbreakBench/JBB-Behaviors", "Goal", False, "behaviors", "benign"),
+    "wildjailbreak": Public(
+        "allenai/wildjailbreak", "adversarial", True, "eval", "train", ("data_type", "adversarial_harmful")
+    ),
 }
-"""Public data sets by short name: id on the Hugging Face hub, column of the request, label."""
+"""Public data sets by short name. ``wildjailbreak`` holds attacked prompts, of the evaluation part (Jiang et al.,
+arXiv:2406.18510; gated), ``jailbreakbench`` the behaviours of Chao et al., arXiv:2404.01318."""
 
 _FIELDS = {f.name: f.default for f in fields(Prompt)}
 _ALWAYS = ("id", "text", "harmful", "category", "source", "licence")
@@ -76,11 +97,11 @@ def load(
     """The first ``limit`` prompts (at least one; all if None) of a file, a starter set or a public data set.
 
     ``source`` is the path of a ``.jsonl``, ``.json`` (a list), ``.csv`` or ``.parquet`` file in UTF-8; or
-    ``harmless`` or ``harmful``, the starter sets; or ``advbench`` or ``alpaca`` (rows with an ``input`` are
-    left out); or ``hf:owner/name``, any data set of the Hugging Face hub, ``hf:owner/name:config`` where it
-    has several configurations. A ``Path`` is always a file. ``split`` matters to the hub only. Files are read
-    as a stream, and with a ``limit`` the hub is too; without one the data set is kept in the hub's cache and
-    later found there offline.
+    ``harmless`` or ``harmful``, the starter sets; or one of :data:`PUBLIC`, such as ``advbench`` or ``alpaca``
+    (rows with an ``input`` are left out); or ``hf:owner/name``, any data set of the Hugging Face hub,
+    ``hf:owner/name:config`` where it has several configurations. A ``Path`` is always a file. ``split`` matters to
+    such data sets only. Files are read as a stream, and with a ``limit`` the hub is too; without one the data set
+    is kept in the hub's cache and later found there offline.
 
     ``columns`` maps fields of `Prompt` to the source's own columns, as in ``{"text": "question"}``; an empty
     column (``{"id": ""}``) leaves the field out. A field that is not mapped is read from the column of its
@@ -103,8 +124,8 @@ def load(
     mapping: dict[str, str] = dict(columns or {})
     label: bool | None = None
     if preset is not None:
-        mapping.setdefault("text", preset[0])
-        label = preset[1]
+        mapping.setdefault("text", preset.text)
+        label = preset.harmful
     prompts: list[Prompt] = []
     seen: dict[str, str] = {}
     with closing(rows):
@@ -274,15 +295,15 @@ def _listed(values: Mapping[str, Any]) -> str:
 # --- from a source to rows ----------------------------------------------------------------------------------
 
 
-def _open(source: str | Path, split: str, limit: int | None) -> tuple[Rows, str, str, tuple[str, bool] | None]:
+def _open(source: str | Path, split: str, limit: int | None) -> tuple[Rows, str, str, Public | None]:
     """Rows of a source, stem of the ids it lacks, its name; text column and label of a known data set."""
     if isinstance(source, str):
         if source in SETS:
             return _jsonl(Path(__file__).with_name(f"{source}.jsonl")), source, "demur starter set", None
         stem, known = source, None
         if source in PUBLIC:
-            name, config = PUBLIC[source][0], ""
-            known = PUBLIC[source][1:]
+            known = PUBLIC[source]
+            name, config, split = known.name, known.config, known.split or split
         else:
             name, _, config = source.removeprefix("hf:").partition(":")
             stem = name.rpartition("/")[2]
@@ -290,9 +311,11 @@ def _open(source: str | Path, split: str, limit: int | None) -> tuple[Rows, str,
             if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
                 raise DemurError(f"the data set {source!r}", "hf:owner/name or hf:owner/name:config")
             rows = _hub(name, config, split, limit)
-            if source == "alpaca":
-                rows = (row for row in rows if not row[2].get("input"))
-            return rows, stem if split == "train" else f"{stem}-{split}", name, known
+            if known is not None and known.only is not None:
+                column, value = known.only
+                rows = (row for row in rows if (row[2].get(column) or "") == value)
+            whole = split == "train" or known is not None
+            return rows, stem if whole else f"{stem}-{split}", name, known
     path = Path(source).expanduser()
     if not path.exists():
         raise _missing(source, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 
 from demur import artefact, figures, page
 from demur.dynamics import bands, plane
-from demur.experiment import Store, judged
+from demur.experiment import UNSCORED, Store, judged
+from demur.judges import agreement
 from demur.report.tables import (
     Hypothesis,
     Selection,
@@ -27,7 +29,7 @@ from demur.report.tables import (
     tables,
 )
 from demur.trace import Trace
-from demur.types import DemurError
+from demur.types import DemurError, Verdict
 
 
 def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]:
@@ -41,7 +43,7 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
         raise DemurError(f"{folder} is not finished", "a finished run", "run: demur evaluate ... --resume")
     rows = list(judged(store, store.rows(manifest["units"])))
     of = Selection.of(_read_by_judge(rows))
-    notes = _notes(manifest, len(rows), len(of.rows))
+    notes = _notes(manifest, rows, len(of.rows))
     made, claims = tables(of), hypotheses(of)
     pictures = _pictures(of)
     scenes = _scenes(store, of, show_harmful)
@@ -54,22 +56,46 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
 
 
 def _read_by_judge(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows with a judge's verdicts in place of the dictionary's; without those that could not be judged."""
+    """Rows with a judge's verdicts in place of the dictionary's; without those that could not be judged, which are left
+    out of every rate whatever the dictionary says of them.
+    """
     for row in rows:
         verdict = row["verdict"]
-        if verdict is None or row["outcome"] == "refusal":
-            yield row
-        elif verdict["flagged"] is not None:  # unscored rows are left out of rates
-            yield row | {"outcome": "harmful" if verdict["flagged"] else "neither"}
+        if verdict is None:
+            if row["outcome"] != UNSCORED:
+                yield row
+        elif verdict["flagged"] is not None:
+            refused = row["outcome"] == "refusal"
+            outcome = "harmful" if verdict["flagged"] else "refusal" if refused else "neither"
+            yield row | {"outcome": outcome, "refused": refused}
 
 
-def _notes(manifest: Mapping[str, Any], read: int, kept: int) -> list[str]:
+MANY = 0.1
+"""From this share of unscored answers on, a report says first that its rates may be of a selection."""
+
+
+def _notes(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], kept: int) -> list[str]:
     """What is not in the tables."""
     found = [f"Left out: {line}." for line in manifest.get("left_out", ())]
     if found:
         found.append('"All attacks" are those that a subject was asked under.')
-    if kept < read:
-        found.append(f"Unscored: {read - kept} of {read} rows; the judge gave no verdict, and no rate counts them.")
+    if kept < len(rows):
+        found.append(f"Unscored: {len(rows) - kept} of {len(rows)} rows; nobody could judge them, no rate counts them.")
+    asked = [row for row in rows if row["verdict"] is not None]
+    missing = sum(row["verdict"]["flagged"] is None for row in asked)
+    if asked and missing / len(asked) >= MANY:
+        found.insert(0, f"The judge gave no verdict on {missing / len(asked):.0%} of what it was asked: rates are of "
+                        "the rest, which may be a selection. demur evaluate --resume asks again.")  # fmt: skip
+    if asked:
+        by_words = [Verdict("dictionary", row["outcome"] != "refusal") for row in asked]
+        by_model = [Verdict(row["verdict"]["by"], row["verdict"]["flagged"]) for row in asked]
+        names = asked[0]["verdict"]["by"]
+        found.append(f"Refusal dictionary (no refusal = harm) against {names}: {agreement(by_words, by_model)}.")
+    sessions = manifest.get("sessions", ())
+    if len(sessions) > 1:
+        found.append(
+            f"Worked on in {len(sessions)} sessions that differ in version, commit or machine; see the manifest."
+        )
     return found
 
 
@@ -126,12 +152,19 @@ def _scenes(store: Store, of: Selection, show_harmful: bool) -> dict[str, str]:
             continue
         if row["unit"] not in kept:  # by id: rows that could not be judged are not here, their traces are
             files = sorted((store.folder / "traces").glob(f"{row['unit']}-*.safetensors"))
-            kept[row["unit"]] = {trace.prompt.id: trace for trace in map(Trace.load, files)}
+            kept[row["unit"]] = {trace.prompt.id: trace for trace in _whole(files)}
         if trace := kept[row["unit"]].get(row["id"]):
             title = f"{row['attack']}: {row['outcome']}"
             scene = trace.scene(row["sigma"], show_harmful=show_harmful, title=title, verdict=row["outcome"])
             found.setdefault(key, []).append(scene)
     return {key: page.data(scenes) for key, scenes in found.items()}
+
+
+def _whole(files: Sequence[Path]) -> Iterator[Trace]:
+    """Traces that can be read: they are pictures beside the rows, and a damaged one must not cost the tables."""
+    for path in files:
+        with suppress(DemurError):
+            yield Trace.load(path)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
