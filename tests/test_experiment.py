@@ -329,39 +329,64 @@ def test_a_defense_of_another_subject_is_an_error_that_names_the_unit(tmp_path: 
 # -- killed -------------------------------------------------------------------------------------------------
 
 
-def killed_and_resumed(folder: Path, times: int, rng: random.Random, start: float, spread: float) -> int:
-    """Starts ``demur evaluate`` again and again and kills it with SIGKILL at random moments; then lets it finish."""
-    (folder / "e.yaml").write_text(YAML)
-    command = [sys.executable, "-m", "demur", "evaluate", "e.yaml", "--resume"]
+def killed(folder: Path, times: int, rng: random.Random, recipe: str, *more: str) -> int:
+    """Starts ``demur evaluate`` again and again and kills it with SIGKILL: at any moment, or just after it wrote some
+    file. Returns how many kills hit a run with work left; ends when there is none.
+    """
+    (folder / "e.yaml").write_text(recipe)
+    command = [sys.executable, "-m", "demur", "evaluate", "e.yaml", "--resume", *more]
+    written = folder / "runs" / "tiny"
+
+    def files() -> int:
+        return len([*written.glob("units/*.parquet"), *written.glob("prepared/*.safetensors")])
+
     hit = 0
-    for _ in range(times):
+    while hit < times:
+        before, until = files(), time.time() + rng.uniform(0.5, 12.0)
+        more_files = rng.choice([0, 1, 1, 2])
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        time.sleep(start + rng.random() * spread)
+        while process.poll() is None and (files() < before + more_files if more_files else time.time() < until):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.0, 0.1))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            hit += 1
         process.wait()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-500:]
+        if not plan(read(folder / "e.yaml"), written).missing:
+            break
+        assert process.returncode == -signal.SIGKILL, "it ended by itself and left work"
+        hit += 1
     return hit
 
 
+def finished(folder: Path) -> str:
+    """The rows of the run in a folder, once it was left to finish."""
+    command = [sys.executable, "-m", "demur", "evaluate", "e.yaml", "--resume"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    rows: str = Store(folder / "runs" / "tiny").manifest["rows"]
+    return rows
+
+
 def test_a_killed_run_goes_on_and_ends_at_the_same_rows(run: Store, tmp_path: Path) -> None:
-    hit = killed_and_resumed(tmp_path, 3, random.Random(0), 2.0, 6.0)
-    assert hit
-    assert Store(tmp_path / "runs" / "tiny").manifest["rows"] == run.manifest["rows"]
+    assert killed(tmp_path, 3, random.Random(0), YAML)
+    assert finished(tmp_path) == run.manifest["rows"]
 
 
 @pytest.mark.slow
-def test_fifty_kills_change_nothing(run: Store, tmp_path: Path) -> None:
-    rng, left, round_ = random.Random(1), 50, 0
-    while left > 0:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_fifty_kills_change_nothing(workers: int, tmp_path: Path) -> None:
+    """A run of sixty small units, so that most kills find some done and some not."""
+    recipe = YAML.replace("chunk: 4", "chunk: 1")
+    (tmp_path / "e.yaml").write_text(recipe)
+    whole = finished(tmp_path)
+    rng, hit, round_ = random.Random(workers), 0, 0
+    while hit < 50:
         folder = tmp_path / str(round_)
         folder.mkdir()
-        left -= max(1, killed_and_resumed(folder, 10, rng, 1.5, 8.0))
-        assert Store(folder / "runs" / "tiny").manifest["rows"] == run.manifest["rows"]
+        hit += killed(folder, 50 - hit, rng, recipe, "--workers", str(workers))
+        assert finished(folder) == whole
         round_ += 1
 
 
