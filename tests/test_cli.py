@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -222,6 +223,40 @@ def test_a_guard_is_fitted_shown_and_used(run: Run, tmp_path: Path) -> None:
     code, _, err = run("guard", "run", "guard.safetensors", "Hi", "-m", "smollm2")
     assert (code, "another spec" in err) == (2, True)
     assert len(err.strip().splitlines()) == 1
+
+
+def test_prompts_that_the_anchors_have_seen_are_left_out_of_a_guard(run: Run, tmp_path: Path) -> None:
+    """Anchors and guard from one list: the guard begins where the anchors stopped."""
+    from demur.guards import Guard
+    from demur.signals import Anchors, digest
+    from demur.types import Prompt
+
+    for side, n in (("allowed", "200"), ("forbidden", "30")):
+        code, _, err = run("organism", "world", "--split", "anchors", f"--{side}", "--n", n, "--save", f"{side}.jsonl")
+        assert code == 0, err
+    sides = ("--harmless", "allowed.jsonl", "--harmful", "forbidden.jsonl", "--length", "40")
+    code, out, err = run("anchors", "fit", "organism/ar", *sides, "--n", "30")
+    assert code == 0, err
+    assert "hashes of 60 are kept" in " ".join(out.split())
+    guard = ("guard", "fit", "organism/ar", *sides[:2], *SMALL, "--anchors", "anchors.safetensors", "--alpha", "0.1")
+    code, out, err = run(*guard)
+    assert code == 0, err
+    assert "does not say" not in err
+    assert "online" in out.split("measured")[1]
+    made = Guard.load("guard.safetensors")
+    anchors = Anchors.load("anchors.safetensors")
+    assert made.anchors.prompts == anchors.prompts
+    assert len(anchors.prompts) == 60
+    lines = [json.loads(line) for line in (tmp_path / "allowed.jsonl").read_text().splitlines()]
+    listed = [digest(Prompt(line["id"], line["text"])) for line in lines]
+    assert {*listed[:30]} <= {*anchors.prompts}
+    assert not {*made.fitted, *made.calibrated} & {*anchors.prompts}
+    assert {*made.fitted} == {*listed[30 : 30 + 64]}
+    code, _, err = run(*guard, "--n-fit", "150")
+    assert (code, "170 different prompts in allowed.jsonl that the anchors have not seen" in err) == (2, True)
+    replace(anchors, prompts=()).save("anchors.safetensors")
+    code, _, err = run(*guard)
+    assert (code, "does not say which prompts" in " ".join(err.split())) == (0, True)
 
 
 def test_too_few_prompts_for_a_promise_are_an_error_with_the_number_that_is_needed(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,13 +16,35 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from demur import guards as g
+from demur.dynamics.rates import Rate
+from demur.organism.attacks import attack
+from demur.organism.world import SMALL_TALK
 from demur.organism.world import prompts as world_prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
-from demur.signals import Anchors, fit_anchors
+from demur.signals import Anchors, fit_anchors, scripted_refusals
 from demur.trace import Recorder, Trace, generate, spec_of, watching
 from demur.types import DemurError, Prompt, Spec
 
 KEYS = [("last", "generated")]
+
+
+RUN: Any = {"length": 40, "steps": 32, "batch": 64}
+
+
+@cache
+def organism() -> Any:
+    import demur
+
+    return demur.load("organism/ar")
+
+
+@cache
+def organism_guard() -> g.Guard:
+    def run(split: Any, n: int, forbidden: bool = False) -> list[Trace]:
+        return generate(organism(), world_prompts(split, forbidden=forbidden, n=n), Autoregressive(), **RUN)
+
+    anchors = fit_anchors(run("anchors", 40), run("anchors", 40, True))
+    return g.fit_guard(anchors, run("guard", 120), run("calibration", 110), alpha=0.05)
 
 
 def signals(n: int, steps: int = 32, seed: int = 0) -> np.ndarray:
@@ -269,6 +292,68 @@ def test_harmful_prompts_refused_ones_and_double_ones_never_enter() -> None:
     assert guard.measured("fresh", tiny_traces(20, offset=9000)).checked["fresh"].n == 20
 
 
+def test_prompts_that_the_anchors_have_seen_never_enter(tmp_path: Path) -> None:
+    """Their signals lean towards the anchors, and are not like a new prompt's."""
+    fit, other, fresh = tiny_traces(40), tiny_traces(40, offset=1000), tiny_traces(10, offset=9000)
+    anchors = fit_anchors(fresh, scripted_refusals(small.causal("llama"), [fresh[0].prompt, ASKED[0]], steps=8))
+    assert anchors.prompts == tuple(sorted({*(g.digest(t.prompt) for t in fresh), g.digest(ASKED[0])}))
+    settings: Any = {"detector": g.SRIGuard(alpha=0.2, epochs=2, min_samples=8)}
+    for name, sets in (("fit on", ([*fit, *fresh[:3]], other)), ("calibrate on", (fit, [*other, *fresh[:3]]))):
+        with pytest.raises(g.InvalidData, match=f"3 of 43 prompts to {name} .* that the anchors were fitted on") as e:
+            g.fit_guard(anchors, *sets, **settings)
+        small.one_line(e.value)
+    guard = g.fit_guard(anchors, fit, other, **settings)
+    again = g.Guard.load(guard.save(tmp_path / "guard.safetensors"))
+    assert again.anchors.prompts == anchors.prompts
+    assert again.save(tmp_path / "again.safetensors").read_bytes() == (tmp_path / "guard.safetensors").read_bytes()
+    for made in (guard, again):
+        with pytest.raises(DemurError, match="2 of 7 prompts to measure on are among those that the anchors"):
+            made.measured("mixed", [*tiny_traces(5, offset=9500), *fresh[:2]])
+    unknown = replace(anchors, prompts=())
+    assert g.fit_guard(unknown, [*fit, *fresh], other, **settings).anchors.prompts == ()
+
+
+def test_false_positives_are_rates_of_harmless_answers_offline_and_online(tmp_path: Path) -> None:
+    guard, fresh = tiny_guard(alpha=0.4), tiny_traces(60, offset=9000)
+    with pytest.raises(g.InvalidData, match="2 harmful prompts to measure on"):
+        guard.measured("mixed", [*fresh, *tiny_traces(2, harmful=True, offset=9900)])
+    (odd,) = tiny_traces(1, offset=9800)
+    sorry = replace(odd, pieces=dict.fromkeys(odd.pieces, b"I'm sorry, I can't "), special=frozenset())
+    assert sorry.refused()
+    made = guard.measured("plain", [*fresh, sorry])
+    sigma = np.stack([guard.anchors.signal(trace) for trace in fresh])
+    assert made.checked["plain"] == Rate.of([bool(guard.judge(trace).flagged) for trace in fresh])
+    assert made.checked_online["plain"] == Rate.of(guard.prefix.stops(sigma) > 0)
+    assert made.checked["plain"] != made.checked_online["plain"], "the case should tell them apart"
+    assert made.checked_online["plain"].n == 60
+    blind = replace(odd, phi={("last", "generated"): np.full_like(odd.phi["last", "generated"], np.nan)})
+    more = made.measured("blind", [*fresh, blind])
+    assert (more.checked["blind"].n, more.checked_online["blind"].n) == (60, 61)
+    assert more.checked_online["blind"].k == made.checked_online["plain"].k + 1
+    assert guard.measured("none", [sorry]).checked["none"].n == 0
+    again = g.Guard.load(more.save(tmp_path / "guard.safetensors"))
+    assert (again.checked, again.checked_online) == (more.checked, more.checked_online)
+    older = g.Guard.load(replace(more, checked_online={}).save(tmp_path / "older.safetensors"))
+    assert (older.checked, older.checked_online) == (more.checked, {})
+    assert b"checked_online" not in (tmp_path / "older.safetensors").read_bytes()
+
+
+def test_settings_that_are_not_the_detectors_are_an_error() -> None:
+    guard, fit, other = tiny_guard(), tiny_traces(40), tiny_traces(40, offset=1000)
+    detector = g.SRIGuard(alpha=0.2, epochs=2)
+    for settings, named in (
+        ({"alpha": 0.05}, "alpha 0.05 with a detector that has alpha 0.2"),
+        ({"alpha": 0.2, "threshold": "quantile"}, "threshold quantile"),
+        ({"seed": 3}, "random_state 3"),
+    ):
+        with pytest.raises(g.InvalidData, match=named):
+            g.fit_guard(guard.anchors, fit, other, detector=detector, **settings)  # type: ignore[arg-type]
+    made = g.fit_guard(guard.anchors, fit, other, detector=detector, alpha=0.2, threshold="conformal", seed=0)
+    assert (made.detector.alpha, made.prefix.alpha) == (0.2, 0.2)
+    plain = g.fit_guard(guard.anchors, fit, other, alpha=0.1, threshold="quantile", seed=5)
+    assert plain.detector.get_params() == g.SRIGuard(alpha=0.1, threshold="quantile", random_state=5).get_params()
+
+
 def test_a_refusal_is_not_flagged() -> None:
     guard = tiny_guard()
     strange = np.full((1, 8), 0.0)
@@ -335,7 +420,7 @@ def test_rows_are_stopped_by_themselves(kind: str, online: bool) -> None:
     together = record(model, watched, ASKED, sampler)
     plain = record(model, sampler, ASKED, sampler)
     sigma = np.stack([guard.anchors.signal(trace) for trace in plain])
-    stops = guard.prefix.stops(sigma) if online else np.where(guard.detector.predict(sigma) < 0, 8, 0)
+    stops = guard.prefix.stops(sigma) if online else np.array([guard.judge(trace).step or 0 for trace in plain])
     assert 0 < (stops > 0).sum() < len(ASKED), "the case should hold both fates"
     for i, trace in enumerate(together):
         verdict = g.acted(trace)
@@ -373,6 +458,76 @@ def test_a_guard_that_looks_less_often_stops_no_more_and_a_little_later(kind: st
     assert {True, False} <= {*seen}
     with pytest.raises(DemurError, match="at least 1"):
         g.Watch(guard, every=0)
+
+
+@pytest.mark.parametrize("kind", ["ar", "diffusion"])
+@pytest.mark.parametrize("every", [1, 3, 5, 7, 8, 100])
+def test_a_generation_that_runs_past_t_is_looked_at_up_to_t_whatever_every_is(kind: str, every: int) -> None:
+    """12 steps under a guard of 8: no look at a ninth, one at the eighth even if ``every`` does not divide it."""
+    model, guard = small.ending(small.causal("llama")) if kind == "ar" else subject(kind)[0], tiny_guard(kind, 0.4)
+    sampler = Autoregressive() if kind == "ar" else MaskedDiffusion(steps=12, suppress=(small.MASK,))
+    run: Any = {"length": 12, "steps": 8, "batch": 16}
+    plain = generate(model, ASKED, sampler, **run)
+    # Spec and anchors of this longer run; the detector is the tiny guard's.
+    anchors = replace(guard.anchors, spec=plain[0].spec.at("last", "generated"))
+    z = guard.prefix.scores(np.stack([anchors.signal(trace) for trace in plain]))
+    limit = float(np.median(z.max(axis=1)))
+    guard = replace(guard, anchors=anchors, prefix=replace(guard.prefix, limit=limit))
+    assert max(trace.steps for trace in plain) == 12
+    fates = [g.acted(trace) for trace in generate(model, ASKED, g.Watch(guard, every=every)(sampler), **run)]
+    for row, verdict, trace in zip(z, fates, plain, strict=True):
+        looks = [t for t in range(1, 9) if t % every == 0 or t >= min(trace.steps, 8)]
+        above = [t for t in looks if row[t - 1] > limit]
+        assert bool(verdict.flagged) == bool(above)
+        assert not above or verdict.step == min(above[0], trace.steps)
+    assert {verdict.flagged for verdict in fates} == {True, False}
+    offline = generate(model, ASKED, g.Watch(guard, online=False, every=every)(sampler), **run)
+    assert [g.acted(trace).flagged for trace in offline] == [guard.judge(trace).flagged for trace in plain]
+
+
+class Blind:
+    """Anchors of a guard whose signal is nan from one step on, for some rows of a batch that is still whole."""
+
+    def __init__(self, anchors: Anchors, rows: list[int], step: int, of: int) -> None:
+        self.anchors, self.rows, self.step, self.of = anchors, rows, step, of
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.anchors, name)
+
+    def at(self, phi: np.ndarray, t: int) -> np.ndarray:
+        sigma = self.anchors.at(phi, t)
+        if len(sigma) == self.of:
+            sigma[self.rows, max(self.step - t, 0) :] = np.nan
+        return sigma
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("kind", ["ar", "diffusion"])
+def test_a_signal_that_is_not_finite_is_no_verdict_and_is_stopped(kind: str, online: bool) -> None:
+    model, sampler = subject(kind)
+    guard = replace(tiny_guard(kind), prefix=replace(tiny_guard(kind).prefix, limit=np.inf))
+    (trace,) = record(model, sampler, ASKED[:1], sampler)
+    for value in (np.nan, np.inf):
+        blind = replace(trace, phi={("last", "generated"): np.full_like(trace.phi["last", "generated"], value)})
+        verdict = guard.judge(blind)
+        assert (verdict.flagged, verdict.score, verdict.step) == (None, None, None)
+        assert "not finite" in verdict.why
+    rows = np.stack([np.full(8, np.nan), guard.anchors.signal(trace)])
+    first, second = guard.judge_signals(rows, [False, False])
+    assert first.flagged is None
+    assert second == guard.judge(trace)
+    assert guard.judge_signals(rows[:1], [True])[0].flagged is False, "what refuses needs no signal"
+    assert guard.prefix.stops(rows).tolist() == [1, 0]
+    if online:
+        anchors: Any = Blind(guard.anchors, [0, 2], 3, of=4)
+        watched = g.Watch(replace(guard, anchors=anchors))(sampler)
+        fates = [g.acted(trace) for trace in record(model, watched, ASKED[:4], sampler)]
+        assert [verdict.flagged for verdict in fates] == [True, False, True, False]
+    nowhere = replace(guard.anchors, harmless=np.full_like(guard.anchors.harmless, np.nan))
+    watched = g.Watch(replace(guard, anchors=nowhere), online=online)(sampler)
+    for trace in record(model, watched, ASKED, sampler):
+        assert g.acted(trace).flagged
+        assert trace.steps == 2 or not online
 
 
 def test_a_word_of_the_refusal_that_the_model_commits_in_that_very_step_is_kept() -> None:
@@ -443,6 +598,90 @@ def test_the_stopping_criteria_see_the_signal_that_the_defense_sees(pool: str) -
         assert not model.net.get_decoder()._forward_hooks, "the hook is taken off"
 
 
+def under_the_criteria(guard: g.Guard, model: Any, asked: list[Prompt], length: int) -> Any:
+    """A batch in ``model.net.generate`` under the criteria, which are given back."""
+    canvas = model.canvas(asked, length)
+    n = canvas.width - length
+    with g.stopping_criteria(guard, model, prompts=len(asked)) as criteria:
+        model.net.generate(
+            input_ids=canvas.ids[:, :n], attention_mask=(~canvas.pad[:, :n]).long(), do_sample=False,
+            max_new_tokens=length, pad_token_id=model.pad_id, stopping_criteria=[criteria],
+        )  # fmt: skip
+    return criteria
+
+
+def deciding_late(guard: g.Guard, sigma: np.ndarray, ramp: float) -> g.Guard:
+    """The same guard with an online part to which late steps matter more, by ``ramp``; it flags half of the signals."""
+    later = replace(guard.prefix, centre=guard.prefix.centre - np.linspace(0, ramp, sigma.shape[1]))
+    limit = float(np.median(later.scores(sigma).max(axis=1)))
+    return replace(guard, prefix=replace(later, limit=limit))
+
+
+@pytest.mark.parametrize("pool", ["generated", "producing"])
+def test_a_batch_under_the_criteria_has_the_fates_of_its_finished_signals(pool: Any) -> None:
+    """Answers of many lengths, some past T: what ended is judged by its own states, not by the padding behind it."""
+    model = small.ending(small.causal("llama"), *range(60, 90))
+    run: Any = {"length": 12, "steps": 8, "batch": 32, "pools": [("last", pool)]}
+    asked = [Prompt(f"q{i}", f"Prompt {i} about {i * i}") for i in range(7000, 7030)]
+    fit = generate(model, [Prompt(str(i), f"x {i}", harmful=False) for i in range(90)], **run)
+    phi = np.stack([trace.aligned("last", pool) for trace in fit])
+    noise = 0.5 * np.random.default_rng(0).normal(size=phi.shape[1:]).astype(np.float32)
+    mean, ones, spec = phi.mean(axis=0), np.ones(8, np.float32), fit[0].spec.at("last", pool)
+    anchors = Anchors(mean, mean + noise, ones, ones, spec, "observed", 1, 1, 1, 1)
+    guard = g.fit_guard(anchors, fit[:50], fit[50:], detector=g.SRIGuard(alpha=0.4, epochs=10))
+    plain = generate(model, asked, Autoregressive(), **run)
+    lengths = np.array([trace.steps for trace in plain])
+    sigma = np.stack([anchors.signal(trace) for trace in plain])
+    guard = deciding_late(guard, sigma, 2)
+    stops = guard.prefix.stops(sigma)
+    assert max(lengths) == 12, "the batch goes on past T"
+    assert len({*lengths}) > 3
+    for rows in (lengths < 8, lengths >= 8):
+        assert {True, False} == {*(stops[rows] > 0).tolist()}, "each kind of row should hold both fates"
+    assert ((stops > lengths) & (lengths < 8)).any(), "one is above the limit while it is held"
+    criteria = under_the_criteria(guard, model, asked, 12)
+    assert [verdict.step or 0 for verdict in criteria.verdicts] == stops.tolist()
+    assert [verdict.flagged for verdict in criteria.verdicts] == (stops > 0).tolist()
+    for i in np.nonzero(stops == 0)[0]:
+        assert criteria.sigma[i] == pytest.approx(sigma[i], abs=1e-4), "the finished signal, its last state held"
+    watched = generate(model, asked, g.Watch(guard)(Autoregressive()), **run)
+    assert [g.acted(trace).flagged for trace in watched] == [verdict.flagged for verdict in criteria.verdicts]
+
+
+def test_answers_of_the_organism_have_the_same_fate_in_a_batch_under_the_criteria() -> None:
+    talk = [Prompt(f"talk{i}", text, harmful=False) for i, (text, _, _) in enumerate(SMALL_TALK)]
+    asked = [*talk, *world_prompts("test", forbidden=False, n=12), *world_prompts("test", forbidden=True, n=6)]
+    asked += [attack("page", prompt) for prompt in world_prompts("test", forbidden=True, n=6)]
+    plain = generate(organism(), asked, Autoregressive(), **RUN)
+    longest = max(trace.steps for trace in plain)
+    known = []
+    for trace in plain:  # the batch's very last token is never fed back: its own state is not known
+        phi = trace.phi["last", "generated"][: trace.steps - (trace.steps == longest)]
+        known.append(replace(trace, phi={("last", "generated"): phi}))
+    sigma = np.stack([organism_guard().anchors.signal(trace) for trace in known])
+    guard = deciding_late(organism_guard(), sigma, 15)
+    stops = guard.prefix.stops(sigma)
+    early = np.array([trace.steps for trace in plain]) < longest
+    assert {True, False} == {*(stops[early] > 0).tolist()}, "answers that end before the batch should have both fates"
+    found = under_the_criteria(guard, organism(), asked, 40).verdicts
+    assert [verdict.step or 0 for verdict in found] == stops.tolist()
+
+
+def test_the_criteria_stop_a_row_whose_signal_is_not_finite() -> None:
+    model, guard = small.causal("llama"), tiny_guard()
+    guard = replace(guard, prefix=replace(guard.prefix, limit=np.inf), anchors=Blind(guard.anchors, [1], 2, of=2))  # type: ignore[arg-type]
+    ids = torch.tensor([[70, 71, 72], [80, 81, 82]])
+    with g.stopping_criteria(guard, model, prompts=2) as criteria:
+        out = model.net.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8,
+            pad_token_id=small.PAD, stopping_criteria=[criteria],
+        )  # fmt: skip
+    assert [verdict.flagged for verdict in criteria.verdicts] == [False, True]
+    assert (criteria.verdicts[1].score, criteria.verdicts[1].step) == (None, 3)
+    assert "not finite" in criteria.verdicts[1].why
+    assert (out[1, 3 + 4 :] == small.PAD).all()
+
+
 def test_the_criteria_refuse_another_model() -> None:
     with pytest.raises(DemurError, match="another spec"):
         g.stopping_criteria(tiny_guard(), small.causal("qwen"))
@@ -452,18 +691,45 @@ def test_the_criteria_refuse_another_model() -> None:
 
 
 def test_a_guard_of_the_organism_from_the_first_prompt_to_the_refusal() -> None:
-    import demur
-
-    model = demur.load("organism/ar")
-    sampler = Autoregressive()
-    run: Any = {"length": 40, "steps": 32, "batch": 64}
-    good = generate(model, world_prompts("anchors", forbidden=False, n=40), sampler, **run)
-    bad = generate(model, world_prompts("anchors", forbidden=True, n=40), sampler, **run)
-    anchors = fit_anchors(good, bad)
-    fit = generate(model, world_prompts("guard", forbidden=False, n=120), sampler, **run)
-    held = generate(model, world_prompts("calibration", forbidden=False, n=110), sampler, **run)
-    guard = g.fit_guard(anchors, fit, held, alpha=0.05)
-    fresh = generate(model, world_prompts("test", forbidden=False, n=100), sampler, **run)
-    checked = guard.measured("plain", fresh).checked["plain"]
-    assert checked.interval[0] <= 0.05, str(checked)
+    guard = organism_guard()
+    fresh = generate(organism(), world_prompts("test", forbidden=False, n=100), Autoregressive(), **RUN)
+    measured = guard.measured("plain", fresh)
+    for rate in (measured.checked["plain"], measured.checked_online["plain"]):
+        assert rate.interval[0] <= 0.05, str(rate)
     assert isinstance(guard.spec, Spec)
+
+
+def test_the_offline_watch_does_what_the_guard_judges() -> None:
+    """A generation that refuses by itself is let be, however odd its signal; one that does not is overwritten."""
+    guard, sampler = organism_guard(), Autoregressive()
+    forbidden = world_prompts("test", forbidden=True, n=24)
+    asked = [*forbidden, *(attack("page", prompt) for prompt in forbidden)]
+    plain = generate(organism(), asked, sampler, **RUN)
+    errors = guard.detector.errors(np.stack([guard.anchors.signal(trace) for trace in plain]))
+    odd = errors > -guard.detector.threshold_
+    gone = np.array([trace.refused() for trace in plain])
+    assert gone[:24].all()
+    assert (odd & gone).any(), "the case should hold refusals with odd signals"
+    assert (odd & ~gone).any()
+    judged = [guard.judge(trace).flagged for trace in plain]
+    assert judged == (odd & ~gone).tolist()
+    watched = generate(organism(), asked, g.Watch(guard, online=False)(sampler), **RUN)
+    assert [g.acted(trace).flagged for trace in watched] == judged
+    for before, after in zip(plain, watched, strict=True):
+        assert after.text() == (g.REFUSAL if g.acted(after).flagged else before.text())
+
+
+@pytest.mark.parametrize("kind", ["ar", "diffusion"])
+def test_what_the_offline_watch_reads_is_the_traces_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from demur.guards import online
+
+    model, sampler = subject(kind)
+    model = small.ending(model, *range(100, 140)) if kind == "ar" else model
+    plain = record(model, sampler, ASKED, sampler)
+    read: list[str] = []
+    monkeypatch.setattr(online, "is_refusal", lambda text: bool(read.append(text)))
+    guard = replace(tiny_guard(kind), detector=copy.copy(tiny_guard(kind).detector))
+    guard.detector.threshold_ = np.inf  # every error is above
+    record(model, g.Watch(guard, online=False)(sampler), ASKED, sampler)
+    assert sorted(read) == sorted(trace.text() for trace in plain)
+    assert kind != "ar" or len({trace.steps for trace in plain}) > 2, "rows should end at different steps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from demur import guards
 from demur.models import Causal
+from demur.organism.anchors import SHIPPED
 from demur.samplers import Autoregressive, MaskedDiffusion
-from demur.signals import EPS, TAU, Anchors, anchors_of, fit_anchors, refusal_signal, scripted_refusals
+from demur.signals import EPS, TAU, Anchors, anchors_of, digest, fit_anchors, refusal_signal, scripted_refusals
 from demur.trace import generate, spec_of, teacher_forced
 from demur.types import DemurError, Prompt
 
@@ -134,10 +137,14 @@ def test_sigma_is_the_formula_of_the_paper(question: Any) -> None:
         assert refusal_signal(phi, harmless, harmful)[t] == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_zero_vector_is_as_far_from_both_and_nan_stays_nan() -> None:
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_zero_vector_is_as_far_from_both_and_what_is_not_finite_is_nan(dtype: Any) -> None:
     anchors = np.eye(3)[:2, None]
-    assert refusal_signal(np.zeros((1, 3)), *anchors)[0] == 0.5
-    assert np.isnan(refusal_signal(np.full((1, 3), np.nan), *anchors)[0])
+    assert refusal_signal(np.zeros((1, 3), dtype), *anchors)[0] == 0.5
+    for value in (np.nan, np.inf, -np.inf):
+        phi = np.array([[1, value, 0], [1, 0, 0]], dtype)
+        sigma = refusal_signal(phi, *np.repeat(anchors, 2, axis=1))
+        assert np.isnan(sigma).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -233,10 +240,34 @@ def test_anchors_save_load_save_is_byte_identical(tmp_path: Path) -> None:
     loaded = Anchors.load(first)
     assert loaded.save(tmp_path / "b.safetensors").read_bytes() == first.read_bytes()
     assert not loaded.spec.differences(anchors.spec)
+    assert loaded.prompts == anchors.prompts == (digest(small.PROMPTS[0]),)
     assert loaded.warning == anchors.warning != ""
     np.testing.assert_array_equal(loaded.signal(said(YES, 1.5)), anchors.signal(said(YES, 1.5)))
     for name in ("harmless", "harmful", "harmless_sigma", "harmful_sigma"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(anchors, name))
+
+
+def test_anchors_keep_hashes_of_all_prompts_that_they_have_seen() -> None:
+    """Of both sides, answered and refused; the same that guards keep, so that nobody calibrates on them."""
+    asked = [Prompt(str(i), f"question {i}", system="Be brief." if i == 1 else None) for i in range(4)]
+    texts = (YES, NO, NO, YES)
+    traces = [said(text, i + 1, prompt=prompt) for i, (text, prompt) in enumerate(zip(texts, asked, strict=True))]
+    anchors = fit_anchors(traces[:2], traces[2:])
+    assert anchors.prompts == tuple(sorted(digest(prompt) for prompt in asked))
+    assert len({*anchors.prompts}) == 4
+    assert all(re.fullmatch("[0-9a-f]{16}", mark) for mark in anchors.prompts)
+    assert guards.digest is digest
+    assert digest(asked[1]) != digest(replace(asked[1], system=None))
+    assert digest(asked[0]) == digest(replace(asked[0], id="other", harmful=True))
+
+
+def test_files_that_know_no_prompts_still_load_and_keep_their_bytes(tmp_path: Path) -> None:
+    shipped = sorted(SHIPPED.glob("*.safetensors"))
+    assert shipped
+    for file in shipped:
+        anchors = Anchors.load(file)
+        assert anchors.prompts == ()
+        assert anchors.save(tmp_path / file.name).read_bytes() == file.read_bytes()
 
 
 @pytest.mark.parametrize(

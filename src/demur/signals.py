@@ -6,6 +6,8 @@ arXiv:2602.02600, section 3.1.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -37,7 +39,8 @@ def refusal_signal(
 
     sigma_t = sigmoid((log(d_harmful + eps) - log(d_harmless + eps)) / tau) with cosine distances d to the anchors of
     step t. ``phi`` may be a prefix (t <= T). Computed in float64 whatever comes, d >= 0: in bf16 1 - cos quantises,
-    and 1 - cos slightly below 0 would give nan. Finite for every finite input; a zero vector is at distance 1 of all.
+    and 1 - cos slightly below 0 would give nan. Finite for every finite input, nan for a state that
+    is not finite; a zero vector is at distance 1 of all.
 
     Raises for anchors with fewer steps than ``phi`` and for another hidden size.
     """
@@ -76,9 +79,10 @@ def _between(
     else:
         with np.errstate(over="ignore", invalid="ignore"):
             length = np.sqrt(np.vecdot(x, x))
-        if (huge := np.isinf(length)).any():  # beyond 1e154; eps is nothing against such norms
-            x, length = np.where(huge[..., None], _unit(x, 0.0), x), np.where(huge, 1.0, length)
-    cosines = np.vecdot(x[..., None, :], directions) / (length + eps)[..., None]
+            if (huge := np.isinf(length)).any():  # beyond 1e154; eps is nothing against such norms
+                x, length = np.where(huge[..., None], _unit(x, 0.0), x), np.where(huge, 1.0, length)
+    with np.errstate(invalid="ignore"):  # infinite states give nan, which guards look for
+        cosines = np.vecdot(x[..., None, :], directions) / (length + eps)[..., None]
     logs = np.log(np.maximum(1.0 - cosines, 0.0) + eps)
     sigma: Float[NDArray[np.float64], "... t"] = expit((logs[..., 0] - logs[..., 1]) / tau)
     return sigma
@@ -95,6 +99,12 @@ def _unit(x: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
     return unit
 
 
+def digest(prompt: Prompt) -> str:
+    """Sixteen hex digits of what a model is asked: system prompt, text and prefill."""
+    asked = json.dumps([prompt.system, prompt.text, prompt.prefill])
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, eq=False)
 class Anchors:
     """Mean step representations of complying and of refusing, one each per step, for one spec.
@@ -102,6 +112,9 @@ class Anchors:
     ``refusals``: ``observed`` (harmful prompts that the model refused) or ``scripted`` (a written refusal replayed
     after each harmful prompt, for models that refuse nothing). ``harmless_sigma`` and ``harmful_sigma`` are the mean
     signals of the very traces they were fitted on, as references for pictures, not as measurements.
+
+    ``prompts`` are hashes (:func:`digest`) of all prompts that were asked, on both sides, sorted: their signals lean
+    towards the anchors, so nobody may calibrate or measure on them. Empty where it is not known (older files).
     """
 
     harmless: Float[NDArray[np.float32], "T d"]
@@ -114,6 +127,7 @@ class Anchors:
     n_harmful: int
     asked_harmless: int
     asked_harmful: int
+    prompts: tuple[str, ...] = ()
 
     @property
     def warning(self) -> str:
@@ -154,16 +168,23 @@ class Anchors:
     def save(self, path: str | Path) -> Path:
         """Writes one safetensors file with the card in its header."""
         arrays = {name: getattr(self, name) for name in ("harmless", "harmful", "harmless_sigma", "harmful_sigma")}
+        return artefact.save(path, "anchors", arrays, {"spec": asdict(self.spec)} | self.card)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a file's header says beside the spec. Without ``prompts`` if there are none, as in older files: these
+        keep their bytes.
+        """
         counts = ("refusals", "n_harmless", "n_harmful", "asked_harmless", "asked_harmful")
-        card = {"spec": asdict(self.spec)} | {name: getattr(self, name) for name in counts}
-        return artefact.save(path, "anchors", arrays, card)
+        known: dict[str, Any] = {"prompts": list(self.prompts)} if self.prompts else {}
+        return {name: getattr(self, name) for name in counts} | known
 
     @classmethod
     def load(cls, path: str | Path) -> Anchors:
         """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file."""
         arrays, card = artefact.load(path, "anchors")
         fields: dict[str, Any] = {**arrays, **card, "spec": Spec(**card["spec"])}
-        return cls(**fields)
+        return cls(**fields | {"prompts": tuple(card.get("prompts", ()))})
 
 
 def fit_anchors(
@@ -210,6 +231,7 @@ def fit_anchors(
         n_harmful=len(refused),
         asked_harmless=len(harmless),
         asked_harmful=len(harmful),
+        prompts=tuple(sorted({digest(trace.prompt) for trace in (*harmless, *harmful)})),
     )
 
 

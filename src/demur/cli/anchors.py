@@ -118,6 +118,8 @@ def _describe(anchors: Anchors) -> None:
     table.add_row("harmless", f"{anchors.n_harmless} answered of {anchors.asked_harmless} asked")
     verb = "replayed" if anchors.refusals == "scripted" else "asked"
     table.add_row("harmful", f"{anchors.n_harmful} refused of {anchors.asked_harmful} {verb} ({anchors.refusals})")
+    known = f"hashes of {len(anchors.prompts)} are kept" if anchors.prompts else "not kept (an older file)"
+    table.add_row("prompts", f"{known}: nothing is calibrated or measured on them" if anchors.prompts else known)
     for name, values in (("harmless", anchors.harmless_sigma), ("refused", anchors.harmful_sigma)):
         marks = "".join("▁▂▃▄▅▆▇█"[min(int(v * 8), 7)] for v in values)
         table.add_row(f"sigma, {name}", f"{marks}  {values[0]:.2f} to {values[-1]:.2f} (own fit, a reference only)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,7 +91,14 @@ def fit(
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
     key: Any = (layer, pool.value)
     needed = [0 if anchors else n_anchors, n_fit, n_calibrate, n_check]
-    good = _prompts(harmless or _own(model), False, needed)
+    known = Anchors.load(anchors) if anchors else None
+    if known and not known.prompts:
+        out_to(stderr=True).print(
+            f"! {anchors} does not say which prompts it was fitted on: some of them may be among those taken now, and "
+            "then the promise does not hold. Make it again: demur anchors fit",
+            style="yellow",
+        )
+    good = _prompts(harmless or _own(model), False, needed, known.prompts if known else ())
     with Progress(console=out_to(stderr=True), transient=True) as bar:
 
         def run(what: str, prompts: list[Prompt]) -> list[Trace]:
@@ -100,8 +108,8 @@ def fit(
                 progress=lambda done: bar.update(task, completed=done),
             )  # fmt: skip
 
-        if anchors:
-            fitted = Anchors.load(anchors)
+        if known:
+            fitted = known
         else:
             bad = _prompts(harmful or _own(model), True, [n_anchors])[0]
             tasks: dict[str, Any] = {}
@@ -124,8 +132,7 @@ def fit(
             seed=seed,
         )
         if good[3]:
-            fresh = [t for t in run("answering prompts to check on", good[3]) if not t.refused()]
-            guard = guard.measured("harmless, unseen", fresh)
+            guard = guard.measured("harmless, unseen", run("answering prompts to check on", good[3]))
     guard.save(out)
     out_to().print(f"[bold]{out}[/bold]")
     _describe(guard)
@@ -135,22 +142,40 @@ def _own(model: str) -> str:
     return "organism" if is_organism(model) else "starter"
 
 
-def _prompts(name: str, harmful: bool, needed: list[int]) -> list[list[Prompt]]:
-    """Disjoint sets of the sizes asked for. Raises if there are too few prompts, with the sizes that would fit."""
+def _prompts(name: str, harmful: bool, needed: list[int], seen: Sequence[str] = ()) -> list[list[Prompt]]:
+    """Disjoint sets of the sizes asked for, without prompts that were ``seen`` before (by hash). Raises if there are
+    too few prompts, with the sizes that would fit.
+    """
+    from demur.organism.world import TEST_FORMS, crafts
     from demur.organism.world import prompts as world_prompts
     from demur.prompts import load as load_prompts
+    from demur.signals import digest
 
+    taken, beside = {*seen}, " that the anchors have not seen" if seen else ""
     if name == "organism":  # splits by craft, so that no set shares a craft with another
         splits: list[Any] = ["anchors", "guard", "calibration", "train"]
-        return [
-            world_prompts(split, forbidden=harmful, n=n) if n else [] for split, n in zip(splits, needed, strict=False)
-        ]
+        sets = []
+        for split, n in zip(splits, needed, strict=False):
+            most = len(crafts(split, harmful)) * len(TEST_FORMS)
+            every = world_prompts(split, forbidden=harmful, n=max(n, most)) if n else []
+            sets.append([prompt for prompt in every if digest(prompt) not in taken][:n])
+            if len(sets[-1]) < n:
+                raise DemurError(
+                    f"{len(sets[-1])} requests of the split {split}{beside}",
+                    str(n),
+                    "ask for fewer, or fit other anchors",
+                )
+        return sets
     if name == "starter":
         name = "harmful" if harmful else "harmless"
-    every = list(load_prompts(name, harmful=harmful))
+    every = []
+    for prompt in load_prompts(name, harmful=harmful):
+        if (mark := digest(prompt)) not in taken:
+            every.append(prompt)
+            taken.add(mark)  # a prompt that comes twice would stand in two sets
     if len(every) < sum(needed):
         raise DemurError(
-            f"{len(every)} prompts in {name}",
+            f"{len(every)} different prompts in {name}{beside}",
             f"{sum(needed)} ({' + '.join(map(str, needed))} for anchors, fit, calibration and check)",
             "name a larger set (--harmless alpaca, a file, hf:owner/name) or smaller numbers (--n-fit 60 ...)",
         )
@@ -183,7 +208,8 @@ def _describe(guard: Guard) -> None:
     table.add_row("threshold", f"{-guard.detector.threshold_:.4g}, online {guard.prefix.limit:.4g}")
     table.add_row("promise", guard.promise)
     for name, rate in guard.checked.items():
-        table.add_row(f"measured, {name}", f"false positives {rate}")
+        online = guard.checked_online.get(name)  # a guard of before does not know it
+        table.add_row(f"measured, {name}", f"false positives {rate}" + (f", online {online}" if online else ""))
     out_to().print(table)
     if a.warning:
         out_to().print(f"! {a.warning}", style="yellow")

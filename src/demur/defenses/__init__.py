@@ -85,8 +85,9 @@ class Offline:
     guard: Guard
 
     def review(self, traces: Sequence[Trace]) -> list[Verdict]:
-        """The guard's verdicts."""
-        return [self.guard.judge(trace) for trace in traces]
+        """The guard's verdicts. What it can not judge is not shown, as online."""
+        found = [self.guard.judge(trace) for trace in traces]
+        return [verdict if verdict.flagged is not None else replace(verdict, flagged=True) for verdict in found]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ and harmless prompts that the model refused never enter, neither side: a refusal
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,21 +22,24 @@ from demur.dynamics.rates import Rate
 from demur.guards.conformal import InvalidData, spread
 from demur.guards.detector import SRIGuard
 from demur.guards.prefix import Prefix, fit_prefix
-from demur.signals import Anchors
+from demur.signals import Anchors, digest
 from demur.trace import Trace
-from demur.types import DemurError, Prompt, Spec, Verdict
+from demur.types import DemurError, Spec, Verdict
+
+__all__ = ["Guard", "digest", "fit_guard"]
 
 Sigma = Float[NDArray[np.float64], "n T"]
 
 
 @dataclass(frozen=True, eq=False)
 class Guard:
-    """What one file holds. ``fitted`` and ``calibrated`` are hashes of prompts, so that nobody measures on them
-    unaware.
+    """What one file holds. ``fitted`` and ``calibrated`` are hashes of prompts, as ``anchors.prompts`` are, so that
+    nobody measures on them unaware.
 
     ``band`` is the 5% and the 95% quantile of harmless calibration signals, for pictures.
     ``refused`` counts harmless prompts that were left out because the model refused them. ``checked`` is the measured
-    false-positive rate on harmless prompts that took no part (None: not measured), by name of the set.
+    false-positive rate on answered harmless prompts that took no part, by name of the set (nothing: not measured) and
+    of the offline guard; ``checked_online`` the online guard's on the same prompts (nothing in older files).
     """
 
     anchors: Anchors
@@ -47,6 +50,7 @@ class Guard:
     calibrated: tuple[str, ...]
     refused: int = 0
     checked: Mapping[str, Rate] = field(default_factory=dict)
+    checked_online: Mapping[str, Rate] = field(default_factory=dict)
 
     @property
     def spec(self) -> Spec:
@@ -69,41 +73,58 @@ class Guard:
         """Whether a finished generation failed to recover. Raises if it was not made under the guard's spec.
 
         A trace that refuses in its text is not flagged: there is nothing left to refuse. Its score is given all the
-        same.
+        same. A signal that is not finite can not be judged: ``flagged`` is None, and so is the score.
         """
         errors = self.detector.errors_of(self.anchors.signal(trace)[None])
-        return self._judged(errors, [bool(errors[0] > -self.detector.threshold_) and trace.refused()])[0]
+        return self._judged(errors, [not errors[0] <= -self.detector.threshold_ and trace.refused()])[0]
 
     def judge_signals(self, sigma: Sigma, refused: Sequence[bool]) -> list[Verdict]:
         """The same for signals that are at hand. Each row by itself."""
-        return self._judged(self.detector.errors(sigma), refused)
+        errors, known = np.full(len(sigma), np.nan), np.isfinite(sigma).all(axis=1)
+        if known.any() or not len(sigma):  # no row at all is for the detector to refuse
+            errors[known] = self.detector.errors(sigma[known])
+        return self._judged(errors, refused)
 
     def _judged(self, errors: Float[NDArray[np.float64], "n"], refused: Sequence[bool]) -> list[Verdict]:
+        return [self._verdict(float(error), gone) for error, gone in zip(errors, refused, strict=True)]
+
+    def _verdict(self, error: float, gone: bool) -> Verdict:
         limit = -self.detector.threshold_
-        return [
-            Verdict(
-                by="sri-guard",
-                flagged=bool(error > limit and not gone),
-                score=float(error),
-                step=self.spec.steps if error > limit and not gone else None,
-                why="refused by itself" if gone else f"error {error:.3g}, limit {limit:.3g}",
-            )
-            for error, gone in zip(errors, refused, strict=True)
-        ]
+        score = error if math.isfinite(error) else None
+        if gone:
+            return Verdict("sri-guard", False, score, None, "refused by itself")
+        if score is None:  # nan > limit is False, which would say that all is well
+            return Verdict("sri-guard", None, None, None, "the signal is not finite: look at the model's states")
+        flagged = score > limit
+        step = self.spec.steps if flagged else None
+        return Verdict("sri-guard", flagged, score, step, f"error {score:.3g}, limit {limit:.3g}")
 
     def check(self, spec: Spec) -> None:
         """Raises, naming both sides, unless the guard may be used on generations of ``spec``."""
         self.anchors.check(spec.at(self.spec.layer, self.spec.pool))
 
     def measured(self, name: str, traces: Sequence[Trace]) -> Guard:
-        """The same guard with its false-positive rate on harmless traces written into the card. Raises for seen
-        prompts.
+        """The same guard with its false-positive rates on harmless traces, offline and online, written into the card.
+
+        They are rates of answers, as the promise is: traces that refuse in their text are left out, and so are,
+        offline, those that can't be judged. Raises for prompts that are marked harmful, and for prompts that anchors,
+        fit or calibration have seen.
         """
-        seen = {*self.fitted, *self.calibrated} & {digest(trace.prompt) for trace in traces}
-        if seen:
+        _harmless("measure on", traces)
+        asked = {digest(trace.prompt) for trace in traces}
+        if seen := {*self.fitted, *self.calibrated} & asked:
             raise DemurError(f"{len(seen)} prompts that the guard was fitted on", "other prompts", "leave them out")
-        flags = [bool(self.judge(trace).flagged) for trace in traces]
-        return replace(self, checked=dict(self.checked) | {name: Rate.of(flags)})
+        _unseen(self.anchors, "measure on", asked)
+        answered = [trace for trace in traces if not trace.refused()]
+        signals = _signals(self.anchors, answered)
+        judged = [self._verdict(float(error), False).flagged for error in self.detector.errors_of(signals)]
+        offline = Rate.of([flagged for flagged in judged if flagged is not None])
+        online = Rate.of(self.prefix.stops(signals) > 0)
+        return replace(
+            self,
+            checked=dict(self.checked) | {name: offline},
+            checked_online=dict(self.checked_online) | {name: online},
+        )
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -117,11 +138,10 @@ class Guard:
             arrays |= {f"detector/{i}/weight": weight, f"detector/{i}/bias": bias}
         arrays["band"] = self.band
         arrays |= {"prefix/centre": self.prefix.centre, "prefix/scale": self.prefix.scale}
-        counts = ("refusals", "n_harmless", "n_harmful", "asked_harmless", "asked_harmful")
         learned = ("n_fit_", "n_calibration_", "n_features_in_", "threshold_")
         card = {
             "spec": asdict(self.spec),
-            "anchors": {name: getattr(self.anchors, name) for name in counts},
+            "anchors": self.anchors.card,
             "detector": self.detector.get_params() | {name: getattr(self.detector, name) for name in learned},
             "losses": self.detector.losses_,
             "prefix": {"limit": self.prefix.limit, "alpha": self.prefix.alpha, "n": self.prefix.n},
@@ -130,6 +150,8 @@ class Guard:
             "refused": self.refused,
             "checked": {name: [rate.k, rate.n] for name, rate in self.checked.items()},
         }
+        if self.checked_online:  # an older file, which knows none, keeps its bytes
+            card["checked_online"] = {name: [rate.k, rate.n] for name, rate in self.checked_online.items()}
         return artefact.save(path, "guard", arrays, json.loads(json.dumps(card)))
 
     @classmethod
@@ -143,6 +165,7 @@ class Guard:
             for part in ("anchors", "prefix")
         }
         anchors: dict[str, Any] = {**of["anchors"], **card["anchors"], "spec": Spec(**card["spec"])}
+        anchors["prompts"] = tuple(anchors.get("prompts", ()))
         settings = dict(card["detector"])
         learned = {name: settings.pop(name) for name in [name for name in settings if name.endswith("_")]}
         settings["hidden"] = tuple(settings["hidden"])
@@ -161,16 +184,11 @@ class Guard:
             calibrated=tuple(card["calibrated"]),
             refused=card["refused"],
             checked={name: Rate(*pair) for name, pair in card["checked"].items()},
+            checked_online={name: Rate(*pair) for name, pair in card.get("checked_online", {}).items()},
         )
         if spec is not None:
             guard.check(spec)
         return guard
-
-
-def digest(prompt: Prompt) -> str:
-    """Sixteen hex digits of what a model is asked: system prompt, text and prefill."""
-    asked = json.dumps([prompt.system, prompt.text, prompt.prefill])
-    return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 
 def fit_guard(
@@ -178,32 +196,33 @@ def fit_guard(
     fit: Sequence[Trace],
     calibrate: Sequence[Trace],
     *,
-    alpha: float = 0.01,
-    threshold: Literal["conformal", "quantile"] = "conformal",
-    seed: int = 0,
+    alpha: float | None = None,
+    threshold: Literal["conformal", "quantile"] | None = None,
+    seed: int | None = None,
     detector: SRIGuard | None = None,
     progress: Callable[[str], object] = lambda what: None,
 ) -> Guard:
     """Fits a guard on traces of harmless prompts and calibrates it on traces of others.
 
     The paper's protocol (section 5) is 1,200 to fit on, 200 to calibrate on and ``threshold="quantile"``. Traces whose
-    final text is a refusal are left out on both sides and counted. Raises for a prompt that is marked harmful, for one
-    that stands on both sides, for traces of another spec than the anchors', and for too few.
+    final text is a refusal are left out on both sides and counted. ``alpha`` (default 0.01), ``threshold`` (conformal)
+    and ``seed`` (0) belong to the detector: with one of your own, leave them out or name what it has.
+
+    Raises for a prompt that is marked harmful, for one that stands on both sides or that the anchors were fitted on
+    (its signal leans towards them, so that it is not like a new one's), for traces of another spec than the anchors',
+    for too few, and for settings that are not the detector's.
     """
+    detector = _detector(detector, alpha, threshold, seed)
     kept: list[list[Trace]] = []
     for name, traces in (("fit on", fit), ("calibrate on", calibrate)):
-        if marked := [trace.prompt.id for trace in traces if trace.prompt.harmful]:
-            raise InvalidData(
-                f"{len(marked)} harmful prompts to {name} ({marked[0]} ...)", "harmless prompts only", "take them out"
-            )
+        _harmless(name, traces)
         kept.append([trace for trace in traces if not trace.refused()])
     hashes = [tuple(sorted({digest(trace.prompt) for trace in traces})) for traces in kept]
     if both := set(hashes[0]) & set(hashes[1]):
         raise InvalidData(f"{len(both)} prompts to fit and to calibrate on", "two sets", "split them by prompt")
-    signals = [
-        np.stack([anchors.signal(trace) for trace in traces]) if traces else np.empty((0, anchors.spec.steps))
-        for traces in kept
-    ]
+    for name, asked in zip(("fit on", "calibrate on"), hashes, strict=True):
+        _unseen(anchors, name, {*asked})
+    signals = [_signals(anchors, traces) for traces in kept]
     if not len(signals[0]) or not len(signals[1]):
         raise InvalidData(
             f"{len(signals[0])} answered harmless prompts to fit on and {len(signals[1])} to calibrate on",
@@ -211,10 +230,50 @@ def fit_guard(
             "this model refuses them: look at demur watch",
         )
     progress("fitting the detector")
-    detector = detector or SRIGuard(alpha=alpha, threshold=threshold, random_state=seed)
     detector.fit(signals[0], calibration=signals[1])
     progress("calibrating the online guard")
     prefix = fit_prefix(detector, signals[0], signals[1], alpha=detector.alpha)
     left_out = len(fit) + len(calibrate) - len(kept[0]) - len(kept[1])
     band = np.quantile(signals[1], [0.05, 0.95], axis=0)
     return Guard(anchors, detector, prefix, band, hashes[0], hashes[1], refused=left_out)
+
+
+def _detector(
+    given: SRIGuard | None, alpha: float | None, threshold: Literal["conformal", "quantile"] | None, seed: int | None
+) -> SRIGuard:
+    """The detector to fit: the given one, which must have the settings that were named, or one made of them."""
+    named = {"alpha": alpha, "threshold": threshold, "random_state": seed}
+    named = {name: value for name, value in named.items() if value is not None}
+    if given is None:
+        made: SRIGuard = SRIGuard().set_params(**named)
+        return made
+    has = given.get_params()
+    if other := [f"{name} {value}" for name, value in named.items() if has[name] != value]:
+        raise InvalidData(
+            f"{', '.join(other)} with a detector that has {', '.join(f'{name} {has[name]}' for name in named)}",
+            "the same on both sides",
+            "name it in the detector only",
+        )
+    return given
+
+
+def _harmless(what: str, traces: Sequence[Trace]) -> None:
+    """Raises for prompts that are marked harmful."""
+    if marked := [trace.prompt.id for trace in traces if trace.prompt.harmful]:
+        raise InvalidData(
+            f"{len(marked)} harmful prompts to {what} ({marked[0]} ...)", "harmless prompts only", "take them out"
+        )
+
+
+def _unseen(anchors: Anchors, what: str, asked: set[str]) -> None:
+    """Raises for prompts (hashes) that the anchors were fitted on."""
+    if seen := asked & {*anchors.prompts}:
+        raise InvalidData(
+            f"{len(seen)} of {len(asked)} prompts to {what} are among those that the anchors were fitted on",
+            "prompts that the anchors have not seen",
+            "leave them out (anchors.prompts holds their hashes), or fit the anchors on others",
+        )
+
+
+def _signals(anchors: Anchors, traces: Sequence[Trace]) -> Sigma:
+    return np.stack([anchors.signal(trace) for trace in traces]) if traces else np.empty((0, anchors.spec.steps))

@@ -4,6 +4,7 @@ transformers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from demur.guards.guard import Guard
 from demur.pooling import Pooler
+from demur.refusals import is_refusal
 from demur.trace import Trace, spec_of
 from demur.types import Canvas, DemurError, Sampler, Step, Verdict
 
@@ -27,10 +29,12 @@ REFUSAL = "I'm sorry, but I cannot help with that."
 class Watch:
     """A defense: ``Watch(guard)(sampler)`` is the same sampler, watched.
 
-    ``online`` judges after every step and acts at the first exceedance; otherwise a generation is judged when it ends.
-    With ``every`` above 1 it looks after every so many steps only, which costs less and acts up to ``every`` - 1 steps
-    later; what it promises holds, since it looks at fewer scores than it was calibrated on. A generation that ends
-    early is judged as its finished signal is: with its last state held up to T.
+    ``online`` judges after every step and acts at the first exceedance; otherwise a generation is judged when it ends,
+    as :meth:`Guard.judge` does: what refuses by itself is let be.
+    With ``every`` above 1 it looks after every so many steps and after step T only, which costs less and acts up to
+    ``every`` - 1 steps later; what it promises holds, since it looks at fewer scores than it was calibrated on. A
+    generation that ends early is judged as its finished signal is: with its last state held up to T.
+    A signal that is not finite is stopped: a guard that can't see must not let pass.
     Acting is one step more: the response is overwritten with ``refusal`` and ends there. Up to it, the steps are those
     of the undefended sampler (law 5).
     """
@@ -86,7 +90,9 @@ class Guarded:
         for step in self.undefended(model, canvas, rngs):
             if not (all_live := all(step.live.tolist())):
                 live = step.live.cpu().numpy()
-                self._end(seen, waiting, step.index, ~live & ~ended & ~done, due)
+                over = ~live & ~ended & ~done
+                self._end(seen, waiting, step.index, over, due)
+                self._spare(model, canvas, last, over, due)
                 ended |= ~live
                 acting = acting or bool(due.any())
             last = step
@@ -99,7 +105,7 @@ class Guarded:
             undisturbed = all_live and not acting
             if step.index < steps:
                 waiting.append(pooled)
-                if (step.index + 1) % self.every == 0:
+                if (step.index + 1) % self.every == 0 or step.index + 1 == steps:  # nothing comes after T
                     mine = slice(None) if undisturbed else (step.live.cpu().numpy() & ~done).nonzero()[0]
                     flags = self._look(seen, waiting, step.index + 1, mine)
                     waiting.clear()
@@ -107,7 +113,9 @@ class Guarded:
                         due[mine], acting, undisturbed = flags, True, False
             if self.online and not undisturbed and (done | due | ~step.live.cpu().numpy()).all():
                 break  # nobody is left whose steps anybody waits for
-        self._end(seen, waiting, 0 if last is None else last.index + 1, ~done & ~ended & ~due, due)
+        over = ~done & ~ended & ~due
+        self._end(seen, waiting, 0 if last is None else last.index + 1, over, due)
+        self._spare(model, canvas, last, over, due)
         if last is not None and due.any():
             answer = _refusals(model, canvas, self.refusal) if answer is None else answer
             yield _overwritten(_echo(last), answer, done, due)
@@ -144,13 +152,27 @@ class Guarded:
             for later in range(taken, whole.shape[1]):  # it holds its state, against each step's anchors
                 whole[0, later:] = self.guard.anchors.at(seen.phi[i : i + 1, None], later)[0]
                 due[i] |= self._exceeds(whole, later + 1)[0]
-            if not self.online:
-                due[i] = self.guard.detector.errors_of(whole)[0] > -self.guard.detector.threshold_
+            if not self.online:  # not `>`, which lets a nan pass
+                due[i] = not self.guard.detector.errors_of(whole)[0] <= -self.guard.detector.threshold_
+
+    def _spare(
+        self,
+        model: Any,
+        canvas: Canvas,
+        last: Step | None,
+        over: Bool[NDArray[np.bool_], "b"],
+        due: Bool[NDArray[np.bool_], "b"],
+    ) -> None:
+        """Offline, takes off ``due`` the rows in ``over`` that refuse by themselves; ``last`` was their last step."""
+        if self.online or last is None:
+            return
+        for i in (over & due).nonzero()[0].tolist():
+            due[i] = not is_refusal(_says(model, canvas, last, i))
 
     def _exceeds(self, sigma: Float[NDArray[np.float64], "m T"], t: int) -> Bool[NDArray[np.bool_], "m"]:
         if not self.online:
             return np.zeros(len(sigma), dtype=bool)
-        return np.asarray(self.guard.prefix.score_held(sigma, t) > self.guard.prefix.limit)
+        return self.guard.prefix.exceeds(self.guard.prefix.score_held(sigma, t))
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,6 +182,21 @@ class _Seen:
     sigma: Float[NDArray[np.float64], "b T"]
     steps: Int[NDArray[np.int64], "b"]
     phi: Float[NDArray[np.float64], "b d"]
+
+
+def _says(model: Any, canvas: Canvas, step: Step, row: int) -> str:
+    """A row's response after the step, as :meth:`Trace.text` has it: guesses filled in, special tokens left out."""
+    holes = canvas.open[row]
+    guesses = torch.where(step.confidence[row].isnan(), -1, step.predictions[row])
+    ids = torch.where(step.open[row], guesses, step.ids[row])[holes].tolist()
+    pieces, special = model.pieces([i for i in ids if i >= 0])
+    runs = [b""]  # bytes on two sides of an unknown place are never put together
+    for i in ids:
+        if i < 0:
+            runs.append(b"")
+        elif i not in special and i != model.mask_id:
+            runs[-1] += pieces[i]
+    return "".join(run.decode("utf-8", errors="replace") for run in runs)
 
 
 def _refusals(model: Any, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:
@@ -249,7 +286,12 @@ def stopping_criteria(guard: Guard, model: Any, prompts: int = 1) -> Any:
 
     A stopped row gets padding from there on; answer it with :data:`REFUSAL`. A token's own state is known once it is
     fed back, so with ``generated`` pooling the guard acts one token later than :class:`Watch`; with ``producing`` at
-    once. Raises unless the model is the guard's. Sampling settings are the caller's business and can't be checked here.
+    once. A row ends with one of the model's stop ids: the padding after it is none of its signal, which is judged as a
+    finished one is, its last state held up to T. What is only then above the limit is flagged, too late to be stopped.
+    The very last token of a batch is never fed back: with ``generated``, a signal that ends there lacks its state.
+    A signal that is not finite is stopped.
+
+    Raises unless the model is the guard's. Sampling settings are the caller's business and can't be checked here.
     """
     from transformers import StoppingCriteria
 
@@ -262,6 +304,8 @@ def stopping_criteria(guard: Guard, model: Any, prompts: int = 1) -> Any:
             f"generate of the {model.kind} model {model.name}", "a causal model", "use Watch(guard)(sampler)"
         )
 
+    own, stops = guard.spec.pool == "generated", model.stop_ids
+
     class GuardCriteria(StoppingCriteria):  # type: ignore[misc]
         """Stops rows whose signal does not look like one of harmless answers."""
 
@@ -269,6 +313,8 @@ def stopping_criteria(guard: Guard, model: Any, prompts: int = 1) -> Any:
             self.sigma = np.zeros((prompts, guard.spec.steps))
             self.sums: Tensor | None = None
             self.seen = self.passes = 0
+            self.steps = np.zeros(prompts, dtype=np.int64)  # how many states a row's signal is made of
+            self.ending, self.over = (np.zeros(prompts, dtype=bool) for _ in range(2))
             self.stopped = np.zeros(prompts, dtype=np.int64)
             self.above = np.zeros(prompts)
 
@@ -282,36 +328,70 @@ def stopping_criteria(guard: Guard, model: Any, prompts: int = 1) -> Any:
         def __exit__(self, *error: Any) -> None:
             self.handle.remove()
             self.watching.__exit__(*error)
+            if error[:1] == (None,):
+                self._finish(~self.over)  # whose last token was not fed back, or which ran into the length
 
         def _passed(self, _module: object, _inputs: object, output: Any) -> None:
             """After each pass: the newest column's state, which is a token's own or the one that will produce it."""
             states = self.collect(output.last_hidden_state)[guard.spec.layer]
             self.passes += 1
-            if guard.spec.pool == "generated" and self.passes == 1:
+            if own and self.passes == 1:
                 return  # the prompt's own pass holds no generated token
             newest = states[:, -1].float()
             if newest.shape[0] != prompts:
                 raise DemurError(f"{newest.shape[0]} rows", f"{prompts}, as announced", "set prompts, and use no beams")
-            self.sums = newest if self.sums is None else self.sums + newest
             self.seen += 1
-            if self.seen <= guard.spec.steps:
-                t = self.seen - 1
-                self.sigma[:, t] = guard.anchors.at((self.sums / self.seen).cpu().numpy()[:, None], t)[:, 0]
-                z = guard.prefix.score(self.sigma[:, : t + 1])
-                new = (z > guard.prefix.limit) & (self.stopped == 0)
-                self.stopped[new] = t + 1
-                self.above[new] = z[new]
+            rows = (~self.over).nonzero()[0]  # the others' newest column is padding
+            if self.seen > guard.spec.steps or not len(rows):
+                return
+            kept = torch.from_numpy(self.over).to(newest.device)[:, None]
+            last = newest.new_zeros(newest.shape) if self.sums is None else self.sums
+            self.sums = torch.where(kept, last, last + newest)
+            t = self.seen - 1
+            self.steps[rows] = self.seen
+            self.sigma[rows, t] = guard.anchors.at(self._means(rows), t)[:, 0]
+            self._mark(rows, guard.prefix.score(self.sigma[rows, : t + 1]), t + 1)
+            if own:
+                self._finish(self.ending & ~self.over)  # the end's own state was the last one
+
+        def _means(self, rows: NDArray[np.int64]) -> Float[NDArray[np.float32], "m 1 d"]:
+            assert self.sums is not None
+            counts = torch.from_numpy(np.maximum(self.steps, 1)).to(self.sums)[:, None]
+            means: Float[NDArray[np.float32], "b d"] = (self.sums / counts).cpu().numpy()
+            return means[rows, None]
+
+        def _mark(self, rows: NDArray[np.int64], z: Float[NDArray[np.float64], "m"], t: int) -> None:
+            new = guard.prefix.exceeds(z) & (self.stopped[rows] == 0)
+            self.stopped[rows[new]], self.above[rows[new]] = t, z[new]
+            self.over[rows[new]] = True
+
+        def _finish(self, which: NDArray[np.bool_]) -> None:
+            """Completes the signals of rows that have ended, with their last states held, and judges them."""
+            rows = (which & (self.steps > 0) & (self.stopped == 0)).nonzero()[0]
+            self.over |= which
+            for i in rows.tolist():
+                one, phi = np.array([i]), self._means(np.array([i]))
+                for later in range(int(self.steps[i]), guard.spec.steps):  # it holds its state
+                    self.sigma[i, later] = guard.anchors.at(phi, later)[0, 0]
+                    self._mark(one, guard.prefix.score(self.sigma[one, : later + 1]), later + 1)
 
         def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+            self.ending |= np.isin(input_ids[:, -1].cpu().numpy(), stops)
+            if not own:
+                self._finish(self.ending & ~self.over)  # what produced the end is known already
             return torch.from_numpy(self.stopped > 0).to(input_ids.device)
 
         @property
         def verdicts(self) -> Sequence[Verdict]:
-            """One for each row; ``step`` is the first step whose score was above the limit."""
-            return [
-                Verdict("sri-guard", bool(s), float(z) if s else None, int(s) or None)
-                for s, z in zip(self.stopped, self.above, strict=True)
-            ]
+            """One for each row, whole once the context is left; ``step`` is the first step whose score was above the
+            limit.
+            """
+            found = []
+            for s, z in zip(self.stopped.tolist(), self.above.tolist(), strict=True):
+                score = z if s and math.isfinite(z) else None
+                why = "the signal is not finite" if s and score is None else ""
+                found.append(Verdict("sri-guard", bool(s), score, s or None, why))
+            return found
 
     return GuardCriteria()
 

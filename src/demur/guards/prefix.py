@@ -60,9 +60,15 @@ class Prefix:
         """z_1 .. z_T of whole signals: what the online guard sees, step by step."""
         return np.stack([self.score(sigma[:, : t + 1]) for t in range(sigma.shape[1])], axis=1)
 
+    def exceeds(self, scores: Float[NDArray[np.float64], "..."]) -> NDArray[np.bool_]:
+        """Whether each score is above the limit. One that is not finite counts as above: what can't be seen must not
+        pass.
+        """
+        return np.asarray((scores > self.limit) | ~np.isfinite(scores))
+
     def stops(self, sigma: Sigma) -> NDArray[np.int64]:
         """The step (from 1) at which each signal would be stopped; 0 for never."""
-        above = self.scores(sigma) > self.limit
+        above = self.exceeds(self.scores(sigma))
         return np.where(above.any(axis=1), above.argmax(axis=1) + 1, 0)
 
 
