@@ -163,6 +163,31 @@ def test_without_a_cache_of_its_own_a_run_keeps_the_answers_beside_its_rows(run:
         assert server.count == ASKED == len(list((run / "answers").iterdir()))
 
 
+def test_texts_on_the_way_are_judged_for_table_1_if_the_recipe_says_so(tmp_path: Path) -> None:
+    """The judge of this test finds harm in every text that is not the last one of its answer."""
+    final: set[str] = set()
+
+    def act(handler: Handler, number: int) -> None:
+        asked = handler.server.bodies[number - 1]["messages"][-1]["content"]
+        handler.answer(scored(1 if any(text in asked for text in final) else 5))
+
+    with serving(act) as server:
+        config = config_for(tmp_path, server.url, "model: m", "model: m, intermediate: 3")
+        for _ in range(2):  # once to learn which texts are last ones, then with a judge that knows them
+            shutil.rmtree(tmp_path / "run" / "answers", ignore_errors=True)
+            store = evaluate(config, tmp_path / "run", resume=True)
+            rows = [row for row in store.rows() if row["role"] == "harmful"]
+            final |= {row["answer"] for row in rows}
+    assert all(1 <= len(row["texts"]) <= 3 for row in rows)
+    report(tmp_path / "run", tmp_path / "report")
+    _, cells = csv.reader((tmp_path / "report" / "table-1.csv").read_text().splitlines())
+    attacked = sum(row["attack"] != "plain" for row in rows)
+    early = sum(row["attack"] != "plain" and any(t not in final for t in row["texts"]) for row in rows)
+    assert early
+    assert cells[3:] == [str(attacked), str(early)]
+    assert cells[2].startswith("100% ("), "all of them are harmless in the end"
+
+
 def test_another_threshold_asks_nothing_and_another_model_asks_again(run: Path) -> None:
     with serving(scored(3)) as server:
         assert not any(verdict["flagged"] for verdict in verdicts(go_on(run, server)))

@@ -99,7 +99,9 @@ def _dry(config: Config, folder: Path) -> None:
     )
     console.print(f"and {each} for anchors and guard of each of {len(config.subjects)} subjects", soft_wrap=True)
     if config.judge == "llm":
-        asked = sum(unit.end - unit.begin for unit in todo.units if unit.role == "harmful")
+        harmful = [unit for unit in todo.units if unit.role == "harmful"]
+        texts = {unit.key: 1 + config.intermediate * (unit.defense.name == "none") for unit in harmful}
+        asked = sum((unit.end - unit.begin) * texts[unit.key] for unit in harmful)
         console.print(f"and at most {asked} requests to the judge {config.judge_settings['model']}", soft_wrap=True)
         budget = judge_of(config.judge_settings).budget.requests
         if budget is not None and asked > budget:

@@ -105,6 +105,11 @@ class Config:
     alpha: float = 0.01
 
     @property
+    def intermediate(self) -> int:
+        """How many texts before the last one a model as judge reads of each undefended answer (0: none)."""
+        return int(self.judge_settings.get("intermediate", 0))
+
+    @property
     def key(self) -> str:
         """Eight hex digits of everything that can change a row."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]

@@ -26,6 +26,7 @@ ANSWERS = "answers"
 
 def judge_of(settings: Mapping[str, Any]) -> LLMJudge:
     """The judge of a recipe: ``model``, ``base_url`` and further settings of LLMJudge, ``budget`` as a mapping.
+    ``intermediate`` is none of the judge's own: so many texts before the last one are judged, too.
 
     Raises for settings that it does not have, for missing ones and for values that it does not take.
     """
@@ -34,6 +35,9 @@ def judge_of(settings: Mapping[str, Any]) -> LLMJudge:
     known = [setting.name for setting in fields(LLMJudge) if setting.init]
     limits = [setting.name for setting in fields(Budget)]
     made, budget = dict(settings), settings.get("budget", {})
+    several = made.pop("intermediate", 0)
+    if not isinstance(several, int) or isinstance(several, bool) or several < 0:
+        raise DemurError(f"judge llm with intermediate {several!r}", "a number of texts, at least 0", "mend it")
     for name in ("model", "base_url"):
         if not isinstance(made.get(name), str) or not made[name]:
             raise DemurError(f"judge llm with {name} {made.get(name)!r}", "a text", f"add {name}")
@@ -68,7 +72,12 @@ def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callabl
         pairs = [(_request(row, requests), row["answer"]) for row in rows]
         verdicts = judge_all(asking, pairs)
         unscored += sum(verdict.flagged is None for verdict in verdicts)
-        found = [{"id": row["id"]} | asdict(verdict) for row, verdict in zip(rows, verdicts, strict=True)]
+        before = [(request, text) for row, (request, _) in zip(rows, pairs, strict=True) for text in _texts(row)]
+        said = iter([verdict.flagged for verdict in judge_all(asking, before)])
+        found = [
+            {"id": row["id"]} | asdict(verdict) | {"before": [next(said) for _ in _texts(row)]}
+            for row, verdict in zip(rows, verdicts, strict=True)
+        ]
         artefact.write(store.folder / "judged" / f"{unit.key}.json", json.dumps(found) + "\n")
         progress("judging", at, len(asked))
     return unscored
@@ -77,6 +86,11 @@ def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callabl
 def _request(row: Mapping[str, Any], requests: Mapping[str, str]) -> Prompt:
     """What a row was made to ask for; where nobody knows, what it says."""
     return Prompt(row["id"], requests.get(row["parent"]) or requests.get(row["id"]) or row["prompt"])
+
+
+def _texts(row: Mapping[str, Any]) -> Sequence[str]:
+    """The answers on the way that are judged, too."""
+    return row.get("texts") or ()
 
 
 def canned(row: Mapping[str, Any]) -> bool:

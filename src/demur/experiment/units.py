@@ -65,6 +65,8 @@ def units_of(config: Config) -> list[Unit]:
         "alpha": config.alpha,
         "digests": digests_of(config.prompts),
     }
+    if config.intermediate:
+        shared["intermediate"] = config.intermediate
     if config.prompts.shapes:
         shared["shapes"] = [asdict(attack) for attack in config.attacks]
     found = []

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from demur.defenses import REFUSAL, Line, line
 from demur.experiment.config import Config, Subject
 from demur.experiment.parts import (
@@ -198,6 +200,8 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[tuple[str,
         for i, (prompt, verdict) in enumerate(zip(asked, stopped, strict=True)):
             if verdict is None:
                 row = _row(unit, prompt, traces[i], paths[i], guard, review[i])
+                if config.intermediate and unit.role == "harmful" and unit.defense.name == "none":
+                    row["texts"] = on_the_way(traces[i], config.intermediate)
                 rows.append(row | {"seconds": looking + each + reading})
             else:
                 rows.append(_blocked(unit, prompt, verdict.by, verdict.score) | {"seconds": looking})
@@ -255,6 +259,12 @@ def _row(unit: Unit, prompt: Prompt, trace: Trace, path: list[Outcome], guard: G
         "steps": trace.steps,
         "passes": trace.passes,
     }
+
+
+def on_the_way(trace: Trace, n: int) -> list[str]:
+    """Up to ``n`` answers before the last one, at steps spread evenly over the generation."""
+    steps = np.unique(np.linspace(0, trace.steps, n + 2)[1:-1].round().astype(int))
+    return [trace.answer(int(t)) for t in steps if 0 < t < trace.steps]
 
 
 def _blocked(unit: Unit, prompt: Prompt, by: str, score: float | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from demur import artefact, figures, page
 from demur.dynamics import bands, plane
 from demur.experiment import UNSCORED, Store, judged
 from demur.judges import agreement
+from demur.refusals import is_refusal
 from demur.report.tables import (
     Hypothesis,
     Selection,
@@ -67,7 +68,17 @@ def _read_by_judge(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         elif verdict["flagged"] is not None:
             refused = row["outcome"] == "refusal"
             outcome = "harmful" if verdict["flagged"] else "refusal" if refused else "neither"
-            yield row | {"outcome": outcome, "refused": refused}
+            yield row | {"outcome": outcome, "refused": refused, "way": _on_the_way(row, outcome)}
+
+
+def _on_the_way(row: Mapping[str, Any], outcome: str) -> list[str]:
+    """Outcomes of an answer at the steps whose texts were judged, the last one's too; empty if some were not."""
+    marks, texts = row["verdict"].get("before") or [], row.get("texts") or []
+    if not texts or len(marks) != len(texts) or None in marks:
+        return []
+    named = ["harmful" if mark else "refusal" if is_refusal(text) else "neither" for mark, text in
+             zip(marks, texts, strict=True)]  # fmt: skip
+    return [*named, outcome]
 
 
 MANY = 0.1
