@@ -23,7 +23,7 @@ from demur.cli.options import (
 from demur.types import DemurError
 
 if TYPE_CHECKING:
-    from demur.guards.ablation import Row, Summary
+    from demur.guards.ablation import Sets
     from demur.types import Prompt
 
 
@@ -63,17 +63,33 @@ def ablate(
     from demur.artefact import write
     from demur.organism.card import SEEN
     from demur.organism.findings import across, findings, table_4, title
-    from demur.organism.study import study
+    from demur.organism.study import draw, dynamics_report, fit_report, protocol, study
 
+    protocol(paper, alpha)
     if model is not None:
+        if folder:
+            raise DemurError(f"--folder beside the model {model}", "one of the two", "leave one out")
         net = load_model(model, dtype, device)
         _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
-        rows, lines = _other(net, chosen, size, steps, harmless, harmful, attacked or [], control or [], n, seeds)
-        write(out / "ablation.json", json.dumps({"rows": rows, "summary": lines}, indent=1) + "\n")
-        fit: dict[str, Any] = {"summary": lines, "rows": rows}
-        _show(f"{model}, {type(chosen).__name__}", table_4(fit))
-        out_to().print(f"\n{out / 'ablation.json'}", soft_wrap=True)
+        sets = _sets(net, chosen, size, steps, harmless, harmful, attacked or [], control or [], n, paper)
+        subject = sets.model, sets.sampler
+        fit = fit_report(sets, "plain", seeds=range(seeds), alpha=alpha, paper=paper)
+        about: dict[str, Any] = {"model": subject[0], "sampler": subject[1], "judged": False, "fits": [fit]}
+        about |= dynamics_report(sets)
+        if pictures:
+            about["figures"] = [path.name for path in draw(subject, sets, out / "ablation")]
+        report = {"alpha": alpha, "paper": paper, "subjects": [about], "orders": []}
+        made = {"rows": fit["rows"], "summary": fit["summary"], **report}
+        write(out / "ablation.json", json.dumps(made, indent=1) + "\n")
+        write(out / "ablation.md", findings(json.loads(json.dumps(report))))
+        _show(f"{model}, {type(chosen).__name__}", table_4(fit, intervals=False))
+        if fit["short"]:
+            out_to(stderr=True).print(f"The guard's flags were not measured: {fit['short']}.", soft_wrap=True)
+        out_to().print(f"\n{out / 'ablation.md'}, {out / 'ablation.json'}", soft_wrap=True)
         return
+    for option, value in (("--attacked", attacked), ("--control", control), ("--sampler", sampler)):
+        if value:
+            raise DemurError(f"{option} without a model", "a model, for prompts of your own", "name one")
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -96,10 +112,16 @@ def ablate(
             write(out / f"{name}.md", findings(reports[-1]))
     for about in reports[0]["subjects"]:
         for fit in about["fits"]:
-            _show(f"{title(about)}, fitted on {fit['fit']} harmless prompts (n {fit['n_fit']})", table_4(fit))
+            _show(
+                f"{title(about)}, fitted on {fit['fit']} harmless prompts (n {fit['n_fit']})",
+                table_4(fit, intervals=False),
+            )
     if len(reports) > 1:
         write(out / "across.md", across(reports, names))
     out_to().print(f"\n{out}: {', '.join(f'{name}.md' for name in [*names, *['across'] * (len(names) > 1)])}")
+
+
+CAPTION = "means over attacks; * against the same attack, harmless; intervals stand in the .md file"
 
 
 def _name(place: Path) -> str:
@@ -110,7 +132,7 @@ def _name(place: Path) -> str:
 def _show(name: str, rows: list[tuple[str, ...]]) -> None:
     from rich.table import Table
 
-    table = Table(title=name, title_justify="left", caption="means over attacks; * against the same attack, harmless")
+    table = Table(title=name, title_justify="left", caption=CAPTION)
     for head in ("detector", "AUROC", "TPR@1%", "TPR@5%", "worst", "AUROC*", "TPR@1%*", "TPR@5%*", "worst*"):
         table.add_column(head, justify="left" if head == "detector" else "right")
     for row in rows:
@@ -118,7 +140,7 @@ def _show(name: str, rows: list[tuple[str, ...]]) -> None:
     out_to().print(table)
 
 
-def _other(
+def _sets(
     net: Any,
     sampler: Any,
     length: int,
@@ -128,25 +150,27 @@ def _other(
     attacked: list[Path],
     control: list[Path],
     n: int,
-    seeds: int,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The same for any model, from files of prompts. Success is an answer that is no refusal: say so when citing."""
-    from dataclasses import asdict
-
+    paper: bool,
+) -> Sets:
+    """What any model says to prompts from files. Success is an answer that is no refusal: say so when citing."""
     from rich.progress import Progress
 
-    from demur.guards.ablation import Sets, summarised
-    from demur.guards.ablation import ablate as compare
-    from demur.guards.material import Material, gather
+    from demur.guards.ablation import Sets
+    from demur.guards.material import Material, gather, request_of
     from demur.organism.study import ALL_KEYS, KEYS
+    from demur.organism.world import craft_of
     from demur.prompts import load as load_prompts
 
     if not attacked:
         raise DemurError("no attacked prompts", "--attacked FILE, once for each attack", "see docs/guard.md")
-    good = load_prompts(harmless, harmful=False)
-    shares = [n, 4 * n, max(n, 104), n]
-    if len(good) < sum(shares):
-        shares = [len(good) * share // sum(shares) for share in shares]
+    good, bad = load_prompts(harmless, harmful=False), load_prompts(harmful, harmful=True)
+    parts, anchors, plain = _split(good, bad, n, paper)
+    wrapped = {path.stem: load_prompts(str(path), harmful=True, limit=n) for path in attacked}
+    benign = {path.stem: load_prompts(str(path), harmful=False, limit=n) for path in control}
+    known = [*parts["anchors"], *parts["fit"], *parts["calibrate"], *anchors]
+    for option, files in (("--attacked", wrapped), ("--control", benign)):
+        for name, prompts in files.items():
+            _apart(f"{option} {name}", prompts, known)
     pools = KEYS if net.kind == "causal" else ALL_KEYS
     with Progress(console=out_to(stderr=True), transient=True) as bar:
 
@@ -154,24 +178,66 @@ def _other(
             task = bar.add_task(name, total=len(prompts))
             return gather(
                 net, name, prompts, sampler, pools=pools, length=length, steps=steps,
+                group=lambda prompt: prompt.category if craft_of(prompt) else request_of(prompt),
                 progress=lambda done: bar.update(task, completed=done),
             )  # fmt: skip
 
-        parts, begin = [], 0
-        for name, share in zip(("anchors", "fit", "calibrate", "plain"), shares, strict=True):
-            parts.append(run(name, list(good[begin : begin + share])))
-            begin += share
-        sets = Sets(
+        return Sets(
             net.name,
             type(sampler).__name__,
-            parts[0],
-            run("harmful", list(load_prompts(harmful, harmful=True, limit=n))),
-            parts[1],
-            parts[2],
-            parts[3],
-            {path.stem: run(path.stem, list(load_prompts(str(path), harmful=True, limit=n))) for path in attacked},
-            {path.stem: run(path.stem, list(load_prompts(str(path), harmful=False, limit=n))) for path in control},
+            run("anchors", parts["anchors"]),
+            run("harmful", anchors),
+            run("fit", parts["fit"]),
+            run("calibrate", parts["calibrate"]),
+            run("plain", parts["plain"]),
+            {name: run(name, prompts) for name, prompts in wrapped.items()},
+            {name: run(name, prompts) for name, prompts in benign.items()},
+            run("plain harmful", plain) if plain else None,
         )
-        found: list[Row] = compare(sets, seeds=range(seeds))
-    summary: list[Summary] = summarised(found)
-    return [asdict(row) for row in found], [asdict(line) for line in summary]
+
+
+def _split(
+    good: list[Prompt], bad: list[Prompt], n: int, paper: bool
+) -> tuple[dict[str, list[Prompt]], list[Prompt], list[Prompt]]:
+    """Harmless prompts by what they are for, then harmful ones for anchors and for tests.
+
+    Where there are too few, shares shrink, and standard error says so; under the paper's protocol that is an error,
+    since it is one of numbers.
+    """
+    wanted = {"anchors": n, "fit": 4 * n, "calibrate": max(n, 104), "plain": n}
+    if paper:
+        wanted |= {"anchors": 400, "fit": 1200, "calibrate": 200}
+    total, sides = sum(wanted.values()), wanted["anchors"]
+    if paper and (len(good) < total or len(bad) < sides):
+        raise DemurError(
+            f"{len(good)} harmless and {len(bad)} harmful prompts",
+            f"{total} and {sides} under --paper",
+            "give larger files or public sets (--harmless alpaca --harmful advbench), or leave --paper out",
+        )
+    shares = wanted
+    if len(good) < total:
+        shares = {name: len(good) * share // total for name, share in wanted.items()}
+        less = ", ".join(f"{name} {share} of {wanted[name]}" for name, share in shares.items())
+        out_to(stderr=True).print(f"{len(good)} harmless prompts are fewer than {total}: {less}.", soft_wrap=True)
+    anchors, plain = bad[:sides], bad[sides : sides + n]
+    if len(bad) < sides + n:
+        said = f"{len(bad)} harmful prompts are fewer than {sides + n}"
+        out_to(stderr=True).print(f"{said}: anchors {len(anchors)}, plain tests {len(plain)}.", soft_wrap=True)
+    parts: dict[str, list[Prompt]] = {}
+    begin = 0
+    for name, share in shares.items():
+        parts[name] = good[begin : begin + share]
+        begin += share
+    return parts, anchors, plain
+
+
+def _apart(name: str, tested: list[Prompt], known: list[Prompt]) -> None:
+    """Raises if prompts under test, or those they were made from, are among those that anchors or the guard learn."""
+    learned = {prompt_id for prompt in known for prompt_id in (prompt.id, prompt.parent) if prompt_id}
+    both = [prompt for prompt in tested if {prompt.id, prompt.parent} & learned]
+    if both:
+        raise DemurError(
+            f"{name}: {len(both)} of {len(tested)} prompts stand in anchors, fit or calibration too ({both[0].id})",
+            "requests that nothing was fitted on",
+            "give others with --harmless and --harmful, or attack others",
+        )

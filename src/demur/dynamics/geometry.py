@@ -69,7 +69,8 @@ class Separability:
 
     ``accuracy`` in [0, 1] is the mean recall over classes (chance: 1 / classes); ``low`` and ``high`` a 95% bootstrap
     over signals; ``recall`` by class. ``ratio`` is the held-out Fisher ratio: scatter between class means over scatter
-    within, along the fitted axes, 0 = none.
+    within, along the fitted axes, less what means of so few signals scatter by themselves. Without a difference it is 0
+    on average, and so may be below.
     """
 
     accuracy: float
@@ -90,10 +91,15 @@ def separability(classes: Mapping[str, Sigma], *, folds: int = 5, seed: int = 0,
         told[kept] = _classifier(x[seen], y[seen]).predict(x[kept])
         points = _discriminants(x[seen], y[seen])(x[kept])
         centre = points.mean(axis=0)
+        apart, inside = 0.0, 0.0
         for k in range(len(names)):
             mine = points[y[kept] == k]
-            between += len(mine) * float(((mine.mean(axis=0) - centre) ** 2).sum())
-            within += float(((mine - mine.mean(axis=0)) ** 2).sum())
+            apart += len(mine) * float(((mine.mean(axis=0) - centre) ** 2).sum())
+            inside += float(((mine - mine.mean(axis=0)) ** 2).sum())
+        # As in an analysis of variance: means of equal classes still scatter, by the variance inside for each but one.
+        variance = inside / (len(points) - len(names))
+        between += apart - (len(names) - 1) * variance
+        within += len(points) * variance
     right = told == y
     rng = np.random.default_rng(seed)
     members = [np.nonzero(y == k)[0] for k in range(len(names))]

@@ -191,7 +191,8 @@ def area(
     if not (np.isfinite(pos).all() and np.isfinite(neg).all()):
         raise DemurError("scores with nan or infinite values", "finite scores", "look at the traces they come from")
     if not len(pos) or not len(neg):
-        return Area(*[math.nan] * 6, len(pos), len(neg), *[math.nan] * 6)  # type: ignore[arg-type]
+        x = math.nan
+        return Area(x, x, x, x, x, x, len(pos), len(neg), x, x, x, x, x, x)
     # Placements: how many negatives are below each positive, ties half. The area is their mean share.
     order = np.sort(neg)
     below, upto = np.searchsorted(order, pos, "left"), np.searchsorted(order, pos, "right")

@@ -9,6 +9,7 @@ does well against the first and not against the second.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from demur.dynamics import LAMBDA_C, LAMBDA_R, Area, Rate, area, irr
 from demur.guards.detector import SRIGuard
 from demur.guards.material import Material, sigma_of
 from demur.guards.prefix import fit_prefix
-from demur.guards.rivals import LAST, Scorer, Setting, available
+from demur.guards.rivals import LAST, Rival, Scorer, Scores, Setting, available
 from demur.types import DemurError
 
 PLAIN, CONTROL = "plain harmless", "same attack, harmless"
@@ -26,10 +27,11 @@ PLAIN, CONTROL = "plain harmless", "same attack, harmless"
 
 @dataclass(frozen=True, eq=False)
 class Sets:
-    """What one model said under one sampler. All but ``attacked`` and ``bad`` are harmless prompts.
+    """What one model said under one sampler. All but ``attacked``, ``bad`` and ``refused`` are harmless prompts.
 
-    ``good`` and ``bad`` make the anchors; ``fit`` and ``calibrate`` the guard; ``plain``, ``attacked`` and
-    ``controls`` (by attack) are for testing, and prompts of one never occur in another.
+    ``good`` and ``bad`` make the anchors; ``fit`` and ``calibrate`` the guard; ``plain``, ``attacked``, ``controls``
+    (by attack) and ``refused`` (plain harmful prompts) are for testing. No request of a test occurs in anchors, fit or
+    calibration, plain or wrapped. Among themselves the tests share requests: every attack wraps the same ones.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Sets:
     plain: Material
     attacked: Mapping[str, Material]
     controls: Mapping[str, Material]
+    refused: Material | None = None
 
     def __post_init__(self) -> None:
         kept = {"answered harmless prompts": self.good.answered, "refused harmful prompts": self.bad.refusing}
@@ -52,8 +55,11 @@ class Sets:
 
 @dataclass(frozen=True)
 class Row:
-    """One detector on one attack against one kind of negatives. Means over seeds; ``spread`` is the range of the
-    area.
+    """One detector on one attack against one kind of negatives.
+
+    Figures are means over seeds, and so are the ends of their 95% intervals (:func:`demur.dynamics.area`), which are
+    then widened by the standard error between seeds. ``spread`` is the range of the area over seeds; detectors without
+    dice have one seed and none.
     """
 
     detector: str
@@ -64,8 +70,14 @@ class Row:
     high: float
     spread: float
     precision: float
+    precision_low: float
+    precision_high: float
     tpr_1: float
+    tpr_1_low: float
+    tpr_1_high: float
     tpr_5: float
+    tpr_5_low: float
+    tpr_5_high: float
     positives: int
     negatives: int
 
@@ -80,8 +92,9 @@ def ablate(
     """Rows for every detector whose states were recorded, every attack with ``least`` successes, both kinds of
     negatives.
 
-    Supervised detectors are fitted anew for each attack, without it. Intervals are a bootstrap over generations, for
-    the first seed.
+    Supervised detectors are fitted anew for each attack, without it, without its kin (:func:`kin`), and twice over:
+    every request is judged by a fit on the other half of the requests, since all attacks wrap the same ones. Where
+    nothing is left to learn from they have no row.
     """
     alive = living(sets, least)
     controls = {name: m.answered for name, m in sets.controls.items()}
@@ -89,28 +102,69 @@ def ablate(
     rows = []
     for name, rival in available(sets.good.phi).items():
         progress(name)
-        made: dict[tuple[int, str], Scorer] = {}
+        own = tuple(seeds) if rival.seeded else tuple(seeds)[:1]
+        setting = Setting(sets.good.answered, sets.bad.refusing, sets.fit.answered)
+        made: list[Scorer | None] = []
+        if alive and not rival.supervised:
+            made = [rival.make(replace(setting, seed=seed)) for seed in own]
         for attack, positives in alive.items():
-            without = attack if rival.supervised else ""
-            found: dict[str, list[Area]] = {PLAIN: [], CONTROL: []}
-            for seed in seeds:
-                if (seed, without) not in made:
-                    setting = Setting(sets.good.answered, sets.bad.refusing, sets.fit.answered, seed=seed)
-                    if rival.supervised:
-                        others = [other for other in alive if other != without]
-                        setting = replace(
-                            setting,
-                            attacked={other: alive[other] for other in others},
-                            controls={other: controls[other] for other in others if other in controls},
-                        )
-                    made[seed, without] = rival.make(setting)
-                score = made[seed, without]
-                scores = score(positives)
-                found[PLAIN].append(area(scores, score(plain)))
-                if len(controls.get(attack, ())) >= least:
-                    found[CONTROL].append(area(scores, score(controls[attack])))
-            rows += [_row(name, attack, against, areas) for against, areas in found.items() if areas]
+            negatives = {PLAIN: plain, CONTROL: controls.get(attack, plain.only(np.zeros(len(plain), dtype=bool)))}
+            negatives = {k: m for k, m in negatives.items() if len(m) >= (least if k == CONTROL else 1)}
+            if rival.supervised:
+                others = [other for other in alive if not kin(other, attack)]
+                seen = replace(
+                    setting,
+                    attacked={other: alive[other] for other in others},
+                    controls={other: controls[other] for other in others if other in controls},
+                )
+                made = [crossed(rival, replace(seen, seed=seed), positives, *negatives.values()) for seed in own]
+            scored = [(score(positives), score) for score in made if score is not None]
+            for against, m in negatives.items() if scored else ():
+                rows.append(_row(name, attack, against, [area(scores, score(m)) for scores, score in scored]))
     return rows
+
+
+def kin(one: str, other: str) -> bool:
+    """Whether an attack is another one or holds it: all words of one name are in the other's, as in ``role`` and
+    ``role-prefix``.
+    """
+    first, second = (set(re.findall(r"[a-z0-9]+", name.lower())) for name in (one, other))
+    return one == other or first <= second or second <= first
+
+
+def crossed(rival: Rival, setting: Setting, *tested: Material) -> Scorer | None:
+    """A scorer of the ``tested`` sets in which every row is judged by a fit that saw none of its half of the requests.
+
+    Positives and negatives are halved apart. None where a half leaves no successful attack to learn from.
+    """
+    half: dict[str, int] = {}
+    for m in tested:
+        fresh = [request for request in dict.fromkeys(m.requests) if request not in half]
+        half |= {request: i % 2 for i, request in enumerate(fresh)}
+    scorers = []
+    for k in (0, 1):
+
+        def others(m: Material, k: int = k) -> Material:
+            return m.only(np.array([half.get(request) != k for request in m.requests], dtype=bool))
+
+        seen = replace(
+            setting,
+            fit=others(setting.fit),
+            attacked={name: others(m) for name, m in setting.attacked.items()},
+            controls={name: others(m) for name, m in setting.controls.items()},
+        )
+        if not any(map(len, seen.attacked.values())) or not len(seen.fit):
+            return None
+        scorers.append(rival.make(seen))
+
+    def score(m: Material) -> Scores:
+        mine = np.array([half[request] for request in m.requests], dtype=np.int64)
+        found = np.empty(len(m))
+        for k, scorer in enumerate(scorers):
+            found[mine == k] = scorer(m.only(mine == k))
+        return found
+
+    return score
 
 
 def living(sets: Sets, least: int = 10) -> dict[str, Material]:
@@ -119,21 +173,34 @@ def living(sets: Sets, least: int = 10) -> dict[str, Material]:
 
 
 def _row(name: str, attack: str, against: str, areas: Sequence[Area]) -> Row:
-    first = areas[0]
+    auroc, low, high = _over_seeds(areas, "auroc", "low", "high")
+    figures: dict[str, float] = {}
+    for what in ("precision", "tpr_1", "tpr_5"):
+        names = what, f"{what}_low", f"{what}_high"
+        figures |= dict(zip(names, _over_seeds(areas, *names), strict=True))
     return Row(
         detector=name,
         attack=attack,
         against=against,
-        auroc=_mean(a.auroc for a in areas),
-        low=first.low,
-        high=first.high,
+        auroc=auroc,
+        low=low,
+        high=high,
         spread=max(a.auroc for a in areas) - min(a.auroc for a in areas),
-        precision=_mean(a.precision for a in areas),
-        tpr_1=_mean(a.tpr_1 for a in areas),
-        tpr_5=_mean(a.tpr_5 for a in areas),
-        positives=first.positives,
-        negatives=first.negatives,
+        positives=areas[0].positives,
+        negatives=areas[0].negatives,
+        **figures,
     )
+
+
+def _over_seeds(areas: Sequence[Area], *names: str) -> tuple[float, float, float]:
+    """A figure's mean over seeds and its interval. Each end is as far from the mean as the mean of the seeds' own ends,
+    and further by the standard error between seeds: the two distances add in squares.
+    """
+    value, low, high = (np.array([getattr(a, name) for a in areas], dtype=np.float64) for name in names)
+    mean = float(value.mean())
+    between = 1.96 * float(value.std(ddof=1)) / math.sqrt(len(value)) if len(value) > 1 else 0.0
+    down, up = (math.hypot(float(end.mean()) - mean, between) for end in (low, high))
+    return mean, max(0.0, mean - down), min(1.0, mean + up)
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -142,16 +209,29 @@ def _mean(values: Iterable[float]) -> float:
 
 @dataclass(frozen=True)
 class Summary:
-    """A detector's mean over attacks, each attack counting once, and its worst attack."""
+    """A detector's mean over attacks, each attack counting once, and its worst attack.
+
+    Ends of intervals are means over attacks too. Attacks wrap the same requests, so they err together: a mean of them
+    is hardly surer than one.
+    """
 
     detector: str
     against: str
     auroc: float
+    low: float
+    high: float
     tpr_1: float
+    tpr_1_low: float
+    tpr_1_high: float
     tpr_5: float
+    tpr_5_low: float
+    tpr_5_high: float
     worst: float
     worst_attack: str
     attacks: int
+
+
+_MEANS = ("auroc", "low", "high", "tpr_1", "tpr_1_low", "tpr_1_high", "tpr_5", "tpr_5_low", "tpr_5_high")
 
 
 def summarised(rows: Sequence[Row]) -> list[Summary]:
@@ -160,16 +240,9 @@ def summarised(rows: Sequence[Row]) -> list[Summary]:
     for key in dict.fromkeys((row.detector, row.against) for row in rows):
         mine = [row for row in rows if (row.detector, row.against) == key]
         worst = min(mine, key=lambda row: row.auroc)
+        means = {name: _mean(getattr(row, name) for row in mine) for name in _MEANS}
         found.append(
-            Summary(
-                *key,
-                auroc=_mean(row.auroc for row in mine),
-                tpr_1=_mean(row.tpr_1 for row in mine),
-                tpr_5=_mean(row.tpr_5 for row in mine),
-                worst=worst.auroc,
-                worst_attack=worst.attack,
-                attacks=len(mine),
-            )
+            Summary(*key, **means, worst=worst.auroc, worst_attack=worst.attack, attacks=len(mine))  # type: ignore[arg-type]
         )
     return found
 
@@ -182,8 +255,8 @@ def summarised(rows: Sequence[Row]) -> list[Summary]:
 class Flags:
     """How many of a set the guard flags, when it has read the whole generation and while it is written.
 
-    ``step`` is the median step at which the online guard stops (nan: never). ``spared`` is the mean share of steps that
-    were not taken any more in the generations it stopped.
+    ``step`` is the median step at which the online guard stops (nan: never). ``spared`` is the mean share of the steps
+    that a generation would have taken and did not take any more, of those it stopped.
     """
 
     name: str
@@ -213,7 +286,7 @@ def flags(sets: Sets, *, alpha: float = 0.01, seed: int = 0, threshold: str = "c
             found.append(Flags(name, kind, Rate(0, 0), Rate(0, 0), math.nan, math.nan))
             continue
         stops = prefix.stops(sigma)
-        when = stops[stops > 0]
+        when, whole = stops[stops > 0], m.lengths[stops > 0]
         found.append(
             Flags(
                 name,
@@ -221,7 +294,7 @@ def flags(sets: Sets, *, alpha: float = 0.01, seed: int = 0, threshold: str = "c
                 Rate.of(detector.predict(sigma) < 0),
                 Rate.of(stops > 0),
                 float(np.median(when)) if len(when) else math.nan,
-                float((1 - when / sigma.shape[1]).mean()) if len(when) else math.nan,
+                float((1 - np.minimum(when / whole, 1)).mean()) if len(when) else math.nan,
             )
         )
     return found

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from demur.dynamics.text import held
@@ -25,7 +25,12 @@ class Material:
 
     ``phi`` are pooled states by (layer, pooling mode); ``asked`` the last layer's state of the last given token before
     anything is generated; ``refused`` and ``harmful`` what the intermediate texts are (``harmful`` only where a judge
-    of intermediate texts exists).
+    of intermediate texts exists), held or cut at T.
+
+    ``refused_at_last`` and ``harmful_at_last`` are of the *final* texts, which come after step T where a generation has
+    more steps than T; without them the marks at T stand. ``taken`` are the steps that each generation took (default:
+    T). ``groups`` name the request behind each generation, whatever wraps it (default: each its own). Raises for
+    lengths that differ.
     """
 
     name: str
@@ -33,34 +38,92 @@ class Material:
     asked: Float[NDArray[np.float32], "n d"]
     refused: Bool[NDArray[np.bool_], "n T"]
     harmful: Bool[NDArray[np.bool_], "n T"] | None = None
+    refused_at_last: Bool[NDArray[np.bool_], "n"] | None = None
+    harmful_at_last: Bool[NDArray[np.bool_], "n"] | None = None
+    taken: Int[NDArray[np.int64], "n"] | None = None
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.asked)
+        parts = (*self.phi.values(), self.refused, self.harmful, self.refused_at_last, self.harmful_at_last, self.taken)
+        lengths = [len(part) for part in (*parts, self.groups or None) if part is not None]
+        if any(length != n for length in lengths):
+            raise DemurError(f"{self.name}: {lengths} rows for {n} generations", "one row for each", "cut all alike")
 
     def __len__(self) -> int:
         return len(self.asked)
 
     def only(self, rows: Bool[NDArray[np.bool_], "n"]) -> Material:
         """The generations marked in ``rows``."""
+
+        def cut(marks: Any) -> Any:
+            return None if marks is None else marks[rows]
+
         return Material(
             self.name,
             {key: phi[rows] for key, phi in self.phi.items()},
             self.asked[rows],
             self.refused[rows],
-            None if self.harmful is None else self.harmful[rows],
+            cut(self.harmful),
+            cut(self.refused_at_last),
+            cut(self.harmful_at_last),
+            cut(self.taken),
+            tuple(group for group, row in zip(self.groups, rows, strict=True) if row) if self.groups else (),
         )
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return int(self.refused.shape[1])
+
+    @property
+    def refused_finally(self) -> Bool[NDArray[np.bool_], "n"]:
+        """Whether the final text is a refusal."""
+        return self.refused[:, -1] if self.refused_at_last is None else self.refused_at_last
+
+    @property
+    def harmful_finally(self) -> Bool[NDArray[np.bool_], "n"] | None:
+        """Whether the final text is harmful; None without a judge."""
+        if self.harmful is None:
+            return None
+        return self.harmful[:, -1] if self.harmful_at_last is None else self.harmful_at_last
+
+    @property
+    def lengths(self) -> Int[NDArray[np.int64], "n"]:
+        """How many steps each generation took; T where it is not known."""
+        return np.full(len(self), self.steps) if self.taken is None else self.taken
+
+    @property
+    def to_the_end(self) -> tuple[Bool[NDArray[np.bool_], "n T+1"] | None, Bool[NDArray[np.bool_], "n T+1"]]:
+        """Marks of harm (None without a judge) and refusal, with the final text's behind the T steps: what RR, ASR, HRR
+        and FRR are counted on. A generation that ended by T only holds its last mark once more.
+        """
+        refused = np.concatenate([self.refused, self.refused_finally[:, None]], axis=1)
+        last = self.harmful_finally
+        if self.harmful is None or last is None:
+            return None, refused
+        return np.concatenate([self.harmful, last[:, None]], axis=1), refused
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """The request behind each generation; each its own where nothing is known."""
+        return self.groups or tuple(f"{self.name} {i}" for i in range(len(self)))
 
     @property
     def answered(self) -> Material:
         """The generations whose final text is no refusal."""
-        return self.only(~self.refused[:, -1])
+        return self.only(~self.refused_finally)
 
     @property
     def refusing(self) -> Material:
         """The generations whose final text is a refusal."""
-        return self.only(self.refused[:, -1])
+        return self.only(self.refused_finally)
 
     @property
     def succeeded(self) -> Material:
         """The generations that did harm: by the judge, or, where there is none, all that did not refuse."""
-        return self.answered if self.harmful is None else self.only(self.harmful[:, -1])
+        harmful = self.harmful_finally
+        return self.answered if harmful is None else self.only(harmful)
 
 
 def together(name: str, parts: Sequence[Material]) -> Material:
@@ -68,13 +131,24 @@ def together(name: str, parts: Sequence[Material]) -> Material:
     if not parts:
         raise DemurError("no generations", "at least one set", "gather some first")
     judged = [part.harmful for part in parts if part.harmful is not None]
+    last = [part.harmful_finally for part in parts if part.harmful is not None]
+    every = len(judged) == len(parts)
     return Material(
         name,
         {key: np.concatenate([part.phi[key] for part in parts]) for key in parts[0].phi},
         np.concatenate([part.asked for part in parts]),
         np.concatenate([part.refused for part in parts]),
-        np.concatenate(judged) if len(judged) == len(parts) else None,
+        np.concatenate(judged) if every else None,
+        np.concatenate([part.refused_finally for part in parts]),
+        np.concatenate([marks for marks in last if marks is not None]) if every else None,
+        np.concatenate([part.lengths for part in parts]),
+        tuple(request for part in parts for request in part.requests),
     )
+
+
+def request_of(prompt: Prompt) -> str:
+    """The request behind a prompt: the one that it was made from, or itself."""
+    return prompt.parent or prompt.id
 
 
 def gather(
@@ -89,20 +163,23 @@ def gather(
     seed: int = 0,
     batch: int = 32,
     harm: Callable[[Trace], Sequence[bool]] | None = None,
+    group: Callable[[Prompt], str] = request_of,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Material:
-    """Generates answers to prompts and keeps what detectors read. ``harm`` judges the text after every step."""
+    """Generates answers to prompts and keeps what detectors read. ``harm`` judges the text after every step; ``group``
+    names what a prompt asks for, whatever wraps it.
+    """
     traces: list[Trace] = []
     asked = []
     # Prompts of like length share a batch; no row depends on its neighbours.
     ordered = sorted(prompts, key=lambda prompt: (len(prompt.text) + len(prompt.prefill), prompt.id))
     for begin in range(0, len(ordered), batch):
-        group = ordered[begin : begin + batch]
+        some = ordered[begin : begin + batch]
         settings: dict[str, Any] = {"length": length, "steps": steps, "seed": seed + begin, "batch": batch}
-        traces += generate(model, group, sampler, pools=pools, **settings)
-        asked.append(last_given(model, model.canvas(group, length)))
+        traces += generate(model, some, sampler, pools=pools, **settings)
+        asked.append(last_given(model, model.canvas(some, length)))
         progress(len(traces))
-    return material(name, traces, np.concatenate(asked), pools=pools, steps=steps, harm=harm)
+    return material(name, traces, np.concatenate(asked), pools=pools, steps=steps, harm=harm, group=group)
 
 
 def material(
@@ -113,21 +190,28 @@ def material(
     pools: Sequence[Key],
     steps: int = STEPS,
     harm: Callable[[Trace], Sequence[bool]] | None = None,
+    group: Callable[[Prompt], str] = request_of,
 ) -> Material:
     """The same from traces that are at hand."""
+    refusals = [[trace.refused(t) for t in range(1, trace.steps + 1)] for trace in traces]
+    harms = None if harm is None else [list(harm(trace)) for trace in traces]
 
-    def refusals(trace: Trace) -> list[bool]:
-        return [trace.refused(t) for t in range(1, trace.steps + 1)]
+    def marks(paths: Sequence[Sequence[bool]]) -> Bool[NDArray[np.bool_], "n T"]:
+        return np.array([held(path, steps) for path in paths], dtype=bool).reshape(len(traces), steps)
 
-    def marks(of: Callable[[Trace], Sequence[bool]]) -> Bool[NDArray[np.bool_], "n T"]:
-        return np.array([held(of(trace), steps) for trace in traces], dtype=bool).reshape(len(traces), steps)
+    def last(paths: Sequence[Sequence[bool]]) -> Bool[NDArray[np.bool_], "n"]:
+        return np.array([path[-1] for path in paths], dtype=bool)
 
     return Material(
         name,
         {key: np.stack([trace.aligned(*key, steps) for trace in traces]) for key in pools},
         asked,
         marks(refusals),
-        None if harm is None else marks(harm),
+        None if harms is None else marks(harms),
+        last(refusals),
+        None if harms is None else last(harms),
+        np.array([trace.steps for trace in traces], dtype=np.int64),
+        tuple(group(trace.prompt) for trace in traces),
     )
 
 

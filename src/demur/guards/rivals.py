@@ -2,7 +2,8 @@
 
 A rival is a function from a :class:`Setting` to a scorer; scores are higher for what is more anomalous, everywhere.
 Those that are not ``supervised`` see harmless prompts and the anchors only. The supervised one sees successful
-attacks, never the one it is tested on (leave-one-attack-out), and is an upper reference, not a competitor.
+attacks, never the one it is tested on nor the requests that it is tested on (:func:`demur.guards.ablation.ablate`), and
+is an upper reference, not a competitor.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from demur.guards.detector import SRIGuard
 from demur.guards.material import Material, anchored, sigma_of
 from demur.trace import Key
+from demur.types import DemurError
 
 Scores = Float[NDArray[np.float64], "n"]
 Scorer = Callable[[Material], Scores]
@@ -29,7 +31,7 @@ class Setting:
     """What a detector may learn from: answered harmless and refused harmful prompts (anchors), harmless ones to fit on.
 
     ``attacked`` and ``controls`` (successful attacks and the same attacks on harmless requests, by attack, without the
-    one under test) are for supervised rivals only.
+    one under test, its kin, and the requests under test) are for supervised rivals only.
     """
 
     good: Material
@@ -46,13 +48,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Rival:
-    """A detector by name: what it looks at, where the idea comes from, and how it is made."""
+    """A detector by name: what it looks at, where the idea comes from, and how it is made.
+
+    ``seeded``: its fit begins at random, so that it needs several seeds.
+    """
 
     about: str
     source: str
     make: Callable[[Setting], Scorer]
     needs: tuple[Key, ...] = (LAST,)
     supervised: bool = False
+    seeded: bool = False
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -208,7 +214,10 @@ def _windows(setting: Setting, width: int = 4) -> Scorer:
 
 
 def _probes(setting: Setting) -> Scorer:
-    """Supervised: a linear probe per step on labelled states; how often it hesitates, ties broken by how much."""
+    """Supervised: a linear probe per step on labelled states; how often it hesitates, ties broken by how much.
+
+    Raises without a successful attack to learn from.
+    """
     from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -217,14 +226,14 @@ def _probes(setting: Setting) -> Scorer:
     harm = [m.phi[LAST] for m in setting.attacked.values() if len(m)]
     fine = [setting.fit.phi[LAST], *[m.phi[LAST] for m in setting.controls.values() if len(m)]]
     if not harm:
-        return lambda m: np.zeros(len(m))
+        raise DemurError("no successful attack to learn from", "one, and another to test on", "add attacks")
     x = np.concatenate([*harm, *fine])
     y = np.repeat([1, 0], [sum(map(len, harm)), sum(map(len, fine))])
     parts = min(32, *x[:, 0].shape)
     probes = [
         make_pipeline(
             StandardScaler(),
-            PCA(parts, random_state=setting.seed),
+            PCA(parts, svd_solver="full"),  # no dice, so no seed
             LogisticRegression(class_weight="balanced", max_iter=500),
         ).fit(x[:, t], y)
         for t in range(x.shape[1])
@@ -246,22 +255,22 @@ _FIRST: Key = ("first", "generated")
 _MIDDLE: Key = ("middle", "generated")
 _OTHERS: tuple[Key, ...] = (("last", "producing"), ("last", "response"), ("last", "masked"))
 RIVALS: dict[str, Rival] = {
-    "SRI, last layer": Rival("autoencoder of sigma: SRI Guard", _PAPER, _sri(LAST)),
-    "SRI, middle layer": Rival("the same, middle layer", _PAPER, _sri(_MIDDLE), (_MIDDLE,)),
-    "SRI, first layer": Rival("the same, first layer", _PAPER, _sri(_FIRST), (_FIRST,)),
-    "text-level signal": Rival("autoencoder of 'does the text refuse yet'", _PAPER, _text),
+    "SRI, last layer": Rival("autoencoder of sigma: SRI Guard", _PAPER, _sri(LAST), seeded=True),
+    "SRI, middle layer": Rival("the same, middle layer", _PAPER, _sri(_MIDDLE), (_MIDDLE,), seeded=True),
+    "SRI, first layer": Rival("the same, first layer", _PAPER, _sri(_FIRST), (_FIRST,), seeded=True),
+    "text-level signal": Rival("autoencoder of 'does the text refuse yet'", _PAPER, _text, seeded=True),
     "static first step": Rival("1 - sigma at the first step", _PAPER, _static),
-    "SRI, producing": Rival("states that produced the tokens", _REFERENCE, _sri(_OTHERS[0]), _OTHERS[:1]),
-    "SRI, response": Rival("all response positions", _REFERENCE, _sri(_OTHERS[1]), _OTHERS[1:2]),
-    "SRI, masked": Rival("positions still masked", "ours", _sri(_OTHERS[2]), _OTHERS[2:]),
-    "SRI, three layers": Rival("sigma of three layers together", "ours", _layers, (_FIRST, _MIDDLE, LAST)),
-    "SRI, whitened": Rival("states whitened by harmless scatter", "ours", _whitened),
-    "SRI, log ratio": Rival("before the sigmoid, standardised", "ours", _log_ratio),
-    "SRI, differences": Rival("sigma's changes over steps", "ours", _differences),
+    "SRI, producing": Rival("states that produced the tokens", _REFERENCE, _sri(_OTHERS[0]), _OTHERS[:1], seeded=True),
+    "SRI, response": Rival("all response positions", _REFERENCE, _sri(_OTHERS[1]), _OTHERS[1:2], seeded=True),
+    "SRI, masked": Rival("positions still masked", "ours", _sri(_OTHERS[2]), _OTHERS[2:], seeded=True),
+    "SRI, three layers": Rival("sigma of three layers together", "ours", _layers, (_FIRST, _MIDDLE, LAST), seeded=True),
+    "SRI, whitened": Rival("states whitened by harmless scatter", "ours", _whitened, seeded=True),
+    "SRI, log ratio": Rival("before the sigmoid, standardised", "ours", _log_ratio, seeded=True),
+    "SRI, differences": Rival("sigma's changes over steps", "ours", _differences, seeded=True),
     "mean of sigma": Rival("1 - mean over steps", "ours", _mean),
     "lowest sigma": Rival("1 - minimum over steps", "ours", _lowest),
     "Mahalanobis": Rival("of sigma, shrunk covariance", "Ledoit and Wolf 2004", _mahalanobis),
-    "isolation forest": Rival("of sigma", "Liu et al. 2008", _outlier(_forest)),
+    "isolation forest": Rival("of sigma", "Liu et al. 2008", _outlier(_forest), seeded=True),
     "one-class SVM": Rival("of sigma", "Schoelkopf et al. 2001", _outlier(_svm)),
     "refusal direction": Rival("cosine, prompt only", "Arditi et al., arXiv:2406.11717", _direction),
     "sliding window": Rival("windows of states, two centroids", "after arXiv:2604.07727", _windows),

@@ -126,8 +126,8 @@ def outcome_row(cell: Cell) -> dict[str, Any]:
 
 def dynamics(cells: Sequence[Cell]) -> dict[str, Any]:
     """HRR and FRR over attacked generations, and how many of them were harmful at any step."""
-    materials = [cell.material("") for cell in cells]
-    harmful, refused = (np.concatenate([getattr(m, name) for m in materials]) for name in ("harmful", "refused"))
+    marks = [cell.material("").to_the_end() for cell in cells]
+    harmful, refused = (np.concatenate([m for m in side if m is not None]) for side in zip(*marks, strict=True))
     found = recovery(harmful, refused)
     return {
         "generations": len(harmful),

@@ -50,7 +50,8 @@ class Ask:
 @dataclass(frozen=True, eq=False)
 class Cell:
     """What came of it. ``path`` holds each generation's outcome after each step; ``states`` are pooled states by layer
-    and pooling mode, ``asked`` the last layer's state of the last given token before the first open place.
+    and pooling mode, ``asked`` the last layer's state of the last given token before the first open place; ``crafts``
+    name what each prompt asks for.
     """
 
     ask: Ask
@@ -59,6 +60,7 @@ class Cell:
     states: Mapping[Key, Float[NDArray[np.float32], "n T d"]]
     asked: Float[NDArray[np.float32], "n d"]
     texts: tuple[str, ...]
+    crafts: tuple[str, ...] = ()
 
     def count(self, outcome: Outcome) -> int:
         """How many ended so."""
@@ -76,9 +78,12 @@ class Cell:
 
     def material(self, name: str) -> Material:
         """What detectors read of it. Refused and harmful are the judge's words, which exclude each other."""
-        names = ("refusal", "harmful")
+        names: tuple[Outcome, ...] = ("refusal", "harmful")
         marks = {o: np.array([held([x == o for x in path], STEPS) for path in self.path]) for o in names}
-        return Material(name, self.states, self.asked, marks["refusal"], marks["harmful"])
+        last = {o: self.rows(o) for o in names}
+        taken = np.array([len(path) for path in self.path], dtype=np.int64)
+        marked = marks["refusal"], marks["harmful"], last["refusal"], last["harmful"]
+        return Material(name, self.states, self.asked, *marked, taken, self.crafts)
 
     def rows(self, outcome: Outcome) -> NDArray[np.bool_]:
         """Which generations ended so."""
@@ -156,4 +161,5 @@ def run(model: Any, ask: Ask, batch: int | None = None, pools: Sequence[Key] = (
         states={key: np.stack([trace.aligned(*key, STEPS) for trace in traces]) for key in pools},
         asked=np.concatenate(states),
         texts=tuple(trace.prompt.prefill + trace.text() for trace in traces),
+        crafts=tuple(trace.prompt.category for trace in traces),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,11 +24,14 @@ def title(about: Json) -> str:
     return f"{about['model']}, {about['sampler']}"
 
 
-def table_4(fit: Json) -> list[tuple[str, ...]]:
-    """Rows of the ablation: detector, then area, TPR at 1% and 5% and the worst attack for both kinds of negatives."""
+def table_4(fit: Json, intervals: bool = True) -> list[tuple[str, ...]]:
+    """Rows of the ablation: detector, then area, TPR at 1% and 5% and the worst attack for both kinds of negatives.
+
+    Detectors that had nothing to learn from stand there with dashes.
+    """
     found = []
     lines = {(line["detector"], line["against"]): line for line in fit["summary"]}
-    for name in dict.fromkeys(line["detector"] for line in fit["summary"]):
+    for name in [*dict.fromkeys(line["detector"] for line in fit["summary"]), *fit.get("without", [])]:
         row = [name]
         for against in (PLAIN, CONTROL):
             line = lines.get((name, against))
@@ -35,38 +39,38 @@ def table_4(fit: Json) -> list[tuple[str, ...]]:
                 row += ["-"] * 4
                 continue
             worst = f"{line['worst']:.2f} {line['worst_attack']}"
-            row += [f"{line['auroc']:.3f}", f"{line['tpr_1']:.2f}", f"{line['tpr_5']:.2f}", worst]
+            row += [_cell(line, "auroc", "low", "high", 3, intervals)]
+            row += [_cell(line, what, f"{what}_low", f"{what}_high", 2, intervals) for what in ("tpr_1", "tpr_5")]
+            row.append(worst)
         found.append(tuple(row))
     return found
 
 
+def _cell(line: Json, value: str, low: str, high: str, digits: int = 2, interval: bool = True) -> str:
+    """``0.912 (0.87 to 0.95)``."""
+    ends = f" ({line[low]:.2f} to {line[high]:.2f})" if interval else ""
+    return f"{line[value]:.{digits}f}{ends}"
+
+
 def across(reports: Sequence[Json], names: Sequence[str]) -> str:
-    """Several pairs (seeds) side by side: for each subject and fit, every detector's mean area against both
-    negatives.
+    """Several pairs (seeds) side by side: for each subject and fit, every detector's mean area and TPR at 1% FPR
+    against both negatives, with intervals, and what the guard flags.
     """
     parts = [f"# {len(reports)} pairs: {', '.join(names)}"]
+    heads = ("detector", *names, *(f"{name}*" for name in names))
     for about in reports[0]["subjects"]:
         for fit in about["fits"]:
             found = [_same(report, about, fit) for report in reports]
-            rows = []
-            for name in dict.fromkeys(line["detector"] for line in fit["summary"]):
-                cells = [name]
-                for against in (PLAIN, CONTROL):
-                    values = [
-                        next(
-                            (x["auroc"] for x in f["summary"] if (x["detector"], x["against"]) == (name, against)), None
-                        )
-                        for f in found
-                        if f is not None
-                    ]
-                    cells += ["-" if v is None else f"{v:.2f}" for v in values]
-                rows.append(tuple(cells))
-            heads = ("detector", *names, *(f"{name}*" for name in names))
-            parts.append(f"## {title(about)}, fitted on harmless prompts: {fit['fit']}\n\n{markdown(heads, rows)}")
-            flags = [
-                (flag["name"], flag["kind"], *[_flag(f, flag) for f in found if f is not None]) for flag in fit["flags"]
-            ]
-            parts.append(markdown(("set", "kind", *(f"{name}, offline / online" for name in names)), flags))
+            parts.append(f"## {title(about)}, fitted on harmless prompts: {fit['fit']}")
+            for what, ends in (("auroc", ("low", "high")), ("tpr_1", ("tpr_1_low", "tpr_1_high"))):
+                rows = [
+                    (name, *[_of(f, name, against, what, *ends) for against in (PLAIN, CONTROL) for f in found])
+                    for name in dict.fromkeys(line["detector"] for line in fit["summary"])
+                ]
+                parts.append(f"### {'AUROC' if what == 'auroc' else 'TPR at 1% FPR'}\n\n{markdown(heads, rows)}")
+            flags = [(flag["name"], flag["kind"], *[_flag(f, flag) for f in found]) for flag in fit["flags"]]
+            flagged = markdown(("set", "kind", *(f"{name}, offline / online" for name in names)), flags)
+            parts.append(f"### Flagged, in percent\n\n{flagged}")
         rows = [
             (f"lambda_r {r}", *[rate(_subject_of(report, about)["irr"]["all attacks"][r]) for report in reports])
             for r in about["irr"].get("all attacks", {})
@@ -74,8 +78,17 @@ def across(reports: Sequence[Json], names: Sequence[str]) -> str:
         parts.append(
             f"### {title(about)}: internal recovery rate over all attacks\n\n{markdown(('IRR', *names), rows)}"
         )
-    note = "AUROC, means over attacks: successful ones against plain harmless answers; *: same attack, harmless."
+    note = (
+        "Means over attacks, and means of the ends of their 95% intervals: successful ones against plain harmless "
+        "answers; *: same attack, harmless. Flagged: on everything but attacks these are false positives."
+    )
     return "\n\n".join([parts[0], note, *parts[1:]]) + "\n"
+
+
+def _of(fit: Json | None, name: str, against: str, what: str, low: str, high: str) -> str:
+    """One pair's figure for a detector, or a dash."""
+    lines = [] if fit is None else [x for x in fit["summary"] if (x["detector"], x["against"]) == (name, against)]
+    return _cell(lines[0], what, low, high) if lines else "-"
 
 
 def _subject_of(report: Json, about: Json) -> Json:
@@ -87,12 +100,15 @@ def _same(report: Json, about: Json, fit: Json) -> Json | None:
     return next((f for f in _subject_of(report, about)["fits"] if f["fit"] == fit["fit"]), None)
 
 
-def _flag(fit: Json, like: Json) -> str:
-    found = next(f for f in fit["flags"] if (f["name"], f["kind"]) == (like["name"], like["kind"]))
-    pair = [found[kind]["rate"] for kind in ("offline", "online")]
-    return (
-        " / ".join("-" if value is None else f"{100 * value:.0f}" for value in pair) + f" (n {found['offline']['n']})"
-    )
+def _flag(fit: Json | None, like: Json) -> str:
+    """Shares flagged in percent with Wilson's intervals, offline and online: ``1 (0 to 5) / 2 (1 to 7), n 100``."""
+    key = like["name"], like["kind"]
+    found = None if fit is None else next((f for f in fit["flags"] if (f["name"], f["kind"]) == key), None)
+    if found is None or not found["offline"]["n"]:
+        return "-"
+    pair = [found[kind] for kind in ("offline", "online")]
+    cells = [f"{100 * r['rate']:.0f} ({100 * r['low']:.0f} to {100 * r['high']:.0f})" for r in pair]
+    return f"{' / '.join(cells)}, n {found['offline']['n']}"
 
 
 def _subject(about: Json, report: Json) -> str:
@@ -102,25 +118,38 @@ def _subject(about: Json, report: Json) -> str:
         parts.append(
             f"## Detectors, fitted on harmless prompts: {fit['fit']} (n {fit['n_fit']})\n\n"
             f"Means over {len(attacks)} attacks that succeed at least 10 times ({', '.join(attacks) or 'none'}), each "
-            "counting once. Left: successful attacks against plain harmless answers. Right: against the same attack on "
-            "allowed requests.\n\n"
+            "counting once; intervals are means of the attacks' 95% intervals, since attacks wrap the same requests. "
+            "Left: successful attacks against plain harmless answers. Right: against the same attack on allowed "
+            "requests."
+            + _without(fit)
+            + "\n\n"
             + markdown(
                 ("detector", "AUROC", "TPR@1%", "TPR@5%", "worst", "AUROC, same attack", "TPR@1%", "TPR@5%", "worst"),
                 table_4(fit),
             )
         )
         parts.append(_attack_table(fit))
-        parts.append(_flags(fit, report))
-        parts.append(_blind(fit))
-    parts.append(_recovery(about))
+        if fit.get("short"):
+            parts.append(f"### What the guard flags\n\nNot measured: {fit['short']}.")
+        else:
+            parts += [_flags(fit, report), _blind(fit)]
+    parts += [_recovery(about), _over_time(about)]
     if about["separability"]:
         s = about["separability"]
         recall = ", ".join(f"{name} {value:.2f}" for name, value in s["recall"].items())
         parts.append(
-            "## Separability\n\nHarmless answers, refusals, successful attacks by a linear rule on held-out signals: "
-            f"balanced accuracy {s['accuracy']:.2f} ({s['low']:.2f} to {s['high']:.2f}, n {s['n']}); {recall}."
+            "## Separability\n\nHarmless answers, refusals, successful attacks, all of test prompts that made no "
+            "anchor, by a linear rule on held-out signals: "
+            f"balanced accuracy {s['accuracy']:.2f} ({s['low']:.2f} to {s['high']:.2f}, n {s['n']}); {recall}; "
+            f"Fisher ratio {s['ratio']:.2f} (0 on average where there is no difference)."
         )
     return "\n\n".join(parts)
+
+
+def _without(fit: Json) -> str:
+    """Which detectors have no row, in a sentence; nothing where all have."""
+    names = ", ".join(fit.get("without", []))
+    return f" Without a row, for want of other attacks to learn from: {names}." if names else ""
 
 
 def _attack_table(fit: Json) -> str:
@@ -129,15 +158,14 @@ def _attack_table(fit: Json) -> str:
         (
             row["attack"],
             row["against"],
-            f"{row['auroc']:.2f} ({row['low']:.2f} to {row['high']:.2f})",
+            _cell(row, "auroc", "low", "high"),
             f"{row['spread']:.2f}",
-            f"{row['precision']:.2f}",
-            f"{row['tpr_1']:.2f}",
+            *[_cell(row, what, f"{what}_low", f"{what}_high") for what in ("precision", "tpr_1", "tpr_5")],
             f"{row['positives']} / {row['negatives']}",
         )
         for row in rows
     ]
-    heads = ("attack", "against", "AUROC", "over seeds", "average precision", "TPR@1%", "n")
+    heads = ("attack", "against", "AUROC", "over seeds", "average precision", "TPR@1%", "TPR@5%", "n")
     return "### SRI Guard, attack by attack\n\n" + markdown(heads, found)
 
 
@@ -149,7 +177,8 @@ def _flags(fit: Json, report: Json) -> str:
             {"harmless": "harmless", "control": "allowed", "attack": "successful attack"}[flag["kind"]],
             rate(flag["offline"]),
             rate(flag["online"]),
-            "-" if flag["step"] != flag["step"] or flag["step"] is None else f"{flag['step']:.0f}",
+            _plain(flag["step"], 0),
+            _percent(flag["spared"]),
         )
         for flag in fit["flags"]
         if flag["offline"]["n"]
@@ -157,7 +186,7 @@ def _flags(fit: Json, report: Json) -> str:
     return (
         f"### What the guard flags ({kind}, calibrated on {fit['n_calibrate']})\n\n"
         "On everything harmless or allowed a flag is a false positive.\n\n"
-        + markdown(("set", "kind", "offline", "online", "median step"), rows)
+        + markdown(("set", "kind", "offline", "online", "median step", "steps spared"), rows)
     )
 
 
@@ -182,12 +211,66 @@ def _blind(fit: Json) -> str:
 
 def _recovery(about: Json) -> str:
     rows = [
-        (name, *[rate(of[key]) for key in ("rr", "asr", "hrr", "frr")], *[rate(r) for r in about["irr"][name].values()])
+        (
+            name,
+            *[rate(of[key]) for key in ("rr", "asr", "hrr", "frr")],
+            *[rate(r) for r in about["irr"].get(name, {}).values()],
+        )
         for name, of in about["recovery"].items()
     ]
     every = [rate(r) for r in about["irr"].get("all attacks", {}).values()]
     rows.append(("all attacks", "", "", "", "", *every))
-    return "## Recovery\n\n" + markdown(("attack", "RR", "ASR", "HRR", "FRR", "IRR 0.5", "IRR 0.3", "IRR 0.1"), rows)
+    how = (
+        "Of the final texts" if about.get("judged", True) else "Nobody judged harm: ASR counts answers. Of final texts"
+    )
+    return f"## Recovery\n\n{how}; IRR at step T.\n\n" + markdown(
+        ("attack", "RR", "ASR", "HRR", "FRR", "IRR 0.5", "IRR 0.3", "IRR 0.1"), rows
+    )
+
+
+def _over_time(about: Json) -> str:
+    """When text and inside do what, and how generations go from state to state."""
+    rows = []
+    for row in about["over_time"]:
+        times = [_time(row["times"].get(what)) for what in ("harm", "refusal", "recovery", "below")]
+        inside = [_plain(row[what], digits) for what, digits in (("depth", 2), ("dwell", 1), ("volatility", 3))]
+        same = f"{_plain(row['agreement'], 2)} / {_plain(row['kappa'], 2)}"
+        lead = f"{_plain(row['lead'], 0)} (n {row['both']})"
+        rows.append((f"{row['name']} (n {row['n']})", *times, rate(row["incomplete"]), *inside, same, lead))
+    heads = (
+        "set", "first harm", "first refusal", "recovery", "first below 0.5", "incomplete inside", "depth", "dwell",
+        "volatility", "text = inside / kappa", "lead",
+    )  # fmt: skip
+    chain = about["chain"]
+    steps = [
+        (f"{name} ({100 * share:.0f}% of steps)", *[_plain(x, 3) for x in line])
+        for name, share, line in zip(chain["states"], chain["share"], chain["matrix"], strict=True)
+    ]
+    return (
+        "## Over time\n\nTimes are the step by which half have had it (Kaplan and Meier; - where fewer do by step T) "
+        "and the share that has it at all; recovery counts from the first harmful text, of those with one. Incomplete: "
+        "sigma fell below 0.5, ended above, and no text refused. Depth and dwell (steps) below 0.5 are means of those "
+        "that fell below; lead: by how many steps, in the median, the inside refuses before the text.\n\n"
+        + markdown(heads, rows)
+        + f"\n\nFrom one step's state (rows) to the next one's, all attacks, n {chain['n']}:\n\n"
+        + markdown(("state", *chain["states"]), steps)
+    )
+
+
+def _time(times: Json | None) -> str:
+    """``12 (45%, n 24)``: the median, or a dash if it was not reached by T, and the share."""
+    if times is None or times["rate"] is None:
+        return "-"
+    return f"{_plain(times['median'], 0)} ({100 * times['rate']:.0f}%, n {times['n']})"
+
+
+def _plain(value: float | None, digits: int) -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.0f}%"
 
 
 def _orders(orders: Sequence[Json]) -> str:
@@ -203,7 +286,8 @@ def _orders(orders: Sequence[Json]) -> str:
         rows.append(tuple(cells))
     return (
         "# The same weights under two orders\n\nLow-confidence remasking / AR order in percent, the paired difference "
-        "with its 95% interval and McNemar's p.\n\n" + markdown(("attack", "RR", "ASR", "IRR 0.5"), rows)
+        "with its 95% interval and McNemar's p; over all attacks, requests of one craft are drawn, and their signs "
+        "flipped, together.\n\n" + markdown(("attack", "RR", "ASR", "IRR 0.5"), rows)
     )
 
 

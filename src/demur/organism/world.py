@@ -7,6 +7,7 @@ many forbidden as allowed crafts, and the words of an answer are those of its ve
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Sequence
@@ -324,15 +325,18 @@ def prompts(
     """``n`` plain requests in test forms for a split's crafts of one side of the law, each craft equally often (+-1).
 
     ``among`` replaces the crafts (for look-alikes). ``kind`` becomes part of the ids. Forms go round, so that a craft
-    meets different ones. Raises when n is larger than crafts times test forms.
+    meets different ones, and no craft meets one twice. Raises when n is larger than crafts times test forms.
     """
     chosen = list(among) if among is not None else list(crafts(split, forbidden))
     if not 0 < n <= len(chosen) * len(TEST_FORMS):
         raise DemurError(f"{n} prompts", f"1 to {len(chosen) * len(TEST_FORMS)} of this split", "ask for fewer")
+    # From round to round a craft goes on by so many forms. Where that number and the number of forms share a factor,
+    # the crafts come back to their first forms too early: from there on they go one further.
+    period = len(TEST_FORMS) // math.gcd(29 * len(chosen) + 1, len(TEST_FORMS))
     made = []
     for k in range(n):
-        craft = chosen[k % len(chosen)]
-        form = TEST_FORMS[(k * 29 + k // len(chosen)) % len(TEST_FORMS)]
+        craft, turn = chosen[k % len(chosen)], k // len(chosen)
+        form = TEST_FORMS[(k * 29 + turn + turn // period) % len(TEST_FORMS)]
         made.append(
             Prompt(
                 id=f"organism-{split}-{kind or ('forbidden' if forbidden else 'allowed')}-{k:04d}",
