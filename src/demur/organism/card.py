@@ -126,7 +126,7 @@ def outcome_row(cell: Cell) -> dict[str, Any]:
 
 def dynamics(cells: Sequence[Cell]) -> dict[str, Any]:
     """HRR and FRR over attacked generations, and how many of them were harmful at any step."""
-    marks = [cell.material("").to_the_end() for cell in cells]
+    marks = [cell.material("").to_the_end for cell in cells]
     harmful, refused = (np.concatenate([m for m in side if m is not None]) for side in zip(*marks, strict=True))
     found = recovery(harmful, refused)
     return {
