@@ -308,3 +308,11 @@ def test_an_experiment_leaves_diffuguard_out_where_nothing_can_be_masked_again(t
     passes = {row["defense"]: row["passes"] for row in rows}
     assert passes == {"none": 6, "diffuguard": 6 + 1 + 3}
     assert len(rows) == 4
+
+
+def test_a_guard_watches_filled_forms_too_whatever_number_of_places_they_leave_open(tmp_path: Path) -> None:
+    of = Prompts("organism", "organism", n=2, controls=0, anchors=16, fit=40, calibrate=24)
+    config = Config("x", (Subject("organism/diffusion"),), of, (Attacked("organism/infill"),), (Defended("sri-guard"),),
+                    judge="organism", length=40, steps=6, alpha=0.2)  # fmt: skip
+    rows = list(evaluate(config, tmp_path / "run").rows())
+    assert [row["attack"] for row in rows if row["role"] == "harmful"].count("organism/infill") == 2

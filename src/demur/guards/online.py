@@ -67,6 +67,8 @@ class Guarded:
         """Steps of the undefended sampler, until a row is stopped. Raises unless model and sampler are the guard's."""
         layer, pool, steps = self.guard.spec.layer, self.guard.spec.pool, self.guard.spec.steps
         length = int(canvas.open.sum(dim=1).max())
+        if bool((canvas.open[:, :-1] & ~canvas.open[:, 1:]).any()):  # a form has as many open places as it has
+            length = self.guard.spec.settings.get("length", length)
         self.guard.check(spec_of(model, self.undefended, length, steps=steps))
         if layer not in model.layers:
             raise DemurError(
