@@ -158,14 +158,16 @@ def _guard(path: Path) -> Guard:
 
 
 SHOWN = 2
-"""So many generations of an undefended unit keep their steps, for the step viewer of the report."""
+"""So many generations of a unit keep their steps, for the step viewer of the report: of undefended ones, and of those
+behind a defense that acts while an answer is written."""
 
 
 Rows = list[dict[str, Any]]
 
 
 def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[tuple[str, Rows, list[Trace]]]:
-    """Of each unit its key, its rows, one for each prompt, and the traces (without states) of its first generations.
+    """Of each unit its key, its rows, one for each prompt, and the traces (without states) of its first generations
+    (:data:`SHOWN`).
 
     The units are a bundle of :func:`demur.experiment.units.bundles_of`. Passive defenses get the same answers,
     generated once and for every prompt, so that a unit's rows do not depend on what is done with it; ``seconds`` of a
@@ -205,7 +207,8 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[tuple[str,
                 rows.append(row | {"seconds": looking + each + reading})
             else:
                 rows.append(_blocked(unit, prompt, verdict.by, verdict.score) | {"seconds": looking})
-        shown = [replace(traces[i], phi={}) for i in passed[:SHOWN]] if unit.defense.name == "none" else []
+        kept = unit.defense.name == "none" or not unit.passive
+        shown = [replace(traces[i], phi={}) for i in passed[:SHOWN]] if kept else []
         found.append((unit.key, rows, shown))
     return found
 

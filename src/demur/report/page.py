@@ -151,11 +151,11 @@ def _svg(figure: Any) -> str:
 
 
 def _scenes(store: Store, of: Selection, show_harmful: bool) -> dict[str, str]:
-    """The step viewer's data of every cell of table 3: the first generations that kept their steps."""
+    """The step viewer's data by cells' keys: the first generations that kept their steps."""
     found: dict[str, list[Any]] = {}
     kept: dict[str, dict[str, Trace]] = {}
     for row in of.rows:
-        if row["defense"] != "none" or row["role"] != "harmful":
+        if row["role"] != "harmful":
             continue
         names = ("model", "sampler", "defense", "role", "attack")
         key = key_of(**{name: row[name] for name in names})
