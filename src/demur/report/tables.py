@@ -217,7 +217,7 @@ def table_2(of: Selection) -> Table:
         "Table 2: diffusion minus AR order on the same weights",
         ("model", "attack", "RR", "ASR"),
         tuple(rows),
-        "Paired by prompt; bootstrap intervals. A click on RR leads to generations under the first order, on ASR to those "
+        "Paired by prompt; bootstrap intervals. RR leads to generations under the first order, ASR to those "
         "in AR order.",
     )
 
