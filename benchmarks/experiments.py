@@ -15,7 +15,7 @@ from typing import Any
 
 from measure import Clock, Ratio, Seconds, listed, pairwise, say
 
-from demur.experiment.config import Config, Prompts, Subject
+from demur.experiment.config import Attacked, Config, Prompts, Subject
 
 
 def prompts(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
@@ -50,16 +50,24 @@ def ray(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
 def run(config: Config, **how: Any) -> Mapping[str, float]:
     """One experiment in a new process: seconds of generating all units, and its highest resident memory in bytes."""
     with tempfile.TemporaryDirectory() as folder:
-        line = [sys.executable, __file__, folder, json.dumps([config.prompts.n, config.length, how])]
+        line = [sys.executable, __file__, folder, json.dumps([config.prompts.n * (1 + len(WRAPS)), config.length, how])]
         done = subprocess.run(line, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    say(f"  {config.prompts.n:,} prompts {how or ''}: {found['seconds']:.1f} s, {found['memory'] / 2**20:.0f} MiB")
+    size = f"{config.prompts.n * (1 + len(WRAPS)):,} prompts {how or ''}"
+    say(f"  {size}: {found['seconds']:.1f} s, {found['memory'] / 2**20:.0f} MiB")
     return found
 
 
+WRAPS = ("prefix", "suppression", "role", "page")
+
+
 def _of(n: int, length: int = 8) -> Config:
-    wanted = Prompts("organism", "organism", n=n, controls=0, anchors=40, fit=104, calibrate=52)
-    return Config("growth", (Subject("organism/ar"),), wanted, judge="organism", length=length, steps=8, alpha=0.05)
+    """An experiment of ``n`` prompts: the world has 4,224 plain ones for tests, so they are asked wrapped, too."""
+    requests = n // (1 + len(WRAPS))
+    wanted = Prompts("organism", "organism", n=requests, controls=0, anchors=40, fit=104, calibrate=52)
+    attacks, chunk = tuple(Attacked(f"organism/{name}") for name in WRAPS), 20
+    how: dict[str, Any] = {"judge": "organism", "length": length, "steps": 8, "alpha": 0.05, "chunk": chunk}
+    return Config("growth", (Subject("organism/ar"),), wanted, attacks, **how)
 
 
 def _here(folder: Path, n: int, length: int, how: Mapping[str, Any]) -> None:
