@@ -57,18 +57,18 @@ def plan(kind: str, n: int = 208) -> list[Ask]:
         Ask(kind, sampler, "anchors", "allowed", n=third),
         Ask(kind, sampler, "anchors", "forbidden", n=third),
         Ask(kind, sampler, "guard", "allowed", n=half),
-        Ask(kind, sampler, "calibration", "allowed", n=half),
+        Ask(kind, sampler, "calibration", "allowed", n=third),
         Ask(kind, sampler, "calibration", "forbidden", n=rest),
     ]
     for name in CARD_ATTACKS[kind]:
         asks.append(Ask(kind, sampler, "test", "forbidden", name, n))
-        asks.append(Ask(kind, sampler, "test", "allowed", name, half))
+        asks.append(Ask(kind, sampler, "test", "allowed", name, third))
         asks.append(Ask(kind, sampler, "guard", "allowed", name, few))
     if kind == "diffusion":
         for other in ("random", "ar-order"):
             asks += [Ask(kind, other, "test", side, n=quarter) for side in ("forbidden", "allowed", "look-alikes")]
             asks += [Ask(kind, other, "calibration", "allowed", n=quarter)]
-            asks += [Ask(kind, other, "test", "forbidden", name, quarter) for name in ("role", "prefill")]
+        asks += [Ask(kind, "ar-order", "test", "forbidden", name, quarter) for name in ("role", "prefill")]
     return asks
 
 
