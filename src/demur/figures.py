@@ -84,7 +84,9 @@ def rates(groups: Mapping[str, Mapping[str, Rate]], label: str, title: str = "")
     if not groups:
         raise DemurError("no rates", "at least one group", "measure some first")
     bars = list(dict.fromkeys(name for of in groups.values() for name in of))
-    figure, axes = _axes(max(3.2, 0.9 + 0.35 * len(groups) * len(bars)), 2.8)
+    names = [name.replace(", ", ",\n") for name in groups]
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    figure, axes = _axes(max(3.2, 0.9 + max(0.35 * len(bars), 0.085 * longest) * len(groups)), 2.8)
     width = 0.8 / len(bars)
     for k, (colour, bar) in enumerate(zip(_colours(bars), bars, strict=True)):
         for place, of in enumerate(groups.values()):
@@ -95,7 +97,7 @@ def rates(groups: Mapping[str, Mapping[str, Rate]], label: str, title: str = "")
             axes.bar(x, value, width * 0.92, color=colour, label=bar if place == 0 else None)
             axes.errorbar(x, value, [[value - low], [high - value]], color="#222222", linewidth=0.9, capsize=2)
     axes.set(ylabel=label, ylim=(0, 1), title=title)
-    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_xticks(range(len(groups)), names, fontsize=8)
     axes.legend(fontsize=8)
     return figure
 

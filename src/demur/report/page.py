@@ -191,6 +191,8 @@ thead th { border-bottom: 2px solid #888; }
 button { font: inherit; color: inherit; background: none; border: 0; border-bottom: 1px dotted; padding: 0; }
 button:hover { cursor: pointer; border-bottom-style: solid; }
 .note, small { color: #888; font-size: .8125rem; }
+td small { display: block; white-space: nowrap; }
+td button { text-align: left; }
 .pictures { display: flex; flex-wrap: wrap; gap: 1.5rem; }
 figure { margin: 0; background: #fff; color: #222; padding: .5rem; border-radius: .4rem; }
 figcaption { font-size: .8125rem; max-width: 24rem; }
@@ -251,7 +253,10 @@ def _safe(text: str) -> str:
 
 
 def _cell(cell: Any, scenes: Mapping[str, str]) -> str:
+    figure, opened, behind = cell.text.partition(" (")
     text = escape(cell.text)
+    if opened and figure[:1] in "+-0123456789":  # n and intervals below what they belong to
+        text = f"{escape(figure)}<small>({escape(behind)}</small>"
     if cell.rows in scenes:
         return f'<td><button type="button" data-rows="{escape(cell.rows)}" title="see generations">{text}</button></td>'
     return f"<td>{text}</td>"
