@@ -32,6 +32,7 @@ from demur.experiment import (
     units_of,
 )
 from demur.organism.world import OBJECTS, VERBS
+from demur.page import shell
 from demur.report import Selection, hypotheses, report, tables
 from demur.types import DemurError
 
@@ -448,6 +449,7 @@ def test_a_report_is_whole_and_redacted(run: Store, tmp_path: Path) -> None:
     harmful = " ".join(row["text"] for row in run.rows() if row["outcome"] == "harmful")
     taught = {word for words in (*VERBS.values(), *OBJECTS.values()) for word in words if len(word) > 4}
     taught &= set(re.findall(r"[a-z]+", harmful))
+    taught -= set(re.findall(r"[a-z]+", " ".join(shell())))  # what the viewer's own script says
     seen, hidden = (
         taught & set(re.findall(r"[a-z]+", re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)))
         for text in (shown, page)
