@@ -148,14 +148,17 @@ def cached_anchors(
     from demur.trace import spec_of
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=out_to(stderr=True), disable=quiet, transient=True) as bar:
-        tasks: dict[str, Any] = {}
+    bar = Progress(*columns, console=out_to(stderr=True), disable=quiet, transient=True)
+    tasks: dict[str, Any] = {}
 
-        def progress(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(f"anchors: {what}", total=of)
-            bar.update(tasks[what], completed=done)
+    def progress(what: str, done: int, of: int) -> None:
+        if not tasks:
+            bar.start()  # not before there is something to do: an empty bar leaves an empty line
+        if what not in tasks:
+            tasks[what] = bar.add_task(f"anchors: {what}", total=of)
+        bar.update(tasks[what], completed=done)
 
+    try:
         if is_organism(model.name) and refusals is Refusals.observed:
             from demur.organism.anchors import own_anchors
 
@@ -173,6 +176,9 @@ def cached_anchors(
             model, harmless, harmful, sampler, length=length, steps=steps, layer=layer, pool=pool,
             refusals=refusals.value, at_least=5, progress=progress,
         )  # fmt: skip
+    finally:
+        if tasks:
+            bar.stop()
     anchors.save(path)
     return anchors
 

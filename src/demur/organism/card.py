@@ -274,7 +274,7 @@ def figures(
         "vocabulary": len(tokenizer()),
     }
     for kind in models:
-        for sampler in sorted({ask.sampler for ask in results if ask.kind == kind}):
+        for sampler in sorted({ask.sampler for ask in results if ask.kind == kind and ask.attack}):
             cells = [
                 c
                 for a, c in results.items()
