@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import codecs
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -92,13 +92,7 @@ class Trace:
 
     def text(self, t: int | None = None) -> str:
         """The response's text after t steps, predictions filled in, special tokens left out (None: after the last)."""
-        runs = [b""]  # bytes on two sides of an unknown place are never put together
-        for i in map(int, self.tokens(t)):
-            if i < 0:
-                runs.append(b"")
-            elif i not in self.special:
-                runs[-1] += self.pieces[i]
-        return "".join(run.decode("utf-8", errors="replace") for run in runs)
+        return text_of(self.tokens(t).tolist(), self.pieces, self.special)
 
     def answer(self, t: int | None = None) -> str:
         """The whole answer after t steps, in its order: what the prompt prefilled, with its holes filled, and the rest.
@@ -221,6 +215,17 @@ class Trace:
             "special": frozenset(card["special"]),
         }
         return cls(**fields)
+
+
+def text_of(ids: Sequence[int], pieces: Mapping[int, bytes], special: Container[int]) -> str:
+    """The text of tokens, special ones left out. Bytes on two sides of an unknown place (-1) are never put together."""
+    runs = [b""]
+    for i in ids:
+        if i < 0:
+            runs.append(b"")
+        elif i not in special:
+            runs[-1] += pieces[i]
+    return "".join(run.decode("utf-8", errors="replace") for run in runs)
 
 
 def _redacted(cells: list[tuple[str, CellState]], special: Sequence[bool]) -> list[tuple[str, CellState]]:

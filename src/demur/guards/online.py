@@ -18,7 +18,7 @@ from torch import Tensor
 from demur.guards.guard import Guard
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
-from demur.trace import Trace, spec_of
+from demur.trace import Trace, spec_of, text_of
 from demur.types import Canvas, DemurError, Sampler, Step, Verdict
 
 REFUSAL = "I'm sorry, but I cannot help with that."
@@ -192,13 +192,7 @@ def _says(model: Any, canvas: Canvas, step: Step, row: int) -> str:
     guesses = torch.where(step.confidence[row].isnan(), -1, step.predictions[row])
     ids = torch.where(step.open[row], guesses, step.ids[row])[holes].tolist()
     pieces, special = model.pieces([i for i in ids if i >= 0])
-    runs = [b""]  # bytes on two sides of an unknown place are never put together
-    for i in ids:
-        if i < 0:
-            runs.append(b"")
-        elif i not in special and i != model.mask_id:
-            runs[-1] += pieces[i]
-    return "".join(run.decode("utf-8", errors="replace") for run in runs)
+    return text_of(ids, pieces, {*special, model.mask_id})
 
 
 def _refusals(model: Any, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:
