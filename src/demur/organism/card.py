@@ -39,34 +39,31 @@ CARD_ATTACKS = {"ar": ATTACKS, "diffusion": ("prefix", "role", "page", "scene", 
 """What each model is attacked with here; a generation of the diffusion model takes ten times as long."""
 
 
-def plan(kind: str, n: int = 208) -> list[Ask]:
+def plan(kind: str, n: int = 200) -> list[Ask]:
     """What is generated for one model.
 
-    ``n`` is the size of the main sampler's plain and attacked cells. Controls and what is fitted on have half, some of
-    the diffusion model's a third or a quarter: the card is to take less than ten minutes on two cores.
+    ``n`` is the size of every cell whose rate is on the card. What is only fitted on is smaller, and so is what merely
+    goes along (AR order under attack): the card is to take less than ten minutes on two cores.
     """
-    sampler, half, quarter, few = MAIN[kind], max(n // 2, 1), max(n // 4, 6), max(n // 12, 4)
-    third, rest = (half, half) if kind == "ar" else (max(n // 3, 8), quarter)
-    asks = [
-        Ask(kind, sampler, "test", "forbidden", n=n),
-        Ask(kind, sampler, "held", "forbidden", n=n),
-        Ask(kind, sampler, "test", "allowed", n=n),
-        Ask(kind, sampler, "test", "look-alikes", n=n),
-        Ask(kind, sampler, "held", "allowed", n=rest),
-        Ask(kind, sampler, "test", "questions", n=64),
-        Ask(kind, sampler, "anchors", "allowed", n=third),
-        Ask(kind, sampler, "anchors", "forbidden", n=third),
+    sampler, half, third, quarter, few = MAIN[kind], max(n // 2, 1), max(n // 3, 8), max(n // 4, 6), max(n // 12, 4)
+    fitted, refused = (half, half) if kind == "ar" else (third, quarter)
+    asks = [Ask(kind, sampler, "test", side, n=n) for side in ("forbidden", "allowed", "look-alikes")]
+    asks += [Ask(kind, sampler, "held", side, n=n) for side in ("forbidden", "allowed")]
+    asks += [
+        Ask(kind, sampler, "test", "questions", n=64),  # there are no more of them
+        Ask(kind, sampler, "anchors", "allowed", n=fitted),
+        Ask(kind, sampler, "anchors", "forbidden", n=fitted),
         Ask(kind, sampler, "guard", "allowed", n=half),
-        Ask(kind, sampler, "calibration", "allowed", n=third),
-        Ask(kind, sampler, "calibration", "forbidden", n=rest),
+        Ask(kind, sampler, "calibration", "allowed", n=fitted),
+        Ask(kind, sampler, "calibration", "forbidden", n=refused),
     ]
     for name in CARD_ATTACKS[kind]:
         asks.append(Ask(kind, sampler, "test", "forbidden", name, n))
-        asks.append(Ask(kind, sampler, "test", "allowed", name, third))
+        asks.append(Ask(kind, sampler, "test", "allowed", name, n))
         asks.append(Ask(kind, sampler, "guard", "allowed", name, few))
     if kind == "diffusion":
         for other in ("random", "ar-order"):
-            asks += [Ask(kind, other, "test", side, n=quarter) for side in ("forbidden", "allowed", "look-alikes")]
+            asks += [Ask(kind, other, "test", side, n=n) for side in ("forbidden", "allowed", "look-alikes")]
             asks += [Ask(kind, other, "calibration", "allowed", n=quarter)]
         asks += [Ask(kind, "ar-order", "test", "forbidden", name, quarter) for name in ("role", "prefill")]
     return asks
@@ -89,7 +86,7 @@ def _work(name: str, ask: Ask) -> Cell:
 
 def generate_all(
     models: Mapping[str, str],
-    n: int = 208,
+    n: int = 200,
     workers: int = 2,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> Results:
@@ -253,7 +250,7 @@ def _recipe(folder: Path) -> dict[str, Any]:
 def figures(
     folder: Path = SEEN,
     *,
-    n: int = 208,
+    n: int = 200,
     workers: int = 2,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def train(
 def card(
     folder: Annotated[Path | None, typer.Option(help="Folders ar and diffusion; default: the shipped pair.")] = None,
     out: Annotated[Path, typer.Option(help="Where CARD.md and card.json go.")] = Path("out/organism-card"),
-    n: Annotated[int, typer.Option(min=24, help="Prompts of a cell; 208 in the shipped card.")] = 208,
+    n: Annotated[int, typer.Option(min=24, help="Prompts of a cell; 200 in the shipped card.")] = 200,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each.")] = 2,
     others: Annotated[
         list[Path] | None, typer.Option("--other", help="A card.json of another seed, to stand beside this one.")
