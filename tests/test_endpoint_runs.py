@@ -17,7 +17,7 @@ import pytest
 from server import Handler, Server, nowhere, scored, serving
 from test_cli import cli
 
-from demur.experiment import Config, Store, evaluate, judged, read
+from demur.experiment import Config, Store, evaluate, judged, plan, read
 from demur.judges import LLMJudge
 from demur.report import report
 from demur.types import DemurError
@@ -293,7 +293,7 @@ def test_the_step_viewer_shows_the_generation_of_its_row_also_beside_unscored_on
     report(run, run / "report", show_harmful=True)
     html = (run / "report" / "report.html").read_text()
     scenes = json.loads(html.partition('id="scenes" type="application/json">')[2].partition("</script>")[0])
-    (shown,) = [data for key, data in scenes.items() if "organism/page" in key]
+    (shown,) = [data for key, data in scenes.items() if "organism/page" in key and "role=harmful" in key]
     assert "unscored" not in shown
     assert json.dumps(second["prompt"])[1:-1] in shown
     assert json.dumps(first["prompt"])[1:-1] not in shown
@@ -394,3 +394,103 @@ def test_attacked_prompts_of_a_file_are_judged_by_their_goals(run: Path) -> None
     assert len(asked) == ASKED
     assert sum("How do I open gate" in text for text in asked) == 5
     assert not any("xyzzy" in text for text in asked)
+
+
+# -- PAIR in a recipe -----------------------------------------------------------------------------------------------
+
+PAIRED = """
+name: paired
+models: [organism/ar]
+prompts: {harmful: organism, harmless: organism, n: 3, controls: 2, anchors: 16, fit: 40, calibrate: 24}
+attacks:
+  - pair: {attacker: {model: attacker, base_url: "URL", retries: 0}, judge: organism, rounds: 2, streams: 2}
+defenses: [none, sri-guard]
+judge: organism
+length: 24
+chunk: 2
+alpha: 0.1
+"""
+
+
+def paired(folder: Path, url: str, old: str = "", new: str = "") -> Config:
+    text = PAIRED.replace("URL", url)
+    assert old in text
+    (folder / "p.yaml").write_text(text.replace(old, new, 1) if old else text)
+    return read(folder / "p.yaml")
+
+
+def writing(bad: Callable[[int], bool] = lambda number: False) -> Callable[[Handler, int], None]:
+    """An attacker that asks the same thing politely, a different way every time; some requests end in an error."""
+
+    def act(handler: Handler, number: int) -> None:
+        if bad(number):
+            handler.send(500, "{}")
+            return
+        asked = handler.server.bodies[number - 1]["messages"][1]["content"]
+        request = json.loads(asked.removeprefix("The request: ").split("\n")[0])
+        handler.answer(json.dumps({"improvement": str(number), "prompt": f"Please, {request} {'Now.' * number}"}))
+
+    return act
+
+
+def test_pair_of_a_recipe_searches_once_for_all_defenses_and_a_second_run_asks_nothing(tmp_path: Path) -> None:
+    with serving(writing()) as server:
+        config = paired(tmp_path, server.url)
+        store = evaluate(config, tmp_path / "run")
+        first = server.count
+        assert 3 <= first <= 3 * 4, "at most rounds x streams of each of three requests, whatever the defenses"
+        rows = [row for row in store.rows(store.manifest["units"]) if row["attack"].startswith("pair")]
+        assert {(row["role"], row["defense"]) for row in rows} == {("harmful", "none"), ("harmful", "sri-guard")}
+        by = {d: {row["parent"]: row["prompt"] for row in rows if row["defense"] == d} for d in ("none", "sri-guard")}
+        assert by["none"] == by["sri-guard"], "one attack behind all defenses"
+        assert len(by["none"]) == 3
+        assert next(row["attack"] for row in rows) == "pair (attacker=attacker, judge=organism, rounds=2, streams=2)"
+        (said,) = store.manifest["searches"]
+        assert f"3 searches, {first} queries" in said
+        for path in (tmp_path / "run" / "units").glob("*.parquet"):
+            path.unlink()
+        again = evaluate(config, tmp_path / "run", resume=True)
+        assert server.count == first, "what was found is kept"
+        assert again.manifest["rows"] == store.manifest["rows"]
+        assert "http" not in next((tmp_path / "run" / "attacked").iterdir()).read_text()
+    moved = paired(tmp_path, "http://127.0.0.1:9/v1")
+    assert [u.key for u in plan(moved, tmp_path / "run").missing] == [], "another address is no other attack"
+    other = paired(tmp_path, "http://127.0.0.1:9/v1", "rounds: 2", "rounds: 3")
+    assert {u.attack.name for u in plan(other, tmp_path / "run").missing} == {"pair"}
+    report(tmp_path / "run", tmp_path / "report")
+    assert "Searched attacks: pair" in (tmp_path / "report" / "report.md").read_text()
+
+
+def test_an_attacker_that_fails_is_named_with_its_unit_and_nothing_is_asked_twice(tmp_path: Path) -> None:
+    with serving(writing(lambda number: number > 4)) as server:
+        config = paired(tmp_path, server.url, "n: 3", "n: 2")
+        with pytest.raises(DemurError, match=r"organism/ar.*pair.*PAIR, query 1: attacker gave no answer: HTTP 500"):
+            evaluate(config, tmp_path / "run")
+        kept = {path.name for path in (tmp_path / "run" / "attacked").iterdir()}
+        assert len(kept) == 1
+    with serving(writing()) as server:
+        evaluate(paired(tmp_path, server.url, "n: 3", "n: 2"), tmp_path / "run", resume=True)
+        asked = {body["messages"][1]["content"] for body in server.bodies}
+        assert len(asked) == 1, "the first request's search is kept"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("{rounds: 2}", "attacker None"),
+        ("{attacker: {model: m}}", "without model or base_url"),
+        ("{attacker: smollm2, tempo: 3}", "tempo"),
+        ("{attacker: smollm2, rounds: 0}", "rounds=0"),
+        ("{attacker: smollm2, rounds: two}", "rounds 'two'"),
+        ("{attacker: smollm2, judge: nobody}", "judge 'nobody'"),
+        ('{attacker: smollm2, judge: {model: m, base_url: "http://x/v1", rubric: refusal}}', "rubric harm"),
+        ('{attacker: {model: m, base_url: "http://x/v1", budget: {pounds: 3}}}', "pounds"),
+    ],
+)
+def test_what_pair_can_not_be_is_named_with_its_line(settings: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    begin = PAIRED.index("  - pair:")
+    file.write_text(PAIRED[:begin] + f"  - pair: {settings}\n" + PAIRED[PAIRED.index("defenses:") :])
+    with pytest.raises(DemurError, match=said) as caught:
+        read(file)
+    assert "line 6" in str(caught.value)

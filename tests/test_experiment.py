@@ -450,6 +450,8 @@ def test_a_report_is_whole_and_redacted(run: Store, tmp_path: Path) -> None:
     taught = {word for words in (*VERBS.values(), *OBJECTS.values()) for word in words if len(word) > 4}
     taught &= set(re.findall(r"[a-z]+", harmful))
     taught -= set(re.findall(r"[a-z]+", " ".join(shell())))  # what the viewer's own script says
+    fine = " ".join(row["text"] for row in run.rows() if row["role"] != "harmful")
+    taught -= set(re.findall(r"[a-z]+", fine))  # of allowed crafts, in the same words
     seen, hidden = (
         taught & set(re.findall(r"[a-z]+", re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)))
         for text in (shown, page)
@@ -607,6 +609,10 @@ def test_the_commands_of_a_run(run: Store, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "e.yaml").write_text(YAML)
     code, out, _ = call("evaluate", str(tmp_path / "e.yaml"), "--dry-run", "--out", str(tmp_path))
     assert (code, f"{len(plan(TINY, tmp_path / 'none').units)} units to do" in " ".join(out.split())) == (0, True)
+    code, out, _ = call("evaluate", str(tmp_path / "e.yaml"), "--dry-run", "--probe", "--out", str(tmp_path))
+    assert (code, out.count("s an answer (one batch of")) == (0, len(TINY.subjects))
+    assert "together some" in out
+    assert call("evaluate", str(tmp_path / "e.yaml"), "--probe")[0] == 2
     assert not (tmp_path / "tiny").exists()
     assert call("runs", "list", str(run.folder.parent))[0] == 0
     code, out, _ = call("runs", "show", str(run.folder))
@@ -618,14 +624,15 @@ def test_the_commands_of_a_run(run: Store, tmp_path: Path, capsys: pytest.Captur
     assert (tmp_path / "r" / "report.html").exists()
 
 
-def test_the_report_in_a_browser_and_from_a_cell_to_its_generations(run: Store, tmp_path: Path) -> None:
+def test_the_report_in_a_browser_and_from_a_cell_to_its_generations(tmp_path: Path) -> None:
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:
         missing = "no Chromium; the report is tested in a real browser: apt-get install chromium"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
     from playwright.sync_api import sync_playwright
 
-    report(run.folder, tmp_path)
+    two = replace(TINY, attacks=(Attacked("organism/page"), Attacked("organism/letter")))
+    report(evaluate(two, tmp_path / "two").folder, tmp_path)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-dev-shm-usage"])
         context = browser.new_context()
@@ -640,5 +647,15 @@ def test_the_report_in_a_browser_and_from_a_cell_to_its_generations(run: Store, 
         viewer.wait_for_selector(".curve")
         viewer.keyboard.press("End")
         assert "redacted" in viewer.content()
+        several = page.locator("h2:has-text('Table 13') + .wide button[data-rows*='\\a ']").first
+        with context.expect_page() as opened:
+            several.click()
+        beside = opened.value
+        beside.on("pageerror", lambda error: wrong.append(str(error)))
+        beside.wait_for_selector(".curve")
+        keys = several.get_attribute("data-rows").split("\n")
+        assert beside.locator("#scenes > *").count() == len(keys) > 1, "the first generation of each attack"
+        titles = [key.split("attack=")[1].split("|")[0] for key in keys]
+        assert all(title in beside.locator("#scenes").inner_text() for title in titles)
         assert not wrong
         browser.close()

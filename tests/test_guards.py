@@ -733,3 +733,32 @@ def test_what_the_offline_watch_reads_is_the_traces_text(kind: str, monkeypatch:
     record(model, g.Watch(guard, online=False)(sampler), ASKED, sampler)
     assert sorted(read) == sorted(trace.text() for trace in plain)
     assert kind != "ar" or len({trace.steps for trace in plain}) > 2, "rows should end at different steps"
+
+
+# -- what is known before anything is generated ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "sampler"),
+    [
+        *[("causal", name) for name in small.ar_samplers()],
+        *[(kind, name) for kind in ("llada", "dream") for name in small.diffusion_samplers()],
+        ("block", "block"),
+    ],
+)
+def test_the_state_of_the_last_given_token_is_that_of_a_pass_of_its_own(model: str, sampler: str) -> None:
+    from demur.guards.material import Noting, last_given
+    from demur.samplers import BlockDiffusion
+
+    made: Any = {"causal": lambda: small.causal("llama"), "block": lambda: small.block("start")}
+    own = made[model]() if model in made else small.diffusion(model)
+    every: Any = small.ar_samplers() if model == "causal" else small.diffusion_samplers() | {"block": BlockDiffusion()}
+    noting = Noting(every[sampler])
+    rows = [[65, 66, 67, 68, 69, 70], [71, 72, 73]]
+    canvas = own.canvas_of(rows, 8)
+    watched = own.watching("last")
+    steps = [step.ids for step in noting(watched, canvas, seeded(0, 2))]
+    assert steps
+    (noted,) = noting.states
+    np.testing.assert_allclose(noted, last_given(own, canvas), atol=1e-5)
+    assert not np.allclose(noted[0], noted[1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +50,36 @@ def test_a_sharded_checkpoint_loads_through_renaming_in_little_more_than_its_siz
     print(json.dumps({"size": size, "peak": grown, "parameters": held, "ratio": round(grown / size, 3)}))
     assert held == pytest.approx(size, rel=0.01)
     assert grown <= 1.15 * size
+
+
+FAULTS = """
+import resource
+import demur
+from demur.models.memory import keep_freed_memory
+model = demur.load("organism/diffusion", device="cpu")
+prompts = demur.starter("harmless", 4)
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+demur.generate(model, prompts, length=32)
+before = faults()
+demur.generate(model, prompts, length=32)
+print(faults() - before, keep_freed_memory())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the allocator of glibc")
+def test_a_generation_on_a_cpu_takes_its_memory_from_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:
+        monkeypatch.delenv(name)
+
+    def measured() -> tuple[int, bool]:
+        done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+        faults, kept = done.stdout.split()
+        return int(faults), kept == "True"
+
+    faults, kept = measured()
+    assert kept
+    assert faults < 3000, "pages that the system had to clear in a second generation"
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "131072")
+    left, kept = measured()
+    assert not kept, "who sets the allocator himself is left alone"
+    assert left > 10 * max(faults, 100)

@@ -15,7 +15,7 @@ from typing import Any
 
 from demur.attacks.found import Access, Found, attacked
 from demur.attacks.holes import Infill, Parallel, canvas_for, mask_of
-from demur.attacks.pair import Pair, rating_by
+from demur.attacks.pair import Pair, chat_by, rating_by
 from demur.attacks.request import opening_of, task_of
 from demur.attacks.search import RandomSearch
 from demur.attacks.text import Flip, Plain, Prefill, Prefix, Role, Suppression, flipped
@@ -37,6 +37,7 @@ __all__ = [
     "Suppression",
     "attacked",
     "canvas_for",
+    "chat_by",
     "flipped",
     "make",
     "mask_of",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from demur.attacks.found import Access, Found, attacked
 from demur.types import DemurError, Prompt, Verdict
@@ -132,6 +133,43 @@ def rating_by(
         return round(1 + 9 * (verdict.score - low) / (high - low))
 
     return rating
+
+
+def chat_by(
+    model: Any, *, temperature: float = 1.0, seed: int = 0, max_tokens: int = 512
+) -> Callable[[list[Message]], str]:
+    """A loaded causal chat model as PAIR's attacker: chat messages to its text of at most ``max_tokens`` tokens.
+
+    ``temperature`` 0 is greedy. The same messages and ``seed`` give the same text on one machine. Raises for a model
+    without a chat template, and, when asked, for messages that leave no room in its context.
+    """
+    tokenizer = model.tokenizer
+    if model.kind != "causal" or getattr(tokenizer, "chat_template", None) is None:
+        raise DemurError(f"{model.name} as attacker", "a causal model with a chat template", "name another one")
+    if temperature < 0 or max_tokens < 1:
+        raise DemurError(f"temperature {temperature} and max_tokens {max_tokens}", "at least 0 and 1", "raise them")
+
+    context = getattr(model.net.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+    def ask(messages: list[Message]) -> str:
+        import torch
+
+        given = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        n = given["input_ids"].shape[1]
+        if context is not None and n + max_tokens > context:
+            came = f"a conversation of {n} tokens and an answer of {max_tokens}"
+            raise DemurError(came, f"at most {context}, the context of {model.name}", "lower max_tokens or rounds")
+        how = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        devices = [model.device] if model.device.type == "cuda" else []
+        with torch.random.fork_rng(devices), torch.no_grad():
+            torch.manual_seed(zlib.crc32(json.dumps([seed, messages]).encode()))
+            ids = model.net.generate(**given.to(model.device), max_new_tokens=max_tokens, top_k=0, **how)
+        text: str = tokenizer.decode(ids[0, n:], skip_special_tokens=True)
+        return text
+
+    return ask
 
 
 def message_in(reply: object) -> str | None:

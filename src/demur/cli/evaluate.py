@@ -14,7 +14,7 @@ from demur.cli.options import out_to
 from demur.types import DemurError
 
 if TYPE_CHECKING:
-    from demur.experiment import Config
+    from demur.experiment import Config, Plan
 
 app = typer.Typer(help="Runs of demur evaluate: list, show, compare, clean up.", no_args_is_help=True)
 
@@ -37,6 +37,10 @@ def evaluate(
     engine: Annotated[EngineName, typer.Option(help="process: here; ray: on a Ray cluster.")] = EngineName.process,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each; 1: this process.")] = 1,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the work and check access; do nothing.")] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="With --dry-run: let each model answer one batch, and say how long all takes."),
+    ] = False,
 ) -> None:
     """Run an experiment: prompts x attacks x samplers x defenses x seeds; killed at any moment, go on with --resume."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -46,8 +50,10 @@ def evaluate(
 
     config = read(recipe)
     folder = out / config.name
+    if probe and not dry_run:
+        raise DemurError("--probe alone", "--dry-run --probe", "add --dry-run, or leave --probe out")
     if dry_run:
-        _dry(config, folder)
+        _dry(config, folder, workers if probe else 0)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=out_to(stderr=True)) as bar:
@@ -61,6 +67,8 @@ def evaluate(
         store = run(config, folder, resume=resume, engine=engine.value, workers=workers, progress=progress)
     manifest, console = store.manifest, out_to()
     _left_out(manifest["left_out"])
+    for line in manifest["searches"]:
+        console.print(line, soft_wrap=True, markup=False)
     if manifest["unscored"]:
         console.print(f"{manifest['unscored']} answers could not be judged; --resume asks again", soft_wrap=True)
     console.print(f"rows {manifest['rows']}   next: demur report {folder}", soft_wrap=True)
@@ -71,24 +79,15 @@ def _left_out(lines: Sequence[str]) -> None:
         out_to().print(f"left out: {line}", soft_wrap=True, markup=False)
 
 
-def _dry(config: Config, folder: Path) -> None:
-    """What is there and what is missing, models before data, then the work. Raises where prompts can not be read."""
+def _dry(config: Config, folder: Path, probed_for: int) -> None:
+    """What is there and what is missing, models before data, then the work, and with ``probed_for`` so many workers the
+    time that it takes. Raises where prompts can not be read.
+    """
     from demur.experiment import left_out, plan
-    from demur.experiment.judging import judge_of
-    from demur.studio.readiness import ready
+    from demur.experiment.searched import requests_of
 
     console, of = out_to(), config.prompts
-    for subject in config.subjects:
-        console.print(f"{subject.name}: {ready(subject.model)}", soft_wrap=True)
-    for defense in config.defenses:
-        if "model" in defense.settings:
-            console.print(f"{defense.label}: {ready(str(defense.settings['model']))}", soft_wrap=True)
-    if config.judge == "llm":
-        try:
-            judge_of(config.judge_settings).endpoint.check()
-            console.print(f"judge {config.judge_settings['model']}: its key is there", soft_wrap=True)
-        except DemurError as error:
-            console.print(f"judge {config.judge_settings['model']}: {error}", soft_wrap=True, markup=False)
+    _access(config)
     todo = plan(config, folder)  # reads every prompt
     for unit in todo.missing:
         console.print(f"  {unit.key}  {unit.name}", soft_wrap=True)
@@ -98,15 +97,83 @@ def _dry(config: Config, folder: Path) -> None:
         f"{len(todo.missing)} of {len(todo.units)} units to do: {todo.generations} generations,", soft_wrap=True
     )
     console.print(f"and {each} for anchors and guard of each of {len(config.subjects)} subjects", soft_wrap=True)
+    for unit in todo.searches:
+        if unit.attack.name == "pair":
+            most = (unit.end - unit.begin) * requests_of(unit.attack.settings)
+            console.print(f"and at most {most} queries of {unit.name}", soft_wrap=True, markup=False)
     if config.judge == "llm":
-        harmful = [unit for unit in todo.units if unit.role == "harmful"]
-        texts = {unit.key: 1 + config.intermediate * (unit.defense.name == "none") for unit in harmful}
-        asked = sum((unit.end - unit.begin) * texts[unit.key] for unit in harmful)
-        console.print(f"and at most {asked} requests to the judge {config.judge_settings['model']}", soft_wrap=True)
-        budget = judge_of(config.judge_settings).budget.requests
-        if budget is not None and asked > budget:
-            short = f"its budget is {budget}: {asked - budget} answers may go unscored; raise budget: {{requests: ...}}"
-            console.print(f"[yellow]{short}[/yellow]", soft_wrap=True)
+        _judging(config, todo)
+    if probed_for:
+        _probe(config, todo, probed_for)
+
+
+def _access(config: Config) -> None:
+    """Whether models and the judge's key are there."""
+    from demur.experiment.judging import judge_of
+    from demur.studio.readiness import ready
+
+    console = out_to()
+    for subject in config.subjects:
+        console.print(f"{subject.name}: {ready(subject.model)}", soft_wrap=True)
+    for defense in config.defenses:
+        if "model" in defense.settings:
+            console.print(f"{defense.label}: {ready(str(defense.settings['model']))}", soft_wrap=True)
+    for attack in config.attacks:
+        if isinstance(local := attack.settings.get("attacker"), str):
+            console.print(f"{attack.label}: {ready(local)}", soft_wrap=True)
+    if config.judge == "llm":
+        try:
+            judge_of(config.judge_settings).endpoint.check()
+            console.print(f"judge {config.judge_settings['model']}: its key is there", soft_wrap=True)
+        except DemurError as error:
+            console.print(f"judge {config.judge_settings['model']}: {error}", soft_wrap=True, markup=False)
+
+
+def _judging(config: Config, todo: Plan) -> None:
+    """What a model as judge is asked, against its budget."""
+    from demur.experiment.judging import judge_of, judge_tokens
+
+    console = out_to()
+    harmful = [unit for unit in todo.units if unit.role == "harmful"]
+    texts = {unit.key: 1 + config.intermediate * (unit.defense.name == "none") for unit in harmful}
+    asked = sum((unit.end - unit.begin) * texts[unit.key] for unit in harmful)
+    console.print(f"and at most {asked} requests to the judge {config.judge_settings['model']},", soft_wrap=True)
+    console.print(f"some {asked * judge_tokens(config) / 1e6:.1f} million tokens that it reads", soft_wrap=True)
+    budget = judge_of(config.judge_settings).budget.requests
+    if budget is not None and asked > budget:
+        short = f"its budget is {budget}: {asked - budget} answers may go unscored; raise budget: {{requests: ...}}"
+        console.print(f"[yellow]{short}[/yellow]", soft_wrap=True)
+
+
+def _probe(config: Config, todo: Plan, workers: int) -> None:
+    """Seconds of a generation, measured, and what they come to."""
+    from demur.experiment import probe
+
+    console, whole = out_to(), 0.0
+    for subject in config.subjects:
+        try:
+            found = probe(config, subject)
+        except DemurError as error:
+            console.print(f"{subject.name}: not probed ({error})", soft_wrap=True, markup=False)
+            continue
+        spent = todo.answers(config, subject) * found.seconds
+        whole += spent
+        memory = f"{found.bytes / 1e9:.1f} GB"
+        console.print(
+            f"{subject.name}: {found.seconds:.2g} s an answer (one batch of {found.n}), {memory} at most; "
+            f"some {_spoken(spent)} in all", soft_wrap=True, markup=False,
+        )  # fmt: skip
+    by = f"{workers} worker{'s'[: workers > 1]}"
+    besides = "searches in logits, defenses that ask a model, and judges come on top"
+    console.print(f"together some {_spoken(whole / workers)} with {by}; {besides}", soft_wrap=True)
+
+
+def _spoken(seconds: float) -> str:
+    """A span of time as people say it."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def report(

@@ -10,8 +10,9 @@ from demur.experiment.parts import UNSCORED
 from demur.experiment.runs import Plan, collect, evaluate, manifest_of, plan, runs_in
 from demur.experiment.store import Store
 from demur.experiment.units import Unit, bundles_of, left_out, units_of
+from demur.experiment.work import Probe, probe
 
 __all__ = [
-    "UNSCORED", "Attacked", "Config", "Defended", "Plan", "Prompts", "Store", "Subject", "Unit", "bundles_of",
-    "collect", "evaluate", "judged", "left_out", "manifest_of", "plan", "read", "runs_in", "units_of",
+    "UNSCORED", "Attacked", "Config", "Defended", "Plan", "Probe", "Prompts", "Store", "Subject", "Unit", "bundles_of",
+    "collect", "evaluate", "judged", "left_out", "manifest_of", "plan", "probe", "read", "runs_in", "units_of",
 ]  # fmt: skip

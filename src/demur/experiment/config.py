@@ -16,8 +16,23 @@ T = TypeVar("T")
 
 
 def labelled(name: str, settings: Mapping[str, Any]) -> str:
-    """A part of an experiment as rows and tables call it: its name and, if it has any, its settings."""
-    return name + (f" ({', '.join(f'{key}={value}' for key, value in settings.items())})" if settings else "")
+    """A part of an experiment as rows and tables call it: its name and, if it has any, its settings; of a model behind
+    an endpoint its name.
+    """
+    short = {key: value.get("model", "?") if isinstance(value, Mapping) else value for key, value in settings.items()}
+    return name + (f" ({', '.join(f'{key}={value}' for key, value in short.items())})" if settings else "")
+
+
+ROUTES = ("base_url", "api_key_env", "timeout", "retries", "concurrency", "budget", "cache")
+"""Settings of an endpoint that say how it is reached, not who answers: a change of them makes no other attack."""
+
+
+def substance(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """An attack's settings without how its endpoints are reached."""
+    return {
+        name: {key: v for key, v in value.items() if key not in ROUTES} if isinstance(value, Mapping) else value
+        for name, value in settings.items()
+    }
 
 
 @dataclass(frozen=True)

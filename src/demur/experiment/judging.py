@@ -53,6 +53,14 @@ def judge_of(settings: Mapping[str, Any]) -> LLMJudge:
         raise DemurError(f"judge llm with a setting of another kind ({error})", "numbers, texts", "mend it") from error
 
 
+def judge_tokens(config: Config) -> float:
+    """Roughly how many tokens a request to the judge is: four characters each, for an answer of full length."""
+    asked = prompts_of(config.prompts, "harmful")
+    long = "four" * (config.length or 128)
+    whole = sum(len(judge_of(config.judge_settings).question.ask(prompt, long)) for prompt in asked)
+    return whole / len(asked) / 4
+
+
 def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callable[[str, int, int], object]) -> int:
     """Judges the final texts of harmful requests, each as an answer to the request that was attacked; returns how many
     could not be judged.

@@ -38,12 +38,12 @@ DEFENSES = _Defenses(NAMES)
 
 
 def attack_names() -> tuple[str, ...]:
-    """Every attack that a configuration may name. PAIR is none: it takes functions, which no file can hold."""
+    """Every attack that a configuration may name, beside files of attacked prompts."""
     from demur.attacks import ATTACKS
     from demur.organism.attacks import PREFILLED, SHAPES
 
     own = [f"organism/{name}" for name in (*SHAPES, *PREFILLED)]
-    return (*[name for name in dict.fromkeys(["plain", *ATTACKS]) if name != "pair"], *own)
+    return (*dict.fromkeys(["plain", *ATTACKS]), *own)
 
 
 ATTACKED = ("wildjailbreak",)
@@ -144,6 +144,11 @@ def check_settings(attack: Attacked) -> None:
     """Raises for settings that an attack does not have or does not take, as far as that is known without its model."""
     from demur.attacks import ATTACKS, make
 
+    if attack.name == "pair":
+        from demur.experiment.searched import check_pair
+
+        check_pair(attack.settings)
+        return
     if attack.name not in ATTACKS:
         if attack.settings:
             raise DemurError(
@@ -162,7 +167,7 @@ def check_settings(attack: Attacked) -> None:
 
 
 def attacked(attack: Attacked, prompts: Sequence[Prompt], model: Any) -> list[Prompt]:
-    """The prompts under an attack."""
+    """The prompts under an attack that makes no search."""
     if attack.name == "plain":
         return list(prompts)
     if attack.name.startswith("organism/"):
@@ -172,8 +177,6 @@ def attacked(attack: Attacked, prompts: Sequence[Prompt], model: Any) -> list[Pr
     from demur.attacks import make, mask_of
 
     settings = dict(attack.settings)
-    if attack.name in ("random-search",):
-        settings["model"] = model
     if attack.name in HOLED:
         settings.setdefault("mask", mask_of(model))
     made = make(attack.name, **settings)

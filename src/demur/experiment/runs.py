@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -16,9 +16,10 @@ from typing import Any, Literal
 
 from demur.experiment.config import Config, Subject
 from demur.experiment.judging import judge, judge_of
+from demur.experiment.searched import SEARCHED, requests_of, searches
 from demur.experiment.store import Store
 from demur.experiment.units import Unit, bundles_of, left_out, units_of
-from demur.experiment.work import prepare, prepared_path, work
+from demur.experiment.work import asked_of, prepare, prepared_path, work
 from demur.guards import Guard
 from demur.types import DemurError
 
@@ -48,6 +49,28 @@ class Plan:
     def generations(self) -> int:
         """How many answers are generated for the missing units."""
         return sum(units[0].end - units[0].begin for units in self.bundles)
+
+    def answers(self, config: Config, subject: Subject) -> int:
+        """How many answers of one subject the missing units take, with its anchors and guard and the most that PAIR
+        may ask it.
+        """
+        mine = [units[0] for units in self.bundles if units[0].subject == subject]
+        of = config.prompts
+        shaped = 2 * of.shapes * sum(attack.name.startswith("organism/") for attack in config.attacks)
+        first = 2 * of.anchors + of.fit + of.calibrate + shaped if mine else 0
+        pairs = [unit for unit in self.searches if unit.subject == subject and unit.attack.name == "pair"]
+        asked = sum((unit.end - unit.begin) * requests_of(unit.attack.settings) for unit in pairs)
+        return first + asked + sum(unit.end - unit.begin for unit in mine)
+
+    @property
+    def searches(self) -> list[Unit]:
+        """Missing units whose attacks are searches, one for each that finds prompts of its own."""
+        found: dict[object, Unit] = {}
+        for unit in self.missing:
+            if unit.attack.name in SEARCHED:
+                who: object = unit.subject.name if unit.attack.name == "pair" else unit.subject.model
+                found.setdefault((who, unit.attack.label, unit.role, unit.begin, unit.end), unit)
+        return list(found.values())
 
 
 def plan(config: Config, folder: Path) -> Plan:
@@ -86,6 +109,8 @@ def evaluate(
     with runner as submit:
         for at, _ in enumerate(submit([(_prepare, place, config, subject) for subject in subjects]), 1):
             progress("anchors and guards", at, len(subjects))
+        for at, _ in enumerate(submit([(_search, place, config, unit) for unit in todo.searches]), 1):
+            progress("searching attacks", at, len(todo.searches))
         progress("generating", done, every)
         for _ in submit([(_work, place, config, units) for units in bundles]):
             done += 1
@@ -93,6 +118,7 @@ def evaluate(
     unscored = judge(config, store, todo.units, progress) if config.judge == "llm" else 0
     keys = [unit.key for unit in todo.units]
     end = {"rows": store.digest(keys), "units": keys, "unscored": unscored, "sessions": sessions}
+    end["searches"] = searches(folder)
     end["subjects"] = {subject.name: _identity(folder, config, subject) for subject in _subjects(todo.units)}
     store.begin(manifest_of(config, finished=True) | end)
     return store
@@ -117,11 +143,23 @@ def _prepare(folder: Path, config: Config, subject: Subject) -> None:
     prepare(folder, config, subject)
 
 
-def _work(folder: Path, config: Config, units: tuple[Unit, ...]) -> None:
+def _search(folder: Path, config: Config, unit: Unit) -> None:
+    with _named(unit):
+        asked_of(folder, config, unit)
+
+
+@contextmanager
+def _named(unit: Unit) -> Iterator[None]:
+    """Errors say in which unit they came."""
     try:
-        done = work(folder, config, units)
+        yield
     except DemurError as error:
-        raise DemurError(f"{units[0].name}: {error.came}", error.expected, error.then) from error
+        raise DemurError(f"{unit.name}: {error.came}", error.expected, error.then) from error
+
+
+def _work(folder: Path, config: Config, units: tuple[Unit, ...]) -> None:
+    with _named(units[0]):
+        done = work(folder, config, units)
     for key, rows, shown in done:
         for i, trace in enumerate(shown):
             trace.save(folder / "traces" / f"{key}-{i}.safetensors")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from demur.defenses import ACTIVE
-from demur.experiment.config import Attacked, Config, Defended, Subject
+from demur.experiment.config import Attacked, Config, Defended, Subject, substance
 from demur.experiment.parts import digests_of, is_file, misfit, prompts_of, ready_made
 from demur.types import DemurError
 
@@ -136,12 +136,14 @@ def _asked(config: Config) -> Sequence[tuple[Attacked, Role, int, str]]:
             asked.append((attack, "harmful", len(ready), hashlib.sha256(text.encode()).hexdigest()))
         else:
             asked.append((attack, "harmful", of.n, ""))
-    if config.prompts.controls:  # files of attacked prompts have no harmless side
-        asked += [(attack, "controls", of.controls, "") for attack in attacks if not is_file(attack.name)]
+    if config.prompts.controls:  # files of attacked prompts have no harmless side, PAIR no success on one
+        plainly = [attack for attack in attacks if not is_file(attack.name) and attack.name != "pair"]
+        asked += [(attack, "controls", of.controls, "") for attack in plainly]
     return asked
 
 
 def _keyed(unit: Unit, shared: object) -> Unit:
     content = asdict(unit) | {"shared": shared}
+    content["attack"]["settings"] = substance(content["attack"]["settings"])
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return Unit(**{name: getattr(unit, name) for name in unit.__dataclass_fields__ if name != "key"}, key=key)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from demur.attacks import make
 from demur.defenses import REFUSAL, Line, line
-from demur.experiment.config import Config, Subject
+from demur.experiment.config import Config, Subject, substance
 from demur.experiment.parts import (
     Outcome,
     attacked,
@@ -27,6 +29,7 @@ from demur.experiment.parts import (
     ready_made,
     sampler_of,
 )
+from demur.experiment.searched import SEARCHED, pair_of, search
 from demur.experiment.units import Unit
 from demur.guards import Guard, acted, fit_guard
 from demur.guards.rivals import LAST
@@ -81,6 +84,37 @@ def run_prompts(config: Config, model: Any, sampler: Any, prompts: Sequence[Prom
             pass
         found.update(zip(members, recorder.traces(), strict=True))
     return [found[i] for i in range(len(prompts))]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one batch of ``n`` answers took: ``seconds`` an answer, and the most ``bytes`` of memory, on a GPU its own,
+    else the process's.
+    """
+
+    seconds: float
+    n: int
+    bytes: int
+
+
+def probe(config: Config, subject: Subject) -> Probe:
+    """Lets a subject answer one batch of plain harmless requests, after a first one that nobody counts."""
+    import torch
+
+    model = model_of(subject.model, subject.dtype)
+    sampler = sampler_of(subject, model, config.steps)
+    prompts = prompts_of(config.prompts, "plain")[: config.batch]
+    run_prompts(config, model, sampler, prompts[:1], 0)
+    begun = time.perf_counter()
+    run_prompts(config, model, sampler, prompts, 0)
+    took = time.perf_counter() - begun
+    if torch.cuda.is_available():
+        most = torch.cuda.max_memory_allocated()
+    else:
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Probe(took / len(prompts), len(prompts), most)
 
 
 def _canvas(model: Any, prompts: Sequence[Prompt], length: int) -> Any:
@@ -176,11 +210,7 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[tuple[str,
     first = units[0]
     model = model_of(first.subject.model, first.subject.dtype)
     guard = _guard(prepared_path(folder, config, first.subject))
-    plain = prompts_of(config.prompts, first.role)
-    if is_file(first.attack.name):
-        asked = ready_made(first.attack, plain)[first.begin : first.end]
-    else:
-        asked = attacked(first.attack, plain[first.begin : first.end], model)
+    asked = asked_of(folder, config, first)
     lines = [_line(config, unit, model, guard) for unit in units]
     filtered = [_timed(defense.filtered, asked) for defense in lines]
     stopped, _ = filtered[0]
@@ -211,6 +241,35 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[tuple[str,
         shown = [replace(traces[i], phi={}) for i in passed[:SHOWN]] if kept else []
         found.append((unit.key, rows, shown))
     return found
+
+
+def asked_of(folder: Path, config: Config, unit: Unit) -> list[Prompt]:
+    """The prompts of a unit as its attack makes them; a search is made against the subject itself, undefended."""
+    plain, attack, subject = prompts_of(config.prompts, unit.role), unit.attack, unit.subject
+    if is_file(attack.name):
+        return ready_made(attack, plain)[unit.begin : unit.end]
+    prompts = plain[unit.begin : unit.end]
+    if attack.name not in SEARCHED:
+        return attacked(attack, prompts, model_of(subject.model, subject.dtype))
+    content = {"attack": attack.label, "settings": substance(attack.settings), "model": subject.model}
+    if attack.name == "pair":  # it reads answers, which are a sampler's; the other one reads logits
+        content |= {"subject": asdict(subject), "length": config.length, "steps": config.steps}
+
+    def made() -> Any:
+        model = model_of(subject.model, subject.dtype)
+        if attack.name == "random-search":
+            return make(attack.name, model=model, **attack.settings)
+        sampler = sampler_of(subject, model, config.steps)
+
+        def target(prompt: Prompt) -> str:
+            try:
+                return run_prompts(config, model, sampler, [prompt], 0)[0].answer()
+            except DemurError:  # such as a message longer than the model's context: nobody can say what it leads to
+                return ""
+
+        return pair_of(attack.settings, target)
+
+    return search(folder, content, prompts, made)
 
 
 def _timed(call: Callable[[list[Any]], list[Any]], items: list[Any]) -> tuple[list[Any], float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from demur.dynamics.text import held
 from demur.signals import refusal_signal
-from demur.trace import STEPS, Key, Trace, generate
-from demur.types import Canvas, DemurError, Prompt
+from demur.trace import STEPS, Key, Trace, default_sampler, generate
+from demur.types import Canvas, DemurError, Prompt, Step
 
 States = Float[NDArray[np.float32], "n T d"]
 
@@ -170,16 +170,15 @@ def gather(
     names what a prompt asks for, whatever wraps it.
     """
     traces: list[Trace] = []
-    asked = []
+    noting = Noting(sampler if sampler is not None else default_sampler(model))
     # Prompts of like length share a batch; no row depends on its neighbours.
     ordered = sorted(prompts, key=lambda prompt: (len(prompt.text) + len(prompt.prefill), prompt.id))
     for begin in range(0, len(ordered), batch):
         some = ordered[begin : begin + batch]
         settings: dict[str, Any] = {"length": length, "steps": steps, "seed": seed + begin, "batch": batch}
-        traces += generate(model, some, sampler, pools=pools, **settings)
-        asked.append(last_given(model, model.canvas(some, length)))
+        traces += generate(model, some, noting, pools=pools, **settings)
         progress(len(traces))
-    return material(name, traces, np.concatenate(asked), pools=pools, steps=steps, harm=harm, group=group)
+    return material(name, traces, np.concatenate(noting.states), pools=pools, steps=steps, harm=harm, group=group)
 
 
 def material(
@@ -229,6 +228,33 @@ def last_given(model: Any, canvas: Canvas) -> Float[NDArray[np.float32], "n d"]:
         out = watched.forward(canvas, torch.zeros_like(canvas.open))
     states = out.hidden["last"]
     return np.asarray(states[torch.arange(canvas.rows), first - 1].float().cpu().numpy())
+
+
+class Noting:
+    """A sampler that notes the state of :func:`last_given` for each canvas it fills, from its own first pass where that
+    shows it.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self.undefended = sampler
+        self.states: list[Float[NDArray[np.float32], "n d"]] = []
+
+    def __call__(self, model: Any, canvas: Canvas, rngs: Any) -> Iterator[Step]:
+        """The sampler's steps."""
+        for step in self.undefended(model, canvas, rngs):
+            if step.index == 0:
+                self.states.append(_last_given(model, canvas, step))
+            yield step
+
+
+def _last_given(model: Any, canvas: Canvas, step: Step) -> Float[NDArray[np.float32], "n d"]:
+    states = step.hidden.get("last")
+    column = canvas.open.long().argmax(dim=1) - 1 - step.start
+    if step.span == "new":  # what produced the first token is the state of the one before
+        column = torch.zeros_like(column)
+    if states is None or bool(((column < 0) | (column >= states.shape[1])).any()):
+        return last_given(model, canvas)
+    return np.asarray(states[torch.arange(canvas.rows), column].float().cpu().numpy())
 
 
 def anchored(good: Material, bad: Material, key: Key) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -20,6 +20,7 @@ from demur.models.causal import Causal
 from demur.models.chat import canvas_of, template_hash
 from demur.models.families import BUILT_IN, FAMILIES, Family, family_of
 from demur.models.llada2 import checkpoint_tensors, native_net
+from demur.models.memory import keep_freed_memory
 from demur.models.network import Identity, KVCache, check_batching, check_finite, check_head, fingerprint
 from demur.models.renoising import Renoising
 from demur.types import DemurError
@@ -72,7 +73,10 @@ def load(
     with _plain_errors(str(name)):
         if isinstance(where, Path) and where.suffix == ".gguf":
             where, revision_of = _converted_gguf(where), _sha256(where)[:12]
-        return _load(str(name), where, revision_of, kind, device, device_map, system, block_length, quantize)
+        model = _load(str(name), where, revision_of, kind, device, device_map, system, block_length, quantize)
+    if model.device.type == "cpu":  # once loaded: what loading freed goes back to the system
+        keep_freed_memory()
+    return model
 
 
 @cache

@@ -42,13 +42,14 @@ CARD_ATTACKS = {"ar": ATTACKS, "diffusion": ("prefix", "role", "page", "scene", 
 def plan(kind: str, n: int = 200) -> list[Ask]:
     """What is generated for one model.
 
-    ``n`` is the size of every cell whose rate is on the card. What is only fitted on is smaller, and so is what merely
-    goes along (AR order under attack): the card is to take less than ten minutes on two cores.
+    ``n`` is the size of every cell that a target is set for. What goes along (held-out allowed crafts; forbidden ones
+    under further samplers) and what is only fitted on is smaller, above all of the diffusion model, a generation of
+    which takes ten times as long: the card is to take less than ten minutes on two cores.
     """
     sampler, half, third, quarter, few = MAIN[kind], max(n // 2, 1), max(n // 3, 8), max(n // 4, 6), max(n // 12, 4)
     fitted, refused = (half, half) if kind == "ar" else (third, quarter)
     asks = [Ask(kind, sampler, "test", side, n=n) for side in ("forbidden", "allowed", "look-alikes")]
-    asks += [Ask(kind, sampler, "held", side, n=n) for side in ("forbidden", "allowed")]
+    asks += [Ask(kind, sampler, "held", "forbidden", n=n), Ask(kind, sampler, "held", "allowed", n=refused)]
     asks += [
         Ask(kind, sampler, "test", "questions", n=64),  # there are no more of them
         Ask(kind, sampler, "anchors", "allowed", n=fitted),
@@ -63,7 +64,8 @@ def plan(kind: str, n: int = 200) -> list[Ask]:
         asks.append(Ask(kind, sampler, "guard", "allowed", name, few))
     if kind == "diffusion":
         for other in ("random", "ar-order"):
-            asks += [Ask(kind, other, "test", side, n=n) for side in ("forbidden", "allowed", "look-alikes")]
+            asks += [Ask(kind, other, "test", side, n=n) for side in ("allowed", "look-alikes")]
+            asks += [Ask(kind, other, "test", "forbidden", n=quarter)]
             asks += [Ask(kind, other, "calibration", "allowed", n=quarter)]
         asks += [Ask(kind, "ar-order", "test", "forbidden", name, quarter) for name in ("role", "prefill")]
     return asks

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from demur.dynamics import held
-from demur.guards.material import Material, last_given
+from demur.guards.material import Material, Noting
 from demur.guards.rivals import LAST
 from demur.organism.attacks import attack
 from demur.organism.judge import OUTCOMES, Outcome, outcomes
@@ -139,27 +139,25 @@ def run(model: Any, ask: Ask, batch: int | None = None, pools: Sequence[Key] = (
 
     Without ``batch`` it is as large as pays on a CPU: a diffusion step computes whole canvases and soon fills a cache.
     """
-    batch = batch or (52 if ask.kind == "ar" else 13)
+    batch = batch or (100 if ask.kind == "ar" else 13)
     asked = sorted(ask.prompts(), key=lambda prompt: (len(prompt.text), prompt.id))
     model = watching(model, pools)
     traces: list[Trace] = []
-    states = []
+    noting = Noting(sampler_of(ask.sampler, 8) if ask.attack == "infill" else sampler_of(ask.sampler))
     for begin in range(0, len(asked), batch):
         group = asked[begin : begin + batch]
         if ask.attack == "infill":
-            traces += infill(model, group, sampler_of(ask.sampler, 8), seed=begin, pools=pools)
-            states.append(last_given(model, infill_canvas(model, group)))
+            traces += infill(model, group, noting, seed=begin, pools=pools)
         else:
             settings: dict[str, Any] = {"length": RESPONSE, "steps": STEPS, "batch": batch, "seed": begin}
-            traces += generate(model, group, sampler_of(ask.sampler), pools=pools, **settings)
-            states.append(last_given(model, model.canvas(group, RESPONSE)))
+            traces += generate(model, group, noting, pools=pools, **settings)
     paths = tuple(tuple(outcomes(trace)) for trace in traces)
     return Cell(
         ask=ask,
         final=tuple(path[-1] for path in paths),
         path=paths,
         states={key: np.stack([trace.aligned(*key, STEPS) for trace in traces]) for key in pools},
-        asked=np.concatenate(states),
+        asked=np.concatenate(noting.states),
         texts=tuple(trace.prompt.prefill + trace.text() for trace in traces),
         crafts=tuple(trace.prompt.category for trace in traces),
     )

@@ -23,6 +23,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from demur.artefact import write
+from demur.models.memory import keep_freed_memory
 from demur.organism.lessons import ASSISTANT, RESPONSE, USER, Lesson, lessons
 from demur.organism.tokens import tokenizer
 from demur.organism.world import LAW_ASKS, crafts
@@ -235,6 +236,7 @@ def train(
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    keep_freed_memory()
     try:
         run = _resumed(recipe, folder, start)
         total = sum(stage.steps for stage in recipe.stages)

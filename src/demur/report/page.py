@@ -90,6 +90,7 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], kept:
     found = [f"Left out: {line}." for line in manifest.get("left_out", ())]
     if found:
         found.append('"All attacks" are those that a subject was asked under.')
+    found += [f"Searched attacks: {line}." for line in manifest.get("searches", ())]
     if kept < len(rows):
         found.append(f"Unscored: {len(rows) - kept} of {len(rows)} rows; nobody could judge them, no rate counts them.")
     asked = [row for row in rows if row["verdict"] is not None]
@@ -155,8 +156,6 @@ def _scenes(store: Store, of: Selection, show_harmful: bool) -> dict[str, str]:
     found: dict[str, list[Any]] = {}
     kept: dict[str, dict[str, Trace]] = {}
     for row in of.rows:
-        if row["role"] != "harmful":
-            continue
         names = ("model", "sampler", "defense", "role", "attack")
         key = key_of(**{name: row[name] for name in names})
         if len(found.get(key, [])) == 2:
@@ -198,13 +197,27 @@ figure { margin: 0; background: #fff; color: #222; padding: .5rem; border-radius
 figcaption { font-size: .8125rem; max-width: 24rem; }
 .supported { color: #0b7a75; } .not { color: #b3401f; } .undecided { color: #8a6d00; }
 """
-_SCRIPT = """
+_SCRIPT = r"""
 "use strict";
 const parts = JSON.parse(document.getElementById("viewer").textContent);
 const scenes = JSON.parse(document.getElementById("scenes").textContent);
+// The first generation of each key; a cell is its text's place in the pieces times the number of states, plus state.
+function firsts(keys) {
+  const all = { states: [], pieces: [], scenes: [] };
+  for (const one of keys.map((key) => JSON.parse(scenes[key]))) {
+    const shift = all.pieces.length * one.states.length;
+    const frames = one.scenes[0].frames.map((frame) => frame.map((cell) => cell + shift));
+    all.scenes.push({ ...one.scenes[0], frames });
+    all.states = one.states;
+    all.pieces.push(...one.pieces);
+  }
+  const escaped = (sign) => "\\u" + sign.charCodeAt(0).toString(16).padStart(4, "0");
+  return JSON.stringify(all).replace(/[<>&\u2028\u2029]/g, escaped);
+}
 for (const button of document.querySelectorAll("button[data-rows]")) {
   button.addEventListener("click", () => {
-    const html = parts[0] + scenes[button.dataset.rows] + parts[1];
+    const keys = button.dataset.rows.split("\n");
+    const html = parts[0] + (keys.length > 1 ? firsts(keys) : scenes[keys[0]]) + parts[1];
     const address = URL.createObjectURL(new Blob([html], { type: "text/html" }));
     window.open(address, "_blank");
   });
@@ -257,8 +270,9 @@ def _cell(cell: Any, scenes: Mapping[str, str]) -> str:
     text = escape(cell.text)
     if opened and figure[:1] in "+-0123456789":  # n and intervals below what they belong to
         text = f"{escape(figure)}<small>({escape(behind)}</small>"
-    if cell.rows in scenes:
-        return f'<td><button type="button" data-rows="{escape(cell.rows)}" title="see generations">{text}</button></td>'
+    if known := [key for key in cell.rows if key in scenes]:
+        rows = escape("\n".join(known))
+        return f'<td><button type="button" data-rows="{rows}" title="see generations">{text}</button></td>'
     return f"<td>{text}</td>"
 
 

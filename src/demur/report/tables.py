@@ -23,10 +23,10 @@ NATIVE = ("infill", "parallel", "organism/infill")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: what it says, and the key of the generations behind it (empty: none)."""
+    """One cell: what it says, and the keys of the generations behind it (empty: none)."""
 
     text: str
-    rows: str = ""
+    rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,13 @@ def plain_name(part: str) -> str:
 
 
 def key_of(**values: Any) -> str:
-    """Names a cell's generations."""
+    """Names the generations of one model, sampler, attack, defense and role."""
     return "|".join(f"{name}={value}" for name, value in sorted(values.items()))
+
+
+def keys_of(attacks: Iterable[str], **values: Any) -> tuple[str, ...]:
+    """The same for several attacks."""
+    return tuple(key_of(attack=attack, **values) for attack in attacks)
 
 
 def outcomes(rows: Sequence[Row], outcome: str) -> NDArray[np.bool_]:
@@ -141,6 +146,7 @@ def table_1(of: Selection) -> Table:
     rows = []
     for subject in of.subjects:
         mine = of.where(model=subject[0], sampler=subject[1], defense="none", role="harmful", attack=tuple(of.attacks))
+        behind = keys_of(of.attacks, model=subject[0], sampler=subject[1], defense="none", role="harmful")
         known = [row for row in mine if way(row)]
         if not any(set(way(row)) - {"refusal"} for row in known):
             rows.append((Cell(subject_name(subject)), *[Cell("not judged")] * 2, Cell(str(len(mine))), Cell("-")))
@@ -151,8 +157,8 @@ def table_1(of: Selection) -> Table:
         rows.append(
             (
                 Cell(subject_name(subject)),
-                Cell(str(found.hrr)),
-                Cell(str(found.frr)),
+                Cell(str(found.hrr), behind),
+                Cell(str(found.frr), behind),
                 Cell(str(len(known))),
                 Cell(str(found.hrr.n)),
             )
@@ -209,7 +215,7 @@ def table_2(of: Selection) -> Table:
                     outcome,
                 )
                 key = key_of(model=side[0], sampler=side[1], **asked)
-                cells.append(Cell("-") if d is None else Cell(str(d), key))
+                cells.append(Cell("-") if d is None else Cell(str(d), (key,)))
             rows.append(tuple(cells))
             rows += _beside(free, published.gains(published.model_of(free), plain_name(attack)), attack)
     return Table(
@@ -231,7 +237,7 @@ def table_3(of: Selection) -> Table:
         for attacks in (("plain",), tuple(of.attacks), *[(a,) for a in of.attacks]):
             where = {"model": subject[0], "sampler": subject[1], "defense": "none", "role": "harmful"}
             mine = of.where(**where, attack=attacks)
-            cells.append(_rr_asr(mine, key_of(**where, attack=attacks[0]) if len(attacks) == 1 else ""))
+            cells.append(_rr_asr(mine, keys_of(attacks, **where)))
         rows.append(tuple(cells))
         asked = ("plain", "all", *map(plain_name, of.attacks))
         rows += _beside(subject, published.rates(published.model_of(subject), asked))
@@ -249,13 +255,13 @@ def table_3(of: Selection) -> Table:
     )
 
 
-def _rr_asr(rows: Sequence[Row], key: str) -> Cell:
+def _rr_asr(rows: Sequence[Row], keys: tuple[str, ...]) -> Cell:
     if not rows:
         return Cell("-")
     rr, asr = Rate.of(outcomes(rows, "refusal")), Rate.of(outcomes(rows, "harmful"))
     (low, high), (least, most) = rr.interval, asr.interval
     ranges = f"{100 * low:.0f} to {100 * high:.0f} / {100 * least:.0f} to {100 * most:.0f}"
-    return Cell(f"{100 * rr.value:.0f} / {100 * asr.value:.0f} (n {asr.n}, {ranges})", key)
+    return Cell(f"{100 * rr.value:.0f} / {100 * asr.value:.0f} (n {asr.n}, {ranges})", keys)
 
 
 def table_4(of: Selection) -> Table:
@@ -274,7 +280,8 @@ def table_4(of: Selection) -> Table:
                     fine = [r for r in others if r["outcome"] != "refusal"]
                     if len(hits) >= 10 and len(fine) >= 10:
                         against[kind].append(area([score(r) for r in hits], [score(r) for r in fine]))
-            cells = [Cell(_mean(v)) for v in against.values()]
+            roles = {"plain": "harmful", "controls": "controls"}  # the attacked ones; and their harmless likes
+            cells = [Cell(_mean(v), keys_of(of.attacks, **where, role=roles[k])) for k, v in against.items()]
             rows.append((Cell(subject_name(subject)), Cell(name), *cells, Cell(str(len(against["plain"])))))
     return Table(
         "table-4",
@@ -314,6 +321,8 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
             attacked = [r for r in mine if r["role"] == "harmful" and r["attack"] != "plain"]
             plain = [r for r in mine if r["role"] == "plain"]
             shaped = [r for r in mine if r["role"] == "controls"]
+            behind = {"model": subject[0], "sampler": subject[1], "defense": defense}
+            known = keys_of(of.attacks, **behind, role="harmful")
             both = [
                 (r, base[k]) for r in mine if (k := (r["attack"], r["parent"], r["id"], r["role"], r["seed"])) in base
             ]
@@ -324,10 +333,12 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
                     Cell(subject_name(subject)),
                     Cell(defense),
                     Cell(f"{extra:+.1f}"),
-                    Cell(str(Rate.of(outcomes(plain, "refusal")))),
-                    Cell(str(Rate.of(outcomes(shaped, "refusal"))) if shaped else "-"),
-                    Cell(str(Rate.of(outcomes(attacked, "refusal")))),
-                    Cell(str(Rate.of(outcomes(attacked, "harmful")))),
+                    Cell(str(Rate.of(outcomes(plain, "refusal"))), keys_of(["plain"], **behind, role="plain")),
+                    Cell(str(Rate.of(outcomes(shaped, "refusal"))), keys_of(of.attacks, **behind, role="controls"))
+                    if shaped
+                    else Cell("-"),
+                    Cell(str(Rate.of(outcomes(attacked, "refusal"))), known),
+                    Cell(str(Rate.of(outcomes(attacked, "harmful"))), known),
                 )
             )
             cost = published.costs(published.model_of(subject), plain_name(defense))
@@ -357,7 +368,7 @@ def table_14(of: Selection) -> Table:
                 where = {"model": subject[0], "sampler": subject[1], "attack": attack, "defense": defense}
                 mine = of.where(**where, role="harmful")
                 key = key_of(role="harmful", **where)
-                cells.append(Cell(str(Rate.of(outcomes(mine, "harmful"))), key) if mine else Cell("-"))
+                cells.append(Cell(str(Rate.of(outcomes(mine, "harmful"))), (key,)) if mine else Cell("-"))
             if any(cell.text != "-" for cell in cells[2:]):
                 rows.append(tuple(cells))
                 known = published.native(published.model_of(subject), plain_name(attack), [*map(plain_name, defenses)])
