@@ -17,7 +17,8 @@ import pytest
 from server import Handler, Server, nowhere, scored, serving
 from test_cli import cli
 
-from demur.experiment import Config, Store, evaluate, judged, plan, read
+from demur.experiment import Config, Store, collect, evaluate, judged, plan, read
+from demur.experiment.parts import prompts_of
 from demur.judges import LLMJudge
 from demur.report import report
 from demur.types import DemurError
@@ -477,14 +478,16 @@ def test_an_attacker_that_fails_is_named_with_its_unit_and_nothing_is_asked_twic
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ("{rounds: 2}", "attacker None"),
-        ("{attacker: {model: m}}", "without model or base_url"),
+        ("{rounds: 2}", "without an attacker"),
+        ("{attacker: {model: m}}", "without base_url"),
         ("{attacker: smollm2, tempo: 3}", "tempo"),
         ("{attacker: smollm2, rounds: 0}", "rounds=0"),
         ("{attacker: smollm2, rounds: two}", "rounds 'two'"),
         ("{attacker: smollm2, judge: nobody}", "judge 'nobody'"),
         ('{attacker: smollm2, judge: {model: m, base_url: "http://x/v1", rubric: refusal}}', "rubric harm"),
         ('{attacker: {model: m, base_url: "http://x/v1", budget: {pounds: 3}}}', "pounds"),
+        ('{attacker: {model: m, base_url: "http://x/v1", budget: {requests: many}}}', "another kind"),
+        ('{attacker: {model: m, base_url: "http://x/v1", api_key: sk-1234567890}}', "attacker with api_key"),
     ],
 )
 def test_what_pair_can_not_be_is_named_with_its_line(settings: str, said: str, tmp_path: Path) -> None:
@@ -494,3 +497,61 @@ def test_what_pair_can_not_be_is_named_with_its_line(settings: str, said: str, t
     with pytest.raises(DemurError, match=said) as caught:
         read(file)
     assert "line 6" in str(caught.value)
+    assert "sk-1234567890" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "streams: 2}",
+            "streams: 2}\n  - pair: {attacker: attacker, judge: organism, rounds: 2, streams: 2}",
+            "two attacks",
+        ),
+        ("harmful: organism, harmless: organism", "harmful: harmful, harmless: harmless", "judge organism for prompts"),
+    ],
+)
+def test_attacks_of_one_name_and_a_judge_of_another_world_are_named(
+    old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DemurError, match=f"line [67]: {said}"):
+        paired(tmp_path, "http://x/v1", old, new)
+
+
+def test_a_search_that_broke_off_is_made_again_and_one_that_nobody_needs_is_removed(tmp_path: Path) -> None:
+    with serving(writing(lambda number: number == 2)) as server:
+        config = paired(tmp_path, server.url, "n: 3", "n: 1")
+        with pytest.raises(DemurError, match=r"broke off \(attacker gave no answer: HTTP 500"):
+            evaluate(config, tmp_path / "run")
+        assert not (tmp_path / "run" / "attacked").exists()
+    with serving(writing()) as server:
+        config = paired(tmp_path, server.url, "n: 3", "n: 1")
+        evaluate(config, tmp_path / "run", resume=True)
+        (tmp_path / "p.yaml").write_text((tmp_path / "p.yaml").read_text().replace("rounds: 2", "rounds: 3"))
+        deeper = read(tmp_path / "p.yaml")
+        store = evaluate(deeper, tmp_path / "run", resume=True)
+        (said,) = store.manifest["searches"]
+        assert "rounds=3" in said, "of this plan's searches alone"
+        assert len(list((tmp_path / "run" / "attacked").iterdir())) == 2
+        collect(tmp_path / "run", deeper)
+        assert len(list((tmp_path / "run" / "attacked").iterdir())) == 1
+
+
+def test_attackers_and_searches_that_run_here(tmp_path: Path) -> None:
+    begin, end = PAIRED.index("  - pair:"), PAIRED.index("defenses:")
+    attacks = (
+        "  - pair: {attacker: smollm2, rounds: 1, streams: 1}\n"
+        "  - random-search: {tokens: 2, iterations: 2, batch: 2, target: To}\n"
+    )
+    (tmp_path / "p.yaml").write_text((PAIRED[:begin] + attacks + PAIRED[end:]).replace("n: 3", "n: 1"))
+    config = read(tmp_path / "p.yaml")
+    store = evaluate(config, tmp_path / "run")
+    assert [line.split(":")[0] for line in sorted(store.manifest["searches"])] == [
+        "pair (attacker=smollm2, rounds=1, streams=1)",
+        "random-search (tokens=2, iterations=2, batch=2, target=To)",
+    ]
+    again = evaluate(config, tmp_path / "again")
+    assert again.manifest["rows"] == store.manifest["rows"], "the same messages bring the same text"
+    suffixed = [row for row in store.rows() if row["attack"].startswith("random") and row["role"] == "harmful"]
+    assert all(row["prompt"].startswith(prompts_of(config.prompts, "harmful")[0].text) for row in suffixed)
+    assert {row["role"] for row in store.rows() if row["attack"].startswith("random")} == {"harmful", "controls"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,6 +52,22 @@ def write(path: str | Path, content: bytes | str) -> Path:
         if scratch is not None:
             Path(scratch).unlink(missing_ok=True)
     return target
+
+
+def write_once(path: str | Path, content: str) -> str:
+    """Writes a whole file unless it is there, and returns what is there: of several who write, the first one's."""
+    target = Path(path)
+    if not target.is_file():
+        draft = write(target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}"), content)
+        try:
+            os.link(draft, target)
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without links: the last one's, then
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+    return target.read_text(encoding="utf-8")
 
 
 def save(path: str | Path, kind: str, arrays: Arrays, card: Mapping[str, Any]) -> Path:

@@ -149,18 +149,28 @@ def chat_by(
     if temperature < 0 or max_tokens < 1:
         raise DemurError(f"temperature {temperature} and max_tokens {max_tokens}", "at least 0 and 1", "raise them")
 
+    def begun(messages: list[Message]) -> Any:
+        how = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
+        try:
+            return tokenizer.apply_chat_template(messages, **how)
+        except Exception as error:  # jinja2 raises what the template's author wrote
+            raise DemurError(
+                f"the chat template of {model.name} refused a conversation ({error})",
+                "one that takes system, user and assistant in turn",
+                "name another attacker",
+            ) from error
+
+    begun([{"role": role, "content": "."} for role in ("system", "user", "assistant", "user")])
     context = getattr(model.net.config.get_text_config(decoder=True), "max_position_embeddings", None)
 
     def ask(messages: list[Message]) -> str:
         import torch
 
-        given = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
-        )
+        given = begun(messages)
         n = given["input_ids"].shape[1]
         if context is not None and n + max_tokens > context:
             came = f"a conversation of {n} tokens and an answer of {max_tokens}"
-            raise DemurError(came, f"at most {context}, the context of {model.name}", "lower max_tokens or rounds")
+            raise DemurError(came, f"at most {context}, the context of {model.name}", "use fewer rounds")
         how = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():

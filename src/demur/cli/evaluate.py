@@ -110,6 +110,7 @@ def _dry(config: Config, folder: Path, probed_for: int) -> None:
 def _access(config: Config) -> None:
     """Whether models and the judge's key are there."""
     from demur.experiment.judging import judge_of
+    from demur.experiment.searched import check_access
     from demur.studio.readiness import ready
 
     console = out_to()
@@ -121,6 +122,10 @@ def _access(config: Config) -> None:
     for attack in config.attacks:
         if isinstance(local := attack.settings.get("attacker"), str):
             console.print(f"{attack.label}: {ready(local)}", soft_wrap=True)
+        try:
+            check_access(attack.settings)
+        except DemurError as error:
+            console.print(f"{attack.label}: {error}", soft_wrap=True, markup=False)
     if config.judge == "llm":
         try:
             judge_of(config.judge_settings).endpoint.check()
@@ -152,11 +157,12 @@ def _probe(config: Config, todo: Plan, workers: int) -> None:
     console, whole = out_to(), 0.0
     for subject in config.subjects:
         try:
-            found = probe(config, subject)
+            found = probe(config, subject, 1 if workers > 1 else 0)
         except DemurError as error:
             console.print(f"{subject.name}: not probed ({error})", soft_wrap=True, markup=False)
             continue
-        spent = todo.answers(config, subject) * found.seconds
+        batched, single = todo.answers(config, subject)
+        spent = batched * found.seconds + single * found.alone
         whole += spent
         memory = f"{found.bytes / 1e9:.1f} GB"
         console.print(
@@ -164,7 +170,7 @@ def _probe(config: Config, todo: Plan, workers: int) -> None:
             f"some {_spoken(spent)} in all", soft_wrap=True, markup=False,
         )  # fmt: skip
     by = f"{workers} worker{'s'[: workers > 1]}"
-    besides = "searches in logits, defenses that ask a model, and judges come on top"
+    besides = "searches in logits, attackers, judges, and defenses that ask a model come on top"
     console.print(f"together some {_spoken(whole / workers)} with {by}; {besides}", soft_wrap=True)
 
 

@@ -233,6 +233,7 @@ class _Reader:
         if "attacks" in of:
             config = replace(config, attacks=self.several(of["attacks"], "attacks", self.attack))
             self.fitting(of["attacks"], "attack", config.attacks, config)
+            self.apart(of["attacks"], config)
         if "defenses" in of:
             config = replace(config, defenses=self.several(of["defenses"], "defenses", self.defense))
             self.fitting(of["defenses"], "defense", config.defenses, config)
@@ -322,6 +323,17 @@ class _Reader:
             if part.label in unfit:
                 here = " and ".join(subject.name for subject in config.subjects)
                 raise self.wrong(item, f"{what} {part.name} on {here} ({unfit[part.label]})", "a model that it fits")
+
+    def apart(self, node: Any, config: Config) -> None:
+        """Raises for two attacks that tables would call by one name, and for a judge of another world's prompts."""
+        called: list[str] = []
+        for item, attack in zip(node.value if node.id == "sequence" else [node], config.attacks, strict=True):
+            if attack.label in called:
+                raise self.wrong(item, f"two attacks called {attack.label}", "names that differ in tables")
+            called.append(attack.label)
+            if attack.settings.get("judge") == "organism" and config.prompts.harmful != "organism":
+                came = f"judge organism for prompts of {config.prompts.harmful}"
+                raise self.wrong(item, came, "dictionary or {model: ..., base_url: ...}")
 
     def judge(self, node: Any, config: Config) -> Config:
         """A known judge; a model as judge with all that it needs."""

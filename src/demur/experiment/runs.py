@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 from demur.experiment.config import Config, Subject
 from demur.experiment.judging import judge, judge_of
-from demur.experiment.searched import SEARCHED, requests_of, searches
+from demur.experiment.searched import SEARCHED, check_access, requests_of, searches
 from demur.experiment.store import Store
 from demur.experiment.units import Unit, bundles_of, left_out, units_of
-from demur.experiment.work import asked_of, prepare, prepared_path, work
+from demur.experiment.work import asked_of, prepare, prepared_path, search_files, work
 from demur.guards import Guard
 from demur.types import DemurError
 
@@ -50,9 +50,9 @@ class Plan:
         """How many answers are generated for the missing units."""
         return sum(units[0].end - units[0].begin for units in self.bundles)
 
-    def answers(self, config: Config, subject: Subject) -> int:
-        """How many answers of one subject the missing units take, with its anchors and guard and the most that PAIR
-        may ask it.
+    def answers(self, config: Config, subject: Subject) -> tuple[int, int]:
+        """How many answers of one subject the missing units take, with its anchors and guard, and how many PAIR may ask
+        it for at most, one by one.
         """
         mine = [units[0] for units in self.bundles if units[0].subject == subject]
         of = config.prompts
@@ -60,7 +60,7 @@ class Plan:
         first = 2 * of.anchors + of.fit + of.calibrate + shaped if mine else 0
         pairs = [unit for unit in self.searches if unit.subject == subject and unit.attack.name == "pair"]
         asked = sum((unit.end - unit.begin) * requests_of(unit.attack.settings) for unit in pairs)
-        return first + asked + sum(unit.end - unit.begin for unit in mine)
+        return first + sum(unit.end - unit.begin for unit in mine), asked
 
     @property
     def searches(self) -> list[Unit]:
@@ -68,7 +68,8 @@ class Plan:
         found: dict[object, Unit] = {}
         for unit in self.missing:
             if unit.attack.name in SEARCHED:
-                who: object = unit.subject.name if unit.attack.name == "pair" else unit.subject.model
+                own = unit.subject
+                who: object = own.name if unit.attack.name == "pair" else (own.model, own.dtype)
                 found.setdefault((who, unit.attack.label, unit.role, unit.begin, unit.end), unit)
         return list(found.values())
 
@@ -100,6 +101,8 @@ def evaluate(
     todo = plan(config, folder)
     if config.judge == "llm" and todo.missing:
         judge_of(config.judge_settings).endpoint.check()  # a missing key is said before a day of generating
+    for attack in {unit.attack.label: unit.attack for unit in todo.searches}.values():
+        check_access(attack.settings)
     sessions = _sessions(store)
     store.begin(manifest_of(config, finished=False) | {"sessions": sessions})
     subjects, place = _subjects(todo.missing), folder.resolve()  # workers may stand elsewhere
@@ -118,7 +121,7 @@ def evaluate(
     unscored = judge(config, store, todo.units, progress) if config.judge == "llm" else 0
     keys = [unit.key for unit in todo.units]
     end = {"rows": store.digest(keys), "units": keys, "unscored": unscored, "sessions": sessions}
-    end["searches"] = searches(folder)
+    end["searches"] = searches(search_files(folder, config, todo.units))
     end["subjects"] = {subject.name: _identity(folder, config, subject) for subject in _subjects(todo.units)}
     store.begin(manifest_of(config, finished=True) | end)
     return store
@@ -347,7 +350,9 @@ def collect(folder: Path, config: Config) -> list[Path]:
     extra = [path for key, path in store.files().items() if key not in kept]
     extra += [path for path in (folder / "traces").glob("*.safetensors") if path.name.split("-")[0] not in kept]
     extra += [path for path in (folder / "judged").glob("*.json") if path.stem not in kept]
-    extra += [*(folder / "units").glob("*.damaged"), *(folder / "units").glob(".*")]
+    searched = search_files(folder, config, units_of(config))
+    extra += [path for path in (folder / "attacked").glob("*.json") if path not in searched]
+    extra += [*(folder / "attacked").glob(".*"), *(folder / "units").glob("*.damaged"), *(folder / "units").glob(".*")]
     for path in extra:
         path.unlink(missing_ok=True)
     return extra

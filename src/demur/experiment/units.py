@@ -68,7 +68,7 @@ def units_of(config: Config) -> list[Unit]:
     if config.intermediate:
         shared["intermediate"] = config.intermediate
     if config.prompts.shapes:
-        shared["shapes"] = [asdict(attack) for attack in config.attacks]
+        shared["shapes"] = [asdict(attack) for attack in config.attacks if attack.name.startswith("organism/")]
     found = []
     asked = _asked(config)
     for defense in config.defenses:
@@ -82,7 +82,8 @@ def units_of(config: Config) -> list[Unit]:
                     for begin in range(0, n, config.chunk):
                         unit = Unit(subject, attack, defense, role, seed, begin, min(begin + config.chunk, n))
                         found.append(_keyed(unit, shared | {"file": content} if content else shared))
-    if len({unit.key for unit in found}) < len(found):
+    labels = [attack.label for attack in config.attacks]
+    if len({unit.key for unit in found}) < len(found) or len({*labels}) < len(labels):
         raise DemurError("an attack, a defense, a subject or a seed twice", "each once", "leave one of the two out")
     return found
 

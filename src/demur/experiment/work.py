@@ -29,7 +29,7 @@ from demur.experiment.parts import (
     ready_made,
     sampler_of,
 )
-from demur.experiment.searched import SEARCHED, pair_of, search
+from demur.experiment.searched import SEARCHED, kept_at, pair_of, search
 from demur.experiment.units import Unit
 from demur.guards import Guard, acted, fit_guard
 from demur.guards.rivals import LAST
@@ -88,33 +88,48 @@ def run_prompts(config: Config, model: Any, sampler: Any, prompts: Sequence[Prom
 
 @dataclass(frozen=True)
 class Probe:
-    """What one batch of ``n`` answers took: ``seconds`` an answer, and the most ``bytes`` of memory, on a GPU its own,
-    else the process's.
+    """What one batch of ``n`` answers took: ``seconds`` an answer, ``alone`` of one by itself, and the most ``bytes``
+    of memory, on a GPU since the model was loaded, else the process's so far.
     """
 
     seconds: float
+    alone: float
     n: int
     bytes: int
 
 
-def probe(config: Config, subject: Subject) -> Probe:
-    """Lets a subject answer one batch of plain harmless requests, after a first one that nobody counts."""
+def probe(config: Config, subject: Subject, threads: int = 0) -> Probe:
+    """Lets a subject answer one batch of plain harmless requests, after a first one that nobody counts, on so many
+    threads (0: as many as there are).
+    """
     import torch
 
+    before = torch.get_num_threads()
     model = model_of(subject.model, subject.dtype)
     sampler = sampler_of(subject, model, config.steps)
     prompts = prompts_of(config.prompts, "plain")[: config.batch]
-    run_prompts(config, model, sampler, prompts[:1], 0)
-    begun = time.perf_counter()
-    run_prompts(config, model, sampler, prompts, 0)
-    took = time.perf_counter() - begun
+
+    def answer(some: Sequence[Prompt]) -> float:
+        begun = time.perf_counter()
+        run_prompts(config, model, sampler, some, 0)
+        return time.perf_counter() - begun
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        answer(prompts[:1])
+        whole, alone = answer(prompts), answer(prompts[:1])
+    finally:
+        torch.set_num_threads(before)
     if torch.cuda.is_available():
         most = torch.cuda.max_memory_allocated()
     else:
         import resource
 
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return Probe(took / len(prompts), len(prompts), most)
+    return Probe(whole / len(prompts), alone, len(prompts), most)
 
 
 def _canvas(model: Any, prompts: Sequence[Prompt], length: int) -> Any:
@@ -140,7 +155,7 @@ def prepared_path(folder: Path, config: Config, subject: Subject) -> Path:
     content = repr((asdict(subject), asdict(of), digests_of(of)))
     content += repr((config.length, config.steps, config.batch, config.alpha))
     if config.prompts.shapes:
-        content += repr(config.attacks)
+        content += repr([attack for attack in config.attacks if attack.name.startswith("organism/")])
     return folder / "prepared" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
 
 
@@ -243,6 +258,26 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[tuple[str,
     return found
 
 
+def _searched(config: Config, unit: Unit) -> dict[str, Any]:
+    """All that what a search finds for a prompt depends on, beside the prompt and the weights."""
+    attack, subject = unit.attack, unit.subject
+    content: dict[str, Any] = {"attack": attack.label, "settings": substance(attack.settings), "model": subject.model}
+    content["dtype"] = subject.dtype
+    if attack.name == "pair":  # it reads answers, which are a sampler's; the other one reads logits
+        content |= {"subject": asdict(subject), "length": config.length, "steps": config.steps}
+    return content
+
+
+def search_files(folder: Path, config: Config, units: Sequence[Unit]) -> list[Path]:
+    """Where the searches of these units are kept."""
+    found: dict[Path, None] = {}
+    for unit in units:
+        if unit.attack.name in SEARCHED:
+            prompts = prompts_of(config.prompts, unit.role)[unit.begin : unit.end]
+            found |= dict.fromkeys(kept_at(folder, _searched(config, unit), prompt) for prompt in prompts)
+    return list(found)
+
+
 def asked_of(folder: Path, config: Config, unit: Unit) -> list[Prompt]:
     """The prompts of a unit as its attack makes them; a search is made against the subject itself, undefended."""
     plain, attack, subject = prompts_of(config.prompts, unit.role), unit.attack, unit.subject
@@ -251,9 +286,6 @@ def asked_of(folder: Path, config: Config, unit: Unit) -> list[Prompt]:
     prompts = plain[unit.begin : unit.end]
     if attack.name not in SEARCHED:
         return attacked(attack, prompts, model_of(subject.model, subject.dtype))
-    content = {"attack": attack.label, "settings": substance(attack.settings), "model": subject.model}
-    if attack.name == "pair":  # it reads answers, which are a sampler's; the other one reads logits
-        content |= {"subject": asdict(subject), "length": config.length, "steps": config.steps}
 
     def made() -> Any:
         model = model_of(subject.model, subject.dtype)
@@ -263,13 +295,14 @@ def asked_of(folder: Path, config: Config, unit: Unit) -> list[Prompt]:
 
         def target(prompt: Prompt) -> str:
             try:
-                return run_prompts(config, model, sampler, [prompt], 0)[0].answer()
-            except DemurError:  # such as a message longer than the model's context: nobody can say what it leads to
+                _canvas(model, [prompt], length_of(config, model))
+            except DemurError:  # such as a message longer than its context: it answers nothing
                 return ""
+            return run_prompts(config, model, sampler, [prompt], 0)[0].answer()
 
         return pair_of(attack.settings, target)
 
-    return search(folder, content, prompts, made)
+    return search(folder, _searched(config, unit), prompts, made)
 
 
 def _timed(call: Callable[[list[Any]], list[Any]], items: list[Any]) -> tuple[list[Any], float]:

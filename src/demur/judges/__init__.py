@@ -6,7 +6,7 @@ counted, never guessed. Importing this package imports neither torch nor a clien
 """
 
 from demur.judges.dictionary import Dictionary
-from demur.judges.endpoint import Budget, Endpoint, NoAnswer, Reply, Spending, chat
+from demur.judges.endpoint import Budget, Endpoint, NoAnswer, Reply, Spending, chat, talk
 from demur.judges.judge import Judge, judge_all
 from demur.judges.llm import LLMJudge
 from demur.judges.raters import Agreement, agreement
@@ -14,5 +14,5 @@ from demur.judges.rubrics import RUBRICS, Rubric
 
 __all__ = [
     "RUBRICS", "Agreement", "Budget", "Dictionary", "Endpoint", "Judge", "LLMJudge", "NoAnswer", "Reply", "Rubric",
-    "Spending", "agreement", "chat", "judge_all",
+    "Spending", "agreement", "chat", "judge_all", "talk",
 ]  # fmt: skip

@@ -276,12 +276,17 @@ def chat(
         model, base_url, api_key_env, timeout, retries, budget=budget, temperature=temperature, seed=seed,
         max_tokens=max_tokens,
     )  # fmt: skip
+    return talk(endpoint)
+
+
+def talk(endpoint: Endpoint) -> Callable[[list[dict[str, str]]], str]:
+    """The same of an endpoint that is at hand."""
 
     def ask(messages: list[dict[str, str]]) -> str:
         try:
             return endpoint(messages).text
         except NoAnswer as error:
             then = "raise the budget" if isinstance(error, Spent) else "try again, or ask another model"
-            raise DemurError(f"{model} gave no answer: {error}", "a text", then) from None
+            raise DemurError(f"{endpoint.model} gave no answer: {error}", "a text", then) from None
 
     return ask

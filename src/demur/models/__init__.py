@@ -74,7 +74,7 @@ def load(
         if isinstance(where, Path) and where.suffix == ".gguf":
             where, revision_of = _converted_gguf(where), _sha256(where)[:12]
         model = _load(str(name), where, revision_of, kind, device, device_map, system, block_length, quantize)
-    if model.device.type == "cpu":  # once loaded: what loading freed goes back to the system
+    if model.device.type == "cpu":  # not before: what loading a first model freed goes back to the system
         keep_freed_memory()
     return model
 

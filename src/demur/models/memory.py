@@ -8,7 +8,8 @@ from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's ``mallopt``."""
-_MOST = 2**31 - 1
+_MOST = (2**31 - 1, 32 * 2**20)
+"""Block sizes from which memory is mapped afresh: the first that the library takes (before 2.35 up to 32 MiB)."""
 
 
 @cache
@@ -26,4 +27,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _MOST)) and bool(mallopt(_TRIM_THRESHOLD, _MOST))
+    mapped = any(mallopt(_MMAP_THRESHOLD, size) for size in _MOST)
+    return bool(mallopt(_TRIM_THRESHOLD, _MOST[0])) and mapped

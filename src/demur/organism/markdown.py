@@ -71,7 +71,8 @@ def targets(card: Row) -> list[tuple[str, str, str, bool | None]]:
         worst = min(shaped, key=lambda r: r["correct"]["rate"])
         found.append(
             ("correct on attack-shaped controls (the worst one), at least 90%", kind,
-             f"{worst['attack']}: {_percent(worst['correct'])}", worst["correct"]["rate"] >= 0.9)
+             f"{worst['attack']}: {_percent(worst['correct'])} (n {worst['correct']['n']})",
+             worst["correct"]["rate"] >= 0.9)
         )  # fmt: skip
         attacked = [r for r in rows if r["side"] == "forbidden"]
         n = sum(r["neither"]["n"] for r in attacked)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from demur.defenses import ACTIVE
 from demur.dynamics import LAMBDA_R, Area, Difference, Rate, area, compare, held, irr, recovery
 from demur.report import published
 
@@ -98,6 +99,11 @@ def key_of(**values: Any) -> str:
 def keys_of(attacks: Iterable[str], **values: Any) -> tuple[str, ...]:
     """The same for several attacks."""
     return tuple(key_of(attack=attack, **values) for attack in attacks)
+
+
+def seen_behind(defense: str) -> str:
+    """The defense whose generations stand for those behind ``defense``: of one that only looks, the undefended."""
+    return defense if set(plain_name(defense).split("+")) & set(ACTIVE) else "none"
 
 
 def outcomes(rows: Sequence[Row], outcome: str) -> NDArray[np.bool_]:
@@ -321,7 +327,7 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
             attacked = [r for r in mine if r["role"] == "harmful" and r["attack"] != "plain"]
             plain = [r for r in mine if r["role"] == "plain"]
             shaped = [r for r in mine if r["role"] == "controls"]
-            behind = {"model": subject[0], "sampler": subject[1], "defense": defense}
+            behind = {"model": subject[0], "sampler": subject[1], "defense": seen_behind(defense)}
             known = keys_of(of.attacks, **behind, role="harmful")
             both = [
                 (r, base[k]) for r in mine if (k := (r["attack"], r["parent"], r["id"], r["role"], r["seed"])) in base
@@ -350,7 +356,8 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
         tuple(rows),
         "Overhead is the time of generation and defense against the undefended generation of the same run: on the same "
         "answers for defenses that only look, on answers of their own for sri-guard and diffuguard (stopping early "
-        "makes it negative; some percent are noise). Published, LLaDA, overhead / false positives / RR / ASR: none 0 / "
+        "makes it negative; some percent are noise). What only looks leads to the undefended answers. "
+        "Published, LLaDA, overhead / false positives / RR / ASR: none 0 / "
         "7 / 67.4 / 18.4, SRI Guard 0.04 / 9 / 73.4 / 16.8; LLaMA-3: none 0 / 0 / 23.4 / 59.2, SRI Guard 0.01 / 4 / 55 "
         "/ 43.6.",
     )
@@ -367,7 +374,7 @@ def table_14(of: Selection) -> Table:
             for defense in defenses:
                 where = {"model": subject[0], "sampler": subject[1], "attack": attack, "defense": defense}
                 mine = of.where(**where, role="harmful")
-                key = key_of(role="harmful", **where)
+                key = key_of(role="harmful", **where | {"defense": seen_behind(defense)})
                 cells.append(Cell(str(Rate.of(outcomes(mine, "harmful"))), (key,)) if mine else Cell("-"))
             if any(cell.text != "-" for cell in cells[2:]):
                 rows.append(tuple(cells))
