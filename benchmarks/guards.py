@@ -105,7 +105,9 @@ def _scores(guard: Any, traces: Any, clock: Clock) -> list[float]:
 
 
 def _guard(model: Any, sampler: Any, prompts: Any) -> Any:
-    """A guard that never acts: anchors of noise, and a limit that nothing reaches; it costs what any guard costs."""
+    """A guard that never acts: anchors of noise, and limits that nothing reaches. It costs what any guard costs on an
+    answer that it lets pass; one that it would flag is also read for a refusal of its own.
+    """
     from dataclasses import replace
 
     traces = generate(model, prompts, sampler, batch=8)
@@ -116,4 +118,5 @@ def _guard(model: Any, sampler: Any, prompts: Any) -> Any:
     anchors = Anchors(phi.mean(axis=0), noise, ones, ones, traces[0].spec.at(*KEYS[0]), "observed", 8, 8, 8, 8)
     detector = SRIGuard(epochs=2, min_samples=1, threshold="quantile")
     guard = fit_guard(anchors, traces[:4], traces[4:], detector=detector)
+    guard.detector.threshold_ = -np.inf
     return replace(guard, prefix=replace(guard.prefix, limit=np.inf))
