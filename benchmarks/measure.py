@@ -15,7 +15,7 @@ Clock = Callable[[], float]
 Steps = Generator[None, None, Any]
 CLOCKS: Mapping[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 TOLERANCE = 1e-4
-STEP_LIMIT = 1.03
+STEP_LIMIT = 1.01
 
 
 @dataclass(frozen=True)
