@@ -111,7 +111,7 @@ def with_decoder(kind: str) -> Any:
 
 @cache
 def _net(name: str) -> Any:
-    from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config
+    from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config, Qwen3Config
 
     common = {
         "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
@@ -128,6 +128,7 @@ def _net(name: str) -> Any:
         "gemma": lambda: Gemma3TextConfig(**common, **window),
         "llada": lambda: LlamaConfig(**common),
         "dream": lambda: Qwen2Config(**common),
+        "qwen3": lambda: Qwen3Config(**common, head_dim=8),
     }[name]()
     return tiny.native(config, seed=3 + len(name))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import os
 import resource
@@ -29,6 +30,7 @@ from small import CAUSAL, DIFFUSION, PROMPTS, ROWS, assert_close
 import demur
 from demur import artefact, models
 from demur.models import Bidirectional, Causal, load
+from demur.models import bidirectional
 from demur.models.chat import text_of
 from demur.samplers import Autoregressive, MaskedDiffusion
 from demur.signals import Anchors
@@ -223,8 +225,41 @@ def test_padding_changes_no_logit_and_no_state(name: str) -> None:
         alone = model.forward(one, one.open)
         assert start == len(ROWS[0]) - len(row)
         assert_close(out.logits[rows == i], alone.logits, f"logits of row {i}")
+        begin = max(out.start, start + alone.start)  # from where both passes show states
         for layer in ("first", "last"):
-            assert_close(out.hidden[layer][i, start:], alone.hidden[layer][0], f"{layer} states of row {i}")
+            mine, its = out.hidden[layer][i, begin - out.start :], alone.hidden[layer][0, begin - start - alone.start :]
+            assert_close(mine, its, f"{layer} states of row {i}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["llada", "dream", "qwen3", "block"])
+def test_columns_left_out_of_the_last_block_change_nothing_of_the_others(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small.block("response") if name == "block" else small.diffusion(name)
+    model = Bidirectional(**(vars(model) | {"net": copy.deepcopy(model.net).to(dtype)})).watching("first", "last")
+    canvas = model.canvas_of(ROWS, 6)
+    part = model.forward(canvas, canvas.open)
+    monkeypatch.setattr(bidirectional, "LIKE_LLAMA", ())
+    whole = model.forward(canvas, canvas.open)
+    assert part.start == canvas.width - 7 and whole.start == 0
+    seen = ~canvas.pad[:, part.start :]
+    tolerance = 1e-5 if dtype == torch.float32 else 0.05
+    assert_close(part.logits.float(), whole.logits.float(), "logits", tolerance)
+    for layer in ("first", "last"):
+        assert part.hidden[layer].shape[1] == 7
+        mine, its = part.hidden[layer][seen].float(), whole.hidden[layer][:, part.start :][seen].float()
+        assert_close(mine, its, f"{layer} states", tolerance)
+    assert _hooks(model) == 0, "no hook is left behind"
+
+
+def test_what_is_scored_before_the_open_places_is_computed_too(llada: Bidirectional) -> None:
+    canvas = llada.canvas_of([ROWS[0]], 4)
+    score = canvas.open.clone()
+    score[0, 2] = True
+    out = llada.watching("last").forward(canvas, score)
+    assert out.start == 1 and out.hidden["last"].shape[1] == canvas.width - 1
+    assert llada.watching("last").forward(replace(canvas, open=torch.zeros_like(score)), None).start == 0
 
 
 @pytest.mark.parametrize("name", [*CAUSAL, *DIFFUSION])
@@ -337,9 +372,9 @@ def test_layers_by_name_are_blocks_by_number(llama: Causal) -> None:
     assert _hooks(llama) == before, "no hook is left behind"
 
 
-def _hooks(model: Causal) -> int:
+def _hooks(model: Causal | Bidirectional) -> int:
     """How many hooks the blocks have (transformers itself leaves some, once it has been asked for hidden states)."""
-    return sum(len(block._forward_hooks) for block in model.net.model.layers)
+    return sum(len(block._forward_hooks) + len(block._forward_pre_hooks) for block in model.net.model.layers)
 
 
 def test_hooks_are_removed_when_a_pass_fails(llama: Causal) -> None:

@@ -114,7 +114,7 @@ def divergence(model: Any, canvas: Canvas, out: Forward, block: Bool[Tensor, "b 
     origin = replace(canvas, ids=canvas.ids.masked_fill(given, model.mask_id))
     weights = block.float()[:, None, :]
     plain, attacked = (
-        torch.bmm(weights, run.hidden["last"].float())[:, 0]  # a sum points where the mean does
+        torch.bmm(weights[:, :, run.start :], run.hidden["last"].float())[:, 0]  # a sum points where the mean does
         for run in (model.watching("last").forward(origin, None), out)
     )
     found = 1 - torch.nn.functional.cosine_similarity(plain, attacked, dim=-1)

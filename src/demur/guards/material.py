@@ -227,7 +227,7 @@ def last_given(model: Any, canvas: Canvas) -> Float[NDArray[np.float32], "n d"]:
     else:
         out = watched.forward(canvas, torch.zeros_like(canvas.open))
     states = out.hidden["last"]
-    return np.asarray(states[torch.arange(canvas.rows), first - 1].float().cpu().numpy())
+    return np.asarray(states[torch.arange(canvas.rows), first - 1 - out.start].float().cpu().numpy())
 
 
 class Noting:

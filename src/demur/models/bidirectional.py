@@ -6,7 +6,9 @@ Given a mask that lets every position see every other one, the native class comp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.models.chat import canvas_of, encode
-from demur.models.network import Identity, KVCache, decoder_of, head_of, stop_ids, watched
+from demur.models.network import Identity, KVCache, blocks_of, decoder_of, head_of, stop_ids, watched
 from demur.models.vocabulary import token_bytes
 from demur.types import Canvas, DemurError, Forward, Layer, Prompt
 
@@ -91,28 +93,41 @@ class Bidirectional:
     ) -> Forward:
         """One pass over the canvas; logits of the scored positions only, undone of the shift.
 
+        What is given before the first open or scored position is read by every block, and the last block's output
+        there is read by nobody: where :func:`answering` knows the architecture it is not computed, and the states
+        begin one column before that position.
+
         With a ``cache``, only the columns that it does not hold are passed; of those, it keeps the ones before ``keep``
         (the beginning of a block that is still being denoised), whose tokens must be final.
         """
-        start = cache.columns if cache is not None else 0
+        passed = cache.columns if cache is not None else 0
+        start = passed if cache is not None else self._read_from(canvas, score)
         positions: Int[Tensor, "b n"] = ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
         mask = self._mask(canvas)
         more = {} if cache is None else {"past_key_values": cache.kv, "use_cache": True}
-        with watched(self.net, self.layers) as states:
+        with watched(self.net, self.layers) as states, answering(self.net, start - passed):
             last: Float[Tensor, "b m d"] = decoder_of(self.net)(
-                input_ids=canvas.ids[:, start:],
-                attention_mask=mask if cache is None or mask is None else mask[:, :, start:],
-                position_ids=positions[:, start:],
+                input_ids=canvas.ids[:, passed:],
+                attention_mask=mask if cache is None or mask is None else mask[:, :, passed:],
+                position_ids=positions[:, passed:],
                 **more,
             ).last_hidden_state
         if cache is not None:
             cache.keep(keep, canvas.width)
+        hidden = {layer: x[:, x.shape[1] - last.shape[1] :] for layer, x in states(last).items()}
         if score is None:
-            return Forward(logits=last.new_empty((0, 0)), hidden=states(last), start=start)
+            return Forward(logits=last.new_empty((0, 0)), hidden=hidden, start=start)
         rows, where = torch.where(score)
         if self.shift:  # the first token of a row is scored by itself: there is no column before it
             where = torch.maximum(where - 1, canvas.pad.sum(dim=1)[rows])
-        return Forward(logits=head_of(self.net)(last[rows, where - start]), hidden=states(last), start=start)
+        return Forward(logits=head_of(self.net)(last[rows, where - start]), hidden=hidden, start=start)
+
+    def _read_from(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> int:
+        """The first column whose last state anybody reads; 0 where the whole canvas is passed."""
+        read = canvas.open if score is None else canvas.open | score
+        if not (can_answer(self.net) and bool(read.any())):
+            return 0
+        return max(int(read.any(dim=0).long().argmax()) - 1, 0)
 
     def blocks(self, canvas: Canvas) -> Int[Tensor, "b n"]:
         """The number of every column's block, from its row's partition; padding belongs to the first one."""
@@ -170,3 +185,63 @@ def rotate_in_fp32(net: Any) -> None:
     AttentionInterface.register("sdpa_after_fp32_rope", attend)
     net.config._attn_implementation = "sdpa_after_fp32_rope"
     net.model.rotary_emb = _Rotary(net.model.rotary_emb)
+
+
+LIKE_LLAMA = ("llama", "qwen2", "qwen3")
+"""Model types whose last block is known well enough to leave out columns of its output."""
+
+
+def can_answer(net: Any) -> bool:
+    """Whether :func:`answering` knows the network; one spread over several devices moves its tensors by itself."""
+    return net.config.model_type in LIKE_LLAMA and not hasattr(blocks_of(net)[-1], "_hf_hook")
+
+
+@contextmanager
+def answering(net: Any, start: int) -> Iterator[None]:
+    """While open, the last block computes the columns from ``start`` on only; they attend to all columns as ever.
+
+    Of the columns before, the block makes keys and values and no more: about an eighth of a pass of four blocks over a
+    long prompt. Only for passes with a 4D mask and without a cache.
+    """
+    if start == 0:
+        yield
+        return
+    block = blocks_of(net)[-1]
+
+    def narrow(_: object, args: tuple[Tensor, ...], more: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+        (states,) = args
+        cos, sin = more["position_embeddings"]
+        before = _Before(block, states[:, :start], cos[:, :start], sin[:, :start])
+        told = {"position_embeddings": (cos[:, start:], sin[:, start:]), "past_key_values": before, "use_cache": True}
+        told["attention_mask"] = more["attention_mask"][:, :, start:]
+        told["position_ids"] = more["position_ids"][:, start:]
+        return (states[:, start:],), more | told
+
+    handle = block.register_forward_pre_hook(narrow, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True, eq=False)
+class _Before:
+    """What an attention layer asks of a cache: the keys and values of the columns before those it computes."""
+
+    block: Any
+    states: Float[Tensor, "b m d"]
+    cos: Float[Tensor, "b m h"]
+    sin: Float[Tensor, "b m h"]
+
+    def update(self, key: Tensor, value: Tensor, _: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of all columns."""
+        attention = self.block.self_attn
+        states = self.block.input_layernorm(self.states)
+        shape = (*states.shape[:-1], -1, attention.head_dim)
+        first = attention.k_proj(states).view(shape)
+        if hasattr(attention, "k_norm"):
+            first = attention.k_norm(first)
+        rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb  # the architecture's own
+        _, first = rotate(first[:, :, :0].transpose(1, 2), first.transpose(1, 2), self.cos, self.sin)
+        values = attention.v_proj(states).view(shape).transpose(1, 2)
+        return torch.cat([first, key], dim=2), torch.cat([values, value], dim=2)

@@ -42,32 +42,24 @@ CARD_ATTACKS = {"ar": ATTACKS, "diffusion": ("prefix", "role", "page", "scene", 
 def plan(kind: str, n: int = 200) -> list[Ask]:
     """What is generated for one model.
 
-    ``n`` is the size of plain, attacked and held-out forbidden cells. The diffusion model, a generation of which takes
-    ten times as long, has half of it for each attack's controls; held-out allowed crafts, forbidden ones under further
-    samplers and what is only fitted on have less: the card is to take less than ten minutes on two cores.
+    ``n`` is the size of every cell of the splits test, held and calibration, but of questions, of which there are 64.
+    What is only fitted on (anchors, the guard's shapes) has fewer: the card is to take less than ten minutes on two
+    cores.
     """
-    sampler, half, third, quarter, few = MAIN[kind], max(n // 2, 1), max(n // 3, 8), max(n // 4, 6), max(n // 12, 4)
-    fitted, refused = (half, half) if kind == "ar" else (third, quarter)
-    asks = [Ask(kind, sampler, "test", side, n=n) for side in ("forbidden", "allowed", "look-alikes")]
-    asks += [Ask(kind, sampler, "held", "forbidden", n=n), Ask(kind, sampler, "held", "allowed", n=refused)]
-    asks += [
-        Ask(kind, sampler, "test", "questions", n=64),  # there are no more of them
-        Ask(kind, sampler, "anchors", "allowed", n=fitted),
-        Ask(kind, sampler, "anchors", "forbidden", n=fitted),
-        Ask(kind, sampler, "guard", "allowed", n=half),
-        Ask(kind, sampler, "calibration", "allowed", n=fitted),
-        Ask(kind, sampler, "calibration", "forbidden", n=refused),
-    ]
+    sampler, half, third, few = MAIN[kind], max(n // 2, 1), max(n // 3, 8), max(n // 12, 4)
+    sides = ("forbidden", "allowed")
+    asks = [Ask(kind, sampler, "test", side, n=n) for side in (*sides, "look-alikes")]
+    asks += [Ask(kind, sampler, split, side, n=n) for split in ("held", "calibration") for side in sides]
+    asks += [Ask(kind, sampler, "test", "questions", n=64), Ask(kind, sampler, "guard", "allowed", n=half)]
+    asks += [Ask(kind, sampler, "anchors", side, n=half if kind == "ar" else third) for side in sides]
     for name in CARD_ATTACKS[kind]:
-        asks.append(Ask(kind, sampler, "test", "forbidden", name, n))
-        asks.append(Ask(kind, sampler, "test", "allowed", name, n if kind == "ar" else half))
+        asks += [Ask(kind, sampler, "test", side, name, n) for side in sides]
         asks.append(Ask(kind, sampler, "guard", "allowed", name, few))
     if kind == "diffusion":
         for other in ("random", "ar-order"):
-            asks += [Ask(kind, other, "test", side, n=n) for side in ("allowed", "look-alikes")]
-            asks += [Ask(kind, other, "test", "forbidden", n=quarter)]
-            asks += [Ask(kind, other, "calibration", "allowed", n=quarter)]
-        asks += [Ask(kind, "ar-order", "test", "forbidden", name, quarter) for name in ("role", "prefill")]
+            asks += [Ask(kind, other, "test", side, n=n) for side in (*sides, "look-alikes")]
+            asks.append(Ask(kind, other, "calibration", "allowed", n=n))
+        asks += [Ask(kind, "ar-order", "test", "forbidden", name, n) for name in ("role", "prefill")]
     return asks
 
 
