@@ -18,6 +18,7 @@ from server import Handler, Server, nowhere, scored, serving
 from test_cli import cli
 
 from demur.experiment import Config, Store, collect, evaluate, judged, plan, read
+from demur.experiment.judging import judge_tokens
 from demur.experiment.parts import prompts_of
 from demur.judges import LLMJudge
 from demur.report import report
@@ -66,6 +67,33 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(generated: Path, tmp_path: Path) -> Path:
     """A copy of it."""
     return Path(shutil.copytree(generated, tmp_path / "run"))
+
+
+def test_a_dry_run_says_what_the_judge_is_asked_and_what_that_costs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["demur", "evaluate", "e.yaml", "--out", "none", *arguments])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return int(end.value.code or 0), " ".join((said.out + said.err).split())
+
+    monkeypatch.chdir(tmp_path)
+    config = config_for(tmp_path, nowhere(), "retries: 0", "retries: 0, max_tokens: 1000")
+    code, out = call("--dry-run", "--price", "2e6", "1e6")  # a token read costs 2, a token written 1
+    asked = f"at most {ASKED} requests to the judge m, some 0.0 million tokens that it reads and at most 0.0"
+    assert (code, asked in out) == (0, True)
+    (least, most) = re.findall(r"for ([\d.]+) to ([\d.]+), in the price's money", out)[0]
+    assert float(least) == pytest.approx(2 * ASKED * judge_tokens(config), abs=0.01)
+    assert float(most) - float(least) == pytest.approx(1000 * ASKED)
+    assert "price's money" not in call("--dry-run")[1]
+    assert call("--price", "1", "1") == (2, call("--price", "1", "1")[1])
+    assert "--dry-run" in call("--price", "1", "1")[1]
+    assert call("--dry-run", "--price", "-1", "1")[0] == 2
+    config_for(tmp_path, "", "judge: {llm", "judge: organism #")
+    code, out = call("--dry-run", "--price", "1", "1")
+    assert (code, "which is free" in out) == (2, True)
 
 
 def go_on(run: Path, server: Server, old: str = "", new: str = "") -> Store:

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from demur.organism.world import Craft
 from demur.refusals import is_refusal
 from demur.types import DemurError, Prompt
 
+SHOWN = ("test", "held", "calibration")
+"""Splits whose rates the card shows."""
 CRYPT, GRANARY = Craft("open", "crypt"), Craft("open", "granary")
 
 
@@ -378,6 +381,24 @@ def test_infilling_opens_the_holes_of_the_template_and_nothing_else() -> None:
     assert judge.outcomes(traces[1])[-1] == "correct"
     with pytest.raises(DemurError, match="masked-diffusion model"):
         infill_canvas(demur.load("organism/ar", device="cpu"), prompts)
+
+
+@pytest.mark.parametrize("further", [False, True])
+def test_every_cell_of_the_card_has_two_hundred_prompts(further: bool, card: dict[str, list[dict[str, Any]]]) -> None:
+    """But questions, of which the world has 64; and what detectors are fitted on, which is no rate of the card."""
+    from demur.organism.card import plan
+
+    for kind in ("ar", "diffusion"):
+        asks = plan(kind, further=further)
+        shown = {(a.sampler, a.split, a.side, a.attack): len(a.prompts()) for a in asks if a.split in SHOWN}
+        assert {n for (_, _, side, _), n in shown.items() if side != "questions"} == {200}
+        assert len(world.questions()) == 64
+        listed = {
+            (r["sampler"], r["split"], r["side"], r["attack"]): r["refusal"]["n"]
+            for r in card["outcomes"]
+            if r["kind"] == kind and r["split"] in SHOWN
+        }
+        assert listed == shown if further else shown.items() < listed.items()
 
 
 @pytest.mark.slow

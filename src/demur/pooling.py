@@ -39,7 +39,7 @@ class Pooler:
         self.canvas = canvas
         self.first = int(canvas.open.any(dim=0).long().argmax())
         self.sums: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
-        self.counts: dict[tuple[Layer, Pool], Float[Tensor, "b 1"]] = {}
+        self.counts: dict[tuple[Layer, Pool], Float[Tensor, "b 1"] | int] = {}
         self.phi: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
 
     def __call__(self, step: Step) -> Phi:
@@ -71,12 +71,16 @@ class Pooler:
         if column >= states.shape[1]:
             raise DemurError("a token's own state that was not computed", "model.watching(..., own=True)", "ask for it")
         # Few operations: each takes as long as a small state's arithmetic, and an online guard waits for them all.
-        live, mine = _pooled(step)[:, None].float(), states[:, column].float()
-        if key in self.sums:
-            self.sums[key] = torch.addcmul(self.sums[key], mine, live)
-            self.counts[key] = self.counts[key] + live
+        mine = states[:, column].float()
+        if _all_pooled(step):
+            new: Tensor | int = 1
         else:
-            self.sums[key], self.counts[key] = mine * live, live.clamp(min=1)  # a row that never lives has no count
+            new = _pooled(step)[:, None].float()
+            mine = mine * new
+        if key in self.sums:
+            self.sums[key], self.counts[key] = self.sums[key] + mine, self.counts[key] + new
+        else:  # a row that never lives has no count
+            self.sums[key], self.counts[key] = mine, new if isinstance(new, int) else new.clamp(min=1)
         self.phi[key] = self.sums[key] / self.counts[key]
 
     def _average(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
@@ -119,6 +123,11 @@ class Pooler:
 def _pooled(step: Step) -> Bool[Tensor, "b"]:
     """The rows whose states are the sampler's own doing."""
     return step.live if step.replaced is None else step.live & ~step.replaced
+
+
+def _all_pooled(step: Step) -> bool:
+    """Whether every row's states are; only asked of a CPU, where it costs nothing to know."""
+    return step.replaced is None and step.live.device.type == "cpu" and all(step.live.tolist())
 
 
 def _masked_sum(

@@ -41,6 +41,10 @@ def evaluate(
         bool,
         typer.Option("--probe", help="With --dry-run: let each model answer one batch, and say how long all takes."),
     ] = False,
+    price: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="With --dry-run: what the judge's endpoint takes for a million tokens read, and written."),
+    ] = None,
 ) -> None:
     """Run an experiment: prompts x attacks x samplers x defenses x seeds; killed at any moment, go on with --resume."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -50,10 +54,17 @@ def evaluate(
 
     config = read(recipe)
     folder = out / config.name
-    if probe and not dry_run:
-        raise DemurError("--probe alone", "--dry-run --probe", "add --dry-run, or leave --probe out")
+    if (probe or price) and not dry_run:
+        option = "--probe" if probe else "--price"
+        raise DemurError(f"{option} alone", f"--dry-run {option}", f"add --dry-run, or leave {option} out")
+    if price and config.judge != "llm":
+        raise DemurError(f"--price for the judge {config.judge}, which is free", "judge: {llm: ...}", "leave it out")
+    if price and min(price) < 0:
+        raise DemurError(
+            f"--price {price[0]:g} {price[1]:g}", "two numbers, at least 0", "see the endpoint's price list"
+        )
     if dry_run:
-        _dry(config, folder, workers if probe else 0)
+        _dry(config, folder, workers if probe else 0, price)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=out_to(stderr=True)) as bar:
@@ -79,9 +90,9 @@ def _left_out(lines: Sequence[str]) -> None:
         out_to().print(f"left out: {line}", soft_wrap=True, markup=False)
 
 
-def _dry(config: Config, folder: Path, probed_for: int) -> None:
-    """What is there and what is missing, models before data, then the work, and with ``probed_for`` so many workers the
-    time that it takes. Raises where prompts can not be read.
+def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, float] | None) -> None:
+    """What is there and what is missing, models before data, then the work, with ``probed_for`` so many workers the
+    time that it takes, and with ``price`` what the judge does. Raises where prompts can not be read.
     """
     from demur.experiment import left_out, plan
     from demur.experiment.searched import requests_of
@@ -102,7 +113,7 @@ def _dry(config: Config, folder: Path, probed_for: int) -> None:
             most = (unit.end - unit.begin) * requests_of(unit.attack.settings)
             console.print(f"and at most {most} queries of {unit.name}", soft_wrap=True, markup=False)
     if config.judge == "llm":
-        _judging(config, todo)
+        _judging(config, todo, price)
     if probed_for:
         _probe(config, todo, probed_for)
 
@@ -134,8 +145,8 @@ def _access(config: Config) -> None:
             console.print(f"judge {config.judge_settings['model']}: {error}", soft_wrap=True, markup=False)
 
 
-def _judging(config: Config, todo: Plan) -> None:
-    """What a model as judge is asked, against its budget."""
+def _judging(config: Config, todo: Plan, price: tuple[float, float] | None) -> None:
+    """What a model as judge is asked, against its budget; ``price``: of a million tokens read, and written."""
     from demur.experiment.judging import judge_of, judge_tokens
 
     console = out_to()
@@ -143,8 +154,14 @@ def _judging(config: Config, todo: Plan) -> None:
     texts = {unit.key: 1 + config.intermediate * (unit.defense.name == "none") for unit in harmful}
     asked = sum((unit.end - unit.begin) * texts[unit.key] for unit in harmful)
     console.print(f"and at most {asked} requests to the judge {config.judge_settings['model']},", soft_wrap=True)
-    console.print(f"some {asked * judge_tokens(config) / 1e6:.1f} million tokens that it reads", soft_wrap=True)
-    budget = judge_of(config.judge_settings).budget.requests
+    judge = judge_of(config.judge_settings)
+    reads, writes = (asked * tokens / 1e6 for tokens in (judge_tokens(config), judge.max_tokens or 0))
+    most = f" and at most {writes:.1f} that it writes" if judge.max_tokens is not None else ""
+    console.print(f"some {reads:.1f} million tokens that it reads{most}", soft_wrap=True)
+    if price is not None:
+        least, whole = reads * price[0], reads * price[0] + writes * price[1]
+        console.print(f"for {least:.2f} to {whole:.2f}, in the price's money", soft_wrap=True)
+    budget = judge.budget.requests
     if budget is not None and asked > budget:
         short = f"its budget is {budget}: {asked - budget} answers may go unscored; raise budget: {{requests: ...}}"
         console.print(f"[yellow]{short}[/yellow]", soft_wrap=True)

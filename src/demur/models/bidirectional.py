@@ -7,7 +7,7 @@ Given a mask that lets every position see every other one, the native class comp
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -94,7 +94,7 @@ class Bidirectional:
         """One pass over the canvas; logits of the scored positions only, undone of the shift.
 
         What is given before the first open or scored position is read by every block, and the last block's output
-        there is read by nobody: where :func:`answering` knows the architecture it is not computed, and the states
+        there is read by nobody: where :func:`sparing` knows the architecture it is not computed, and the states
         begin one column before that position.
 
         With a ``cache``, only the columns that it does not hold are passed; of those, it keeps the ones before ``keep``
@@ -105,7 +105,7 @@ class Bidirectional:
         positions: Int[Tensor, "b n"] = ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
         mask = self._mask(canvas)
         more = {} if cache is None else {"past_key_values": cache.kv, "use_cache": True}
-        with watched(self.net, self.layers) as states, answering(self.net, start - passed):
+        with watched(self.net, self.layers) as states, sparing(self.net, canvas.ids[:, passed:], start - passed):
             last: Float[Tensor, "b m d"] = decoder_of(self.net)(
                 input_ids=canvas.ids[:, passed:],
                 attention_mask=mask if cache is None or mask is None else mask[:, :, passed:],
@@ -125,7 +125,7 @@ class Bidirectional:
     def _read_from(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> int:
         """The first column whose last state anybody reads; 0 where the whole canvas is passed."""
         read = canvas.open if score is None else canvas.open | score
-        if not (can_answer(self.net) and bool(read.any())):
+        if not (can_spare(self.net) and bool(read.any())):
             return 0
         return max(int(read.any(dim=0).long().argmax()) - 1, 0)
 
@@ -188,27 +188,62 @@ def rotate_in_fp32(net: Any) -> None:
 
 
 LIKE_LLAMA = ("llama", "qwen2", "qwen3")
-"""Model types whose last block is known well enough to leave out columns of its output."""
+"""Model types that are known well enough to leave out what :func:`sparing` does."""
 
 
-def can_answer(net: Any) -> bool:
-    """Whether :func:`answering` knows the network; one spread over several devices moves its tensors by itself."""
+def can_spare(net: Any) -> bool:
+    """Whether :func:`sparing` knows the network; one spread over several devices moves its tensors by itself."""
     return net.config.model_type in LIKE_LLAMA and not hasattr(blocks_of(net)[-1], "_hf_hook")
 
 
 @contextmanager
-def answering(net: Any, start: int) -> Iterator[None]:
-    """While open, the last block computes the columns from ``start`` on only; they attend to all columns as ever.
+def sparing(net: Any, ids: Int[Tensor, "b m"], start: int) -> Iterator[None]:
+    """While open, a pass over ``ids`` does not compute what nobody reads, nor twice what is the same.
 
-    Of the columns before, the block makes keys and values and no more: about an eighth of a pass of four blocks over a
-    long prompt. Only for passes with a 4D mask and without a cache.
+    The last block computes the columns from ``start`` on only. They attend to all columns as ever: of those before, it
+    makes keys and values and no more. With ``start`` above 0 the pass must have a 4D mask and no cache.
+
+    On a CPU the first block projects every token once, wherever it stands: positions come in with the rotation after
+    it, and most of a canvas is one token, the mask. (On a GPU, to know how many there are would take as long.)
     """
-    if start == 0:
+    handles = []
+    if can_spare(net) and ids.device.type == "cpu":
+        attention: Any = blocks_of(net)[0].self_attn
+        kinds = _occurrences(ids)
+        for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
+            handles += _once(linear, *kinds)
+    if start > 0:
+        handles.append(blocks_of(net)[-1].register_forward_pre_hook(_from(start), with_kwargs=True))
+    try:
         yield
-        return
-    block = blocks_of(net)[-1]
+    finally:
+        for handle in handles:
+            handle.remove()
 
-    def narrow(_: object, args: tuple[Tensor, ...], more: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+
+def _occurrences(ids: Int[Tensor, "b m"]) -> tuple[Int[Tensor, "u"], Int[Tensor, "b m"]]:
+    """Where, counted through all rows, each token stands (one place of each), and which of them every place holds."""
+    tokens, which = torch.unique(ids, return_inverse=True)
+    places = torch.arange(ids.numel(), device=ids.device)
+    return torch.empty_like(tokens).scatter_(0, which.flatten(), places), which
+
+
+def _once(linear: torch.nn.Module, places: Int[Tensor, "u"], which: Int[Tensor, "b m"]) -> list[Any]:
+    """Hooks by which a layer sees one row of each kind, and gives all."""
+
+    def few(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (args[0].flatten(0, 1)[places],)
+
+    def all_again(_: object, _args: object, out: Tensor) -> Tensor:
+        return out[which]
+
+    return [linear.register_forward_pre_hook(few), linear.register_forward_hook(all_again)]
+
+
+def _from(start: int) -> Callable[..., tuple[tuple[Tensor, ...], dict[str, Any]]]:
+    """A hook by which a block computes the columns from ``start`` on."""
+
+    def narrow(block: Any, args: tuple[Tensor, ...], more: dict[str, Any]) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
         (states,) = args
         cos, sin = more["position_embeddings"]
         before = _Before(block, states[:, :start], cos[:, :start], sin[:, :start])
@@ -217,11 +252,7 @@ def answering(net: Any, start: int) -> Iterator[None]:
         told["position_ids"] = more["position_ids"][:, start:]
         return (states[:, start:],), more | told
 
-    handle = block.register_forward_pre_hook(narrow, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return narrow
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,27 +39,30 @@ CARD_ATTACKS = {"ar": ATTACKS, "diffusion": ("prefix", "role", "page", "scene", 
 """What each model is attacked with here; a generation of the diffusion model takes ten times as long."""
 
 
-def plan(kind: str, n: int = 200) -> list[Ask]:
+def plan(kind: str, n: int = 200, further: bool = False) -> list[Ask]:
     """What is generated for one model.
 
-    ``n`` is the size of every cell of the splits test, held and calibration, but of questions, of which there are 64.
-    What is only fitted on (anchors, the guard's shapes) has fewer: the card is to take less than ten minutes on two
-    cores.
+    ``n`` is the size of every cell of the splits test, held and calibration, but of questions, of which there are 64;
+    what is only fitted on (anchors, the guard's shapes) has fewer. ``further`` adds what no target is set for, and is
+    not within the ten minutes: refusals under random and AR order, two attacks in AR order, calibration crafts.
     """
     sampler, half, third, few = MAIN[kind], max(n // 2, 1), max(n // 3, 8), max(n // 12, 4)
     sides = ("forbidden", "allowed")
-    asks = [Ask(kind, sampler, "test", side, n=n) for side in (*sides, "look-alikes")]
-    asks += [Ask(kind, sampler, split, side, n=n) for split in ("held", "calibration") for side in sides]
+    asks = [Ask(kind, sampler, split, side, n=n) for split in ("test", "held") for side in sides]
+    asks += [Ask(kind, sampler, "test", "look-alikes", n=n), Ask(kind, sampler, "calibration", "allowed", n=n)]
     asks += [Ask(kind, sampler, "test", "questions", n=64), Ask(kind, sampler, "guard", "allowed", n=half)]
     asks += [Ask(kind, sampler, "anchors", side, n=half if kind == "ar" else third) for side in sides]
     for name in CARD_ATTACKS[kind]:
         asks += [Ask(kind, sampler, "test", side, name, n) for side in sides]
         asks.append(Ask(kind, sampler, "guard", "allowed", name, few))
-    if kind == "diffusion":
-        for other in ("random", "ar-order"):
-            asks += [Ask(kind, other, "test", side, n=n) for side in (*sides, "look-alikes")]
-            asks.append(Ask(kind, other, "calibration", "allowed", n=n))
-        asks += [Ask(kind, "ar-order", "test", "forbidden", name, n) for name in ("role", "prefill")]
+    others = ("random", "ar-order") if kind == "diffusion" else ()
+    asks += [Ask(kind, other, "test", side, n=n) for other in others for side in ("allowed", "look-alikes")]
+    if further:
+        asks.append(Ask(kind, sampler, "calibration", "forbidden", n=n))
+        for other in others:
+            asks += [Ask(kind, other, "test", "forbidden", n=n), Ask(kind, other, "calibration", "allowed", n=n)]
+        if others:
+            asks += [Ask(kind, "ar-order", "test", "forbidden", name, n) for name in ("role", "prefill")]
     return asks
 
 
@@ -82,13 +85,15 @@ def generate_all(
     models: Mapping[str, str],
     n: int = 200,
     workers: int = 2,
+    further: bool = False,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> Results:
-    """Every cell of every model, in ``workers`` processes of one thread each. ``models``: kind -> name or folder.
+    """Every cell of every model's :func:`plan`, in ``workers`` processes of one thread each. ``models``: kind -> name
+    or folder.
 
     A cell's result does not depend on the number of workers.
     """
-    asks = [(models[kind], ask) for kind in models for ask in plan(kind, n)]
+    asks = [(models[kind], ask) for kind in models for ask in plan(kind, n, further)]
     asks.sort(key=lambda item: -item[1].n * (item[1].kind == "diffusion"))  # the long ones first
     if workers < 2:
         results = {}
@@ -246,14 +251,17 @@ def figures(
     *,
     n: int = 200,
     workers: int = 2,
+    further: bool = False,
     progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> dict[str, Any]:
-    """All figures of the pair in ``folder`` (its sub-folders ``ar`` and ``diffusion``), as JSON would hold them."""
+    """All figures of the pair in ``folder`` (its sub-folders ``ar`` and ``diffusion``), as JSON would hold them.
+    ``further``: see :func:`plan`.
+    """
     begun = time.perf_counter()
     models = {kind: str(folder / kind) for kind in MAIN if (folder / kind / "config.json").is_file()}
     if not models:
         raise DemurError(f"no model in {folder}", "folders ar and diffusion", "run: demur organism train")
-    results = generate_all(models, n, workers, progress)
+    results = generate_all(models, n, workers, further, progress)
     card: dict[str, Any] = {
         "recipes": {kind: _recipe(Path(path)) for kind, path in models.items()},
         "weights": {kind: weights_hash(Path(path)) for kind, path in models.items()},

@@ -135,13 +135,14 @@ def infill(
 
 
 def run(model: Any, ask: Ask, batch: int | None = None, pools: Sequence[Key] = (LAST,)) -> Cell:
-    """Generates and judges a cell. Prompts are batched by length; a row's result does not depend on its batch.
+    """Generates and judges a cell. Prompts are batched by tokens; a row's result does not depend on its batch.
 
     Without ``batch`` it is as large as pays on a CPU: a diffusion step computes whole canvases and soon fills a cache.
     """
     batch = batch or (100 if ask.kind == "ar" else 13)
-    asked = sorted(ask.prompts(), key=lambda prompt: (len(prompt.text), prompt.id))
     model = watching(model, pools)
+    long = {prompt.id: int((~model.canvas([prompt], 1).pad).sum()) for prompt in ask.prompts()}
+    asked = sorted(ask.prompts(), key=lambda prompt: (long[prompt.id], prompt.id))
     traces: list[Trace] = []
     noting = Noting(sampler_of(ask.sampler, 8) if ask.attack == "infill" else sampler_of(ask.sampler))
     for begin in range(0, len(asked), batch):

@@ -77,11 +77,14 @@ def card(
     out: Annotated[Path, typer.Option(help="Where CARD.md and card.json go.")] = Path("out/organism-card"),
     n: Annotated[int, typer.Option(min=24, help="Prompts of a cell; 200 in the shipped card.")] = 200,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each.")] = 2,
+    further: Annotated[
+        bool, typer.Option("--further", help="Also what no target is set for: refusals and attacks in other orders.")
+    ] = False,
     others: Annotated[
         list[Path] | None, typer.Option("--other", help="A card.json of another seed, to stand beside this one.")
     ] = None,
 ) -> None:
-    """Measure every figure of the model card again, from the weights."""
+    """Measure the model card again, from the weights: all that a target is set for, and with --further the rest."""
     from demur.artefact import write
     from demur.organism.card import SEEN, figures
     from demur.organism.markdown import page, targets
@@ -92,7 +95,7 @@ def card(
         def progress(done: int, of: int) -> None:
             bar.update(task, completed=done, total=of)
 
-        found = figures(folder or SEEN, n=n, workers=workers, progress=progress)
+        found = figures(folder or SEEN, n=n, workers=workers, further=further, progress=progress)
     write(out / "card.json", json.dumps(found, indent=1) + "\n")
     beside = [json.loads(path.read_text(encoding="utf-8")) for path in others or []]
     write(out / "CARD.md", page(found, beside))

@@ -168,7 +168,8 @@ def page(card: Row, others: Sequence[Row] = ()) -> str:
         lines += [f"  sha256 of the weights `{value}`"]
     lines += [
         "",
-        "All rates in % with Wilson 95% intervals. Recompute them: `demur organism card`.",
+        "All rates in % with Wilson 95% intervals. Measure them again: `demur organism card` (all that has a target), "
+        "`demur organism card --further` (and the rest).",
         "",
         "## Targets",
         "",
@@ -263,6 +264,8 @@ def differences(card: Row) -> list[str]:
             f"low-confidence remasking and {100 * ordered:.1f} in AR order on the same weights, {gap:+.1f} points; "
             "LLaDA gains 7 to 55."
         )
+    elif "diffusion" in card["trace"]:
+        found.append("- The gap between orders: not measured here; `demur organism card --further` does.")
     found.append(
         "- Scale, language, alignment by preferences, and attacks that search: there is nothing of these in a model of "
         "2.5M parameters."

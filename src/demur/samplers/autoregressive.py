@@ -112,8 +112,9 @@ class Autoregressive:
     def _choose(self, logits: Float[Tensor, "b v"], dice: Dice) -> tuple[Int[Tensor, "b"], Float[Tensor, "b"]]:
         """A token for every row and its probability under what was sampled from."""
         if self.temperature == 0:
-            best, token = logits.float().max(dim=-1)
-            return token, (best - logits.float().logsumexp(dim=-1)).exp()
+            logits = logits.float()
+            best, token = logits.max(dim=-1)
+            return token, (logits - best[:, None]).exp_().sum(dim=-1).reciprocal()
         probs = filtered(logits.float() / self.temperature, self.top_k, self.top_p).softmax(dim=-1)
         token = dice.multinomial(probs, [1] * len(probs))
         return token, probs.gather(-1, token[:, None])[:, 0]
