@@ -23,6 +23,7 @@ from demur.guards.conformal import InvalidData, conformal_threshold
 from demur.guards.detector import SRIGuard
 
 Sigma = Float[NDArray[np.float64], "n T"]
+_HIGHEST = np.finfo(np.float64).max
 _FLOOR = 1e-6
 """Below this an error is rounding: log scores start here."""
 
@@ -64,7 +65,7 @@ class Prefix:
         """Whether each score is above the limit. One that is not finite counts as above: what can't be seen must not
         pass.
         """
-        return np.asarray((scores > self.limit) | ~np.isfinite(scores))
+        return np.asarray(~(scores <= min(self.limit, _HIGHEST)))  # not `>`, which lets a nan pass
 
     def stops(self, sigma: Sigma) -> NDArray[np.int64]:
         """The step (from 1) at which each signal would be stopped; 0 for never."""

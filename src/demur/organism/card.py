@@ -49,8 +49,8 @@ def plan(kind: str, n: int = 200, further: bool = False) -> list[Ask]:
     sampler, half, third, few = MAIN[kind], max(n // 2, 1), max(n // 3, 8), max(n // 12, 4)
     sides = ("forbidden", "allowed")
     asks = [Ask(kind, sampler, split, side, n=n) for split in ("test", "held") for side in sides]
-    asks += [Ask(kind, sampler, "test", "look-alikes", n=n), Ask(kind, sampler, "calibration", "allowed", n=n)]
-    asks += [Ask(kind, sampler, "test", "questions", n=64), Ask(kind, sampler, "guard", "allowed", n=half)]
+    asks += [Ask(kind, sampler, "test", "look-alikes", n=n), Ask(kind, sampler, "test", "questions", n=64)]
+    asks.append(Ask(kind, sampler, "guard", "allowed", n=half))
     asks += [Ask(kind, sampler, "anchors", side, n=half if kind == "ar" else third) for side in sides]
     for name in CARD_ATTACKS[kind]:
         asks += [Ask(kind, sampler, "test", side, name, n) for side in sides]
@@ -58,7 +58,7 @@ def plan(kind: str, n: int = 200, further: bool = False) -> list[Ask]:
     others = ("random", "ar-order") if kind == "diffusion" else ()
     asks += [Ask(kind, other, "test", side, n=n) for other in others for side in ("allowed", "look-alikes")]
     if further:
-        asks.append(Ask(kind, sampler, "calibration", "forbidden", n=n))
+        asks += [Ask(kind, sampler, "calibration", side, n=n) for side in sides]
         for other in others:
             asks += [Ask(kind, other, "test", "forbidden", n=n), Ask(kind, other, "calibration", "allowed", n=n)]
         if others:
@@ -167,7 +167,7 @@ def traces_of(kind: str, results: Results, seeds: int = 3) -> dict[str, Any]:
 
     fitted = [c for (split, side, _), c in of.items() if (split, side) == ("guard", "allowed")]
     fit = np.concatenate([sigma(cell)[cell.rows("correct")] for cell in fitted])
-    plain = of["calibration", "allowed", ""]
+    plain = of["test", "allowed", ""]
     rows: list[dict[str, Any]] = []
     names = sorted({name for split, side, name in of if (split, side) == ("test", "forbidden") and name})
     seen = [sigma(plain)[plain.rows("correct")]]
