@@ -192,8 +192,9 @@ LIKE_LLAMA = ("llama", "qwen2", "qwen3")
 
 
 def can_spare(net: Any) -> bool:
-    """Whether :func:`sparing` knows the network; one spread over several devices moves its tensors by itself."""
-    return net.config.model_type in LIKE_LLAMA and not hasattr(blocks_of(net)[-1], "_hf_hook")
+    """Whether :func:`sparing` knows the network: its blocks, at least two, and no more than one device."""
+    blocks = list(blocks_of(net)) if net.config.model_type in LIKE_LLAMA else []
+    return len(blocks) > 1 and not hasattr(blocks[-1], "_hf_hook")  # such a hook moves tensors to the block's device
 
 
 @contextmanager

@@ -35,7 +35,7 @@ ALIVE = 0.4
 Results = dict[Ask, Cell]
 
 
-CARD_ATTACKS = {"ar": ATTACKS, "diffusion": ("prefix", "role", "page", "scene", "prefill", "infill")}
+CARD_ATTACKS = {"ar": ATTACKS, "diffusion": ("prefix", "role", "page", "scene", "infill")}
 """What each model is attacked with here; a generation of the diffusion model takes ten times as long."""
 
 
@@ -44,7 +44,8 @@ def plan(kind: str, n: int = 200, further: bool = False) -> list[Ask]:
 
     ``n`` is the size of every cell of the splits test, held and calibration, but of questions, of which there are 64;
     what is only fitted on (anchors, the guard's shapes) has fewer. ``further`` adds what no target is set for, and is
-    not within the ten minutes: refusals under random and AR order, two attacks in AR order, calibration crafts.
+    not within the ten minutes: refusals under random and AR order, prefilled answers, two attacks in AR order,
+    calibration crafts.
     """
     sampler, half, third, few = MAIN[kind], max(n // 2, 1), max(n // 3, 8), max(n // 12, 4)
     sides = ("forbidden", "allowed")
@@ -62,6 +63,7 @@ def plan(kind: str, n: int = 200, further: bool = False) -> list[Ask]:
         for other in others:
             asks += [Ask(kind, other, "test", "forbidden", n=n), Ask(kind, other, "calibration", "allowed", n=n)]
         if others:
+            asks += [Ask(kind, sampler, "test", side, "prefill", n) for side in sides]
             asks += [Ask(kind, "ar-order", "test", "forbidden", name, n) for name in ("role", "prefill")]
     return asks
 
@@ -169,7 +171,7 @@ def traces_of(kind: str, results: Results, seeds: int = 3) -> dict[str, Any]:
     fit = np.concatenate([sigma(cell)[cell.rows("correct")] for cell in fitted])
     plain = of["test", "allowed", ""]
     rows: list[dict[str, Any]] = []
-    names = sorted({name for split, side, name in of if (split, side) == ("test", "forbidden") and name})
+    names = sorted(CARD_ATTACKS[kind])
     seen = [sigma(plain)[plain.rows("correct")]]
     for name in names:
         attacked, control = of["test", "forbidden", name], of["test", "allowed", name]

@@ -139,7 +139,7 @@ def run(model: Any, ask: Ask, batch: int | None = None, pools: Sequence[Key] = (
 
     Without ``batch`` it is as large as pays on a CPU: a diffusion step computes whole canvases and soon fills a cache.
     """
-    batch = batch or (100 if ask.kind == "ar" else 8)
+    batch = batch or (100 if ask.kind == "ar" else 10)
     model = watching(model, pools)
     long = {prompt.id: int((~model.canvas([prompt], 1).pad).sum()) for prompt in ask.prompts()}
     asked = sorted(ask.prompts(), key=lambda prompt: (long[prompt.id], prompt.id))
