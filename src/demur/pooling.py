@@ -72,7 +72,7 @@ class Pooler:
             raise DemurError("a token's own state that was not computed", "model.watching(..., own=True)", "ask for it")
         # Few operations: each takes as long as a small state's arithmetic, and an online guard waits for them all.
         mine = states[:, column].float()
-        if _all_pooled(step):
+        if step.everyone and step.replaced is None:
             new: Tensor | int = 1
         else:
             new = _pooled(step)[:, None].float()
@@ -123,11 +123,6 @@ class Pooler:
 def _pooled(step: Step) -> Bool[Tensor, "b"]:
     """The rows whose states are the sampler's own doing."""
     return step.live if step.replaced is None else step.live & ~step.replaced
-
-
-def _all_pooled(step: Step) -> bool:
-    """Whether every row's states are; only asked of a CPU, where it costs nothing to know."""
-    return step.replaced is None and step.live.device.type == "cpu" and all(step.live.tolist())
 
 
 def _masked_sum(

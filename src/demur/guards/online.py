@@ -90,7 +90,7 @@ class Guarded:
         last: Step | None = None
         acting = False  # whether any row was stopped, or is to be; asked of arrays only where it may have changed
         for step in self.undefended(model, canvas, rngs):
-            if not (all_live := all(step.live.tolist())):
+            if not (all_live := step.everyone or bool(step.live.all())):
                 live = step.live.cpu().numpy()
                 over = ~live & ~ended & ~done
                 self._end(seen, waiting, step.index, over, due)
@@ -128,8 +128,10 @@ class Guarded:
         """Takes note of the ``waiting`` steps, of which t was the last, for ``rows`` (an index), all of which took part
         in them; whether that step exceeds.
         """
-        states = waiting[0][:, None] if len(waiting) == 1 else torch.stack(tuple(waiting), dim=1)
-        phi = states.cpu().numpy()[rows]
+        if len(waiting) == 1:
+            phi = waiting[0].cpu().numpy()[rows, None]
+        else:
+            phi = torch.stack(tuple(waiting), dim=1).cpu().numpy()[rows]
         sigma = self.guard.anchors.at(phi, t - len(waiting))
         seen.sigma[rows, t - len(waiting) : t], seen.sigma[rows, t:] = sigma, sigma[:, -1:]  # held, as it is scored
         seen.steps[rows], seen.phi[rows] = t, phi[:, -1]
@@ -222,6 +224,7 @@ def _overwritten(step: Step, answer: Int[Tensor, "b n"], done: NDArray[np.bool_]
         predictions=torch.where(stopped, answer, step.predictions),
         confidence=torch.where(stopped, float("nan"), step.confidence),
         live=(step.live & ~was) | now,
+        everyone=False,
         replaced=now,
     )
 
@@ -235,6 +238,7 @@ def _echo(step: Step) -> Step:
         committed=torch.zeros_like(step.committed),
         confidence=torch.full_like(step.confidence, float("nan")),
         live=nothing,
+        everyone=False,
         replaced=None,
         passes=0,
     )

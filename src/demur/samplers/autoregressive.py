@@ -62,7 +62,7 @@ class Autoregressive:
         dice = Dice(rngs, canvas.rows)
         stop = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
-        live = torch.ones(canvas.rows, dtype=torch.bool, device=ids.device)
+        live, n_live = torch.ones(canvas.rows, dtype=torch.bool, device=ids.device), canvas.rows
 
         def passed(upto: int, wanted: bool) -> Forward:
             score = torch.zeros_like(open_)
@@ -81,8 +81,10 @@ class Autoregressive:
             open_[:, column] &= ~live
             confidence = torch.full(ids.shape, float("nan"), device=ids.device)
             confidence[:, column] = torch.where(live, probability, float("nan"))
-            took_part, live = live, live & ~torch.isin(token, stop)
-            more = column + 1 < canvas.width and bool(live.any())
+            took_part, everyone, live = live, n_live == canvas.rows, live & ~torch.isin(token, stop)
+            if column + 1 < canvas.width:
+                n_live = int(live.sum())
+            more = column + 1 < canvas.width and n_live > 0
             before, feeds = out, more or model.own
             if feeds:
                 out = passed(column + 1, wanted=more)
@@ -105,6 +107,7 @@ class Autoregressive:
                 span="new",
                 shift=1,
                 passes=(index == 0) + feeds,
+                everyone=everyone,
             )
             if not more:
                 return

@@ -230,6 +230,7 @@ class MaskedDiffusion:
                 span="all",
                 shift=model.shift,
                 passes=passes,
+                everyone=all(turns),
             )
 
     def _forward(self, model: Any, now: Canvas, opened: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Forward:
