@@ -108,8 +108,8 @@ class Step:
     everything from ``start`` on; the columns before ``settled`` are final and will not be passed again). Column
     ``i - shift`` produced position ``i``. ``reached`` are the positions up to each row's current block (None: all),
     since in block diffusion a later block does not exist yet for a row, whatever its neighbours do. ``passes`` counts
-    forward passes of the step. ``everyone``: all rows are live, and the sampler knew it without asking the device; False
-    says nothing. ``replaced`` are the rows (None: no row) whose response a defense has overwritten by
+    forward passes of the step. ``everyone``: all rows are live, and the sampler knew it without asking the device
+    (False says nothing). ``replaced`` are the rows (None: no row) whose response a defense has overwritten by
     this step; the sampler had no part in it, and their pooled states are held.
     """
 
