@@ -62,8 +62,8 @@ class Prefix:
         return np.stack([self.score(sigma[:, : t + 1]) for t in range(sigma.shape[1])], axis=1)
 
     def exceeds(self, scores: Float[NDArray[np.float64], "..."]) -> NDArray[np.bool_]:
-        """Whether each score is above the limit. One that is not finite counts as above: what can't be seen must not
-        pass.
+        """Whether each score is above the limit. One that is nan or infinite counts as above: what can't be seen must
+        not pass. (Log scores have a floor: none is infinite downwards.)
         """
         return np.asarray(~(scores <= min(self.limit, _HIGHEST)))  # not `>`, which lets a nan pass
 

@@ -34,7 +34,7 @@ class Ask:
     split: str
     side: str
     attack: str = ""
-    n: int = 208
+    n: int = 200
 
     def prompts(self) -> list[Prompt]:
         """The cell's prompts, always the same ones."""
@@ -141,8 +141,7 @@ def run(model: Any, ask: Ask, batch: int | None = None, pools: Sequence[Key] = (
     """
     batch = batch or (100 if ask.kind == "ar" else 10)
     model = watching(model, pools)
-    long = {prompt.id: int((~model.canvas([prompt], 1).pad).sum()) for prompt in ask.prompts()}
-    asked = sorted(ask.prompts(), key=lambda prompt: (long[prompt.id], prompt.id))
+    asked = sorted(ask.prompts(), key=lambda prompt: (model.canvas([prompt], 1).width, prompt.id))
     traces: list[Trace] = []
     noting = Noting(sampler_of(ask.sampler, 8) if ask.attack == "infill" else sampler_of(ask.sampler))
     for begin in range(0, len(asked), batch):
