@@ -23,10 +23,7 @@ help:  ## show the targets
 	@touch $@
 
 demo: .venv/ready  ## the same request under three ways of generating, then a real model; ends with two pages
-	@$(BIN)/demur demo --html out/demo.html
-	@echo
-	@echo "And a real model: SmolLM2-135M refuses nothing by itself, so its refusal anchor is scripted."
-	@$(BIN)/demur watch demur-harmless-005 demur-harmful-001 --refusals scripted --html out/smollm2.html
+	@$(BIN)/demur demo --html out/demo.html --real out/smollm2.html
 
 test: .venv/ready  ## run the tests that take seconds
 	@echo "tests: laws, golden facts, errors, the page in a browser (slow ones: make test-all)"

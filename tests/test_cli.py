@@ -52,6 +52,22 @@ def test_watching_shows_text_curve_and_verdict_and_says_that_anchors_are_scripte
     assert (tmp_path / "demur-watch.html").as_uri() in out
 
 
+def test_the_demo_tells_its_story_then_runs_a_real_model_and_loads_no_scikit_learn(tmp_path: Path) -> None:
+    code = "import sys; from demur import cli; sys.argv[1:] = ['demo', '--html', 'story.html', '--real', 'real.html']\n"
+    code += "try: cli.main()\nexcept SystemExit as end: assert not end.code, end.code\n"
+    code += "assert 'torch' in sys.modules and 'sklearn' not in sys.modules"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    told = ran.stdout
+    for words in ("autoregressive   harmful", "autoregressive   correct", "diffusion weights, left to right   refusal"):
+        assert words in told
+    assert told.index("And a real model.") < told.index("smollm2 · ar")
+    assert told.count("Scripted anchors") == 2
+    for page in ("story.html", "real.html"):
+        assert (tmp_path / page).as_uri() in told
+        assert (tmp_path / page).read_text().startswith("<!doctype html>")
+
+
 def test_the_organism_is_watched_with_anchors_of_its_own_world_and_knows_its_requests_by_id(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from demur.cli import anchors, evaluate, guard
 from demur.cli.ablate import ablate
-from demur.cli.options import out_to
+from demur.cli.options import Refusals, out_to
 from demur.cli.replay import replay
 from demur.cli.watch import watch
 from demur.organism.commands import app as organism_app
@@ -28,7 +28,10 @@ app.command()(watch)
 @app.command()
 def demo(
     html: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("demur-demo.html"),
-    n: Annotated[int, typer.Option("--n", min=8, help="Requests a side for the anchors.")] = 40,
+    n: Annotated[int, typer.Option("--n", min=8, help="Requests a side for the organism's anchors.")] = 40,
+    real: Annotated[
+        Path | None, typer.Option(help="Then a real model, SmolLM2-135M, on two requests; its page goes here.")
+    ] = None,
 ) -> None:
     """One forbidden request, plain and attacked, under three ways of generating; then an allowed one. Offline."""
     import torch
@@ -38,6 +41,7 @@ def demo(
     from demur.studio.story import FICTION, acts
     from demur.studio.terminal import story_table
 
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the organism is too small for more: threads would only wait for each other
     console = out_to()
     console.print(f"[bold]The same request, three ways of generating.[/bold] {FICTION}\n")
@@ -48,6 +52,13 @@ def demo(
             told.append(act)
     write(html, page([scene for act in told for scene in act.scenes], title="demur: three ways of generating"))
     console.print(f"\npage: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
+    if real:
+        torch.set_num_threads(threads)
+        console.print(
+            "\n[bold]And a real model.[/bold] It refuses nothing by itself: its refusal anchor is scripted.\n"
+        )
+        # Few requests for its anchors, which are fitted the first time: somebody is waiting for a first look.
+        watch(["demur-harmless-005", "demur-harmful-001"], refusals=Refusals.scripted, n=12, html=real)
 
 
 app.command()(replay)

@@ -88,7 +88,6 @@ def watch(
     from rich.live import Live
 
     from demur.artefact import write
-    from demur.guards import Guard, Watch
     from demur.page import page
     from demur.signals import Anchors
     from demur.studio.terminal import panel, side_by_side
@@ -104,6 +103,8 @@ def watch(
         called, chosen, size = setup(net, name, length, steps, temperature, settings)
         fitted, watcher = None, None
         if guard:
+            from demur.guards import Guard, Watch  # brings scikit-learn, which takes seconds to come
+
             watcher = Guard.load(guard)
             watcher.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
             fitted, chosen = watcher.anchors, Watch(watcher)(chosen)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from demur.guards import Guard, acted
 from demur.samplers import seeded
 from demur.scene import Scene
 from demur.signals import Anchors
 from demur.trace import DEFAULT, Key, Recorder, Trace, spec_of, watching
 from demur.types import Prompt, Sampler
+
+if TYPE_CHECKING:
+    from demur.guards import Guard  # and no import: scikit-learn takes seconds to come, most runs have no guard
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def _moments(model: Any, prompt: Prompt, run: Run, seed: int, steps: int, wanted
 def verdict(trace: Trace, sigma: Sequence[float] | None, lambda_c: float = 0.5) -> str:
     """What text and hidden states say of a whole generation, in one line."""
     if trace.stop == "guarded":
+        from demur.guards import acted
+
         return f"SRI Guard stopped it after step {acted(trace).step}; the refusal is the guard's."
     said = "The text refuses" if trace.refused() else "The text does not refuse"
     if sigma is None:
