@@ -76,7 +76,7 @@ class Pooler:
         if column >= states.shape[1]:
             raise DemurError("a token's own state that was not computed", "model.watching(..., own=True)", "ask for it")
         # Few operations: each takes as long as a small state's arithmetic, and an online guard waits for them all.
-        if step.everyone and step.replaced is None and states.device.type == "cpu" and self._whole:
+        if self._whole and step.everyone and step.replaced is None and states.is_cpu:
             self._add_here(key, states, column)
             return
         self._whole = False
@@ -93,10 +93,11 @@ class Pooler:
 
     def _add_here(self, key: tuple[Layer, Pool], states: Float[Tensor, "b m d"], column: int) -> None:
         """The same on a CPU while every row is live: on so few numbers NumPy takes a third of torch's time."""
-        mine = states.detach().float().numpy()[:, column]
-        self.here[key] = self.here[key] + mine if key in self.here else mine.copy()
-        self.taken[key] = self.taken.get(key, 0) + 1
-        self.phi[key] = torch.from_numpy(self.here[key] / np.float32(self.taken[key]))
+        plain = states.dtype is torch.float32 and not states.requires_grad
+        mine = (states if plain else states.detach().float()).numpy()[:, column]
+        total, taken = (self.here[key] + mine, self.taken[key] + 1) if key in self.here else (mine.copy(), 1)
+        self.here[key], self.taken[key] = total, taken
+        self.phi[key] = torch.from_numpy(total / np.float32(taken))
 
     def _average(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
         """A pass over the whole canvas: average the positions of the mode afresh."""

@@ -127,7 +127,7 @@ class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def reconstruct(self, X: Signals) -> Signals:
         """What the autoencoder makes of signals."""
         check_is_fitted(self)
-        return self._passed(np.ascontiguousarray(validate_data(self, X, dtype=np.float64, reset=False)))
+        return self._passed(validate_data(self, X, dtype=np.float64, reset=False))
 
     def errors(self, X: Signals) -> Float[NDArray[np.float64], "n"]:
         """Squared reconstruction errors, summed over the steps: higher is more anomalous."""
@@ -136,29 +136,35 @@ class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def errors_of(self, X: Signals) -> Float[NDArray[np.float64], "n"]:
         """:meth:`errors` of a finite float64 array, unchecked: what runs beside every step of a generation."""
-        X = np.ascontiguousarray(X)  # another layout in memory would be summed up in another order
-        off = X - self._passed(X)
+        off = self._passed(X)
+        off -= X
         found: Float[NDArray[np.float64], "n"] = np.vecdot(off, off)
         return found
 
     def _passed(self, X: Signals) -> Signals:
-        layers = self._layers()
-        out = X
-        for i, (weight, bias) in enumerate(layers):
-            # Row by row and unit by unit: a matrix product may round a row otherwise in another batch.
-            out = np.vecdot(out[:, None, :], weight) + bias
-            if i + 1 < len(layers):
-                np.maximum(out, 0.0, out=out)
-        return out
+        *layers, last = self._layers()
+        out = np.ones((len(X), X.shape[1] + 1))  # the one that carries the biases: an addition less for every layer
+        out[:, :-1] = X
+        for layer in layers:
+            # One product a row: a product of matrices may round a row otherwise in another batch.
+            out = np.matvec(layer, out)
+            np.maximum(out, 0.0, out=out)
+        made: Signals = np.matvec(last, out)
+        return made
 
-    def _layers(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Weights in float64, kept beside the float32 ones as long as those are the same objects."""
+    def _layers(self) -> list[NDArray[np.float64]]:
+        """Weights with their biases as one more column, in float64, kept beside the float32 ones as long as those are
+        the same objects. All but the last have one more row, which hands on the one that the biases are multiplied by.
+        """
         known = self.__dict__.get("_double")
         if known is None or known[0] is not self.weights_:
-            pairs = zip(self.weights_, self.biases_, strict=True)
-            known = self.weights_, [(w.astype(np.float64), b.astype(np.float64)) for w, b in pairs]
+            joined = [
+                np.column_stack([w, b]).astype(np.float64) for w, b in zip(self.weights_, self.biases_, strict=True)
+            ]
+            handed_on = [np.vstack([layer, np.eye(1, layer.shape[1], layer.shape[1] - 1)]) for layer in joined[:-1]]
+            known = self.weights_, [*handed_on, joined[-1]]
             self._double = known
-        layers: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = known[1]
+        layers: list[NDArray[np.float64]] = known[1]
         return layers
 
     def score_samples(self, X: Signals) -> Float[NDArray[np.float64], "n"]:

@@ -83,7 +83,7 @@ class Guarded:
         seen = _Seen(
             np.zeros((rows, steps)),
             np.zeros(rows, dtype=np.int64),
-            np.zeros((rows, self.guard.anchors.harmless.shape[1])),
+            np.zeros((rows, self.guard.anchors.harmless.shape[1]), dtype=np.float32),
         )
         done, due, ended = (np.zeros(rows, dtype=bool) for _ in range(3))
         waiting: list[Float[Tensor, "b d"]] = []  # pooled states of the steps since the last look
@@ -133,7 +133,9 @@ class Guarded:
         else:
             phi = torch.stack(tuple(waiting), dim=1).cpu().numpy()[rows]
         sigma = self.guard.anchors.at(phi, t - len(waiting))
-        seen.sigma[rows, t - len(waiting) : t], seen.sigma[rows, t:] = sigma, sigma[:, -1:]  # held, as it is scored
+        if len(waiting) > 1:
+            seen.sigma[rows, t - len(waiting) : t - 1] = sigma[:, :-1]
+        seen.sigma[rows, t - 1 :] = sigma[:, -1:]  # held, as it is scored
         seen.steps[rows], seen.phi[rows] = t, phi[:, -1]
         return self._exceeds(seen.sigma[rows], t)
 
@@ -185,7 +187,7 @@ class _Seen:
 
     sigma: Float[NDArray[np.float64], "b T"]
     steps: Int[NDArray[np.int64], "b"]
-    phi: Float[NDArray[np.float64], "b d"]
+    phi: Float[NDArray[np.float32], "b d"]
 
 
 def _says(model: Any, canvas: Canvas, step: Step, row: int) -> str:
