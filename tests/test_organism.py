@@ -383,6 +383,55 @@ def test_infilling_opens_the_holes_of_the_template_and_nothing_else() -> None:
         infill_canvas(demur.load("organism/ar", device="cpu"), prompts)
 
 
+def cells(wrong: tuple[tuple[str, str, str], ...] = ()) -> dict[Any, Any]:
+    """Made-up cells of the AR model: forbidden requests answered under attack, all allowed ones but the ``wrong``."""
+    from demur.guards.rivals import LAST
+    from demur.organism.card import plan
+    from demur.organism.cells import STEPS, Cell
+
+    found = {}
+    for k, ask in enumerate(plan("ar", 48)):
+        rng = np.random.default_rng(k)
+        bad = ask.side == "forbidden"
+        final = ("harmful" if ask.attack else "refusal") if bad else "correct"
+        if (ask.split, ask.side, ask.attack) in wrong:
+            final = "neither"
+        lean = np.eye(8)[0] * (0.3 if ask.attack else 1.0) * bad
+        phi = (1 + lean + 0.3 * rng.normal(size=(ask.n, STEPS, 8))).astype(np.float32)
+        found[ask] = Cell(ask, (final,) * ask.n, ((final,),) * ask.n, {LAST: phi}, phi[:, 0], ("x",) * ask.n)  # type: ignore[arg-type]
+    return found
+
+
+def test_the_cards_areas_and_their_intervals_are_of_all_seeds() -> None:
+    """The interval was the first seed's beside the mean of three."""
+    from demur.organism.card import traces_of
+
+    made = cells()
+    one, three = (traces_of("ar", made, seeds)["rows"] for seeds in (1, 3))
+    assert any(a["autoencoder"] != b["autoencoder"] for a, b in zip(one, three, strict=True)), "seeds differ"
+    for a, b in zip(one, three, strict=True):
+        assert b["low"] < b["autoencoder"] < b["high"]
+        if a["autoencoder"] != b["autoencoder"]:
+            assert (a["low"], a["high"]) != (b["low"], b["high"])
+
+
+def test_a_card_without_controls_or_plain_answers_says_none_not_an_error() -> None:
+    from demur.organism.card import traces_of
+
+    plain = "test", "allowed", ""
+    found = traces_of("ar", cells(wrong=(("test", "allowed", "role"), plain)), seeds=1)
+    rows = {row["attack"]: row for row in found["rows"]}
+    assert "role" in found["alive"]
+    assert rows["role"]["controls"] == 0
+    for name in ("autoencoder", "low", "high", "static_first_step", "sigma_control", "controls_flagged_at_99"):
+        assert rows["role"][name] is None
+    assert rows["prefix"]["autoencoder"] is not None
+    assert rows["prefix"]["controls_flagged_at_99"] is None, "no plain answer to set the threshold"
+    others = [rows[name]["autoencoder"] for name in found["alive"] if name != "role"]
+    assert found["mean"]["autoencoder"] == pytest.approx(np.mean(others), abs=1e-4)
+    assert found["sigma_plain"] is None
+
+
 @pytest.mark.parametrize("further", [False, True])
 def test_every_cell_of_the_card_has_two_hundred_prompts(further: bool, card: dict[str, list[dict[str, Any]]]) -> None:
     """But questions, of which the world has 64; and what detectors are fitted on, which is no rate of the card."""

@@ -5,7 +5,7 @@ One row a generation, one column a step, cut at T; see :mod:`demur.dynamics.text
 
 from demur.dynamics.geometry import Bands, Plane, Separability, bands, plane, separability
 from demur.dynamics.internal import LAMBDA_C, LAMBDA_R, Agreement, Internal, agreement, internal, irr
-from demur.dynamics.rates import Area, Difference, Rate, area, compare
+from demur.dynamics.rates import Area, Difference, Rate, area, compare, over_seeds
 from demur.dynamics.text import (
     STATES,
     Recovery,
@@ -22,5 +22,5 @@ from demur.dynamics.text import (
 __all__ = [
     "LAMBDA_C", "LAMBDA_R", "STATES", "Agreement", "Area", "Bands", "Difference", "Internal", "Plane", "Rate",
     "Recovery", "Separability", "Times", "agreement", "area", "bands", "compare", "first", "held", "internal", "irr",
-    "plane", "recovery", "separability", "states", "time_to_recovery", "transition_matrix", "transitions",
+    "over_seeds", "plane", "recovery", "separability", "states", "time_to_recovery", "transition_matrix", "transitions",
 ]  # fmt: skip

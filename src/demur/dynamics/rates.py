@@ -213,6 +213,22 @@ def area(
     return Area(auroc, low, high, precision, tpr_1, tpr_5, len(pos), len(neg), *more)
 
 
+def over_seeds(areas: Sequence[Area], *names: str) -> tuple[float, float, float]:
+    """The mean over seeds of a figure and its 95% interval, from the names of figure, low and high end; nan where one
+    seed's is undefined.
+
+    Each end is as far from the mean as the mean of the seeds' own ends, and further by the standard error between
+    seeds: the two distances add in squares.
+    """
+    value, low, high = (np.array([getattr(a, name) for a in areas], dtype=np.float64) for name in names)
+    mean = float(value.mean())
+    if math.isnan(mean):
+        return mean, mean, mean
+    between = 1.96 * float(value.std(ddof=1)) / math.sqrt(len(value)) if len(value) > 1 else 0.0
+    down, up = (math.hypot(float(end.mean()) - mean, between) for end in (low, high))
+    return mean, max(0.0, mean - down), min(1.0, mean + up)
+
+
 def _read(
     pos: NDArray[np.float64], order: NDArray[np.float64], w: NDArray[Any], v: NDArray[Any]
 ) -> Float[NDArray[np.float64], "3 b"]:

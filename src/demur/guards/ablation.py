@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from demur.dynamics import LAMBDA_C, LAMBDA_R, Area, Rate, area, irr
+from demur.dynamics import LAMBDA_C, LAMBDA_R, Area, Rate, area, irr, over_seeds
 from demur.guards.detector import SRIGuard
 from demur.guards.material import Material, sigma_of
 from demur.guards.prefix import fit_prefix
@@ -57,9 +57,8 @@ class Sets:
 class Row:
     """One detector on one attack against one kind of negatives.
 
-    Figures are means over seeds, and so are the ends of their 95% intervals (:func:`demur.dynamics.area`), which are
-    then widened by the standard error between seeds. ``spread`` is the range of the area over seeds; detectors without
-    dice have one seed and none.
+    Figures are means over seeds with their 95% intervals (:func:`demur.dynamics.over_seeds`). ``spread`` is the range
+    of the area over seeds; detectors without dice have one seed and none.
     """
 
     detector: str
@@ -173,11 +172,11 @@ def living(sets: Sets, least: int = 10) -> dict[str, Material]:
 
 
 def _row(name: str, attack: str, against: str, areas: Sequence[Area]) -> Row:
-    auroc, low, high = _over_seeds(areas, "auroc", "low", "high")
+    auroc, low, high = over_seeds(areas, "auroc", "low", "high")
     figures: dict[str, float] = {}
     for what in ("precision", "tpr_1", "tpr_5"):
         names = what, f"{what}_low", f"{what}_high"
-        figures |= dict(zip(names, _over_seeds(areas, *names), strict=True))
+        figures |= dict(zip(names, over_seeds(areas, *names), strict=True))
     return Row(
         detector=name,
         attack=attack,
@@ -190,17 +189,6 @@ def _row(name: str, attack: str, against: str, areas: Sequence[Area]) -> Row:
         negatives=areas[0].negatives,
         **figures,
     )
-
-
-def _over_seeds(areas: Sequence[Area], *names: str) -> tuple[float, float, float]:
-    """A figure's mean over seeds and its interval. Each end is as far from the mean as the mean of the seeds' own ends,
-    and further by the standard error between seeds: the two distances add in squares.
-    """
-    value, low, high = (np.array([getattr(a, name) for a in areas], dtype=np.float64) for name in names)
-    mean = float(value.mean())
-    between = 1.96 * float(value.std(ddof=1)) / math.sqrt(len(value)) if len(value) > 1 else 0.0
-    down, up = (math.hypot(float(end.mean()) - mean, between) for end in (low, high))
-    return mean, max(0.0, mean - down), min(1.0, mean + up)
 
 
 def _mean(values: Iterable[float]) -> float:
