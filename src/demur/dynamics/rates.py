@@ -70,9 +70,9 @@ class Rate:
 class Difference:
     """Rate of ``first`` minus rate of ``second`` on the same prompts, in [-1, 1].
 
-    The 95% interval is a paired percentile bootstrap; ``p`` is McNemar's exact test (McNemar 1947) on the prompts where
-    only one of the two is marked. Where several pairs belong to one request (attacks, seeds), requests are drawn, all
-    their pairs with them, and ``p`` is of a test that flips the signs of whole requests; ``groups`` counts them.
+    ``low`` and ``high`` are the 95% interval of :func:`compare`; ``p`` is McNemar's exact test (McNemar 1947) on the
+    prompts where only one of the two is marked. Where several pairs belong to one request (attacks, seeds), ``p`` is of
+    a test that flips the signs of whole requests, which fewer than six cannot take below 0.05; ``groups`` counts them.
     """
 
     first: Rate
@@ -102,6 +102,16 @@ def compare(
 ) -> Difference:
     """Two samplers (or defenses, or models) on the same prompts, in the same order. ``groups`` names the request behind
     each pair, where several pairs share one: such pairs are no independent facts. Raises for other lengths or none.
+
+    A percentile bootstrap of pairs has no width where all pairs are alike, and too little where nearly all are. So the
+    interval is the wider of it and of Tango's score interval for paired shares (Tango 1998), which for n pairs without
+    a difference is as wide as Wilson's. Both can leave out 0 where the exact test does not; hence it is also as wide as
+    the exact interval (Clopper and Pearson 1934) of the pairs that differ, times their share, which leaves out 0 only
+    where p is below 0.05.
+
+    With ``groups``, whole requests are drawn, and the other two are of as many pairs as the sample is worth: its
+    effective size by the variance between requests (Korn and Graubard 1998), or, where that is none, as if all pairs of
+    a request were one (Kish 1965). Of one request alone nothing is known of others: -1 to 1.
     """
     from scipy.stats import binomtest
 
@@ -116,10 +126,11 @@ def compare(
     # A resample of pairs is a multinomial draw over the three values that a pair can have.
     counts = np.array([(pairs == v).sum() for v in (-1, 0, 1)])
     drawn = rng.multinomial(len(pairs), counts / len(pairs), size=resamples)
-    low, high = np.quantile((drawn[:, 2] - drawn[:, 0]) / len(pairs), [0.025, 0.975])
+    ends = np.quantile((drawn[:, 2] - drawn[:, 0]) / len(pairs), [0.025, 0.975])
     gained, lost = int(counts[2]), int(counts[0])
+    low, high = _wider(ends, _paired(gained, lost, len(pairs)))
     p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
-    return Difference(Rate.of(a), Rate.of(b), float(pairs.mean()), float(low), float(high), gained, lost, p, len(a))
+    return Difference(Rate.of(a), Rate.of(b), float(pairs.mean()), low, high, gained, lost, p, len(a))
 
 
 def _clustered(
@@ -135,12 +146,29 @@ def _clustered(
     of = np.array([names[name] for name in groups])
     sums, sizes = np.bincount(of, weights=pairs), np.bincount(of)
     drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
-    low, high = np.quantile((drawn @ sums) / (drawn @ sizes), [0.025, 0.975])
+    ends = np.quantile((drawn @ sums) / (drawn @ sizes), [0.025, 0.975])
     flipped = rng.choice([-1, 1], size=(resamples, len(sums))) @ sums
     p = float((1 + (np.abs(flipped) >= abs(sums.sum())).sum()) / (1 + resamples))
     gained, lost = int((pairs == 1).sum()), int((pairs == -1).sum())
-    made = Rate.of(a), Rate.of(b), float(pairs.mean()), float(low), float(high), gained, lost, p, len(sums)
-    return Difference(*made)
+    low, high = -1.0, 1.0
+    if len(sums) > 1:
+        worth = _effective(pairs, sums, sizes) / len(pairs)
+        low, high = _wider(ends, _paired(gained * worth, lost * worth, len(pairs) * worth))
+    return Difference(Rate.of(a), Rate.of(b), float(pairs.mean()), low, high, gained, lost, p, len(sums))
+
+
+def _effective(pairs: NDArray[np.int64], sums: NDArray[Any], sizes: NDArray[np.int64]) -> float:
+    """How many independent pairs are worth as much as these in groups of ``sizes``, which sum to ``sums``: n times the
+    variance without groups over that with them, less for few groups (Korn and Graubard 1998); at most n.
+    """
+    from scipy.stats import t
+
+    n, k = len(pairs), len(sums)
+    alone = float(pairs.var()) / n
+    grouped = k / (k - 1) * float(((sums - pairs.mean() * sizes) ** 2).sum()) / n**2
+    if not alone or not grouped:
+        return float(n**2 / (sizes**2).sum())
+    return min(float(n), n * alone / grouped * float(t.ppf(0.975, n - 1) / t.ppf(0.975, k - 1)) ** 2)
 
 
 @dataclass(frozen=True)
@@ -250,7 +278,7 @@ def _read(
     return np.stack(found)
 
 
-def _wider(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+def _wider(one: Float[NDArray[np.float64], "2"] | Sequence[float], other: Sequence[float]) -> tuple[float, float]:
     return min(float(one[0]), float(other[0])), max(float(one[1]), float(other[1]))
 
 
@@ -262,6 +290,32 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
     centre = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def _paired(gained: float, lost: float, n: float) -> tuple[float, float]:
+    """The wider of two 95% intervals of a difference of paired shares: Tango's (1998), and the exact one of the
+    direction of the pairs that differ. Numbers need not be whole.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import beta
+
+    value = (gained - lost) / n
+
+    def gap(delta: float) -> float:
+        # The squared distance of what came, less what is allowed: Tango's variance, with the share of pairs lost that
+        # is likeliest if the difference is delta.
+        half = (2 * n - gained + lost) * delta - gained - lost
+        root = math.sqrt(max(half**2 + 8 * n * lost * delta * (1 - delta), 0.0))
+        share = (root - half) / (4 * n)
+        return (gained - lost - n * delta) ** 2 - _Z**2 * n * (2 * share + delta * (1 - delta))
+
+    # Where all pairs are alike, what came is itself a root, without variance: the other one is the bound.
+    low = -1.0 if value - 1e-9 <= -1 else float(brentq(gap, -1, value - 1e-9))
+    high = 1.0 if value + 1e-9 >= 1 else float(brentq(gap, value + 1e-9, 1))
+    exact = float(beta.ppf(0.025, gained, lost + 1)) if gained else 0.0
+    other = float(beta.ppf(0.975, gained + 1, lost)) if lost else 1.0
+    differ = (gained + lost) / n
+    return _wider((low, high), ((2 * exact - 1) * differ, (2 * other - 1) * differ))
 
 
 def _newcombe(auroc: float, p: int, q: int) -> tuple[float, float]:
