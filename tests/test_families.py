@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from functools import cache
@@ -217,6 +218,42 @@ def test_renoised_tokens_are_revised() -> None:
     states = [cell.state for t in range(1, trace.steps + 1) for cell in trace.frame(t, hide=False).cells]
     assert states.count("revised") > 3
     assert trace.stop in ("full", "end-of-sequence")
+
+
+def ending(adapter: Renoising, *stops: int) -> Renoising:
+    """The same model, which ends its answers at these tokens as well."""
+    net = copy.copy(adapter.net)
+    net.generation_config = copy.copy(net.generation_config)
+    net.generation_config.eos_token_id = list(stops)
+    return replace(adapter, net=net)
+
+
+HASTY = SAMPLERS["renoising"](steps=8, entropy_bound=1.0, stability=0, confidence=0.6)
+"""Rows finish a canvas after two to eight steps: whoever is ahead waits for its neighbours before the next one."""
+
+
+@pytest.mark.parametrize("seed", [0, 3, 6, 9])
+@pytest.mark.parametrize("stops", [(1,), (1, *range(0, 256, 23))], ids=["full", "ending"])
+def test_a_row_that_waits_for_its_neighbours_between_two_canvases_has_its_own_trace(
+    stops: tuple[int, ...], seed: int
+) -> None:
+    adapter = ending(model("gemma-diffusion"), *stops)
+    seeds = [seed, seed + 1, seed + 2]
+    watched = adapter.watching()
+    canvas = watched.canvas_of(ROWS, 16)
+    *steps, last = HASTY(watched, canvas, [g for one in seeds for g in seeded(one, 1)])
+    live = torch.stack([step.live for step in (*steps, last)])
+    together = run(adapter, ROWS, HASTY, seeds, 16)
+    waited = False
+    for i, trace in enumerate(together):
+        own = torch.where(live[:, i])[0]
+        waited |= bool(own[-1] + 1 > len(own))
+        closed = ~last.open[i, canvas.starts()[i] :].numpy()
+        assert (trace.stop == "full") == bool(closed.all())
+        final = last.ids[i, canvas.starts()[i] :].numpy()
+        assert trace.replay(trace.steps)[closed].tolist() == final[closed].tolist()
+        equal(run(adapter, ROWS[i : i + 1], HASTY, seeds[i : i + 1], 16)[0], trace, 1e-3)
+    assert waited, "no row waited"
 
 
 # -- loading by the checkpoints' own names ----------------------------------------------------------------------

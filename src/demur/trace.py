@@ -314,19 +314,20 @@ class Recorder:
         stacked = {name: torch.stack([getattr(step, name) for step, _ in self.kept]).cpu().numpy() for name in names}
         phi = {key: torch.stack([phi[key] for _, phi in self.kept]).cpu().numpy() for key in self.pooler.wanted}
         start_ids, open_ = self.canvas.ids.cpu().numpy(), self.canvas.open.cpu().numpy()
-        final_open = self.kept[-1][0].open.cpu().numpy()
+        final_ids, final_open = (x.cpu().numpy() for x in (self.kept[-1][0].ids, self.kept[-1][0].open))
         stops = np.array(self.model.stop_ids, dtype=np.int64)
         passes = np.array([step.passes for step, _ in self.kept])
         traces = []
         for i, (prompt, pad) in enumerate(zip(self.prompts, self.canvas.starts(), strict=True)):
-            taken = int(stacked["live"][:, i].sum())
-            committed = stacked["committed"][:taken, i, pad:]
-            tokens = stacked["predictions"][:taken, i, pad:]
-            opened = stacked["open"][:taken, i, pad:]
+            # A row's own steps, wherever they lie: between two canvases it waits for its neighbours.
+            taken = np.flatnonzero(stacked["live"][:, i])
+            committed = stacked["committed"][taken, i, pad:]
+            tokens = stacked["predictions"][taken, i, pad:]
+            opened = stacked["open"][taken, i, pad:]
             before = np.concatenate([open_[None, i, pad:], opened[:-1]])
             commits = _events(committed, opened & (committed | ~before), tokens)
             holes = open_[i, pad:]
-            sure = stacked["confidence"][:taken, i, pad:][:, holes].astype(np.float32)
+            sure = stacked["confidence"][taken, i, pad:][:, holes].astype(np.float32)
             predictions = np.where(np.isnan(sure), -1, tokens[:, holes]).astype(np.int32)
             row = start_ids[i, pad:].astype(np.int32)
             occurring = [row, predictions[predictions >= 0], commits[commits[:, 2] >= 0, 2]]
@@ -334,7 +335,8 @@ class Recorder:
             # No row's reason depends on what its neighbours did.
             left = final_open[i].any()
             guarded = any(step.replaced is not None and bool(step.replaced[i]) for step, _ in self.kept)
-            last = commits[-1:, 2] if self.model.kind == "causal" else commits[:, 2]
+            written = final_ids[i, open_[i] & ~final_open[i]]  # as it stands: a renoised end of sequence is none
+            last = commits[-1:, 2] if self.model.kind == "causal" else written
             if guarded:
                 stop = "guarded"
             elif self.model.kind != "masked" and np.isin(last, stops).any() and (left or self.model.kind == "causal"):
@@ -352,11 +354,11 @@ class Recorder:
                     commits=commits,
                     predictions=predictions,
                     confidence=sure,
-                    phi={key: states[:taken, i] for key, states in phi.items()},
+                    phi={key: states[taken, i] for key, states in phi.items()},
                     pieces=pieces,
                     special=special | ({self.model.mask_id} if self.model.mask_id is not None else frozenset()),
                     stop=stop,
-                    passes=int(passes[:taken].sum()),
+                    passes=int(passes[taken].sum()),
                     seconds=self.seconds,
                 )
             )
