@@ -359,6 +359,17 @@ def test_agreement_is_cohens_kappa_and_the_lead_is_counted() -> None:
     assert lead.tolist() == [1]
 
 
+def test_where_one_side_never_varies_there_is_no_kappa_and_steps_together_have_one() -> None:
+    """At the first step neither refuses, at the second the inside alone, at the third both sometimes."""
+    sigma = np.array([[0.9, 0.1, 0.1], [0.9, 0.9, 0.1], [0.9, 0.9, 0.9], [0.9, 0.1, 0.9]])
+    refused = np.array([[F, F, T], [F, F, F], [F, F, F], [F, F, T]])
+    found = d.agreement(sigma, refused)
+    assert np.isnan(found.kappa[:2]).all()
+    assert found.kappa[2] == 0
+    assert found.pooled == pytest.approx(cohen_kappa_score((sigma < 0.5).ravel(), refused.ravel()))
+    assert math.isnan(d.agreement(sigma, np.zeros(sigma.shape, bool)).pooled)
+
+
 def test_a_signal_that_is_not_finite_is_refused() -> None:
     with pytest.raises(DemurError, match="finite"):
         d.irr(np.array([[0.5, math.nan]]))

@@ -369,6 +369,16 @@ def test_the_papers_protocol_has_an_alpha_of_its_own() -> None:
         study.study(SEEN, paper=True, alpha=0.05)
 
 
+def test_text_and_inside_agree_over_all_steps_together_or_there_is_no_figure() -> None:
+    """Steps at which one of the two never varies counted as 0 in a mean over steps."""
+    sigma = np.array([[0.9, 0.1, 0.1], [0.9, 0.9, 0.1], [0.9, 0.9, 0.9]])
+    m = made("m", 3, 0).only(np.ones(3, bool))
+    refused = np.array([[False, False, True], [False, False, True], [False, False, False]])
+    m = replace(m, refused=refused, harmful=np.zeros((3, 3), bool))
+    assert study._time_row("m", m, sigma)["kappa"] == pytest.approx(0.7273, abs=1e-4)
+    assert study._time_row("m", replace(m, refused=np.zeros((3, 3), bool)), sigma)["kappa"] is None
+
+
 def test_what_made_the_anchors_is_not_shown_as_refused() -> None:
     s = sets()
     assert "refused" not in study.classes_of(s)

@@ -71,12 +71,14 @@ class Agreement:
     """How well text and inside agree on "refusing", step by step.
 
     ``share`` in [0, 1]: generations in which both say the same. ``kappa`` in [-1, 1]: the same beyond chance (Cohen
-    1960), nan where one of the two never varies. ``lead``: of the generations in which both came to refuse, how many
-    steps the inside was ahead of the text (negative: behind).
+    1960), nan where one of the two never varies: nothing to agree on, and no 0. ``pooled`` is kappa of all steps' marks
+    together, since a mean over steps counts only those at which something happens, and each of these alike. ``lead``:
+    of the generations in which both came to refuse, how many steps the inside was ahead of the text (negative: behind).
     """
 
     share: Float[NDArray[np.float64], "T"]
     kappa: Float[NDArray[np.float64], "T"]
+    pooled: float
     lead: Int[NDArray[np.int64], "k"]
 
 
@@ -84,13 +86,26 @@ def agreement(sigma: Sigma, refused: Bool[NDArray[np.bool_], "n T"], *, lambda_c
     """Compares "sigma below lambda_c" with "the intermediate text is a refusal"."""
     sigma, text = _signal(sigma), np.asarray(refused, dtype=bool)
     inside = sigma < lambda_c
-    same = (inside == text).mean(axis=0)
-    p, q = inside.mean(axis=0), text.mean(axis=0)
-    chance = p * q + (1 - p) * (1 - q)
-    kappa = np.divide(same - chance, 1 - chance, out=np.full(len(same), np.nan), where=chance < 1)
     a, b = first(inside), first(text)
     both = a.seen & b.seen
-    return Agreement(share=same, kappa=kappa, lead=b.step[both] - a.step[both])
+    return Agreement(
+        share=(inside == text).mean(axis=0),
+        kappa=_kappa(inside, text),
+        pooled=float(_kappa(inside.reshape(-1, 1), text.reshape(-1, 1))[0]),
+        lead=b.step[both] - a.step[both],
+    )
+
+
+def _kappa(
+    one: Bool[NDArray[np.bool_], "n k"], other: Bool[NDArray[np.bool_], "n k"]
+) -> Float[NDArray[np.float64], "k"]:
+    """Cohen's kappa of each column (Cohen 1960)."""
+    p, q = one.mean(axis=0), other.mean(axis=0)
+    chance = p * q + (1 - p) * (1 - q)
+    vary = (p > 0) & (p < 1) & (q > 0) & (q < 1)
+    found: Float[NDArray[np.float64], "k"] = np.full(len(p), np.nan)
+    np.divide((one == other).mean(axis=0) - chance, 1 - chance, out=found, where=vary)
+    return found
 
 
 def _signal(sigma: Sigma) -> Sigma:

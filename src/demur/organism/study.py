@@ -301,7 +301,7 @@ def _time_row(name: str, m: Material, sigma: NDArray[np.float64]) -> dict[str, A
         "dwell": _number(_mean(inside.dwell[crossed])),
         "volatility": _number(_mean(inside.volatility)),
         "agreement": _number(_mean(said.share)),
-        "kappa": _number(_mean(said.kappa[np.isfinite(said.kappa)])),
+        "kappa": _number(said.pooled),
         "lead": _number(float(np.median(said.lead)) if len(said.lead) else math.nan),
         "both": len(said.lead),
     }
