@@ -13,6 +13,7 @@ from scipy.stats import multinomial
 from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_score
 
 from demur import dynamics as d
+from demur.dynamics import geometry
 from demur.types import DemurError
 
 MARKS = st.tuples(st.integers(1, 12), st.integers(1, 8)).flatmap(lambda shape: hnp.arrays(bool, shape))
@@ -371,8 +372,20 @@ def test_where_one_side_never_varies_there_is_no_kappa_and_steps_together_have_o
 
 
 def test_a_signal_that_is_not_finite_is_refused() -> None:
-    with pytest.raises(DemurError, match="finite"):
-        d.irr(np.array([[0.5, math.nan]]))
+    bad = np.array([[0.5, math.nan]])
+    marks = np.zeros((1, 2), bool)
+    many = np.full((20, 2), math.nan)
+    for use in (
+        lambda: d.irr(bad),
+        lambda: d.internal(bad, marks),
+        lambda: d.agreement(bad, marks),
+        lambda: d.states(bad, marks),
+        lambda: d.bands({"a": bad}),
+        lambda: d.separability({"a": many, "b": np.zeros((20, 2))}),
+        lambda: d.plane({"a": many, "b": np.zeros((20, 2))}),
+    ):
+        with pytest.raises(DemurError, match="finite"):
+            use()
 
 
 # -- geometry -----------------------------------------------------------------------------------------------
@@ -392,6 +405,74 @@ def test_separability_is_held_out_noise_has_none() -> None:
     assert set(real.recall) == {"harmless", "refused", "jb"}
     with pytest.raises(DemurError, match="at least 10"):
         d.separability({"a": np.zeros((3, 4)), "b": np.zeros((30, 4))})
+
+
+def test_classes_that_are_told_apart_leave_the_room_that_their_number_does() -> None:
+    """Ten and ten without an error were 1.00 (1.00 to 1.00)."""
+    rng = np.random.default_rng(0)
+    few, many = (d.separability({c: rng.normal(k, 0.1, (n, 8)) for k, c in enumerate("ab")}) for n in (10, 100))
+    assert (few.accuracy, few.high, many.high) == (1, 1, 1)
+    assert few.low == pytest.approx(1 - 0.5**0.5 * (1 - d.Rate(10, 10).interval[0]))
+    assert 0.75 < few.low < 0.85
+    assert 0.95 < many.low < 1
+
+
+def test_the_interval_of_separability_covers_what_it_should() -> None:
+    """Of classes far apart on one axis, judged on many more signals than it was estimated on."""
+    rng = np.random.default_rng(4)
+    inside = 0
+    for i in range(60):
+        found = d.separability({c: rng.normal(3.2 * k, 1, (20, 1)) for k, c in enumerate("ab")}, resamples=200, seed=i)
+        inside += found.low <= 0.9452 <= found.high  # Phi(1.6), if the rule were the best there is
+    assert inside / 60 >= 0.93
+
+
+SATURATED = {"one": np.ones((20, 8)), "none": np.zeros((20, 8))}
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_saturated_classes_are_told_apart_and_have_a_plane(third: bool) -> None:
+    made = SATURATED | ({"half": np.full((20, 8), 0.5)} if third else {})
+    found = d.separability(made)
+    assert found.accuracy == 1
+    assert found.low < 1
+    assert found.ratio > 1e6
+    for kind in ("lda", "pca"):
+        shown = d.plane(made, kind, grid=20)  # type: ignore[arg-type]
+        assert np.isfinite(shown.points).all()
+        centres = [shown.points[shown.labels == k].mean(axis=0) for k in range(len(made))]
+        assert min(np.linalg.norm(a - b) for a in centres for b in centres if a is not b) > 0.1
+
+
+def test_signals_that_are_all_one_are_not_told_apart_and_steps_in_lockstep_are_no_error() -> None:
+    same = d.separability({"a": np.full((20, 4), 0.5), "b": np.full((20, 4), 0.5)})
+    assert (same.accuracy, same.ratio) == (0.5, 0)
+    assert np.isfinite(d.plane({"a": np.full((20, 4), 0.5), "b": np.full((20, 4), 0.5)}, grid=10).points).all()
+    flat = np.repeat([[0.0], [1.0]], 10, axis=0) * np.ones(6)
+    assert d.separability({"both": flat, "one": SATURATED["one"][:, :6]}).recall["one"] == 1
+
+
+def test_signals_of_one_step_are_told_apart_but_have_no_plane() -> None:
+    rng = np.random.default_rng(0)
+    made = {c: rng.normal(k, 0.1, (20, 1)) for k, c in enumerate("ab")}
+    assert d.separability(made).accuracy == 1
+    for kind in ("lda", "pca"):
+        with pytest.raises(DemurError, match="1 step"):
+            d.plane(made, kind)  # type: ignore[arg-type]
+    with pytest.raises(DemurError, match="4, 5 steps"):
+        d.separability({"a": np.zeros((20, 4)), "b": np.zeros((20, 5))})
+
+
+def test_shrinkage_is_scikit_learns() -> None:
+    """But for a ridge, which signals that scatter do not feel."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    made = classes(0.05)
+    x, y = np.concatenate(list(made.values())), np.repeat([0, 1, 2], 60)
+    theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, y)
+    ours = geometry._lda("lsqr", x, y)
+    assert (theirs.predict(x) == ours.predict(x)).all()
+    np.testing.assert_allclose(theirs.coef_, ours.coef_, rtol=1e-4)
 
 
 def test_the_ratio_of_noise_is_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
+from demur.dynamics.rates import Rate
+from demur.dynamics.text import checked
 from demur.types import DemurError
 
 Sigma = Float[NDArray[np.float64], "n T"]
@@ -35,17 +38,19 @@ class Plane:
 def plane(
     classes: Mapping[str, Sigma], kind: Literal["lda", "pca"] = "lda", *, folds: int = 5, grid: int = 160
 ) -> Plane:
-    """Projects classes of signals onto two axes (LDA: arXiv:2602.02600, figure 13). Raises for classes too small.
+    """Projects classes of signals onto two axes (LDA: arXiv:2602.02600, figure 13). Raises for classes too small
+    and for signals of one step.
 
     LDA fitted and shown on the same signals separates anything in enough dimensions; hence the folds. Linear
     discriminants are shrunk (Ledoit and Wolf 2004), since neighbouring steps are nearly collinear.
     """
-    from sklearn.decomposition import PCA
     from sklearn.linear_model import LogisticRegression
 
     names, x, y = _stacked(classes, folds)
+    if x.shape[1] < 2:
+        raise DemurError("signals of 1 step", "at least 2 for a plane", "generate more steps, or show the values")
     if kind == "pca":
-        points = PCA(2).fit_transform(x)
+        points = (x - x.mean(axis=0)) @ _widest(x, 2)
     else:
         whole = _discriminants(x, y)
         points = np.empty((len(x), 2))
@@ -67,10 +72,10 @@ def plane(
 class Separability:
     """How well classes of signals can be told apart by a linear rule on signals it has not seen.
 
-    ``accuracy`` in [0, 1] is the mean recall over classes (chance: 1 / classes); ``low`` and ``high`` a 95% bootstrap
-    over signals; ``recall`` by class. ``ratio`` is the held-out Fisher ratio: scatter between class means over scatter
+    ``accuracy`` in [0, 1] is the mean recall over classes (chance: 1 / classes); ``low`` and ``high`` its 95%
+    interval; ``recall`` by class. ``ratio`` is the held-out Fisher ratio: scatter between class means over scatter
     within, along the fitted axes, less what means of so few signals scatter by themselves. Without a difference it is 0
-    on average, and so may be below.
+    on average, and so may be below; of different classes that do not scatter at all it is inf.
     """
 
     accuracy: float
@@ -84,11 +89,14 @@ class Separability:
 def separability(classes: Mapping[str, Sigma], *, folds: int = 5, seed: int = 0, resamples: int = 1000) -> Separability:
     """Cross-validated: every signal is judged by discriminants fitted without its fold. Raises for classes too
     small.
+
+    The interval is the wider of a bootstrap over signals, which has no width where all are told apart, and of the one
+    that Wilson's of each class's recall make for their mean (squared distances add: Zou and Donner 2008).
     """
     names, x, y = _stacked(classes, folds)
     told, between, within = np.empty(len(x), dtype=np.int64), 0.0, 0.0
     for seen, kept in _folds(y, folds):
-        told[kept] = _classifier(x[seen], y[seen]).predict(x[kept])
+        told[kept] = _lda("lsqr", x[seen], y[seen]).predict(x[kept])
         points = _discriminants(x[seen], y[seen])(x[kept])
         centre = points.mean(axis=0)
         apart, inside = 0.0, 0.0
@@ -104,11 +112,13 @@ def separability(classes: Mapping[str, Sigma], *, folds: int = 5, seed: int = 0,
     rng = np.random.default_rng(seed)
     members = [np.nonzero(y == k)[0] for k in range(len(names))]
     drawn = [np.mean([right[rng.choice(rows, len(rows))].mean() for rows in members]) for _ in range(resamples)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    recall = {name: float(right[rows].mean()) for name, rows in zip(names, members, strict=True)}
-    return Separability(
-        float(np.mean(list(recall.values()))), float(low), float(high), recall, between / max(within, 1e-300), len(x)
-    )
+    ends = np.quantile(drawn, [0.025, 0.975])
+    rates = [Rate.of(right[rows]) for rows in members]
+    accuracy = float(np.mean([rate.value for rate in rates]))
+    down, up = (math.hypot(*(rate.interval[i] - rate.value for rate in rates)) / len(rates) for i in (0, 1))
+    low, high = min(float(ends[0]), accuracy - down), max(float(ends[1]), accuracy + up)
+    ratio = between / within if within else math.inf if between else 0.0
+    return Separability(accuracy, low, high, {n: r.value for n, r in zip(names, rates, strict=True)}, ratio, len(x))
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +133,12 @@ class Bands:
 
 
 def bands(classes: Mapping[str, Sigma], inside: float = 0.8) -> list[Bands]:
-    """Quantile bands that hold the share ``inside`` of each class at each step; empty classes are left out."""
+    """Quantile bands that hold the share ``inside`` of each class at each step; empty classes are left out. Raises for
+    signals that are not finite.
+    """
     edge = (1 - inside) / 2
     return [
-        Bands(name, len(sigma), *np.quantile(np.asarray(sigma, dtype=np.float64), [edge, 0.5, 1 - edge], axis=0))
+        Bands(name, len(sigma), *np.quantile(checked(sigma), [edge, 0.5, 1 - edge], axis=0))
         for name, sigma in classes.items()
         if len(sigma)
     ]
@@ -145,8 +157,14 @@ def _stacked(
             f"two or more classes of at least {2 * folds} signals, for {folds} folds",
             "generate more, or leave the small class out",
         )
-    x = np.concatenate([np.asarray(sigma, dtype=np.float64) for sigma in classes.values()])
-    return tuple(classes), x, np.repeat(np.arange(len(counts)), list(counts.values()))
+    signals = [checked(sigma) for sigma in classes.values()]
+    if len({sigma.shape[1] for sigma in signals}) > 1:
+        raise DemurError(
+            f"signals of {', '.join(str(sigma.shape[1]) for sigma in signals)} steps",
+            "equally many",
+            "cut all at the same T (demur.dynamics.held)",
+        )
+    return tuple(classes), np.concatenate(signals), np.repeat(np.arange(len(counts)), list(counts.values()))
 
 
 def _folds(y: NDArray[np.int64], folds: int) -> Any:
@@ -155,30 +173,56 @@ def _folds(y: NDArray[np.int64], folds: int) -> Any:
     return StratifiedKFold(folds, shuffle=True, random_state=0).split(y, y)
 
 
-def _classifier(x: NDArray[np.float64], y: NDArray[np.int64]) -> Any:
+class _Shrunk:
+    """Ledoit and Wolf's covariance of standardised columns, as scikit-learn's ``shrinkage="auto"`` has it, and a ridge.
+
+    Saturated signals, a class at 0 and one at 1, scatter nowhere; without the ridge there is nothing to invert.
+    """
+
+    covariance_: Float[NDArray[np.float64], "T T"]
+
+    def fit(self, x: Sigma) -> _Shrunk:
+        from sklearn.covariance import ledoit_wolf
+
+        spread = x.std(axis=0)
+        spread[spread < 1e-12] = 1.0
+        made = ledoit_wolf((x - x.mean(axis=0)) / spread, assume_centered=True)[0]
+        self.covariance_ = made * np.outer(spread, spread) + 1e-9 * np.eye(x.shape[1])
+        return self
+
+
+def _lda(solver: str, x: Sigma, y: Int[NDArray[np.int64], "n"]) -> Any:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(x, y)
+    return LinearDiscriminantAnalysis(solver=solver, covariance_estimator=_Shrunk()).fit(x, y)
 
 
-def _discriminants(x: NDArray[np.float64], y: NDArray[np.int64]) -> Any:
+def _discriminants(x: Sigma, y: Int[NDArray[np.int64], "n"]) -> Any:
     """A map of signals onto two discriminant axes; with two classes the second is the widest direction across."""
-    from sklearn.decomposition import PCA
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-
-    lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(x, y)
+    with np.errstate(invalid="ignore"):  # its explained variance is 0 / 0 where all signals are one; the axes are not
+        lda = _lda("eigen", x, y)
     axes = np.asarray(lda.scalings_)[:, : min(2, len(np.unique(y)) - 1)]
     centre = x.mean(axis=0)
     if axes.shape[1] < 2:
         rest = x - centre
         unit = axes[:, :1] / np.linalg.norm(axes[:, :1])
-        axes = np.concatenate([axes, PCA(1).fit(rest - rest @ unit @ unit.T).components_.T], axis=1)
+        axes = np.concatenate([axes, _widest(rest - rest @ unit @ unit.T, 1)], axis=1)
 
     def onto(signals: NDArray[np.float64]) -> NDArray[np.float64]:
         found: NDArray[np.float64] = (signals - centre) @ axes
         return found
 
     return onto
+
+
+def _widest(x: Sigma, k: int) -> Float[NDArray[np.float64], "T k"]:
+    """The first k principal axes; 0 where no signal differs from another."""
+    from sklearn.decomposition import PCA
+
+    if np.ptp(x, axis=0).max() < 1e-9:
+        return np.zeros((x.shape[1], k))
+    axes: Float[NDArray[np.float64], "T k"] = PCA(k).fit(x).components_.T
+    return axes
 
 
 def _rotation(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> NDArray[np.float64]:

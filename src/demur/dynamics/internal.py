@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
 from demur.dynamics.rates import Rate
-from demur.dynamics.text import Times, first
+from demur.dynamics.text import Times, checked, first
 from demur.types import DemurError
 
 LAMBDA_C, LAMBDA_R = 0.5, (0.5, 0.3, 0.1)
@@ -23,7 +23,7 @@ def irr(sigma: Sigma, lambda_r: float = 0.5, lambda_c: float = LAMBDA_C) -> Rate
 
     It never falls when lambda_r rises. Raises unless both are in [0, 1].
     """
-    sigma = _signal(sigma)
+    sigma = checked(sigma)
     if not (0 <= lambda_r <= 1 and 0 <= lambda_c <= 1):
         raise DemurError(f"lambda_r {lambda_r}, lambda_c {lambda_c}", "both in [0, 1]", "sigma is")
     return Rate.of((sigma > lambda_c).any(axis=1) & (sigma[:, -1] < lambda_r))
@@ -51,7 +51,7 @@ def internal(sigma: Sigma, refused: Bool[NDArray[np.bool_], "n T"], *, lambda_c:
 
     Incomplete internal recovery: sigma falls below lambda_c at some step and ends above it, and no text refused.
     """
-    sigma = _signal(sigma)
+    sigma = checked(sigma)
     if np.shape(refused) != sigma.shape:
         raise DemurError(f"sigma {sigma.shape}, refusals {np.shape(refused)}", "equal shapes", "cut both at T")
     below = sigma < lambda_c
@@ -84,7 +84,7 @@ class Agreement:
 
 def agreement(sigma: Sigma, refused: Bool[NDArray[np.bool_], "n T"], *, lambda_c: float = LAMBDA_C) -> Agreement:
     """Compares "sigma below lambda_c" with "the intermediate text is a refusal"."""
-    sigma, text = _signal(sigma), np.asarray(refused, dtype=bool)
+    sigma, text = checked(sigma), np.asarray(refused, dtype=bool)
     inside = sigma < lambda_c
     a, b = first(inside), first(text)
     both = a.seen & b.seen
@@ -105,11 +105,4 @@ def _kappa(
     vary = (p > 0) & (p < 1) & (q > 0) & (q < 1)
     found: Float[NDArray[np.float64], "k"] = np.full(len(p), np.nan)
     np.divide((one == other).mean(axis=0) - chance, 1 - chance, out=found, where=vary)
-    return found
-
-
-def _signal(sigma: Sigma) -> Sigma:
-    found = np.asarray(sigma, dtype=np.float64)
-    if found.ndim != 2 or not found.shape[1] or not np.isfinite(found).all():
-        raise DemurError(f"sigma of shape {found.shape}", "finite values, signals by steps", "stack the signals")
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -67,7 +68,8 @@ def states(
     lambda_c: float = 0.5,
     lambda_r: float = 0.3,
 ) -> Int[NDArray[np.int64], "n T"]:
-    """Indices into ``STATES``. Raises unless 0 <= lambda_r <= lambda_c <= 1."""
+    """Indices into ``STATES``. Raises unless 0 <= lambda_r <= lambda_c <= 1, and for a signal that is not finite."""
+    sigma = checked(sigma)
     if not 0 <= lambda_r <= lambda_c <= 1:
         raise DemurError(f"lambda_r {lambda_r}, lambda_c {lambda_c}", "0 <= lambda_r <= lambda_c <= 1", "swap them?")
     if np.shape(sigma) != np.shape(harmful):
@@ -149,6 +151,14 @@ def time_to_recovery(harmful: Bool[NDArray[np.bool_], "n T"]) -> Times:
     seen = np.asarray(free.any(axis=1))
     left = harmful.shape[1] - 1 - start
     return Times(np.where(seen, free.argmax(axis=1) - start, left).astype(np.int64), seen)
+
+
+def checked(sigma: Any) -> Float[NDArray[np.float64], "n T"]:
+    """Signals as they are taken everywhere here. Raises unless finite, signals by steps, with at least one step."""
+    found = np.asarray(sigma, dtype=np.float64)
+    if found.ndim != 2 or not found.shape[1] or not np.isfinite(found).all():
+        raise DemurError(f"sigma of shape {found.shape}", "finite values, signals by steps", "stack the signals")
+    return found
 
 
 def _matrices(*given: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
