@@ -17,11 +17,13 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from demur.guards import Guard, SRIGuard, Watch, fit_guard
 from demur.models import Bidirectional, Causal, Renoising, load
 from demur.models.llada2 import native_net
 from demur.models.network import Identity
 from demur.samplers import FOR_KIND, SAMPLERS, seeded
-from demur.trace import Recorder, Trace, spec_of
+from demur.signals import Anchors
+from demur.trace import Recorder, Trace, generate, spec_of
 from demur.types import DemurError, Prompt
 
 MASK, PAD, EOS = 250, 252, 253
@@ -254,6 +256,40 @@ def test_a_row_that_waits_for_its_neighbours_between_two_canvases_has_its_own_tr
         assert trace.replay(trace.steps)[closed].tolist() == final[closed].tolist()
         equal(run(adapter, ROWS[i : i + 1], HASTY, seeds[i : i + 1], 16)[0], trace, 1e-3)
     assert waited, "no row waited"
+
+
+@cache
+def watched_gemma() -> tuple[Any, Guard]:
+    """DiffusionGemma with texts, and a guard of it whose refusal anchor is made up: it refuses nothing."""
+    texts = replace(ending(model("gemma-diffusion"), 1, *range(0, 256, 23)), tokenizer=small.byte_level())
+    asked = [Prompt(f"p{i}", f"Prompt {i} about {i * i}", harmful=False) for i in range(60)]
+    made = generate(texts, asked, HASTY, length=16, steps=10, batch=1)
+    phi = np.stack([trace.aligned("last", "generated") for trace in made])
+    away = phi[::2].mean(axis=0) + 0.5 * np.random.default_rng(0).normal(size=phi.shape[1:]).astype(np.float32)
+    ones = np.ones(10, np.float32)
+    spec = made[0].spec.at("last", "generated")
+    anchors = Anchors(phi.mean(axis=0), away, ones, ones, spec, "observed", 60, 60, 60, 60)
+    detector = SRIGuard(alpha=0.4, epochs=20, threshold="conformal")
+    return texts, fit_guard(anchors, made[:40], made[40:], detector=detector)
+
+
+@pytest.mark.parametrize(("online", "every"), [(True, 1), (True, 3), (False, 1)])
+def test_a_guard_counts_the_steps_of_a_row_that_waits_between_two_canvases(online: bool, every: int) -> None:
+    texts, guard = watched_gemma()
+    asked = [Prompt(f"q{i}", f"Prompt {i} about {i * i}", harmful=False) for i in range(7000, 7012)]
+    plain = generate(texts, asked, HASTY, length=16, steps=10, batch=1)
+    z = guard.prefix.scores(np.stack([guard.anchors.signal(trace) for trace in plain]))
+    middle = np.sort(z.max(axis=1))[5:7].mean()  # holds both fates
+    watched = Watch(replace(guard, prefix=replace(guard.prefix, limit=float(middle))), online=online, every=every)
+    together, alone = (
+        generate(texts, asked, watched(HASTY), length=16, steps=10, batch=batch) for batch in (len(asked), 1)
+    )
+    assert {"guarded"} < {trace.stop for trace in together}
+    for one, same, free in zip(alone, together, plain, strict=True):
+        assert (same.stop, same.steps) == (one.stop, one.steps)
+        assert same.commits.tolist() == one.commits.tolist()
+        if same.stop != "guarded":
+            equal(free, same, 1e-3)
 
 
 # -- loading by the checkpoints' own names ----------------------------------------------------------------------

@@ -65,19 +65,8 @@ class Guarded:
 
     def __call__(self, model: Any, canvas: Canvas, rngs: Any) -> Iterator[Step]:
         """Steps of the undefended sampler, until a row is stopped. Raises unless model and sampler are the guard's."""
+        self._check(model, canvas)
         layer, pool, steps = self.guard.spec.layer, self.guard.spec.pool, self.guard.spec.steps
-        length = int(canvas.open.sum(dim=1).max())
-        if bool((canvas.open[:, :-1] & ~canvas.open[:, 1:]).any()):  # a form has as many open places as it has
-            length = self.guard.spec.settings.get("length", length)
-        self.guard.check(spec_of(model, self.undefended, length, steps=steps))
-        if layer not in model.layers:
-            raise DemurError(
-                f"a model that watches {', '.join(model.layers) or 'nothing'}",
-                f"layer {layer}, which the guard reads",
-                f"use model.watching({layer!r}) or record pools that name it",
-            )
-        if model.tokenizer is None:
-            raise DemurError("a model without a tokenizer", "one that can write the refusal", "load it by its name")
         rows, answer = canvas.rows, None
         pooler = Pooler(canvas, [(layer, pool)])  # type: ignore[list-item]
         seen = _Seen(
@@ -89,14 +78,20 @@ class Guarded:
         waiting: list[Float[Tensor, "b d"]] = []  # pooled states of the steps since the last look
         last: Step | None = None
         acting = False  # whether any row was stopped, or is to be; asked of arrays only where it may have changed
+        apart = False  # whether rows have stood still and gone on, so that each has taken another number of steps
         for step in self.undefended(model, canvas, rngs):
             if not (all_live := step.everyone or bool(step.live.all())):
-                live = step.live.cpu().numpy()
-                over = ~live & ~ended & ~done
+                waits = _waits(model, canvas, step)
+                resting = ~step.live.cpu().numpy() & ~waits
+                over = resting & ~ended & ~done
                 self._end(seen, waiting, step.index, over, due)
                 self._spare(model, canvas, last, over, due)
-                ended |= ~live
+                ended |= resting
                 acting = acting or bool(due.any())
+                if waiting and waits.any():  # those that go on took part in all that is waiting
+                    self._look(seen, waiting, step.index, (~done & ~ended).nonzero()[0])
+                    waiting.clear()
+                apart = apart or bool(waits.any())
             last = step
             if acting:
                 answer = _refusals(model, canvas, self.refusal) if answer is None else answer
@@ -105,7 +100,11 @@ class Guarded:
             yield last
             pooled = pooler(last)[layer, pool]  # type: ignore[index]
             undisturbed = all_live and not acting
-            if step.index < steps:
+            if apart:
+                due |= self._look_apart(seen, pooled, step.live.cpu().numpy() & ~done)
+                acting = acting or bool(due.any())
+                undisturbed = undisturbed and not acting
+            elif step.index < steps:
                 waiting.append(pooled)
                 if (step.index + 1) % self.every == 0 or step.index + 1 == steps:  # nothing comes after T
                     mine = slice(None) if undisturbed else (step.live.cpu().numpy() & ~done).nonzero()[0]
@@ -113,7 +112,7 @@ class Guarded:
                     waiting.clear()
                     if any(flags.tolist()):
                         due[mine], acting, undisturbed = flags, True, False
-            if self.online and not undisturbed and (done | due | ~step.live.cpu().numpy()).all():
+            if self.online and not undisturbed and (done | due | ended).all():
                 break  # nobody is left whose steps anybody waits for
         over = ~done & ~ended & ~due
         self._end(seen, waiting, 0 if last is None else last.index + 1, over, due)
@@ -121,6 +120,22 @@ class Guarded:
         if last is not None and due.any():
             answer = _refusals(model, canvas, self.refusal) if answer is None else answer
             yield _overwritten(_echo(last), answer, done, due)
+
+    def _check(self, model: Any, canvas: Canvas) -> None:
+        """Raises unless the guard may watch generations of this model on this canvas."""
+        layer = self.guard.spec.layer
+        length = int(canvas.open.sum(dim=1).max())
+        if bool((canvas.open[:, :-1] & ~canvas.open[:, 1:]).any()):  # a form has as many open places as it has
+            length = self.guard.spec.settings.get("length", length)
+        self.guard.check(spec_of(model, self.undefended, length, steps=self.guard.spec.steps))
+        if layer not in model.layers:
+            raise DemurError(
+                f"a model that watches {', '.join(model.layers) or 'nothing'}",
+                f"layer {layer}, which the guard reads",
+                f"use model.watching({layer!r}) or record pools that name it",
+            )
+        if model.tokenizer is None:
+            raise DemurError("a model without a tokenizer", "one that can write the refusal", "load it by its name")
 
     def _look(
         self, seen: _Seen, waiting: Sequence[Float[Tensor, "b d"]], t: int, rows: Any
@@ -139,6 +154,19 @@ class Guarded:
         seen.steps[rows], seen.phi[rows] = t, phi[:, -1]
         return self._exceeds(seen.sigma[rows], t)
 
+    def _look_apart(
+        self, seen: _Seen, pooled: Float[Tensor, "b d"], going: Bool[NDArray[np.bool_], "b"]
+    ) -> Bool[NDArray[np.bool_], "b"]:
+        """Takes note of one step of every row in ``going``, each by its own number; whether one that is to be looked at
+        exceeds.
+        """
+        found = np.zeros(len(going), dtype=bool)
+        for i in (going & (seen.steps < self.guard.spec.steps)).nonzero()[0].tolist():
+            t = int(seen.steps[i]) + 1
+            flagged = self._look(seen, [pooled], t, slice(i, i + 1))[0]
+            found[i] = flagged and (t % self.every == 0 or t == self.guard.spec.steps)
+        return found
+
     def _end(
         self,
         seen: _Seen,
@@ -147,14 +175,15 @@ class Guarded:
         over: Bool[NDArray[np.bool_], "b"],
         due: Bool[NDArray[np.bool_], "b"],
     ) -> None:
-        """Completes the signals of the rows in ``over``, which took t steps, and marks as ``due`` those that did not
-        recover.
+        """Completes the signals of the rows in ``over``, whose last steps, up to t, may be ``waiting``, and marks as
+        ``due`` those that did not recover.
         """
         rows = over.nonzero()[0]
         if waiting:
-            due[rows] |= self._look(seen, waiting, t, rows)
+            self._look(seen, waiting, t, rows)
         for i in rows[seen.steps[rows] > 0].tolist():
             taken, whole = int(seen.steps[i]), seen.sigma[i : i + 1]
+            due[i] |= self._exceeds(whole, taken)[0]
             for later in range(taken, whole.shape[1]):  # it holds its state, against each step's anchors
                 whole[0, later:] = self.guard.anchors.at(seen.phi[i : i + 1, None], later)[0]
                 due[i] |= self._exceeds(whole, later + 1)[0]
@@ -188,6 +217,18 @@ class _Seen:
     sigma: Float[NDArray[np.float64], "b T"]
     steps: Int[NDArray[np.int64], "b"]
     phi: Float[NDArray[np.float32], "b d"]
+
+
+def _waits(model: Any, canvas: Canvas, step: Step) -> Bool[NDArray[np.bool_], "b"]:
+    """The rows that take no part in a step and are not over: a renoising sampler's that have finished a canvas before
+    their neighbours have. They have places left, and have written no end of sequence.
+    """
+    if model.kind != "renoising":
+        return np.zeros(canvas.rows, dtype=bool)
+    stops = torch.tensor(model.stop_ids, dtype=step.ids.dtype, device=step.ids.device)
+    ended = (torch.isin(step.ids, stops) & canvas.open & ~step.open).any(dim=1)
+    waits: NDArray[np.bool_] = (~step.live & step.open.any(dim=1) & ~ended).cpu().numpy()
+    return waits
 
 
 def _says(model: Any, canvas: Canvas, step: Step, row: int) -> str:
