@@ -21,6 +21,7 @@ from demur.guards import Guard, SRIGuard, Watch, fit_guard
 from demur.models import Bidirectional, Causal, Renoising, load
 from demur.models.llada2 import native_net
 from demur.models.network import Identity
+from demur.pooling import Pooler
 from demur.samplers import FOR_KIND, SAMPLERS, seeded
 from demur.signals import Anchors
 from demur.trace import Recorder, Trace, generate, spec_of
@@ -150,6 +151,14 @@ def equal(one: Trace, other: Trace, tolerance: float = 1e-5) -> None:
         assert np.abs(phi - other.phi[key]).max() <= tolerance * max(1.0, np.abs(phi).max()), key
 
 
+def ending(adapter: Any, *stops: int) -> Any:
+    """The same model, which ends its answers at these tokens as well."""
+    net = copy.copy(adapter.net)
+    net.generation_config = copy.copy(net.generation_config)
+    net.generation_config.eos_token_id = list(stops)
+    return replace(adapter, net=net)
+
+
 CASES = [(family, name) for family in FAMILIES for name in FOR_KIND[model(family).kind]]
 
 
@@ -203,6 +212,27 @@ def test_a_cache_changes_neither_tokens_nor_states(family: str, name: str) -> No
         equal(ours, theirs)
 
 
+@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("family", ["sdar", "llada2"])
+def test_pooled_states_of_a_row_that_has_ended_stay_as_they_are(family: str, cache: bool) -> None:
+    adapter = model(family)
+    chosen = replace(sampler("llada2", "block", 0.0), cache=cache)
+    rows, keys = [ROWS[0], [*reversed(ROWS[0])]], [("last", pool) for pool in ("generated", "response", "masked")]
+    stop = int(run(adapter, rows[:1], chosen, [1], length=13)[0].tokens()[2])
+    watched = ending(adapter, stop).watching("last")
+    canvas = watched.canvas_of(rows, 13)
+    pooler, before, ended = Pooler(canvas, keys), None, 0  # type: ignore[arg-type]
+    for step in chosen(watched, canvas, seeded(0, 2)):
+        phi = pooler(step)
+        for i in torch.where(~step.live)[0].tolist():
+            assert before is not None
+            ended += 1
+            for key, states in phi.items():
+                assert torch.equal(states[i], before[key][i]), key
+        before = phi
+    assert ended > 3, "no row ended before the other"
+
+
 def test_revising_masks_committed_tokens_again_and_the_trace_holds_it() -> None:
     trace = run(model("llada"), ROWS[:1], sampler("revising", "masked", 0.7), [3], length=24)[0]
     opened = trace.commits[trace.commits[:, 2] < 0]
@@ -220,14 +250,6 @@ def test_renoised_tokens_are_revised() -> None:
     states = [cell.state for t in range(1, trace.steps + 1) for cell in trace.frame(t, hide=False).cells]
     assert states.count("revised") > 3
     assert trace.stop in ("full", "end-of-sequence")
-
-
-def ending(adapter: Renoising, *stops: int) -> Renoising:
-    """The same model, which ends its answers at these tokens as well."""
-    net = copy.copy(adapter.net)
-    net.generation_config = copy.copy(net.generation_config)
-    net.generation_config.eos_token_id = list(stops)
-    return replace(adapter, net=net)
 
 
 HASTY = SAMPLERS["renoising"](steps=8, entropy_bound=1.0, stability=0, confidence=0.6)

@@ -123,7 +123,7 @@ class Pooler:
                 self.sums[key] = self.sums[key] + more if key in self.sums else more
                 self.counts[key] = self.counts[key] + n if key in self.counts else n
         fresh = total / count.clamp(min=1)
-        moved = count > 0 if step.replaced is None else (count > 0) & ~step.replaced[:, None]
+        moved = (count > 0) & _pooled(step)[:, None]  # what was added before does not bring an ended row back
         self.phi[key] = torch.where(moved, fresh, self.phi.get(key, fresh))
 
     def _producing(self, positions: Bool[Tensor, "b n"], shift: int) -> Bool[Tensor, "b n"]:
