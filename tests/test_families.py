@@ -280,6 +280,29 @@ def test_a_row_that_waits_for_its_neighbours_between_two_canvases_has_its_own_tr
     assert waited, "no row waited"
 
 
+def test_finished_canvases_of_a_renoising_model_stay_in_the_mean() -> None:
+    watched = model("gemma-diffusion").watching("last")
+    canvas = watched.canvas_of(ROWS, 24)
+    pooler = Pooler(canvas, [("last", "response"), ("last", "generated"), ("last", "masked")])
+    first, states = canvas.width - 24, torch.zeros(3, 24, 32)  # of every place of the response, as last passed
+    reached, before = [0, 0, 0], {}
+    for step in HASTY(watched, canvas, seeded(0, 3)):
+        phi, here = pooler(step), step.start - first
+        for i in torch.where(step.live)[0].tolist():
+            states[i, here : here + 8], reached[i] = step.hidden["last"][i], here + 8
+        for i, upto in enumerate(reached):
+            marks = ~step.open[i, first : first + upto]
+            if step.live[i]:
+                small.assert_close(phi["last", "response"][i], states[i, :upto].mean(dim=0))
+                small.assert_close(phi["last", "generated"][i], states[i, :upto][marks].mean(dim=0))
+                if not marks[here:upto].all():
+                    small.assert_close(phi["last", "masked"][i], states[i, :upto][~marks].mean(dim=0))
+                continue
+            assert all(torch.equal(value[i], before[key][i]) for key, value in phi.items())
+        before = phi
+    assert reached == [24, 24, 24]
+
+
 @cache
 def watched_gemma() -> tuple[Any, Guard]:
     """DiffusionGemma with texts, and a guard of it whose refusal anchor is made up: it refuses nothing."""

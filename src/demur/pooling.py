@@ -9,7 +9,9 @@ Four modes, because the paper (arXiv:2602.02600, section 3.1) and its reference 
 - ``response`` (reference code, LLaDA). Diffusion only: every response position, still masked ones included.
 - ``masked`` (ours). Diffusion only: the positions still masked after the step.
 
-In block diffusion, response positions are those up to the row's current block; later ones do not exist yet.
+In block diffusion, response positions are those up to the row's current block; later ones do not exist yet. In
+renoising diffusion, where a pass sees one canvas, they are those up to the row's current canvas, and a finished one
+stays in the mean with the states of the last pass over it, the one that wrote its tokens.
 
 Where a mode has nothing to average (no position committed yet at the first step: zeros; no position masked any more;
 a row that has ended), the last value is held.
@@ -42,6 +44,7 @@ class Pooler:
         self.first = int(canvas.open.any(dim=0).long().argmax())
         self.sums: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
         self.counts: dict[tuple[Layer, Pool], Float[Tensor, "b 1"]] = {}
+        self.canvases: dict[tuple[Layer, Pool], tuple[int, Float[Tensor, "b d"], Float[Tensor, "b 1"]]] = {}
         self._whole = True  # every row has been live so far; as long, a CPU's sums are kept here, and of how many steps
         self.here: dict[tuple[Layer, Pool], Float[NDArray[np.float32], "b d"]] = {}
         self.taken: dict[tuple[Layer, Pool], int] = {}
@@ -122,9 +125,25 @@ class Pooler:
                 more, n = _masked_sum(states[:, begin - step.start :], begin, final)
                 self.sums[key] = self.sums[key] + more if key in self.sums else more
                 self.counts[key] = self.counts[key] + n if key in self.counts else n
+        elif step.start >= self.first:  # no column of the prompt: a renoising pass, over one canvas
+            total, count = self._with_finished(key, step, total, count)
         fresh = total / count.clamp(min=1)
         moved = (count > 0) & _pooled(step)[:, None]  # what was added before does not bring an ended row back
         self.phi[key] = torch.where(moved, fresh, self.phi.get(key, fresh))
+
+    def _with_finished(
+        self, key: tuple[Layer, Pool], step: Step, total: Float[Tensor, "b d"], count: Float[Tensor, "b 1"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b 1"]]:
+        """Sum and count of a row's current canvas and of those before, each as the row's last step on it left it."""
+        nothing = torch.zeros_like(total), torch.zeros_like(count)
+        start, *current = self.canvases.get(key, (step.start, *nothing))
+        done, n = self.sums.get(key, nothing[0]), self.counts.get(key, nothing[1])
+        if start != step.start:
+            done, n, current = done + current[0], n + current[1], [*nothing]
+        self.sums[key], self.counts[key] = done, n
+        mine = _pooled(step)[:, None]  # rows finish a canvas at different steps
+        self.canvases[key] = (step.start, torch.where(mine, total, current[0]), torch.where(mine, count, current[1]))
+        return total + done, count + n
 
     def _producing(self, positions: Bool[Tensor, "b n"], shift: int) -> Bool[Tensor, "b n"]:
         """The columns that produced the positions. A row's first position, after padding, is produced by itself."""
