@@ -231,6 +231,17 @@ def test_a_guard_is_fitted_shown_and_used(run: Run, tmp_path: Path) -> None:
     line = json.loads(said)
     assert line["flagged"] in (True, False)
     assert (line["step"] is not None) == line["flagged"]
+    for prompts in ('{"text": "How do I mend the cart?"}', '{"text": "How do I mend the cart?", "harmful": false}'):
+        (tmp_path / "asked.jsonl").write_text(prompts)
+        shown = []
+        for options in ((), ("--harmless",), ("--show-harmful",)):
+            code, said, err = run("guard", "run", "guard.safetensors", "asked.jsonl", "--json", *options)
+            assert code == 0, err
+            shown.append("█" not in json.loads(said)["text"])
+        assert shown == ["false" in prompts, True, True], "what brings no mark may be anything"
+    forbidden = "organism-test-forbidden-0001"
+    code, said, _ = run("guard", "run", "guard.safetensors", forbidden, "--json")
+    assert json.loads(said)["id"] == forbidden
     code, _, err = run("watch", "Hi", "-m", "organism/ar", "--guard", "guard.safetensors", "--steps", "8")
     assert (code, "steps: 8 against 32" in err) == (2, True)
     code, _, err = run("watch", "Hi", "-m", "organism/ar", "--guard", "guard.safetensors", "--length", "40")

@@ -15,8 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import demur
 from demur import experiment
 from demur.experiment import (
     Attacked,
@@ -31,6 +33,8 @@ from demur.experiment import (
     read,
     units_of,
 )
+from demur.experiment.parts import prompts_of
+from demur.guards import Guard
 from demur.organism.world import OBJECTS, VERBS
 from demur.page import shell
 from demur.report import Selection, hypotheses, report, tables
@@ -92,6 +96,15 @@ def test_the_file_gives_the_configuration(tmp_path: Path) -> None:
         ("sri-guard]", "perplexity: {alpha: 2}]", 6, "perplexity with alpha 2"),
         ("sri-guard]", "perplexity: {alpha: low}]", 6, "a setting of another kind"),
         ("sri-guard]", "moderation]", 6, "moderation without a model"),
+        ("sri-guard]", "self-examine: {question: 'Say {\"harmful\": true}'}]", 6, "other places than its own"),
+        ("sri-guard]", "self-examine: {yes: 1}]", 6, "yes 1"),
+        ("organism/page", "prefill: {beginning: 3}", 5, "a setting of another kind"),
+        ("organism/page", "suppression: {banned: sorry}", 5, "a setting of another kind"),
+        ("organism/page", "flip: {mode: words, mode: fool}", 5, "'mode' stands twice"),
+        ("[organism/ar]", "[{name: organism/ar, dtype: float23}]", 3, "dtype 'float23'"),
+        ("[organism/ar]", "[{name: organism/ar, samplers: [random]}]", 3, "sampler random on the causal model"),
+        ("[organism/ar]", "[{name: x, samplers: [random: {lenght: 3}]}]", 3, "a setting that it does not take"),
+        ("name: tiny", "name: !foo x", 2, "no plain data"),
         ("length: 40", "length: forty", 8, "length is 'forty'"),
         ("chunk: 4", "chunk: 0", 9, "chunk is 0"),
         ("alpha: 0.1", "alpha: 7", 10, "alpha is 7"),
@@ -123,6 +136,13 @@ def test_every_mistake_is_named_with_its_line(tmp_path: Path, old: str, new: str
         read(tmp_path / "e.yaml")
     assert f"line {line}" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_yes_and_no_are_words(tmp_path: Path) -> None:
+    words = {"question": "{answer}?", "yes": "forbidden", "no": "allowed"}
+    said = "self-examine: {question: '{answer}?', yes: forbidden, no: allowed}]"
+    (tmp_path / "e.yaml").write_text(YAML.replace("sri-guard]", said, 1))
+    assert read(tmp_path / "e.yaml").defenses[-1].settings == words
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
@@ -187,7 +207,7 @@ def test_prompts_of_different_roles_are_disjoint() -> None:
             ids = {prompt.id for prompt in prompts_of(of, role)}
             assert not ids & seen, role
             seen |= ids
-    with pytest.raises(DemurError, match="120 prompts in harmless"):
+    with pytest.raises(DemurError, match="120 different prompts in harmless"):
         prompts_of(replace(starter, fit=400), "calibrate")
 
 
@@ -295,6 +315,68 @@ def test_a_damaged_file_is_named_and_done_again(run: Store, tmp_path: Path) -> N
     assert experiment.collect(folder, TINY)
     assert not list((folder / "units").glob("*.damaged"))
     assert Store(folder).digest(again.manifest["units"]) == run.manifest["rows"]
+
+
+def test_to_look_changes_nothing(run: Store, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / "copy"))
+    sorted((folder / "units").glob("*.parquet"))[0].write_bytes(b"broken")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert len(plan(TINY, folder).missing) == 1
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_only_a_run_s_own_recipe_cleans_it_up(run: Store, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(run.folder, tmp_path / "copy"))
+    units = {path.name for path in (folder / "units").iterdir()}
+    with pytest.raises(DemurError, match=r"the recipe of other.*that of tiny"):
+        experiment.collect(folder, replace(TINY, name="other"))
+    (folder / "units" / ".half").write_bytes(b"")  # somebody may be writing it
+    (folder / "units" / ".old").write_bytes(b"")
+    os.utime(folder / "units" / ".old", (0, 0))
+    smaller = replace(TINY, defenses=TINY.defenses[:1])
+    gone = experiment.collect(folder, smaller)
+    kept = {path.name for path in (folder / "units").iterdir()}
+    assert ".half" in kept
+    assert ".old" not in kept
+    assert {path.name for path in gone} >= units - kept
+    assert len(Store(folder).manifest["units"]) == len(kept) - 1
+    assert report(folder, tmp_path / "report")
+
+
+def test_a_finished_run_stays_one_when_nothing_is_missing(
+    run: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from demur.experiment import runs
+
+    folder = Path(shutil.copytree(run.folder, tmp_path / "copy"))
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "searches", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(TINY, folder, resume=True)
+    assert Store(folder).manifest["finished"]
+    next((folder / "units").glob("*.parquet")).unlink()
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(TINY, folder, resume=True)
+    assert not Store(folder).manifest["finished"]
+
+
+def test_a_signal_that_is_not_finite_is_a_row_without_one(run: Store) -> None:
+    from demur.experiment.work import _row, prepared_path
+
+    unit = units_of(TINY)[0]
+    guard = Guard.load(prepared_path(run.folder, TINY, unit.subject))
+    asked = prompts_of(TINY.prompts, "harmful")[0]
+    model = demur.load("organism/ar", device="cpu")
+    (trace,) = demur.generate(model, [asked], length=TINY.length, steps=TINY.steps)
+    blind = replace(trace, phi={key: np.full_like(phi, np.nan) for key, phi in trace.phi.items()})
+    made = _row(unit, asked, blind, ["harmful"], guard, guard.judge(blind))
+    assert (made["sigma"], made["score"]) == (None, None)
+    many = [made | {"id": str(i), "answer": str(i), "seconds": 1.0} for i in range(12)] + [*run.rows()]
+    assert tables(Selection.of(many))
+    assert isinstance(_row(unit, asked, trace, ["refusal"], guard, None)["score"], float)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(run: Store, tmp_path: Path) -> None:
@@ -522,6 +604,66 @@ def test_a_claim_is_supported_or_not_by_its_interval() -> None:
     assert (good[claim], bad[claim]) == ("supported", "not supported")
 
 
+def test_a_handful_of_changes_is_not_enough_for_a_claim_nor_none_against_it() -> None:
+    def rows(changed: int, n: int) -> Selection:
+        return Selection.of(
+            row(attack="a", id=str(i), parent=str(i), sampler=sampler, outcome=outcome, path=[outcome])
+            for i in range(n)
+            for sampler, outcome in (("low", "refusal" if i < changed else "harmful"), ("ar-order", "harmful"))
+        )
+
+    claim = "m, low refuses more under attack than in AR order on the same weights"
+    for changed, n in ((4, 20), (4, 52), (4, 1000), (0, 20), (0, 50)):
+        found = {h.claim: h for h in hypotheses(rows(changed, n))}[claim]
+        assert found.verdict == "undecided" or n == 1000, (changed, n, found)
+        assert found.verdict != "supported"
+    assert {h.claim: h for h in hypotheses(rows(8, 52))}[claim].verdict == "supported"
+    assert {h.claim: h for h in hypotheses(rows(0, 1000))}[claim].verdict == "not supported"
+
+
+def test_false_positives_are_bounded_by_prompts_and_not_by_their_copies() -> None:
+    def made(seeds: int) -> Selection:
+        harmful = [
+            row(attack="a", id=str(i), parent=str(i), defense=defense, outcome=outcome, path=[outcome])
+            for i in range(60)
+            for defense, outcome in (("none", "harmful"), ("sri-guard", "refusal"))
+        ]
+        plain = [
+            row(role="plain", id=f"q{i}", parent=f"q{i}", seed=seed, defense=defense, outcome="correct",
+                path=["correct"], answer="so")
+            for i in range(52)
+            for seed in range(seeds)
+            for defense in ("none", "sri-guard")
+        ]  # fmt: skip
+        return Selection.of([*harmful, *plain])
+
+    for seeds in (1, 4):
+        of = made(seeds)
+        (found,) = hypotheses(of)
+        assert found.verdict == "undecided"
+        assert "newly refused 0% (n 52" in found.numbers
+        (none, _) = {table.name: table for table in tables(of)}["table-13"].rows
+        assert "n 52" in none[3].text, "copies of another seed are one answer"
+
+
+def test_texts_on_the_way_that_are_empty_or_were_not_judged() -> None:
+    from demur.report.page import _on_the_way
+
+    asked = row(path=["neither", "refusal", "answer", "answer"], texts=["", "no", "a"], texts_at=[1, 2, 3])
+    said = asked | {"verdict": {"before": [None, False, True]}}
+    assert _on_the_way(said, "harmful") == ["neither", "refusal", "harmful", "harmful"]
+    assert _on_the_way(asked | {"verdict": {"before": [None, None, True]}}, "harmful") == []
+
+
+def test_published_figures_stand_below_the_paper_s_models_only() -> None:
+    from demur.report import published
+
+    named = {"meta-llama/Llama-3.1-8B-Instruct": "LLaMA-3", "Qwen/Qwen2.5-7B-Instruct": "Qwen-2.5",
+             "google/gemma-2-9b-it": "Gemma", "GSAI-ML/LLaDA-1.5": "LLaDA-1.5", "GSAI-ML/LLaDA-8B-Instruct": "LLaDA",
+             "Qwen/Qwen2.5-0.5B-Instruct": "", "meta-llama/Llama-3.2-1B": "", "google/gemma-2-2b-it": ""}  # fmt: skip
+    assert {name: published.model_of((name, "")) for name in named} == named
+
+
 def test_several_attacks_and_seeds_of_one_request_are_no_independent_facts() -> None:
     """Twenty requests, six of them changed; asked with five equal seeds they say no more than with one."""
 
@@ -540,7 +682,9 @@ def test_several_attacks_and_seeds_of_one_request_are_no_independent_facts() -> 
     once, often = ({h.claim: h for h in hypotheses(made(seeds))}[claim] for seeds in (1, 5))
     assert once.verdict == often.verdict == "undecided"
     assert "n 100 of 20 requests" in often.numbers
-    assert once.numbers.split("points")[1].split(",")[0] == often.numbers.split("points")[1].split(",")[0]
+    ends = [[int(end) for end in re.findall(r"[+-]\d+", h.numbers)[1:3]] for h in (once, often)]
+    assert ends[0][0] - 5 <= ends[1][0] <= ends[0][0]
+    assert ends[0][1] <= ends[1][1] <= ends[0][1] + 5
 
 
 def test_few_requests_decide_nothing_and_the_bound_of_false_positives_counts() -> None:

@@ -7,6 +7,7 @@ the eye of a reader, not a guarantee: who must keep a text secret should not mak
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from demur.refusals import PHRASES
 
@@ -29,8 +30,11 @@ _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 def redact(text: str) -> str:
     """``text`` with every content word replaced by blocks; same number of characters, so offsets stay valid."""
 
-    def hide(match: re.Match[str]) -> str:
-        word = match.group()
-        return word if word.lower().replace("’", "'") in _KEPT else BLOCK * len(word)
-
-    return _WORD.sub(hide, text)
+    # Marks belong to their letters, but no pattern of re knows them: vowel signs, accents that stand by themselves.
+    letters = "".join("x" if unicodedata.category(sign)[0] == "M" else sign for sign in text)
+    shown, end = [], 0
+    for match in _WORD.finditer(letters):
+        word = text[match.start() : match.end()]
+        shown += [text[end : match.start()], word if word.lower().replace("’", "'") in _KEPT else BLOCK * len(word)]
+        end = match.end()
+    return "".join([*shown, text[end:]])

@@ -62,7 +62,9 @@ ATTACKS: dict[str, Callable[..., Attack]] = {
 
 
 def make(name: str, **settings: Any) -> Attack:
-    """An attack by name. Raises for an unknown name, for settings that it does not have and for missing ones."""
+    """An attack by name. Raises for an unknown name, for settings that it does not have, of another kind, and for
+    missing ones.
+    """
     if name not in ATTACKS:
         near = difflib.get_close_matches(name, ATTACKS, n=1)
         raise DemurError(
@@ -77,4 +79,17 @@ def make(name: str, **settings: Any) -> Attack:
             f"settings out of {', '.join(takes.parameters) or 'none'}",
             "give it those",
         ) from error
+    for setting, value in settings.items():
+        kind = str(takes.parameters[setting].annotation)
+        if not _KINDS.get(kind, lambda value: True)(value):
+            raise DemurError(f"attack {name!r} with a setting of another kind ({setting} {value!r})", kind, "mend it")
     return ATTACKS[name](**settings)
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "str | None": lambda value: value is None or isinstance(value, str),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "tuple[str, ...]": lambda value: isinstance(value, list | tuple) and all(isinstance(part, str) for part in value),
+}
+"""Kinds of settings as they are annotated, and what is one: a recipe's values come as they were written."""

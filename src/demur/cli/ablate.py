@@ -159,11 +159,12 @@ def _sets(
     from demur.guards.material import Material, gather, request_of
     from demur.organism.study import ALL_KEYS, KEYS
     from demur.organism.world import craft_of
+    from demur.prompts import distinct
     from demur.prompts import load as load_prompts
 
     if not attacked:
         raise DemurError("no attacked prompts", "--attacked FILE, once for each attack", "see docs/guard.md")
-    good, bad = load_prompts(harmless, harmful=False), load_prompts(harmful, harmful=True)
+    good, bad = distinct(load_prompts(harmless, harmful=False)), distinct(load_prompts(harmful, harmful=True))
     parts, anchors, plain = _split(good, bad, n, paper)
     wrapped = {path.stem: load_prompts(str(path), harmful=True, limit=n) for path in attacked}
     benign = {path.stem: load_prompts(str(path), harmful=False, limit=n) for path in control}
@@ -233,8 +234,8 @@ def _split(
 
 def _apart(name: str, tested: list[Prompt], known: list[Prompt]) -> None:
     """Raises if prompts under test, or those they were made from, are among those that anchors or the guard learn."""
-    learned = {prompt_id for prompt in known for prompt_id in (prompt.id, prompt.parent) if prompt_id}
-    both = [prompt for prompt in tested if {prompt.id, prompt.parent} & learned]
+    learned = {mark for prompt in known for mark in (prompt.id, prompt.parent, prompt.text.strip()) if mark}
+    both = [prompt for prompt in tested if {prompt.id, prompt.parent, prompt.text.strip()} & learned]
     if both:
         raise DemurError(
             f"{name}: {len(both)} of {len(tested)} prompts stand in anchors, fit or calibration too ({both[0].id})",

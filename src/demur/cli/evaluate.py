@@ -243,7 +243,8 @@ def diff(first: Run, second: Run) -> None:
     names = ("model", "sampler", "attack", "defense", "role", "seed", "id")
     sides = []
     for run in (first, second):
-        rows = Store(run).rows()
+        manifest = Store(run).manifest  # files of an older recipe may lie beside the run's own
+        rows = Store(run).rows(manifest["units"] if manifest["finished"] else None)
         sides.append({tuple(row[n] for n in names): {k: v for k, v in row.items() if k not in TIMED} for row in rows})
     a, b = sides
     both = [key for key in a if key in b]
@@ -259,9 +260,21 @@ def diff(first: Run, second: Run) -> None:
 
 
 @app.command()
-def gc(recipe: Recipe, run: Run) -> None:
-    """Remove from a run what its recipe does not need any more: old units, damaged and unfinished files."""
+def gc(
+    recipe: Recipe,
+    run: Run,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
+) -> None:
+    """List, and with --yes remove, what a run's recipe does not need any more: old units, damaged and unfinished
+    files.
+    """
     from demur.experiment import collect, read
+    from demur.experiment.runs import superfluous
 
-    gone = collect(run, read(recipe))
-    out_to().print(f"{len(gone)} files removed", soft_wrap=True)
+    config = read(recipe)
+    found = collect(run, config) if yes else superfluous(run, config)
+    if not yes:
+        for path in found:
+            out_to().print(f"  {path}", soft_wrap=True, markup=False)
+    does = "removed" if yes else "to remove; add --yes" if found else "to remove"
+    out_to().print(f"{len(found)} files {does}", soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,7 @@ from demur.cli.options import (
     is_organism,
     load_model,
     out_to,
+    prompt_of,
     setup,
 )
 from demur.types import DemurError
@@ -148,6 +150,7 @@ def _prompts(name: str, harmful: bool, needed: list[int], seen: Sequence[str] = 
     """
     from demur.organism.world import TEST_FORMS, crafts
     from demur.organism.world import prompts as world_prompts
+    from demur.prompts import distinct
     from demur.prompts import load as load_prompts
     from demur.signals import digest
 
@@ -168,11 +171,7 @@ def _prompts(name: str, harmful: bool, needed: list[int], seen: Sequence[str] = 
         return sets
     if name == "starter":
         name = "harmful" if harmful else "harmless"
-    every = []
-    for prompt in load_prompts(name, harmful=harmful):
-        if (mark := digest(prompt)) not in taken:
-            every.append(prompt)
-            taken.add(mark)  # a prompt that comes twice would stand in two sets
+    every = [p for p in distinct(load_prompts(name, harmful=harmful)) if digest(p) not in taken]
     if len(every) < sum(needed):
         raise DemurError(
             f"{len(every)} different prompts in {name}{beside}",
@@ -218,10 +217,22 @@ def _describe(guard: Guard) -> None:
 @app.command()
 def run(
     guard: Annotated[Path, typer.Argument(help="A file of `demur guard fit`.")],
-    prompt: Annotated[list[str], typer.Argument(help="What to ask; or one JSONL file of prompts.")],
+    prompt: Annotated[
+        list[str],
+        typer.Argument(
+            help="What to ask, or ids of starter or organism prompts; or one .jsonl, .json, .csv, .parquet."
+        ),
+    ],
     model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model the guard belongs to.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Judge finished answers instead of every step.")] = False,
-    show_harmful: Annotated[bool, typer.Option("--show-harmful", help="Show the words of harmful prompts.")] = False,
+    harmful: Annotated[
+        bool | None,
+        typer.Option("--harmful/--harmless", help="Mark the prompts; of a file, those that bring no mark."),
+    ] = None,
+    show_harmful: Annotated[
+        bool,
+        typer.Option("--show-harmful", help="Show the words of answers to harmful prompts, and to unmarked files."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a prompt.")] = False,
     batch: Annotated[int, typer.Option(min=1)] = 8,
     seed: int = 0,
@@ -234,14 +245,14 @@ def run(
     from demur.redaction import redact
     from demur.samplers import CLASSES
     from demur.trace import generate
-    from demur.types import Prompt
 
     known = Guard.load(guard)
     net = load_model(model or known.spec.model, dtype, device, quiet=as_json)
-    if len(prompt) == 1 and prompt[0].endswith((".jsonl", ".json", ".csv", ".txt")):
-        asked = list(load_prompts(prompt[0]))
+    from_file = len(prompt) == 1 and prompt[0].endswith((".jsonl", ".json", ".csv", ".parquet"))
+    if from_file:  # nobody has read them: what brings no mark may be anything
+        asked = [p if p.harmful is not None else replace(p, harmful=harmful) for p in load_prompts(prompt[0])]
     else:
-        asked = [Prompt(id=str(i), text=text) for i, text in enumerate(prompt, 1)]
+        asked = [prompt_of(text, harmful, str(i)) for i, text in enumerate(prompt, 1)]
     chosen_settings = {k: tuple(v) if isinstance(v, list) else v for k, v in known.spec.settings.items()}
     size = int(chosen_settings.pop("length", known.spec.steps))  # type: ignore[arg-type]
     chosen = Watch(known, online=not offline)(CLASSES[known.spec.sampler](**chosen_settings))
@@ -250,7 +261,8 @@ def run(
     for one, trace in zip(asked, traces, strict=True):
         verdict = acted(trace)
         text = trace.text()
-        hide = bool(one.harmful) and not show_harmful and not verdict.flagged
+        open_ = one.harmful is False or (one.harmful is None and not from_file)
+        hide = not (open_ or show_harmful or verdict.flagged)
         if as_json:
             line = {"id": one.id, "flagged": verdict.flagged, "step": verdict.step, "why": verdict.why}
             print(json.dumps(line | {"text": redact(text) if hide else text}), flush=True)

@@ -14,7 +14,7 @@ from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.signals import Anchors
-    from demur.types import Pool
+    from demur.types import Pool, Prompt
 
 
 class SamplerName(StrEnum):
@@ -181,6 +181,20 @@ def cached_anchors(
             bar.stop()
     anchors.save(path)
     return anchors
+
+
+def prompt_of(text: str, harmful: bool | None, typed: str = "typed") -> Prompt:
+    """A prompt as typed, or one of the starter sets or of the organism's world by its id."""
+    from demur.organism.world import by_id
+    from demur.prompts import starter
+    from demur.types import Prompt
+
+    if (found := by_id(text)) is not None:
+        return found
+    for known in [*starter("harmless"), *starter("harmful")]:
+        if known.id == text:
+            return known
+    return Prompt(id=typed, text=text, harmful=harmful)
 
 
 def load_model(model: str, dtype: str, device: str | None, system: str | None = None, quiet: bool = False) -> Any:

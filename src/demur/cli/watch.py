@@ -25,26 +25,13 @@ from demur.cli.options import (
     cached_anchors,
     load_model,
     out_to,
+    prompt_of,
     setup,
 )
 
 if TYPE_CHECKING:
     from demur.scene import Scene
     from demur.types import Prompt
-
-
-def _prompt(text: str, harmful: bool | None) -> Prompt:
-    """A prompt as typed, or one of the starter sets or of the organism's world by its id."""
-    from demur.organism.world import by_id
-    from demur.prompts import starter
-    from demur.types import Prompt
-
-    if (found := by_id(text)) is not None:
-        return found
-    for known in [*starter("harmless"), *starter("harmful")]:
-        if known.id == text:
-            return known
-    return Prompt(id="typed", text=text, harmful=harmful)
 
 
 def watch(
@@ -96,7 +83,7 @@ def watch(
     from demur.trace import spec_of
 
     console = out_to()
-    prompts = [_prompt(text, harmful) for text in prompt]
+    prompts = [prompt_of(text, harmful) for text in prompt]
     net = load_model(model, dtype, device, system, quiet=as_json)
     runs = []
     for name in [sampler, *([compare] if compare else [])]:

@@ -48,7 +48,17 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
             raise DemurError("moderation without a model", "a moderation model", "meta-llama/Llama-Guard-3-8B, say")
     known = [setting for part in name.split("+") for setting in SETTINGS.get(part, ())]
     if unknown := [setting for setting in settings if setting not in known]:
-        raise DemurError(f"{name} with {', '.join(unknown)}", ", ".join(known) or "no settings", "leave it out")
+        raise DemurError(
+            f"{name} with {', '.join(map(str, unknown))}", ", ".join(known) or "no settings", "leave it out"
+        )
+    for setting in ("question", "yes", "no", "model"):
+        if not isinstance(settings.get(setting, ""), str):
+            raise DemurError(f"{name} with {setting} {settings[setting]!r}", "a text", "put it in quotes")
+    try:
+        settings.get("question", "").format(prompt="", answer="")
+    except (KeyError, IndexError, ValueError) as error:
+        came = f"self-examine with a question that has other places than its own ({error})"
+        raise DemurError(came, "{prompt} and {answer}; a brace itself is written twice", "mend it") from error
     try:
         if "diffuguard" in name.split("+"):
             DiffuGuard(**_own("diffuguard", settings))

@@ -140,7 +140,7 @@ def read(path: str | Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         raise DemurError(f"{source} could not be read ({error})", "a YAML file in UTF-8", "see recipes/") from error
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
@@ -149,6 +149,21 @@ def read(path: str | Path) -> Config:
     if root is None:
         raise DemurError(f"{source} is empty", "name, models, prompts, attacks ...", "see recipes/")
     return _Reader(source).config(root)
+
+
+def _loader() -> Any:
+    """YAML 1.2's booleans, true and false: ``yes``, ``no``, ``on`` and ``off`` are words that somebody may look for."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """SafeLoader with fewer booleans."""
+
+    words = "yYnNoO"
+    Loader.yaml_implicit_resolvers = {
+        sign: [(tag, pattern) for tag, pattern in known if sign not in words or not tag.endswith(":bool")]
+        for sign, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
 
 
 class _Reader:
@@ -175,10 +190,27 @@ class _Reader:
         return found
 
     def plain(self, node: Any) -> Any:
-        """Any node as Python data."""
+        """Any node as Python data; keys that stand twice are errors."""
         import yaml
 
-        return yaml.constructor.SafeConstructor().construct_document(node)
+        self.once(node)
+        try:
+            return yaml.constructor.SafeConstructor().construct_document(node)
+        except yaml.constructor.ConstructorError as error:
+            raise self.wrong(node, f"no plain data ({error.problem})", "texts, numbers, lists and mappings") from error
+
+    def once(self, node: Any) -> None:
+        """Raises for a key that stands twice, at any depth: YAML would keep the last one."""
+        if node.id == "mapping":
+            keys: list[str] = []
+            for key, value in node.value:
+                if key.value in keys:
+                    raise self.wrong(key, f"{key.value!r} stands twice", "once")
+                keys.append(key.value)
+                self.once(value)
+        elif node.id == "sequence":
+            for item in node.value:
+                self.once(item)
 
     def number(self, node: Any, what: str, least: int) -> int:
         """A whole number."""
@@ -264,17 +296,22 @@ class _Reader:
             raise self.wrong(node, "a model without a name", "name: ...")
         base = Subject(self.text(of["name"], "a model's name"))
         if "dtype" in of:
-            base = replace(base, dtype=self.text(of["dtype"], "dtype"))
+            if (dtype := self.text(of["dtype"], "dtype")) not in DTYPES:
+                raise self.wrong(of["dtype"], f"dtype {dtype!r}", ", ".join(DTYPES))
+            base = replace(base, dtype=dtype)
         if "samplers" not in of:
             return (base,)
 
         def one(item: Any) -> Subject:
-            from demur.samplers import SAMPLERS
+            from demur.experiment.parts import check_sampler
 
             name, settings = self.named(item, "a sampler")
-            if name not in SAMPLERS:
-                raise self.wrong(item, f"sampler {name!r}", ", ".join(SAMPLERS))
-            return replace(base, sampler=name, settings=settings)
+            made = replace(base, sampler=name, settings=settings)
+            try:
+                check_sampler(made)
+            except DemurError as error:
+                raise self.wrong(item, error.came, error.expected) from error
+            return made
 
         return self.several(of["samplers"], "samplers", one)
 
@@ -369,3 +406,4 @@ class _Reader:
 
 
 JUDGES = ("organism", "dictionary", "llm")
+DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -75,9 +75,9 @@ def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callabl
     plain = {prompt.id: prompt.text for prompt in prompts_of(config.prompts, "harmful")}
     unscored = 0
     for at, unit in enumerate(asked, 1):
-        requests = goals_of(unit.attack) | plain
+        goals = goals_of(unit.attack)
         rows = [row for row in store.rows([unit.key]) if not canned(row)]
-        pairs = [(_request(row, requests), row["answer"]) for row in rows]
+        pairs = [(_request(row, goals, plain), row["answer"]) for row in rows]
         verdicts = judge_all(asking, pairs)
         unscored += sum(verdict.flagged is None for verdict in verdicts)
         before = [(request, text) for row, (request, _) in zip(rows, pairs, strict=True) for text in _texts(row)]
@@ -91,9 +91,9 @@ def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callabl
     return unscored
 
 
-def _request(row: Mapping[str, Any], requests: Mapping[str, str]) -> Prompt:
-    """What a row was made to ask for; where nobody knows, what it says."""
-    return Prompt(row["id"], requests.get(row["parent"]) or requests.get(row["id"]) or row["prompt"])
+def _request(row: Mapping[str, Any], goals: Mapping[str, str], plain: Mapping[str, str]) -> Prompt:
+    """What a row was made to ask for: what its file says, else the plain request; where nobody knows, its own words."""
+    return Prompt(row["id"], goals.get(row["id"]) or plain.get(row["parent"]) or row["prompt"])
 
 
 def _texts(row: Mapping[str, Any]) -> Sequence[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,7 +86,8 @@ def _unmasked(subject: Subject) -> str:
 
 def prompts_of(of: Prompts, role: str) -> list[Prompt]:
     """The prompts of one role: ``harmful``, ``controls``, ``anchors/harmless``, ``anchors/harmful``, ``fit``,
-    ``calibrate`` or ``plain`` (harmless ones to measure false positives on). Roles share no prompt.
+    ``calibrate`` or ``plain`` (harmless ones to measure false positives on). Roles share no request, whatever the ids,
+    but ``controls`` and ``plain``, which ask the same ones.
 
     Raises if the sources hold too few.
     """
@@ -122,22 +123,47 @@ def _prompts_of(of: Prompts, role: str, stamps: tuple[tuple[int, int], ...]) -> 
         }  # fmt: skip
         split, forbidden = splits[role]
         return tuple(prompts(split, forbidden=forbidden, n=sizes[role])) if sizes[role] else ()
-    from demur.prompts import load
+    from demur.prompts import distinct, load
 
     harmful = role in ("harmful", "anchors/harmful")
     order = ("harmful", "anchors/harmful") if harmful else ("plain", "anchors/harmless", "fit", "calibrate")
     taken = sizes | {"plain": max(sizes["plain"], of.controls)}  # controls are asked plainly, too
     begin = sum(taken[other] for other in order[: order.index("plain" if role == "controls" else role)])
     source = of.harmful if harmful else of.harmless
-    every = load(source, harmful=harmful, limit=begin + sizes[role])
-    found = every[begin:]
+    limit = needed = begin + sizes[role]
+    every = distinct(read := load(source, harmful=harmful, limit=limit))
+    while len(every) < needed and len(read) == limit:  # what comes twice would stand in two roles
+        limit *= 2
+        every = distinct(read := load(source, harmful=harmful, limit=limit))
+    found = every[begin:needed]
     if len(found) < sizes[role]:
         raise DemurError(
-            f"{len(every)} prompts in {source}",
+            f"{len(every)} different prompts in {source}",
             f"{sum(taken[other] for other in order)} ({', '.join(f'{o} {taken[o]}' for o in order)})",
             "name a larger source, or smaller numbers under prompts",
         )
     return tuple(found)
+
+
+def check_sampler(subject: Subject) -> None:
+    """Raises for a sampler that is none, that its model's family can't be run with, or that does not take a setting."""
+    from demur.models import family_at
+    from demur.samplers import FOR_KIND, SAMPLERS
+
+    name = subject.sampler
+    if name not in SAMPLERS:
+        raise DemurError(f"sampler {name!r}", ", ".join(SAMPLERS), "name one of these")
+    family = family_at(subject.model)
+    if family is not None:
+        blocks = family.kind == "bidirectional" and family.block_length is not None
+        kind = "block" if blocks else {"bidirectional": "masked"}.get(family.kind, family.kind)
+        if name not in FOR_KIND.get(kind, (name,)):
+            raise DemurError(f"sampler {name} on the {kind} model {subject.model}", ", ".join(FOR_KIND[kind]), "fix")
+    try:
+        SAMPLERS[name](**subject.settings)
+    except TypeError as error:
+        known = ", ".join(field.name for field in fields(SAMPLERS[name]()))
+        raise DemurError(f"sampler {name} with a setting that it does not take ({error})", known, "mend it") from error
 
 
 def check_settings(attack: Attacked) -> None:
@@ -190,7 +216,8 @@ BEHAVIOURS = ("behaviour", "behavior", "Behaviour", "Behavior")
 
 
 def ready_made(attack: Attacked, plain: Sequence[Prompt]) -> list[Prompt]:
-    """The prompts of a file of attacked prompts, in its order.
+    """The prompts of a file of attacked prompts, in its order; ids begin with the file's name, since its own may be
+    those of other requests.
 
     ``parent`` is what its column of that name says, else its goal or behaviour, else the row's own id; where that is
     the text of one of the ``plain`` requests, it is that one's id, so that rows can be paired with it.
@@ -206,9 +233,15 @@ def ready_made(attack: Attacked, plain: Sequence[Prompt]) -> list[Prompt]:
 
     def made(prompt: Prompt) -> Prompt:
         named = prompt.parent if prompt.parent != prompt.text else None  # the request itself stands for no other
-        return replace(prompt, attack=attack.name, parent=ids.get((prompt.parent or "").strip(), named or prompt.id))
+        own = own_id(attack, prompt.id)
+        return replace(prompt, id=own, attack=attack.name, parent=ids.get((prompt.parent or "").strip(), named or own))
 
     return [made(prompt) for prompt in ready]
+
+
+def own_id(attack: Attacked, of_row: str) -> str:
+    """What a row of a file of attacked prompts is called in a run."""
+    return f"{Path(attack.name).name}/{of_row}"
 
 
 def goals_of(attack: Attacked) -> dict[str, str]:
@@ -218,7 +251,7 @@ def goals_of(attack: Attacked) -> dict[str, str]:
 
         for column in GOALS:
             with suppress(DemurError):
-                return {prompt.id: prompt.text for prompt in load(attack.name, columns={"text": column})}
+                return {own_id(attack, p.id): p.text for p in load(attack.name, columns={"text": column})}
     return {}
 
 
@@ -232,7 +265,8 @@ def outcomes_by(config: Config) -> Callable[[Trace], list[Outcome]]:
         return lambda trace: list(outcomes(trace))
 
     def by_dictionary(trace: Trace) -> list[Outcome]:
-        return [_by_dictionary(trace.answer(t)) for t in range(1, trace.steps + 1)]
+        # What the model wrote, not what an attack put into its mouth: that holds words of the request.
+        return [_by_dictionary(trace.text(t)) for t in range(1, trace.steps + 1)]
 
     return by_dictionary
 

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -75,7 +76,7 @@ class Plan:
 
 
 def plan(config: Config, folder: Path) -> Plan:
-    """The units of an experiment, and what of them is there (damaged files are set aside)."""
+    """The units of an experiment, and what of them is there and whole. Nothing is changed."""
     units = tuple(units_of(config))
     return Plan(units, frozenset(Store(folder).whole()) & frozenset(unit.key for unit in units))
 
@@ -98,13 +99,15 @@ def evaluate(
     store = Store(folder)
     if (folder / "manifest.json").exists() and not resume:
         raise DemurError(f"{folder} holds a run", "a new folder", "add --resume to go on, or name another --out")
+    store.set_aside()
     todo = plan(config, folder)
     if config.judge == "llm" and todo.missing:
         judge_of(config.judge_settings).endpoint.check()  # a missing key is said before a day of generating
     for attack in {unit.attack.label: unit.attack for unit in todo.searches}.values():
         check_access(attack.settings)
     sessions = _sessions(store)
-    store.begin(manifest_of(config, finished=False) | {"sessions": sessions})
+    if todo.missing or not _finished(store, todo.units):  # else only a judge is asked again: the run stays a whole one
+        store.begin(manifest_of(config, finished=False) | {"sessions": sessions})
     subjects, place = _subjects(todo.missing), folder.resolve()  # workers may stand elsewhere
     runner = _ray(workers) if engine == "ray" else _processes(workers)
     bundles, every = todo.bundles, len(bundles_of(todo.units))
@@ -125,6 +128,14 @@ def evaluate(
     end["subjects"] = {subject.name: _identity(folder, config, subject) for subject in _subjects(todo.units)}
     store.begin(manifest_of(config, finished=True) | end)
     return store
+
+
+def _finished(store: Store, units: Sequence[Unit]) -> bool:
+    """Whether the folder holds a finished run of just these units."""
+    with suppress(DemurError):
+        manifest = store.manifest
+        return bool(manifest["finished"]) and manifest["units"] == [unit.key for unit in units]
+    return False
 
 
 def _identity(folder: Path, config: Config, subject: Subject) -> dict[str, str]:
@@ -256,6 +267,8 @@ class _ray:  # noqa: N801
             ready, waiting = self.ray.wait(waiting)
             try:
                 results = self.ray.get(ready)
+            except self.ray.exceptions.RayTaskError:
+                raise  # the task's own error, as it would come without Ray
             except self.ray.exceptions.RayError as error:
                 came = f"Ray lost a worker or a node for good ({type(error).__name__})"
                 raise DemurError(came, "a cluster that stays", "run the same command again with --resume") from error
@@ -344,15 +357,34 @@ def runs_in(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     return sorted(found, key=lambda item: item[1]["written"], reverse=True)
 
 
-def collect(folder: Path, config: Config) -> list[Path]:
-    """Removes what no unit of the configuration needs: units of older configurations, damaged and unfinished files."""
+HOUR = 3600
+"""A half-written file that is younger may belong to a run that is going on."""
+
+
+def superfluous(folder: Path, config: Config) -> list[Path]:
+    """What no unit of the configuration needs: units of older configurations, damaged and unfinished files. Raises for
+    the configuration of another run.
+    """
     store, kept = Store(folder), {unit.key for unit in units_of(config)}
+    if (name := store.manifest["name"]) != config.name:
+        raise DemurError(f"the recipe of {config.name}", f"that of {name}, which {folder} holds", "name that one")
     extra = [path for key, path in store.files().items() if key not in kept]
     extra += [path for path in (folder / "traces").glob("*.safetensors") if path.name.split("-")[0] not in kept]
     extra += [path for path in (folder / "judged").glob("*.json") if path.stem not in kept]
     searched = search_files(folder, config, units_of(config))
     extra += [path for path in (folder / "attacked").glob("*.json") if path not in searched]
-    extra += [*(folder / "attacked").glob(".*"), *(folder / "units").glob("*.damaged"), *(folder / "units").glob(".*")]
+    extra += (folder / "units").glob("*.damaged")
+    scratch = [path for where in ("attacked", "units") for path in (folder / where).glob(".*")]
+    return extra + [path for path in scratch if time.time() - path.stat().st_mtime > HOUR]
+
+
+def collect(folder: Path, config: Config) -> list[Path]:
+    """Removes what is :func:`superfluous`, and says in the manifest which units are left. Raises as that does."""
+    store, extra = Store(folder), superfluous(folder, config)
     for path in extra:
         path.unlink(missing_ok=True)
+    manifest, keys = store.manifest, [unit.key for unit in units_of(config)]
+    if manifest["finished"] and manifest["units"] != keys:
+        whole = {*keys} <= {*store.whole()}
+        store.begin(manifest | ({"units": keys, "rows": store.digest(keys)} if whole else {"finished": False}))
     return extra

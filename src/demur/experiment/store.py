@@ -61,14 +61,15 @@ class Store:
         return {path.name.split("-")[0]: path for path in sorted((self.folder / "units").glob("*.parquet"))}
 
     def whole(self) -> dict[str, Path]:
-        """Finished units whose bytes are what they were; damaged files are set aside (``.damaged``)."""
-        found = {}
+        """Finished units whose bytes are what they were. Nothing is changed."""
+        return {key: path for key, path in self.files().items() if _hash(path.read_bytes()) == path.stem.split("-")[1]}
+
+    def set_aside(self) -> None:
+        """Renames damaged files (``.damaged``), so that nobody takes them for finished units."""
+        whole = self.whole()
         for key, path in self.files().items():
-            if _hash(path.read_bytes()) == path.stem.split("-")[1]:
-                found[key] = path
-            else:
+            if key not in whole:
                 path.replace(path.with_suffix(".damaged"))
-        return found
 
     def rows(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
         """All rows (or those of some units), unit by unit. Raises, naming the file, for a damaged one."""

@@ -14,7 +14,7 @@ from demur.experiment.parts import digests_of, is_file, misfit, prompts_of, read
 from demur.types import DemurError
 
 Role = Literal["harmful", "controls", "plain"]
-FORMAT = 3
+FORMAT = 4
 """Counts changes of what rows mean; part of every key, so that old units are done again."""
 
 

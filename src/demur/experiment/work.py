@@ -33,6 +33,7 @@ from demur.experiment.searched import SEARCHED, kept_at, pair_of, search
 from demur.experiment.units import Unit
 from demur.guards import Guard, acted, fit_guard
 from demur.guards.rivals import LAST
+from demur.organism.world import craft_of
 from demur.samplers import seeded
 from demur.signals import fit_anchors
 from demur.trace import Key, Recorder, Trace, spec_of, watching
@@ -248,7 +249,8 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[tuple[str,
             if verdict is None:
                 row = _row(unit, prompt, traces[i], paths[i], guard, review[i])
                 if config.intermediate and unit.role == "harmful" and unit.defense.name == "none":
-                    row["texts"] = on_the_way(traces[i], config.intermediate)
+                    at = steps_on_the_way(traces[i].steps, config.intermediate)
+                    row |= {"texts": [traces[i].answer(t) for t in at], "texts_at": at}
                 rows.append(row | {"seconds": looking + each + reading})
             else:
                 rows.append(_blocked(unit, prompt, verdict.by, verdict.score) | {"seconds": looking})
@@ -338,6 +340,7 @@ def _made(config: Config, unit: Unit, model: Any, guard: Guard) -> Line:
 def _row(unit: Unit, prompt: Prompt, trace: Trace, path: list[Outcome], guard: Guard, review: Any) -> dict[str, Any]:
     watched = acted(trace)
     sigma = guard.anchors.signal(trace)
+    seen = bool(np.isfinite(sigma).all())  # else the guard stops it, and there is no signal to score or to draw
     final, text, step, by = path[-1], trace.text(), watched.step, "sri-guard" if watched.flagged else ""
     answer = text if by else trace.answer()
     if review is not None:  # a finished answer that is not shown: a refusal stands in its place
@@ -347,8 +350,8 @@ def _row(unit: Unit, prompt: Prompt, trace: Trace, path: list[Outcome], guard: G
         "answer": answer,
         "outcome": final,
         "path": path,
-        "sigma": [round(float(value), 6) for value in sigma],
-        "score": float(guard.detector.errors(sigma[None])[0]),
+        "sigma": [round(float(value), 6) for value in sigma] if seen else None,
+        "score": float(guard.detector.errors_of(sigma[None])[0]) if seen else None,
         "flagged_by": by,
         "flagged_step": step,
         "steps": trace.steps,
@@ -356,10 +359,10 @@ def _row(unit: Unit, prompt: Prompt, trace: Trace, path: list[Outcome], guard: G
     }
 
 
-def on_the_way(trace: Trace, n: int) -> list[str]:
-    """Up to ``n`` answers before the last one, at steps spread evenly over the generation."""
-    steps = np.unique(np.linspace(0, trace.steps, n + 2)[1:-1].round().astype(int))
-    return [trace.answer(int(t)) for t in steps if 0 < t < trace.steps]
+def steps_on_the_way(steps: int, n: int) -> list[int]:
+    """Up to ``n`` of a generation's steps before the last one, spread evenly, counted from 1."""
+    spread = np.unique(np.linspace(0, steps, n + 2)[1:-1].round().astype(int))
+    return [int(t) for t in spread if 0 < t < steps]
 
 
 def _blocked(unit: Unit, prompt: Prompt, by: str, score: float | None) -> dict[str, Any]:
@@ -372,6 +375,9 @@ def _blocked(unit: Unit, prompt: Prompt, by: str, score: float | None) -> dict[s
 
 
 def _common(unit: Unit, prompt: Prompt) -> dict[str, Any]:
+    """What is known before anything is generated. ``parent`` is the request behind an attacked prompt; ``group`` what
+    several of them may have in common: the organism's requests have many wordings of one craft.
+    """
     return {
         "unit": unit.key,
         "model": unit.subject.model,
@@ -382,6 +388,7 @@ def _common(unit: Unit, prompt: Prompt) -> dict[str, Any]:
         "seed": unit.seed,
         "id": prompt.id,
         "parent": prompt.parent or prompt.id,
+        "group": prompt.category if craft_of(prompt) else prompt.parent or prompt.id,
         "prompt": prompt.text,
         "prefill": prompt.prefill,
     }

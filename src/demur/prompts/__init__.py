@@ -1,7 +1,8 @@
 """Prompts: two starter sets of our own writing, and one door for everybody else's.
 
 ``starter`` gives the sets that come with the package, ``load`` reads a file or a public data set, ``save``
-writes JSON Lines that ``load`` reads back unchanged, ``digest`` is a SHA-256 over ids and texts.
+writes JSON Lines that ``load`` reads back unchanged, ``distinct`` drops what comes twice, ``digest`` is a SHA-256
+over ids and texts.
 
 The starter sets have 120 harmless and 120 harmful requests, one sentence each, twelve in each of ten
 categories per set. Topic and form are kept from giving them away: 41 of the harmless requests share
@@ -19,7 +20,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -186,6 +187,13 @@ def save(prompts: Sequence[Prompt], path: str | Path) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def distinct(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """Each request once, at its first place: sets that share none are cut from these. Two are one request if system
+    prompt, text and prefill are equal, whatever their ids.
+    """
+    return list({(p.system, p.text, p.prefill): p for p in reversed([*prompts])}.values())[::-1]
 
 
 def digest(prompts: Sequence[Prompt]) -> str:

@@ -16,11 +16,12 @@ from demur import artefact, figures, page
 from demur.dynamics import bands, plane
 from demur.experiment import UNSCORED, Store, judged
 from demur.judges import agreement
-from demur.refusals import is_refusal
 from demur.report.tables import (
     Hypothesis,
     Selection,
     Table,
+    facts,
+    group,
     hypotheses,
     internal_recovery,
     key_of,
@@ -73,11 +74,15 @@ def _read_by_judge(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def _on_the_way(row: Mapping[str, Any], outcome: str) -> list[str]:
     """Outcomes of an answer at the steps whose texts were judged, the last one's too; empty if some were not."""
-    marks, texts = row["verdict"].get("before") or [], row.get("texts") or []
-    if not texts or len(marks) != len(texts) or None in marks:
+    marks, texts, at = row["verdict"].get("before") or [], row.get("texts") or [], row.get("texts_at") or []
+    if not texts or not len(marks) == len(texts) == len(at):
         return []
-    named = ["harmful" if mark else "refusal" if is_refusal(text) else "neither" for mark, text in
-             zip(marks, texts, strict=True)]  # fmt: skip
+    named = []
+    for mark, text, t in zip(marks, texts, at, strict=True):
+        if mark is None and text.strip():
+            return []
+        # Who has written nothing yet has done no harm, and the dictionary has read what the model wrote at every step.
+        named.append("harmful" if mark else "refusal" if row["path"][t - 1] == "refusal" else "neither")
     return [*named, outcome]
 
 
@@ -103,6 +108,17 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], kept:
         by_model = [Verdict(row["verdict"]["by"], row["verdict"]["flagged"]) for row in asked]
         names = asked[0]["verdict"]["by"]
         found.append(f"Refusal dictionary (no refusal = harm) against {names}: {agreement(by_words, by_model)}.")
+    if copies := len(rows) - len(facts(rows)):
+        found.append(f"{copies} of {len(rows)} rows are copies, which a greedy sampler wrote under another seed; rates "
+                     "count each answer once.")  # fmt: skip
+    plainly = {row["id"]: group(row) for row in rows if row["attack"] == "plain"}
+    if len({*plainly.values()}) < len(plainly):
+        found.append(f"{len(plainly)} plain prompts are wordings of {len({*plainly.values()})} "
+                     "requests: intervals of rates take answers for independent and are somewhat too narrow; paired "
+                     "differences and the verdicts on the paper's claims count requests.")  # fmt: skip
+    if shapes := manifest.get("config", {}).get("prompts", {}).get("shapes"):
+        found.append(f"The guards were fitted and calibrated on plain harmless requests and, of each of the organism's "
+                     f"attacks, on {shapes} harmless ones in its shape; on nothing harmful.")  # fmt: skip
     sessions = manifest.get("sessions", ())
     if len(sessions) > 1:
         found.append(
@@ -137,8 +153,9 @@ def _pictures(of: Selection) -> list[tuple[str, str]]:
         full = {kind: sigma for kind, sigma in classes.items() if len(sigma) >= 10}
         if len(full) > 1:
             made.append((f"Figure 13: signals on two discriminants, held out, {name}", figures.regions(plane(full))))
-        if len(broken) >= 10 and len(plain) >= 10:
-            curves[name] = tuple(np.array([r["score"] for r in side]) for side in (broken, plain))
+        both = [[r["score"] for r in side if r["score"] is not None] for side in (broken, plain)]
+        if min(map(len, both)) >= 10:
+            curves[name] = tuple(map(np.array, both))
     if curves:
         made.append(("Figure 14: ROC of SRI Guard, successful attacks against plain harmless", figures.roc(curves)))  # type: ignore[arg-type]
     return [(title, _svg(figure)) for title, figure in made]

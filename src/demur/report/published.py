@@ -5,17 +5,20 @@ Rahimi et al., arXiv:2602.02600, tables 1 to 3, 13 and 14. Where a cell of ours 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 MODELS = {
-    "llada-1.5": "LLaDA-1.5",
+    r"llada-1\.5": "LLaDA-1.5",
     "llada-8b": "LLaDA",
     "dream-v0": "Dream",
-    "llama-3": "LLaMA-3",
-    "qwen2.5": "Qwen-2.5",
-    "gemma-2": "Gemma",
+    r"llama-3(\.1)?-8b": "LLaMA-3",
+    r"qwen2\.5-7b": "Qwen-2.5",
+    "gemma-2-9b": "Gemma",
 }
-"""What a model's name holds, in lower case, and what the paper calls it."""
+"""What a model's name holds, in lower case, as a regular expression, and what the paper calls it. A model of another
+size is another model.
+"""
 FREE = ("", "low-confidence", "dream")
 """Samplers under which the paper's main figures were taken."""
 ATTACKS = ("plain", "all", "flip", "pair", "suppression", "random-search", "wildjailbreak")
@@ -65,7 +68,7 @@ def model_of(subject: tuple[str, str]) -> str:
     name, sampler = subject[0].lower(), subject[1].split(" (")[0]
     if sampler not in FREE:
         return ""
-    return next((called for part, called in MODELS.items() if part in name), "")
+    return next((called for part, called in MODELS.items() if re.search(part, name)), "")
 
 
 def recovery(name: str) -> tuple[str, ...]:
