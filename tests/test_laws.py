@@ -491,6 +491,28 @@ def test_law_8_holds_for_sampled_answers_and_for_an_end_at_the_last_place(llama:
             assert_close(ours.aligned(*key), theirs.aligned(*key), str(key))
 
 
+@pytest.mark.parametrize("name", CAUSAL)
+def test_law_8_a_replay_ends_with_the_end_of_sequence(name: str) -> None:
+    """What is after it, padding or another end, no live generation would have taken."""
+    free = small.causal(name)
+    model = small.ending(free, int(generate(free, PROMPTS[:1], length=9)[0].tokens()[3]))
+    (live,) = generate(model, PROMPTS[:1], length=9, pools=AR_KEYS)
+    answer = [int(t) for t in live.tokens() if t >= 0]
+    assert (live.stop, len(answer)) == ("end-of-sequence", live.steps)
+    (replayed,) = teacher_forced(model, PROMPTS[:1], [[*answer, answer[-1], small.EOS, 65]], pools=AR_KEYS)
+    assert (replayed.stop, replayed.steps) == (live.stop, live.steps)
+    for key in AR_KEYS:
+        assert_close(replayed.aligned(*key), live.aligned(*key), str(key))
+
+
+def test_law_8_a_text_without_its_end_lacks_that_state_alone(llama: Causal) -> None:
+    by_text = teacher_forced(llama, PROMPTS[:1], ["Yes."], pools=AR_KEYS)[0]
+    whole = teacher_forced(llama, PROMPTS[:1], [[*b"Yes.", small.EOS]], pools=AR_KEYS)[0]
+    assert (by_text.steps, whole.steps) == (4, 5)
+    for key in AR_KEYS:
+        assert_close(by_text.phi[key], whole.phi[key][:4], str(key))
+
+
 def test_law_8_a_text_is_its_tokens(llama: Causal) -> None:
     text = "I cannot help. 你好 🙂"
     by_text, by_token = (

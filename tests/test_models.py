@@ -33,7 +33,7 @@ from demur.models import Bidirectional, Causal, bidirectional, load
 from demur.models.chat import text_of
 from demur.samplers import Autoregressive, MaskedDiffusion
 from demur.signals import Anchors
-from demur.trace import Trace, generate
+from demur.trace import Recorder, Trace, generate, spec_of, teacher_forced
 from demur.types import DemurError, Prompt
 
 SOURCE = Path(demur.__file__).parent
@@ -334,6 +334,25 @@ def test_no_room_for_an_answer_is_one_line(llama: Causal, llada: Bidirectional) 
     for model in (llama, llada):
         with pytest.raises(DemurError, match="without steps") as caught:
             generate(model, PROMPTS, length=0)
+        small.one_line(caught.value)
+
+
+def test_a_row_without_an_open_place_is_one_line_and_names_its_prompt(llada: Bidirectional) -> None:
+    canvas = llada.canvas_of([[65, 66], [67, 68]], 0, holes=[[1], []])
+    prompts = [Prompt("holed", "x"), Prompt("whole", "y")]
+    with pytest.raises(DemurError, match="whole") as caught:
+        Recorder(llada, canvas, prompts, spec_of(llada, MaskedDiffusion(), 1), [("last", "generated")])
+    small.one_line(caught.value)
+
+
+@pytest.mark.parametrize("counts", [{"batch": 0}, {"steps": 0}, {"batch": -2}])
+def test_counts_below_one_are_one_line(llama: Causal, counts: dict[str, int]) -> None:
+    for call in (
+        lambda: generate(llama, PROMPTS, length=2, **counts),  # type: ignore[arg-type]
+        lambda: teacher_forced(llama, PROMPTS, ["a", "b", "c"], **counts),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(DemurError, match="at least 1") as caught:
+            call()
         small.one_line(caught.value)
 
 

@@ -277,7 +277,8 @@ def _versions() -> dict[str, str]:
 class Recorder:
     """Records a generation that somebody else iterates over: ``for step in recorder(steps): ...``.
 
-    Keeps, on the model's device, token rows and pooled states only; they are moved once, by :meth:`traces`.
+    Keeps, on the model's device, token rows and pooled states only; they are moved once, by :meth:`traces`. Raises
+    unless there is a prompt for every row and an open place in it.
     """
 
     def __init__(
@@ -287,6 +288,13 @@ class Recorder:
             raise DemurError(
                 f"{len(prompts)} prompts for {canvas.rows} rows", "one each", "use model.canvas(prompts, length)"
             )
+        for prompt, has_room in zip(prompts, canvas.open.any(dim=1).tolist(), strict=True):
+            if not has_room:
+                raise DemurError(
+                    f"a generation without steps: no open place for prompt {prompt.id!r}",
+                    "at least one in every row",
+                    "ask for a length of at least 1, or leave the row out",
+                )
         self.model, self.canvas, self.prompts, self.spec = model, canvas, tuple(prompts), spec
         self.pooler = Pooler(canvas, wanted)
         self.kept: list[tuple[Step, Phi]] = []
@@ -305,11 +313,9 @@ class Recorder:
         self.ended = True
 
     def traces(self) -> list[Trace]:
-        """One trace for each row. Raises if there was no step (nothing was open)."""
+        """One trace for each row. Raises if no step was taken."""
         if not self.kept:
-            raise DemurError(
-                "a generation without steps", "a canvas with open places", "ask for a length of at least 1"
-            )
+            raise DemurError("a generation without steps", "at least one", "iterate over recorder(sampler(...)) first")
         names = ("committed", "predictions", "confidence", "live", "open")
         stacked = {name: torch.stack([getattr(step, name) for step, _ in self.kept]).cpu().numpy() for name in names}
         phi = {key: torch.stack([phi[key] for _, phi in self.kept]).cpu().numpy() for key in self.pooler.wanted}
@@ -398,7 +404,9 @@ def generate(
 
     ``length`` open places a prompt; ``steps`` is T, where signals are cut. Prompt i draws from a generator seeded
     ``seed + i``, so that results do not depend on ``batch``. ``progress`` is called with the number of prompts done.
+    Raises for steps or a batch below 1.
     """
+    _check_counts(steps=steps, batch=batch)
     sampler = sampler if sampler is not None else default_sampler(model)
     watched = watching(model, pools)
     spec = spec_of(model, sampler, length, steps=steps, seed=seed)
@@ -442,11 +450,13 @@ def teacher_forced(
 ) -> list[Trace]:
     """Traces of finished responses from one pass each: what a live generation of these tokens would have recorded.
 
-    ``responses`` are texts or token rows (exact); only their first ``steps`` tokens are fed. ``sampler`` is the one the
-    traces shall be comparable with (default: greedy). The responses may come from another model (a closed one, say):
-    then this one is a surrogate, and the signal is what it would have felt in saying them. Confidence is not computed
-    (nan). Raises for an empty response and for a diffusion model, whose intermediate steps can't be known from the
-    final text.
+    ``responses`` are texts or token rows (exact). They end with their first end of sequence, as a live generation does,
+    and only their first ``steps`` tokens are fed. A text rarely holds its end: its trace then lacks one state that a
+    live one has, the end's own, and holds the one before it; a row with the token at its end has it. ``sampler`` is the
+    one the traces shall be comparable with (default: greedy). The responses may come from another model (a closed one,
+    say): then this one is a surrogate, and the signal is what it would have felt in saying them. Confidence is not
+    computed (nan). Raises for an empty response, for steps or a batch below 1, and for a diffusion model, whose
+    intermediate steps can't be known from the final text.
     """
     if model.kind != "causal":
         raise DemurError(
@@ -454,12 +464,13 @@ def teacher_forced(
             "a causal model: a diffusion model's steps can't be read off its final text",
             "generate with it instead",
         )
+    _check_counts(steps=steps, batch=batch)
     if len(prompts) != len(responses):
         raise DemurError(f"{len(responses)} responses for {len(prompts)} prompts", "one each", "pair them up")
     sampler = sampler if sampler is not None else Autoregressive()
     watched = watching(model, pools)
     spec = spec_of(model, sampler, steps, steps=steps)
-    rows = [_token_row(model, response)[:steps] for response in responses]
+    rows = [_up_to_its_end(_token_row(model, response), model.stop_ids)[:steps] for response in responses]
     if not all(rows):
         raise DemurError("an empty response", "responses of at least one token", "leave its prompt out")
     # Rows of like length share a batch, so that little of it is padding; the order is put back at the end.
@@ -508,6 +519,17 @@ def _token_row(model: Any, response: str | Sequence[int]) -> list[int]:
     if not isinstance(response, str):
         return [int(i) for i in response]
     return list(model.tokenizer(response, add_special_tokens=False)["input_ids"])
+
+
+def _up_to_its_end(tokens: list[int], stops: Sequence[int]) -> list[int]:
+    """The tokens up to the first end of sequence, which is the last that a live generation takes."""
+    return tokens[: next((i + 1 for i, token in enumerate(tokens) if token in stops), len(tokens))]
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise DemurError(f"{name}={count}", "at least 1", "raise it")
 
 
 def _running_means(states: Any, pool: Pool, lengths: Sequence[int]) -> list[Float[np.ndarray, "s d"]]:
