@@ -245,6 +245,12 @@ def test_revising_masks_committed_tokens_again_and_the_trace_holds_it() -> None:
     assert trace.replay(int(step) + 1)[column] == trace.start[column]
 
 
+@pytest.mark.parametrize(("family", "name"), CASES)
+def test_where_nothing_is_open_no_step_is_taken(family: str, name: str) -> None:
+    adapter = model(family)
+    assert not list(sampler(name, adapter.kind, 0.0)(adapter, adapter.canvas_of(ROWS, 0), seeded(0, 3)))
+
+
 def test_renoised_tokens_are_revised() -> None:
     trace = run(model("gemma-diffusion"), ROWS[:1], SAMPLERS["renoising"](steps=12, entropy_bound=2.0), [1], 16)[0]
     states = [cell.state for t in range(1, trace.steps + 1) for cell in trace.frame(t, hide=False).cells]

@@ -513,3 +513,9 @@ def test_a_whole_pass_covers_the_whole_canvas_on_causal_weights_too(llama: Causa
     assert step.hidden["last"].shape[1] == canvas.width
     expected = _hidden_states(model, canvas.ids[0])[-1][0, 2:].mean(dim=0)
     assert_close(pooler(step)["last", "response"][0], expected)
+
+
+def test_revising_on_causal_weights_is_one_line(llama: Causal) -> None:
+    with pytest.raises(DemurError, match="mask token") as caught:
+        small.steps_of(llama, llama.canvas_of([[65, 66]], 4), MaskedDiffusion(steps=4, revise=0.5))
+    small.one_line(caught.value)

@@ -162,7 +162,7 @@ class MaskedDiffusion:
 
     def __call__(self, model: Any, canvas: Canvas, rngs: Rngs, repair: Repair | None = None) -> Iterator[Step]:
         """Steps until every row's plan is done or, with dynamic commits, its positions are filled; ``repair`` is a
-        defense's.
+        defense's. Raises for guidance and for revising on a model without a mask token.
         """
         dice = Dice(rngs, canvas.rows)
         starts = canvas.starts()
@@ -235,6 +235,10 @@ class MaskedDiffusion:
 
     def _forward(self, model: Any, now: Canvas, opened: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Forward:
         """The conditional pass, guided away from the one in which the given tokens are masked too."""
+        if self.revise and model.mask_id is None:
+            raise DemurError(
+                f"revising on the causal model {model.name}", "a mask token to mask again", "leave revise 0"
+            )
         out: Forward = model.forward(now, asked)
         logits = out.logits
         if self.cfg_scale > 0:

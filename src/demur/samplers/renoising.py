@@ -46,22 +46,12 @@ class Renoise:
 
     def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
         """Steps of all canvases. Raises for a model that does not denoise random canvases."""
-        if model.kind != "renoising":
-            raise DemurError(
-                f"renoising on the {model.kind} model {model.name}",
-                "a model like DiffusionGemma",
-                "use another sampler",
-            )
+        first, index = _first_open(model, canvas), 0
         dice = Dice(rngs, canvas.rows)
         cache = model.new_cache()
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
         ended = torch.zeros(canvas.rows, dtype=torch.bool, device=ids.device)
-        first, index = int(canvas.open.long().argmax(dim=1)[0]), 0
-        if not bool(canvas.open[:, first:].all()) or bool(canvas.open[:, :first].any()):
-            raise DemurError(
-                "a canvas with holes", "open places at the right end only", "use a masked model to fill holes"
-            )
         for begin in range(first, canvas.width, model.canvas_length):
             here = slice(begin, min(begin + model.canvas_length, canvas.width))
             size = here.stop - here.start
@@ -147,6 +137,20 @@ class Renoise:
         counts = [size * int(row) for row in drawn]
         noise[drawn] = dice.randint(model.vocabulary, counts).to(noise.device).view(-1, size)
         return noise
+
+
+def _first_open(model: Any, canvas: Canvas) -> int:
+    """The first open column, of every row; the canvas's width where nothing is open. Raises for what can't be run."""
+    if model.kind != "renoising":
+        raise DemurError(
+            f"renoising on the {model.kind} model {model.name}", "a model like DiffusionGemma", "use another sampler"
+        )
+    if not bool(canvas.open.any()):
+        return canvas.width
+    first = int(canvas.open.long().argmax(dim=1)[0])
+    if not bool(canvas.open[:, first:].all()) or bool(canvas.open[:, :first].any()):
+        raise DemurError("a canvas with holes", "open places at the right end only", "use a masked model to fill holes")
+    return first
 
 
 def _entropy(logits: Float[Tensor, "b m v"]) -> Float[Tensor, "b m"]:
