@@ -64,6 +64,23 @@ def test_law_1_holds_for_holes_anywhere(name: str, sampler: MaskedDiffusion) -> 
         assert_same(together[i], alone)
 
 
+def test_law_1_holds_for_filled_templates_and_their_specs() -> None:
+    import demur
+    from demur.organism.attacks import attack
+    from demur.organism.cells import infill, sampler_of
+    from demur.organism.world import prompts
+
+    model, sampler = demur.load("organism/diffusion", device="cpu"), sampler_of("low-confidence", 8)
+    asked = [attack("infill", prompt) for prompt in prompts("test", forbidden=False, n=200)]
+    asked = sorted(asked, key=lambda prompt: len(model.tokenizer(prompt.text + prompt.prefill)["input_ids"]))[::199]
+    together = infill(model, asked, sampler)
+    assert len(together[0].start) < len(together[1].start), "one row should be padded"
+    for i, prompt in enumerate(asked):
+        (alone,) = infill(model, [prompt], sampler)
+        assert not alone.spec.differences(together[i].spec)
+        assert_same(alone, together[i])
+
+
 @pytest.mark.parametrize("name", DIFFUSION)
 def test_law_1_holds_for_a_first_place_that_is_open_behind_padding(name: str) -> None:
     model = small.diffusion(name)

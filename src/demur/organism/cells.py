@@ -126,9 +126,11 @@ def infill_canvas(model: Any, asked: Sequence[Prompt]) -> Canvas:
 def infill(
     model: Any, asked: Sequence[Prompt], sampler: Any, seed: int = 0, pools: Sequence[Key] = (LAST,)
 ) -> list[Trace]:
-    """Traces of filled templates; one batch."""
+    """Traces of filled templates; one batch. Their spec has the length of an open answer: how many holes a template
+    has, and how wide its batch is, is no setting, and a template is read with the anchors of open answers.
+    """
     canvas = infill_canvas(model, asked)
-    recorder = Recorder(model, canvas, asked, spec_of(model, sampler, canvas.width, steps=STEPS), pools)
+    recorder = Recorder(model, canvas, asked, spec_of(model, sampler, RESPONSE, steps=STEPS), pools)
     for _ in recorder(sampler(model, canvas, seeded(seed, len(asked)))):
         pass
     return recorder.traces()
