@@ -342,7 +342,8 @@ def test_a_server_that_goes_away_in_the_middle_is_unscored_rows_and_then_a_named
     assert sum(verdict["flagged"] is not None for verdict in before) == 3
     with pytest.raises(DemurError, match="nothing answers at"):  # it is not there at all any more
         go_on(run, server)
-    assert not Store(run).manifest["finished"]
+    assert Store(run).manifest["finished"], "every unit is there: what could not be judged stays unscored"
+    assert verdicts(Store(run)) == before
     assert len(list((run / "answers").iterdir())) == 3
     with serving(by_text) as server:
         after = verdicts(go_on(run, server))

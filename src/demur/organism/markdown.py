@@ -141,7 +141,7 @@ TRACE = (
     "Area under the ROC curve: harmful outputs against correct answers to the same attack on allowed requests. Last "
     "layer, states pooled over generated tokens, T = {}. The autoencoder is fitted on harmless data of other crafts, "
     "attack-shaped requests included; an attack on something forbidden is in no fit. Its area is a mean over three "
-    "initialisations, between which it can differ widely; in brackets the bootstrap interval of the first of them."
+    "initialisations, between which it can differ widely; in brackets its 95% interval, which counts them in."
 )
 MEANS = (
     "Mean over the attacks alive ({alive}): autoencoder {autoencoder}, static first step {static_first_step}, last "

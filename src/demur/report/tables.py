@@ -247,7 +247,7 @@ def table_2(of: Selection) -> Table:
         "Table 2: diffusion minus AR order on the same weights",
         ("model", "attack", "RR", "ASR"),
         tuple(rows),
-        "Paired by prompt; bootstrap intervals. RR leads to generations under the first order, ASR to those "
+        "Paired by prompt; 95% intervals (docs/dynamics.md). RR leads to generations under the first order, ASR to those "
         "in AR order.",
     )
 
@@ -468,7 +468,7 @@ def _sign(d: Difference, sign: int) -> str:
 
 
 FEW = 20
-"""Differences over fewer requests decide nothing: a bootstrap of a handful knows no spread."""
+"""Differences over fewer requests decide nothing: their test can hardly tell, and of few groups little is known."""
 LEVEL = 0.05
 """The test's level, beside 95% intervals."""
 MATTERS = 0.02
