@@ -247,8 +247,8 @@ def table_2(of: Selection) -> Table:
         "Table 2: diffusion minus AR order on the same weights",
         ("model", "attack", "RR", "ASR"),
         tuple(rows),
-        "Paired by prompt; 95% intervals (docs/dynamics.md). RR leads to generations under the first order, ASR to those "
-        "in AR order.",
+        "Paired by prompt; 95% intervals (docs/dynamics.md). RR leads to generations under the first order, ASR to "
+        "those in AR order.",
     )
 
 
