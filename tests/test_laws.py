@@ -437,10 +437,11 @@ def test_law_6_replay_refuses_steps_that_were_not_taken(llama: Causal) -> None:
 def _traces_of_all_kinds() -> list[Trace]:
     llama, llada = small.causal("llama"), small.diffusion("llada")
     short = small.ending(llama, int(generate(llama, PROMPTS[:1], length=4)[0].tokens()[2]))
+    chat = replace(llada, tokenizer=small.byte_level("{% for m in messages %}{{ m.content }}\n{% endfor %}"))
     loud = replace(PROMPTS[1], system="Be brief.", prefill="Sure, “é”\n", parent="p", attack="flip", harmful=None)
     return [
         *generate(short, PROMPTS, length=8, pools=AR_KEYS),
-        *generate(llada, [loud, *PROMPTS], MD["blocks"], length=7, pools=ALL_KEYS, seed=3),
+        *generate(chat, [loud, *PROMPTS], MD["blocks"], length=7, pools=ALL_KEYS, seed=3),
         *teacher_forced(llama, PROMPTS[:2], ["Sorry, 你好", [1, 2, 256]], pools=AR_KEYS),
     ]
 

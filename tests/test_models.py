@@ -171,6 +171,31 @@ def test_a_causal_checkpoint_with_its_tokenizer_is_loaded(tmp_path: Path) -> Non
     assert text_of(polite.tokenizer, own, "Be kind.") == f"system: Mine.\nuser: {prompt.text}\n> Sure, "
 
 
+def test_a_mask_token_that_the_configuration_leaves_null_is_the_tokenizers(tmp_path: Path) -> None:
+    small._net("qwen3").save_pretrained(tmp_path)
+    small.byte_level().save_pretrained(tmp_path)
+    for named in ({"mask_token_id": None}, {}):
+        raw = json.loads((tmp_path / "config.json").read_text()) | {"model_type": "a2d-qwen3"}
+        raw.pop("mask_token_id", None)
+        (tmp_path / "config.json").write_text(json.dumps(raw | named))
+        assert load(tmp_path, device="cpu").mask_id == small.MASK
+
+
+def test_a_system_prompt_that_no_template_takes_is_one_line(tmp_path: Path, llama: Causal) -> None:
+    llama.net.save_pretrained(tmp_path)
+    small.byte_level().save_pretrained(tmp_path)
+    asked = replace(PROMPTS[0], system="Be kind.")
+    for call in (
+        lambda: load(tmp_path, device="cpu", system="Be kind."),
+        lambda: llama.canvas([PROMPTS[1], asked], 2),
+        lambda: replace(llama, system="Be kind.").canvas(PROMPTS, 2),
+    ):
+        with pytest.raises(DemurError, match="without a chat template") as caught:
+            call()
+        small.one_line(caught.value)
+    replace(llama, system="Be kind.").canvas([replace(asked, system="")], 2)  # none at all, in so many words
+
+
 def test_a_begin_of_sequence_comes_once_from_the_tokenizer_or_from_the_template(llama: Causal) -> None:
     prompt = PROMPTS[0]
     plain = replace(llama, tokenizer=small.beginning(None)).canvas([prompt], 1).ids[0].tolist()

@@ -99,6 +99,16 @@ def test_a_model_that_nobody_knows_is_left_to_whoever_loads_it(name: str) -> Non
     assert misfit(Subject(name), Attacked("infill")) == ""
 
 
+def test_a_model_that_comes_later_is_known_then(tmp_path: Path) -> None:
+    name = str(tmp_path / "model")
+    assert family_at(name) is None
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}')
+    family = family_at(name)
+    assert family is not None
+    assert family.kind == "causal"
+
+
 # -- left out -------------------------------------------------------------------------------------------------
 
 

@@ -79,25 +79,29 @@ def load(
     return model
 
 
-@cache
 def family_at(name: str) -> Family | None:
     """A model's family by name and ``config.json`` alone, without its weights; None where these do not tell, or are
-    neither here nor to be had.
+    neither here nor to be had. What is found is kept; what is not may be there the next time.
     """
     named = next((family for family in FAMILIES if name in family.examples), None)
     if named is not None:
         return named
-    from transformers import PreTrainedConfig
-
     try:
-        with _plain_errors(name):
-            where, revision = _locate(name, None)
-            if isinstance(where, Path) and where.suffix == ".gguf":
-                return next(family for family in FAMILIES if family.kind == "causal")
-            hub = {} if isinstance(where, Path) else _pinned(where, revision)
-            return family_of(PreTrainedConfig.get_config_dict(where, **hub)[0], name)
+        return _family_found(name)
     except DemurError:
         return None  # whoever loads it is told why
+
+
+@cache
+def _family_found(name: str) -> Family:
+    from transformers import PreTrainedConfig
+
+    with _plain_errors(name):
+        where, revision = _locate(name, None)
+        if isinstance(where, Path) and where.suffix == ".gguf":
+            return next(family for family in FAMILIES if family.kind == "causal")
+        hub = {} if isinstance(where, Path) else _pinned(where, revision)
+        return family_of(PreTrainedConfig.get_config_dict(where, **hub)[0], name)
 
 
 def _load(
@@ -227,7 +231,9 @@ def _quantization(quantize: str, family: str, dtype: torch.dtype) -> Any:
 
 def _mask_id(name: str, family: Family, raw: Mapping[str, Any], net: Any, tokenizer: Any) -> int:
     """The mask token: of config.json, else of the tokenizer, else the family's own. Raises if there is none."""
-    mask_id = raw.get("mask_token_id", getattr(tokenizer, "mask_token_id", None))
+    mask_id = raw.get("mask_token_id")
+    if mask_id is None:  # not there, or null
+        mask_id = getattr(tokenizer, "mask_token_id", None)
     if mask_id is None and isinstance(family.mask, str) and tokenizer is not None:
         mask_id = tokenizer.convert_tokens_to_ids(family.mask)
     if mask_id is None and isinstance(family.mask, int):

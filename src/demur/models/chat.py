@@ -12,9 +12,13 @@ from demur.types import Canvas, DemurError, Prompt
 
 
 def template_hash(tokenizer: Any, system: str | None) -> str:
-    """Twelve hex digits of the chat template and the system prompt; ``none`` for a model without a template."""
+    """Twelve hex digits of the chat template and the system prompt; ``none`` for a model without a template. Raises for
+    a system prompt that there is no template for.
+    """
     template = getattr(tokenizer, "chat_template", None)
     if template is None:
+        if system:
+            raise _no_place(system)
         return "none"
     return hashlib.sha256(f"{template}\0{system or ''}".encode()).hexdigest()[:12]
 
@@ -23,11 +27,13 @@ def text_of(tokenizer: Any, prompt: Prompt, system: str | None) -> str:
     """The prompt in the model's chat template, with the beginning of the answer if the prompt prefills one.
 
     A model without a template gets the plain text. ``prompt.system`` wins over ``system``; None leaves the system
-    prompt to the template.
+    prompt to the template. Raises for a system prompt that the template refuses, or that there is no template for.
     """
-    if getattr(tokenizer, "chat_template", None) is None:
-        return prompt.text + prompt.prefill
     says = prompt.system if prompt.system is not None else system
+    if getattr(tokenizer, "chat_template", None) is None:
+        if says:
+            raise _no_place(says)
+        return prompt.text + prompt.prefill
     messages = [{"role": "system", "content": says}] if says is not None else []
     messages.append({"role": "user", "content": prompt.text})
     try:
@@ -39,6 +45,14 @@ def text_of(tokenizer: Any, prompt: Prompt, system: str | None) -> str:
             "leave the system prompt out" if says is not None else "check the tokenizer's chat_template",
         ) from error
     return text + prompt.prefill
+
+
+def _no_place(system: str) -> DemurError:
+    return DemurError(
+        f"the system prompt {system[:40]!r} for a model without a chat template",
+        "a template, which says where it belongs",
+        "leave the system prompt out, or write it into the prompt's text",
+    )
 
 
 def encode(
