@@ -116,6 +116,15 @@ def test_law_1_a_row_that_ended_says_so_whatever_its_neighbours_do(llama: Causal
     assert_same(ended, alone)
 
 
+@pytest.mark.parametrize("keys", [AR_KEYS, [("last", "producing")]], ids=["own", "producing"])
+def test_law_1_a_row_that_ended_took_as_many_passes_as_alone(llama: Causal, keys: Any) -> None:
+    model = small.ending(llama, int(generate(llama, PROMPTS[:1], length=6)[0].tokens()[1]))
+    together, alone = (generate(model, PROMPTS, length=9, pools=keys, batch=batch) for batch in (3, 1))
+    assert together[0].steps < max(trace.steps for trace in together)
+    for ours, theirs in zip(together, alone, strict=True):
+        assert_same(ours, theirs)
+
+
 def _recorder(model: Any, rows: int, length: int, sampler: Any = None, keys: Any = AR_KEYS) -> Recorder:
     watched = model.watching(*dict.fromkeys(layer for layer, _ in keys))
     canvas = watched.canvas(PROMPTS[:rows], length)
@@ -373,9 +382,16 @@ def _assert_prefix(ours: Trace, theirs: Trace) -> None:
         assert ours.text(t) == theirs.text(t)
 
 
-@pytest.mark.parametrize(("name", "sampler"), [("llama", AR["greedy"]), ("llada", MD["greedy"])])
-def test_law_5_a_generation_that_is_stopped_computes_nothing_more(name: str, sampler: Any) -> None:
-    model = small.causal(name) if name in CAUSAL else small.diffusion(name)
+@pytest.mark.parametrize(
+    ("model", "sampler"),
+    [
+        (small.causal("llama"), AR["greedy"]),
+        (small.causal("llama").watching("last", own=False), AR["greedy"]),
+        (small.diffusion("llada"), MD["greedy"]),
+    ],
+    ids=["llama", "llama-producing", "llada"],
+)
+def test_law_5_a_generation_that_is_stopped_computes_nothing_more(model: Any, sampler: Any) -> None:
     calls = []
     handle = model.net.get_decoder().register_forward_hook(lambda *_: calls.append(1))
     try:

@@ -22,8 +22,9 @@ class Autoregressive:
     Filters apply in the order of transformers: temperature, top-k, top-p. With ``cache`` keys and values are kept;
     without it every step passes the whole prefix again (the same tokens, more slowly).
 
-    A step's ``hidden`` holds two columns: the one that produced the token and, since the token is fed back before the
-    step is yielded, the token's own. The last token is fed back only if the model captures layers.
+    A step's ``hidden`` holds the column that produced the token and, for a model that wants a token's ``own`` state,
+    that one as well: the token is fed back before the step is yielded, the last one too. Else it is fed back when the
+    next step is asked for, so that a row takes as many passes as steps, whatever its neighbours do.
     """
 
     temperature: float = 0.0
@@ -85,12 +86,12 @@ class Autoregressive:
             if column + 1 < canvas.width:
                 n_live = int(live.sum())
             more = column + 1 < canvas.width and n_live > 0
-            before, feeds = out, more or model.own
-            if feeds:
+            before = out
+            if model.own:
                 out = passed(column + 1, wanted=more)
             hidden = {
                 layer: _columns(
-                    states, column - 1 - before.start, out.hidden[layer] if feeds else None, column - out.start
+                    states, column - 1 - before.start, out.hidden[layer] if model.own else None, column - out.start
                 )
                 for layer, states in before.hidden.items()
             }
@@ -106,11 +107,13 @@ class Autoregressive:
                 start=column - 1,
                 span="new",
                 shift=1,
-                passes=(index == 0) + feeds,
+                passes=1 + (model.own and index == 0),
                 everyone=everyone,
             )
             if not more:
                 return
+            if not model.own:
+                out = passed(column + 1, wanted=True)
 
     def _choose(self, logits: Float[Tensor, "b v"], dice: Dice) -> tuple[Int[Tensor, "b"], Float[Tensor, "b"]]:
         """A token for every row and its probability under what was sampled from."""
