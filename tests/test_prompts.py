@@ -208,13 +208,23 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: py
         ([Prompt("a", " ")], "p.jsonl", "has no text"),
         ([Prompt("a", "half \ud83d")], "p.jsonl", "surrogate"),
         ([Prompt("a", "x")], "p.csv", "ends in .jsonl"),
-        ([Prompt("a", "x")], "nowhere/p.jsonl", "No such file"),
+        ([Prompt("a", "x")], "nowhere/p.jsonl", "no folder"),
     ],
 )
 def test_save_takes_only_what_load_gives_back(prompts: list[Prompt], name: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(DemurError, match=re.escape(says)):
         save(prompts, tmp_path / name)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "device"])
+def test_saving_replaces_no_folder_and_no_device(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.mkdir() if kind == "folder" else path.symlink_to(os.devnull)
+    with pytest.raises(DemurError, match="folder" if kind == "folder" else "no regular file"):
+        save([Prompt("a", "x")], path)
+    assert path.is_dir() if kind == "folder" else path.is_symlink()
+    assert os.listdir(tmp_path) == ["p.jsonl"]
 
 
 def test_a_digest_is_of_ids_and_texts_in_order() -> None:

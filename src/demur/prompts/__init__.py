@@ -17,11 +17,9 @@ import csv
 import difflib
 import hashlib
 import json
-import os
 import re
-import secrets
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -155,9 +153,13 @@ def save(prompts: Sequence[Prompt], path: str | Path) -> None:
     that is not there, an id that comes twice or is empty, an empty text, and half of a surrogate pair, which
     is no Unicode: what ``save`` takes, ``load`` gives back.
     """
+    from demur import artefact  # not above: prompts are read without NumPy
+
     path = Path(path)
     if path.suffix.lower() != ".jsonl":
         raise DemurError(f"cannot save prompts to {path}", "a name that ends in .jsonl")
+    if not path.parent.is_dir():
+        raise DemurError(f"no folder {path.parent} to save prompts in", "one that is there", "make it first")
     lines: list[str] = []
     seen: set[str] = set()
     for prompt in prompts:
@@ -173,20 +175,7 @@ def save(prompts: Sequence[Prompt], path: str | Path) -> None:
     except UnicodeEncodeError as error:
         bad = next(p.id for p in prompts if not _is_unicode("".join(str(getattr(p, k)) for k in _FIELDS)))
         raise DemurError(f"prompt {bad!r} holds half of a surrogate pair", "Unicode text") from error
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DemurError(
-            f"cannot write {path} ({error.strerror or error})", "a file in a folder that can be written to"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    artefact.write(path, data)
 
 
 def distinct(prompts: Iterable[Prompt]) -> list[Prompt]:
