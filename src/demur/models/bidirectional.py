@@ -130,7 +130,9 @@ class Bidirectional:
         return max(int(read.any(dim=0).long().argmax()) - 1, 0)
 
     def blocks(self, canvas: Canvas) -> Int[Tensor, "b n"]:
-        """The number of every column's block, from its row's partition; padding belongs to the first one."""
+        """The number of every column's block, counted from where its row's ``partition`` says: 0 is the block that
+        begins there. What is before has negative numbers, padding too, which no one sees.
+        """
         if self.block_length is None:
             raise DemurError(
                 f"block diffusion on {self.name}, which has no blocks",
