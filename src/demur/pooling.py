@@ -125,7 +125,7 @@ class Pooler:
                 more, n = _masked_sum(states[:, begin - step.start :], begin, final)
                 self.sums[key] = self.sums[key] + more if key in self.sums else more
                 self.counts[key] = self.counts[key] + n if key in self.counts else n
-        elif step.start >= self.first:  # no column of the prompt: a renoising pass, over one canvas
+        elif step.span == "canvas":
             total, count = self._with_finished(key, step, total, count)
         fresh = total / count.clamp(min=1)
         moved = (count > 0) & _pooled(step)[:, None]  # what was added before does not bring an ended row back

@@ -104,9 +104,10 @@ class Step:
 
     ``hidden`` are the states that the step's own forward pass computed, for the columns ``start .. start + m``.
     ``span`` says what that covers: ``all`` (the pass saw the whole canvas), ``new`` (a cached autoregressive pass: the
-    column that produced the token and, where it was fed back, the token's own) or ``tail`` (a cached pass over blocks:
-    everything from ``start`` on; the columns before ``settled`` are final and will not be passed again). Column
-    ``i - shift`` produced position ``i``. ``reached`` are the positions up to each row's current block (None: all),
+    column that produced the token and, where it was fed back, the token's own), ``tail`` (a cached pass over blocks:
+    everything from ``start`` on; the columns before ``settled`` are final and will not be passed again) or ``canvas``
+    (a renoising pass: one canvas of several, from ``start`` on; those before are final). Column ``i - shift`` produced
+    position ``i``. ``reached`` are the positions up to each row's current block (None: all),
     since in block diffusion a later block does not exist yet for a row, whatever its neighbours do. ``passes`` counts
     forward passes of the step. ``everyone``: all rows are live, and the sampler knew it without asking the device
     (False says nothing). ``replaced`` are the rows (None: no row) whose response a defense has overwritten by
@@ -122,7 +123,7 @@ class Step:
     live: Bool[Tensor, "b"]
     hidden: Mapping[Layer, Float[Tensor, "b m d"]]
     start: int = 0
-    span: Literal["all", "new", "tail"] = "all"
+    span: Literal["all", "new", "tail", "canvas"] = "all"
     settled: int = 0
     shift: int = 0
     reached: Bool[Tensor, "b n"] | None = None

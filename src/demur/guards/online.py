@@ -102,8 +102,7 @@ class Guarded:
             undisturbed = all_live and not acting
             if apart:
                 due |= self._look_apart(seen, pooled, step.live.cpu().numpy() & ~done)
-                acting = acting or bool(due.any())
-                undisturbed = undisturbed and not acting
+                acting, undisturbed = acting or bool(due.any()), False
             elif step.index < steps:
                 waiting.append(pooled)
                 if (step.index + 1) % self.every == 0 or step.index + 1 == steps:  # nothing comes after T

@@ -99,7 +99,7 @@ class Renoise:
                     live=live,
                     hidden=out.hidden,
                     start=out.start,
-                    span="all",
+                    span="canvas",
                     passes=1 + (left == self.steps),
                 )
                 index += 1
