@@ -100,8 +100,8 @@ class Step:
     ``ids`` is the canvas after the step; ``committed`` are the positions written by it (a renoising sampler may write
     a position again); ``predictions`` is the canvas with this step's guess at every position that was open before it;
     ``confidence`` is the sampler's score of each guess (nan where this step made none).
-    ``open`` are the positions still open after the step. ``live`` rows took part; the others have ended, or wait between
-    two canvases.
+    ``open`` are the positions still open after the step. ``live`` rows took part; the others have ended, or wait
+    between two canvases.
 
     ``hidden`` are the states that the step's own forward pass computed, for the columns ``start .. start + m``.
     ``span`` says what that covers: ``all`` (the pass saw the whole canvas), ``new`` (a cached autoregressive pass: the
