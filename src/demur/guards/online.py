@@ -77,7 +77,7 @@ class Guarded:
         done, due, ended = (np.zeros(rows, dtype=bool) for _ in range(3))
         waiting: list[Float[Tensor, "b d"]] = []  # pooled states of the steps since the last look
         last: Step | None = None
-        # Whether any row was stopped, or is to be (asked of arrays only where it may have changed), and whether rows have
+        # Whether any row was stopped, or is to be (asked of arrays only where it may have changed); whether rows have
         # stood still and gone on, so that each has taken another number of steps.
         acting = apart = False
         for step in self.undefended(model, canvas, rngs):
