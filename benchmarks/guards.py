@@ -66,14 +66,14 @@ def watched(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
         traces = generate(model, prompts[:batch], sampler, batch=batch)
 
         def offline(traces: Any = traces) -> None:
-            for trace in traces:
-                guard.judge(trace)
+            guard.judge_all(traces)
 
         took = in_turn(
             clock,
             {
                 "steps alone": lambda c=canvas, a=again: list(a(own, c, None)),
                 "steps, watched": lambda c=canvas, a=again: list(Watch(guard)(a)(own, c, None)),
+                "steps, watched by twos": lambda c=canvas, a=again: list(Watch(guard, every=2)(a)(own, c, None)),
                 "steps, watched by fours": lambda c=canvas, a=again: list(Watch(guard, every=4)(a)(own, c, None)),
                 "signal and score, offline": offline,
             },
@@ -81,15 +81,16 @@ def watched(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
         )
         case = f"guard on SmolLM2, batch {batch}"
         whole = float(np.median(generation))
-        online, fours = (
+        online, twos, fours = (
             [w - a for w, a in zip(took[name], took["steps alone"], strict=True)]
-            for name in ("steps, watched", "steps, watched by fours")
+            for name in ("steps, watched", "steps, watched by twos", "steps, watched by fours")
         )
         seconds += listed(case, {"generation": generation, **took})
         shares = {
             "signal and score, offline": took["signal and score, offline"],
             "score alone, offline": _scores(guard, traces, clock),
             "at every step, online": online,
+            "at every second step, online": twos,
             "at every fourth step, online": fours,
         }
         for name, spent in shares.items():

@@ -25,6 +25,7 @@ from demur.trace import DEFAULT, STEPS, Key, Trace, generate, teacher_forced
 from demur.types import DemurError, Layer, Pool, Prompt, Spec
 
 TAU, EPS = 0.1, 1e-8
+_GROUP = 16  # so many traces' states are held in float64 at once
 
 
 def refusal_signal(
@@ -141,11 +142,23 @@ class Anchors:
 
     def signal(self, trace: Trace, *, tau: float = TAU, eps: float = EPS) -> Float[NDArray[np.float64], "T"]:
         """sigma of a trace. Raises, naming both sides, if the trace was not made under the anchors' spec."""
+        if (tau, eps) == (TAU, EPS):
+            sigma: Float[NDArray[np.float64], "T"] = self.signals([trace])[0]
+            return sigma
         self.check(trace.spec.at(self.spec.layer, self.spec.pool))
         phi = trace.aligned(self.spec.layer, self.spec.pool)  # type: ignore[arg-type]
-        if (tau, eps) == (TAU, EPS):
-            return _between(phi, self.directions, tau, eps)
         return refusal_signal(phi, self.harmless, self.harmful, tau=tau, eps=eps)
+
+    def signals(self, traces: Sequence[Trace]) -> Float[NDArray[np.float64], "n T"]:
+        """sigma of several traces, row by row what :meth:`signal` gives. Raises as that does."""
+        for spec in {id(trace.spec): trace.spec for trace in traces}.values():  # traces of one batch share theirs
+            self.check(spec.at(self.spec.layer, self.spec.pool))
+        found = np.empty((len(traces), self.spec.steps))
+        for begin in range(0, len(traces), _GROUP):
+            group = traces[begin : begin + _GROUP]
+            phi = np.stack([trace.aligned(self.spec.layer, self.spec.pool) for trace in group])  # type: ignore[arg-type]
+            found[begin : begin + _GROUP] = _between(phi, self.directions, TAU, EPS)
+        return found
 
     @cached_property
     def directions(self) -> Float[NDArray[np.float64], "T 2 d"]:

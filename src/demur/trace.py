@@ -121,6 +121,8 @@ class Trace:
                 f"record with pools=[({layer!r}, {pool!r})]",
             )
         phi, steps = self.phi[layer, pool], steps or self.spec.steps
+        if len(phi) >= steps:
+            return phi[:steps]
         held: Float[np.ndarray, "T d"] = phi[np.minimum(np.arange(steps), len(phi) - 1)]
         return held
 

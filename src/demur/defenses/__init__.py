@@ -96,7 +96,7 @@ class Offline:
 
     def review(self, traces: Sequence[Trace]) -> list[Verdict]:
         """The guard's verdicts. What it can not judge is not shown, as online."""
-        found = [self.guard.judge(trace) for trace in traces]
+        found = self.guard.judge_all(traces)
         return [verdict if verdict.flagged is not None else replace(verdict, flagged=True) for verdict in found]
 
 

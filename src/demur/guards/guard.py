@@ -75,8 +75,13 @@ class Guard:
         A trace that refuses in its text is not flagged: there is nothing left to refuse. Its score is given all the
         same. A signal that is not finite can not be judged: ``flagged`` is None, and so is the score.
         """
-        errors = self.detector.errors_of(self.anchors.signal(trace)[None])
-        return self._judged(errors, [not errors[0] <= -self.detector.threshold_ and trace.refused()])[0]
+        return self.judge_all([trace])[0]
+
+    def judge_all(self, traces: Sequence[Trace]) -> list[Verdict]:
+        """The same of several, each by itself; a batch takes half the time that its traces take one by one."""
+        errors = self.detector.errors_of(self.anchors.signals(traces))
+        flagged = ~(errors <= -self.detector.threshold_)  # not `>`, which lets a nan pass
+        return self._judged(errors, [above and trace.refused() for above, trace in zip(flagged, traces, strict=True)])
 
     def judge_signals(self, sigma: Sigma, refused: Sequence[bool]) -> list[Verdict]:
         """The same for signals that are at hand. Each row by itself."""
@@ -116,7 +121,7 @@ class Guard:
             raise DemurError(f"{len(seen)} prompts that the guard was fitted on", "other prompts", "leave them out")
         _unseen(self.anchors, "measure on", asked)
         answered = [trace for trace in traces if not trace.refused()]
-        signals = _signals(self.anchors, answered)
+        signals = self.anchors.signals(answered)
         judged = [self._verdict(float(error), False).flagged for error in self.detector.errors_of(signals)]
         offline = Rate.of([flagged for flagged in judged if flagged is not None])
         online = Rate.of(self.prefix.stops(signals) > 0)
@@ -222,7 +227,7 @@ def fit_guard(
         raise InvalidData(f"{len(both)} prompts to fit and to calibrate on", "two sets", "split them by prompt")
     for name, asked in zip(("fit on", "calibrate on"), hashes, strict=True):
         _unseen(anchors, name, {*asked})
-    signals = [_signals(anchors, traces) for traces in kept]
+    signals = [anchors.signals(traces) for traces in kept]
     if not len(signals[0]) or not len(signals[1]):
         raise InvalidData(
             f"{len(signals[0])} answered harmless prompts to fit on and {len(signals[1])} to calibrate on",
@@ -273,7 +278,3 @@ def _unseen(anchors: Anchors, what: str, asked: set[str]) -> None:
             "prompts that the anchors have not seen",
             "leave them out (anchors.prompts holds their hashes), or fit the anchors on others",
         )
-
-
-def _signals(anchors: Anchors, traces: Sequence[Trace]) -> Sigma:
-    return np.stack([anchors.signal(trace) for trace in traces]) if traces else np.empty((0, anchors.spec.steps))
