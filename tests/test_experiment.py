@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -477,6 +478,17 @@ def test_several_processes_find_the_same_rows(run: Store, tmp_path: Path) -> Non
     assert evaluate(TINY, tmp_path / "two", workers=2).manifest["rows"] == run.manifest["rows"]
 
 
+def _pids(pattern: str, folder: Path) -> list[int]:
+    """Processes of that name that were started from a folder: other clusters of this machine are left alone."""
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
+    mine = []
+    for pid in map(int, found.stdout.split()):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/cwd").resolve(strict=True) == folder.resolve():
+                mine.append(pid)
+    return mine
+
+
 @pytest.mark.slow
 def test_ray_finds_the_same_rows_also_when_a_worker_is_killed(run: Store, tmp_path: Path) -> None:
     pytest.importorskip("ray")
@@ -487,12 +499,11 @@ def test_ray_finds_the_same_rows_also_when_a_worker_is_killed(run: Store, tmp_pa
     deadline = time.time() + 240
     while time.time() < deadline and len(list(units.glob("*.parquet"))) < 2 and process.poll() is None:
         time.sleep(0.2)
-    workers: list[str] = []
+    workers: list[int] = []
     while not workers and time.time() < deadline:  # one that works, not one of Ray's own agents
-        found = subprocess.run(["pgrep", "-f", "^ray::_on_ray"], capture_output=True, text=True, check=False)
-        workers = found.stdout.split()
+        workers = _pids("^ray::_on_ray", tmp_path)
     assert workers, "no worker to kill"
-    os.kill(int(workers[0]), signal.SIGKILL)
+    os.kill(workers[0], signal.SIGKILL)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-800:]
     assert Store(tmp_path / "runs" / "tiny").manifest["rows"] == run.manifest["rows"]
@@ -508,8 +519,7 @@ def test_a_ray_node_that_dies_is_one_line_that_says_how_to_go_on(run: Store, tmp
     deadline = time.time() + 240
     while time.time() < deadline and not list(units.glob("*.parquet")) and process.poll() is None:
         time.sleep(0.2)
-    found = subprocess.run(["pgrep", "-f", "raylet/raylet"], capture_output=True, text=True, check=False)
-    os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
+    os.kill(_pids("raylet/raylet", tmp_path)[0], signal.SIGKILL)
     _, err = process.communicate(timeout=300)
     assert process.returncode, "it did not end well"
     assert "--resume" in err.strip().splitlines()[-1], err[-800:]
