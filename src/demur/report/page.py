@@ -115,7 +115,7 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], kept:
     if len({*plainly.values()}) < len(plainly):
         found.append(f"{len(plainly)} plain prompts are wordings of {len({*plainly.values()})} "
                      "requests: intervals of rates take answers for independent and are somewhat too narrow; paired "
-                     "differences and the verdicts on the paper's claims count requests.")  # fmt: skip
+                     "differences count requests, and so do verdicts, but for false positives.")  # fmt: skip
     if shapes := manifest.get("config", {}).get("prompts", {}).get("shapes"):
         found.append(f"The guards were fitted and calibrated on plain harmless requests and, of each of the organism's "
                      f"attacks, on {shapes} harmless ones in its shape; on nothing harmful.")  # fmt: skip
