@@ -24,15 +24,17 @@ def prompts(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
     Linear and flat: a prompt takes as long, and the process as much memory, however many there are.
     """
     sizes = (100, 400) if quick else (100, 1_000, 10_000)
-    found = {n: run(_of(n)) for n in sizes}
-    case = "an experiment on organism/ar, 8 tokens"
-    least, ratios = sizes[0], []
+    least, case = sizes[0], "an experiment on organism/ar, 8 tokens"
+    short = [run(_of(least)), run(_of(least))]  # every larger one stands between short ones, two on each side:
+    took, ratios = {least: [found["seconds"] for found in short]}, []  # a run of a second says little by itself
     for n in sizes[1:]:
-        time = (found[n]["seconds"] / n) / (found[least]["seconds"] / least)
-        memory = found[n]["memory"] / found[least]["memory"]
-        ratios.append(Ratio(case, f"seconds a prompt, {n:,} prompts / {least:,}", (time,), 1.2, most=True))
-        ratios.append(Ratio(case, f"highest memory, {n:,} prompts / {least:,}", (memory,), 1.2, most=True))
-    return [Seconds(case, f"{n:,} prompts", (found[n]["seconds"],)) for n in sizes], ratios
+        found, before = run(_of(n)), short
+        short = [run(_of(least)), run(_of(least))]
+        took[n], took[least] = [found["seconds"]], took[least] + [of["seconds"] for of in short]
+        for what, name, per in (("seconds a prompt", "seconds", n / least), ("highest memory", "memory", 1.0)):
+            pairs = tuple(found[name] / per / of[name] for of in (*before, *short))
+            ratios.append(Ratio(case, f"{what}, {n:,} prompts / {least:,}", pairs, 1.2, most=True))
+    return [Seconds(case, f"{n:,} prompts", tuple(took[n])) for n in sizes], ratios
 
 
 def ray(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:

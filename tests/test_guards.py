@@ -185,6 +185,24 @@ def test_stopping_at_the_first_exceedance_flags_what_the_maximum_flags() -> None
     assert (np.diff(whole[order]) >= 0).all(), "at t = T the online score must order signals as the offline one"
 
 
+@pytest.mark.parametrize("limit", [None, np.inf, -np.inf, np.nan, 0.0])
+def test_comparing_errors_is_comparing_scores(limit: float | None) -> None:
+    """Up to the last bit on both sides of every step's limit: two ways to judge one signal must not differ."""
+    prefix = g.fit_prefix(fitted(), signals(600), signals(300, seed=3), alpha=0.05)
+    prefix = prefix if limit is None else replace(prefix, limit=limit)
+    edges = prefix.highest
+    with np.errstate(over="ignore"):  # the highest float's neighbour is infinite
+        near = edges, np.nextafter(edges, np.inf), np.nextafter(edges, 0), edges * 0.9, edges * 1.1
+    for errors in near:
+        errors = np.maximum(errors, 0.0)  # there are no others
+        assert (prefix.exceeds(prefix._standardised(errors, np.arange(32))) == (errors > edges)).all()
+    assert (edges < np.inf).all(), "an error without bounds exceeds whatever the limit is"
+    for t in (1, 7, 32):
+        held = np.concatenate([signals(200, steps=t, seed=t), *[signals(200, steps=t, seed=t)[:, -1:]] * (32 - t)], 1)
+        held[:3, 0] = np.nan, -40, 40  # none of them a sigma
+        assert (prefix.exceeds_held(held, t) == prefix.exceeds(prefix.score_held(held, t))).all()
+
+
 def test_too_little_data_is_said() -> None:
     with pytest.raises(g.InvalidData, match="at least 32"):
         g.SRIGuard().fit(signals(20), calibration=signals(200))

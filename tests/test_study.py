@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -309,13 +310,16 @@ def test_the_signal_of_nothing_is_empty() -> None:
 # -- the organism's study -----------------------------------------------------------------------------------
 
 
+SMALLEST: dict[str, Any] = {"n": 24, "alpha": 0.05, "seeds": 1, "workers": 1}
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
-    """The smallest study there is, of the AR model alone."""
+    """The smallest study there is, of the AR model alone, as the command makes it."""
     folder = tmp_path_factory.mktemp("study")
-    shutil.copytree(SEEN / "ar", folder / "ar")
-    made = study.study(folder, n=24, alpha=0.05, seeds=(0,), workers=1, pictures=folder / "pictures")
-    return json.loads(json.dumps(made)), folder
+    shutil.copytree(SEEN / "ar", folder / "pair" / "ar")
+    command.ablate(folder=[folder / "pair"], pictures=True, out=folder, **SMALLEST)
+    return json.loads((folder / "pair.json").read_text()), folder
 
 
 def test_the_study_reports_every_table(report: tuple[dict[str, Any], Path]) -> None:
@@ -340,7 +344,7 @@ def test_the_study_reports_every_table(report: tuple[dict[str, Any], Path]) -> N
     assert len(about["fits"]) == 2
     assert about["fits"][1]["n_fit"] > about["fits"][0]["n_fit"], "harmless prompts in the attacks' shapes joined"
     for name in about["figures"]:
-        assert (folder / "pictures" / name).stat().st_size > 2000
+        assert (folder / "pair" / name).stat().st_size > 2000
     assert {"trajectories", "irr"} <= {name.split("-")[2].split(".")[0] for name in about["figures"]}
 
 
@@ -377,6 +381,32 @@ def test_text_and_inside_agree_over_all_steps_together_or_there_is_no_figure() -
     m = replace(m, refused=refused, harmful=np.zeros((3, 3), bool))
     assert study._time_row("m", m, sigma)["kappa"] == pytest.approx(0.7273, abs=1e-4)
     assert study._time_row("m", replace(m, refused=np.zeros((3, 3), bool)), sigma)["kappa"] is None
+
+
+def test_a_pair_that_was_measured_is_not_measured_again(report: tuple[dict[str, Any], Path]) -> None:
+    _, folder = report
+    path = folder / "pair.json"
+    before = path.stat()
+    begun = time.perf_counter()
+    command.ablate(folder=[folder / "pair"], pictures=True, out=folder, **SMALLEST)
+    assert time.perf_counter() - begun < 20, "hashing a pair takes a second, measuring it a minute"
+    assert path.stat() == before
+    key = json.loads(path.read_text())["made_of"]
+    assert command._finished(path, key)["alpha"] == 0.05
+    assert command._finished(path, key[::-1]) is None
+    (folder / "half.json").write_text(path.read_text()[:500])
+    assert command._finished(folder / "half.json", key) is None
+    assert command._finished(folder / "nothing.json", key) is None
+
+
+def test_a_report_is_made_of_weights_and_of_what_was_asked(tmp_path: Path) -> None:
+    (tmp_path / "ar").mkdir()
+    (tmp_path / "ar" / "model.safetensors").write_bytes(b"one")
+    one = study.made_of(tmp_path, n=24, alpha=0.05)
+    assert study.made_of(tmp_path, alpha=0.05, n=24) == one
+    assert study.made_of(tmp_path, n=25, alpha=0.05) != one
+    (tmp_path / "ar" / "model.safetensors").write_bytes(b"two")
+    assert study.made_of(tmp_path, n=24, alpha=0.05) != one
 
 
 def test_what_made_the_anchors_is_not_shown_as_refused() -> None:

@@ -20,6 +20,7 @@ a row that has ended), the last value is held.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from torch import Tensor
 
 from demur.types import POOLS, Canvas, DemurError, Layer, Pool, Step
 
+_ONE = np.float32(1)
 Phi = Mapping[tuple[Layer, Pool], Float[Tensor, "b d"]]
 
 
@@ -41,17 +43,31 @@ class Pooler:
                 raise DemurError(f"pooling mode {pool!r}", " or ".join(POOLS), "name one of these")
         self.wanted = tuple(wanted)
         self.canvas = canvas
-        self.first = int(canvas.open.any(dim=0).long().argmax())
         self.sums: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
         self.counts: dict[tuple[Layer, Pool], Float[Tensor, "b 1"]] = {}
         self.canvases: dict[tuple[Layer, Pool], tuple[int, Float[Tensor, "b d"], Float[Tensor, "b 1"]]] = {}
         self._whole = True  # every row has been live so far; as long, a CPU's sums are kept here, and of how many steps
         self.here: dict[tuple[Layer, Pool], Float[NDArray[np.float32], "b d"]] = {}
-        self.taken: dict[tuple[Layer, Pool], int] = {}
+        self.taken: dict[tuple[Layer, Pool], np.float32] = {}
         self.phi: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
+
+    @cached_property
+    def first(self) -> int:
+        """The first column that is open in any row."""
+        return int(self.canvas.open.any(dim=0).long().argmax())
 
     def __call__(self, step: Step) -> Phi:
         """phi after ``step``, in fp32, by (layer, mode); rows that had ended keep theirs."""
+        self.take(step)
+        states = {key: self.state(key) for key in self.wanted}
+        return {key: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for key, x in states.items()}
+
+    def state(self, key: tuple[Layer, Pool]) -> Float[Tensor, "b d"] | Float[NDArray[np.float32], "b d"]:
+        """phi of one layer and mode after the last step that was taken, as it lies: an array where NumPy summed it."""
+        return self.here[key] / self.taken[key] if key in self.here else self.phi[key]
+
+    def take(self, step: Step) -> None:
+        """Takes note of a step, for :meth:`state`."""
         for key in self.wanted:
             layer, _ = key
             if layer not in step.hidden:
@@ -65,7 +81,6 @@ class Pooler:
                 self._accumulate(key, step, states)
             else:
                 self._average(key, step, states)
-        return dict(self.phi)
 
     def _accumulate(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
         """A cached pass: add the states that belong to the positions committed by this step."""
@@ -98,9 +113,11 @@ class Pooler:
         """The same on a CPU while every row is live: on so few numbers NumPy takes a third of torch's time."""
         plain = states.dtype is torch.float32 and not states.requires_grad
         mine = (states if plain else states.detach().float()).numpy()[:, column]
-        total, taken = (self.here[key] + mine, self.taken[key] + 1) if key in self.here else (mine.copy(), 1)
-        self.here[key], self.taken[key] = total, taken
-        self.phi[key] = torch.from_numpy(total / np.float32(taken))
+        if key in self.here:
+            self.here[key] += mine
+            self.taken[key] += _ONE
+        else:
+            self.here[key], self.taken[key] = mine.copy(), _ONE
 
     def _average(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
         """A pass over the whole canvas: average the positions of the mode afresh."""

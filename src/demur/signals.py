@@ -57,7 +57,7 @@ def refusal_signal(
             "anchors of the same hidden size and at least as many steps",
             "fit anchors with the same model and T",
         )
-    return _between(phi, _directions(harmless[:t], harmful[:t], eps), tau, eps)
+    return _between(np.asarray(phi), _directions(harmless[:t], harmful[:t], eps), tau, eps)
 
 
 def _directions(
@@ -75,7 +75,7 @@ def _between(
     Each row is summed up by itself: its bits do not depend on the batch, which a matrix product would not promise.
     """
     x = np.asarray(phi, dtype=np.float64)
-    if np.asarray(phi).dtype == np.float32:  # no square of an fp32 number overflows here
+    if phi.dtype == np.float32:  # no square of an fp32 number overflows here
         length = np.sqrt(np.vecdot(x, x))
     else:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -50,6 +50,9 @@ def ablate(
     seeds: Annotated[int, typer.Option(min=1, help="Initialisations of each detector.")] = 3,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each (organism only).")] = 2,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw figures (needs matplotlib).")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure pairs anew whose report stands there already (organism only).")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Where the reports go.")] = Path("out/ablation"),
     sampler: SamplerName | None = None,
     length: Length = None,
@@ -63,7 +66,7 @@ def ablate(
     from demur.artefact import write
     from demur.organism.card import SEEN
     from demur.organism.findings import across, findings, table_4, title
-    from demur.organism.study import draw, dynamics_report, fit_report, protocol, study
+    from demur.organism.study import draw, dynamics_report, fit_report, made_of, protocol, study
 
     protocol(paper, alpha)
     if model is not None:
@@ -99,6 +102,11 @@ def ablate(
     with Progress(*columns, console=out_to(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         for place, name in zip(places, names, strict=True):
+            key = made_of(place, n=n, paper=paper, alpha=alpha, seeds=seeds, pictures=pictures)
+            if not again and (found := _finished(out / f"{name}.json", key)) is not None:
+                bar.console.print(f"{name}: measured before, kept ({out / name}.json); --again measures anew")
+                reports.append(found)
+                continue
 
             def progress(what: str, done: int, of: int, name: str = name) -> None:
                 bar.update(task, description=f"{name}: {what}", completed=done, total=of)
@@ -107,9 +115,9 @@ def ablate(
                 place, n=n, paper=paper, alpha=alpha, seeds=range(seeds), workers=workers,
                 pictures=out / name if pictures else None, progress=progress,
             )  # fmt: skip
-            reports.append(json.loads(json.dumps(found)))
+            reports.append(json.loads(json.dumps(found | {"made_of": key})))
+            write(out / f"{name}.md", findings(reports[-1]))  # first: a pair is finished once its JSON stands
             write(out / f"{name}.json", json.dumps(reports[-1], indent=1) + "\n")
-            write(out / f"{name}.md", findings(reports[-1]))
     for about in reports[0]["subjects"]:
         for fit in about["fits"]:
             _show(
@@ -122,6 +130,15 @@ def ablate(
 
 
 CAPTION = "means over attacks; * against the same attack, harmless; intervals stand in the .md file"
+
+
+def _finished(path: Path, key: str) -> dict[str, Any] | None:
+    """The report of a pair that was measured before, if it was made of the same; a pair takes half an hour."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["made_of"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _name(place: Path) -> str:

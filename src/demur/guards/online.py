@@ -21,6 +21,7 @@ from demur.refusals import is_refusal
 from demur.trace import Trace, spec_of, text_of
 from demur.types import Canvas, DemurError, Sampler, Step, Verdict
 
+State = Float[Tensor, "b d"] | Float[NDArray[np.float32], "b d"]
 REFUSAL = "I'm sorry, but I cannot help with that."
 """What a flagged generation is answered with."""
 
@@ -75,7 +76,7 @@ class Guarded:
             np.zeros((rows, self.guard.anchors.harmless.shape[1]), dtype=np.float32),
         )
         done, due, ended = (np.zeros(rows, dtype=bool) for _ in range(3))
-        waiting: list[Float[Tensor, "b d"]] = []  # pooled states of the steps since the last look
+        waiting: list[State] = []  # pooled states of the steps since the last look
         last: Step | None = None
         # Whether any row was stopped, or is to be (asked of arrays only where it may have changed); whether rows have
         # stood still and gone on, so that each has taken another number of steps.
@@ -99,7 +100,8 @@ class Guarded:
                 last = _overwritten(step, answer, done, due)
                 done, due = done | due, np.zeros(rows, dtype=bool)
             yield last
-            pooled = pooler(last)[layer, pool]  # type: ignore[index]
+            pooler.take(last)
+            pooled = pooler.state((layer, pool))  # type: ignore[arg-type]
             undisturbed = all_live and not acting
             if apart:
                 due |= self._look_apart(seen, pooled, step.live.cpu().numpy() & ~done)
@@ -124,8 +126,9 @@ class Guarded:
     def _check(self, model: Any, canvas: Canvas) -> None:
         """Raises unless the guard may watch generations of this model on this canvas."""
         layer = self.guard.spec.layer
-        length = int(canvas.open.sum(dim=1).max())
-        if bool((canvas.open[:, :-1] & ~canvas.open[:, 1:]).any()):  # a form has as many open places as it has
+        open_ = canvas.open.cpu().numpy()
+        length = int(open_.sum(axis=1).max())
+        if (open_[:, :-1] & ~open_[:, 1:]).any():  # a form has as many open places as it has
             length = self.guard.spec.settings.get("length", length)
         self.guard.check(spec_of(model, self.undefended, length, steps=self.guard.spec.steps))
         if layer not in model.layers:
@@ -137,16 +140,11 @@ class Guarded:
         if model.tokenizer is None:
             raise DemurError("a model without a tokenizer", "one that can write the refusal", "load it by its name")
 
-    def _look(
-        self, seen: _Seen, waiting: Sequence[Float[Tensor, "b d"]], t: int, rows: Any
-    ) -> Bool[NDArray[np.bool_], "m"]:
+    def _look(self, seen: _Seen, waiting: Sequence[State], t: int, rows: Any) -> Bool[NDArray[np.bool_], "m"]:
         """Takes note of the ``waiting`` steps, of which t was the last, for ``rows`` (an index), all of which took part
         in them; whether that step exceeds.
         """
-        if len(waiting) == 1:
-            phi = waiting[0].cpu().numpy()[rows, None]
-        else:
-            phi = torch.stack(tuple(waiting), dim=1).cpu().numpy()[rows]
+        phi = _on_host(waiting)[rows]
         sigma = self.guard.anchors.at(phi, t - len(waiting))
         if len(waiting) > 1:
             seen.sigma[rows, t - len(waiting) : t - 1] = sigma[:, :-1]
@@ -155,7 +153,7 @@ class Guarded:
         return self._exceeds(seen.sigma[rows], t)
 
     def _look_apart(
-        self, seen: _Seen, pooled: Float[Tensor, "b d"], going: Bool[NDArray[np.bool_], "b"]
+        self, seen: _Seen, pooled: State, going: Bool[NDArray[np.bool_], "b"]
     ) -> Bool[NDArray[np.bool_], "b"]:
         """Takes note of one step of every row in ``going``, each by its own number; whether one that is to be looked at
         exceeds.
@@ -170,7 +168,7 @@ class Guarded:
     def _end(
         self,
         seen: _Seen,
-        waiting: Sequence[Float[Tensor, "b d"]],
+        waiting: Sequence[State],
         t: int,
         over: Bool[NDArray[np.bool_], "b"],
         due: Bool[NDArray[np.bool_], "b"],
@@ -207,7 +205,15 @@ class Guarded:
     def _exceeds(self, sigma: Float[NDArray[np.float64], "m T"], t: int) -> Bool[NDArray[np.bool_], "m"]:
         if not self.online:
             return np.zeros(len(sigma), dtype=bool)
-        return self.guard.prefix.exceeds(self.guard.prefix.score_held(sigma, t))
+        return self.guard.prefix.exceeds_held(sigma, t)
+
+
+def _on_host(states: Sequence[State]) -> Float[NDArray[np.float32], "b k d"]:
+    """Pooled states of some steps beside each other, in one transfer where they lie on a device."""
+    if len(states) > 1 and all(isinstance(x, Tensor) for x in states):
+        return torch.stack(tuple(states), dim=1).cpu().numpy()  # type: ignore[arg-type]
+    arrays = [x.cpu().numpy() if isinstance(x, Tensor) else x for x in states]
+    return arrays[0][:, None] if len(arrays) == 1 else np.stack(arrays, axis=1)
 
 
 @dataclass(frozen=True, eq=False)

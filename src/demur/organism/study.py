@@ -6,6 +6,8 @@ but the test set.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -218,6 +220,20 @@ def study(
         report["subjects"].append(about)
     report["orders"] = _orders(made)
     return report
+
+
+def made_of(folder: Path, **asked: object) -> str:
+    """Sixteen hex digits of what a report comes from: the pair's files, what was ``asked``, and demur's own source, so
+    that a finished report is taken for another's only if all of it is the same.
+    """
+    whole = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
+    package = Path(__file__).parents[1]
+    files = [*sorted(folder.glob("*/*")), *sorted(package.rglob("*.py"))]
+    for path in [path for path in files if path.is_file()]:
+        whole.update(f"{path.parent.name}/{path.name}\0".encode())
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:16]
 
 
 def protocol(paper: bool, alpha: float) -> None:
