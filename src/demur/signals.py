@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,8 @@ from demur.trace import DEFAULT, STEPS, Key, Trace, generate, teacher_forced
 from demur.types import DemurError, Layer, Pool, Prompt, Spec
 
 TAU, EPS = 0.1, 1e-8
+STATES = ("layer", "pool")
+"""What a spec says of pooled states: the anchors' own, since traces may hold several."""
 _GROUP = 16  # so many traces' states are held in float64 at once
 
 
@@ -145,18 +147,19 @@ class Anchors:
         if (tau, eps) == (TAU, EPS):
             sigma: Float[NDArray[np.float64], "T"] = self.signals([trace])[0]
             return sigma
-        self.check(trace.spec.at(self.spec.layer, self.spec.pool))
+        self.check(trace.spec, leaving=STATES)
         phi = trace.aligned(self.spec.layer, self.spec.pool)  # type: ignore[arg-type]
         return refusal_signal(phi, self.harmless, self.harmful, tau=tau, eps=eps)
 
     def signals(self, traces: Sequence[Trace]) -> Float[NDArray[np.float64], "n T"]:
         """sigma of several traces, row by row what :meth:`signal` gives. Raises as that does."""
         for spec in {id(trace.spec): trace.spec for trace in traces}.values():  # traces of one batch share theirs
-            self.check(spec.at(self.spec.layer, self.spec.pool))
+            self.check(spec, leaving=STATES)
         found = np.empty((len(traces), self.spec.steps))
         for begin in range(0, len(traces), _GROUP):
             group = traces[begin : begin + _GROUP]
-            phi = np.stack([trace.aligned(self.spec.layer, self.spec.pool) for trace in group])  # type: ignore[arg-type]
+            states = [trace.aligned(self.spec.layer, self.spec.pool) for trace in group]  # type: ignore[arg-type]
+            phi = np.stack(states) if len(states) > 1 else states[0][None]
             found[begin : begin + _GROUP] = _between(phi, self.directions, TAU, EPS)
         return found
 
@@ -169,9 +172,12 @@ class Anchors:
         """sigma of k steps from t on (counted from 0) of b rows: bit for bit what :meth:`signal` gives of them."""
         return _between(phi, self.directions[t : t + phi.shape[1]], TAU, EPS)
 
-    def check(self, spec: Spec) -> None:
-        """Raises, naming both sides, unless traces of ``spec`` may be measured with these anchors."""
-        if different := spec.differences(self.spec):
+    def check(self, spec: Spec, leaving: Container[str] = ()) -> None:
+        """Raises, naming both sides, unless traces of ``spec`` may be measured with these anchors.
+
+        ``leaving``: fields that need not agree; a trace, whose spec names no layer, leaves :data:`STATES`.
+        """
+        if different := spec.differences(self.spec, leaving):
             raise DemurError(
                 f"anchors of another spec (trace against anchors: {'; '.join(different)})",
                 "anchors and trace of one model, layer, pooling mode, sampler, T and chat template",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -155,13 +155,16 @@ class Spec:
 
     PROVENANCE = ("seed", "versions")
 
-    def differences(self, other: Spec) -> list[str]:
-        """Names and both values of every comparable field in which the two differ."""
-        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+    def differences(self, other: Spec, leaving: Container[str] = ()) -> list[str]:
+        """Names and both values of every comparable field in which the two differ, but those in ``leaving``."""
+        theirs = vars(other)
         return [
-            f"{name}: {mine!r} against {theirs!r}"
-            for name, (mine, theirs) in pairs.items()
-            if name not in self.PROVENANCE and mine != theirs and _plain(mine) != _plain(theirs)
+            f"{name}: {mine!r} against {theirs[name]!r}"
+            for name, mine in vars(self).items()
+            if mine != theirs[name]
+            and name not in self.PROVENANCE
+            and name not in leaving
+            and _plain(mine) != _plain(theirs[name])
         ]
 
     def at(self, layer: Layer, pool: str) -> Spec:

@@ -143,8 +143,8 @@ class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _passed(self, X: Signals) -> Signals:
         *layers, last = self._layers()
-        out = np.ones((len(X), X.shape[1] + 1))  # the one that carries the biases: an addition less for every layer
-        out[:, :-1] = X
+        out = np.empty((len(X), X.shape[1] + 1))
+        out[:, :-1], out[:, -1] = X, 1.0  # the one that carries the biases: an addition less for every layer
         for layer in layers:
             # One product a row: a product of matrices may round a row otherwise in another batch.
             out = np.matvec(layer, out)

@@ -22,7 +22,7 @@ from demur.dynamics.rates import Rate
 from demur.guards.conformal import InvalidData, spread
 from demur.guards.detector import SRIGuard
 from demur.guards.prefix import Prefix, fit_prefix
-from demur.signals import Anchors, digest
+from demur.signals import STATES, Anchors, digest
 from demur.trace import Trace
 from demur.types import DemurError, Spec, Verdict
 
@@ -106,7 +106,7 @@ class Guard:
 
     def check(self, spec: Spec) -> None:
         """Raises, naming both sides, unless the guard may be used on generations of ``spec``."""
-        self.anchors.check(spec.at(self.spec.layer, self.spec.pool))
+        self.anchors.check(spec, leaving=STATES)
 
     def measured(self, name: str, traces: Sequence[Trace]) -> Guard:
         """The same guard with its false-positive rates on harmless traces, offline and online, written into the card.

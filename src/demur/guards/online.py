@@ -18,7 +18,7 @@ from torch import Tensor
 from demur.guards.guard import Guard
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
-from demur.trace import Trace, spec_of, text_of
+from demur.trace import Key, Trace, spec_of, text_of
 from demur.types import Canvas, DemurError, Sampler, Step, Verdict
 
 State = Float[Tensor, "b d"] | Float[NDArray[np.float32], "b d"]
@@ -69,14 +69,13 @@ class Guarded:
         self._check(model, canvas)
         layer, pool, steps = self.guard.spec.layer, self.guard.spec.pool, self.guard.spec.steps
         rows, answer = canvas.rows, None
-        pooler = Pooler(canvas, [(layer, pool)])  # type: ignore[list-item]
         seen = _Seen(
             np.zeros((rows, steps)),
             np.zeros(rows, dtype=np.int64),
             np.zeros((rows, self.guard.anchors.harmless.shape[1]), dtype=np.float32),
         )
         done, due, ended = (np.zeros(rows, dtype=bool) for _ in range(3))
-        waiting: list[State] = []  # pooled states of the steps since the last look
+        waiting = _Waiting(canvas, (layer, pool))  # type: ignore[arg-type]
         last: Step | None = None
         # Whether any row was stopped, or is to be (asked of arrays only where it may have changed); whether rows have
         # stood still and gone on, so that each has taken another number of steps.
@@ -91,7 +90,7 @@ class Guarded:
                 ended |= resting
                 acting = acting or bool(due.any())
                 if waiting and waits.any():  # those that go on took part in all that is waiting
-                    self._look(seen, waiting, step.index, (~done & ~ended).nonzero()[0])
+                    self._look(seen, waiting.states(), step.index, (~done & ~ended).nonzero()[0])
                     waiting.clear()
                 apart = apart or bool(waits.any())
             last = step
@@ -100,20 +99,19 @@ class Guarded:
                 last = _overwritten(step, answer, done, due)
                 done, due = done | due, np.zeros(rows, dtype=bool)
             yield last
-            pooler.take(last)
-            pooled = pooler.state((layer, pool))  # type: ignore[arg-type]
+            if apart or step.index < steps:  # nothing is looked at after T
+                waiting.add(last)
             undisturbed = all_live and not acting
             if apart:
-                due |= self._look_apart(seen, pooled, step.live.cpu().numpy() & ~done)
+                due |= self._look_apart(seen, waiting.states(), step.live.cpu().numpy() & ~done)
+                waiting.clear()
                 acting, undisturbed = acting or bool(due.any()), False
-            elif step.index < steps:
-                waiting.append(pooled)
-                if (step.index + 1) % self.every == 0 or step.index + 1 == steps:  # nothing comes after T
-                    mine = slice(None) if undisturbed else (step.live.cpu().numpy() & ~done).nonzero()[0]
-                    flags = self._look(seen, waiting, step.index + 1, mine)
-                    waiting.clear()
-                    if any(flags.tolist()):
-                        due[mine], acting, undisturbed = flags, True, False
+            elif step.index + 1 == steps or (step.index + 1 < steps and (step.index + 1) % self.every == 0):
+                mine = slice(None) if undisturbed else (step.live.cpu().numpy() & ~done).nonzero()[0]
+                flags = self._look(seen, waiting.states(), step.index + 1, mine)
+                waiting.clear()
+                if any(flags.tolist()):
+                    due[mine], acting, undisturbed = flags, True, False
             if self.online and not undisturbed and (done | due | ended).all():
                 break  # nobody is left whose steps anybody waits for
         over = ~done & ~ended & ~due
@@ -140,20 +138,22 @@ class Guarded:
         if model.tokenizer is None:
             raise DemurError("a model without a tokenizer", "one that can write the refusal", "load it by its name")
 
-    def _look(self, seen: _Seen, waiting: Sequence[State], t: int, rows: Any) -> Bool[NDArray[np.bool_], "m"]:
-        """Takes note of the ``waiting`` steps, of which t was the last, for ``rows`` (an index), all of which took part
-        in them; whether that step exceeds.
+    def _look(
+        self, seen: _Seen, states: Float[NDArray[np.float32], "b k d"], t: int, rows: Any
+    ) -> Bool[NDArray[np.bool_], "m"]:
+        """Takes note of k steps, of which t was the last, for ``rows`` (an index), all of which took part in them;
+        whether that step exceeds.
         """
-        phi = _on_host(waiting)[rows]
-        sigma = self.guard.anchors.at(phi, t - len(waiting))
-        if len(waiting) > 1:
-            seen.sigma[rows, t - len(waiting) : t - 1] = sigma[:, :-1]
+        phi, before = states[rows], t - states.shape[1]
+        sigma = self.guard.anchors.at(phi, before)
+        if t - before > 1:
+            seen.sigma[rows, before : t - 1] = sigma[:, :-1]
         seen.sigma[rows, t - 1 :] = sigma[:, -1:]  # held, as it is scored
         seen.steps[rows], seen.phi[rows] = t, phi[:, -1]
         return self._exceeds(seen.sigma[rows], t)
 
     def _look_apart(
-        self, seen: _Seen, pooled: State, going: Bool[NDArray[np.bool_], "b"]
+        self, seen: _Seen, states: Float[NDArray[np.float32], "b 1 d"], going: Bool[NDArray[np.bool_], "b"]
     ) -> Bool[NDArray[np.bool_], "b"]:
         """Takes note of one step of every row in ``going``, each by its own number; whether one that is to be looked at
         exceeds.
@@ -161,14 +161,14 @@ class Guarded:
         found = np.zeros(len(going), dtype=bool)
         for i in (going & (seen.steps < self.guard.spec.steps)).nonzero()[0].tolist():
             t = int(seen.steps[i]) + 1
-            flagged = self._look(seen, [pooled], t, slice(i, i + 1))[0]
+            flagged = self._look(seen, states, t, slice(i, i + 1))[0]
             found[i] = flagged and (t % self.every == 0 or t == self.guard.spec.steps)
         return found
 
     def _end(
         self,
         seen: _Seen,
-        waiting: Sequence[State],
+        waiting: _Waiting,
         t: int,
         over: Bool[NDArray[np.bool_], "b"],
         due: Bool[NDArray[np.bool_], "b"],
@@ -178,7 +178,7 @@ class Guarded:
         """
         rows = over.nonzero()[0]
         if waiting:
-            self._look(seen, waiting, t, rows)
+            self._look(seen, waiting.states(), t, rows)
         for i in rows[seen.steps[rows] > 0].tolist():
             taken, whole = int(seen.steps[i]), seen.sigma[i : i + 1]
             due[i] |= self._exceeds(whole, taken)[0]
@@ -208,12 +208,44 @@ class Guarded:
         return self.guard.prefix.exceeds_held(sigma, t)
 
 
-def _on_host(states: Sequence[State]) -> Float[NDArray[np.float32], "b k d"]:
-    """Pooled states of some steps beside each other, in one transfer where they lie on a device."""
-    if len(states) > 1 and all(isinstance(x, Tensor) for x in states):
-        return torch.stack(tuple(states), dim=1).cpu().numpy()  # type: ignore[arg-type]
-    arrays = [x.cpu().numpy() if isinstance(x, Tensor) else x for x in states]
-    return arrays[0][:, None] if len(arrays) == 1 else np.stack(arrays, axis=1)
+class _Waiting:
+    """The steps since the last look. Those of cached passes, which hold the states of a token or two, are pooled
+    together when they are looked at: a model's pass leaves nothing of this code in the processor's caches, and the
+    first of several pays for that. Others are pooled at once, so that no volume of states stands in memory.
+    """
+
+    def __init__(self, canvas: Canvas, key: Key) -> None:
+        self.key, self.pooler = key, Pooler(canvas, [key])
+        self.steps: list[Step] = []
+        self.pooled: list[State] = []
+
+    def __len__(self) -> int:
+        return len(self.steps) + len(self.pooled)
+
+    def add(self, step: Step) -> None:
+        """One more step that waits."""
+        self.steps.append(step)
+        if step.span != "new":
+            self._pool()
+
+    def clear(self) -> None:
+        """Nothing waits any more."""
+        self._pool()  # means are means of all steps
+        self.pooled.clear()
+
+    def states(self) -> Float[NDArray[np.float32], "b k d"]:
+        """Pooled states of the steps that wait beside each other, in one transfer where they lie on a device."""
+        self._pool()
+        if len(self.pooled) > 1 and all(isinstance(x, Tensor) for x in self.pooled):
+            return torch.stack(tuple(self.pooled), dim=1).cpu().numpy()  # type: ignore[arg-type]
+        arrays = [x.cpu().numpy() if isinstance(x, Tensor) else x for x in self.pooled]
+        return arrays[0][:, None] if len(arrays) == 1 else np.stack(arrays, axis=1)
+
+    def _pool(self) -> None:
+        for step in self.steps:
+            self.pooler.take(step)
+            self.pooled.append(self.pooler.state(self.key))
+        self.steps.clear()
 
 
 @dataclass(frozen=True, eq=False)
