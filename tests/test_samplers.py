@@ -383,6 +383,16 @@ def test_the_cache_changes_nothing_but_the_time(name: str, temperature: float) -
             assert_close(mine.hidden[layer], its.hidden[layer])
 
 
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_step_that_is_kept_keeps_its_own_columns_alone(cache: bool, own: bool, llama: Causal) -> None:
+    model = llama.watching("last", own=own)
+    for step in Autoregressive(cache=cache)(model, model.canvas_of(ROWS, 4), seeded(0, 3)):
+        states = step.hidden["last"]
+        assert states.shape[1] == 1 + own
+        assert states.untyped_storage().nbytes() == states.nbytes
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_greedy_decoding_is_that_of_transformers(name: str) -> None:
     model = small.causal(name)

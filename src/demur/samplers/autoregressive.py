@@ -129,6 +129,8 @@ class Autoregressive:
 def _columns(
     before: Float[Tensor, "b m d"], producing: int, after: Float[Tensor, "b k d"] | None, own: int
 ) -> Float[Tensor, "b c d"]:
-    """The state that produced a token and, where it was fed back, the token's own."""
+    """The state that produced a token and, where it was fed back, the token's own: copies, so that whoever keeps a step
+    does not keep the whole pass.
+    """
     first = before[:, producing : producing + 1]
-    return first if after is None else torch.cat([first, after[:, own : own + 1]], dim=1)
+    return first.clone() if after is None else torch.cat([first, after[:, own : own + 1]], dim=1)
