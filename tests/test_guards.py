@@ -185,6 +185,19 @@ def test_stopping_at_the_first_exceedance_flags_what_the_maximum_flags() -> None
     assert (np.diff(whole[order]) >= 0).all(), "at t = T the online score must order signals as the offline one"
 
 
+def test_a_fit_has_the_same_bits_for_any_number_of_threads_and_leaves_it_as_it_is() -> None:
+    before, fits = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            fits.append(g.SRIGuard(epochs=5).fit(signals(300)))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for one, two in zip(*(fit.weights_ + fit.biases_ for fit in fits), strict=True):
+        assert one.tobytes() == two.tobytes()
+
+
 @pytest.mark.parametrize("limit", [None, np.inf, -np.inf, np.nan, 0.0])
 def test_comparing_errors_is_comparing_scores(limit: float | None) -> None:
     """Up to the last bit on both sides of every step's limit: two ways to judge one signal must not differ."""
