@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -185,17 +186,28 @@ def test_stopping_at_the_first_exceedance_flags_what_the_maximum_flags() -> None
     assert (np.diff(whole[order]) >= 0).all(), "at t = T the online score must order signals as the offline one"
 
 
-def test_a_fit_has_the_same_bits_for_any_number_of_threads_and_leaves_it_as_it_is() -> None:
-    before, fits = torch.get_num_threads(), []
+def test_a_fit_takes_one_thread_and_leaves_the_number_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = importlib.import_module("demur.guards.detector")
+    descended, seen, before = module._descended, [], torch.get_num_threads()
+
+    def spy(*given: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return descended(*given)
+
+    monkeypatch.setattr(module, "_descended", spy)
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            fits.append(g.SRIGuard(epochs=5).fit(signals(300)))
+            g.SRIGuard(epochs=1).fit(signals(600))
             assert torch.get_num_threads() == threads
+        with pytest.raises(KeyboardInterrupt):
+            g.SRIGuard(epochs=1).fit(signals(600))
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    for one, two in zip(*(fit.weights_ + fit.biases_ for fit in fits), strict=True):
-        assert one.tobytes() == two.tobytes()
+    assert seen == [1, 1, 1]
 
 
 @pytest.mark.parametrize("limit", [None, np.inf, -np.inf, np.nan, 0.0])
