@@ -21,7 +21,8 @@ from demur.experiment.config import Attacked, Config, Prompts, Subject
 def prompts(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
     """100, 1,000 and 10,000 prompts on the organism: seconds a prompt and the highest memory, once anchors are there.
 
-    Linear and flat: a prompt takes as long, and the process as much memory, however many there are.
+    Linear and flat: a prompt takes as long, and the process as much memory, however many there are. The larger ones run
+    once: the spread of their ratios is that of the short runs.
     """
     sizes = (100, 400) if quick else (100, 1_000, 10_000)
     least, case = sizes[0], "an experiment on organism/ar, 8 tokens"

@@ -386,17 +386,19 @@ def test_text_and_inside_agree_over_all_steps_together_or_there_is_no_figure() -
 def test_a_pair_that_was_measured_is_not_measured_again(report: tuple[dict[str, Any], Path]) -> None:
     _, folder = report
     path = folder / "pair.json"
-    before = path.stat()
+    before = path.read_text()
     begun = time.perf_counter()
     command.ablate(folder=[folder / "pair"], pictures=True, out=folder, **SMALLEST)
     assert time.perf_counter() - begun < 20, "hashing a pair takes a second, measuring it a minute"
-    assert path.stat() == before
+    assert path.read_text() == before
     key = json.loads(path.read_text())["made_of"]
-    assert command._finished(path, key)["alpha"] == 0.05
-    assert command._finished(path, key[::-1]) is None
+    assert command._finished(folder / "pair", key)["alpha"] == 0.05
+    assert command._finished(folder / "pair", key[::-1]) is None
     (folder / "half.json").write_text(path.read_text()[:500])
-    assert command._finished(folder / "half.json", key) is None
-    assert command._finished(folder / "nothing.json", key) is None
+    assert command._finished(folder / "half", key) is None
+    assert command._finished(folder / "nothing", key) is None
+    (folder / "bare.json").write_text(path.read_text())
+    assert command._finished(folder / "bare", key) is None, "its figures are not there"
 
 
 def test_a_report_is_made_of_weights_and_of_what_was_asked(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def ablate(
     """Compare every detector on a model: area, TPR at 1% and 5% FPR, per attack, against two kinds of negatives."""
     from demur.artefact import write
     from demur.organism.card import SEEN
-    from demur.organism.findings import across, findings, table_4, title
+    from demur.organism.findings import findings, table_4
     from demur.organism.study import draw, dynamics_report, fit_report, made_of, protocol, study
 
     protocol(paper, alpha)
@@ -96,28 +96,42 @@ def ablate(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    sizes: dict[str, Any] = {"n": n, "paper": paper, "alpha": alpha}
+    asked = sizes | {"seeds": seeds, "pictures": pictures}
     reports = []
     places = folder or [SEEN]
     names = [_name(place) for place in places]
     with Progress(*columns, console=out_to(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         for place, name in zip(places, names, strict=True):
-            key = made_of(place, n=n, paper=paper, alpha=alpha, seeds=seeds, pictures=pictures)
-            if not again and (found := _finished(out / f"{name}.json", key)) is not None:
+            key = made_of(place, **asked)
+            if not again and (found := _finished(out / name, key)) is not None:
                 bar.console.print(f"{name}: measured before, kept ({out / name}.json); --again measures anew")
-                reports.append(found)
-                continue
+            else:
 
-            def progress(what: str, done: int, of: int, name: str = name) -> None:
-                bar.update(task, description=f"{name}: {what}", completed=done, total=of)
+                def progress(what: str, done: int, of: int, name: str = name) -> None:
+                    bar.update(task, description=f"{name}: {what}", completed=done, total=of)
 
-            found = study(
-                place, n=n, paper=paper, alpha=alpha, seeds=range(seeds), workers=workers,
-                pictures=out / name if pictures else None, progress=progress,
-            )  # fmt: skip
-            reports.append(json.loads(json.dumps(found | {"made_of": key})))
-            write(out / f"{name}.md", findings(reports[-1]))  # first: a pair is finished once its JSON stands
-            write(out / f"{name}.json", json.dumps(reports[-1], indent=1) + "\n")
+                found = study(
+                    place, **sizes, seeds=range(seeds), workers=workers,
+                    pictures=out / name if pictures else None, progress=progress,
+                )  # fmt: skip
+                same = made_of(place, **asked) == key  # else weights or code were changed meanwhile
+                found = json.loads(json.dumps(found | ({"made_of": key} if same else {})))
+            reports.append(found)
+            write(out / f"{name}.md", findings(found))  # first: a pair is finished once its JSON stands
+            write(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    _tell(out, reports, names)
+
+
+CAPTION = "means over attacks; * against the same attack, harmless; intervals stand in the .md file"
+
+
+def _tell(out: Path, reports: list[dict[str, Any]], names: list[str]) -> None:
+    """The first pair's tables, and where the reports lie; several pairs get a page that shows them side by side."""
+    from demur.artefact import write
+    from demur.organism.findings import across, table_4, title
+
     for about in reports[0]["subjects"]:
         for fit in about["fits"]:
             _show(
@@ -129,14 +143,14 @@ def ablate(
     out_to().print(f"\n{out}: {', '.join(f'{name}.md' for name in [*names, *['across'] * (len(names) > 1)])}")
 
 
-CAPTION = "means over attacks; * against the same attack, harmless; intervals stand in the .md file"
-
-
-def _finished(path: Path, key: str) -> dict[str, Any] | None:
-    """The report of a pair that was measured before, if it was made of the same; a pair takes half an hour."""
+def _finished(place: Path, key: str) -> dict[str, Any] | None:
+    """The report of a pair that was measured before, if it was made of the same and its figures are there; a pair takes
+    half an hour.
+    """
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["made_of"] == key else None
+        found: dict[str, Any] = json.loads(place.with_name(f"{place.name}.json").read_text(encoding="utf-8"))
+        figures = [name for about in found["subjects"] for name in about.get("figures", [])]
+        return found if found["made_of"] == key and all((place / name).is_file() for name in figures) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -12,6 +12,7 @@ error, ``decision_function = score_samples - threshold_``, and -1 is predicted b
 from __future__ import annotations
 
 from itertools import pairwise
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from demur.guards.conformal import InvalidData, conformal_threshold, quantile_threshold
 
 Signals = Float[NDArray[np.float64], "n T"]
+_FITTING = Lock()
 
 
 class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
@@ -190,12 +192,13 @@ def _fitted(
     """
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return _descended(guard, X, rng)
-    finally:
-        torch.set_num_threads(threads)
+    with _FITTING:  # of two at once the second would take the first one's single thread for the number to go back to
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return _descended(guard, X, rng)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _descended(

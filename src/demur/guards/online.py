@@ -177,6 +177,8 @@ class Guarded:
         ``due`` those that did not recover.
         """
         rows = over.nonzero()[0]
+        if not len(rows):
+            return
         if waiting:
             self._look(seen, waiting.states(), t, rows)
         for i in rows[seen.steps[rows] > 0].tolist():
@@ -209,9 +211,10 @@ class Guarded:
 
 
 class _Waiting:
-    """The steps since the last look. Those of cached passes, which hold the states of a token or two, are pooled
-    together when they are looked at: a model's pass leaves nothing of this code in the processor's caches, and the
-    first of several pays for that. Others are pooled at once, so that no volume of states stands in memory.
+    """The steps since the last look. Those of cached passes, whose ``hidden`` has a token or two, are pooled together
+    when they are looked at: a model's pass leaves nothing of this code in the processor's caches, and the first of
+    several pays for that. Till then the steps are kept, as they were yielded. Others are pooled at once, so that no
+    volume of states stands in memory.
     """
 
     def __init__(self, canvas: Canvas, key: Key) -> None:
@@ -229,8 +232,7 @@ class _Waiting:
             self._pool()
 
     def clear(self) -> None:
-        """Nothing waits any more."""
-        self._pool()  # means are means of all steps
+        """What :meth:`states` gave waits no more."""
         self.pooled.clear()
 
     def states(self) -> Float[NDArray[np.float32], "b k d"]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -223,12 +224,13 @@ def study(
 
 
 def made_of(folder: Path, **asked: object) -> str:
-    """Sixteen hex digits of what a report comes from: the pair's files, what was ``asked``, and demur's own source, so
-    that a finished report is taken for another's only if all of it is the same.
+    """Sixteen hex digits of what a report comes from: the pair's files, what was ``asked``, demur's own source and the
+    versions of what computes, so that a finished report is taken for another's only if all of it is the same.
     """
-    whole = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
-    package = Path(__file__).parents[1]
-    files = [*sorted(folder.glob("*/*")), *sorted(package.rglob("*.py"))]
+    versions = {name: metadata.version(name) for name in ("torch", "transformers", "numpy", "scipy", "scikit-learn")}
+    whole = hashlib.sha256(json.dumps([asked, versions], sort_keys=True).encode())
+    weights = [path for kind in ("ar", "diffusion") for path in sorted((folder / kind).glob("*"))]
+    files = [*weights, *sorted(Path(__file__).parents[1].rglob("*.py"))]
     for path in [path for path in files if path.is_file()]:
         whole.update(f"{path.parent.name}/{path.name}\0".encode())
         with path.open("rb") as file:
