@@ -103,8 +103,9 @@ def _unit(x: NDArray[np.float64], eps: float) -> NDArray[np.float64]:
 
 
 def digest(prompt: Prompt) -> str:
-    """Sixteen hex digits of what a model is asked: system prompt, text and prefill."""
-    asked = json.dumps([prompt.system, prompt.text, prompt.prefill])
+    """Sixteen hex digits of what a model is asked: system prompt, earlier turns, text and prefill."""
+    earlier = [[[turn.role, turn.content] for turn in prompt.messages]] if prompt.messages else []
+    asked = json.dumps([prompt.system, prompt.text, prompt.prefill, *earlier])
     return hashlib.sha256(asked.encode()).hexdigest()[:16]
 
 

@@ -195,7 +195,7 @@ class Trace:
         arrays |= {"predictions": self.predictions, "confidence": self.confidence}
         arrays |= {f"phi/{layer}/{pool}": phi for (layer, pool), phi in self.phi.items()}
         card = {
-            "prompt": asdict(self.prompt),
+            "prompt": self.prompt.plain(),
             "spec": asdict(self.spec),
             "pieces": {str(i): base64.b64encode(piece).decode() for i, piece in sorted(self.pieces.items())},
             "special": sorted(self.special),

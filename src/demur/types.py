@@ -32,16 +32,36 @@ class DemurError(Exception):
         super().__init__("; ".join(part for part in (came, expected and f"expected {expected}", then) if part))
 
 
+ROLES = ("system", "user", "assistant")
+"""Who says a message of a conversation."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation. ``role`` is one of :data:`ROLES`."""
+
+    role: str
+    content: str
+
+
 @dataclass(frozen=True)
 class Prompt:
     """A request, before any model's chat template.
 
+    ``text`` is what the user says last; attacks act on it. ``messages`` are the turns before it, without the system
+    prompt, which is ``system``. Given a whole conversation, as ``Prompt("q1", messages=[{"role": "user", "content":
+    "..."}, ...])`` without ``text``, a prompt takes it apart: a system message at the beginning becomes ``system``, the
+    last user turn ``text``, and an assistant turn at the end ``prefill``. :attr:`conversation` puts it together again.
+
     ``harmful`` is None where nobody has said. ``attack`` names the attack that made it from the prompt whose id is
-    ``parent``; ``prefill`` is the beginning of the answer that an attack puts into the model's mouth.
+    ``parent``; ``prefill`` is the beginning of the answer, such as an attack puts into the model's mouth.
+
+    Raises :class:`DemurError` for messages that are no conversation: another role, content that is no text, no user
+    turn, or a ``text``, ``system`` or ``prefill`` that says something else than the messages do.
     """
 
     id: str
-    text: str
+    text: str = ""
     harmful: bool | None = None
     source: str = ""
     category: str = ""
@@ -50,6 +70,56 @@ class Prompt:
     parent: str | None = None
     prefill: str = ""
     system: str | None = None
+    messages: tuple[Message, ...] = ()
+
+    def __post_init__(self) -> None:
+        turns = [_message(turn, self.id) for turn in self.messages]
+        said: dict[str, str] = {}
+        if turns and turns[0].role == "system":
+            said["system"] = turns.pop(0).content
+        if len(turns) > 1 and turns[-1].role == "assistant" and not self.text:
+            said["prefill"] = turns.pop().content
+        if turns and turns[-1].role == "user" and self.text in ("", turns[-1].content):
+            said["text"] = turns.pop().content
+        for name, value in said.items():
+            if getattr(self, name) not in ("", None, value):
+                raise DemurError(
+                    f"prompt {self.id!r} with both messages and another {name}", "one of them", f"leave {name} out"
+                )
+            object.__setattr__(self, name, value)
+        if (self.messages and not self.text) or any(turn.role == "system" for turn in turns):
+            raise DemurError(
+                f"the messages of prompt {self.id!r} ({', '.join(turn.role for turn in turns) or 'system alone'})",
+                "a system message at most at the beginning, and a user turn at the end",
+                "give the conversation as it was",
+            )
+        object.__setattr__(self, "messages", tuple(turns))
+
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """All turns in their order: system prompt if there is one, earlier turns, the request. Without ``prefill``."""
+        system = () if self.system is None else (Message("system", self.system),)
+        return (*system, *self.messages, Message("user", self.text))
+
+    def plain(self) -> dict[str, Any]:
+        """Its fields, as JSON may hold them; ``Prompt(**plain)`` gives it back. Without ``messages`` if there are none,
+        as in files of version 0.1.0.
+        """
+        fields = asdict(self)
+        return fields if self.messages else {name: value for name, value in fields.items() if name != "messages"}
+
+
+def _message(turn: Any, owner: str) -> Message:
+    """A turn as a :class:`Message`; it may come as a mapping with ``role`` and ``content``."""
+    if isinstance(turn, Mapping):
+        turn = Message(turn.get("role", ""), turn.get("content", ""))
+    if not (isinstance(turn, Message) and turn.role in ROLES and isinstance(turn.content, str)):
+        raise DemurError(
+            f"a message of prompt {owner!r} that is no turn of a conversation",
+            f"role (one of {', '.join(ROLES)}) and content (a text)",
+            'write it as {"role": "user", "content": "..."}',
+        )
+    return turn
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,7 +70,7 @@ def pair_of(settings: Mapping[str, Any], target: Callable[[Prompt], str]) -> Pai
 
 def kept_at(folder: Path, content: Mapping[str, Any], prompt: Prompt) -> Path:
     """The file of what a search found for a prompt; ``content`` is all that this depends on beside it."""
-    text = json.dumps([content, asdict(prompt)], sort_keys=True, default=str)
+    text = json.dumps([content, prompt.plain()], sort_keys=True, default=str)
     return folder / "attacked" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
@@ -93,7 +93,7 @@ def search(
             if new.ended and (asks or new.score):  # a rule can't fail: what it could not rate, nobody can
                 came = f"the search for {prompt.id} broke off ({new.ended})"
                 raise DemurError(came, "attacker and judge that answer", "mend that, then add --resume")
-            kept = {"attack": content["attack"], "prompt": asdict(new.prompt)}
+            kept = {"attack": content["attack"], "prompt": new.prompt.plain()}
             kept |= {name: getattr(new, name) for name in ("score", "queries", "ended")}
             artefact.write_once(path, json.dumps(kept) + "\n")
         found.append(Prompt(**_read(path)["prompt"]))

@@ -133,7 +133,7 @@ def _asked(config: Config) -> Sequence[tuple[Attacked, Role, int, str]]:
     for attack in attacks:
         if is_file(attack.name):
             ready = ready_made(attack, prompts_of(of, "harmful"))[: of.n]
-            text = json.dumps([asdict(prompt) for prompt in ready])
+            text = json.dumps([prompt.plain() for prompt in ready])
             asked.append((attack, "harmful", len(ready), hashlib.sha256(text.encode()).hexdigest()))
         else:
             asked.append((attack, "harmful", of.n, ""))

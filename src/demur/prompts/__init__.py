@@ -180,9 +180,9 @@ def save(prompts: Sequence[Prompt], path: str | Path) -> None:
 
 def distinct(prompts: Iterable[Prompt]) -> list[Prompt]:
     """Each request once, at its first place: sets that share none are cut from these. Two are one request if system
-    prompt, text and prefill are equal, whatever their ids.
+    prompt, earlier turns, text and prefill are equal, whatever their ids.
     """
-    return list({(p.system, p.text, p.prefill): p for p in reversed([*prompts])}.values())[::-1]
+    return list({(p.system, p.messages, p.text, p.prefill): p for p in reversed([*prompts])}.values())[::-1]
 
 
 def digest(prompts: Sequence[Prompt]) -> str:
