@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -15,6 +12,8 @@ from typing import Any
 
 import torch
 
+from demur.extras import need
+from demur.models import checkpoint, gguf, in_memory
 from demur.models.bidirectional import Bidirectional, rotate_in_fp32
 from demur.models.causal import Causal
 from demur.models.chat import canvas_of, template_hash
@@ -45,17 +44,20 @@ DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def load(
-    name: str | Path,
+    name: Any,
     *,
+    tokenizer: Any = None,
     dtype: str | torch.dtype = "auto",
     device: str | None = None,
-    device_map: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
     revision: str | None = None,
     system: str | None = None,
     block_length: int | None = None,
     quantize: str | None = None,
 ) -> Causal | Bidirectional | Renoising:
-    """A model by built-in name (``smollm2``), local folder, ``.gguf`` file or hub id.
+    """A model by built-in name (``smollm2``), local folder, ``.gguf`` file or hub id; or a model of transformers that
+    is in memory already, with its ``tokenizer``: it is used as it is, in its own dtype and on its own device, and not
+    copied. (With a name, ``tokenizer`` is used instead of the one beside the weights.)
 
     ``dtype``: ``auto`` is bf16 on cuda and mps and fp32 on a CPU; else float32, bfloat16 or float16. ``device``: cpu,
     cuda, mps (default: the best there is). ``device_map``: as in transformers, for several devices (needs accelerate).
@@ -67,13 +69,27 @@ def load(
     Without a network a hub id is looked for in the local cache at once, where transformers alone retries for half a
     minute.
     """
+    tokenizer = in_memory.check_tokenizer(tokenizer)
+    given = None
+    if not isinstance(name, str | Path):
+        given = in_memory.unwrapped(name)
+        _check_alone(dtype, device, device_map, revision, quantize)
+        dtype, device = given.dtype, str(given.device)
+        revision = getattr(given.config, "_commit_hash", None)
+        name = getattr(given.config, "name_or_path", "") or type(given).__name__
     device = _device(device)
     kind = _dtype(dtype, device)
-    where, revision_of = _locate(str(name), revision)
+    where, revision_of = (Path(), revision) if given is not None else _locate(str(name), revision)
     with _plain_errors(str(name)):
-        if isinstance(where, Path) and where.suffix == ".gguf":
-            where, revision_of = _converted_gguf(where), _sha256(where)[:12]
-        model = _load(str(name), where, revision_of, kind, device, device_map, system, block_length, quantize)
+        header = None
+        if given is None and isinstance(where, Path) and where.suffix.lower() == ".gguf":
+            need("gguf", "smollm2", "which reads .gguf files")
+            header = gguf.opened(where)
+            where, revision_of = gguf.described(header, cache_dir()), header.digest[:12]
+        model = _load(
+            str(name), where, revision_of, kind, device, device_map, system, block_length, quantize,
+            source=given if given is not None else header, tokenizer=tokenizer,
+        )  # fmt: skip
     if model.device.type == "cpu":  # not before: what loading a first model freed goes back to the system
         keep_freed_memory()
     return model
@@ -98,7 +114,7 @@ def _family_found(name: str) -> Family:
 
     with _plain_errors(name):
         where, revision = _locate(name, None)
-        if isinstance(where, Path) and where.suffix == ".gguf":
+        if isinstance(where, Path) and where.suffix.lower() == ".gguf":
             return next(family for family in FAMILIES if family.kind == "causal")
         hub = {} if isinstance(where, Path) else _pinned(where, revision)
         return family_of(PreTrainedConfig.get_config_dict(where, **hub)[0], name)
@@ -110,28 +126,21 @@ def _load(
     revision: str | None,
     dtype: torch.dtype,
     device: str,
-    device_map: str | None,
+    device_map: str | Mapping[str, Any] | None,
     system: str | None,
     block_length: int | None,
     quantize: str | None,
+    source: Any = None,
+    tokenizer: Any = None,
 ) -> Causal | Bidirectional | Renoising:
-    from transformers import PreTrainedConfig
-
+    """``source``: a GGUF file's header or a model in memory, where the weights come from these."""
     hub = {} if isinstance(where, Path) else _pinned(where, revision)
-    raw, _ = PreTrainedConfig.get_config_dict(where, **hub)
-    if not raw:
-        raise DemurError(f"{name} holds no config.json", "a folder or hub id of a transformers model", "check the path")
-    family = family_of(raw, name)
-    extra = dict(hub)
-    if quantize is not None:
-        extra["quantization_config"] = _quantization(quantize, family.name, dtype)
-        device_map = device_map or device
-    if family.name == "llada2":
-        net = native_net(raw, checkpoint_tensors(where, hub), dtype)
+    if source is not None and not isinstance(source, gguf.Header):
+        raw = source.config.to_dict()
+        family = family_of(raw, name)
+        net = in_memory.native(source, family, raw)
     else:
-        net = _native(name, where, family, raw, dtype, extra, device_map)
-    if device_map is None:
-        net = net.to(device)
+        raw, family, tokenizer, net = _read(name, where, hub, dtype, device, device_map, quantize, source, tokenizer)
     net.eval()
     if family.kind == "bidirectional":
         net.config.use_cache = False  # a pass over a whole canvas has nothing to keep
@@ -140,7 +149,6 @@ def _load(
     check_finite(net, name)
     if family.kind != "renoising":  # its trunk is an encoder and a decoder; its adapter calls them itself
         check_head(net)
-    tokenizer = _tokenizer(family, where, hub)
     identity = Identity(
         model=name,
         revision=hub.get("revision") or revision or "",
@@ -165,6 +173,89 @@ def _load(
     )
 
 
+def _check_alone(*settings: Any) -> None:
+    """Raise for settings of loading that came with a model in memory, which would have to be changed for them."""
+    if settings != ("auto", None, None, None, None):
+        raise DemurError(
+            "dtype, device, device_map, revision or quantize with a model that is in memory",
+            "the model as it is to be used",
+            "leave them out, and load or move the model yourself",
+        )
+
+
+def _read(
+    name: str,
+    where: str | Path,
+    hub: Mapping[str, Any],
+    dtype: torch.dtype,
+    device: str,
+    device_map: str | Mapping[str, Any] | None,
+    quantize: str | None,
+    header: gguf.Header | None,
+    tokenizer: Any,
+) -> tuple[dict[str, Any], Family, Any, Any]:
+    """The raw ``config.json``, family, tokenizer and net of a folder, hub repository or GGUF file. Whatever can be said
+    without the weights is said before they are read.
+    """
+    from transformers import AutoConfig, PreTrainedConfig
+
+    if isinstance(where, Path):
+        checkpoint.check_pointers(name, where)
+    adapter = checkpoint.adapter_at(name, where, hub) if header is None else None
+    at, of = where, hub
+    if adapter is not None and checkpoint.optional_file(where, hub, "config.json") is None:
+        at, revision = _locate(str(adapter["base_model_name_or_path"]), adapter.get("revision"))
+        of = {} if isinstance(at, Path) else _pinned(at, revision)
+    raw, _ = PreTrainedConfig.get_config_dict(at, **of)
+    if not raw:
+        raise checkpoint.nothing_to_load(name, at)
+    family = family_of(raw, name)
+    _check_kernels(raw, name)
+    if tokenizer is None:
+        own = checkpoint.optional_file(where, hub, "tokenizer_config.json") is not None
+        tokenizer = _tokenizer(family, *((where, hub) if own else (at, of)))
+    if (quantize or device_map) and (adapter is not None or header is not None):
+        raise DemurError(
+            f"{name} with quantize or device_map", "safetensors files of a whole model for these", "leave them out"
+        )
+    extra = dict(of)
+    if quantize is not None:
+        extra["quantization_config"] = _quantization(quantize, family.name, dtype)
+        device_map = device_map or device
+    if header is not None:
+        with _quiet():
+            net = gguf.native_net(header, AutoConfig.from_pretrained(at, trust_remote_code=False), dtype)
+    elif family.name == "llada2":
+        stored = checkpoint.tensors_of(name, at, of, raw)
+        checkpoint.check_quantised(name, at, of, raw, stored, converted=True)
+        net = native_net(raw, checkpoint_tensors(at, of), dtype)
+        checkpoint.check_own_head(name, stored, net)
+    else:
+        net = _native(name, at, family, raw, dtype, extra, device_map)
+    if adapter is not None:
+        net = checkpoint.merged(name, net, where, hub)
+    _check_placed(net, name, device_map)
+    return raw, family, tokenizer, net if device_map is not None else net.to(device)
+
+
+def _check_placed(net: Any, name: str, device_map: Any) -> None:
+    """Raise if weights were offloaded: they are then on no device, and nothing can be checked or hashed."""
+    away = sum(weight.device.type == "meta" for weight in net.parameters())
+    if away:
+        raise DemurError(
+            f"{name}: device_map={str(device_map)[:40]} leaves {away} tensors on the disk or offloaded",
+            "every weight on the device that computes with it",
+            "take a smaller model, quantize='4bit' (--quantize 4bit), or more devices",
+        )
+
+
+def _check_kernels(raw: Mapping[str, Any], name: str) -> None:
+    """Raise for a configuration that names code on the hub as its attention or experts."""
+    for key, value in raw.items():
+        if key.endswith("_implementation") and "/" in str(value):
+            raise _own_code(name, f"the kernel {value}")
+
+
 def _native(
     name: str,
     where: str | Path,
@@ -172,12 +263,17 @@ def _native(
     raw: Mapping[str, Any],
     dtype: torch.dtype,
     options: Mapping[str, Any],
-    device_map: str | None,
+    device_map: str | Mapping[str, Any] | None,
 ) -> Any:
     """A native class with a checkpoint's weights, read shard by shard; every tensor must have its place."""
     import transformers
 
-    extra = dict(options)
+    hub = {key: value for key, value in options.items() if key != "quantization_config"}
+    stored = checkpoint.tensors_of(name, where, hub, raw)
+    checkpoint.check_names(name, stored)
+    converted = (family.config is not None and bool(family.keys)) or family.name == "dream"
+    checkpoint.check_quantised(name, where, hub, raw, stored, converted)
+    extra = dict(options) | {"trust_remote_code": False}
     if family.config is not None:
         extra |= {"config": family.config(raw), "key_mapping": dict(family.keys)}
     if device_map is not None:
@@ -191,20 +287,24 @@ def _native(
             ignore_mismatched_sizes=True,  # they are named below
             **extra,
         )
-    lost = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if lost:
+    missing = sorted(report["missing_keys"])
+    if missing:
         raise DemurError(
-            f"{name}: {len(lost)} tensors are missing or of another shape ({lost[0]} ...)",
-            "a checkpoint that holds every weight of its architecture",
+            f"{name}: {len(missing)} tensors are missing ({missing[0]} ...)",
+            f"a checkpoint that holds every weight that config.json describes ({type(net).__name__})",
             "download or convert it again",
         )
-    unread = sorted(report["unexpected_keys"])
-    if unread and family.config is not None:  # what is left over of a converted checkpoint would change its results
+    if report["mismatched_keys"]:
+        key, has, wanted = sorted(report["mismatched_keys"], key=str)[0]
         raise DemurError(
-            f"{name}: {len(unread)} tensors have no place in the native model ({unread[0]} ...)",
-            f"the tensors of a {family.name} model as its config.json describes it",
-            "this variant can't be run; check config.json",
+            f"{name}: {len(report['mismatched_keys'])} tensors are of another shape than config.json says "
+            f"({key} is {tuple(has)}, not {tuple(wanted)})",
+            "a config.json and weights of one model",
+            "correct config.json (vocab_size, if tokens were added), or save the model again",
         )
+    checkpoint.check_left_over(name, report["unexpected_keys"], stored, raw, net)
+    if raw.get("tie_word_embeddings") or raw.get("weight_tying"):
+        checkpoint.check_own_head(name, stored, net)
     return net
 
 
@@ -254,8 +354,14 @@ def _tokenizer(family: Family, where: str | Path, hub: Mapping[str, Any]) -> Any
     import transformers
 
     if isinstance(where, Path) and not any(where.glob("*token*")) and not (where / "vocab.json").exists():
+        if (where / "tekken.json").exists():
+            raise DemurError(
+                f"{where.name} holds its tokenizer as tekken.json only, which is the maker's own format",
+                "tokenizer.json, as transformers writes it",
+                "download that file too, or give another tokenizer (demur.load(..., tokenizer=...) in Python)",
+            )
         return None
-    return getattr(transformers, family.tokenizer).from_pretrained(where, **hub)
+    return getattr(transformers, family.tokenizer).from_pretrained(where, trust_remote_code=False, **hub)
 
 
 def best_device() -> str:
@@ -296,10 +402,10 @@ def _locate(name: str, revision: str | None) -> tuple[str | Path, str | None]:
         return (organism_path(name), None) if name.startswith("organism/") else (smollm2_path(), None)
     path = Path(name).expanduser()
     if path.exists():
-        if path.is_file() and path.suffix != ".gguf":
+        if path.is_file() and path.suffix.lower() != ".gguf":
             raise DemurError(f"{name} is a file", "a folder, a .gguf file or a hub id", "name the folder that holds it")
         return path, None
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and path.suffix != ".gguf":
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")) and path.suffix.lower() != ".gguf":
         return name, revision
     near = difflib.get_close_matches(name, [*BUILT_IN, *(p.name for p in Path().iterdir())], n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -402,44 +508,6 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "demur"
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _converted_gguf(path: Path) -> Path:
-    """A folder with the GGUF file's weights as fp32 safetensors; made once, since dequantising takes many seconds.
-
-    transformers has no way to say that a GGUF file is cut off other than failing somewhere inside.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise DemurError(f"{path.name} is no GGUF file", "a file that starts with the bytes GGUF", "check the file")
-    folder = cache_dir() / "gguf" / f"{path.stem}-{_sha256(path)[:12]}"
-    if (folder / "config.json").exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".making-"))
-    try:
-        with _quiet():
-            net = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            del net.config.quantization_config  # the weights are plain fp32 now: a model that can be saved
-            plain = type(net).from_pretrained(None, config=net.config, state_dict=net.state_dict())
-        plain.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        try:
-            scratch.rename(folder)
-        except OSError:  # another process was faster
-            if not (folder / "config.json").exists():
-                raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return folder
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars and no warnings of transformers while it loads: errors are ours to tell."""
@@ -470,9 +538,31 @@ def _plain_errors(name: str) -> Iterator[None]:
             f"{name}: a safetensors file is broken ({error})", "a whole file", "download or convert it again"
         ) from error
     except Exception as error:  # what broken files make their readers raise is no closed list
-        said = " ".join(str(error).split())[:160]
+        said = " ".join(str(error).split())
+        if "trust_remote_code" in said:
+            raise _own_code(name, "code of its own") from error
+        if isinstance(error, ImportError):
+            raise DemurError(f"{name} needs a package that is missing", said[:160], "install it") from error
+        if "offload" in said or ("disk" in said.lower() and isinstance(error, ValueError)):
+            raise DemurError(
+                f"{name} does not fit: its weights would be offloaded ({said[:120]})",
+                "every weight on the device that computes with it",
+                "take a smaller model, quantize='4bit' (--quantize 4bit), or more devices",
+            ) from error
+        if isinstance(error, torch.OutOfMemoryError):
+            raise DemurError(
+                f"{name} does not fit into memory", "room for its weights", "take bfloat16 or quantize='4bit'"
+            ) from error
         raise DemurError(
-            f"{name} could not be loaded ({type(error).__name__}: {said})",
+            f"{name} could not be loaded ({type(error).__name__}: {said[:160]})",
             "a whole model that is here or can be reached",
             "check the name, the files and the network; `demur models` shows what is ready offline",
         ) from error
+
+
+def _own_code(name: str, what: str) -> DemurError:
+    return DemurError(
+        f"{name} asks to run {what}",
+        "a model and tokenizer whose classes are in transformers: nothing from a checkpoint is ever run here",
+        "take a version of the model without it",
+    )

@@ -17,7 +17,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.models.chat import canvas_of, encode
-from demur.models.network import Identity, KVCache, blocks_of, decoder_of, head_of, stop_ids, watched
+from demur.models.network import (
+    Identity,
+    KVCache,
+    blocks_of,
+    cached,
+    check_states,
+    decoder_of,
+    head_of,
+    stop_ids,
+    watched,
+)
 from demur.models.vocabulary import token_bytes
 from demur.types import Canvas, DemurError, Forward, Layer, Prompt
 
@@ -104,14 +114,16 @@ class Bidirectional:
         start = passed if cache is not None else self._read_from(canvas, score)
         positions: Int[Tensor, "b n"] = ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
         mask = self._mask(canvas)
-        more = {} if cache is None else {"past_key_values": cache.kv, "use_cache": True}
+        trunk = decoder_of(self.net)
+        more = {} if cache is None else cached(trunk, cache.kv) | {"use_cache": True}
         with watched(self.net, self.layers) as states, sparing(self.net, canvas.ids[:, passed:], start - passed):
-            last: Float[Tensor, "b m d"] = decoder_of(self.net)(
+            last: Float[Tensor, "b m d"] = trunk(
                 input_ids=canvas.ids[:, passed:],
                 attention_mask=mask if cache is None or mask is None else mask[:, :, passed:],
                 position_ids=positions[:, passed:],
                 **more,
             ).last_hidden_state
+        check_states(self.net, last, canvas.pad[:, canvas.width - last.shape[1] :])
         if cache is not None:
             cache.keep(keep, canvas.width)
         hidden = {layer: x[:, x.shape[1] - last.shape[1] :] for layer, x in states(last).items()}
@@ -250,7 +262,7 @@ def _from(start: int) -> Callable[..., tuple[tuple[Tensor, ...], dict[str, Any]]
         (states,) = args
         cos, sin = more["position_embeddings"]
         before = _Before(block, states[:, :start], cos[:, :start], sin[:, :start])
-        told = {"position_embeddings": (cos[:, start:], sin[:, start:]), "past_key_values": before, "use_cache": True}
+        told = cached(block, before) | {"position_embeddings": (cos[:, start:], sin[:, start:]), "use_cache": True}
         told["attention_mask"] = more["attention_mask"][:, :, start:]
         told["position_ids"] = more["position_ids"][:, start:]
         return (states[:, start:],), more | told
@@ -267,7 +279,7 @@ class _Before:
     cos: Float[Tensor, "b m h"]
     sin: Float[Tensor, "b m h"]
 
-    def update(self, key: Tensor, value: Tensor, _: int) -> tuple[Tensor, Tensor]:
+    def update(self, key: Tensor, value: Tensor, _: int, **_more: Any) -> tuple[Tensor, Tensor]:
         """Keys and values of all columns."""
         attention = self.block.self_attn
         states = self.block.input_layernorm(self.states)

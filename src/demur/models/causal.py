@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.models.chat import canvas_of, encode
-from demur.models.network import Identity, KVCache, decoder_of, head_of, stop_ids, watched
+from demur.models.network import Identity, KVCache, cached, check_states, decoder_of, head_of, stop_ids, watched
 from demur.models.vocabulary import token_bytes
 from demur.types import Canvas, Forward, Layer, Prompt
 
@@ -103,14 +103,16 @@ class Causal:
         pad = canvas.pad[:, :upto]
         padded = bool(pad.any())
         positions: Int[Tensor, "b m"] = ((~pad).long().cumsum(dim=1) - 1).clamp(min=0)[:, start:]
+        trunk = decoder_of(self.net)
         with watched(self.net, self.layers) as states:
-            last: Float[Tensor, "b m d"] = decoder_of(self.net)(
+            last: Float[Tensor, "b m d"] = trunk(
                 input_ids=canvas.ids[:, start:upto],
                 attention_mask=(~pad).long() if padded else None,
                 position_ids=positions,
-                past_key_values=cache.kv if cache is not None else None,
                 use_cache=cache is not None,
+                **({} if cache is None else cached(trunk, cache.kv)),
             ).last_hidden_state
+        check_states(self.net, last, pad[:, start:])
         if cache is not None:
             cache.columns = upto
         if score is None:

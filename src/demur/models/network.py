@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from demur.types import DemurError, Layer
@@ -45,7 +47,19 @@ class KVCache:
 def decoder_of(net: Any) -> Any:
     """The trunk: ids in, ``last_hidden_state`` (after the final norm) out."""
     trunk = net.get_decoder()
+    if trunk is net:  # Llama 4 names a prefix that its text model does not have
+        trunk = getattr(net, "model", net)
     return trunk if hasattr(trunk, "config") else net.base_model  # a masked LM calls its output layer `decoder`
+
+
+def cached(module: torch.nn.Module, kv: Any) -> dict[str, Any]:
+    """Keys and values as the keyword argument of a module's pass. transformers 5.24 renamed it."""
+    return {_name_of_cache(type(module).forward): kv}
+
+
+@cache
+def _name_of_cache(forward: Callable[..., Any]) -> str:
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
 
 
 def head_of(net: Any) -> Callable[[Float[Tensor, "k d"]], Float[Tensor, "k v"]]:
@@ -70,6 +84,8 @@ def head_of(net: Any) -> Callable[[Float[Tensor, "k d"]], Float[Tensor, "k v"]]:
             logits = logits / over
         if cap is not None:
             logits = torch.tanh(logits / cap) * cap
+        if logits.dtype == torch.float16 and not bool(torch.isfinite(logits).all()):
+            raise not_finite(net, logits.dtype)
         return logits
 
     return head
@@ -80,7 +96,7 @@ _REPORT = "please report the model's name"
 
 @torch.no_grad()
 def check_head(net: Any) -> None:
-    """Raise unless trunk and head give the model's own logits on one token (bit for bit, or NaN in the same places)."""
+    """Raise unless trunk and head give the model's own logits on one token, and these are finite."""
     ids = torch.zeros((1, 1), dtype=torch.long, device=net.device)
     whole = net(input_ids=ids).logits
     last = getattr(decoder_of(net)(input_ids=ids), "last_hidden_state", None)
@@ -90,6 +106,8 @@ def check_head(net: Any) -> None:
             "one that returns its last hidden state",
             _REPORT,
         )
+    if not bool(torch.isfinite(last).all()):
+        raise not_finite(net, last.dtype)
     parts = head_of(net)(last[0])
     if not torch.allclose(whole[0].float(), parts.float().to(whole.device), atol=1e-4, rtol=1e-3, equal_nan=True):
         raise DemurError(
@@ -163,7 +181,7 @@ def watched(
         for layer in inner:
 
             def keep(_m: object, _i: object, output: Any, layer: Layer = layer) -> None:
-                kept[layer] = output[0] if isinstance(output, tuple) else output
+                kept[layer] = _one_stream(net, output[0] if isinstance(output, tuple) else output)
 
             handles.append(blocks[block_index(layer, len(blocks))].register_forward_hook(keep))
 
@@ -175,6 +193,48 @@ def watched(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _one_stream(net: Any, output: Tensor) -> Float[Tensor, "b m d"]:
+    """A block's output. Of Gemma 3n's several streams (AltUp) the active one, which its attention and MLP compute; the
+    others are predicted from it. Raises for other models of several streams.
+    """
+    if output.ndim == 3:
+        return output
+    active = getattr(net.config.get_text_config(decoder=True), "altup_active_idx", None)
+    if output.ndim != 4 or active is None:
+        raise DemurError(
+            f"the blocks of {type(net).__name__} return states of {output.ndim} dimensions",
+            "rows, columns and features",
+            "use the layer `last`",
+        )
+    return output[active]
+
+
+def check_states(net: Any, states: Float[Tensor, "b m d"], pad: Bool[Tensor, "b m"]) -> None:
+    """Raise if a state outside the padding is NaN or infinite, saying what to load the model in.
+
+    On an accelerator only fp16 is looked at: to ask the device takes time at every step, and finite weights overflow
+    nothing in bf16 and fp32, which reach to 3e38 (fp16: 65504).
+    """
+    if states.device.type != "cpu" and states.dtype != torch.float16:
+        return
+    if bool((torch.isfinite(states).all(dim=-1) | pad).all()):
+        return
+    raise not_finite(net, states.dtype)
+
+
+def not_finite(net: Any, dtype: torch.dtype) -> DemurError:
+    """What to say of a model whose pass gives NaN or infinite values although its weights are finite."""
+    kind = str(dtype).removeprefix("torch.")
+    came = f"{type(net).__name__} gives values in {kind} that are not finite"
+    if dtype == torch.float16:
+        return DemurError(
+            f"{came}: they pass 65504, the largest number of this dtype",
+            "a dtype that the model's values fit into",
+            "load it in bfloat16 or float32 (dtype=..., --dtype ...)",
+        )
+    return DemurError(came, "finite ones", "check the checkpoint: its weights are finite, and yet overflow")
 
 
 def fingerprint(net: torch.nn.Module) -> str:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.models.chat import canvas_of, encode
-from demur.models.network import Identity, KVCache, stop_ids, watched
+from demur.models.network import Identity, KVCache, cached, check_states, stop_ids, watched
 from demur.models.vocabulary import token_bytes
 from demur.types import Canvas, Forward, Layer, Prompt
 
@@ -88,11 +88,12 @@ class Renoising:
     @torch.no_grad()
     def read(self, canvas: Canvas, cache: KVCache, upto: int) -> None:
         """Lets the encoder read the columns before ``upto`` that the cache does not hold yet."""
-        self.net.model.encoder(
+        encoder = self.net.model.encoder
+        encoder(
             input_ids=canvas.ids[:, cache.columns : upto],
             attention_mask=~canvas.pad[:, :upto],
-            past_key_values=cache.kv,
             position_ids=_positions(canvas.pad)[:, cache.columns : upto],
+            **cached(encoder, cache.kv),
         )
         cache.columns = upto
 
@@ -105,14 +106,16 @@ class Renoising:
         The result's logits have ``b * m`` rows, soft-capped and in fp32; its states are those of the canvas's columns.
         """
         start, width = cache.columns, cache.columns + draft.shape[1]
+        decoder = self.net.model.decoder
         with watched(self.net, self.layers) as states:
-            last: Float[Tensor, "b m d"] = self.net.model.decoder(
+            last: Float[Tensor, "b m d"] = decoder(
                 decoder_input_ids=draft,
                 self_conditioning_logits=before,
                 decoder_attention_mask=~canvas.pad[:, :width],
-                past_key_values=cache.kv,
                 decoder_position_ids=_positions(canvas.pad)[:, start:width],
+                **cached(decoder, cache.kv),
             ).last_hidden_state
+        check_states(self.net, last, canvas.pad[:, start:width])
         cap = self.net.final_logit_softcapping
         logits = torch.tanh(self.net.lm_head(last).float() / cap) * cap
         return Forward(logits=logits.flatten(0, 1), hidden=states(last), start=start)
