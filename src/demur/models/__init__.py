@@ -75,6 +75,7 @@ def load(
         given = in_memory.unwrapped(name)
         _check_alone(dtype, device, device_map, revision, quantize)
         dtype, device = given.dtype, str(given.device)
+        quantize = "4bit" if getattr(given, "is_loaded_in_4bit", False) else None
         revision = getattr(given.config, "_commit_hash", None)
         name = getattr(given.config, "name_or_path", "") or type(given).__name__
     device = _device(device)

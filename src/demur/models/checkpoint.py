@@ -343,13 +343,15 @@ def check_quantised(
         method = str(
             settings.get("quant_method") or ("bitsandbytes" if "load_in_4bit" in settings else "nothing named")
         )
+        if method == "bitsandbytes":
+            method += "_8bit" if settings.get("load_in_8bit") else "_4bit"
         if method not in AUTO_QUANTIZATION_CONFIG_MAPPING:
             raise DemurError(
                 f"{name} is quantised by {method!r}, which transformers does not load",
                 whole,
                 "take the unquantised model",
             )
-        if settings.get("load_in_8bit") or method == "bitsandbytes_8bit":
+        if method == "bitsandbytes_8bit":
             raise DemurError(
                 f"{name} holds 8-bit weights (LLM.int8), with which a row depends on its neighbours", whole, "take 4bit"
             )

@@ -531,7 +531,7 @@ def _state(header: Header, net: Any, config: Any, dtype: torch.dtype) -> tuple[d
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
     processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=config.to_dict())
-    names = get_gguf_hf_weights_map(net, processor)
+    names = get_gguf_hf_weights_map(_Names(net), processor)
     parts = Counter(names.values())
     state: dict[str, Tensor] = {}
     left: list[str] = []
@@ -551,6 +551,28 @@ def _state(header: Header, net: Any, config: Any, dtype: torch.dtype) -> tuple[d
         if native in state and state[native].ndim > 1:  # norms and biases may stay in fp32: the loader casts them
             state[native] = state[native].to(dtype)
     return state, left
+
+
+class _Names:
+    """What transformers asks of a model to map names: its own and, once more without the prefix, its trunk's. Of the
+    model itself it would ask every layer, and build all names again for each.
+    """
+
+    def __init__(self, net: Any, trunk: bool = True) -> None:
+        self.config, self.net, self.trunk = net.config, net, trunk
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """The names of the tensors."""
+        return self.net.state_dict()  # type: ignore[no-any-return]
+
+    def named_children(self) -> list[tuple[str, _Names]]:
+        """The trunk."""
+        prefix = self.net.base_model_prefix
+        return (
+            [(prefix, _Names(getattr(self.net, prefix), trunk=False))]
+            if self.trunk and hasattr(self.net, prefix)
+            else []
+        )
 
 
 def _idle(header: Header, name: str, values: Any, state: Mapping[str, Tensor], names: Mapping[str, str]) -> bool:

@@ -43,6 +43,8 @@ def unwrapped(net: Any) -> Any:
             "every weight in memory, on the device that computes with it",
             "load the model whole first",
         )
+    if getattr(net, "is_loaded_in_8bit", False):
+        raise DemurError(f"{name} holds 8-bit weights, with which a row depends on its neighbours", "4bit", "load that")
     if any(module.training and not isinstance(module, torch.nn.ModuleList) for module in net.modules()):
         raise DemurError(
             f"{name} is in training mode, in which dropout is random", "evaluation mode", "call net.eval()"

@@ -1,0 +1,296 @@
+"""GGUF files: what a header says is what the native class computes, and what is missing or left over is an error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import small
+import tiny
+import torch
+from transformers import LlamaConfig
+
+from demur.models import cache_dir, load
+from demur.types import DemurError, Prompt
+
+D, FF, LAYERS, HEADS, GROUPS, WORDS = 32, 64, 2, 4, 2, 260
+SIZES: dict[str, Any] = {
+    "vocab_size": WORDS, "hidden_size": D, "intermediate_size": FF, "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS, "num_key_value_heads": GROUPS, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+    "eos_token_id": 256, "pad_token_id": 257,
+}  # fmt: skip
+NAMES = {
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+}  # fmt: skip
+
+
+def net_of(**more: Any) -> Any:
+    return tiny.native(LlamaConfig(**SIZES, **more), seed=4)
+
+
+def tensors_of(net: Any) -> dict[str, Any]:
+    """The net's tensors under llama.cpp's names and in its order of rows."""
+    names = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
+    names |= {"lm_head.weight": "output.weight"}
+    for i in range(LAYERS):
+        names |= {f"model.layers.{i}.{hf}.weight": f"blk.{i}.{ggml}.weight" for hf, ggml in NAMES.items()}
+    found = {}
+    for name, tensor in net.state_dict().items():
+        values = tensor.numpy()
+        for part, heads in (("q_proj", HEADS), ("k_proj", GROUPS)):
+            if part in name:  # llama.cpp pairs neighbours where transformers pairs halves
+                values = values.reshape(heads, 2, -1, D).swapaxes(1, 2).reshape(values.shape)
+        found[names[name]] = np.ascontiguousarray(values)
+    return found
+
+
+def write(
+    path: Path,
+    tensors: Mapping[str, Any],
+    arch: str = "llama",
+    more: Callable[[Any], Any] = lambda w: None,
+    template: str | None = None,
+    pre: str = "default",
+    base: float = 10000.0,
+) -> Path:
+    w = gguf.GGUFWriter(path, arch)
+    w.add_context_length(512)
+    w.add_embedding_length(D)
+    w.add_block_count(LAYERS)
+    w.add_feed_forward_length(FF)
+    w.add_head_count(HEADS)
+    w.add_head_count_kv(GROUPS)
+    w.add_layer_norm_rms_eps(1e-5)
+    w.add_rope_freq_base(base)
+    w.add_rope_dimension_count(D // HEADS)
+    words = [*small._byte_characters(), "<eos>", "<pad>", "<|eot|>", "he"]
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre(pre)
+    w.add_token_list(words)
+    w.add_token_types([1] * 256 + [3, 3, 3, 1])
+    w.add_token_merges(["h e"])
+    w.add_eos_token_id(256)
+    w.add_pad_token_id(257)
+    if template:
+        w.add_chat_template(template)
+    more(w)
+    for name, values in tensors.items():
+        w.add_tensor(name, values)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEMUR_CACHE", str(tmp_path / "cache"))
+
+
+def same(path: Path, net: Any) -> None:
+    model = load(path, device="cpu")
+    ids = torch.arange(60, 130)
+    canvas = model.canvas_of([ids.tolist()], 0)
+    states = model.forward(canvas, None).hidden["last"][0]
+    expected = net.model(input_ids=ids[None]).last_hidden_state[0]
+    assert torch.allclose(states, expected, atol=2e-4)
+
+
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
+
+
+def test_a_file_is_the_model_that_it_was_made_of_and_leaves_no_weights_behind(tmp_path: Path) -> None:
+    net = net_of()
+    write(tmp_path / "M.GGUF", tensors_of(net))
+    same(tmp_path / "M.GGUF", net)
+    assert sum(file.stat().st_size for file in cache_dir().rglob("*") if file.is_file()) < 100_000
+    first = load(tmp_path / "M.GGUF", device="cpu").identity
+    net.save_pretrained(tmp_path / "folder")
+    assert load(tmp_path / "folder", device="cpu").identity.weights == first.weights
+    assert load(tmp_path / "M.GGUF", device="cpu", dtype="bfloat16").identity.weights == (
+        load(tmp_path / "folder", device="cpu", dtype="bfloat16").identity.weights
+    )
+
+
+@pytest.mark.parametrize("kind", ["base", "linear", "yarn", "yarn by itself", "factors"])
+def test_scaled_rotary_positions_are_those_of_the_header(kind: str, tmp_path: Path) -> None:
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
+    base, extra = 10000.0, {}
+
+    def more(w: Any) -> None:
+        if kind == "linear":
+            w.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+            w.add_rope_scaling_factor(4.0)
+        if kind.startswith("yarn"):
+            w.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+            w.add_rope_scaling_factor(4.0)
+        if kind == "yarn":
+            w.add_rope_scaling_orig_ctx_len(128)
+
+    if kind == "base":
+        base = rope["rope_theta"] = 777.0
+    elif kind == "linear":
+        rope |= {"rope_type": "linear", "factor": 4.0}
+    elif kind.startswith("yarn"):
+        rope |= {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128 if kind == "yarn" else 512}
+    else:
+        rope, base = LLAMA3, 500000.0
+    net = net_of(rope_parameters=rope)
+    tensors = tensors_of(net)
+    if kind == "factors":
+        plain = 1.0 / base ** (torch.arange(0, D // HEADS, 2) / (D // HEADS))
+        factors = plain / net.model.rotary_emb.inv_freq
+        assert float(factors.max()) > 2
+        extra = {"rope_freqs.weight": factors.numpy()}
+    same(write(tmp_path / "m.gguf", tensors | extra, more=more, base=base), net)
+
+
+def test_what_ends_a_turn_or_a_message_ends_an_answer(tmp_path: Path) -> None:
+    tensors = tensors_of(net_of())
+    model = load(write(tmp_path / "a.gguf", tensors, more=lambda w: w.add_eot_token_id(258)), device="cpu")
+    assert model.stop_ids == (256, 258)
+    model = load(write(tmp_path / "b.gguf", tensors, more=lambda w: w.add_eom_token_id(259)), device="cpu")
+    assert model.stop_ids == (256, 259)
+
+
+def test_a_begin_of_sequence_is_put_in_front_where_the_header_says_so(tmp_path: Path) -> None:
+    def more(w: Any) -> None:
+        w.add_bos_token_id(258)
+        w.add_add_bos_token(True)
+
+    model = load(write(tmp_path / "m.gguf", tensors_of(net_of()), more=more), device="cpu")
+    assert model.canvas([Prompt("p", "Hi")], 1).ids[0].tolist()[:3] == [258, 72, 105]
+
+
+def test_digits_are_split_off_where_the_header_says_so(tmp_path: Path) -> None:
+    tensors = tensors_of(net_of())
+    for pre, digits in (("smollm", 3), ("gpt-2", 1)):
+        tokenizer = load(write(tmp_path / f"{pre}.gguf", tensors, pre=pre), device="cpu").tokenizer
+        assert len(tokenizer.backend_tokenizer.pre_tokenizer.pre_tokenize_str("123")) == digits
+
+
+def test_files_in_several_parts_are_read_together(tmp_path: Path) -> None:
+    net = net_of()
+    tensors = tensors_of(net)
+
+    def more(number: int) -> Callable[[Any], None]:
+        def add(w: Any) -> None:
+            w.add_uint16("split.no", number)
+            w.add_uint16("split.count", 2)
+            w.add_int32("split.tensors.count", len(tensors))
+
+        return add
+
+    names = list(tensors)
+    for number, part in enumerate((names[:7], names[7:])):
+        file = tmp_path / f"m-{number + 1:05d}-of-00002.gguf"
+        write(file, {name: tensors[name] for name in part}, more=more(number))
+    same(tmp_path / "m-00001-of-00002.gguf", net)
+    with pytest.raises(DemurError, match="is part 2 of 2"):
+        load(tmp_path / "m-00002-of-00002.gguf", device="cpu")
+    (tmp_path / "m-00002-of-00002.gguf").unlink()
+    with pytest.raises(DemurError, match=r"m-00002-of-00002\.gguf is not beside it"):
+        load(tmp_path / "m-00001-of-00002.gguf", device="cpu")
+
+
+def test_a_tied_head_may_be_stored_once_more(tmp_path: Path) -> None:
+    net = net_of(tie_word_embeddings=True)
+    tensors = tensors_of(net)
+    tensors.pop("output.weight", None)
+    same(write(tmp_path / "a.gguf", tensors), net)
+    same(write(tmp_path / "b.gguf", tensors | {"output.weight": tensors["token_embd.weight"]}), net)
+
+
+def test_quantised_blocks_are_the_package_s_own(tmp_path: Path) -> None:
+    net = net_of()
+    tensors = tensors_of(net)
+    packed = gguf.quants.quantize(tensors["blk.1.ffn_up.weight"], gguf.GGMLQuantizationType.Q8_0)
+    path = tmp_path / "m.gguf"
+
+    def more(w: Any) -> None:
+        w.add_tensor("blk.1.ffn_up.weight", packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+
+    write(path, {name: x for name, x in tensors.items() if name != "blk.1.ffn_up.weight"}, more=more)
+    expected = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q8_0)
+    assert np.array_equal(load(path, device="cpu").net.model.layers[1].mlp.up_proj.weight.detach().numpy(), expected)
+
+
+def _without(part: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda t: {name: x for name, x in t.items() if part not in name}
+
+
+def _with(name: str, *shape: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda t: t | {name: np.ones(shape, dtype=np.float32)}
+
+
+WRONG: dict[str, tuple[Mapping[str, Any], Callable[[dict[str, Any]], dict[str, Any]], str]] = {
+    "a tensor missing": ({}, _without("blk.1.ffn_down"), "1 tensors are missing"),
+    "a block missing": ({}, _without("blk.1."), "9 tensors are missing"),
+    "the norm missing": ({}, _without("output_norm"), "1 tensors are missing"),
+    "the embedding missing": ({}, _without("token_embd"), "tensors are missing"),
+    "a tensor too many": ({}, _with("blk.0.attn_q_norm.weight", 8), "have no place (blk.0.attn_q_norm.weight"),
+    "experts": ({}, _with("blk.0.ffn_gate_inp.weight", 2, D), "have no place"),
+    "a part of a bias": ({}, _with("blk.0.attn_q.bias", D), "missing"),
+    "a block too many": ({}, _with("blk.2.attn_norm.weight", D), "have no place"),
+    "factors by length": ({}, _with("rope_factors_long.weight", 4), "LongRoPE"),
+    "factors of another size": ({}, _with("rope_freqs.weight", 3), "3 rotary factors"),
+    "another architecture": ({"arch": "rwkv7"}, dict, "'rwkv7'"),
+    "a scale of logits": ({"more": lambda w: w.add_logit_scale(0.5)}, dict, "llama.logit_scale=0.5"),
+    "a scale of residuals": ({"more": lambda w: w.add_residual_scale(0.2)}, dict, "llama.residual_scale"),
+    "a sliding window": ({"more": lambda w: w.add_sliding_window(64)}, dict, "sliding window of 64"),
+    "no causal mask": ({"more": lambda w: w.add_causal_attention(False)}, dict, "attention.causal"),
+    "other values than keys": ({"more": lambda w: w.add_value_length(16)}, dict, "keys of 8 and values of 16"),
+    "a part of each head": ({"more": lambda w: w.add_uint32("llama.attention.key_length", 16)}, dict, "8 of 16"),
+    "an unknown key": ({"more": lambda w: w.add_float32("llama.new_thing", 3.0)}, dict, "llama.new_thing=3.0"),
+    "LongRoPE": (
+        {"more": lambda w: (w.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE), w.add_rope_scaling_factor(4.0))},
+        dict,
+        "linear or yarn",
+    ),
+    "another way to split": ({"pre": "chameleon"}, dict, "'chameleon'"),
+    "an adapter": ({"more": lambda w: w.add_type("adapter")}, dict, "no model by itself"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_would_change_results_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
+    settings, change, says = WRONG[case]
+    path = write(tmp_path / "m.gguf", change(tensors_of(net_of())), **settings)
+    for _ in range(2):  # nor is anything kept that would let it pass the next time
+        with pytest.raises(DemurError) as caught:
+            load(path, device="cpu")
+        assert says in str(caught.value)
+        assert "network" not in str(caught.value)
+    assert not list(cache_dir().glob("gguf/.making*"))
+
+
+def test_keys_that_say_nothing_are_no_obstacle(tmp_path: Path) -> None:
+    def more(w: Any) -> None:
+        w.add_expert_count(0)
+        w.add_logit_scale(1.0)
+        w.add_sliding_window(512)
+        w.add_key_length(D // HEADS)
+        w.add_value_length(D // HEADS)
+        w.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+        w.add_rope_scaling_factor(1.0)
+
+    net = net_of()
+    same(write(tmp_path / "m.gguf", tensors_of(net), more=more), net)
+
+
+@pytest.mark.parametrize("keep", [0.02, 0.5, 0.9, 0.999])
+def test_a_file_that_is_cut_anywhere_is_one_line(keep: float, tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", tensors_of(net_of()))
+    data = path.read_bytes()
+    path.write_bytes(data[: math.floor(len(data) * keep)])
+    with pytest.raises(DemurError, match="cut off"):
+        load(path, device="cpu")
