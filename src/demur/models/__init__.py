@@ -225,7 +225,7 @@ def _read(
         device_map = device_map or device
     if header is not None:
         with _quiet():
-            net = gguf.native_net(header, AutoConfig.from_pretrained(at, trust_remote_code=False), dtype)
+            net = gguf.native_net(header, AutoConfig.from_pretrained(at, **checkpoint.NO_CODE), dtype)
     elif family.name == "llada2":
         stored = checkpoint.tensors_of(name, at, of, raw)
         checkpoint.check_quantised(name, at, of, raw, stored, converted=True)
@@ -274,7 +274,7 @@ def _native(
     checkpoint.check_names(name, stored)
     converted = (family.config is not None and bool(family.keys)) or family.name == "dream"
     checkpoint.check_quantised(name, where, hub, raw, stored, converted)
-    extra = dict(options) | {"trust_remote_code": False}
+    extra = dict(options) | checkpoint.NO_CODE
     if family.config is not None:
         extra |= {"config": family.config(raw), "key_mapping": dict(family.keys)}
     if device_map is not None:
@@ -362,7 +362,7 @@ def _tokenizer(family: Family, where: str | Path, hub: Mapping[str, Any]) -> Any
                 "download that file too, or give another tokenizer (demur.load(..., tokenizer=...) in Python)",
             )
         return None
-    return getattr(transformers, family.tokenizer).from_pretrained(where, trust_remote_code=False, **hub)
+    return getattr(transformers, family.tokenizer).from_pretrained(where, **hub, **checkpoint.NO_CODE)
 
 
 def best_device() -> str:

@@ -18,6 +18,10 @@ import torch
 
 from demur.types import DemurError
 
+NO_CODE = {"trust_remote_code": False}
+"""Goes with every reader of transformers. Without it, a checkpoint that brings code has the user asked whether to run
+it, on standard output; a ``y`` on standard input runs it.
+"""
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -103,7 +107,7 @@ def tensors_of(name: str, where: str | Path, hub: Mapping[str, Any], raw: Mappin
     stale = [key for key in stale if not (idle(key, raw) or (key.endswith("lm_head.weight") and key not in found))]
     if stale:
         raise DemurError(
-            f"{name}: {INDEX} lists {stale[0]} in {listed[stale[0]]}, which lacks it ({len(stale)} such tensors)",
+            f"{name}: {len(stale)} tensors are missing: {INDEX} lists {stale[0]} in {listed[stale[0]]}, which lacks it",
             "an index and shards of one model",
             "download all of them again",
         )
@@ -175,13 +179,13 @@ def _header(name: str, file: Path) -> dict[str, Stored]:
             raise DemurError(
                 f"{name}: {file.name} is a Git LFS pointer, not the file", "the file itself", "run: git lfs pull"
             )
-        broken = f"{name}: {file.name} is no whole safetensors file"
+        broken = f"{name}: a safetensors file is broken: {file.name}"
         if len(start) < 8:
-            raise DemurError(f"{broken} ({size} bytes)", "a whole file", "download it again")
+            raise DemurError(f"{broken} has {size} bytes", "a whole file", "download it again")
         (length,) = struct.unpack("<Q", start[:8])
         if length > size - 8:
             raise DemurError(
-                f"{broken} (its header would be longer than the file)", "a whole file", "download or convert it again"
+                f"{broken} says that its header is longer than the file", "a whole file", "download or convert it again"
             )
         data.seek(8)
         try:
@@ -190,9 +194,11 @@ def _header(name: str, file: Path) -> dict[str, Stored]:
             found = {key: Stored(file, str(t["dtype"]), tuple(t["shape"])) for key, t in header.items()}
             end = 8 + length + max((int(t["data_offsets"][1]) for t in header.values()), default=0)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise DemurError(f"{broken} (its header can't be read)", "a whole file", "download it again") from error
+            raise DemurError(
+                f"{broken} has a header that can't be read", "a whole file", "download it again"
+            ) from error
     if end > size:
-        raise DemurError(f"{broken}: it is cut off at byte {size} of {end}", "a whole file", "download it again")
+        raise DemurError(f"{broken} is cut off at byte {size} of {end}", "a whole file", "download it again")
     return found
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from demur.models.checkpoint import NO_CODE
 from demur.types import DemurError
 
 _FORMAT = 2
@@ -122,7 +123,9 @@ def _header_of(path: Path) -> tuple[dict[str, Any], dict[str, Place]]:
                 fields, tensors = _parsed(path, data)
             except (struct.error, IndexError, UnicodeDecodeError, OverflowError, MemoryError) as error:
                 raise DemurError(
-                    f"{path.name} is cut off or damaged in its header", "a whole GGUF file", "download it again"
+                    f"{path.name} could not be loaded: it is cut off or damaged in its header",
+                    "a whole GGUF file",
+                    "download it again",
                 ) from error
     size = path.stat().st_size
     for name, place in tensors.items():
@@ -420,7 +423,7 @@ def _config(header: Header, where: Path) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(where.parent, gguf_file=where.name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(where.parent, gguf_file=where.name, **NO_CODE)
     except (ValueError, KeyError) as error:
         raise _refused(
             header,
@@ -436,7 +439,7 @@ def _tokenizer(header: Header, where: Path) -> Any:
     from tokenizers import pre_tokenizers, processors
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(where.parent, gguf_file=where.name, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(where.parent, gguf_file=where.name, **NO_CODE)
     splits = header.fields.get("tokenizer.ggml.pre", "default")
     if header.fields.get("tokenizer.ggml.model") == "gpt2":
         if splits in _BY_DIGIT:
