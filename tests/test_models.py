@@ -782,7 +782,7 @@ def test_the_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("kind", ["mamba", "mamba2"])
-def test_a_model_that_padding_changes_is_refused(kind: str, tmp_path: Path) -> None:
+def test_a_state_space_that_padding_changes_is_refused(kind: str, tmp_path: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     small_one: dict[str, Any] = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
@@ -791,9 +791,22 @@ def test_a_model_that_padding_changes_is_refused(kind: str, tmp_path: Path) -> N
     net = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **small_one)).float()
     tiny.fill(net)
     net.save_pretrained(tmp_path)
-    with pytest.raises(DemurError) as caught:
-        load(tmp_path, device="cpu")
-    small.one_line(caught.value)
+    try:
+        model = load(tmp_path, device="cpu")
+    except DemurError as error:
+        small.one_line(error)
+        return
+    # Since 5.24 transformers leaves padding out of a state space. What loads must then not depend on it at all.
+    rows = [[3, 2, 1, 5, 6, 7, 8, 9, 4], [4, 9, 11]]
+    canvas = model.canvas_of(rows, 0)
+    together = model.forward(canvas, None).hidden["last"]
+    cache = model.new_cache()
+    for column in (canvas.width - 2, canvas.width - 1, canvas.width):  # a prompt, then token by token
+        stepped = model.forward(canvas, None, cache=cache, upto=column).hidden["last"]
+    for i, row in enumerate(rows):
+        alone = model.forward(model.canvas_of([row], 0), None).hidden["last"][0]
+        assert torch.allclose(together[i, -len(row) :], alone, atol=1e-4)
+        assert torch.allclose(stepped[i, -1], alone[-1], atol=1e-4)
 
 
 # -- quantised weights --------------------------------------------------------------------------------------
