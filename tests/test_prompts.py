@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 import demur.prompts as door
-from demur.prompts import hub as hub_door
 from demur.prompts import SETS, TEXT_COLUMNS, digest, load, save, starter
+from demur.prompts import hub as hub_door
 from demur.types import DemurError, Prompt
 
 FOLDER = Path(door.__file__).parent
