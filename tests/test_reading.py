@@ -54,6 +54,7 @@ TABLES = {
     "carriage returns alone": f'text,harmful\r"{ASK}",true\r',
     "a large cell elsewhere": f'text,answer\n"{ASK}",{"x" * 200_000}\n',
     "blanks around the heads": f'text , harmful\n"{ASK}", true\n',
+    "a blank behind every comma": f'harmful, text\ntrue, "{ASK}"\n',
     "spaced head": f'n,Forbidden Prompt\n1,"{ASK}"\n',
     "a column's name in another language": f'frage;PROMPT\nx;"{ASK}"\n',
 }
@@ -328,6 +329,12 @@ def test_a_labelled_file_serves_both_sides(tmp_path: Path) -> None:
     assert texts(some, side="harmful", columns={"harmful": ""}) == ["a", "b"]
     one = put(tmp_path, "o.csv", "text,harmful\na,no\nb,no\n")
     assert "has no harmful rows, they all say harmful=False" in error_of(one, side="harmful")
+    for name in ("label", "Safe", "is_safe"):
+        unclear = put(tmp_path, "u.csv", f"text,{name}\na,1\nb,0\n")
+        assert "nobody has said whether it marks harm" in error_of(unclear, side="harmful")
+        assert texts(unclear, side="harmful", columns={"harmful": name}) == ["a"]
+        assert texts(unclear, side="harmful", columns={"harmful": ""}) == ["a", "b"]
+        assert [p.harmful for p in load(unclear)] == [None, None]
     with pytest.raises(DemurError, match="has no harmless rows"):
         load("harmful", side="harmless")
     with pytest.raises(DemurError, match="harmless or harmful"):
@@ -416,3 +423,5 @@ def test_an_answers_column_may_be_named_and_ids_may_come_twice(tmp_path: Path) -
         transcripts(path, columns={"reponse": "b"})
     with pytest.raises(DemurError, match="fields of Prompt"):
         load(path, columns={"response": "b"})
+    with pytest.raises(DemurError, match="an empty column for text"):
+        load(path, columns={"text": ""})

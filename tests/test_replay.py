@@ -98,14 +98,16 @@ def test_transcripts_of_other_shapes_give_the_same_signal(row: dict[str, Any], r
     assert plain == other
 
 
-def test_system_prefill_and_earlier_turns_are_asked(run: Run) -> None:
+def test_system_prefill_and_earlier_turns_are_asked(run: Run, model: Any, anchors: demur.Anchors) -> None:
     row = {"prompt": ASK, "response": SAID}
     earlier = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Good day."}]
     turns = [*earlier, {"role": "user", "content": ASK}, {"role": "assistant", "content": SAID}]
     rows = [row, row | {"system": "Be brief."}, row | {"prefill": "Sure, "}, {"messages": turns}]
     code, lines, err = run(rows)
     assert code == 0, err
-    assert len({tuple(line["sigma"]) for line in lines}) == len(rows)
+    assert len({tuple(line["sigma"]) for line in lines[:3]}) == 3
+    (trace,) = teacher_forced(model, [Prompt("4", messages=turns[:-1])], [SAID], steps=32)
+    np.testing.assert_allclose(lines[3]["sigma"], anchors.signal(trace), atol=1e-5)
     assert {line["tokens"] for line in lines} == {lines[0]["tokens"]}
     _, (again,), _ = run([row | {"prefill": "Sure, ", "response": f"Sure, {SAID}"}])
     assert again["sigma"] == lines[2]["sigma"]

@@ -51,6 +51,8 @@ LABELS: Mapping[str, bool | None] = {
     **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), None),
 }
 """What a label may be, in any case; the last ones say nothing."""
+MAYBE_LABELS = ("label", "labels", "class", "safety", "safe", "is_safe", "unsafe", "toxic", "malicious")
+"""Columns that may be labels, of which nobody knows which value means harm. They are not read by themselves."""
 
 _PLAIN = {"id", "text", "harmful", "attack", "parent", "prefill", "messages"}
 """Columns of what :meth:`demur.types.Prompt.plain` gives: there, messages are the turns before the text."""
@@ -74,7 +76,7 @@ class Reading:
     def wants(self, name: str) -> bool:
         """Whether a column may be read."""
         folded = fold(name)
-        if name in self.columns.values() or folded in (*CONVERSATION_COLUMNS, *TEXT_COLUMNS):
+        if name in self.columns.values() or folded in (*CONVERSATION_COLUMNS, *TEXT_COLUMNS, *MAYBE_LABELS):
             return True
         own = {alias for field_name in FIELDS for alias in ALIASES.get(field_name, (field_name,))}
         return folded in own or (self.answers and folded in RESPONSE_COLUMNS)
@@ -120,6 +122,15 @@ def label_of(row: Row, reading: Reading) -> bool | None:
     return reading.label if said is None else said
 
 
+def maybe_label(row: Row) -> str | None:
+    """A column whose value in this row could be a label; None if there is none."""
+    for column, value in row.values.items():
+        marks = isinstance(value, str | int | float) and LABELS.get(str(value).strip().lower()) is not None
+        if marks and fold(column) in MAYBE_LABELS:
+            return column
+    return None
+
+
 def answer_of(row: Row, reading: Reading) -> str:
     """A transcript's answer; empty where it has none. Raises where two columns differ, and where there is no column."""
     if name := reading.columns.get("response"):
@@ -133,7 +144,7 @@ def answer_of(row: Row, reading: Reading) -> str:
             texts[column] = turns[-1].content
     if len({text.strip() for text in texts.values()}) > 1:
         first, second = list(texts)[:2]
-        raise _conflict(row, "response", first, second, f"name the answer's column: {mapped('response', second)}")
+        raise _conflict(row, "response", first, second, f"name the answer's column: {mapped('response', first)}")
     if not texts and not columns and not spoken:
         raise DemurError(
             f"{row.where} has the columns {row.listed}",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from demur.prompts.columns import FIELDS, Reading, answer_of, label_of, prompt_of
+from demur.prompts.columns import FIELDS, Reading, answer_of, label_of, maybe_label, prompt_of
 from demur.prompts.encoding import PACKED, stem_of, suffix_of
 from demur.prompts.hub import PUBLIC, hub_rows
 from demur.prompts.jsonfiles import json_lines, json_values, text_lines
@@ -171,6 +171,10 @@ def _opened(
         near = difflib.get_close_matches(unknown[0], fields, n=1)
         then = f"did you mean {near[0]}?" if near else ""
         raise DemurError(f"columns for {', '.join(unknown)}", f"fields of Prompt: {', '.join(fields)}", then)
+    if empty := [field for field in ("text", "response") if (columns or {}).get(field) == ""]:
+        raise DemurError(
+            f"an empty column for {empty[0]}", "the name of a column", "leave it out to have one looked for"
+        )
     reading = Reading("", "", dict(columns or {}), None, harmful, answers)
     rows, reading = _open(source, split, limit, reading)
     if side is None:
@@ -191,6 +195,12 @@ def _of_side(rows: Rows, reading: Reading, wanted: bool) -> Rows:
                     f"{said[None]} has no label, and other rows have one",
                     "a label on every row, or on none, to take the rows of one side",
                     f"name the column of the labels: {mapped('harmful')}; or ignore it: {left_out('harmful')}",
+                )
+            if label is None and "harmful" not in reading.columns and (column := maybe_label(row)):
+                raise DemurError(
+                    f"{row.where} has the column {column!r}, and nobody has said whether it marks harm",
+                    "to know it before one side is taken",
+                    f"name it: {mapped('harmful', column)}; or ignore it: {left_out('harmful')}",
                 )
             if label is None or label == wanted:
                 fits += 1

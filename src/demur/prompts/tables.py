@@ -35,7 +35,9 @@ def separated(path: Path, separators: str, wants: Wants) -> Rows:
             first = next((line for line in lines if line.strip()), "")
         by = told[1] if told else _separator(first, separators, wants)
         skipped = lines.read - 1
-        reader = csv.reader(chain([first], lines), delimiter=by, strict=True)
+        # With a blank behind every separator of the header, cells have one too, and quotes come behind it.
+        loose = by != " " and by in first and all(part[:1] == " " for part in first.split(by)[1:])
+        reader = csv.reader(chain([first], lines), delimiter=by, strict=True, skipinitialspace=loose)
         header: list[str] = []
         while True:
             where = f"{path}, line {skipped + reader.line_num + 1}"
