@@ -10,6 +10,7 @@ from demur.prompts.conversations import is_conversation, turns_of
 from demur.prompts.rows import (
     Row,
     Unreadable,
+    called,
     fold,
     is_unicode,
     joined,
@@ -135,7 +136,7 @@ def answer_of(row: Row, reading: Reading) -> str:
     """A transcript's answer; empty where it has none. Raises where two columns differ, and where there is no column."""
     if name := reading.columns.get("response"):
         return _response(_named(name, row), row.where, name)
-    columns = [column for known in RESPONSE_COLUMNS for column in row.values if fold(column) == known]
+    columns = called(RESPONSE_COLUMNS, tuple(row.values))
     texts = {column: _response(row.values[column], row.where, column) for column in columns}
     texts = {column: text for column, text in texts.items() if text.strip()}
     spoken = _last_turns(row, reading)
@@ -143,7 +144,8 @@ def answer_of(row: Row, reading: Reading) -> str:
         if turns and turns[-1].role == "assistant":
             texts[column] = turns[-1].content
     if len({text.strip() for text in texts.values()}) > 1:
-        first, second = list(texts)[:2]
+        first = next(iter(texts))
+        second = next(column for column, text in texts.items() if text.strip() != texts[first].strip())
         raise _conflict(row, "response", first, second, f"name the answer's column: {mapped('response', first)}")
     if not texts and not columns and not spoken:
         raise DemurError(
@@ -163,7 +165,7 @@ def _request(row: Row, reading: Reading) -> dict[str, Any]:
     if columns.get("text") or columns.get("messages"):
         return _chosen(row, reading)
     names = CONVERSATION_COLUMNS if "messages" not in columns else ()
-    known = [column for name in (*names, *ASKED_COLUMNS) for column in row.values if fold(column) == name]
+    known = called((*names, *ASKED_COLUMNS), tuple(row.values))
     if not known:
         return _behind(row, reading)
     asked = {column: row.values[column] for column in known if _is_asked(row.values[column])}
@@ -195,7 +197,7 @@ def _first_of(asked: Mapping[str, Any], row: Row, reading: Reading) -> dict[str,
         read = _conversation if talks else _spoken
         requests[column] = read(value, row, column, reading)
     first, *others = requests
-    extra = next((column for column in row.values if fold(column) == "input"), None)
+    extra = next(iter(called(("input",), tuple(row.values))), None)
     more = row.values[extra] if extra is not None else None
     if isinstance(more, str) and more.strip() and extra is not None:
         if fold(first) == "instruction":
@@ -214,10 +216,8 @@ def _spoken(value: Any, row: Row, column: str, reading: Reading) -> dict[str, An
 
 def _behind(row: Row, reading: Reading) -> dict[str, Any]:
     """The request of a row without any column for one: its goal, its behaviour, or an input."""
-    for name in BEHIND_COLUMNS:
-        for column, value in row.values.items():
-            if fold(column) == name:
-                return {"text": _text(value, column, row.where)}
+    for column in called(BEHIND_COLUMNS, tuple(row.values)):
+        return {"text": _text(row.values[column], column, row.where)}
     raise DemurError(
         f"{row.where} has the columns {row.listed}",
         f"one of {joined((*TEXT_COLUMNS, *CONVERSATION_COLUMNS[:2]))}",
@@ -298,10 +298,9 @@ def _column(name: str, row: Row, columns: Mapping[str, str]) -> str | None:
         if columns[name]:
             _named(columns[name], row)
         return columns[name] or None
-    for alias in ALIASES.get(name, (name,)):
-        if alias in row.values:
-            return alias
-    return next((c for alias in ALIASES.get(name, (name,)) for c in row.values if fold(c) == alias), None)
+    aliases = ALIASES.get(name, (name,))
+    exact = next((alias for alias in aliases if alias in row.values), None)
+    return exact or next(iter(called(aliases, tuple(row.values))), None)
 
 
 def _text(value: Any, column: str, where: str) -> str:

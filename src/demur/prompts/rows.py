@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from demur.types import DemurError
@@ -39,9 +40,18 @@ class Unreadable:
     why: str
 
 
-def fold(name: Any) -> str:
+@lru_cache(maxsize=4096)
+def fold(name: str) -> str:
     """A column's name as it is compared: any case, blanks and hyphens as underscores."""
-    return str(name).strip().casefold().replace(" ", "_").replace("-", "_")
+    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+
+
+@lru_cache(maxsize=1024)
+def called(names: tuple[str, ...], columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the columns that have one of the names, in the order of the names. Rows of a source are much alike, so
+    what was found is kept.
+    """
+    return tuple(column for name in names for column in columns if fold(column) == name)
 
 
 def says_something(value: Any) -> bool:
@@ -80,7 +90,11 @@ def plain(value: Any, where: str, column: Any) -> str | None:
 
 def is_unicode(text: str) -> bool:
     """False if the text holds half of a surrogate pair, which no file and no tokenizer takes."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def mapped(field: str, column: str = "...") -> str:
