@@ -162,8 +162,8 @@ def test_a_recipe_with_a_model_as_judge_ends_in_verdicts_and_a_second_run_asks_n
 def rates(run: Path, attack: str) -> str:
     """The cell of table 3 for an attack, up to its interval."""
     report(run, run / "report")
-    heads, cells = csv.reader((run / "report" / "table-3.csv").read_text().splitlines())
-    return dict(zip(heads, cells, strict=True))[attack].split(",")[0]
+    lines = csv.DictReader((run / "report" / "table-3.csv").read_text().splitlines())
+    return next(line["text"] for line in lines if line["column"] == attack).split(",")[0]
 
 
 def answered(store: Store, attack: str) -> int:
@@ -209,12 +209,13 @@ def test_texts_on_the_way_are_judged_for_table_1_if_the_recipe_says_so(tmp_path:
             final |= {row["answer"] for row in rows}
     assert all(1 <= len(row["texts"]) <= 3 for row in rows)
     report(tmp_path / "run", tmp_path / "report")
-    _, cells = csv.reader((tmp_path / "report" / "table-1.csv").read_text().splitlines())
+    lines = csv.DictReader((tmp_path / "report" / "table-1.csv").read_text().splitlines())
+    cells = [line["text"] for line in lines]
     attacked = sum(row["attack"] != "plain" for row in rows)
     early = sum(row["attack"] != "plain" and any(t not in final for t in row["texts"]) for row in rows)
     assert early
-    assert cells[3:] == [str(attacked), str(early)]
-    assert cells[2].startswith("100% ("), "all of them are harmless in the end"
+    assert cells[2:] == [str(attacked), str(early)]
+    assert cells[1].startswith("100% ("), "all of them are harmless in the end"
 
 
 def test_another_threshold_asks_nothing_and_another_model_asks_again(run: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import random
@@ -555,8 +556,11 @@ def test_a_report_is_whole_and_redacted(run: Store, tmp_path: Path) -> None:
     )
     names = {path.name for path in written}
     assert {"report.html", "report.md", "table-3.csv", "table-3.tex", "table-13.csv"} <= names
-    csv = (tmp_path / "report" / "table-3.csv").read_text().splitlines()
-    assert csv[0].startswith("model,plain,all attacks")
+    lines = list(csv.DictReader((tmp_path / "report" / "table-3.csv").read_text().splitlines()))
+    assert {"plain", "all attacks"} <= {line["column"] for line in lines}
+    known = [line for line in lines if line["value"]]
+    assert {line["measure"] for line in known} == {"RR", "ASR"}
+    assert all(0 <= float(x["low"]) <= float(x["value"]) <= float(x["high"]) <= 1 and int(x["n"]) for x in known)
 
 
 def test_an_unfinished_run_has_no_report(run: Store, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 import demur.prompts as door
 from demur.prompts import SETS, TEXT_COLUMNS, digest, load, save, starter
+from demur.prompts import hub as hub_door
 from demur.types import DemurError, Prompt
 
 FOLDER = Path(door.__file__).parent
@@ -333,7 +334,8 @@ def test_a_path_is_a_file_and_a_string_may_be_a_name(tmp_path: Path, monkeypatch
 
 
 def test_other_suffixes_and_folders_are_refused(tmp_path: Path) -> None:
-    assert ".jsonl, .json, .csv, .parquet" in str(error_of(write(tmp_path / "p.txt", "x")))
+    assert ".jsonl, .json, .csv, .parquet, .tsv, .txt" in str(error_of(write(tmp_path / "p.yaml", "x")))
+    assert "save the sheet as CSV" in str(error_of(write(tmp_path / "p.xlsx", "x")))
     (tmp_path / "folder.csv").mkdir()
     assert "cannot read prompts from" in str(error_of(tmp_path / "folder.csv"))
 
@@ -347,10 +349,14 @@ def test_other_suffixes_and_folders_are_refused(tmp_path: Path) -> None:
         ("p.jsonl", '{"prompt": ["x"]}\n', "line 1: the column 'prompt' holds a list"),
         (
             "p.jsonl",
-            '{"query": "x", "n": 1}\n',
-            "line 1 has the columns query, n; expected one of text, prompt",
+            '{"frage": "x", "n": 1}\n',
+            "line 1 has the columns frage, n; expected one of text, prompt, instruction",
         ),
-        ("p.jsonl", '{"query": "x"}\n', ", instruction, goal, Goal, request; name the one"),
+        (
+            "p.jsonl",
+            '{"frage": "x"}\n',
+            "name the one that holds the request: columns={'text': '...'}, or --column text=",
+        ),
         ("p.jsonl", '{"text": "x \\ud83d"}\n', "line 1: the text holds half of a surrogate pair"),
         ("p.json", '[{"text": "x"},\n\n {"text": ""}]', "p.json, line 3: the column 'text' is empty"),
         ("p.csv", 'text,n\n"x\ny",1\n"",2\n', "p.csv, line 4: the column 'text' is empty"),
@@ -361,9 +367,14 @@ def test_other_suffixes_and_folders_are_refused(tmp_path: Path) -> None:
         ("p.jsonl", '{"text": "x"}\n{"text": \n', "p.jsonl, line 2: broken JSON (Expecting value"),
         ("p.jsonl", '{"text": "x"} x\n', "line 1: broken JSON (Extra data, column 15)"),
         ("p.jsonl", "[" * 100_000, "line 1: broken JSON"),
-        ("p.jsonl", '[{"text": "x"}]\n', "line 1 is a JSON list"),
-        ("p.jsonl", '"x"\n', "line 1 is a JSON str"),
-        ("p.json", '{"text": "x"}\n', "a list of objects, which begins with [; one object per line belongs"),
+        ("p.jsonl", "7\n", "line 1 is a number; expected an object"),
+        ("p.jsonl", '{"text": "x"}\n["x"]\n', "line 2 is a list; expected an object"),
+        ("p.jsonl", '{"text": "x"},\n{"text": "y"},\n', "line 1: broken JSON (a comma behind the object, column 14)"),
+        ("p.jsonl", '{"text": "x", "text": "y"}\n', "line 1: the key 'text' comes twice and says two things"),
+        ("p.json", "x\n", "a list of objects, which begins with [, or objects one after the other"),
+        ("p.json", '{"text": "x"},\n{"text": "y"}', "line 1: broken JSON (found ','); expected an object"),
+        ("p.json", '{"data": [{"text": "x"}]}', "line 1 has the columns data; expected one of text"),
+        ("p.json", '{"text": {"0": "x"}}', "line 1: the column 'text' holds an object"),
         ("p.json", '[{"text": "x"},\n{"text": x}]', "p.json, line 2: broken JSON (Expecting value"),
         (
             "p.json",
@@ -373,7 +384,7 @@ def test_other_suffixes_and_folders_are_refused(tmp_path: Path) -> None:
         ("p.json", '[{"text": "x"},\n ]', "line 2: broken JSON"),
         ("p.json", '[{"text": "x"}\n', "line 2: the file ends before its list does"),
         ("p.json", '[{"text": "x"}]\n]', "line 2: broken JSON (found ']'); expected nothing more"),
-        ("p.json", '["x"]', "line 1 is a JSON str"),
+        ("p.json", "[7]", "line 1 is a number"),
         ("p.json", "", "line 1: the file ends before its list does"),
         # broken CSV
         ("p.csv", 'text,n\nx,1\n"y,2\nz,3\n', "p.csv, line 3: broken CSV (unexpected end of data)"),
@@ -463,7 +474,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`datasets`, with a hub that seems to be in reach; no call leaves the machine."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(door, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(hub_door, "_reachable", lambda endpoint: True)
     return datasets
 
 
@@ -615,7 +626,7 @@ def test_a_data_set_of_the_cache_is_found_without_a_hub(
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(door, "_reachable", lambda endpoint: False)
+    monkeypatch.setattr(hub_door, "_reachable", lambda endpoint: False)
     folder = tmp_path / "tatsu-lab___alpaca" / "default" / "0.0.0" / "0123"
     table = datasets.Dataset.from_list([{"instruction": "x", "input": "y"}, {"instruction": "z", "input": ""}])
     from datasets.arrow_writer import ArrowWriter
@@ -646,10 +657,10 @@ def test_the_hub_is_in_reach_if_it_takes_a_connection(monkeypatch: pytest.Monkey
         monkeypatch.delenv(name.upper(), raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert door._reachable(f"http://127.0.0.1:{port}")
-    assert not door._reachable(f"http://127.0.0.1:{port}")
+        assert hub_door._reachable(f"http://127.0.0.1:{port}")
+    assert not hub_door._reachable(f"http://127.0.0.1:{port}")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    assert door._reachable("https://hub.invalid"), "a proxy may reach what we cannot"
+    assert hub_door._reachable("https://hub.invalid"), "a proxy may reach what we cannot"
 
 
 # --- imports ------------------------------------------------------------------------------------------------

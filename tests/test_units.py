@@ -172,8 +172,10 @@ def test_what_is_left_out_is_named_once_by_the_plan_the_run_and_the_report(
     report(store.folder, tmp_path / "report")
     for name in ("report.md", "report.html"):
         assert (tmp_path / "report" / name).read_text().count(f"Left out: {line}.") == 1
-    heads, causal, holed = csv.reader((tmp_path / "report" / "table-3.csv").read_text().splitlines())
-    assert (heads[-1], causal[-1], holed[-1] != "-") == ("infill", "-", True)
+    lines = list(csv.DictReader((tmp_path / "report" / "table-3.csv").read_text().splitlines()))
+    causal, *holed = [line for line in lines if line["column"] == "infill"]
+    assert (causal["text"], causal["value"]) == ("-", "")
+    assert [(line["measure"], bool(line["value"])) for line in holed] == [("RR", True), ("ASR", True)]
 
 
 # -- attacked prompts from a file -----------------------------------------------------------------------------

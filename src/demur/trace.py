@@ -184,6 +184,19 @@ class Trace:
             cells = _redacted(cells, [int(token) in self.special for token in tokens])
         return Frame(cells=tuple(Cell(text, state) for text, state in cells), refused=self.refused(t))
 
+    def to_frame(self, anchors: Any = None, *, per: Literal["step", "place"] = "step") -> Any:
+        """A pandas ``DataFrame`` with one row for each step, with ``anchors`` (:class:`demur.signals.Anchors`) their
+        ``sigma`` too; or for each step and place. docs/trace.md describes the columns. Nothing is redacted. Needs
+        ``demur[data]``.
+        """
+        from demur import frames
+
+        if per not in ("step", "place"):
+            raise DemurError(f"per={per!r}", "step or place", "leave it out for one row a step")
+        if per == "place" and anchors is not None:
+            raise DemurError("anchors for rows of places", "rows of steps, which have a signal", "leave `per` out")
+        return frames.steps_of(self, anchors) if per == "step" else frames.places_of(self)
+
     def _repr_html_(self) -> str:
         return fragment([self.scene()])
 

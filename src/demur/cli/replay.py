@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -12,95 +15,189 @@ from demur.cli.options import (
     Count,
     Device,
     Dtype,
-    LayerName,
     ModelName,
     PoolName,
     Refusals,
     RefusalsFrom,
-    Steps,
     cached_anchors,
     load_model,
     out_to,
 )
 from demur.types import DemurError
 
+if TYPE_CHECKING:
+    from demur.signals import Anchors
+    from demur.studio.replaying import Replayed
+    from demur.types import Pool
+
+SHOWN = 24
+"""So many transcripts stand on a page."""
+
 
 def replay(
-    transcripts: Annotated[Path, typer.Argument(help="JSONL of objects with a prompt and a response.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="TRANSCRIPTS",
+            help="A file with a prompt and a response in each row, or with messages that end with the answer: JSON "
+            "Lines, JSON, CSV, TSV or Parquet (docs/prompts.md).",
+        ),
+    ],
     model: ModelName = "smollm2",
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", help="Where a field stands, FIELD=COLUMN, such as text=question, response=output."),
+    ] = None,
     anchors: Annotated[
         Path | None, typer.Option(help="A file of `demur anchors fit`; default: fitted once, cached.")
     ] = None,
+    guard: Annotated[
+        Path | None, typer.Option(help="A file of `demur guard fit`: its verdict on each row, with its own anchors.")
+    ] = None,
     refusals: RefusalsFrom = Refusals.observed,
     n: Count = 40,
-    steps: Steps = 32,
-    layer: LayerName = "last",
-    pool: Annotated[PoolName, typer.Option(help="generated or producing.")] = PoolName.generated,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="T: how many values a signal has; default: 32, or that of the file.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="first, middle, last or a block number; default: last, or that of the file.")
+    ] = None,
+    pool: Annotated[
+        PoolName | None, typer.Option(help="generated or producing; default: generated, or that of the file.")
+    ] = None,
+    harmful: Annotated[
+        bool | None, typer.Option("--harmful/--harmless", help="Mark the prompts that bring no mark.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the lines go; default: the terminal.")] = None,
+    html: Annotated[Path | None, typer.Option(help=f"A page of the first {SHOWN} transcripts.")] = None,
+    show_harmful: Annotated[
+        bool, typer.Option("--show-harmful", help="Show on the page the words of prompts not marked harmless.")
+    ] = False,
     batch: Annotated[int, typer.Option(min=1)] = 16,
     dtype: Dtype = "auto",
     device: Device = None,
-    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    system: Annotated[str | None, typer.Option(help="A system prompt, for rows that bring none.")] = None,
 ) -> None:
     """The signals of finished transcripts, in one pass each: also of another model's, with a local one as surrogate."""
     from rich.progress import Progress
 
     from demur.artefact import write
+    from demur.prompts import transcripts
     from demur.samplers import Autoregressive
     from demur.signals import Anchors
+    from demur.studio.replaying import replayed
     from demur.trace import spec_of, teacher_forced
-    from demur.types import Prompt
 
-    rows = _transcripts(transcripts)
-    net = load_model(model, dtype, device, system)
+    rows = [
+        one if one.prompt.harmful is not None else replace(one, prompt=replace(one.prompt, harmful=harmful))
+        for one in transcripts(source, columns=_columns(column))
+    ]
+    watcher, fitted = None, None
+    if guard:
+        from demur.guards import Guard
+
+        watcher = Guard.load(guard)
+        fitted = watcher.anchors
     if anchors:
+        if watcher is not None:
+            raise DemurError("both --anchors and --guard", "one of them", "a guard brings its own anchors")
         fitted = Anchors.load(anchors)
-        fitted.check(spec_of(net, Autoregressive(), steps, steps=steps).at(layer, pool.value))
+    if fitted is not None:
+        own: tuple[int, str, Pool] = (fitted.spec.steps, fitted.spec.layer, cast("Pool", fitted.spec.pool))
     else:
-        fitted = cached_anchors(net, Autoregressive(), steps, steps, layer, pool.value, refusals, n, False)
+        own = (32, "last", "generated")
+    long, where, pooled = steps or own[0], layer or own[1], pool.value if pool else own[2]
+    net = load_model(model, dtype, device, system)
+    teacher_forced(net, [], [])  # raises for a model that can not be replayed, before anchors are fitted
+    if fitted is None:
+        fitted = cached_anchors(net, Autoregressive(), long, long, where, pooled, refusals, n, False)
+    else:
+        fitted.check(spec_of(net, Autoregressive(), long, steps=long).at(where, pooled))
+    console = out_to(stderr=True)
     if fitted.warning:
-        out_to(stderr=True).print(f"! {fitted.warning}", style="yellow")
-    prompts = [Prompt(id=str(row.get("id", i)), text=row["prompt"]) for i, row in enumerate(rows, 1)]
-    with Progress(console=out_to(stderr=True), transient=True) as bar:
+        console.print(f"! {fitted.warning}", style="yellow", markup=False)
+    with Progress(console=console, transient=True) as bar:
         task = bar.add_task("replaying", total=len(rows))
-        traces = teacher_forced(
-            net,
-            prompts,
-            [row["response"] for row in rows],
-            steps=steps,
-            pools=[(layer, pool.value)],
-            batch=batch,
+        found = replayed(
+            net, rows, fitted, watcher, steps=long, wanted=(where, pooled), batch=batch,
             progress=lambda done: bar.update(task, completed=done),
-        )
-    lines = []
-    for prompt, trace in zip(prompts, traces, strict=True):
-        sigma = [round(float(value), 6) for value in fitted.signal(trace)]
-        line = {"id": prompt.id, "sigma": sigma, "refused": trace.refused(), "tokens": trace.steps}
-        lines.append(json.dumps(line | {"refusals": fitted.refusals, "model": trace.spec.model}))
+        )  # fmt: skip
+    lines = [json.dumps(_line(one, fitted, net.name)) for one in found]
     if out is None:
         print("\n".join(lines))
     else:
         write(out, "\n".join(lines) + "\n")
-        out_to(stderr=True).print(f"{len(lines)} signals in {out}")
+        console.print(f"{len(lines)} lines in {out}", markup=False, soft_wrap=True)
+    for note in _notes(found):
+        console.print(note, style="yellow", markup=False, soft_wrap=True)
+    if html:
+        write(html, _page(found, show_harmful))
+        console.print(f"page: {html.resolve().as_uri()}", markup=False, soft_wrap=True)
 
 
-def _transcripts(path: Path) -> list[dict[str, Any]]:
-    """Rows with a prompt and a response. Raises naming file and line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DemurError(f"{path} could not be read ({error})", "a JSONL file in UTF-8", "check the path") from error
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
+def _columns(items: Sequence[str] | None) -> dict[str, str]:
+    """``--column FIELD=COLUMN`` as a mapping; the fields are checked by the reader."""
+    columns = {}
+    for item in items or ():
+        field, sign, column = item.partition("=")
+        if not sign or not field.strip():
+            raise DemurError(f"--column {item}", "FIELD=COLUMN", "for example: --column response=output")
+        columns[field.strip()] = column
+    return columns
+
+
+def _line(one: Replayed, anchors: Anchors, model: str) -> dict[str, Any]:
+    """One transcript for machines: without a word of it."""
+    line: dict[str, Any] = {
+        "id": one.transcript.prompt.id,
+        "sigma": [] if one.sigma is None else [round(float(value), 6) for value in one.sigma],
+        "refused": one.refused,
+        "tokens": 0 if one.trace is None else one.trace.steps,
+        "refusals": anchors.refusals,
+        "model": model if one.trace is None else one.trace.spec.model,
+        "row": one.transcript.row,
+        "answer_tokens": one.tokens,
+        "harmful": one.transcript.prompt.harmful,
+    }
+    if one.verdict is not None:
+        line |= {"flagged": one.verdict.flagged, "score": one.verdict.score, "verdict": one.verdict.why}
+    return line | ({"why": one.why} if one.why else {})
+
+
+def _notes(found: Sequence[Replayed]) -> list[str]:
+    """What has no signal, counted by its reason; where the first of them stands."""
+    reasons = Counter(one.why for one in found if one.why)
+    first = {one.why: one.transcript.where for one in reversed(found) if one.why}
+    none = "transcripts have no signal"
+    return [
+        f"! {count} of {len(found)} {none} ({reason}), their sigma is empty; the first: {first[reason]}"
+        for reason, count in reasons.items()
+    ]
+
+
+def _page(found: Sequence[Replayed], show_harmful: bool) -> str:
+    from demur.page import page
+
+    scenes = []
+    shown = [one for one in found if one.trace is not None]
+    for one in shown[:SHOWN]:
+        trace = one.trace
+        if trace is None:
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DemurError(f"{path}, line {number}: no JSON ({error.msg})", "one object a line", "mend it") from error
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("prompt", "response")):
-            raise DemurError(f"{path}, line {number}: no prompt and response", "both, as texts", "add them")
-        rows.append(row)
-    if not rows:
-        raise DemurError(f"{path} is empty", "one object with prompt and response a line", "add some")
-    return rows
+        marked = replace(trace.prompt, harmful=trace.prompt.harmful is not False)  # nobody has read an unmarked one
+        said = [f"the first {trace.steps} of the answer's {one.tokens} tokens"] if trace.steps < one.tokens else []
+        if len(shown) > SHOWN:
+            said.append(f"{SHOWN} of {len(shown)} transcripts are shown")
+        verdict = "refused" if one.refused else "answered"
+        if one.verdict is not None and one.verdict.flagged is not None:
+            verdict += ", flagged by the guard" if one.verdict.flagged else ", let pass by the guard"
+        scenes.append(
+            replace(trace, prompt=marked).scene(
+                None if one.sigma is None else one.sigma.tolist(),
+                show_harmful=show_harmful,
+                title=f"{trace.prompt.id}: read by {trace.spec.model}",
+                verdict=verdict,
+                notes=said,
+            )
+        )
+    return page(scenes, title="demur replay")

@@ -1,4 +1,5 @@
-"""A run on disk: a manifest, prepared guards, and one Parquet file for every finished unit.
+"""A run on disk: a manifest, prepared guards, and one Parquet file for every finished unit, all of one schema
+(:data:`demur.frames.ROW_COLUMNS`).
 
 A unit's file is written whole or not at all, and its name ends in a hash of its bytes. So a run may be killed at any
 moment: what is there is finished, what is damaged is noticed, and the rest is done again by ``--resume``.
@@ -7,14 +8,13 @@ moment: what is there is finished, what is damaged is noticed, and the rest is d
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demur import artefact
+from demur import artefact, frames
 from demur.types import DemurError
 
 Row = Mapping[str, Any]
@@ -48,13 +48,8 @@ class Store:
 
     def add(self, key: str, rows: Sequence[Row]) -> Path:
         """Writes a unit's rows, whole or not at all."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(list(rows)), buffer, compression="zstd")
-        data = buffer.getvalue()
-        return artefact.write(self.folder / "units" / f"{key}-{_hash(data)}.parquet", data)
+        data = frames.to_bytes(rows)
+        return artefact.write(self.folder / "units" / frames.name_of(key, data), data)
 
     def files(self) -> dict[str, Path]:
         """Finished units' files by key; damaged ones are not looked for here."""
@@ -62,7 +57,11 @@ class Store:
 
     def whole(self) -> dict[str, Path]:
         """Finished units whose bytes are what they were. Nothing is changed."""
-        return {key: path for key, path in self.files().items() if _hash(path.read_bytes()) == path.stem.split("-")[1]}
+        return {
+            key: path
+            for key, path in self.files().items()
+            if frames.digest_of(path.read_bytes()) == path.stem.split("-")[1]
+        }
 
     def set_aside(self) -> None:
         """Renames damaged files (``.damaged``), so that nobody takes them for finished units."""
@@ -72,20 +71,24 @@ class Store:
                 path.replace(path.with_suffix(".damaged"))
 
     def rows(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """All rows (or those of some units), unit by unit. Raises, naming the file, for a damaged one."""
-        import pyarrow.parquet as pq
+        """All rows (or those of some units), unit by unit. Raises, naming the file, for a damaged one.
 
+        Optional columns that a unit leaves empty are not in its rows, as in those of version 0.1.0: what a digest of
+        rows says stays what it was.
+        """
         files = self.files()
         for key in files if keys is None else keys:
             if key not in files:
                 raise DemurError(f"unit {key} of {self.folder} is not done", "a finished run", "add --resume")
             path = files[key]
             data = path.read_bytes()
-            if _hash(data) != path.stem.split("-")[1]:
+            if frames.digest_of(data) != path.stem.split("-")[1]:
                 raise DemurError(
                     f"{path} is damaged", "the bytes that were written", "run: demur evaluate ... --resume"
                 )
-            yield from pq.read_table(io.BytesIO(data)).to_pylist()
+            table = frames.from_bytes(data)
+            empty = [name for name in frames.OPTIONAL if table[name].null_count == table.num_rows]
+            yield from table.drop_columns(empty).to_pylist()
 
     def digest(self, keys: Sequence[str]) -> str:
         """A hash over all rows but their times: equal for two runs that found the same."""
@@ -94,7 +97,3 @@ class Store:
             kept = {name: value for name, value in row.items() if name not in TIMED}
             sha.update(json.dumps(kept, sort_keys=True, default=str).encode())
         return sha.hexdigest()[:16]
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:12]

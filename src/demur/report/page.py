@@ -30,6 +30,7 @@ from demur.report.tables import (
     subject_name,
     tables,
 )
+from demur.report.tidy import tidy_csv
 from demur.trace import Trace
 from demur.types import DemurError, Verdict
 
@@ -52,7 +53,7 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
     written = [artefact.write(out / "report.html", _html(manifest, notes, made, claims, pictures, scenes))]
     written.append(artefact.write(out / "report.md", _markdown(manifest, notes, made, claims)))
     for table in made:
-        written.append(artefact.write(out / f"{table.name}.csv", _csv(table)))
+        written.append(artefact.write(out / f"{table.name}.csv", tidy_csv(table)))
         written.append(artefact.write(out / f"{table.name}.tex", _latex(table)))
     return written
 
@@ -310,16 +311,6 @@ def _markdown(
         lines += [" | ".join(cell.text for cell in row) for row in table.rows]
         parts += [f"## {table.title}", "\n".join(f"| {line} |" for line in lines), table.note]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _csv(table: Table) -> str:
-    import csv
-
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(table.heads)
-    writer.writerows([cell.text for cell in row] for row in table.rows)
-    return buffer.getvalue()
 
 
 _TEX = str.maketrans({"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$"})

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from demur.defenses import ACTIVE
 from demur.dynamics import LAMBDA_R, Area, Difference, Rate, area, compare, held, irr, recovery
 from demur.report import published
+from demur.report.figure import Figure, gain, mean_area, share
 
 Row = Mapping[str, Any]
 NATIVE = ("infill", "parallel", "organism/infill")
@@ -24,10 +25,11 @@ NATIVE = ("infill", "parallel", "organism/infill")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: what it says, and the keys of the generations behind it (empty: none)."""
+    """One cell: what it says, the keys of the generations behind it (empty: none), and its numbers, for programs."""
 
     text: str
     rows: tuple[str, ...] = ()
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -181,8 +183,8 @@ def table_1(of: Selection) -> Table:
         rows.append(
             (
                 Cell(subject_name(subject)),
-                Cell(str(found.hrr), behind),
-                Cell(str(found.frr), behind),
+                Cell(str(found.hrr), behind, (share("HRR", found.hrr),)),
+                Cell(str(found.frr), behind, (share("FRR", found.frr),)),
                 Cell(str(len(known))),
                 Cell(str(found.hrr.n)),
             )
@@ -231,7 +233,7 @@ def table_2(of: Selection) -> Table:
         for attack in of.attacks:
             asked = {"attack": attack, "role": "harmful", "defense": "none"}
             cells = [Cell(subject_name(free)), Cell(attack)]
-            for side, outcome in ((free, "refusal"), (ordered, "harmful")):
+            for measure, side, outcome in (("RR", free, "refusal"), ("ASR", ordered, "harmful")):
                 d = paired(
                     of,
                     asked | {"model": free[0], "sampler": free[1]},
@@ -239,7 +241,7 @@ def table_2(of: Selection) -> Table:
                     outcome,
                 )
                 key = key_of(model=side[0], sampler=side[1], **asked)
-                cells.append(Cell("-") if d is None else Cell(str(d), (key,)))
+                cells.append(Cell("-") if d is None else Cell(str(d), (key,), (gain(measure, d),)))
             rows.append(tuple(cells))
             rows += _beside(free, published.gains(published.model_of(free), plain_name(attack)), attack)
     return Table(
@@ -285,7 +287,13 @@ def _rr_asr(rows: Sequence[Row], keys: tuple[str, ...]) -> Cell:
     rr, asr = rate(rows, "refusal"), rate(rows, "harmful")
     (low, high), (least, most) = rr.interval, asr.interval
     ranges = f"{100 * low:.0f} to {100 * high:.0f} / {100 * least:.0f} to {100 * most:.0f}"
-    return Cell(f"{100 * rr.value:.0f} / {100 * asr.value:.0f} (n {asr.n}, {ranges})", keys)
+    text = f"{100 * rr.value:.0f} / {100 * asr.value:.0f} (n {asr.n}, {ranges})"
+    return Cell(text, keys, (share("RR", rr), share("ASR", asr)))
+
+
+def _share(measure: str, rows: Sequence[Row], outcome: str, keys: tuple[str, ...]) -> Cell:
+    found = rate(rows, outcome)
+    return Cell(str(found), keys, (share(measure, found),))
 
 
 def table_4(of: Selection) -> Table:
@@ -305,7 +313,10 @@ def table_4(of: Selection) -> Table:
                     if len(hits) >= 10 and len(fine) >= 10:
                         against[kind].append(area([score(r) for r in hits], [score(r) for r in fine]))
             roles = {"plain": "harmful", "controls": "controls"}  # the attacked ones; and their harmless likes
-            cells = [Cell(_mean(v), keys_of(of.attacks, **where, role=roles[k])) for k, v in against.items()]
+            cells = [
+                Cell(_mean(v), keys_of(of.attacks, **where, role=roles[k]), (mean_area("AUROC", v),))
+                for k, v in against.items()
+            ]
             rows.append((Cell(subject_name(subject)), Cell(name), *cells, Cell(str(len(against["plain"])))))
     return Table(
         "table-4",
@@ -361,13 +372,13 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
                 (
                     Cell(subject_name(subject)),
                     Cell(defense),
-                    Cell(f"{extra:+.1f}"),
-                    Cell(str(rate(plain, "refusal")), keys_of(["plain"], **behind, role="plain")),
-                    Cell(str(rate(shaped, "refusal")), keys_of(of.attacks, **behind, role="controls"))
+                    Cell(f"{extra:+.1f}", (), (Figure("overhead %", extra, n=len(both)),)),
+                    _share("RR", plain, "refusal", keys_of(["plain"], **behind, role="plain")),
+                    _share("RR", shaped, "refusal", keys_of(of.attacks, **behind, role="controls"))
                     if shaped
                     else Cell("-"),
-                    Cell(str(rate(attacked, "refusal")), known),
-                    Cell(str(rate(attacked, "harmful")), known),
+                    _share("RR", attacked, "refusal", known),
+                    _share("ASR", attacked, "harmful", known),
                 )
             )
             cost = published.costs(published.model_of(subject), plain_name(defense))
@@ -398,7 +409,7 @@ def table_14(of: Selection) -> Table:
                 where = {"model": subject[0], "sampler": subject[1], "attack": attack, "defense": defense}
                 mine = of.where(**where, role="harmful")
                 key = key_of(role="harmful", **where | {"defense": seen_behind(defense)})
-                cells.append(Cell(str(rate(mine, "harmful")), (key,)) if mine else Cell("-"))
+                cells.append(_share("ASR", mine, "harmful", (key,)) if mine else Cell("-"))
             if any(cell.text != "-" for cell in cells[2:]):
                 rows.append(tuple(cells))
                 known = published.native(published.model_of(subject), plain_name(attack), [*map(plain_name, defenses)])

@@ -1,0 +1,375 @@
+"""From a row to a prompt: which column holds what, and what happens where several could."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from demur.prompts.conversations import is_conversation, turns_of
+from demur.prompts.rows import (
+    Row,
+    Unreadable,
+    called,
+    fold,
+    is_unicode,
+    joined,
+    kind_of,
+    left_out,
+    mapped,
+    plain,
+    says_something,
+)
+from demur.types import DemurError, Message, Prompt
+
+FIELDS: Mapping[str, Any] = {f.name: f.default for f in fields(Prompt)}
+"""The fields of a prompt and their defaults."""
+CONVERSATION_COLUMNS = ("messages", "conversations", "conversation")
+"""Columns that hold a conversation, as a list of turns."""
+ASKED_COLUMNS = ("text", "prompt", "instruction", "question", "query", "request", "forbidden_prompt", "user_prompt")
+"""Columns that hold what is asked. Two of them in a row must say the same."""
+BEHIND_COLUMNS = ("goal", "behavior", "behaviour", "input")
+"""Columns that hold the request where no other does, first match wins: beside a prompt, a goal is what is behind it."""
+TEXT_COLUMNS = (*ASKED_COLUMNS, *BEHIND_COLUMNS)
+"""Where the request is looked for when nobody names its column, in this order; any case, and a blank or a hyphen is
+an underscore."""
+RESPONSE_COLUMNS = (
+    "response", "answer", "output", "completion", "generation", "reply", "model_output", "model_response", "assistant",
+)  # fmt: skip
+"""Where a transcript's answer is looked for. Two of them in a row must say the same."""
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "licence": ("licence", "license"),
+    "system": ("system", "system_prompt"),
+    "harmful": ("harmful", "is_harmful"),
+}
+"""Other names of fields."""
+
+YES = ("true", "t", "1", "1.0", "yes", "y", "wahr", "ja", "j", "vrai", "oui", "verdadero", "sí", "si", "vero", "sì")
+NO = ("false", "f", "0", "0.0", "no", "n", "falsch", "nein", "faux", "non", "falso")
+LABELS: Mapping[str, bool | None] = {
+    **dict.fromkeys((*YES, "harmful", "unsafe"), True),
+    **dict.fromkeys((*NO, "harmless", "safe", "benign"), False),
+    **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), None),
+}
+"""What a label may be, in any case; the last ones say nothing."""
+MAYBE_LABELS = ("label", "labels", "class", "safety", "safe", "is_safe", "unsafe", "toxic", "malicious")
+"""Columns that may be labels, of which nobody knows which value means harm. They are not read by themselves."""
+
+_PLAIN = {"id", "text", "harmful", "attack", "parent", "prefill", "messages"}
+"""Columns of what :meth:`demur.types.Prompt.plain` gives: there, messages are the turns before the text."""
+_MISSING = ("nan", "none", "null", "na", "n/a", "<na>")
+"""How tools write a value that is missing; nobody asks that."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows of one source become prompts. ``columns`` maps fields to the source's columns; ``label`` is the source's
+    own, ``harmful`` the one that was asked for; ``answers``: rows have responses.
+    """
+
+    stem: str
+    name: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    label: bool | None = None
+    harmful: bool | None = None
+    answers: bool = False
+
+    def wants(self, name: str) -> bool:
+        """Whether a column may be read."""
+        folded = fold(name)
+        if name in self.columns.values() or folded in (*CONVERSATION_COLUMNS, *TEXT_COLUMNS, *MAYBE_LABELS):
+            return True
+        own = {alias for field_name in FIELDS for alias in ALIASES.get(field_name, (field_name,))}
+        return folded in own or (self.answers and folded in RESPONSE_COLUMNS)
+
+
+def prompt_of(row: Row, reading: Reading) -> Prompt:
+    """One row as a prompt. Raises, naming the row, for what is none."""
+    made: dict[str, Any] = {"id": f"{reading.stem}-{row.number:04d}", "source": reading.name}
+    for name in FIELDS:
+        if name in ("text", "messages"):
+            continue
+        column = _column(name, row, reading.columns)
+        value = None if column is None else row.values[column]
+        if name == "harmful":
+            made[name] = _label(value, row.where)
+            continue
+        if name == "id" and isinstance(value, float) and value.is_integer():
+            value = int(value)  # a column of numbers with a gap in it
+        said = plain(value, row.where, column)
+        if said is not None and (said or name != "id"):
+            made[name] = said
+    request = _request(row, reading)
+    prefill = request.pop("prefill", "")
+    if prefill and "prefill" not in made and reading.columns.get("prefill", "prefill"):
+        made["prefill"] = prefill
+    if request.get("system") and "system" in made and made["system"] != request["system"]:
+        raise _conflict(row, "system", "system", "the first message", "leave one of them out")
+    made |= request
+    for name, value in made.items():
+        if isinstance(value, str) and not is_unicode(value):
+            raise DemurError(f"{row.where}: the {name} holds half of a surrogate pair", "Unicode text")
+    made["harmful"] = _harmful(made["harmful"], row.where, reading)
+    try:
+        return Prompt(**made)
+    except DemurError as error:
+        raise DemurError(f"{row.where}: {error.came}", error.expected, error.then) from error
+
+
+def label_of(row: Row, reading: Reading) -> bool | None:
+    """What a row, or its source, says of harm; None where neither does."""
+    column = _column("harmful", row, reading.columns)
+    said = None if column is None else _label(row.values[column], row.where)
+    return reading.label if said is None else said
+
+
+def maybe_label(row: Row) -> str | None:
+    """A column whose value in this row could be a label; None if there is none."""
+    for column, value in row.values.items():
+        marks = isinstance(value, str | int | float) and LABELS.get(str(value).strip().lower()) is not None
+        if marks and fold(column) in MAYBE_LABELS:
+            return column
+    return None
+
+
+def answer_of(row: Row, reading: Reading) -> str:
+    """A transcript's answer; empty where it has none. Raises where two columns differ, and where there is no column."""
+    if name := reading.columns.get("response"):
+        return _response(_named(name, row), row.where, name)
+    columns = called(RESPONSE_COLUMNS, tuple(row.values))
+    texts = {column: _response(row.values[column], row.where, column) for column in columns}
+    texts = {column: text for column, text in texts.items() if text.strip()}
+    spoken = _last_turns(row, reading)
+    for column, turns in spoken.items():
+        if turns and turns[-1].role == "assistant":
+            texts[column] = turns[-1].content
+    if len({text.strip() for text in texts.values()}) > 1:
+        first = next(iter(texts))
+        second = next(column for column, text in texts.items() if text.strip() != texts[first].strip())
+        raise _conflict(row, "response", first, second, f"name the answer's column: {mapped('response', first)}")
+    if not texts and not columns and not spoken:
+        raise DemurError(
+            f"{row.where} has the columns {row.listed}",
+            f"one of {joined(RESPONSE_COLUMNS)}, or messages that end with the assistant's answer",
+            f"name the one that holds the answer: {mapped('response')}",
+        )
+    return next(iter(texts.values()), "")
+
+
+# --- the request --------------------------------------------------------------------------------------------
+
+
+def _request(row: Row, reading: Reading) -> dict[str, Any]:
+    """Text, earlier turns, system prompt and prefill of a row."""
+    columns = reading.columns
+    if columns.get("text") or columns.get("messages"):
+        return _chosen(row, reading)
+    names = CONVERSATION_COLUMNS if "messages" not in columns else ()
+    known = called((*names, *ASKED_COLUMNS), tuple(row.values))
+    if not known:
+        return _behind(row, reading)
+    asked = {column: row.values[column] for column in known if _is_asked(row.values[column])}
+    if not asked:
+        return {"text": _text(row.values[known[0]], known[0], row.where)}
+    if {*row.values} >= _PLAIN and {*asked} == {"text", "messages"}:
+        return {"text": _text(asked["text"], "text", row.where)} | _earlier(asked["messages"], row, "messages")
+    return _first_of(asked, row, reading)
+
+
+def _chosen(row: Row, reading: Reading) -> dict[str, Any]:
+    """The request of the columns that somebody named; beside a text, messages are the turns before it."""
+    text, messages = reading.columns.get("text"), reading.columns.get("messages")
+    if messages and not text:
+        return _conversation(_named(messages, row), row, messages, reading)
+    column = str(text)
+    value = _named(column, row)
+    if is_conversation(value):
+        return _conversation(value, row, column, reading)
+    earlier = _earlier(_named(messages, row), row, messages) if messages else {}
+    return {"text": _text(value, column, row.where)} | earlier
+
+
+def _first_of(asked: Mapping[str, Any], row: Row, reading: Reading) -> dict[str, Any]:
+    """The first of several columns, if all say the same."""
+    requests = {}
+    for column, value in asked.items():
+        talks = fold(column) in CONVERSATION_COLUMNS or is_conversation(value)
+        read = _conversation if talks else _spoken
+        requests[column] = read(value, row, column, reading)
+    first, *others = requests
+    extra = next(iter(called(("input",), tuple(row.values))), None)
+    more = row.values[extra] if extra is not None else None
+    if isinstance(more, str) and more.strip() and extra is not None:
+        if fold(first) == "instruction":
+            requests[first]["text"] += f"\n\n{more}"
+        elif more.strip() != requests[first]["text"].strip():
+            raise _conflict(row, "text", first, extra, f"name the one that holds the request: {mapped('text', first)}")
+    for column in others:
+        if requests[column]["text"].strip() != requests[first]["text"].strip():
+            raise _conflict(row, "text", first, column, f"name the one that holds the request: {mapped('text', first)}")
+    return requests[first]
+
+
+def _spoken(value: Any, row: Row, column: str, reading: Reading) -> dict[str, Any]:
+    return {"text": _text(value, column, row.where)}
+
+
+def _behind(row: Row, reading: Reading) -> dict[str, Any]:
+    """The request of a row without any column for one: its goal, its behaviour, or an input."""
+    for column in called(BEHIND_COLUMNS, tuple(row.values)):
+        return {"text": _text(row.values[column], column, row.where)}
+    raise DemurError(
+        f"{row.where} has the columns {row.listed}",
+        f"one of {joined((*TEXT_COLUMNS, *CONVERSATION_COLUMNS[:2]))}",
+        f"name the one that holds the request: {mapped('text')}; a table needs a first line with its columns' names",
+    )
+
+
+def _conversation(value: Any, row: Row, column: str, reading: Reading) -> dict[str, Any]:
+    """A conversation taken apart. One that ends with the assistant is an answer, unless its column was named."""
+    turns = turns_of(value, row.where, column)
+    last = turns[-1]
+    named = column in (reading.columns.get("messages"), reading.columns.get("text"))
+    if last.role == "assistant" and not (named or reading.answers) and reading.columns.get("prefill", "-"):
+        raise DemurError(
+            f"{row.where}: the conversation in {column!r} ends with the assistant's turn",
+            "the user's request at the end",
+            f"leave that answer out: {left_out('prefill')}; keep it as the beginning of the answer: "
+            f"{mapped('messages', column)}; demur replay reads finished answers",
+        )
+    request: dict[str, Any] = {}
+    if last.role == "assistant" and len(turns) > 1:
+        turns = turns[:-1]
+        if not reading.answers:
+            request["prefill"] = last.content
+    if turns and turns[0].role == "system":
+        request["system"] = turns.pop(0).content
+    if not turns or turns[-1].role != "user" or any(turn.role == "system" for turn in turns):
+        roles = joined(turn.role for turn in turns) or "a system prompt"
+        raise DemurError(
+            f"{row.where}: the conversation in {column!r} is {roles}",
+            "a system message at most at the beginning, and the user's request at the end",
+        )
+    request["text"] = _text(turns.pop().content, column, row.where)
+    if turns:
+        request["messages"] = tuple(turns)
+    return request
+
+
+def _earlier(value: Any, row: Row, column: str) -> dict[str, Any]:
+    """The turns before a request that has a column of its own."""
+    if not _is_asked(value):
+        return {}
+    turns, request = turns_of(value, row.where, column), {}
+    if turns[0].role == "system":
+        request["system"] = turns.pop(0).content
+    return request | ({"messages": tuple(turns)} if turns else {})
+
+
+def _last_turns(row: Row, reading: Reading) -> dict[str, list[Message]]:
+    """The turns of every column that holds a conversation in this row."""
+    found = {}
+    chosen = {reading.columns.get("messages"), reading.columns.get("text")} - {None, ""}
+    for column, value in row.values.items():
+        talks = fold(column) in CONVERSATION_COLUMNS or is_conversation(value)
+        usual = fold(column) in (*CONVERSATION_COLUMNS, *ASKED_COLUMNS) and not chosen
+        if talks and (usual or column in chosen) and _is_asked(value):
+            found[column] = turns_of(value, row.where, column)
+    return found
+
+
+def _is_asked(value: Any) -> bool:
+    """Whether a value says something; an empty list says nothing in a table, too."""
+    return says_something(value) and not (isinstance(value, str) and value.strip() in ("[]", "()"))
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+
+def _named(column: str, row: Row) -> Any:
+    if column not in row.values:
+        raise DemurError(f"{row.where} has no column {column!r}", f"one of {row.listed}")
+    return row.values[column]
+
+
+def _column(name: str, row: Row, columns: Mapping[str, str]) -> str | None:
+    """The source's column for a field of ours; None if it has none. The exact name wins over another case."""
+    if name in columns:
+        if columns[name]:
+            _named(columns[name], row)
+        return columns[name] or None
+    aliases = ALIASES.get(name, (name,))
+    exact = next((alias for alias in aliases if alias in row.values), None)
+    return exact or next(iter(called(aliases, tuple(row.values))), None)
+
+
+def _text(value: Any, column: str, where: str) -> str:
+    """The request as it stands, or an error that names the line where there is none."""
+    if isinstance(value, str | bytes) or not says_something(value) or isinstance(value, Unreadable):
+        text = plain(value, where, column) if says_something(value) else ""
+        if text is None or not text.strip():
+            raise DemurError(f"{where}: the column {column!r} is empty", "the text of a request")
+        if text.strip().lower() in _MISSING:
+            raise DemurError(
+                f"{where}: the column {column!r} says {text.strip()!r}, which stands for a missing value",
+                "the text of a request",
+                "take the row out",
+            )
+        return text
+    then = ""
+    if isinstance(value, dict | list):
+        then = "a file of columns instead of rows is written anew with pandas: to_json(..., orient='records')"
+    raise DemurError(f"{where}: the column {column!r} holds {kind_of(value)}", "the text of a request", then)
+
+
+def _response(value: Any, where: str, column: str) -> str:
+    """An answer as text; a list of one, a message and a number are answers, too."""
+    if isinstance(value, list | tuple) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, Mapping) and ("content" in value or "value" in value):
+        value = turns_of([{"role": "assistant", **value}], where, column)[0].content
+    if isinstance(value, list | tuple | dict | bool):
+        many = f"{len(value)} values" if isinstance(value, list | tuple) and value else kind_of(value)
+        if says_something(value):
+            raise DemurError(
+                f"{where}: the column {column!r} holds {many}", "one answer, as text", "write a row for each answer"
+            )
+        return ""
+    text = plain(value, where, column) or ""
+    if not is_unicode(text):
+        raise DemurError(f"{where}: the response holds half of a surrogate pair", "Unicode text")
+    return text
+
+
+def _label(value: Any, where: str) -> bool | None:
+    """True, False, or None where the row says nothing."""
+    key = (plain(value, where, "harmful") or "").strip().lower()
+    if key not in LABELS:
+        raise DemurError(
+            f"{where}: harmful is {value!r}",
+            "true, false, or nothing (also yes, no, 1, 0, harmful, harmless, in any case)",
+            f"ignore the column: {left_out('harmful')}",
+        )
+    return LABELS[key]
+
+
+def _harmful(said: bool | None, where: str, reading: Reading) -> bool | None:
+    """The label of a row: its own, its source's, or the one that was asked for; these must not contradict."""
+    own, wanted = reading.label if said is None else said, reading.harmful
+    if wanted is not None and own not in (None, wanted):
+        raise DemurError(
+            f"{where} says harmful={own}, and harmful={wanted} was asked for",
+            "labels that agree",
+            f"leave `harmful` out to keep the source's own, ignore them with {left_out('harmful')}, or take the rows "
+            f"of one label with side='harmful' or side='harmless'",
+        )
+    return own if wanted is None else wanted
+
+
+def _conflict(row: Row, what: str, first: str, second: str, then: str) -> DemurError:
+    names: Sequence[str] = (first, second)
+    return DemurError(
+        f"{row.where}: the columns {' and '.join(map(repr, names))} say different things",
+        f"one {'request' if what == 'text' else what} a row",
+        then,
+    )

@@ -1,0 +1,102 @@
+"""A file as text: UTF-8, packed or not; what is something else is named with the way out."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TextIO
+
+from demur.types import DemurError
+
+PACKED = ".gz"
+"""The suffix of packed files that are read as they are."""
+_MARKS = ((b"\xff\xfe\0\0", "UTF-32"), (b"\0\0\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that says what a file holds, in lower case: ``.jsonl`` of ``a.JSONL`` and of ``a.jsonl.gz``."""
+    return (path.with_suffix("") if path.suffix.lower() == PACKED else path).suffix.lower()
+
+
+def stem_of(path: Path) -> str:
+    """The file's name without its suffixes."""
+    return (path.with_suffix("") if path.suffix.lower() == PACKED else path).stem
+
+
+@contextmanager
+def reading(path: Path, newline: str | None) -> Iterator[TextIO]:
+    """The file as UTF-8 text, with or without a byte order mark; what goes wrong is a `DemurError`."""
+    try:
+        with _bytes(path) as raw:
+            head = raw.read(400)
+            if _is_wide(head):
+                raise _misencoded(path)
+            raw.seek(0)
+            with io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline) as file:
+                yield file
+    except UnicodeDecodeError as error:
+        raise _misencoded(path) from error
+    except (OSError, EOFError, zlib.error) as error:
+        what = getattr(error, "strerror", None) or error
+        packed = path.suffix.lower() == PACKED
+        raise DemurError(
+            f"cannot read {path} ({what})", f"a whole {PACKED} file" if packed else "a file that can be read"
+        ) from error
+
+
+def _bytes(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix.lower() == PACKED else open(path, "rb")  # type: ignore[return-value]
+
+
+def _is_wide(head: bytes) -> bool:
+    """Whether a file begins as UTF-16 or UTF-32 do: with their mark, or with every second byte zero."""
+    return head.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")) or (
+        len(head) >= 4 and (head[0] == 0) != (head[1] == 0) and head.count(0) * 3 >= len(head)
+    )
+
+
+def _misencoded(path: Path) -> DemurError:
+    """The error for a file that is not UTF-8; reads it again to find the line and to guess what it is."""
+    where, byte, guess = str(path), "", ""
+    with _bytes(path) as file:
+        head = file.read(400)
+        file.seek(0)
+        if _is_wide(head):
+            guess = next((name for mark, name in _MARKS if head.startswith(mark)), "")
+            guess = guess or ("UTF-16LE" if head[1] == 0 else "UTF-16BE")
+            where, byte = f"{path}, line 1", f" (byte 0x{head[0]:02x})"
+        for line, raw in enumerate([] if guess else file, 1):
+            try:
+                raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                where, byte, guess = f"{path}, line {line}", f" (byte 0x{raw[error.start]:02x})", _one_byte(raw)
+                break
+    if not guess:
+        return DemurError(
+            f"{where}: not UTF-8{byte}",
+            "UTF-8",
+            "its encoding can not be told (GB18030, Shift_JIS and Cyrillic code pages look like this): save it as "
+            "UTF-8 (in a spreadsheet: CSV UTF-8), or use iconv -f ITS-ENCODING -t UTF-8",
+        )
+    looks = "CP1252 (of Windows) or LATIN1" if guess == "LATIN1" else guess
+    name = path.with_suffix("").name if path.suffix.lower() == PACKED else path.name
+    unpack = f"gunzip {path.name}; " if name != path.name else ""
+    convert = f"{unpack}iconv -f {guess} -t UTF-8 {name} > utf8{Path(name).suffix}"
+    return DemurError(
+        f"{where}: not UTF-8{byte}", "UTF-8", f"it looks like {looks}; convert it, for example: {convert}"
+    )
+
+
+def _one_byte(raw: bytes) -> str:
+    """CP1252 or LATIN1 for a line that may be in it; empty where letters beyond ASCII are too many for it."""
+    beyond = [byte for byte in raw if byte >= 0x80]
+    letters = len(beyond) + sum(chr(byte).isalpha() for byte in raw if byte < 0x80)
+    if len(beyond) > 0.4 * letters:
+        return ""
+    if all(byte >= 0xA0 for byte in beyond):
+        return "LATIN1"
+    return "" if {*beyond} & {0x81, 0x8D, 0x8F, 0x90, 0x9D} else "CP1252"

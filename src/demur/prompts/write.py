@@ -1,0 +1,65 @@
+"""Prompts as a file that reads back unchanged, what comes twice among them, and a hash that stands for them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from demur.prompts.columns import FIELDS
+from demur.prompts.rows import is_unicode
+from demur.types import DemurError, Message, Prompt
+
+_ALWAYS = ("id", "text", "harmful", "category", "source", "licence")
+
+
+def save(prompts: Sequence[Prompt], path: str | Path) -> None:
+    """Writes prompts as JSON Lines, one object per line in UTF-8, all at once or not at all.
+
+    The same prompts give the same bytes. Fields with their default value are left out, except id, text,
+    harmful, category, source and licence. Raises `DemurError` for a suffix other than ``.jsonl``, a folder
+    that is not there, an id that comes twice or is empty, an empty text, and half of a surrogate pair, which
+    is no Unicode: what ``save`` takes, ``load`` gives back.
+    """
+    from demur import artefact  # not above: prompts are read without NumPy
+
+    path = Path(path)
+    if path.suffix.lower() != ".jsonl":
+        raise DemurError(f"cannot save prompts to {path}", "a name that ends in .jsonl")
+    if not path.parent.is_dir():
+        raise DemurError(f"no folder {path.parent} to save prompts in", "one that is there", "make it first")
+    lines: list[str] = []
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise DemurError(f"two prompts have the id {prompt.id!r}", "every id once", f"{path} is left as it was")
+        if not prompt.id or not prompt.text.strip():
+            raise DemurError(f"the prompt with the id {prompt.id!r} has no {'text' if prompt.id else 'id'}", "both")
+        seen.add(prompt.id)
+        row = {k: getattr(prompt, k) for k, v in FIELDS.items() if k in _ALWAYS or getattr(prompt, k) != v}
+        if prompt.messages:  # with the request at their end, as everybody writes a conversation
+            row["messages"] = [asdict(turn) for turn in (*prompt.messages, Message("user", prompt.text))]
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    try:
+        data = "".join(lines).encode("utf-8")
+    except UnicodeEncodeError as error:
+        bad = next(p.id for p in prompts if not is_unicode("".join(str(getattr(p, k)) for k in FIELDS)))
+        raise DemurError(f"prompt {bad!r} holds half of a surrogate pair", "Unicode text") from error
+    artefact.write(path, data)
+
+
+def distinct(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """Each request once, at its first place: sets that share none are cut from these. Two are one request if system
+    prompt, earlier turns, text and prefill are equal, whatever their ids.
+    """
+    return list({(p.system, p.messages, p.text, p.prefill): p for p in reversed([*prompts])}.values())[::-1]
+
+
+def digest(prompts: Sequence[Prompt]) -> str:
+    """SHA-256 over ids and texts, in order, as 64 hex digits: what a card says of its prompts."""
+    sha = hashlib.sha256()
+    for prompt in prompts:
+        sha.update(json.dumps([prompt.id, prompt.text]).encode() + b"\n")
+    return sha.hexdigest()

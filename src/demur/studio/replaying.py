@@ -1,0 +1,131 @@
+"""Finished transcripts as traces and signals: what can be replayed, and what is said of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from demur.prompts import Transcript
+from demur.refusals import is_refusal
+from demur.signals import Anchors
+from demur.trace import Key, Trace, teacher_forced, text_of
+from demur.types import DemurError, Verdict
+
+if TYPE_CHECKING:
+    from demur.guards import Guard
+
+NO_ANSWER = "no answer"
+
+
+@dataclass(frozen=True, eq=False)
+class Replayed:
+    """One transcript. ``trace`` and ``sigma`` are None where ``why`` says so. ``refused`` is what the dictionary says
+    of the whole answer up to its first end of sequence (None: there is none), ``tokens`` how many it has.
+    """
+
+    transcript: Transcript
+    trace: Trace | None
+    sigma: Float[np.ndarray, "T"] | None
+    refused: bool | None
+    tokens: int
+    verdict: Verdict | None = None
+    why: str = ""
+
+
+def replayed(
+    model: Any,
+    transcripts: Sequence[Transcript],
+    anchors: Anchors,
+    guard: Guard | None = None,
+    *,
+    steps: int,
+    wanted: Key,
+    batch: int = 16,
+    progress: Callable[[int], object] | None = None,
+) -> list[Replayed]:
+    """Signals of transcripts, in their order, from one pass each over at most ``steps`` tokens of the answer.
+
+    A row without an answer, or that the model can't be asked (a prompt longer than its context), has no signal and says
+    why. Raises if that is so of every row, and as :func:`demur.trace.teacher_forced` does for other reasons.
+    """
+    answers = [_read(model, one.response) for one in transcripts]
+    why = {i: NO_ANSWER for i, (tokens, _) in enumerate(answers) if not tokens}
+    traces = _traces(model, transcripts, answers, why, steps=steps, wanted=wanted, batch=batch, progress=progress)
+    if not traces:
+        reason = next(iter(why.values()))
+        raise DemurError(
+            f"none of {len(transcripts)} transcripts could be replayed ({reason})",
+            "at least one with an answer that this model can be asked",
+            "name the answer's column: --column response=COLUMN" if reason == NO_ANSWER else "",
+        )
+    found = []
+    for i, (one, (tokens, text)) in enumerate(zip(transcripts, answers, strict=True)):
+        refused = is_refusal(text) if tokens else None
+        if i not in traces:
+            found.append(Replayed(one, None, None, refused, len(tokens), None, why[i]))
+            continue
+        sigma = anchors.signal(traces[i])
+        verdict = guard.judge_signals(sigma[None], [bool(refused)])[0] if guard is not None else None
+        reason = "" if np.isfinite(sigma).all() else "the signal is not finite: look at the model's states"
+        found.append(Replayed(one, traces[i], None if reason else sigma, refused, len(tokens), verdict, reason))
+    return found
+
+
+def _read(model: Any, response: str) -> tuple[list[int], str]:
+    """An answer's tokens up to its first end of sequence, which included, and its text up to there."""
+    if not response.strip():
+        return [], ""
+    tokens = list(model.tokenizer(response, add_special_tokens=False, verbose=False)["input_ids"])
+    end = next((i for i, token in enumerate(tokens) if token in model.stop_ids), None)
+    if end is None:
+        return tokens, response
+    pieces, special = model.pieces(tokens[: end + 1])
+    text = text_of(tokens[: end + 1], pieces, special)
+    return (tokens[: end + 1] if text.strip() else []), text
+
+
+def _traces(
+    model: Any,
+    transcripts: Sequence[Transcript],
+    answers: Sequence[tuple[list[int], str]],
+    why: dict[int, str],
+    *,
+    steps: int,
+    wanted: Key,
+    batch: int,
+    progress: Callable[[int], object] | None,
+) -> dict[int, Trace]:
+    """Traces by row. Rows that the model can't be asked are looked for only if a pass over all of them failed, and go
+    into ``why``.
+    """
+
+    def passed() -> dict[int, Trace]:
+        rows = [i for i in range(len(transcripts)) if i not in why]
+        asked, said = [transcripts[i].prompt for i in rows], [answers[i][0][:steps] for i in rows]
+        made = teacher_forced(model, asked, said, steps=steps, pools=[wanted], batch=batch, progress=progress)
+        return dict(zip(rows, made, strict=True))
+
+    try:
+        return passed()
+    except DemurError:
+        before = len(why)
+        for i, reason in _refused_by(model, transcripts, answers, steps):
+            why.setdefault(i, reason)
+        if len(why) == before:
+            raise
+    return passed()
+
+
+def _refused_by(
+    model: Any, transcripts: Sequence[Transcript], answers: Sequence[tuple[list[int], str]], steps: int
+) -> Iterator[tuple[int, str]]:
+    """Rows whose prompt and answer make no canvas of the model, and what it says of them."""
+    for i, (one, (tokens, _)) in enumerate(zip(transcripts, answers, strict=True)):
+        try:
+            model.canvas([one.prompt], max(min(len(tokens), steps), 1))
+        except DemurError as error:
+            yield i, f"{error.came}; expected {error.expected}" if error.expected else error.came

@@ -1,0 +1,427 @@
+"""Laws of the reader: files as spreadsheets, scripts and loggers write them are read right, or refused in one line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demur.prompts import RESPONSE_COLUMNS, TEXT_COLUMNS, load, save, transcripts
+from demur.prompts.columns import LABELS, NO, YES
+from demur.types import DemurError, Message, Prompt
+
+ASK = "How, then, do I bake?"
+TURNS = [{"role": "user", "content": ASK}]
+SHARE = [{"from": "human", "value": ASK}]
+
+
+def put(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+    return path
+
+
+def texts(path: Path, **settings: Any) -> list[str]:
+    return [prompt.text for prompt in load(path, **settings)]
+
+
+def error_of(path: Path, reader: Any = load, **settings: Any) -> str:
+    with pytest.raises(DemurError) as caught:
+        reader(path, **settings)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert path.name in said
+    return said
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+TABLES = {
+    "semicolons": f"text;harmful\n{ASK};true\n",
+    "semicolons, another text": f'category;prompt\nfood;"{ASK}"\n',
+    "tabs": f"text\tharmful\n{ASK}\ttrue\n",
+    "bars": f"text|harmful\n{ASK}|true\n",
+    "told": f"sep=;\ntext;harmful\n{ASK};true\n",
+    "told in quotes, with a mark": f'\ufeff"sep=|"\r\nTEXT|n\r\n{ASK}|1\r\n',
+    "blank lines at both ends": f'\n\ntext,harmful\n"{ASK}",true\n,\n  ,\n\n,,,\n',
+    "blank heads": f'text,,\n"{ASK}",,\n',
+    "a number without a head": f',text\n0,"{ASK}"\n',
+    "cells behind the last head": f'text,n\n"{ASK}",1,,\n',
+    "carriage returns alone": f'text,harmful\r"{ASK}",true\r',
+    "a large cell elsewhere": f'text,answer\n"{ASK}",{"x" * 200_000}\n',
+    "blanks around the heads": f'text , harmful\n"{ASK}", true\n',
+    "a blank behind every comma": f'harmful, text\ntrue, "{ASK}"\n',
+    "spaced head": f'n,Forbidden Prompt\n1,"{ASK}"\n',
+    "a column's name in another language": f'frage;PROMPT\nx;"{ASK}"\n',
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".CSV", ".csv.gz"])
+def test_tables_are_read_however_their_cells_are_separated(case: str, suffix: str, tmp_path: Path) -> None:
+    data = TABLES[case].encode()
+    path = put(tmp_path, f"p{suffix}", gzip.compress(data) if suffix.endswith("gz") else data)
+    assert texts(path) == [ASK]
+    assert load(path)[0].id == "p-0001"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('text,harmful\n"Say \\"hello\\" to me",true\n', "not behind a backslash"),
+        ('text,harmful\n"Say \\", then go",true\n', "not behind a backslash"),
+        ('text,harmful\n"a \\", b"\n', "not behind a backslash"),
+        ('text\n"Say "hello" to me"\n', 'written twice ("")'),
+        ('text,n\n"How?\n', "unexpected end of data"),
+        ("text,n\nHow?\n", "has 1 cells; expected 2"),
+        ("text,n\nHow, then?,2\n", "has 3 cells; expected 2"),
+        ("How do I bake?\nHow do I cook?\n", "a table needs a first line with its columns' names"),
+        ("id,text\n1,x\n1,y\n", "number the rows instead: columns={'id': ''}, or --column id="),
+        ("text\nx\nNaN\n", "stands for a missing value"),
+    ],
+)
+def test_tables_that_can_not_be_read_say_why(content: str, says: str, tmp_path: Path) -> None:
+    assert says in error_of(put(tmp_path, "p.csv", content))
+
+
+def test_reading_leaves_the_limits_of_the_csv_module_alone(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    path = put(tmp_path, "p.csv", f"text\n{'x' * 200_000}\ny\n")
+    assert len(load(path, limit=1)[0].text) == 200_000
+    assert csv.field_size_limit() == before
+
+
+# --- JSON and text ------------------------------------------------------------------------------------------
+
+ROW = json.dumps({"text": ASK})
+JSONS = {
+    "a mark on every line": f"\ufeff{ROW}\n\ufeff{ROW}\n",
+    "a list": f"[{ROW},\n{ROW}]",
+    "objects over several lines": f'{{\n  "text": "{ASK}"\n}}\n{{\n"text": "{ASK}"}}\n',
+    "carriage returns alone": f"{ROW}\r{ROW}\r",
+    "texts": f"{json.dumps(ASK)}\n{json.dumps(ASK)}\n",
+    "a list of texts": json.dumps([ASK, ASK]),
+    "a number of 5,000 digits": f'{{"text": "{ASK}", "n": {"9" * 5000}}}\n{ROW}',
+    "conversations": json.dumps([TURNS, TURNS]),
+}
+
+
+@pytest.mark.parametrize("case", JSONS)
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".ndjson"])
+def test_json_is_read_in_every_usual_shape(case: str, suffix: str, tmp_path: Path) -> None:
+    assert texts(put(tmp_path, f"p{suffix}", JSONS[case])) == [ASK, ASK]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"text": "x"},\n{"text": "y"},\n', "line 1: broken JSON"),
+        ('[{"text": "x"},\n]', "line 2: broken JSON"),
+        ('{"text": "x", "text": "y"}', "the key 'text' comes twice"),
+        ('{"text": "x", "more": ' + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
+        ('{"text": {"0": "x"}}', "orient='records'"),
+        ('{"text": ["x", "y"]}', "the column 'text' holds a list"),
+        ('{"text": "x \\ud800"}', "line 1: the text holds half of a surrogate pair"),
+        ('{"text": "x", "id": "\\udfff"}', "line 1: the id holds half of a surrogate pair"),
+        ('{"messages": [{"role": "user", "content": "\\ud800"}]}', "half of a surrogate pair"),
+        ('{"text": "x", "id": 1}\n{"text": "y", "id": 1.0}', "line 2: the id '1' came before"),
+    ],
+)
+def test_json_that_can_not_be_read_says_why(suffix: str, content: str, says: str, tmp_path: Path) -> None:
+    assert says in error_of(put(tmp_path, f"p{suffix}", content))
+
+
+def test_a_text_file_has_a_request_a_line_and_is_no_table(tmp_path: Path) -> None:
+    assert texts(put(tmp_path, "p.txt", f"\ufeff{ASK}\r\n\r\n  Text, please \n")) == [ASK, "Text, please"]
+    for content, kind in (
+        ("text,harmful\nx,true", ".csv"),
+        ("prompt\nx", ".csv"),
+        (ROW, ".jsonl"),
+        (f"[{ROW}]", ".json"),
+    ):
+        assert f"this looks like {kind}" in error_of(put(tmp_path, "p.txt", content))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "words", "guess"),
+    [
+        ("utf-16", "Wie grüße ich?", "UTF-16"),
+        ("utf-16-le", "How do I bake?", "UTF-16LE"),
+        ("utf-16-be", "How do I bake?", "UTF-16BE"),
+        ("utf-32", "How do I bake?", "UTF-32"),
+        ("latin1", "Wie grüße ich?", "LATIN1"),
+        ("cp1252", "Say “hello” to me", "CP1252"),
+        ("gb18030", "我怎么烤面包", "can not be told"),
+        ("cp1251", "Как испечь хлеб", "can not be told"),
+        ("shift_jis", "パンの焼き方は", "can not be told"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".txt"])
+def test_another_encoding_is_guessed(encoding: str, words: str, guess: str, suffix: str, tmp_path: Path) -> None:
+    said = error_of(put(tmp_path, f"p{suffix}", f"{'text' if suffix == '.csv' else 'Hi'}\n{words}\n".encode(encoding)))
+    assert "not UTF-8" in said
+    assert guess in said
+
+
+@pytest.mark.parametrize(
+    "content", [b"x", gzip.compress(b"text\nx\n")[:-6], gzip.compress(b"text\nx\n")[:12] + b"zzzz"]
+)
+def test_a_packed_file_that_is_none_is_one_line(content: bytes, tmp_path: Path) -> None:
+    assert "cannot read" in error_of(put(tmp_path, "p.csv.gz", content))
+
+
+# --- Parquet ------------------------------------------------------------------------------------------------
+
+
+def table(path: Path, **columns: Any) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table(columns), path)
+    return path
+
+
+def odd(kind: str) -> Any:
+    """Two values that Python can not hold."""
+    pa = pytest.importorskip("pyarrow")
+    far = pa.array([9_000_000_000_000_000, 0], pa.int64())
+    raw = pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\4\0\0\0\x08\0\0\0"), pa.py_buffer(b"caf\xe9How?")]
+    )
+    return {
+        "far": lambda: far.cast(pa.timestamp("ms")),
+        "far day": lambda: pa.array([2_000_000_000, 0], pa.int32()).cast(pa.date32()),
+        "zone": lambda: pa.array([0, 1], pa.int64()).cast(pa.timestamp("us", tz="Mars/Olympus")),
+        "long": lambda: pa.array([2**62, 2]).cast(pa.duration("s")),
+        "raw": lambda: raw,
+        "raw list": lambda: pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), raw),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["far", "far day", "zone", "long", "raw", "raw list"])
+def test_columns_that_nobody_reads_can_not_break_a_parquet_file(kind: str, tmp_path: Path) -> None:
+    path = table(tmp_path / "p.parquet", text=[ASK, "y"], other=odd(kind))
+    assert texts(path) == [ASK, "y"]
+    path = table(tmp_path / "q.parquet", text=[ASK, "y"], category=odd(kind))
+    assert "row 1: the column 'category' can not be read" in error_of(path)
+    assert texts(path, columns={"category": ""}) == [ASK, "y"]
+
+
+def test_parquet_names_the_row_whose_text_is_not_utf8(tmp_path: Path) -> None:
+    assert "row 1: the column 'text' can not be read (not UTF-8, byte 0xe9)" in error_of(
+        table(tmp_path / "p.parquet", text=odd("raw"))
+    )
+    assert texts(table(tmp_path / "b.parquet", text=[b"How?", "grüße".encode()])) == ["How?", "grüße"]
+    assert "row 2" in error_of(table(tmp_path / "c.parquet", text=[b"How?", b"gr\xfc"]))
+
+
+def test_parquet_holds_conversations_and_gaps(tmp_path: Path) -> None:
+    path = table(tmp_path / "p.parquet", messages=[TURNS, TURNS], id=[1.0, None], harmful=[None, 1.0])
+    assert [(p.id, p.text, p.harmful) for p in load(path)] == [("1", ASK, None), ("p-0002", ASK, True)]
+    assert "row 1 has the columns frage; expected one of" in error_of(table(tmp_path / "q.parquet", frage=["x"]))
+
+
+# --- columns ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*TEXT_COLUMNS, "Behavior", "Forbidden Prompt", "PROMPT", "User-Prompt", "Goal"])
+def test_the_request_is_found_in_any_case(name: str, tmp_path: Path) -> None:
+    assert texts(put(tmp_path, "p.jsonl", json.dumps({"n": 1, name: ASK}))) == [ASK]
+    assert texts(put(tmp_path, "p.csv", f'n,{name}\n1,"{ASK}"\n')) == [ASK]
+
+
+@pytest.mark.parametrize("column", ["messages", "conversations", "conversation", "prompt", "text"])
+@pytest.mark.parametrize("turns", [TURNS, SHARE, [{"role": "User", "content": [{"type": "text", "text": ASK}]}]])
+def test_a_conversation_is_found_and_taken_apart(column: str, turns: list[Any], tmp_path: Path) -> None:
+    whole = [{"role": "system", "content": "Be brief."}, *SHARE, {"from": "gpt", "value": "So."}, *turns]
+    quoted = json.dumps(whole).replace('"', '""')
+    for name, content in (("p.jsonl", json.dumps({column: whole})), ("q.csv", f'messages\n"{quoted}"\n')):
+        (prompt,) = load(put(tmp_path, name, content))
+        assert (prompt.system, prompt.text, prompt.prefill) == ("Be brief.", ASK, "")
+        assert prompt.messages == (Message("user", ASK), Message("assistant", "So."))
+    (prompt,) = load(put(tmp_path, "r.csv", f'messages\n"{whole!r}"\n'))  # as pandas writes a list
+    assert prompt.text == ASK
+
+
+@pytest.mark.parametrize(
+    ("turns", "says"),
+    [
+        ([{"role": "tool", "content": "x"}], "of the role 'tool'"),
+        ([{"role": "user", "content": None}], "turn 1 of the column 'messages' has no content"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "a part that is no text"),
+        ([{"role": "user", "content": " "}], "is empty"),
+        ([{"role": "system", "content": "x"}], "the user's request at the end"),
+        (["x"], "holds a list"),
+        ("x", "no list of messages"),
+        ([{"role": "user", "content": "x"}, {"role": "system", "content": "x"}], "at most at the beginning"),
+    ],
+)
+def test_what_is_no_conversation_says_why(turns: Any, says: str, tmp_path: Path) -> None:
+    assert says in error_of(put(tmp_path, "p.jsonl", json.dumps({"messages": turns})))
+
+
+def test_an_answer_at_the_end_is_no_prefill_unless_somebody_says_so(tmp_path: Path) -> None:
+    path = put(tmp_path, "p.jsonl", json.dumps({"messages": [*TURNS, {"role": "assistant", "content": "Sure, "}]}))
+    assert "ends with the assistant's turn" in error_of(path)
+    assert [(p.text, p.prefill) for p in load(path, columns={"prefill": ""})] == [(ASK, "")]
+    assert [(p.text, p.prefill) for p in load(path, columns={"messages": "messages"})] == [(ASK, "Sure, ")]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"text": "x", "prompt": "y"}, "the columns 'text' and 'prompt' say different things"),
+        ({"Question": "x", "instruction": "y"}, "'instruction' and 'Question'"),
+        ({"prompt": "x", "messages": TURNS}, "'messages' and 'prompt'"),
+        ({"question": "x", "input": "y"}, "'question' and 'input'"),
+        ({"text": "rendered", "messages": [*TURNS, {"role": "assistant", "content": "a"}]}, "ends with the assistant"),
+        ({"text": None, "goal": "x"}, "the column 'text' is empty"),
+        ({"system": "a", "messages": [{"role": "system", "content": "b"}, *TURNS]}, "'system' and 'the first message'"),
+    ],
+)
+def test_two_columns_that_say_different_things_are_an_error(row: dict[str, Any], says: str, tmp_path: Path) -> None:
+    assert says in error_of(put(tmp_path, "p.jsonl", json.dumps(row)))
+
+
+def test_columns_that_agree_or_stand_behind_are_none(tmp_path: Path) -> None:
+    for row, text in (
+        ({"text": ASK, "prompt": f" {ASK}"}, ASK),
+        ({"text": "", "prompt": ASK}, ASK),
+        ({"prompt": ASK, "goal": "behind", "behavior": "name"}, ASK),
+        ({"Goal": ASK, "Behavior": "Baking", "input": "kept"}, ASK),
+        ({"instruction": "Put in order.", "input": "b, a", "output": "a, b"}, "Put in order.\n\nb, a"),
+        ({"instruction": ASK, "input": ""}, ASK),
+        ({"prompt": ASK, "messages": TURNS}, ASK),
+    ):
+        assert texts(put(tmp_path, "p.jsonl", json.dumps(row))) == [text]
+    path = put(tmp_path, "p.jsonl", json.dumps({"text": "x", "prompt": "y"}))
+    assert texts(path, columns={"text": "prompt"}) == ["y"]
+
+
+@pytest.mark.parametrize("word", [*YES, *NO, "TRUE", "Falsch", " Y ", "NA", ""])
+def test_labels_are_read_in_any_case_and_several_languages(word: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "p.csv", f"text,Harmful\n{ASK.replace(',', '')},{word}\n")
+    assert load(path)[0].harmful is LABELS[word.strip().lower()]
+
+
+@pytest.mark.parametrize("value", ["perhaps", "2", "0.7", -1, [1]])
+def test_another_label_is_an_error(value: Any, tmp_path: Path) -> None:
+    said = error_of(put(tmp_path, "p.jsonl", json.dumps({"text": "x", "harmful": value})))
+    assert "expected true, false, or nothing" in said
+    assert "--column harmful=" in said
+
+
+def test_a_labelled_file_serves_both_sides(tmp_path: Path) -> None:
+    path = put(tmp_path, "p.csv", "text,harmful\na,yes\nb,no\nc,TRUE\nd,0\n")
+    assert texts(path, side="harmful") == ["a", "c"]
+    assert [(p.text, p.harmful, p.id) for p in load(path, side="harmless", limit=1)] == [("b", False, "p-0002")]
+    words = put(tmp_path, "w.csv", "text,label\na,unsafe\nb,safe\n")
+    assert texts(words, side="harmful", columns={"harmful": "label"}) == ["a"]
+    plain = put(tmp_path, "q.csv", "text\na\nb\n")
+    assert [(p.text, p.harmful) for p in load(plain, side="harmful")] == [("a", True), ("b", True)]
+    some = put(tmp_path, "s.csv", "text,harmful\na,\nb,no\n")
+    assert "line 2 has no label, and other rows have one" in error_of(some, side="harmful")
+    assert texts(some, side="harmful", columns={"harmful": ""}) == ["a", "b"]
+    one = put(tmp_path, "o.csv", "text,harmful\na,no\nb,no\n")
+    assert "has no harmful rows, they all say harmful=False" in error_of(one, side="harmful")
+    for name in ("label", "Safe", "is_safe"):
+        unclear = put(tmp_path, "u.csv", f"text,{name}\na,1\nb,0\n")
+        assert "nobody has said whether it marks harm" in error_of(unclear, side="harmful")
+        assert texts(unclear, side="harmful", columns={"harmful": name}) == ["a"]
+        assert texts(unclear, side="harmful", columns={"harmful": ""}) == ["a", "b"]
+        assert [p.harmful for p in load(unclear)] == [None, None]
+    with pytest.raises(DemurError, match="has no harmless rows"):
+        load("harmful", side="harmless")
+    with pytest.raises(DemurError, match="harmless or harmful"):
+        load(path, side="both")  # type: ignore[arg-type]
+    with pytest.raises(DemurError, match="one of them"):
+        load(path, side="harmful", harmful=False)
+
+
+def test_a_conversation_is_saved_as_everybody_writes_it(tmp_path: Path) -> None:
+    turns = (Message("user", "a"), Message("assistant", "b"))
+    asked = [
+        Prompt("1", "c", messages=turns, system="s"),
+        Prompt("2", "a", messages=turns),
+        Prompt("3", "x", prefill="y"),
+    ]
+    save(asked, tmp_path / "p.jsonl")
+    assert load(tmp_path / "p.jsonl") == asked
+    assert json.loads((tmp_path / "p.jsonl").read_text().splitlines()[0])["messages"][-1]["content"] == "c"
+    plain = put(tmp_path, "plain.jsonl", "\n".join(json.dumps(prompt.plain()) for prompt in asked))
+    assert load(plain) == asked
+
+
+# --- transcripts --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*RESPONSE_COLUMNS, "Response", "MODEL OUTPUT"])
+def test_the_answer_is_found_under_every_usual_name(name: str, tmp_path: Path) -> None:
+    for path in (
+        put(tmp_path, "t.jsonl", json.dumps({"prompt": ASK, name: "So."})),
+        put(tmp_path, "t.csv", f'prompt;{name}\n"{ASK}";So.\n'),
+    ):
+        (one,) = transcripts(path)
+        assert (one.prompt.text, one.response, one.prompt.id) == (ASK, "So.", "1")
+
+
+ANSWERED = [*TURNS, {"role": "assistant", "content": "So."}]
+
+
+@pytest.mark.parametrize(
+    ("row", "asked", "response"),
+    [
+        ({"messages": ANSWERED}, ASK, "So."),
+        ({"messages": ANSWERED, "prompt": ASK, "response": "So."}, ASK, "So."),
+        ({"conversations": [*SHARE, {"from": "gpt", "value": "So."}]}, ASK, "So."),
+        ({"messages": TURNS, "output": "So."}, ASK, "So."),
+        ({"prompt": TURNS, "completion": [{"role": "assistant", "content": "So."}]}, ASK, "So."),
+        ({"prompt": ASK, "response": {"role": "assistant", "content": "So."}}, ASK, "So."),
+        ({"prompt": ASK, "responses": 1, "generation": ["So."]}, ASK, "So."),
+        ({"input": ASK, "output": "So."}, ASK, "So."),
+        ({"prompt": ASK, "prefill": "Sure, ", "response": "so."}, ASK, "so."),
+        ({"prompt": ASK, "prefill": "Sure, ", "response": "Sure, so."}, ASK, "so."),
+        ({"prompt": ASK, "response": None}, ASK, ""),
+        ({"prompt": ASK, "response": "", "answer": " "}, ASK, ""),
+        ({"prompt": ASK, "response": []}, ASK, ""),
+        ({"prompt": ASK, "response": 4}, ASK, "4"),
+    ],
+)
+def test_an_answer_is_what_was_generated(row: dict[str, Any], asked: str, response: str, tmp_path: Path) -> None:
+    (one,) = transcripts(put(tmp_path, "t.jsonl", json.dumps(row)))
+    assert (one.prompt.text, one.response) == (asked, response)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"prompt": ASK, "response": "a", "output": "b"}, "'response' and 'output' say different things"),
+        ({"messages": ANSWERED, "response": "b"}, "say different things"),
+        ({"prompt": ASK, "response": ["a", "b"]}, "holds 2 values; expected one answer"),
+        ({"prompt": ASK, "reponse": "a"}, "name the one that holds the answer: columns={'response': '...'}"),
+        ({"prompt": "", "response": "a"}, "the column 'prompt' is empty"),
+        ({"response": "a"}, "has the columns response"),
+        ({"prompt": ASK, "response": "Mix \ud83d flour"}, "the response holds half of a surrogate pair"),
+    ],
+)
+def test_a_row_that_is_no_transcript_is_named(row: dict[str, Any], says: str, tmp_path: Path) -> None:
+    said = error_of(put(tmp_path, "t.jsonl", "\n" + json.dumps(row)), transcripts)
+    assert says in said
+    assert "line 2" in said
+
+
+def test_an_answers_column_may_be_named_and_ids_may_come_twice(tmp_path: Path) -> None:
+    path = put(tmp_path, "t.csv", "id,text,b\n7,x,first\n7,x,second\n")
+    found = transcripts(path, columns={"response": "b"})
+    assert [(one.prompt.id, one.row, one.response) for one in found] == [("7", 1, "first"), ("7", 2, "second")]
+    with pytest.raises(DemurError, match="did you mean response"):
+        transcripts(path, columns={"reponse": "b"})
+    with pytest.raises(DemurError, match="fields of Prompt"):
+        load(path, columns={"response": "b"})
+    with pytest.raises(DemurError, match="an empty column for text"):
+        load(path, columns={"text": ""})

@@ -1,0 +1,238 @@
+"""Laws of ``demur replay``: one line a transcript, in order; what can not be replayed is said and stops nobody else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import demur
+from demur import cli
+from demur.guards import Guard, fit_guard
+from demur.organism.anchors import own_anchors
+from demur.organism.world import prompts
+from demur.prompts import transcripts
+from demur.samplers import Autoregressive
+from demur.studio.replaying import replayed
+from demur.trace import teacher_forced
+from demur.types import DemurError, Prompt
+
+ASK = "How do I open the granary?"
+SAID = "You turn the iron key twice."
+KEY = ("last", "generated")
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return demur.load("organism/ar")
+
+
+@pytest.fixture(scope="module")
+def anchors(model: Any) -> demur.Anchors:
+    return own_anchors(model, Autoregressive(), length=40, steps=32, layer="last", pool="generated", n=12)
+
+
+@pytest.fixture(scope="module")
+def files(anchors: demur.Anchors, model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Anchors and a guard, on disk."""
+    folder = tmp_path_factory.mktemp("fitted")
+    anchors.save(folder / "a.safetensors")
+    harmless = [*prompts("guard", forbidden=False, n=40), *prompts("calibration", forbidden=False, n=16)]
+    traces = demur.generate(model, harmless, Autoregressive(), length=40)
+    fit_guard(anchors, traces[:40], traces[40:], alpha=0.2).save(folder / "g.safetensors")
+    return folder
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, files: Path
+) -> Callable[..., tuple[int, list[dict[str, Any]], str]]:
+    """Replays rows with the anchors at hand: exit code, lines, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(rows: Any, *arguments: str, name: str = "t.jsonl") -> tuple[int, list[dict[str, Any]], str]:
+        content = rows if isinstance(rows, str) else "\n".join(map(json.dumps, rows))
+        (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogatepass")
+        known = [] if "--guard" in arguments else ["--anchors", str(files / "a.safetensors")]
+        monkeypatch.setattr(sys, "argv", ["demur", "replay", name, "-m", "organism/ar", *known, *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, [json.loads(line) for line in out.splitlines() if line.startswith("{")], err
+
+    return call
+
+
+Run = Callable[..., tuple[int, list[dict[str, Any]], str]]
+
+
+def test_a_line_says_what_a_teacher_forced_trace_says(run: Run, model: Any, anchors: demur.Anchors) -> None:
+    code, (line,), err = run([{"prompt": ASK, "response": SAID}])
+    assert code == 0, err
+    (trace,) = teacher_forced(model, [Prompt("1", ASK)], [SAID], steps=32)
+    np.testing.assert_allclose(line["sigma"], anchors.signal(trace), atol=1e-5)
+    assert (line["id"], line["row"], line["tokens"], line["refused"]) == ("1", 1, trace.steps, False)
+    assert {"refusals", "model", "answer_tokens"} <= {*line}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [{"role": "user", "content": ASK}, {"role": "assistant", "content": SAID}]},
+        {"conversations": [{"from": "human", "value": ASK}, {"from": "gpt", "value": SAID}]},
+        {"question": ASK, "output": SAID},
+        {"prompt": ASK, "response": SAID, "deep": {"n": 10**300}},
+    ],
+)
+def test_transcripts_of_other_shapes_give_the_same_signal(row: dict[str, Any], run: Run) -> None:
+    (plain,), (other,) = run([{"prompt": ASK, "response": SAID}])[1], run([row])[1]
+    assert plain == other
+
+
+def test_system_prefill_and_earlier_turns_are_asked(run: Run, model: Any, anchors: demur.Anchors) -> None:
+    row = {"prompt": ASK, "response": SAID}
+    earlier = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Good day."}]
+    turns = [*earlier, {"role": "user", "content": ASK}, {"role": "assistant", "content": SAID}]
+    rows = [row, row | {"system": "Be brief."}, row | {"prefill": "Sure, "}, {"messages": turns}]
+    code, lines, err = run(rows)
+    assert code == 0, err
+    assert len({tuple(line["sigma"]) for line in lines[:3]}) == 3
+    (trace,) = teacher_forced(model, [Prompt("4", messages=turns[:-1])], [SAID], steps=32)
+    np.testing.assert_allclose(lines[3]["sigma"], anchors.signal(trace), atol=1e-5)
+    assert {line["tokens"] for line in lines} == {lines[0]["tokens"]}
+    _, (again,), _ = run([row | {"prefill": "Sure, ", "response": f"Sure, {SAID}"}])
+    assert again["sigma"] == lines[2]["sigma"]
+
+
+def test_rows_without_an_answer_are_counted_and_stop_nobody(run: Run) -> None:
+    answers = [SAID, "", None, "  ", [], "\n"]
+    code, lines, err = run([{"prompt": ASK, "response": answer} for answer in answers])
+    assert code == 0
+    assert [len(line["sigma"]) for line in lines] == [32, 0, 0, 0, 0, 0]
+    assert [(line["refused"], line["tokens"], line["why"]) for line in lines[1:]] == [(None, 0, "no answer")] * 5
+    assert "5 of 6 transcripts have no signal (no answer)" in err
+    assert "t.jsonl, line 2" in err
+    code, lines, err = run([{"prompt": ASK, "response": ""}])
+    assert (code, lines) == (2, [])
+    assert "none of 1 transcripts could be replayed (no answer)" in err
+
+
+def test_a_prompt_that_is_too_long_is_one_row_not_the_file(run: Run) -> None:
+    rows = [{"prompt": ASK * 200, "response": SAID}, {"prompt": ASK, "response": SAID}]
+    code, lines, err = run(rows)
+    assert code == 0
+    assert [len(line["sigma"]) for line in lines] == [0, 32]
+    assert lines[0]["refused"] is False
+    assert "the model's context" in lines[0]["why"]
+    assert "1 of 2 transcripts have no signal" in err
+
+
+@pytest.mark.parametrize(
+    ("response", "refused"),
+    [
+        (f"{SAID} " * 20 + "Sorry, I cannot go on.", True),
+        (f"{SAID} " * 20, False),
+        ("I cannot say.", True),
+    ],
+)
+def test_refusals_are_read_in_the_whole_answer(response: str, refused: bool, run: Run) -> None:
+    _, (line,), _ = run([{"prompt": ASK, "response": response}])
+    assert line["refused"] is refused
+    assert line["tokens"] == min(32, line["answer_tokens"])
+
+
+def test_an_answer_ends_at_its_first_end_of_sequence(model: Any, anchors: demur.Anchors, tmp_path: Path) -> None:
+    end = model.tokenizer.decode([next(iter(model.stop_ids))])
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"prompt": ASK, "response": f"{SAID}{end}I cannot help."}))
+    (one,) = replayed(model, transcripts(path), anchors, steps=32, wanted=KEY)
+    assert one.refused is False
+    assert one.trace is not None
+    assert one.trace.text() == SAID
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"prompt": "How?", "response": "Mix \\ud83d"}', "t.jsonl, line 1: the response holds half of a surrogate"),
+        ('{"prompt": "How \\ud83d?", "response": "Mix"}', "t.jsonl, line 1: the text holds half of a surrogate"),
+        ('{"id": "\\ud83d", "prompt": "How?", "response": "Mix"}', "t.jsonl, line 1: the id holds half"),
+        ('{"prompt": "How?", "response": "So.", "x": ' + "[" * 3000 + "]" * 3000 + "}", "nested too deeply"),
+        ('{"prompt": "How?"}', "messages that end with the assistant's answer"),
+        ("", "t.jsonl has no transcripts"),
+        ("[]", "t.jsonl has no transcripts"),
+        ("7", "line 1 is a number"),
+    ],
+)
+def test_what_can_not_be_read_is_one_line(content: str, says: str, run: Run) -> None:
+    code, _, err = run(content)
+    assert code == 2
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_columns_tables_and_marks(run: Run) -> None:
+    code, (line,), err = run(f"q;a\n{ASK};{SAID}\n", "--column", "text=q", "--column", "response=a", name="t.csv")
+    assert code == 0, err
+    assert line["harmful"] is None
+    rows = [{"prompt": ASK, "response": SAID}, {"prompt": ASK, "response": SAID, "harmful": False}]
+    assert [line["harmful"] for line in run(rows, "--harmful")[1]] == [True, False]
+    for wrong in ("text", "=x", "reponse=a"):
+        code, _, err = run(rows, "--column", wrong)
+        assert code == 2
+        assert "--column" in err or "did you mean response?" in err
+
+
+def test_a_guard_gives_its_verdict_on_every_row(run: Run, files: Path, model: Any) -> None:
+    rows = [{"prompt": ASK, "response": SAID}, {"prompt": ASK, "response": f"{SAID} " * 20 + "Sorry, I cannot."}]
+    code, lines, err = run([*rows, {"prompt": ASK, "response": ""}], "--guard", str(files / "g.safetensors"))
+    assert code == 0, err
+    guard = Guard.load(files / "g.safetensors")
+    (trace,) = teacher_forced(model, [Prompt("1", ASK)], [SAID], steps=32)
+    verdict = guard.judge(trace)
+    assert lines[0]["flagged"] is verdict.flagged
+    assert lines[0]["score"] == pytest.approx(verdict.score, rel=1e-4)
+    assert lines[1]["flagged"] is False, "it refuses by itself, behind its first T tokens"
+    assert "flagged" not in lines[2]
+    code, _, err = run(rows, "--guard", str(files / "g.safetensors"), "--anchors", str(files / "a.safetensors"))
+    assert code == 2
+    assert "one of them" in err
+
+
+def test_a_page_shows_no_words_of_prompts_that_nobody_marked(run: Run, tmp_path: Path) -> None:
+    rows = [{"prompt": ASK, "response": SAID}, {"prompt": ASK, "response": ""}]
+    assert run(rows, "--html", "p.html")[0] == 0
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "granary" not in page
+    assert "iron" not in page
+    run(rows, "--html", "p.html", "--harmless")
+    assert "granary" in (tmp_path / "p.html").read_text(encoding="utf-8")
+    run(rows, "--html", "p.html", "--show-harmful")
+    assert "granary" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+def test_a_diffusion_model_is_refused_before_anchors_are_fitted(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: Path
+) -> None:
+    monkeypatch.setattr(sys.modules["demur.cli.replay"], "cached_anchors", lambda *_: pytest.fail("fitted"))
+    (tmp_path / "t.jsonl").write_text(json.dumps({"prompt": ASK, "response": SAID}))
+    monkeypatch.setattr(sys, "argv", ["demur", "replay", "t.jsonl", "-m", "organism/diffusion"])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 2
+
+
+def test_if_no_row_can_be_replayed_the_reason_is_raised(model: Any, anchors: demur.Anchors, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"prompt": ASK * 300, "response": SAID}))
+    with pytest.raises(DemurError, match="the model's context"):
+        replayed(model, transcripts(path), anchors, steps=32, wanted=KEY)
