@@ -95,7 +95,9 @@ class BlockDiffusion:
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
         cache = model.new_cache() if self.cache and not model.shift and bool((block == block[:1]).all()) else None
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
-        left = torch.zeros_like(open_)  # open places of finished blocks, where the model predicted the mask token itself
+        left = torch.zeros_like(
+            open_
+        )  # open places of finished blocks, where the model predicted the mask token itself
         ended = [False] * canvas.rows
         quotas: list[list[Quota]] = [[] for _ in ended]
         for index in itertools.count():
@@ -122,10 +124,7 @@ class BlockDiffusion:
             predictions[inside], confidence[inside] = guess, sure.float()
             predictions = torch.where(asked, predictions, ids)
             confidence = confidence.masked_fill(~asked, float("nan"))
-            # Scores keep the dtype of the probabilities: in bf16 the official code rounds its threshold as well.
-            score = torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=ids.device)
-            score[inside] = sure
-            score = score.masked_fill(~asked, -torch.inf)
+            score = _scores(sure, inside, asked)
             committed = torch.zeros_like(open_)
             for i in torch.where(live)[0].tolist():
                 if not quotas[i]:
@@ -208,3 +207,12 @@ class BlockDiffusion:
         if self.threshold is not None:
             return above(score, count, self.threshold)
         return surest(score, count)
+
+
+def _scores(sure: Float[Tensor, "k"], inside: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """Scores at their places, -inf where nothing is asked. They keep their dtype: in bf16 the official code rounds its
+    threshold as well.
+    """
+    score = torch.full(inside.shape, -torch.inf, dtype=sure.dtype, device=sure.device)
+    score[inside] = sure
+    return score.masked_fill(~asked, -torch.inf)
