@@ -559,12 +559,16 @@ def run_bd3lm(official: Official, x: Setting) -> Outcome:
     mine = [_upto(row, block, length) for row in found[-1].ids[:, -length:].tolist()]
     if not _differing(answers, mine):
         return "equal"
-    if begin != canvas.ids.shape[1] - length or bool(canvas.pad.any()):
-        if dtype == "bfloat16":
-            return ROUNDED
-        if shift:
-            return "padding"
-    return "DIFFERENT"
+    if all(_behind_padding(its, own) for its, own in zip(answers, mine, strict=True)):
+        return "a generated padding token is not seen there"
+    return (
+        ROUNDED if dtype == "bfloat16" and (begin, len(set(map(len, prompts)))) != (len(prompts[0]), 1) else "DIFFERENT"
+    )
+
+
+def _behind_padding(theirs: list[int], ours: list[int]) -> bool:
+    """Whether the rows are equal up to a padding token that was generated."""
+    return theirs == ours or PAD in theirs[: [a == b for a, b in zip(theirs, ours, strict=True)].index(False)]
 
 
 def _upto(row: list[int], block: int, length: int) -> list[int]:

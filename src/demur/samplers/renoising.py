@@ -59,7 +59,7 @@ class Renoise:
             draft = self._random(model, dice, size, canvas.rows, ~ended, ids[:, here])
             best, history = draft, torch.full((self.stability, canvas.rows, size), -1, device=ids.device)
             before: Float[Tensor, "b m v"] | None = None
-            # The official code goes on drawing for rows that have ended: with a single generator that is done here, too.
+            # The official code draws on for rows that have ended; with a single generator that is done here, too.
             done = torch.zeros_like(ended) if dice.shared else ended.clone()
             for left in range(self.steps, 0, -1):
                 going = ~done
@@ -82,10 +82,6 @@ class Renoise:
                 done = done | (stable & (entropy.mean(dim=-1) < self.confidence) & going)
                 last = done | (left == 1)
                 before = logits.to(model.net.model.decoder.embed_tokens.weight.dtype)
-                if not bool(live.any()):  # only rows that have ended are still being drawn for
-                    if bool(done.all()):
-                        break
-                    continue
                 finishing = last & live
                 written = torch.where(finishing[:, None], best, draft)
                 committed = torch.zeros_like(open_)
@@ -95,20 +91,21 @@ class Renoise:
                 predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
                 predictions[:, here] = torch.where(committed[:, here], ids[:, here], best)
                 confidence[:, here] = torch.where(live[:, None], -entropy, float("nan"))
-                yield Step(
-                    index=index,
-                    ids=ids.clone(),
-                    open=open_.clone(),
-                    committed=committed,
-                    predictions=predictions,
-                    confidence=confidence,
-                    live=live,
-                    hidden=out.hidden,
-                    start=out.start,
-                    span="canvas",
-                    passes=1 + (left == self.steps),
-                )
-                index += 1
+                if bool(live.any()):  # else rows that have ended are still being drawn for, and no one else
+                    yield Step(
+                        index=index,
+                        ids=ids.clone(),
+                        open=open_.clone(),
+                        committed=committed,
+                        predictions=predictions,
+                        confidence=confidence,
+                        live=live,
+                        hidden=out.hidden,
+                        start=out.start,
+                        span="canvas",
+                        passes=1 + (left == self.steps),
+                    )
+                    index += 1
                 if bool(done.all()):
                     break
             ended = ended | torch.isin(ids[:, here], stops).any(dim=1)
