@@ -620,20 +620,21 @@ def exact_signal(
     """
     import mpmath
 
-    rounding = 16 * torch.finfo(act.dtype).eps
+    unit = torch.finfo(act.dtype).eps
     with mpmath.workdps(50):
         x, g, b = ([mpmath.mpf(v) for v in row.double().tolist()] for row in (act, good, bad))
 
         def norm(v: list[Any]) -> Any:
             return mpmath.sqrt(mpmath.fsum(e * e for e in v)) + eps
 
+        def sigma(far: Any, near: Any, sign: int) -> float:
+            logs = [mpmath.log(max(d, 0) + eps) for d in (far, near)]
+            ratio = (logs[0] - logs[1] + sign * 4 * unit * (abs(logs[0]) + abs(logs[1]))) / tau
+            return float(1 / (1 + mpmath.exp(-ratio)) + sign * unit)
+
         far, near = (1 - mpmath.fdot(x, y) / (norm(x) * norm(y)) for y in (b, g))
-
-        def sigma(far: Any, near: Any) -> float:
-            ratio = (mpmath.log(max(far, 0) + eps) - mpmath.log(max(near, 0) + eps)) / tau
-            return float(1 / (1 + mpmath.exp(-ratio)))
-
-        return sigma(far, near), sigma(far - rounding, near + rounding), sigma(far + rounding, near - rounding)
+        off = 16 * unit
+        return sigma(far, near, 0), sigma(far - off, near + off, -1), sigma(far + off, near - off, 1)
 
 
 def run_centres(case: Case, tensor: Callable[[str], torch.Tensor]) -> Result:
