@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from demur.guards.conformal import conformal_threshold as conformal_threshold
     from demur.guards.conformal import quantile_threshold as quantile_threshold
     from demur.guards.conformal import spread as spread
+    from demur.guards.criteria import stopping_criteria as stopping_criteria
     from demur.guards.detector import SRIGuard as SRIGuard
     from demur.guards.guard import Guard as Guard
     from demur.guards.guard import digest as digest
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
     from demur.guards.online import Watch as Watch
     from demur.guards.online import acted as acted
     from demur.guards.online import spared as spared
-    from demur.guards.online import stopping_criteria as stopping_criteria
     from demur.guards.prefix import Prefix as Prefix
     from demur.guards.prefix import fit_prefix as fit_prefix
 
 _HOMES = {
     "conformal": ("InvalidData", "conformal_threshold", "quantile_threshold", "spread"),
+    "criteria": ("stopping_criteria",),
     "detector": ("SRIGuard",),
     "guard": ("Guard", "digest", "fit_guard"),
-    "online": ("REFUSAL", "Guarded", "Watch", "acted", "spared", "stopping_criteria"),
+    "online": ("REFUSAL", "Guarded", "Watch", "acted", "spared"),
     "prefix": ("Prefix", "fit_prefix"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

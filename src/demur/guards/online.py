@@ -1,11 +1,8 @@
-"""The guard at work: as a defense around a sampler, and as a stopping criterion for ``model.generate`` of
-transformers.
-"""
+"""The guard at work, as a defense around a sampler."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from demur.guards.criteria import stopping_criteria  # noqa: F401
 from demur.guards.guard import Guard
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
@@ -352,134 +350,3 @@ def spared(undefended: Trace, step: int) -> int:
     return sum(
         int(b) not in undefended.special for a, b, w in zip(before, after, written, strict=True) if not w or a != b
     )
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# transformers
-
-
-def stopping_criteria(guard: Guard, model: Any, prompts: int = 1) -> Any:
-    """A ``StoppingCriteria`` for ``model.net.generate(..., stopping_criteria=[criteria])``, for ``prompts`` rows.
-
-    Use it as a context, so that its hook on the network is taken off again::
-
-        with stopping_criteria(guard, model) as criteria:
-            ids = model.net.generate(**inputs, max_new_tokens=64, stopping_criteria=[criteria])
-        criteria.verdicts  # one for each row
-
-    A stopped row gets padding from there on; answer it with :data:`REFUSAL`. A token's own state is known once it is
-    fed back, so with ``generated`` pooling the guard acts one token later than :class:`Watch`; with ``producing`` at
-    once. A row ends with one of the model's stop ids: the padding after it is none of its signal, which is judged as a
-    finished one is, its last state held up to T. What is only then above the limit is flagged, too late to be stopped.
-    The very last token of a batch is never fed back: with ``generated``, a signal that ends there lacks its state.
-    A signal that is not finite is stopped.
-
-    Raises unless the model is the guard's. Sampling settings are the caller's business and can't be checked here.
-    """
-    from transformers import StoppingCriteria
-
-    from demur.models.network import decoder_of, watched
-
-    spec = spec_of(model, _sampler_of(guard), 0, steps=guard.spec.steps)
-    guard.check(replace(spec, sampler=guard.spec.sampler, settings=guard.spec.settings))
-    if model.kind != "causal":
-        raise DemurError(
-            f"generate of the {model.kind} model {model.name}", "a causal model", "use Watch(guard)(sampler)"
-        )
-
-    own, stops = guard.spec.pool == "generated", model.stop_ids
-
-    class GuardCriteria(StoppingCriteria):  # type: ignore[misc]
-        """Stops rows whose signal does not look like one of harmless answers."""
-
-        def __init__(self) -> None:
-            self.sigma = np.zeros((prompts, guard.spec.steps))
-            self.sums: Tensor | None = None
-            self.seen = self.passes = 0
-            self.steps = np.zeros(prompts, dtype=np.int64)  # how many states a row's signal is made of
-            self.ending, self.over = (np.zeros(prompts, dtype=bool) for _ in range(2))
-            self.stopped = np.zeros(prompts, dtype=np.int64)
-            self.above = np.zeros(prompts)
-
-        def __enter__(self) -> Any:
-            layers = (guard.spec.layer,)
-            self.watching = watched(model.net, layers)
-            self.collect = self.watching.__enter__()
-            self.handle = decoder_of(model.net).register_forward_hook(self._passed)
-            return self
-
-        def __exit__(self, *error: Any) -> None:
-            self.handle.remove()
-            self.watching.__exit__(*error)
-            if error[:1] == (None,):
-                self._finish(~self.over)  # whose last token was not fed back, or which ran into the length
-
-        def _passed(self, _module: object, _inputs: object, output: Any) -> None:
-            """After each pass: the newest column's state, which is a token's own or the one that will produce it."""
-            states = self.collect(output.last_hidden_state)[guard.spec.layer]
-            self.passes += 1
-            if own and self.passes == 1:
-                return  # the prompt's own pass holds no generated token
-            newest = states[:, -1].float()
-            if newest.shape[0] != prompts:
-                raise DemurError(f"{newest.shape[0]} rows", f"{prompts}, as announced", "set prompts, and use no beams")
-            self.seen += 1
-            rows = (~self.over).nonzero()[0]  # the others' newest column is padding
-            if self.seen > guard.spec.steps or not len(rows):
-                return
-            kept = torch.from_numpy(self.over).to(newest.device)[:, None]
-            last = newest.new_zeros(newest.shape) if self.sums is None else self.sums
-            self.sums = torch.where(kept, last, last + newest)
-            t = self.seen - 1
-            self.steps[rows] = self.seen
-            self.sigma[rows, t] = guard.anchors.at(self._means(rows), t)[:, 0]
-            self._mark(rows, guard.prefix.score(self.sigma[rows, : t + 1]), t + 1)
-            if own:
-                self._finish(self.ending & ~self.over)  # the end's own state was the last one
-
-        def _means(self, rows: NDArray[np.int64]) -> Float[NDArray[np.float32], "m 1 d"]:
-            assert self.sums is not None
-            counts = torch.from_numpy(np.maximum(self.steps, 1)).to(self.sums)[:, None]
-            means: Float[NDArray[np.float32], "b d"] = (self.sums / counts).cpu().numpy()
-            return means[rows, None]
-
-        def _mark(self, rows: NDArray[np.int64], z: Float[NDArray[np.float64], "m"], t: int) -> None:
-            new = guard.prefix.exceeds(z) & (self.stopped[rows] == 0)
-            self.stopped[rows[new]], self.above[rows[new]] = t, z[new]
-            self.over[rows[new]] = True
-
-        def _finish(self, which: NDArray[np.bool_]) -> None:
-            """Completes the signals of rows that have ended, with their last states held, and judges them."""
-            rows = (which & (self.steps > 0) & (self.stopped == 0)).nonzero()[0]
-            self.over |= which
-            for i in rows.tolist():
-                one, phi = np.array([i]), self._means(np.array([i]))
-                for later in range(int(self.steps[i]), guard.spec.steps):  # it holds its state
-                    self.sigma[i, later] = guard.anchors.at(phi, later)[0, 0]
-                    self._mark(one, guard.prefix.score(self.sigma[one, : later + 1]), later + 1)
-
-        def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
-            self.ending |= np.isin(input_ids[:, -1].cpu().numpy(), stops)
-            if not own:
-                self._finish(self.ending & ~self.over)  # what produced the end is known already
-            return torch.from_numpy(self.stopped > 0).to(input_ids.device)
-
-        @property
-        def verdicts(self) -> Sequence[Verdict]:
-            """One for each row, whole once the context is left; ``step`` is the first step whose score was above the
-            limit.
-            """
-            found = []
-            for s, z in zip(self.stopped.tolist(), self.above.tolist(), strict=True):
-                score = z if s and math.isfinite(z) else None
-                why = "the signal is not finite" if s and score is None else ""
-                found.append(Verdict("sri-guard", bool(s), score, s or None, why))
-            return found
-
-    return GuardCriteria()
-
-
-def _sampler_of(guard: Guard) -> Any:
-    from demur.samplers import Autoregressive
-
-    return Autoregressive()

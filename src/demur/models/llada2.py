@@ -2,7 +2,8 @@
 
 Facts of the checkpoint: the public modelling code of LLaDA2 (``LLaDA2MoeModelLM``). Queries, keys and values are one
 matrix, experts are stored one by one, and the attention's output projection may have a bias. Experts' outputs are
-weighted and added in fp32, which in bf16 is enough to change tokens, so it is done here too.
+weighted and added in fp32, and logits are taken to fp32 before anything is done with them; in bf16 either is enough to
+change tokens, so both are done here too.
 """
 
 from __future__ import annotations
@@ -132,7 +133,17 @@ def native_net(raw: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], dt
         )
     net.model.rotary_emb = type(net.model.rotary_emb)(config)
     sum_experts_in_fp32(net)
+    logits_in_fp32(net)
     return net.eval()
+
+
+def logits_in_fp32(net: Any) -> None:
+    """Makes a model give its logits in fp32, whatever its own dtype."""
+    net.get_output_embeddings().register_forward_hook(_to_fp32)
+
+
+def _to_fp32(_module: object, _inputs: object, logits: Tensor) -> Tensor:
+    return logits.float()
 
 
 def sum_experts_in_fp32(net: Any) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from demur.samplers.dice import Dice, Rngs
-from demur.samplers.rules import check_nucleus, check_temperature, filtered
+from demur.samplers.rules import check_nucleus, check_temperature, filtered, tempered
 from demur.types import Canvas, DemurError, Forward, Step
 
 
@@ -121,7 +121,7 @@ class Autoregressive:
             logits = logits.float()
             best, token = logits.max(dim=-1)
             return token, (logits - best[:, None]).exp_().sum(dim=-1).reciprocal()
-        probs = filtered(logits.float() / self.temperature, self.top_k, self.top_p).softmax(dim=-1)
+        probs = filtered(tempered(logits.float(), self.temperature), self.top_k, self.top_p).softmax(dim=-1)
         token = dice.multinomial(probs, [1] * len(probs))
         return token, probs.gather(-1, token[:, None])[:, 0]
 

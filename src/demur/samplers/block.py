@@ -26,6 +26,7 @@ from demur.samplers.rules import (
     nucleus,
     probability,
     surest,
+    tempered,
 )
 from demur.types import Canvas, DemurError, Step
 
@@ -43,6 +44,8 @@ class BlockDiffusion:
       ``entropy_bound`` commit everything that is sure enough.
     - ``stop``: a block that holds an end of sequence is the last; ``stop_early``: the step that fills everything before
       an end of sequence is the last.
+    - Where the model predicts the mask token itself up to a block's last step, the place is left open, and the next
+      block is begun (as in LLaDA2's and BD3LM's code).
 
     With ``cache``, finished blocks are passed once and kept as keys and values, as long as all rows stand in the same
     block; the results are the same.
@@ -92,15 +95,22 @@ class BlockDiffusion:
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
         cache = model.new_cache() if self.cache and not model.shift and bool((block == block[:1]).all()) else None
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
+        left = torch.zeros_like(
+            open_
+        )  # open places of finished blocks, where the model predicted the mask token itself
         ended = [False] * canvas.rows
         quotas: list[list[Quota]] = [[] for _ in ended]
         for index in itertools.count():
-            live = open_.any(dim=1) & ~torch.tensor(ended, device=ids.device)
+            waiting = open_ & ~left
+            live = waiting.any(dim=1) & ~torch.tensor(ended, device=ids.device)
             if not bool(live.any()):
                 return
-            current = torch.where(open_, block, block.max() + 1).amin(dim=1)
-            inside: Bool[Tensor, "b n"] = (block == current[:, None]) & live[:, None] & ~canvas.pad
-            asked = open_ & inside
+            current = torch.where(waiting, block, block.max() + 1).amin(dim=1)
+            drawn = live
+            if dice.shared:  # a single generator draws for the rows that have ended as well, as the official code does
+                current, drawn = torch.where(live, current, current[live].amin()), torch.ones_like(live)
+            inside: Bool[Tensor, "b n"] = (block == current[:, None]) & drawn[:, None] & ~canvas.pad
+            asked = open_ & inside & live[:, None]
             # Tokens are drawn for every place of the block, as the official code does, and kept where it is open.
             # No position sees a later block: what stands behind the current ones is not passed at all.
             upto = int(torch.where(inside.any(dim=0))[0][-1]) + 1
@@ -114,24 +124,25 @@ class BlockDiffusion:
             predictions[inside], confidence[inside] = guess, sure.float()
             predictions = torch.where(asked, predictions, ids)
             confidence = confidence.masked_fill(~asked, float("nan"))
+            score = _scores(sure, inside, asked)
             committed = torch.zeros_like(open_)
             for i in torch.where(live)[0].tolist():
                 if not quotas[i]:
                     n_open = int(asked[i].sum())
                     quotas[i] = SCHEDULES[self.schedule](length if self.quota == "block" else n_open, self.steps)
-                quota = quotas[i].pop(0)
-                committed[i, self._select(confidence[i], asked[i], quota, last=not quotas[i])] = True
+                quota, columns = quotas[i].pop(0), torch.where(inside[i])[0]
+                chosen = self._select(score[i, columns], asked[i, columns], quota, last=not quotas[i])
+                committed[i, columns[chosen]] = True
             committed &= asked & (predictions != model.mask_id)
             ids = torch.where(committed, predictions, ids)
             open_ = open_ & ~committed
             for i in torch.where(live)[0].tolist():
-                if not bool((open_[i] & inside[i]).any()):
-                    quotas[i] = []
+                masked = open_[i] & inside[i]
+                if not quotas[i] or not bool(masked.any()):
+                    quotas[i], left[i] = [], left[i] | masked
                     ended[i] = self.stop and bool((torch.isin(ids[i], stops) & inside[i] & canvas.open[i]).any())
-                elif self.stop_early and self._closed(ids[i], committed[i], open_[i], stops):
+                if self.stop_early and self._closed(ids[i], committed[i], open_[i], stops):
                     ended[i] = True
-                elif not quotas[i]:
-                    ended[i] = True  # the model predicted the mask token itself: the official code leaves it there
             yield Step(
                 index=index,
                 ids=ids.clone(),
@@ -171,7 +182,7 @@ class BlockDiffusion:
             probs = logits.softmax(dim=-1)
             guess = probs.argmax(dim=-1)
         else:
-            probs = nucleus(among_top(logits / self.temperature, self.top_k), self.top_p).softmax(dim=-1)
+            probs = nucleus(among_top(tempered(logits, self.temperature), self.top_k), self.top_p).softmax(dim=-1)
             guess = dice.multinomial(probs, counts)
         if self.remasking == "random":
             return guess, dice.rand(counts).to(logits.device)
@@ -179,14 +190,29 @@ class BlockDiffusion:
             return guess, probability(probs, guess)
         return guess, CONFIDENCE[self.remasking](probs, guess)
 
-    def _select(self, sure: Float[Tensor, "n"], asked: Bool[Tensor, "n"], quota: Quota, last: bool) -> Int[Tensor, "c"]:
-        """The columns of one row that a step commits; a block's last step commits what is left."""
-        columns = torch.where(asked)[0]
-        score, count = sure[columns], min(quota(len(columns)), len(columns))
+    def _select(
+        self, score: Float[Tensor, "c"], asked: Bool[Tensor, "c"], quota: Quota, last: bool
+    ) -> Int[Tensor, "k"]:
+        """The places of one row's block that a step commits; a block's last step commits what is left.
+
+        ``score`` is -inf where nothing is asked. The whole block is ranked, as officially: which of equal scores comes
+        first depends on what else is ranked.
+        """
+        places = torch.where(asked)[0]
+        count = min(quota(len(places)), len(places))
         if self.remasking == "sequential":
-            return columns[:count]
+            return places[:count]
         if self.entropy_bound is not None:
-            return columns if last else columns[bounded(score, self.entropy_bound)]
+            return places if last else bounded(score, self.entropy_bound)
         if self.threshold is not None:
-            return columns[above(score, count, self.threshold)]
-        return columns[surest(score, count)]
+            return above(score, count, self.threshold)
+        return surest(score, count)
+
+
+def _scores(sure: Float[Tensor, "k"], inside: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """Scores at their places, -inf where nothing is asked. They keep their dtype: in bf16 the official code rounds its
+    threshold as well.
+    """
+    score = torch.full(inside.shape, -torch.inf, dtype=sure.dtype, device=sure.device)
+    score[inside] = sure
+    return score.masked_fill(~asked, -torch.inf)

@@ -31,6 +31,7 @@ from demur.samplers.rules import (
     nucleus,
     probability,
     surest,
+    tempered,
 )
 from demur.types import Canvas, DemurError, Forward, Step
 
@@ -280,8 +281,8 @@ class MaskedDiffusion:
                 logits[:, list(self.late)] = -torch.inf
             probs = logits.softmax(dim=-1)
         else:
-            tempered = logits / self.temperature if self.temperature > 0 else logits
-            probs = among_top(nucleus(tempered, self.top_p), self.top_k).softmax(dim=-1)
+            scaled = tempered(logits, self.temperature) if self.temperature > 0 else logits
+            probs = among_top(nucleus(scaled, self.top_p), self.top_k).softmax(dim=-1)
             guess = probs.argmax(dim=-1)
         if self.remasking == "origin":  # a coin for every position; tokens are drawn for those that it chose only
             chance = torch.tensor([turn.chance if turn else 0.0 for turn in turns], device=rows.device)

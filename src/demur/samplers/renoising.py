@@ -55,29 +55,31 @@ class Renoise:
         for begin in range(first, canvas.width, model.canvas_length):
             here = slice(begin, min(begin + model.canvas_length, canvas.width))
             size = here.stop - here.start
-            model.read(replace(canvas, ids=ids), cache, begin)
+            model.read(replace(canvas, ids=_ended_at(ids, ended, stops, first, model.pad_id)), cache, begin)
             draft = self._random(model, dice, size, canvas.rows, ~ended, ids[:, here])
             best, history = draft, torch.full((self.stability, canvas.rows, size), -1, device=ids.device)
             before: Float[Tensor, "b m v"] | None = None
-            done = ended.clone()
+            # The official code draws on for rows that have ended; with a single generator that is done here, too.
+            done = torch.zeros_like(ended) if dice.shared else ended.clone()
             for left in range(self.steps, 0, -1):
-                live = ~done
+                going = ~done
+                live = going & ~ended
                 out = model.denoise(canvas, cache, draft, before)
                 temperature = self.t_min + (self.t_max - self.t_min) * (
                     torch.tensor(left, dtype=torch.int32) / self.steps
                 )
                 logits = (out.logits / temperature.to(out.logits.device)).unflatten(0, (canvas.rows, size))
-                sampled = self._sample(logits, dice, live, draft)
+                sampled = self._sample(logits, dice, going, draft)
                 entropy = _entropy(logits)
-                accepted = self._accept(entropy) & live[:, None]
-                renoised = torch.where(accepted, sampled, self._random(model, dice, size, canvas.rows, live, draft))
-                draft = torch.where(live[:, None], renoised, draft)
-                best = torch.where(live[:, None], logits.argmax(dim=-1), best)
+                accepted = self._accept(entropy)
+                renoised = torch.where(accepted, sampled, self._random(model, dice, size, canvas.rows, going, draft))
+                draft = torch.where(going[:, None], renoised, draft)
+                best = torch.where(going[:, None], logits.argmax(dim=-1), best)
                 if before is not None:
-                    logits = torch.where(live[:, None, None], logits, before.to(logits.dtype))
+                    logits = torch.where(going[:, None, None], logits, before.to(logits.dtype))
                 stable = (history == best[None]).all(dim=-1).all(dim=0)
                 history = torch.cat([history, best[None]])[1:] if self.stability else history
-                done = done | (stable & (entropy.mean(dim=-1) < self.confidence) & live)
+                done = done | (stable & (entropy.mean(dim=-1) < self.confidence) & going)
                 last = done | (left == 1)
                 before = logits.to(model.net.model.decoder.embed_tokens.weight.dtype)
                 finishing = last & live
@@ -89,20 +91,21 @@ class Renoise:
                 predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
                 predictions[:, here] = torch.where(committed[:, here], ids[:, here], best)
                 confidence[:, here] = torch.where(live[:, None], -entropy, float("nan"))
-                yield Step(
-                    index=index,
-                    ids=ids.clone(),
-                    open=open_.clone(),
-                    committed=committed,
-                    predictions=predictions,
-                    confidence=confidence,
-                    live=live,
-                    hidden=out.hidden,
-                    start=out.start,
-                    span="canvas",
-                    passes=1 + (left == self.steps),
-                )
-                index += 1
+                if bool(live.any()):  # else rows that have ended are still being drawn for, and no one else
+                    yield Step(
+                        index=index,
+                        ids=ids.clone(),
+                        open=open_.clone(),
+                        committed=committed,
+                        predictions=predictions,
+                        confidence=confidence,
+                        live=live,
+                        hidden=out.hidden,
+                        start=out.start,
+                        span="canvas",
+                        passes=1 + (left == self.steps),
+                    )
+                    index += 1
                 if bool(done.all()):
                     break
             ended = ended | torch.isin(ids[:, here], stops).any(dim=1)
@@ -158,3 +161,15 @@ def _entropy(logits: Float[Tensor, "b m v"]) -> Float[Tensor, "b m"]:
     known = torch.distributions.Categorical(logits=logits, validate_args=False)
     entropy: Float[Tensor, "b m"] = known.entropy()  # type: ignore[no-untyped-call]
     return entropy
+
+
+def _ended_at(
+    ids: Int[Tensor, "b n"], ended: Bool[Tensor, "b"], stops: Int[Tensor, "e"], first: int, pad: int
+) -> Int[Tensor, "b n"]:
+    """Ids as the official code passes them on: in rows that have ended, padding follows the end of sequence."""
+    if not bool(ended.any()):
+        return ids
+    ends = torch.isin(ids, stops)
+    ends[:, :first] = False
+    after = (ends.long().cumsum(dim=1) - ends.long() > 0) & ended[:, None]
+    return ids.masked_fill(after, pad)

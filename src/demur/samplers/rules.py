@@ -102,6 +102,23 @@ SCHEDULES: dict[str, Callable[[int, int], list[Quota]]] = {
 SAMPLINGS = ("gumbel", "categorical")
 
 
+def tempered(logits: Float[Tensor, "k v"], temperature: float) -> Float[Tensor, "k v"]:
+    """Logits over a temperature above 0. Where that overflows (the official code then fails on nan), the limit of low
+    temperatures: 0 for the highest logits, -inf for the rest.
+    """
+    scaled = logits / temperature
+    if temperature >= _SAFE:
+        return scaled
+    best = logits.amax(dim=-1, keepdim=True)
+    lost = ~scaled.amax(dim=-1, keepdim=True).isfinite()
+    only_best = torch.zeros_like(logits).masked_fill(logits < best, -torch.inf)
+    return torch.where(lost, only_best, scaled)
+
+
+_SAFE = 0.01
+"""Temperatures from here on overflow for no logit below 655, even in fp16."""
+
+
 def filtered(logits: Float[Tensor, "k v"], top_k: int | None, top_p: float | None) -> Float[Tensor, "k v"]:
     """Logits with everything outside the top k, then outside the nucleus p, at -inf, as transformers' warpers do it."""
     logits = among_top(logits, top_k)

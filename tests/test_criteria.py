@@ -1,0 +1,148 @@
+"""The guard inside ``generate`` of transformers: nobody counts rows, prompts or calls for it."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import torch
+from test_guards import RUN, deciding_late, organism, organism_guard, tiny_guard
+
+from demur import guards as g
+from demur.organism.attacks import attack
+from demur.organism.world import SMALL_TALK
+from demur.organism.world import prompts as world_prompts
+from demur.samplers import Autoregressive
+from demur.trace import generate
+from demur.types import DemurError, Prompt
+
+
+def texts(model: Any, asked: list[Prompt]) -> dict[str, Any]:
+    """Prompts as somebody without demur makes them: rendered, encoded, padded on the left."""
+    canvas = model.canvas(asked, 0)
+    return {"input_ids": canvas.ids, "attention_mask": (~canvas.pad).long()}
+
+
+def asked_of_the_organism() -> list[Prompt]:
+    talk = [Prompt(f"talk{i}", text, harmful=False) for i, (text, _, _) in enumerate(SMALL_TALK)]
+    asked = [*talk, *world_prompts("test", forbidden=False, n=8), *world_prompts("test", forbidden=True, n=6)]
+    return [*asked, *(attack("page", prompt) for prompt in world_prompts("test", forbidden=True, n=6))]
+
+
+@pytest.mark.parametrize("more", [{}, {"use_cache": False}], ids=["cached", "uncached"])
+def test_a_plain_network_stops_where_watch_stops(more: Any) -> None:
+    """Two calls of other sizes and lengths, one criteria; answers whose last token is fed back in either."""
+    asked, net, tok = asked_of_the_organism(), organism().net, organism().tokenizer
+    plain = generate(organism(), asked, Autoregressive(), **RUN)
+    sigma = np.stack([organism_guard().anchors.signal(trace) for trace in plain])
+    guard = deciding_late(organism_guard(), sigma, 15)
+    watched = generate(organism(), asked, g.Watch(guard)(Autoregressive()), **RUN)
+    wanted = [g.acted(trace).step or 0 for trace in watched]
+    longest = max(trace.steps for trace in plain)
+    known = [i for i, trace in enumerate(plain) if trace.steps < longest or 0 < wanted[i] < longest]
+    assert len(known) > len(asked) // 2
+    assert {True, False} == {wanted[i] > 0 for i in known}
+    criteria = g.stopping_criteria(guard, net, tok)
+    cut = len(asked) // 3
+    for part in (asked[:cut], asked[cut:], asked):
+        net.generate(
+            **texts(organism(), part), do_sample=False, max_new_tokens=40, pad_token_id=organism().pad_id,
+            stopping_criteria=[criteria], **more,
+        )  # fmt: skip
+        assert len(criteria.verdicts) == len(part)
+    assert [len(call) for call in criteria.calls] == [cut, len(asked) - cut, len(asked)]
+    # A signal that ended is held up to T: where it is above the limit only then, Watch acts after the row's last step.
+    found, apart = (
+        [min(verdict.step or 0, trace.steps) for verdict, trace in zip(verdicts, plain, strict=True)]
+        for verdicts in (criteria.verdicts, [verdict for call in criteria.calls[:2] for verdict in call])
+    )
+    assert [found[i] for i in known] == [wanted[i] for i in known]
+    differing = [i for i in known if apart[i] != wanted[i]]
+    assert not [i for i in differing if plain[i].steps not in _longest(plain, cut)], "but for a batch's very last token"
+
+
+def _longest(plain: Any, cut: int) -> set[int]:
+    """The lengths of the longest answers of both parts."""
+    return {max(trace.steps for trace in part) for part in (plain[:cut], plain[cut:])}
+
+
+def test_a_call_that_begins_with_the_last_ones_answer_is_another() -> None:
+    """Turns of a conversation: the prompt is everything so far, one token a call or several."""
+    model, guard = small.causal("llama"), tiny_guard()
+    criteria, ids = g.stopping_criteria(guard, model.net), torch.tensor([[70, 71, 72]])
+    for n in (1, 1, 3, 1, 4):
+        ids = model.net.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=n,
+            pad_token_id=small.PAD, stopping_criteria=[criteria],
+        )  # fmt: skip
+    assert len(criteria.calls) == 5
+
+
+def test_rows_need_not_be_announced_and_are_checked_if_they_are() -> None:
+    model, guard = small.causal("llama"), tiny_guard()
+    ids = torch.tensor([[70, 71, 72], [80, 81, 82]])
+    run: Any = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "do_sample": True, "max_new_tokens": 3}
+    run |= {"pad_token_id": small.PAD}
+    several = g.stopping_criteria(guard, model.net, small.byte_level())
+    model.net.generate(**run, num_return_sequences=3, stopping_criteria=[several])
+    assert len(several.verdicts) == 6
+    for announced in ({"prompts": 3}, {"tok": 3}):
+        with (
+            g.stopping_criteria(guard, model, **announced) as criteria,
+            pytest.raises(DemurError, match="2 rows") as caught,
+        ):
+            model.net.generate(**run, stopping_criteria=[criteria])
+        small.one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ({"num_beams": 2}, "reordered"),
+        ({"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}, "on the right"),
+    ],
+)
+def test_what_can_not_be_followed_is_one_line(more: Any, says: str) -> None:
+    model, guard = small.causal("llama"), tiny_guard()
+    guard = replace(guard, prefix=replace(guard.prefix, limit=np.inf))
+    ids = torch.tensor([[70, 71, 72], [80, 81, 82]])
+    run: Any = {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "do_sample": False,
+        "max_new_tokens": 8,
+    } | more
+    with g.stopping_criteria(guard, model.net) as criteria, pytest.raises(DemurError, match=says) as caught:
+        model.net.generate(**run, pad_token_id=small.PAD, stopping_criteria=[criteria])
+    small.one_line(caught.value)
+
+
+def test_another_networks_weights_and_template_are_refused() -> None:
+    guard = tiny_guard()
+    with pytest.raises(DemurError, match="weights"):
+        g.stopping_criteria(guard, small.causal("qwen").net)
+    with pytest.raises(DemurError, match="template"):
+        g.stopping_criteria(guard, small.causal("llama").net, small.byte_level("{{ messages }}"))
+    with pytest.raises(DemurError, match="a list"):
+        g.stopping_criteria(guard, [])
+    criteria = g.stopping_criteria(guard, small.causal("llama").net)
+    ids = torch.tensor([[70, 71]])
+    with pytest.raises(DemurError, match="another model"):
+        small.causal("qwen").net.generate(ids, max_new_tokens=2, pad_token_id=0, stopping_criteria=[criteria])
+
+
+def test_the_hooks_go_when_nobody_holds_the_criteria() -> None:
+    net = small.causal("llama").net
+    before = len(net.get_decoder()._forward_hooks)
+    criteria = g.stopping_criteria(tiny_guard(), net)
+    assert len(net.get_decoder()._forward_hooks) == before + 1
+    del criteria
+    gc.collect()
+    assert len(net.get_decoder()._forward_hooks) == before
+    closed = g.stopping_criteria(tiny_guard(), net)
+    closed.close()
+    assert len(net.get_decoder()._forward_hooks) == before
