@@ -157,7 +157,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         read(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "src/demur/recipes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_recipe_can_be_read(path: Path) -> None:
     assert read(path).name
 

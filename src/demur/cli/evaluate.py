@@ -26,7 +26,7 @@ class EngineName(StrEnum):
     ray = "ray"
 
 
-Recipe = Annotated[Path, typer.Argument(help="A YAML file; see recipes/.")]
+Recipe = Annotated[Path, typer.Argument(help="A YAML file; see demur recipe.")]
 Run = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
@@ -220,7 +220,7 @@ def list_runs(folder: Annotated[Path, typer.Argument(help="Where runs are.")] = 
     found = runs_in(folder)
     if not found:
         raise DemurError(
-            f"no runs in {folder}", "folders of demur evaluate", "run: demur evaluate recipes/organism.yaml"
+            f"no runs in {folder}", "folders of demur evaluate", "run: demur evaluate; recipes to begin with: demur recipe"
         )
     for path, manifest in found:
         state = "finished" if manifest["finished"] else "unfinished"
