@@ -220,7 +220,9 @@ def list_runs(folder: Annotated[Path, typer.Argument(help="Where runs are.")] = 
     found = runs_in(folder)
     if not found:
         raise DemurError(
-            f"no runs in {folder}", "folders of demur evaluate", "run: demur evaluate; recipes to begin with: demur recipe"
+            f"no runs in {folder}",
+            "folders of demur evaluate",
+            "run: demur evaluate; recipes to begin with: demur recipe",
         )
     for path, manifest in found:
         state = "finished" if manifest["finished"] else "unfinished"
