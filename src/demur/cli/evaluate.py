@@ -26,7 +26,7 @@ class EngineName(StrEnum):
     ray = "ray"
 
 
-Recipe = Annotated[Path, typer.Argument(help="A YAML file; see demur recipe.")]
+Recipe = Annotated[Path, typer.Argument(help="A YAML file; see recipes/.")]
 Run = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
@@ -220,9 +220,7 @@ def list_runs(folder: Annotated[Path, typer.Argument(help="Where runs are.")] = 
     found = runs_in(folder)
     if not found:
         raise DemurError(
-            f"no runs in {folder}",
-            "folders of demur evaluate",
-            "run: demur evaluate; recipes to begin with: demur recipe",
+            f"no runs in {folder}", "folders of demur evaluate", "run: demur evaluate recipes/organism.yaml"
         )
     for path, manifest in found:
         state = "finished" if manifest["finished"] else "unfinished"

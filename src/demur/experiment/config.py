@@ -138,22 +138,16 @@ def read(path: str | Path) -> Config:
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise DemurError(
-            f"{source} could not be read ({error})", "a YAML file in UTF-8", "see a whole one: demur recipe organism"
-        ) from error
+        raise DemurError(f"{source} could not be read ({error})", "a YAML file in UTF-8", "see recipes/") from error
     try:
         root = yaml.compose(text, Loader=_loader())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark is not None else ""
         said = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise DemurError(
-            f"{source}{line}: no YAML ({said})", "a mapping of settings", "see a whole one: demur recipe organism"
-        ) from error
+        raise DemurError(f"{source}{line}: no YAML ({said})", "a mapping of settings", "see recipes/") from error
     if root is None:
-        raise DemurError(
-            f"{source} is empty", "name, models, prompts, attacks ...", "see a whole one: demur recipe organism"
-        )
+        raise DemurError(f"{source} is empty", "name, models, prompts, attacks ...", "see recipes/")
     return _Reader(source).config(root)
 
 
@@ -180,9 +174,7 @@ class _Reader:
 
     def wrong(self, node: Any, came: str, expected: str) -> DemurError:
         """An error at a node's line."""
-        return DemurError(
-            f"{self.path}, line {node.start_mark.line + 1}: {came}", expected, "see a whole one: demur recipe organism"
-        )
+        return DemurError(f"{self.path}, line {node.start_mark.line + 1}: {came}", expected, "see recipes/")
 
     def mapping(self, node: Any, known: Sequence[str], what: str) -> dict[str, Any]:
         """A mapping's nodes by key; unknown and double keys are errors that name what is known."""
