@@ -50,7 +50,7 @@ demo: .venv/ready  ## the same request under three ways of generating, then a re
 
 test: .venv/ready  ## run the tests that take seconds
 	@echo "tests: laws, golden facts, errors, the page in a browser (slow ones: make test-slow)"
-	@$(BIN)/pytest -n 2 --dist loadgroup -m 'not slow'
+	@$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
 
 test-slow: .venv/ready  ## run the tests that take minutes: whole runs, kills, the wheel and the sdist, the README's commands
 	@$(BIN)/pytest -m slow
@@ -59,11 +59,11 @@ test-all: test test-slow  ## run all tests
 
 test-lowest: .venv-lowest/ready  ## run the fast tests with the lowest versions that demur works with
 	@.venv-lowest/bin/python -m pip freeze | grep -iE '^(torch|transformers|numpy|scikit-learn)=='
-	@.venv-lowest/bin/pytest -n 2 --dist loadgroup -m 'not slow'
+	@.venv-lowest/bin/pytest -n 2 --dist loadfile -m 'not slow'
 
 test-newest: .venv-newest/ready  ## run the fast tests with the newest versions there are (`make clean` first for today's)
 	@.venv-newest/bin/python -m pip freeze | grep -iE '^(torch|transformers|numpy|scikit-learn)=='
-	@.venv-newest/bin/pytest -n 2 --dist loadgroup -m 'not slow'
+	@.venv-newest/bin/pytest -n 2 --dist loadfile -m 'not slow'
 
 check: .venv/ready  ## format, lint, types, layers
 	@echo "check: format"; $(BIN)/ruff format --check .

@@ -28,7 +28,13 @@ def blocks(page: Path, language: str) -> list[str]:
 EXAMPLES = [(page.name, i, code) for page in PAGES for i, code in enumerate(blocks(page, "python"))]
 
 
-@pytest.mark.parametrize(("page", "number", "code"), EXAMPLES, ids=[f"{p}-{i}" for p, i, _ in EXAMPLES])
+@pytest.mark.parametrize(
+    ("page", "number", "code"),
+    [  # the README's loads a real model and fits its anchors
+        pytest.param(*example, id=f"{example[0]}-{example[1]}", marks=[pytest.mark.slow] * (example[0] == "README.md"))
+        for example in EXAMPLES
+    ],
+)
 def test_python_examples_run(
     page: str, number: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
