@@ -53,7 +53,7 @@ test: .venv/ready  ## run the tests that take seconds
 	@$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
 
 test-slow: .venv/ready  ## run the tests that take minutes: whole runs, kills, the wheel and the sdist, the README's commands
-	@$(BIN)/pytest -m slow
+	@$(BIN)/pytest -n 2 --dist loadgroup -m slow
 
 test-all: test test-slow  ## run all tests
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 BARE = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("dist")]  # one environment for all
 
 
 def ran(*line: object, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:

@@ -69,18 +69,28 @@ FROM_THE_HUB = re.compile(r"(?<![\w/.])(?!organism/|runs/)[A-Za-z][\w-]*/[\w.-]+
 """Names of models and data sets that are fetched."""
 
 
+SMALLER = {"demur ablate": " --n 24 --alpha 0.05 --seeds 1"}
+"""What takes tens of minutes as it stands is run with fewer prompts: the command, and what the test adds to it."""
+
+
 @pytest.mark.slow
 def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
-    """As a newcomer would type them, in one folder. What a line takes from nowhere is written first; the recipe is made
-    smaller, so that this takes minutes. What needs the hub ends in one line here, without it.
+    """As a newcomer would type them, in one folder. What a line takes from nowhere is written first; recipes are made
+    smaller (and :data:`SMALLER`), so that this takes minutes. What needs the hub ends in one line here, without it.
     """
     (tmp_path / "transcripts.jsonl").write_text('{"prompt": "How do I boil an egg?", "response": "Ten minutes."}\n')
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     lines = [line for line in lines_of(ROOT / "README.md") if line.startswith("demur ")]
     assert len(lines) > 12
+    assert set(SMALLER) <= set(lines)
     for line in lines:
         done = subprocess.run(
-            ["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            ["bash", "-c", line + SMALLER.get(line, "")],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert "Traceback" not in done.stderr, f"{line}: {done.stderr}"
         if FROM_THE_HUB.search(line):
