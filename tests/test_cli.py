@@ -52,6 +52,7 @@ def test_watching_shows_text_curve_and_verdict_and_says_that_anchors_are_scripte
     assert (tmp_path / "demur-watch.html").as_uri() in out
 
 
+@pytest.mark.slow
 def test_the_demo_tells_its_story_then_runs_a_real_model_and_loads_no_scikit_learn(tmp_path: Path) -> None:
     code = "import sys; from demur import cli; sys.argv[1:] = ['demo', '--html', 'story.html', '--real', 'real.html']\n"
     code += "try: cli.main()\nexcept SystemExit as end: assert not end.code, end.code\n"

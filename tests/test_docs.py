@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +28,13 @@ def blocks(page: Path, language: str) -> list[str]:
 EXAMPLES = [(page.name, i, code) for page in PAGES for i, code in enumerate(blocks(page, "python"))]
 
 
-@pytest.mark.parametrize(("page", "number", "code"), EXAMPLES, ids=[f"{p}-{i}" for p, i, _ in EXAMPLES])
+@pytest.mark.parametrize(
+    ("page", "number", "code"),
+    [  # the README's loads a real model and fits its anchors
+        pytest.param(*example, id=f"{example[0]}-{example[1]}", marks=[pytest.mark.slow] * (example[0] == "README.md"))
+        for example in EXAMPLES
+    ],
+)
 def test_python_examples_run(
     page: str, number: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -34,14 +44,18 @@ def test_python_examples_run(
 
 def commands() -> list[str]:
     """Every line of a shell block that calls demur."""
-    lines = [line.split("#")[0].strip() for page in PAGES for code in blocks(page, "sh") for line in code.splitlines()]
-    return [line for line in lines if line.startswith("demur ")]
+    return [line for page in PAGES for line in lines_of(page) if line.startswith("demur ")]
+
+
+def lines_of(page: Path) -> list[str]:
+    """The lines of a page's shell blocks, without their comments."""
+    return [line.split("#")[0].strip() for code in blocks(page, "sh") for line in code.splitlines()]
 
 
 @pytest.mark.parametrize("line", commands())
 def test_shown_commands_exist_with_their_options(line: str) -> None:
     command: Any = typer.main.get_command(app)
-    words = shlex.split(line)[1:]
+    words = shlex.split(line.partition(" > ")[0])[1:]
     while hasattr(command, "commands") and words and words[0] in command.commands:
         command = command.commands[words.pop(0)]
     assert not hasattr(command, "commands"), f"{line}: no such command"
@@ -49,6 +63,69 @@ def test_shown_commands_exist_with_their_options(line: str) -> None:
     for word in words:
         if word.startswith("--"):
             assert word.split("=")[0] in known, f"{line}: {word}"
+
+
+FROM_THE_HUB = re.compile(r"(?<![\w/.])(?!organism/|runs/)[A-Za-z][\w-]*/[\w.-]+|--harm\w+ (alpaca|advbench)")
+"""Names of models and data sets that are fetched."""
+
+
+SMALLER = {"demur ablate": " --n 24 --alpha 0.05 --seeds 1"}
+"""What takes tens of minutes as it stands is run with fewer prompts: the command, and what the test adds to it."""
+
+
+@pytest.mark.slow
+def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
+    """As a newcomer would type them, in one folder. What a line takes from nowhere is written first; recipes are made
+    smaller (and :data:`SMALLER`), so that this takes minutes. What needs the hub ends in one line here, without it.
+    """
+    (tmp_path / "transcripts.jsonl").write_text('{"prompt": "How do I boil an egg?", "response": "Ten minutes."}\n')
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    lines = [line for line in lines_of(ROOT / "README.md") if line.startswith("demur ")]
+    assert len(lines) > 12
+    assert set(SMALLER) <= set(lines)
+    for line in lines:
+        done = subprocess.run(
+            ["bash", "-c", line + SMALLER.get(line, "")],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, f"{line}: {done.stderr}"
+        if FROM_THE_HUB.search(line):
+            assert done.returncode == 2, f"{line}: {done.stdout}"
+        else:
+            assert done.returncode == 0, f"{line}: {done.stdout[-1000:]} {done.stderr[-2000:]}"
+        for recipe in tmp_path.glob("*.yaml"):
+            smaller = re.sub(r"\b(n|controls): \d+", r"\1: 4", recipe.read_text(encoding="utf-8"))
+            recipe.write_text(re.sub(r"\bplain: \d+", "plain: 8", smaller), encoding="utf-8")
+
+
+def test_make_has_every_target_that_is_shown() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / ".ci/run"]
+    shown = {
+        name for page in pages for name in re.findall(r"`make ([a-z-]+)|^(?:make|step) ([a-z-]+)", page.read_text())
+    }
+    assert {a or b for a, b in shown} - targets == set()
+
+
+def test_the_readme_names_every_extra_that_a_user_may_want() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {name for name in project["optional-dependencies"] if name not in ("dev", "test")}
+    table = re.findall(r"^\| `([a-z0-9-]+)` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(table) == extras
+
+
+def test_every_extra_that_an_error_names_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        code = file.read_text(encoding="utf-8")
+        named |= set(re.findall(r"demur\[([a-z0-9-]+)\]", code)) | set(re.findall(r'need\("[\w.]+", "([^"]+)"', code))
+    assert named
+    assert named - set(project["optional-dependencies"]) == set()
 
 
 def test_every_link_to_a_file_leads_somewhere() -> None:

@@ -158,7 +158,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         read(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "src/demur/recipes").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_recipe_can_be_read(path: Path) -> None:
     assert read(path).name
 
@@ -216,6 +216,7 @@ def test_prompts_of_different_roles_are_disjoint() -> None:
 # -- rows ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_runs_find_the_same_rows(run: Store, tmp_path: Path) -> None:
     again = evaluate(TINY, tmp_path / "again")
     assert again.manifest["rows"] == run.manifest["rows"]
@@ -294,6 +295,7 @@ def test_a_run_whose_model_changed_is_not_gone_on_with_and_says_what_it_was(run:
     assert [session["git"] for session in run.manifest["sessions"]] == [run.manifest["git"]]
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from demur.experiment.runs import _processes
 
@@ -454,6 +456,7 @@ def finished(folder: Path) -> str:
     return rows
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_at_the_same_rows(run: Store, tmp_path: Path) -> None:
     assert killed(tmp_path, 3, random.Random(0), YAML)
     assert finished(tmp_path) == run.manifest["rows"]

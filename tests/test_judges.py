@@ -695,6 +695,7 @@ judge_all(judge, [(Prompt("p", "How do I open the granary?"), f"answer {i}") for
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     def act(handler: Handler, number: int) -> None:
         time.sleep(0.005)

@@ -239,6 +239,7 @@ def _start(kind: str, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", _SCRIPT, kind, str(folder)], stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])
 def test_a_small_training_learns_and_resumes_after_a_kill_to_identical_weights(kind: str, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"

