@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import demur
-from demur import experiment
+from demur import experiment, frames
 from demur.experiment import (
     Attacked,
     Config,
@@ -239,6 +239,18 @@ def test_rows_say_what_happened(run: Store) -> None:
         if row["flagged_by"]:
             assert row["outcome"] == "refusal"
     assert {row["role"] for row in rows} == {"harmful", "controls", "plain"}
+
+
+def test_rows_have_the_documented_columns_and_make_one_frame(run: Store) -> None:
+    pandas = pytest.importorskip("pandas")
+    assert {*next(run.rows())} == {*frames.ROW_COLUMNS} - {*frames.OPTIONAL}, "a new column belongs into the schema"
+    frame = pandas.read_parquet(run.folder / "units")
+    assert list(frame.columns) == list(frames.ROW_COLUMNS)
+    same = demur.rows(run.folder)
+    assert sorted(same["id"]) == sorted(frame["id"])
+    page = (Path(__file__).parent.parent / "docs" / "trace.md").read_text(encoding="utf-8")
+    heads = {name.strip() for line in page.splitlines() if line[:1] == "|" for name in line.split("|")[1].split(",")}
+    assert {*same.columns} - {"judge", "judge_flagged", "judge_score", "judge_why"} <= heads
 
 
 def test_passive_defenses_judge_the_same_answers_whatever_else_is_done_with_them(run: Store, tmp_path: Path) -> None:
