@@ -73,6 +73,7 @@ def test_every_rival_scores_what_leans_towards_refusal_higher(rows: list[ablatio
         assert (row.positives, row.negatives) == (60, 150 if row.against == ablation.PLAIN else 60)
 
 
+@pytest.mark.slow
 def test_every_rival_is_blind_where_there_is_nothing() -> None:
     """Attacks that look exactly like harmless answers: nobody may find them, and a score must not favour a side."""
     nothing = replace(sets(), attacked={"a": made("x", 200, 0, harmful=True), "b": made("y", 200, 0, harmful=True)})
@@ -80,6 +81,7 @@ def test_every_rival_is_blind_where_there_is_nothing() -> None:
         assert 0.35 < row.auroc < 0.65, row
 
 
+@pytest.mark.slow
 def test_a_rival_scores_a_row_by_itself() -> None:
     s = sets()
     setting = Setting(s.good, s.bad, s.fit, attacked={"b": s.attacked["b"]}, controls={"b": s.controls["b"]})
@@ -245,6 +247,7 @@ def test_steps_are_spared_of_those_that_would_have_been_taken() -> None:
     assert 0 <= half["b"].spared < whole["b"].spared
 
 
+@pytest.mark.slow
 def test_others_see_no_attack_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, rival in RIVALS.items():
         if not rival.supervised:
