@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from demur.refusals import CHANNEL, CHANNEL_MARKS, MARKS
+
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>\Z")
 
 
@@ -31,6 +33,7 @@ _ALPHABET = _byte_alphabet()
 def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], frozenset[int]]:
     """The bytes of each token of ``ids`` and which of them are special (left out of texts).
 
+    What tells thoughts from answers (:data:`demur.refusals.MARKS`) is not left out, special or not.
     An id that is no token (the embedding matrix may have more rows than the vocabulary) counts as special.
     Works on the tokenizer's declared decoder: byte-level, byte-fallback with ``▁`` for blanks, or, for others, the
     tokenizer's own decoding of the single token where it follows another. So a text may begin with the blank before
@@ -41,6 +44,7 @@ def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], f
         return {i: f"{i} ".encode() for i in wanted}, frozenset()
     added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
     special = set(tokenizer.all_special_ids) | {i for i, token in added.items() if token.special}
+    special -= _marks(added)
     decoder = repr(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", ""))
     names = tokenizer.convert_ids_to_tokens(wanted)
     table: dict[int, bytes] = {}
@@ -60,3 +64,10 @@ def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], f
             once, twice = (tokenizer.decode([i] * n, clean_up_tokenization_spaces=False) for n in (1, 2))
             table[i] = twice.removeprefix(once).encode()
     return table, frozenset(i for i, name in zip(wanted, names, strict=True) if i in special or name is None)
+
+
+def _marks(added: Mapping[int, Any]) -> set[int]:
+    """Added tokens that tell thoughts from answers."""
+    contents = {i: str(token.content) for i, token in added.items()}
+    channels = CHANNEL_MARKS if CHANNEL in contents.values() else frozenset()
+    return {i for i, content in contents.items() if content.lower() in MARKS or content in channels}
