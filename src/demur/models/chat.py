@@ -30,6 +30,7 @@ OURS = (
     "tokenizer_kwargs", "sanitize_control_tokens", "strftime_now",
 )  # fmt: skip
 """What a user can not set by ``template_args``."""
+_PROBE = "Qzx{}vwj probe"
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,16 @@ class Chat:
 
     def _sealed_text(self, prompt: Prompt) -> Sealed:
         """The same, whose turns hold no control token: each is sealed up and may be opened again."""
-        turns, seals = sealed(self._turns(prompt), control_tokens(self.tokenizer, self.template))
+        turns = self._turns(prompt)
+        probe = "" if self.template is None else self._probed(turns)
+        controls = control_tokens(self.tokenizer, f"{self.template or ''}{probe}")
+        turns, seals = sealed(turns, controls)
         if self.template is None:
-            return Sealed(turns[-1].content + prompt.prefill, seals)
+            return Sealed(turns[-1].content + prompt.prefill, seals, controls)
         text = self._rendered(turns, prompt)
-        self._check_all_there(turns, text, prompt)
-        return Sealed(text + _answer_begun(text, prompt.prefill) if prompt.prefill else text, seals)
+        self._check_all_there(turns, text, probe, prompt)
+        begun = _answer_begun(text, prompt.prefill) if prompt.prefill else ""
+        return Sealed(text + begun, seals, controls)
 
     def _turns(self, prompt: Prompt) -> list[Message]:
         """All turns, the system prompt first. Raises for those that a model without a template has no place for."""
@@ -132,21 +137,24 @@ class Chat:
         )
         return text
 
-    def _check_all_there(self, turns: Sequence[Message], text: str, prompt: Prompt) -> None:
-        """Raises unless every turn stands in the text, and would whatever it said.
+    def _probed(self, turns: Sequence[Message]) -> str:
+        """The same conversation in words that no template holds; just those where the template does not take them."""
+        probes = [Message(turn.role, _PROBE.format(i)) for i, turn in enumerate(turns)]
+        try:
+            return self._render(probes)
+        except Exception:  # it takes the turns' words and not these, or refuses both, as will be told
+            return " ".join(probe.content for probe in probes)
 
-        The second is asked with words that no template holds: a request of one word is in many a default system prompt.
+    def _check_all_there(self, turns: Sequence[Message], text: str, probe: str, prompt: Prompt) -> None:
+        """Raises unless every turn stands in the text, and would whatever it said, as the probe shows: a request of one
+        word is part of many a default system prompt.
+
         A template may take blanks off a turn's ends, and thoughts out of earlier answers.
         """
-        probes = [Message(turn.role, f"Qzx{i}vwj probe") for i, turn in enumerate(turns)]
-        try:
-            shown = self._render(probes)
-        except Exception:  # it takes these words, and not those: the words themselves must do
-            shown = " ".join(probe.content for probe in probes)
-        for i, (turn, probe) in enumerate(zip(turns, probes, strict=True)):
+        for i, turn in enumerate(turns):
             said = turn.content.strip()
             there = said in text or (turn.role == "assistant" and without_thoughts(said).strip() in text)
-            if said and not (there and probe.content in shown):
+            if said and not (there and _PROBE.format(i) in probe):
                 raise DemurError(
                     f"the chat template leaves out or changes {_name_of(turns, i)} of prompt {prompt.id!r}: "
                     f"{said[:40]!r} is not in what the model would read",
@@ -180,8 +188,9 @@ class Chat:
         if self.tokenizer is None:
             raise DemurError("a model without a tokenizer", "token rows", "use canvas_of(rows, length, ...)")
         text = self._sealed_text(prompt)
-        row = row_of(self.tokenizer, text, self.template)
-        if row and row[-1] in stops and not self._answers_from(row[-1], prompt):
+        row = row_of(self.tokenizer, text, templated=self.template is not None)
+        # An ordinary word may be named as an end, and stand at the end of a request.
+        if row and row[-1] in stops and row[-1] in text.controls and not self._answers_from(row[-1], prompt):
             piece = self.tokenizer.convert_ids_to_tokens(row[-1])
             by = "prefill" if prompt.prefill.rstrip().endswith(piece) else "chat template"
             raise DemurError(

@@ -25,21 +25,22 @@ class Sealed:
 
     text: str
     seals: Mapping[str, str]
+    controls: Mapping[int, str]
 
     def opened(self) -> str:
         """The text with its control tokens written out."""
         return _SEAL.sub(lambda seal: self.seals.get(seal.group(), seal.group()), self.text)
 
 
-def control_tokens(tokenizer: Any, template: str | None) -> dict[int, str]:
-    """Tokens that say where turns begin and end, by id: special ones, and marks that the template names. Not the token
-    for what a tokenizer does not know.
+def control_tokens(tokenizer: Any, written: str) -> dict[int, str]:
+    """Tokens that say where turns begin and end, by id: special ones, and marks in what the template has ``written``
+    (its source, and a conversation by it). Not the token for what a tokenizer does not know.
     """
     special = {*getattr(tokenizer, "all_special_ids", ())} - {getattr(tokenizer, "unk_token_id", None)}
     found = {i: str(tokenizer.convert_ids_to_tokens(i)) for i in special}
     for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items():
         content = str(token.content)
-        named = template is not None and content in template and _MARK.fullmatch(content) is not None
+        named = content in written and _MARK.fullmatch(content) is not None
         if (token.special and i != getattr(tokenizer, "unk_token_id", None)) or named:
             found[i] = content
     return {i: content for i, content in found.items() if content.strip()}
@@ -71,14 +72,12 @@ def sealed(turns: Sequence[Message], controls: Mapping[int, str]) -> tuple[list[
     return [close(turn) for turn in turns], seals
 
 
-def row_of(tokenizer: Any, text: Sealed, template: str | None) -> list[int]:
+def row_of(tokenizer: Any, text: Sealed, *, templated: bool) -> list[int]:
     """The tokens of a prompt. Without a template, behind what the tokenizer puts in front of every text; never with
     what it puts behind one, nor with a second begin of sequence.
     """
-    row = (
-        _letters(tokenizer, text, control_tokens(tokenizer, template)) if text.seals else bare_row(tokenizer, text.text)
-    )
-    if template is not None:
+    row = _letters(tokenizer, text) if text.seals else bare_row(tokenizer, text.text)
+    if templated:
         return row
     alone = bare_row(tokenizer, text.text)
     whole = list(tokenizer(text.text)["input_ids"])
@@ -121,7 +120,7 @@ def _once(tokenizer: Any, row: list[int], text: str) -> list[int]:
     return row
 
 
-def _letters(tokenizer: Any, text: Sealed, controls: Mapping[int, str]) -> list[int]:
+def _letters(tokenizer: Any, text: Sealed) -> list[int]:
     """The tokens of a text with seals: between the template's control tokens, each stretch as it reads, with no control
     token in it. Raises for a tokenizer that can't take these as letters.
     """
@@ -135,21 +134,21 @@ def _letters(tokenizer: Any, text: Sealed, controls: Mapping[int, str]) -> list[
         *zip(found["input_ids"], found["offset_mapping"], strict=True),
         (None, (len(text.text), len(text.text))),
     ]:
-        if token is not None and token not in controls:
+        if token is not None and token not in text.controls:
             stretch.append(token)
             continue
         between = text.text[begin:first]
-        row += _stretch(tokenizer, between, text, controls) if _SEAL.search(between) else stretch
+        row += _stretch(tokenizer, between, text) if _SEAL.search(between) else stretch
         row += [] if token is None else [token]
         stretch, begin = [], last
     return row
 
 
-def _stretch(tokenizer: Any, between: str, text: Sealed, controls: Mapping[int, str]) -> list[int]:
+def _stretch(tokenizer: Any, between: str, text: Sealed) -> list[int]:
     """The tokens of a stretch whose seals are opened; in two parts at each where the whole is still a control token."""
     whole = _SEAL.sub(lambda seal: text.seals.get(seal.group(), seal.group()), between)
     row = _ids(tokenizer, whole, split_special_tokens=True)
-    if not controls.keys() & {*row}:
+    if not text.controls.keys() & {*row}:
         return row
     parts = [""]
     for piece in re.split(f"({_SEAL.pattern})", between):
@@ -160,7 +159,7 @@ def _stretch(tokenizer: Any, between: str, text: Sealed, controls: Mapping[int, 
             parts[-1] += content[: len(content) // 2]
             parts.append(content[len(content) // 2 :])
     row = [token for part in parts if part for token in _ids(tokenizer, part, split_special_tokens=True)]
-    if controls.keys() & {*row}:
+    if text.controls.keys() & {*row}:
         raise _no_letters(tokenizer, text)
     return row
 
