@@ -273,7 +273,8 @@ def test_files_that_know_no_prompts_still_load_and_keep_their_bytes(tmp_path: Pa
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("revision", "r2"), ("weights", "w2"), ("template_args", {"enable_thinking": False}), ("dtype", "bfloat16"), ("template", "t2"),
+        ("revision", "r2"), ("weights", "w2"), ("template_args", {"x": False}),
+        ("dtype", "bfloat16"), ("template", "t2"),
         ("sampler", "MaskedDiffusion"), ("settings", {"temperature": 0.7}), ("steps", 5),
     ],
 )  # fmt: skip
