@@ -276,7 +276,7 @@ def opened_thought(start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], pi
     """The mark of a thought that the given tokens before a response leave open, as templates of reasoning models do;
     empty if there is none. A mark is one token, or stands at the end of what is given.
     """
-    before = start[: int(open_.argmax())].tolist()
+    before = [i for i in start[: int(open_.argmax())].tolist() if i in pieces]
     marks = {i for i in {*before} if pieces[i].decode("utf-8", errors="replace").strip().lower() in MARKS}
     last = next((pieces[i].decode().strip() for i in reversed(before) if i in marks), "")
     if begins_thought(last):

@@ -67,8 +67,9 @@ class Chat:
     @property
     def template(self) -> str | None:
         """The source of the chat template; None for a model without one."""
-        if getattr(self.tokenizer, "chat_template", None) is None:
-            return None
+        template = getattr(self.tokenizer, "chat_template", None)
+        if template is None or isinstance(template, str):
+            return template
         source: str = self.tokenizer.get_chat_template()  # of several, the default one
         return source
 
