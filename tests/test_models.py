@@ -393,9 +393,9 @@ def test_a_model_without_a_tokenizer_takes_token_rows_only(llama: Causal) -> Non
 
 
 def test_a_template_that_refuses_a_system_prompt_says_so(llama: Causal) -> None:
-    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}x"
-    strict = replace(llama, tokenizer=small.byte_level(template))
-    assert strict.canvas(PROMPTS, 1).width == 2
+    template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    strict = replace(llama, tokenizer=small.byte_level(template + "{{ messages[0].content }}"))
+    assert strict.canvas(PROMPTS[:1], 1).width == 3
     with pytest.raises(DemurError, match="no system role") as caught:
         replace(strict, system="Be kind.").canvas(PROMPTS, 1)
     assert "leave the system prompt out" in small.one_line(caught.value)

@@ -229,8 +229,8 @@ def test_too_few_refusals_are_an_error_with_the_counts(harmless: Any, harmful: A
 
 
 def test_anchors_of_two_specs_are_an_error_that_names_the_difference() -> None:
-    with pytest.raises(DemurError, match="model: 'other' against 'model'") as caught:
-        fit_anchors([said(YES, 1)], [said(NO, 2, spec=replace(small.SPEC, model="other"))])
+    with pytest.raises(DemurError, match="weights: 'w2' against 'w1'") as caught:
+        fit_anchors([said(YES, 1)], [said(NO, 2, spec=replace(small.SPEC, weights="w2"))])
     small.one_line(caught.value)
 
 
@@ -273,7 +273,8 @@ def test_files_that_know_no_prompts_still_load_and_keep_their_bytes(tmp_path: Pa
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("model", "other"), ("revision", "r2"), ("weights", "w2"), ("dtype", "bfloat16"), ("template", "t2"),
+        ("revision", "r2"), ("weights", "w2"), ("template_args", {"x": False}),
+        ("dtype", "bfloat16"), ("template", "t2"),
         ("sampler", "MaskedDiffusion"), ("settings", {"temperature": 0.7}), ("steps", 5),
     ],
 )  # fmt: skip
@@ -284,7 +285,10 @@ def test_anchors_refuse_a_trace_of_another_spec_naming_both_sides(field: str, va
     assert f"{field}: {value!r} against {getattr(small.SPEC, field)!r}" in small.one_line(caught.value)
 
 
-@pytest.mark.parametrize(("field", "value"), [("seed", 7), ("versions", {"torch": "1.0"})])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("seed", 7), ("versions", {"torch": "1.0"}), ("model", "./elsewhere/m"), ("source", "")],
+)
 def test_provenance_does_not_make_specs_incomparable(field: str, value: Any) -> None:
     anchors = fit_anchors([said(YES, 1)], [said(NO, 2, spec=replace(small.SPEC, **{field: value}))])
     assert anchors.signal(said(YES, 1, spec=replace(small.SPEC, **{field: value}))).shape == (4,)

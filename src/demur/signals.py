@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Container, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from scipy.special import expit
 from demur import artefact
 from demur.refusals import SCRIPTED
 from demur.trace import DEFAULT, STEPS, Key, Trace, generate, teacher_forced
-from demur.types import DemurError, Layer, Pool, Prompt, Spec
+from demur.types import DemurError, DemurWarning, Layer, Pool, Prompt, Spec
 
 TAU, EPS = 0.1, 1e-8
 STATES = ("layer", "pool")
@@ -45,9 +46,10 @@ def refusal_signal(
     and 1 - cos slightly below 0 would give nan. Finite for every finite input, nan for a state that
     is not finite; a zero vector is at distance 1 of all.
 
-    Raises for anchors with fewer steps than ``phi`` and for another hidden size.
+    Lists and tensors of any library, dtype and device are taken as well. Raises for anchors with fewer steps than
+    ``phi``, for another hidden size, and for what is no array of real numbers.
     """
-    harmless, harmful = (np.asarray(a, dtype=np.float64) for a in (harmless, harmful))
+    phi, harmless, harmful = (_numbers(name, a) for name, a in zip(_GIVEN, (phi, harmless, harmful), strict=True))
     if not (tau > 0 and eps > 0):
         raise DemurError(f"tau {tau} and eps {eps}", "both above 0", f"the paper's are {TAU} and {EPS}")
     shape = np.shape(phi)
@@ -59,7 +61,30 @@ def refusal_signal(
             "anchors of the same hidden size and at least as many steps",
             "fit anchors with the same model and T",
         )
-    return _between(np.asarray(phi), _directions(harmless[:t], harmful[:t], eps), tau, eps)
+    harmless, harmful = (np.asarray(a, dtype=np.float64) for a in (harmless, harmful))
+    return _between(phi, _directions(harmless[:t], harmful[:t], eps), tau, eps)
+
+
+_GIVEN = ("phi", "harmless", "harmful")
+
+
+def _numbers(name: str, given: Any) -> NDArray[Any]:
+    """What was given as an array that NumPy can count with. Torch's bf16 and fp8, which NumPy lacks, become fp32."""
+    try:
+        if hasattr(given, "detach"):  # a tensor of torch, which need not be imported to know one
+            given = given.detach().cpu()
+            given = given.float() if given.is_floating_point() and given.element_size() < 8 else given
+        elif isinstance(given, list | tuple) and any(hasattr(part, "detach") for part in given):
+            given = [_numbers(name, part) for part in given]
+        array = np.asarray(given)
+        return array if array.dtype.kind in "fiu" else array.astype(np.float64, casting="same_kind")
+    except (TypeError, ValueError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:100]
+        raise DemurError(
+            f"{name} is no array of numbers ({type(given).__name__}: {said})",
+            "real numbers, in rows of one length",
+            "give it an array, a tensor or nested lists",
+        ) from error
 
 
 def _directions(
@@ -180,15 +205,23 @@ class Anchors:
         """
         if different := spec.differences(self.spec, leaving):
             raise DemurError(
-                f"anchors of another spec (trace against anchors: {'; '.join(different)})",
+                f"anchors of another spec, {self.spec.model} for a trace of {spec.model} "
+                f"(trace against anchors: {'; '.join(different)})",
                 "anchors and trace of one model, layer, pooling mode, sampler, T and chat template",
-                f"fit anchors for this one: demur anchors fit {spec.model}",
+                f"fit anchors for this one: demur anchors fit {spec.model}, or anchors_of(model, ...)",
+            )
+        if spec.day and not self.spec.source:
+            warnings.warn(
+                f"{spec.model} writes the day into its prompts, and these anchors are of version 0.1.0, which did not "
+                "keep the day: the signal may be off a little; fit them again",
+                DemurWarning,
+                stacklevel=3,
             )
 
     def save(self, path: str | Path) -> Path:
         """Writes one safetensors file with the card in its header."""
         arrays = {name: getattr(self, name) for name in ("harmless", "harmful", "harmless_sigma", "harmful_sigma")}
-        return artefact.save(path, "anchors", arrays, {"spec": asdict(self.spec)} | self.card)
+        return artefact.save(path, "anchors", arrays, {"spec": self.spec.plain()} | self.card)
 
     @property
     def card(self) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import codecs
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +21,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from demur import artefact
+from demur.models.control import answer_row
 from demur.page import fragment
 from demur.pooling import Phi, Pooler
 from demur.redaction import redact
-from demur.refusals import is_refusal
+from demur.refusals import MARKS, begins_thought, is_refusal, open_thought
 from demur.samplers import SAMPLERS, Autoregressive, seeded
 from demur.scene import Cell, CellState, Frame, Scene
 from demur.types import Canvas, DemurError, Layer, Pool, Prompt, Sampler, Spec, Step
@@ -42,7 +43,8 @@ class Trace:
     ``commits`` are rows (step, column, token) in order; a column may come again where a sampler revises, and token -1
     says that it was opened again (masked, or filled with noise, which is not kept).
     ``predictions[t]`` are the guesses of step t + 1 at the open columns, -1 where the step made none.
-    ``phi`` are pooled hidden states, one row a step. ``pieces`` are the bytes of every token that occurs.
+    ``phi`` are pooled hidden states, one row a step. ``pieces`` are the bytes of every token that occurs. ``ends`` are
+    those of them that end an answer; files of version 0.1.0 do not know them.
     """
 
     prompt: Prompt
@@ -59,6 +61,7 @@ class Trace:
     passes: int
     seconds: float
     origin: Literal["live", "replayed"] = "live"
+    ends: frozenset[int] = frozenset()
 
     @property
     def steps(self) -> int:
@@ -91,26 +94,40 @@ class Trace:
         return mine
 
     def text(self, t: int | None = None) -> str:
-        """The response's text after t steps, predictions filled in, special tokens left out (None: after the last)."""
-        return text_of(self.tokens(t).tolist(), self.pieces, self.special)
+        """The response's text after t steps, predictions filled in (None: after the last), up to its first end.
+
+        Special tokens are left out, but those that mark thoughts. An end of sequence before a given token of the answer
+        (:class:`demur.attacks.Infill`) ends nothing: the text goes on.
+        """
+        tokens = self.tokens(t).tolist()
+        return text_of(tokens[: upto_first_end(tokens, self.start, self.open, self.ends)], self.pieces, self.special)
 
     def answer(self, t: int | None = None) -> str:
-        """The whole answer after t steps, in its order: what the prompt prefilled, with its holes filled, and the rest.
+        """The whole answer after t steps, in its order, up to its first end: the mark of a thought that the chat
+        template opened, what the prompt prefilled, with its holes filled, and the rest.
 
-        It is what judges read; :meth:`text` holds the generated places alone.
+        It is what judges read, without its thoughts (:func:`demur.refusals.without_thoughts`); :meth:`text` holds the
+        generated places alone.
         """
         given, first = self.prompt.prefill, int(self.open.argmax())
         if self.open[first:].all():
-            return given + self.text(t)
+            return (given or self._opened) + self.text(t)
         mask = self.pieces[int(self.start[first])].decode("utf-8", errors="replace")
-        row = self.start.copy()
-        row[self.open] = self.tokens(t)
-        said = b"".join(self.pieces[i] for i in map(int, row[first:]) if i >= 0 and i not in self.special)
-        return given.partition(mask)[0] + said.decode("utf-8", errors="replace")
+        row, tokens = self.start.copy(), self.tokens(t)
+        row[self.open] = tokens
+        unread = np.flatnonzero(self.open)[upto_first_end(tokens.tolist(), self.start, self.open, self.ends) :]
+        read = row[first : unread[0] if len(unread) else None]
+        return given.partition(mask)[0] + text_of(read[read >= 0].tolist(), self.pieces, self.special)
 
     def refused(self, t: int | None = None) -> bool:
-        """Whether the text after t steps is a refusal by the dictionary; the text-level signal is its negation."""
-        return is_refusal(self.text(t))
+        """Whether the text after t steps is a refusal by the dictionary, thoughts taken off; the text-level signal is
+        its negation. An answer that is still a thought refuses nothing.
+        """
+        return is_refusal(self._opened + self.text(t))
+
+    @cached_property
+    def _opened(self) -> str:
+        return opened_thought(self.start, self.open, self.pieces)
 
     def aligned(self, layer: Layer, pool: Pool, steps: int | None = None) -> Float[np.ndarray, "T d"]:
         """phi cut at T steps (default: the spec's); a trace that ended early holds its last state up to T."""
@@ -209,11 +226,13 @@ class Trace:
         arrays |= {f"phi/{layer}/{pool}": phi for (layer, pool), phi in self.phi.items()}
         card = {
             "prompt": self.prompt.plain(),
-            "spec": asdict(self.spec),
+            "spec": self.spec.plain(),
             "pieces": {str(i): base64.b64encode(piece).decode() for i, piece in sorted(self.pieces.items())},
             "special": sorted(self.special),
         }
         card |= {name: getattr(self, name) for name in ("stop", "passes", "seconds", "origin")}
+        if self.ends:  # files of version 0.1.0, which know none, keep their bytes
+            card["ends"] = sorted(self.ends)
         return artefact.save(path, "trace", arrays, card)
 
     @classmethod
@@ -228,6 +247,7 @@ class Trace:
             "spec": Spec(**card["spec"]),
             "pieces": {int(i): base64.b64decode(piece) for i, piece in card["pieces"].items()},
             "special": frozenset(card["special"]),
+            "ends": frozenset(card.get("ends", ())),
         }
         return cls(**fields)
 
@@ -241,6 +261,29 @@ def text_of(ids: Sequence[int], pieces: Mapping[int, bytes], special: Container[
         elif i not in special:
             runs[-1] += pieces[i]
     return "".join(run.decode("utf-8", errors="replace") for run in runs)
+
+
+def upto_first_end(
+    tokens: Sequence[int], start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], ends: Container[int]
+) -> int:
+    """How many of a response's tokens are read: those before the first end behind which no other token is given."""
+    given = [i for i in np.flatnonzero(~open_[int(open_.argmax()) :]) + int(open_.argmax()) if start[i] not in ends]
+    behind = int(open_[: given[-1]].sum()) if given else 0
+    return next((i for i in range(behind, len(tokens)) if tokens[i] in ends), len(tokens))
+
+
+def opened_thought(start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], pieces: Mapping[int, bytes]) -> str:
+    """The mark of a thought that the given tokens before a response leave open, as templates of reasoning models do;
+    empty if there is none. A mark is one token, or stands at the end of what is given.
+    """
+    before = [i for i in start[: int(open_.argmax())].tolist() if i in pieces]
+    marks = {i for i in {*before} if pieces[i].decode("utf-8", errors="replace").strip().lower() in MARKS}
+    last = next((pieces[i].decode().strip() for i in reversed(before) if i in marks), "")
+    if begins_thought(last):
+        return last
+    tail = text_of(before[-40:], pieces, ()).rstrip()[-40:]
+    opened = open_thought(tail)
+    return opened if opened and tail.endswith(opened) else ""
 
 
 def _redacted(cells: list[tuple[str, CellState]], special: Sequence[bool]) -> list[tuple[str, CellState]]:
@@ -381,9 +424,14 @@ class Recorder:
                     stop=stop,
                     passes=int(passes[taken].sum()),
                     seconds=self.seconds,
+                    ends=_occurring(self.model.stop_ids, pieces),
                 )
             )
         return traces
+
+
+def _occurring(stops: Sequence[int], pieces: Mapping[int, bytes]) -> frozenset[int]:
+    return frozenset(stops) & pieces.keys()
 
 
 def _events(
@@ -403,9 +451,25 @@ def _without_states(step: Step) -> Step:
     return slim
 
 
+def as_prompts(prompts: Prompt | str | Sequence[Prompt | str]) -> list[Prompt]:
+    """What a model is asked as prompts: one or several, each a :class:`Prompt` or its text, whose id is then
+    ``typed-1`` ... by its place. Raises for anything else.
+    """
+    several: Any = [prompts] if isinstance(prompts, Prompt | str) or not isinstance(prompts, Iterable) else prompts
+    made = [Prompt(f"typed-{i}", one) if isinstance(one, str) else one for i, one in enumerate(several, start=1)]
+    for one in made:
+        if not isinstance(one, Prompt):
+            raise DemurError(
+                f"a prompt of type {type(one).__name__}",
+                "a Prompt or a text, one or several",
+                "write Prompt(id, text), or Prompt(id, messages=[...]) for a conversation",
+            )
+    return made
+
+
 def generate(
     model: Any,
-    prompts: Sequence[Prompt],
+    prompts: Prompt | str | Sequence[Prompt | str],
     sampler: Sampler | None = None,
     *,
     length: int = STEPS,
@@ -415,13 +479,14 @@ def generate(
     batch: int = 8,
     progress: Callable[[int], object] | None = None,
 ) -> list[Trace]:
-    """Generates an answer to every prompt and returns their traces, in order.
+    """Generates an answer to every prompt and returns their traces, in order. A prompt may be given as its text.
 
     ``length`` open places a prompt; ``steps`` is T, where signals are cut. Prompt i draws from a generator seeded
     ``seed + i``, so that results do not depend on ``batch``. ``progress`` is called with the number of prompts done.
     Raises for steps or a batch below 1.
     """
     _check_counts(steps=steps, batch=batch)
+    prompts = as_prompts(prompts)
     sampler = sampler if sampler is not None else default_sampler(model)
     watched = watching(model, pools)
     spec = spec_of(model, sampler, length, steps=steps, seed=seed)
@@ -454,8 +519,8 @@ def default_sampler(model: Any) -> Sampler:
 
 def teacher_forced(
     model: Any,
-    prompts: Sequence[Prompt],
-    responses: Sequence[str] | Sequence[Sequence[int]],
+    prompts: Prompt | str | Sequence[Prompt | str],
+    responses: str | Sequence[str] | Sequence[Sequence[int]],
     *,
     steps: int = STEPS,
     pools: Sequence[Key] = DEFAULT,
@@ -480,6 +545,7 @@ def teacher_forced(
             "generate with it instead",
         )
     _check_counts(steps=steps, batch=batch)
+    prompts, responses = as_prompts(prompts), [responses] if isinstance(responses, str) else responses
     if len(prompts) != len(responses):
         raise DemurError(f"{len(responses)} responses for {len(prompts)} prompts", "one each", "pair them up")
     sampler = sampler if sampler is not None else Autoregressive()
@@ -524,6 +590,7 @@ def teacher_forced(
                 passes=1,
                 seconds=seconds,
                 origin="replayed",
+                ends=_occurring(model.stop_ids, pieces),
             )
         if progress is not None:
             progress(len(traces))
@@ -533,7 +600,7 @@ def teacher_forced(
 def _token_row(model: Any, response: str | Sequence[int]) -> list[int]:
     if not isinstance(response, str):
         return [int(i) for i in response]
-    return list(model.tokenizer(response, add_special_tokens=False)["input_ids"])
+    return answer_row(model.tokenizer, response)
 
 
 def _up_to_its_end(tokens: list[int], stops: Sequence[int]) -> list[int]:

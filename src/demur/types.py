@@ -32,6 +32,10 @@ class DemurError(Exception):
         super().__init__("; ".join(part for part in (came, expected and f"expected {expected}", then) if part))
 
 
+class DemurWarning(UserWarning):
+    """Something that a model's files ask for and demur does not do. Said once, while loading; results hold without."""
+
+
 ROLES = ("system", "user", "assistant")
 """Who says a message of a conversation."""
 
@@ -73,6 +77,9 @@ class Prompt:
     messages: tuple[Message, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("id", "text", "prefill", *(("system",) if self.system is not None else ())):
+            if not isinstance(value := getattr(self, name), str):
+                raise DemurError(f"a prompt whose {name} is {type(value).__name__} {value!r:.40}", "a text", "mend it")
         turns = [_message(turn, self.id) for turn in self.messages]
         said: dict[str, str] = {}
         if turns and turns[0].role == "system":
@@ -207,7 +214,14 @@ class Step:
 class Spec:
     """Everything that makes two traces comparable. Caches and artefacts are keyed by it.
 
-    ``seed`` and ``versions`` are provenance: they are stored, and do not make two specs incomparable.
+    ``template`` is a hash of what the model's chat template makes of fixed conversations, system prompt and
+    ``template_args`` included, as tokens; ``day`` is the day on which a template that writes the date was rendered.
+    ``source`` is a hash of the template's source and the system prompt. In specs of version 0.1.0 it is empty, and
+    ``template`` holds that hash.
+
+    ``model`` (how the user named it), ``seed`` and ``versions`` are provenance: they are stored, and do not make two
+    specs incomparable. So is ``revision`` where one side has none, as a copy in a folder has. Weights are compared
+    instead; a spec that knows none is compared by the model's name.
     """
 
     model: str
@@ -222,30 +236,58 @@ class Spec:
     pool: str = ""
     seed: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    day: str = ""
+    source: str = ""
 
-    PROVENANCE = ("seed", "versions")
+    PROVENANCE = ("model", "seed", "versions", "source")
+    LATER = ("template_args", "day", "source")
+    """Fields that version 0.1.0 does not know."""
 
     def differences(self, other: Spec, leaving: Container[str] = ()) -> list[str]:
         """Names and both values of every comparable field in which the two differ, but those in ``leaving``."""
-        theirs = vars(other)
-        return [
-            f"{name}: {mine!r} against {theirs[name]!r}"
-            for name, mine in vars(self).items()
-            if mine != theirs[name]
-            and name not in self.PROVENANCE
-            and name not in leaving
-            and _plain(mine) != _plain(theirs[name])
-        ]
+        theirs, weighed = vars(other), bool(self.weights and other.weights)
+        different_fields = []
+        for name, value in vars(self).items():
+            mine, its = value, theirs[name]
+            if mine == its or name in leaving or (name in self.PROVENANCE and (weighed or name != "model")):
+                continue
+            if name == "revision" and weighed and not (mine and its):
+                continue
+            if name == "template" and bool(self.source) != bool(other.source):
+                mine, its = self.source or mine, other.source or its
+            if name == "day" and not (self.source and other.source):
+                continue  # nobody knows the day of a file of version 0.1.0
+            if _plain(mine) != _plain(its):
+                different_fields.append(f"{name}: {mine!r} against {its!r}")
+        return different_fields
 
     def at(self, layer: Layer, pool: str) -> Spec:
         """The same spec for one layer and pooling mode."""
         return replace(self, layer=layer, pool=pool)
 
+    def plain(self) -> dict[str, Any]:
+        """Its fields, as JSON may hold them; ``Spec(**plain)`` gives it back. Without what version 0.1.0 does not know
+        where that is empty, so that its files keep their bytes.
+        """
+        return {name: value for name, value in asdict(self).items() if value or name not in self.LATER}
+
     @property
     def key(self) -> str:
         """Twelve hex digits that stand for every comparable field."""
-        comparable = {k: v for k, v in asdict(self).items() if k not in self.PROVENANCE}
-        return hashlib.sha256(json.dumps(_plain(comparable), sort_keys=True).encode()).hexdigest()[:12]
+        leaving = self.PROVENANCE if self.weights else self.PROVENANCE[1:]
+        return _key({name: value for name, value in self.plain().items() if name not in leaving})
+
+    @property
+    def former_key(self) -> str:
+        """The key that version 0.1.0 had for this, under which files of that time are found."""
+        leaving = ("seed", "versions", *self.LATER)
+        fields = {name: value for name, value in asdict(self).items() if name not in leaving}
+        return _key(fields | {"template": self.source or self.template})
+
+
+def _key(fields: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_plain(fields), sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _plain(value: Any) -> Any:

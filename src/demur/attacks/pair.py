@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from demur.attacks.found import Access, Found, attacked
+from demur.refusals import without_thoughts
 from demur.types import DemurError, Prompt, Verdict
 
 Message = dict[str, str]
@@ -149,47 +150,46 @@ def chat_by(
     if temperature < 0 or max_tokens < 1:
         raise DemurError(f"temperature {temperature} and max_tokens {max_tokens}", "at least 0 and 1", "raise them")
 
-    def begun(messages: list[Message]) -> Any:
-        how = {"add_generation_prompt": True, "return_tensors": "pt", "return_dict": True}
-        try:
-            return tokenizer.apply_chat_template(messages, **how)
-        except Exception as error:  # jinja2 raises what the template's author wrote
-            raise DemurError(
-                f"the chat template of {model.name} refused a conversation ({error})",
-                "one that takes system, user and assistant in turn",
-                "name another attacker",
-            ) from error
-
-    begun([{"role": role, "content": "."} for role in ("system", "user", "assistant", "user")])
     context = getattr(model.net.config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+    def begun(messages: list[Message], length: int) -> list[int]:
+        prompt = Prompt("conversation", messages=messages)  # type: ignore[arg-type]
+        try:
+            row: list[int] = model.chat.encode([prompt], length=length, context=context, stops=model.stop_ids)[0]
+        except DemurError as error:
+            raise DemurError(
+                f"{model.name} as attacker: {error.came}", error.expected, "use fewer rounds, or name another attacker"
+            ) from error
+        return row
+
+    begun([{"role": role, "content": "."} for role in ("system", "user", "assistant", "user")], 0)
 
     def ask(messages: list[Message]) -> str:
         import torch
 
-        given = begun(messages)
-        n = given["input_ids"].shape[1]
-        if context is not None and n + max_tokens > context:
-            came = f"a conversation of {n} tokens and an answer of {max_tokens}"
-            raise DemurError(came, f"at most {context}, the context of {model.name}", "use fewer rounds")
+        row = torch.tensor([begun(messages, max_tokens)], device=model.device)
         how = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():
             torch.manual_seed(zlib.crc32(json.dumps([seed, messages]).encode()))
-            ids = model.net.generate(**given.to(model.device), max_new_tokens=max_tokens, top_k=0, **how)
-        text: str = tokenizer.decode(ids[0, n:], skip_special_tokens=True)
+            ids = model.net.generate(
+                input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=max_tokens, top_k=0, **how
+            )
+        text: str = tokenizer.decode(ids[0, row.shape[1] :], skip_special_tokens=True)
         return text
 
     return ask
 
 
 def message_in(reply: object) -> str | None:
-    """The text under ``prompt`` of the first JSON object in a reply that has one; None if there is none.
+    """The text under ``prompt`` of the first JSON object in a reply that has one, outside of its thoughts; None if
+    there is none.
 
     Attackers like to talk around it, to put it into a code block, or to break lines inside a string.
     """
     if not isinstance(reply, str):
         return None
-    reply = reply[:LONGEST]
+    reply = without_thoughts(reply)[:LONGEST]
     decoder, at = json.JSONDecoder(strict=False), reply.find("{")
     while at >= 0:
         try:

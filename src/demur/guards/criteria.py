@@ -62,7 +62,7 @@ def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | No
 def _adapted(guard: Guard, net: Any, tok: Any) -> Any:
     """A causal model of transformers as one of demur's, under the name of the guard's: its weights decide."""
     from demur.models import Causal
-    from demur.models.chat import template_hash
+    from demur.models.chat import Chat
     from demur.models.network import Identity, fingerprint
 
     if not hasattr(net, "generate") or not hasattr(net, "get_decoder"):
@@ -70,12 +70,15 @@ def _adapted(guard: Guard, net: Any, tok: Any) -> Any:
             f"a {type(net).__name__}", "a causal language model of transformers, or of demur.load", "pass that one"
         )
     known, dtype = guard.spec, str(net.dtype).removeprefix("torch.")
+    told = {name: getattr(known, name) for name in ("template", "template_args", "day", "source")}
+    if tok is not None:
+        told = Chat(tok, None, known.template_args).described()
     identity = Identity(
         model=known.model,
         revision=known.revision,
         weights=fingerprint(net),
         dtype=known.dtype if known.dtype.startswith(dtype) else dtype,  # what is quantised says so behind its dtype
-        template=known.template if tok is None else template_hash(tok, None),
+        **told,
     )
     return Causal(net=net, tokenizer=tok, identity=identity)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,7 +145,7 @@ class Guard:
         arrays |= {"prefix/centre": self.prefix.centre, "prefix/scale": self.prefix.scale}
         learned = ("n_fit_", "n_calibration_", "n_features_in_", "threshold_")
         card = {
-            "spec": asdict(self.spec),
+            "spec": self.spec.plain(),
             "anchors": self.anchors.card,
             "detector": self.detector.get_params() | {name: getattr(self.detector, name) for name in learned},
             "losses": self.detector.losses_,

@@ -16,7 +16,7 @@ from demur.guards.criteria import stopping_criteria  # noqa: F401
 from demur.guards.guard import Guard
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
-from demur.trace import Key, Trace, spec_of, text_of
+from demur.trace import Key, Trace, opened_thought, spec_of, text_of, upto_first_end
 from demur.types import Canvas, DemurError, Sampler, Step, Verdict
 
 State = Float[Tensor, "b d"] | Float[NDArray[np.float32], "b d"]
@@ -270,12 +270,17 @@ def _waits(model: Any, canvas: Canvas, step: Step) -> Bool[NDArray[np.bool_], "b
 
 
 def _says(model: Any, canvas: Canvas, step: Step, row: int) -> str:
-    """A row's response after the step, as :meth:`Trace.text` has it: guesses filled in, special tokens left out."""
+    """A row's response after the step, as :meth:`Trace.refused` reads it: guesses filled in, special tokens left out,
+    up to its first end, behind the mark of a thought that the prompt opens.
+    """
     holes = canvas.open[row]
     guesses = torch.where(step.confidence[row].isnan(), -1, step.predictions[row])
     ids = torch.where(step.open[row], guesses, step.ids[row])[holes].tolist()
-    pieces, special = model.pieces([i for i in ids if i >= 0])
-    return text_of(ids, pieces, {*special, model.mask_id})
+    own = ~canvas.pad[row]
+    start, open_ = (x[row][own].cpu().numpy() for x in (canvas.ids, canvas.open))
+    pieces, special = model.pieces([i for i in ids if i >= 0] + start.tolist())
+    ids = ids[: upto_first_end(ids, start, open_, model.stop_ids)]
+    return opened_thought(start, open_, pieces) + text_of(ids, pieces, {*special, model.mask_id})
 
 
 def _refusals(model: Any, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -16,13 +17,13 @@ from demur.extras import need
 from demur.models import checkpoint, gguf, in_memory
 from demur.models.bidirectional import Bidirectional, rotate_in_fp32
 from demur.models.causal import Causal
-from demur.models.chat import canvas_of, template_hash
+from demur.models.chat import Chat, canvas_of
 from demur.models.families import BUILT_IN, FAMILIES, Family, family_of
 from demur.models.llada2 import checkpoint_tensors, native_net
 from demur.models.memory import keep_freed_memory
-from demur.models.network import Identity, KVCache, check_batching, check_finite, check_head, fingerprint
+from demur.models.network import Identity, KVCache, check_batching, check_finite, check_head, fingerprint, unheeded
 from demur.models.renoising import Renoising
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 __all__ = [
     "BUILT_IN",
@@ -54,6 +55,7 @@ def load(
     system: str | None = None,
     block_length: int | None = None,
     quantize: str | None = None,
+    template_args: Mapping[str, Any] | None = None,
 ) -> Causal | Bidirectional | Renoising:
     """A model by built-in name (``smollm2``), local folder, ``.gguf`` file or hub id; or a model of transformers that
     is in memory already, with its ``tokenizer``: it is used as it is, in its own dtype and on its own device, and not
@@ -64,6 +66,7 @@ def load(
     ``system``: a system prompt for every prompt that brings none. ``block_length``: of a block-diffusion model that was
     trained with another one than its family's. ``quantize``: ``4bit`` (NF4) by bitsandbytes while loading;
     it is part of the dtype in a spec, since it changes every state. (A .gguf file is dequantised to ``dtype``.)
+    ``template_args``: arguments of the chat template, such as ``{"enable_thinking": False}``; they are in the spec.
 
     Raises :class:`DemurError` for a missing, gated, truncated or unknown model, and for weights that are not finite.
     Without a network a hub id is looked for in the local cache at once, where transformers alone retries for half a
@@ -89,7 +92,7 @@ def load(
             where, revision_of = gguf.described(header, cache_dir()), header.digest[:12]
         model = _load(
             str(name), where, revision_of, kind, device, device_map, system, block_length, quantize,
-            source=given if given is not None else header, tokenizer=tokenizer,
+            template_args, source=given if given is not None else header, tokenizer=tokenizer,
         )  # fmt: skip
     if model.device.type == "cpu":  # not before: what loading a first model freed goes back to the system
         keep_freed_memory()
@@ -131,6 +134,7 @@ def _load(
     system: str | None,
     block_length: int | None,
     quantize: str | None,
+    template_args: Mapping[str, Any] | None,
     source: Any = None,
     tokenizer: Any = None,
 ) -> Causal | Bidirectional | Renoising:
@@ -150,16 +154,20 @@ def _load(
     check_finite(net, name)
     if family.kind != "renoising":  # its trunk is an encoder and a decoder; its adapter calls them itself
         check_head(net)
+    chat = Chat(tokenizer, system, dict(template_args or {}))
     identity = Identity(
         model=name,
         revision=hub.get("revision") or revision or "",
         weights=fingerprint(net),
         dtype=str(dtype).removeprefix("torch.") + (f", {quantize}" if quantize else ""),
-        template=template_hash(tokenizer, system),
+        **chat.described(),
     )
-    common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity, "system": system}
+    common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity}
+    common |= {"system": system, "template_args": chat.template_args}
     if family.kind == "causal":
-        causal = Causal(**common)
+        causal = Causal(**common, notes=unheeded(net))
+        for note in causal.notes:
+            warnings.warn(f"{name}: {note}", DemurWarning, stacklevel=3)
         check_batching(causal)
         return causal
     if family.kind == "renoising":

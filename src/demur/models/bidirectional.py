@@ -7,16 +7,16 @@ Given a mask that lets every position see every other one, the native class comp
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from demur.models.chat import canvas_of, encode
+from demur.models.chat import Chat, canvas_of
 from demur.models.network import (
     Identity,
     KVCache,
@@ -51,6 +51,8 @@ class Bidirectional:
     block_length: int | None = None
     partition: Literal["start", "response"] = "start"
     preferred: str = "low-confidence"
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -73,14 +75,19 @@ class Bidirectional:
         """The tokens that end a response."""
         return stop_ids(self.net, self.tokenizer)
 
+    @property
+    def chat(self) -> Chat:
+        """How the model is spoken to."""
+        return Chat(self.tokenizer, self.system, self.template_args)
+
     def watching(self, *layers: Layer) -> Bidirectional:
         """The same model, whose passes return the states of ``layers`` (none named: nothing is captured)."""
         return replace(self, layers=layers)
 
     def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
-        """Prompts in the chat template, each followed by ``length`` masks. Errors: :func:`encode`."""
+        """Prompts in the chat template, each followed by ``length`` masks. Errors: :meth:`Chat.encode`."""
         context = getattr(self.net.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        rows = encode(self.tokenizer, prompts, length=length, context=context, system=self.system)
+        rows = self.chat.encode(prompts, length=length, context=context, stops=self.stop_ids)
         return self.canvas_of(rows, length)
 
     def canvas_of(

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from demur.models.chat import canvas_of, encode
-from demur.models.network import Identity, KVCache, cached, check_states, decoder_of, head_of, stop_ids, watched
+from demur.models.chat import Chat, canvas_of
+from demur.models.network import (
+    Identity,
+    KVCache,
+    cached,
+    check_states,
+    decoder_of,
+    head_of,
+    stop_ids,
+    token_ids,
+    watched,
+)
 from demur.models.vocabulary import token_bytes
 from demur.types import Canvas, Forward, Layer, Prompt
 
@@ -30,6 +40,8 @@ class Causal:
     kind: str = "causal"
     preferred: str = "ar"
     own: bool = True
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -51,14 +63,14 @@ class Causal:
     def pad_id(self) -> int:
         """The token in padding and in open places; attention never reaches it."""
         config = self.net.config.get_text_config(decoder=True)
-        candidates = (
-            getattr(self.tokenizer, "pad_token_id", None),
-            getattr(config, "pad_token_id", None),
-            *self.stop_ids,
-            0,
-        )
-        known = range(self.net.get_input_embeddings().num_embeddings)  # some name -1, or a token that was never added
-        return int(next(value for value in candidates if value is not None and value in known))
+        named = [getattr(owner, "pad_token_id", None) for owner in (self.tokenizer, config)]
+        known = token_ids(named, self.net.get_input_embeddings().num_embeddings)
+        return [*known, *self.stop_ids, 0][0]
+
+    @property
+    def chat(self) -> Chat:
+        """How the model is spoken to."""
+        return Chat(self.tokenizer, self.system, self.template_args)
 
     def watching(self, *layers: Layer, own: bool = True) -> Causal:
         """The same model, whose passes return the states of ``layers`` (none named: nothing is captured).
@@ -68,9 +80,9 @@ class Causal:
         return replace(self, layers=layers, own=own and bool(layers))
 
     def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
-        """Prompts in the chat template, each followed by ``length`` open places. Errors: :func:`encode`."""
+        """Prompts in the chat template, each followed by ``length`` open places. Errors: :meth:`Chat.encode`."""
         context = getattr(self.net.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        rows = encode(self.tokenizer, prompts, length=length, context=context, system=self.system)
+        rows = self.chat.encode(prompts, length=length, context=context, stops=self.stop_ids)
         return self.canvas_of(rows, length)
 
     def canvas_of(self, rows: Sequence[Sequence[int]], length: int) -> Canvas:

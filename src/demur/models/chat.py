@@ -1,74 +1,204 @@
-"""From prompts to token rows to a canvas: the chat template, the limits, the padding."""
+"""From prompts to token rows to a canvas: the chat template, the limits, the padding.
+
+What a model reads contains what was asked, and nothing that depends on when it was asked. A template may leave a turn
+out, write today's date or open a thought, and a tokenizer may put an end behind every text: each is looked at here.
+"""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any
 
 import torch
 
-from demur.types import Canvas, DemurError, Prompt
+from demur.models.control import Sealed, bare_row, control_tokens, row_of, sealed
+from demur.refusals import THOUGHTS, open_thought, without_thoughts
+from demur.types import Canvas, DemurError, Message, Prompt
+
+TODAY = date(2024, 7, 26)
+"""The day on which every template is rendered. Llama's own falls back to it where it can't ask for the day."""
+
+OURS = (
+    "conversation", "messages", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize",
+    "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
+    "tokenizer_kwargs", "sanitize_control_tokens", "strftime_now",
+)  # fmt: skip
+"""What a user can not set by ``template_args``."""
+_PROBE = "Qzx{}vwj probe"
 
 
-def template_hash(tokenizer: Any, system: str | None) -> str:
-    """Twelve hex digits of the chat template and the system prompt; ``none`` for a model without a template. Raises for
-    a system prompt that there is no template for.
+@dataclass(frozen=True)
+class Chat:
+    """How a model is spoken to: its tokenizer with the chat template, a system prompt for every prompt that brings
+    none, and the template's arguments (``enable_thinking=False``).
+
+    Raises for arguments that the template does not name, and for any where there is no template.
     """
-    template = getattr(tokenizer, "chat_template", None)
-    if template is None:
-        if system:
-            raise _no_place(system)
-        return "none"
-    return hashlib.sha256(f"{template}\0{system or ''}".encode()).hexdigest()[:12]
 
+    tokenizer: Any
+    system: str | None = None
+    template_args: Mapping[str, Any] = field(default_factory=dict)
 
-def text_of(tokenizer: Any, prompt: Prompt, system: str | None) -> str:
-    """The prompt in the model's chat template, with the beginning of the answer if the prompt prefills one.
+    def __post_init__(self) -> None:
+        template = self.template or ""
+        for name, value in self.template_args.items():
+            if name in OURS or not re.search(rf"\b{re.escape(name)}\b", template):
+                near = difflib.get_close_matches(name, {*re.findall(r"\b[a-z]\w+", template)} - {*OURS}, n=1)
+                raise DemurError(
+                    f"the template argument {name}={value!r}",
+                    "one that the chat template reads" if template else "a model with a chat template",
+                    f"did you mean {near[0]}?" if near else "leave it out, or look at the tokenizer's chat_template",
+                )
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise DemurError(
+                    f"the template argument {name} of type {type(value).__name__}",
+                    "what JSON can hold: it is part of the spec",
+                    "give it a text, a number, true or false, a list or a mapping of these",
+                ) from error
 
-    A model without a template gets the plain text. ``prompt.system`` wins over ``system``; None leaves the system
-    prompt to the template. Raises for a system prompt that the template refuses, or that there is no template for.
-    """
-    says = prompt.system if prompt.system is not None else system
-    if getattr(tokenizer, "chat_template", None) is None:
-        if says:
-            raise _no_place(says)
-        return prompt.text + prompt.prefill
-    messages = [{"role": "system", "content": says}] if says is not None else []
-    messages.append({"role": "user", "content": prompt.text})
-    try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # jinja2 raises what the template's author wrote
-        raise DemurError(
-            f"the chat template refused the prompt {prompt.id!r} ({error})",
-            "a template that takes these roles" if says is not None else "a template that takes a user message",
-            "leave the system prompt out" if says is not None else "check the tokenizer's chat_template",
-        ) from error
-    return text + prompt.prefill
+    @property
+    def template(self) -> str | None:
+        """The source of the chat template; None for a model without one."""
+        template = getattr(self.tokenizer, "chat_template", None)
+        if template is None or isinstance(template, str):
+            return template
+        source: str = self.tokenizer.get_chat_template()  # of several, the default one
+        return source
 
+    # -- text -------------------------------------------------------------------------------------------------------
 
-def _no_place(system: str) -> DemurError:
-    return DemurError(
-        f"the system prompt {system[:40]!r} for a model without a chat template",
-        "a template, which says where it belongs",
-        "leave the system prompt out, or write it into the prompt's text",
-    )
+    def text(self, prompt: Prompt) -> str:
+        """The prompt in the model's chat template, with the beginning of the answer if the prompt prefills one.
 
+        A model without a template gets the plain text. ``prompt.system`` wins over ``system``; None leaves the system
+        prompt to the template. Where the template opens a thought or a header, the prefill stands behind them, in the
+        answer: the thought is closed first, as with ``enable_thinking=False``, since a prefill in a thought would be
+        something else under the same name. A prefill that begins with the mark of a thought goes into that thought.
 
-def encode(
-    tokenizer: Any, prompts: Sequence[Prompt], *, length: int, context: int | None, system: str | None = None
-) -> list[list[int]]:
-    """Token rows of prompts. Raises for an empty prompt and for one that leaves no room for ``length`` tokens."""
-    if not prompts:
-        raise DemurError("no prompts came", "at least one", "give it a prompt")
-    rows = []
-    for prompt in prompts:
+        Raises for what the template refuses or leaves out: the system prompt, an earlier turn, the request.
+        """
+        return self._sealed_text(prompt).opened()
+
+    def _sealed_text(self, prompt: Prompt) -> Sealed:
+        """The same, whose turns hold no control token: each is sealed up and may be opened again."""
+        turns = self._turns(prompt)
+        probe = "" if self.template is None else self._probed(turns)
+        controls = control_tokens(self.tokenizer, f"{self.template or ''}{probe}")
+        turns, seals = sealed(turns, controls)
+        if self.template is None:
+            return Sealed(turns[-1].content + prompt.prefill, seals, controls)
+        text = self._rendered(turns, prompt)
+        self._check_all_there(turns, text, probe, prompt)
+        begun = _answer_begun(text, prompt.prefill) if prompt.prefill else ""
+        return Sealed(text + begun, seals, controls)
+
+    def _turns(self, prompt: Prompt) -> list[Message]:
+        """All turns, the system prompt first. Raises for those that a model without a template has no place for."""
+        system = prompt.system if prompt.system is not None else self.system
+        if self.template is None and (system or prompt.messages):
+            what = f"the system prompt {system[:40]!r}" if system else f"earlier turns of prompt {prompt.id!r}"
+            raise DemurError(
+                f"{what} for a model without a chat template",
+                "a template, which says where it belongs",
+                "leave it out, or write it into the prompt's text",
+            )
+        first = [] if system is None or self.template is None else [Message("system", system)]
+        return [*first, *prompt.messages, Message("user", prompt.text)]
+
+    def _rendered(self, turns: Sequence[Message], prompt: Prompt) -> str:
+        try:
+            return self._render(turns)
+        except Exception as error:  # jinja2 raises what the template's author wrote
+            roles = "a template that takes these roles" if len(turns) > 1 else "a template that takes a user message"
+            system = turns[0].role == "system"
+            raise DemurError(
+                f"the chat template refused the prompt {prompt.id!r} ({' '.join(str(error).split())[:160]})",
+                f"{roles}: {', '.join(turn.role for turn in turns)}",
+                "leave the system prompt out" if system else "check the tokenizer's chat_template",
+            ) from error
+
+    def _render(self, turns: Sequence[Message], day: date = TODAY, answering: bool = True) -> str:
+        template, more = self.template, {}
+        if template is not None and "strftime_now" in template:
+            more["chat_template"] = _dated(template, day)
+        text: str = self.tokenizer.apply_chat_template(
+            [{"role": turn.role, "content": turn.content} for turn in turns],
+            tokenize=False,
+            add_generation_prompt=answering,
+            **self.template_args,
+            **more,
+        )
+        return text
+
+    def _probed(self, turns: Sequence[Message]) -> str:
+        """The same conversation in words that no template holds; just those where the template does not take them."""
+        probes = [Message(turn.role, _PROBE.format(i)) for i, turn in enumerate(turns)]
+        try:
+            return self._render(probes)
+        except Exception:  # it takes the turns' words and not these, or refuses both, as will be told
+            return " ".join(probe.content for probe in probes)
+
+    def _check_all_there(self, turns: Sequence[Message], text: str, probe: str, prompt: Prompt) -> None:
+        """Raises unless every turn stands in the text, and would whatever it said, as the probe shows: a request of one
+        word is part of many a default system prompt.
+
+        A template may take blanks off a turn's ends, and thoughts out of earlier answers.
+        """
+        for i, turn in enumerate(turns):
+            said = turn.content.strip()
+            there = said in text or (turn.role == "assistant" and without_thoughts(said).strip() in text)
+            if said and not (there and _PROBE.format(i) in probe):
+                raise DemurError(
+                    f"the chat template leaves out or changes {_name_of(turns, i)} of prompt {prompt.id!r}: "
+                    f"{said[:40]!r} is not in what the model would read",
+                    "a template that writes every turn as it is",
+                    "mend the tokenizer's chat_template, or write it into the prompt's text",
+                )
+
+    # -- tokens -----------------------------------------------------------------------------------------------------
+
+    def encode(
+        self, prompts: Sequence[Prompt], *, length: int, context: int | None, stops: Sequence[int] = ()
+    ) -> list[list[int]]:
+        """Token rows of prompts; ``stops`` are the tokens that end an answer of the model.
+
+        What is asked can't speak for the template: control tokens in a request or an earlier turn are read as the
+        letters that they are written with. A prefill is the model's own voice, and its control tokens are tokens.
+
+        Raises for an empty prompt, for one that ends in a token of ``stops`` (but for one that the tokenizer put there,
+        which is taken off) and for one that leaves no room for ``length`` tokens.
+        """
+        if not prompts:
+            raise DemurError("no prompts came", "at least one", "give it a prompt")
+        return [self._row(prompt, length, context, stops) for prompt in prompts]
+
+    def _row(self, prompt: Prompt, length: int, context: int | None, stops: Sequence[int]) -> list[int]:
         if not prompt.text.strip():
-            raise DemurError(f"prompt {prompt.id!r} is empty", "a text", "give it some words")
-        if tokenizer is None:
+            then = "give it some words"
+            if prompt.id.strip() and any(c.isspace() for c in prompt.id.strip()):
+                then = f"write Prompt(id, text), such as Prompt('q1', {prompt.id[:60]!r})"
+            raise DemurError(f"prompt {prompt.id!r} is empty", "a text", then)
+        if self.tokenizer is None:
             raise DemurError("a model without a tokenizer", "token rows", "use canvas_of(rows, length, ...)")
-        ids = tokenizer(text_of(tokenizer, prompt, system), add_special_tokens=tokenizer.chat_template is None)
-        row = list(ids["input_ids"])
+        text = self._sealed_text(prompt)
+        row = row_of(self.tokenizer, text, templated=self.template is not None)
+        # An ordinary word may be named as an end, and stand at the end of a request.
+        if row and row[-1] in stops and row[-1] in text.controls and not self._answers_from(row[-1], prompt):
+            piece = self.tokenizer.convert_ids_to_tokens(row[-1])
+            by = "prefill" if prompt.prefill.rstrip().endswith(piece) else "chat template"
+            raise DemurError(
+                f"prompt {prompt.id!r} ends in {piece!r} by its {by}, with which the model ends its answers",
+                "a prompt that is left open for an answer",
+                "take it off the prefill" if by == "prefill" else "mend the tokenizer's chat_template",
+            )
         if not row:
             raise DemurError(
                 f"prompt {prompt.id!r} is no token at all", "a text that the tokenizer knows", "give it words"
@@ -77,10 +207,119 @@ def encode(
             raise DemurError(
                 f"prompt {prompt.id!r} takes {len(row)} tokens and the answer {length}",
                 f"at most {context} together, the model's context",
-                "shorten the prompt or lower --length",
+                "shorten the prompt or the answer (length, or --length)",
             )
-        rows.append(row)
-    return rows
+        return row
+
+    def _answers_from(self, stop: int, prompt: Prompt) -> bool:
+        """Whether a token that ends answers also opens them, as Phi-3's ``<|assistant|>``: the template writes it where
+        an answer is to come and not elsewhere, and it is not the end of a sequence.
+        """
+        if prompt.prefill or self.template is None or stop == getattr(self.tokenizer, "eos_token_id", None):
+            return False
+        piece = self.tokenizer.convert_ids_to_tokens(stop)
+        turns = self._turns(prompt)
+        return len(self._render(turns).split(piece)) > len(self._render(turns, answering=False).split(piece))
+
+    # -- identity ---------------------------------------------------------------------------------------------------
+
+    @property
+    def source(self) -> str:
+        """Twelve hex digits of the template's source and the system prompt, as version 0.1.0 had them; ``none``
+        without a template.
+        """
+        template = getattr(self.tokenizer, "chat_template", None)
+        if template is None:
+            return "none"
+        return hashlib.sha256(f"{template}\0{self.system or ''}".encode()).hexdigest()[:12]
+
+    def described(self) -> dict[str, Any]:
+        """What a spec holds of it: ``template``, ``template_args``, ``day`` and ``source``, as in
+        :class:`demur.types.Spec`.
+
+        Raises for a system prompt that the template refuses or leaves out, or that there is no template for, and for a
+        template that does not write the same twice.
+        """
+        if self.system:
+            self.text(Prompt("probe", "Is it there?"))
+        if self.template is None:
+            return {"template": "none", "source": "none"}
+        once, again, later = (self._fixed(day) for day in (TODAY, TODAY, TODAY + timedelta(days=400)))
+        if once != again:
+            raise DemurError(
+                "a chat template that writes one conversation in two ways",
+                "one that writes the same whenever it is asked",
+                "mend the tokenizer's chat_template",
+            )
+        read = [None if text is None else bare_row(self.tokenizer, text) for text in once]
+        return {
+            "template": hashlib.sha256(json.dumps([once, read]).encode()).hexdigest()[:12],
+            "template_args": dict(self.template_args),
+            "day": TODAY.isoformat() if once != later else "",
+            "source": self.source,
+        }
+
+    def _fixed(self, day: date) -> list[str | None]:
+        """Fixed conversations as the template writes them; None where it refuses them."""
+        systems = dict.fromkeys([self.system, None, "You answer in one word."])
+        talks = (("Is it late?",), ("Is it late?", "No.", "  Is it\nearly, then? "))
+        rendered: list[str | None] = []
+        for system in systems:
+            for talk in talks:
+                turns = [Message(("user", "assistant")[i % 2], content) for i, content in enumerate(talk)]
+                try:
+                    first = [] if system is None else [Message("system", system)]
+                    rendered.append(self._render([*first, *turns], day))
+                except Exception:  # a template may refuse a system prompt, or a second turn
+                    rendered.append(None)
+        return rendered
+
+
+def text_of(tokenizer: Any, prompt: Prompt, system: str | None) -> str:
+    """The prompt as a tokenizer's chat template writes it: :meth:`Chat.text`."""
+    return Chat(tokenizer, system).text(prompt)
+
+
+def template_hash(tokenizer: Any, system: str | None, template_args: Mapping[str, Any] | None = None) -> str:
+    """Twelve hex digits of what a chat template makes of fixed conversations; ``none`` for a model without a template.
+
+    Errors: :meth:`Chat.described`.
+    """
+    described: str = Chat(tokenizer, system, template_args or {}).described()["template"]
+    return described
+
+
+def _name_of(turns: Sequence[Message], i: int) -> str:
+    if i == len(turns) - 1:
+        return "the request"
+    return "the system prompt" if turns[i].role == "system" else f"turn {i + 1} ({turns[i].role})"
+
+
+def _answer_begun(text: str, prefill: str) -> str:
+    """A prefill as it stands behind a rendered prompt, in the answer: see :meth:`Chat.text`."""
+    if text.endswith("<|start|>assistant"):  # gpt-oss: what follows is the name of a channel
+        return prefill if prefill.startswith("<|") else f"<|channel|>final<|message|>{prefill}"
+    opened = open_thought(text[-40:])
+    if not opened or not text.rstrip().endswith(opened):
+        return prefill
+    ends = dict(THOUGHTS).get(opened, "") or next(e for b, e in THOUGHTS if b.lower() == opened.lower())
+    if prefill.lstrip().startswith(opened):
+        return prefill.lstrip().removeprefix(opened).lstrip("\n")
+    if ends in prefill:
+        return prefill
+    gap = "\n\n" if ends.startswith("</") else ""
+    return f"{gap[: 2 - len(text) + len(text.rstrip())]}{ends}{gap}{prefill}"
+
+
+def _dated(template: str, day: date) -> str:
+    """A template for which it is always the same day: ``strftime_now`` is a macro of it, in English."""
+    codes = "aAwdbBmyYjUWuVGeDFxcHIpMSfTRXZz"
+    values = {f"%{code}": day.strftime(f"%{code}") for code in codes}
+    values |= {f"%{flag}{code}": str(int(values[f"%{code}"])) for flag in "-#" for code in "dmyHIMSjUW"}
+    body = "format | replace('%%', '\\x00')"
+    for code, value in sorted(values.items(), key=lambda item: -len(item[0])):
+        body += f" | replace('{code}', '{value}')"
+    return f"{{%- macro strftime_now(format) -%}}{{{{ {body} | replace('\\x00', '%') }}}}{{%- endmacro %}}\n{template}"
 
 
 def canvas_of(

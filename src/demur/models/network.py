@@ -6,7 +6,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -26,6 +26,9 @@ class Identity:
     weights: str = ""
     dtype: str = "float32"
     template: str = "none"
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    day: str = ""
+    source: str = ""
 
 
 class KVCache:
@@ -266,14 +269,56 @@ def check_finite(net: torch.nn.Module, name: str) -> None:
 
 
 def stop_ids(net: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The end-of-sequence tokens of a model's generation config, config and tokenizer together, sorted."""
-    found: set[int] = set()
-    for owner in (
-        getattr(net, "generation_config", None),
-        net.config.get_text_config(decoder=True),
-        tokenizer,
-    ):
-        value = getattr(owner, "eos_token_id", None)
-        if value is not None:
-            found.update([value] if isinstance(value, int) else value)
-    return tuple(sorted(found))
+    """The end-of-sequence tokens of a model's generation config, config and tokenizer together, sorted.
+
+    A configuration may name one or several, and ones that are none (-1, null, a number beyond the vocabulary).
+    """
+    config = net.config.get_text_config(decoder=True)
+    owners = (getattr(net, "generation_config", None), config, tokenizer)
+    named = [getattr(owner, "eos_token_id", None) for owner in owners]
+    return tuple(sorted({*token_ids(named, net.get_input_embeddings().num_embeddings)}))
+
+
+def token_ids(named: Any, vocabulary: int) -> list[int]:
+    """The ids of tokens that a configuration's value names: a number, also written as text or with a point, or a list
+    of these. What is no token is left out.
+    """
+    if isinstance(named, list | tuple | set):
+        return [i for one in named for i in token_ids(one, vocabulary)]
+    if isinstance(named, Tensor):
+        return token_ids(named.tolist(), vocabulary)
+    try:
+        number = float(named) if named is not None and not isinstance(named, bool) else -1.0
+    except (TypeError, ValueError):
+        return []
+    return [int(number)] if number.is_integer() and 0 <= number < vocabulary else []
+
+
+ASKED = (
+    "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+    "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id",
+    "sequence_bias", "exponential_decay_length_penalty", "min_length", "min_new_tokens", "num_beams",
+    "num_beam_groups", "diversity_penalty", "length_penalty", "constraints", "force_words_ids", "guidance_scale",
+    "penalty_alpha", "dola_layers", "typical_p", "epsilon_cutoff", "eta_cutoff", "min_p", "top_h",
+    "renormalize_logits", "watermarking_config", "stop_strings",
+)  # fmt: skip
+"""Fields of a generation config that change tokens beside temperature, top-k and top-p, which samplers have."""
+_IDLE: dict[str, tuple[Any, ...]] = {
+    "repetition_penalty": (1.0,), "encoder_repetition_penalty": (1.0,), "num_beams": (1,), "num_beam_groups": (1,),
+    "diversity_penalty": (0.0,), "length_penalty": (1.0, 0.0), "guidance_scale": (1.0,), "typical_p": (1.0,),
+    "penalty_alpha": (0.0,), "renormalize_logits": (False,),
+}  # fmt: skip
+
+
+def unheeded(net: Any) -> tuple[str, ...]:
+    """What a causal model's generation config asks for and no sampler here does, in one line; none if it is nothing.
+
+    ``temperature``, ``top_k``, ``top_p`` and ``do_sample`` are not among it: the sampler says what is done.
+    """
+    config = getattr(net, "generation_config", None)
+    values = {name: getattr(config, name, None) for name in ASKED}
+    asked = {name: value for name, value in values.items() if value not in (None, 0, [], {}, "", *_IDLE.get(name, ()))}
+    if not asked:
+        return ()
+    says = ", ".join(f"{name} {str(value)[:40]}" for name, value in asked.items())
+    return (f"generation_config.json asks for {says}: demur does not do it; its samplers go by the model's own logits",)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from demur.models.chat import canvas_of, encode
-from demur.models.network import Identity, KVCache, cached, check_states, stop_ids, watched
+from demur.models.chat import Chat, canvas_of
+from demur.models.network import Identity, KVCache, cached, check_states, stop_ids, token_ids, watched
 from demur.models.vocabulary import token_bytes
 from demur.types import Canvas, Forward, Layer, Prompt
 
@@ -29,6 +29,8 @@ class Renoising:
     shift: int = 0
     kind: str = "renoising"
     preferred: str = "renoising"
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -59,18 +61,23 @@ class Renoising:
     @property
     def pad_id(self) -> int:
         """The token in padding, and after the end of a response."""
-        found = self.net.generation_config.pad_token_id
-        found = self.net.config.text_config.pad_token_id if found is None else found
-        return int(found or 0)
+        owners = (self.net.generation_config, self.net.config.text_config)
+        ids = [i for owner in owners for i in token_ids(owner.pad_token_id, self.vocabulary)]
+        return ids[0] if ids else 0
+
+    @property
+    def chat(self) -> Chat:
+        """How the model is spoken to."""
+        return Chat(self.tokenizer, self.system, self.template_args)
 
     def watching(self, *layers: Layer) -> Renoising:
         """The same model, whose passes return the states of ``layers`` (none named: nothing is captured)."""
         return replace(self, layers=layers)
 
     def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
-        """Prompts in the chat template, each followed by ``length`` open places. Errors: :func:`encode`."""
+        """Prompts in the chat template, each followed by ``length`` open places. Errors: :meth:`Chat.encode`."""
         context = getattr(self.net.config.text_config, "max_position_embeddings", None)
-        rows = encode(self.tokenizer, prompts, length=length, context=context, system=self.system)
+        rows = self.chat.encode(prompts, length=length, context=context, stops=self.stop_ids)
         return self.canvas_of(rows, length)
 
     def canvas_of(self, rows: Sequence[Sequence[int]], length: int) -> Canvas:

@@ -37,9 +37,9 @@ def own_anchors(
     fit. Raises if fewer than 5 answers are left on a side.
     """
     spec = spec_of(model, sampler, length, steps=steps).at(layer, pool)
-    name = f"{spec.key}-organism-{n}.safetensors"
-    kept = cache_dir() / "anchors" / name
-    for path in (SHIPPED / name, kept):
+    names = [f"{key}-organism-{n}.safetensors" for key in (spec.key, spec.former_key)]
+    kept = cache_dir() / "anchors" / names[0]
+    for path in (*(SHIPPED / name for name in names), kept):
         if path.exists():
             with suppress(DemurError):  # of an older format, or broken: made again without a word
                 return Anchors.load(path)
