@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import golden
 import numpy as np
 import pytest
 import torch
+
+from demur.samplers import sdar
 
 HERE = Path(__file__).parent / "golden"
 
@@ -209,3 +212,63 @@ def test_cancellation_really_puts_the_reference_off() -> None:
     case, _ = signal_case(torch.float32, act, good, bad)
     exact = [golden.exact_signal(*rows, 0.1, 1e-8)[0] for rows in zip(act, good, bad, strict=True)]
     assert max(abs(float(theirs) - right) for theirs, right in zip(case["signals"][0], exact, strict=True)) > 0.01
+
+
+# -- What the official code does wrong ---------------------------------------------------------------------------
+
+
+def sdar_top() -> dict[str, Any]:
+    """The tiny model of SDAR's golden file, without its cases."""
+    return {key: value for key, value in json.loads((HERE / "sdar.json").read_text()).items() if key != "cases"}
+
+
+def sdar_case(prompt: list[int], steps: int, length: int) -> dict[str, Any]:
+    """A static case as a code that does what demur does would have left it."""
+    top = sdar_top()
+    model = golden.dllm_model(json.dumps(top["config"]), "qwen3", top["mask_id"], top["weights_sha256"])
+    model = replace(model, block_length=8, net=golden._net_ending(model.net, None))
+    canvas = model.canvas_of([prompt], length)
+    inputs, before = [], canvas.ids
+    for step in sdar(steps=steps, temperature=1.0)(model, canvas, torch.Generator().manual_seed(1)):
+        begin = int(torch.where(step.committed[0])[0][0]) // 8 * 8
+        inputs.append([before[0, begin : begin + 8].tolist()])
+        before = step.ids
+        if not bool(step.open[0, begin : begin + 8].any()):
+            inputs.append([before[0, begin : begin + 8].tolist()])  # its keys and values are stored
+    kwargs = {"gen_length": length, "block_length": 8, "denoising_steps": steps, "temperature": 1.0}
+    official = {"output": before.tolist(), "block_inputs": inputs}
+    return {
+        "name": "made", "prompt": [prompt], "torch_seed": 1, "official": official,
+        "kwargs": kwargs | {"remasking_strategy": "low_confidence_static"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("prompt", [[5, 6, 7], [5, 6, 7, 8, 9, 10], [5] * 10])
+@pytest.mark.parametrize("steps", [2, 3])
+def test_what_is_overwritten_there_is_told_from_what_is_wrong_here(
+    prompt: list[int], steps: int, tmp_path: Path
+) -> None:
+    length = -len(prompt) % 8 + 8
+    case = sdar_case(prompt, steps, length)
+    assert outcomes(tmp_path, sdar_top() | {"cases": [case]}) == ["PASS"]
+    wrong = copy.deepcopy(case)
+    wrong["official"]["output"][0][len(prompt)] += 1
+    assert outcomes(tmp_path, sdar_top() | {"cases": [wrong]})[0].startswith("FAIL")
+    early = copy.deepcopy(case)
+    early["official"]["block_inputs"][0][0][-1] = 3  # not what any code was given
+    assert outcomes(tmp_path, sdar_top() | {"cases": [early]})[0].startswith("FAIL")
+    trap = copy.deepcopy(case)  # the second step of the first block finds a prompt's token changed
+    if len(trap["official"]["block_inputs"]) > 2 and len(prompt) < 6:
+        trap["official"]["block_inputs"][1][0][0] += 1
+        trap["official"]["output"][0][0] += 1
+        assert outcomes(tmp_path, sdar_top() | {"cases": [trap]}) == ["PASS"]
+
+
+@pytest.mark.parametrize("kwargs", [{"temperature": 0.0}, {"top_k": 900}, {"remasking_strategy": "entropy_bounded"}])
+def test_where_the_official_code_raises_demur_answers_or_says_so(kwargs: dict[str, Any], tmp_path: Path) -> None:
+    case = sdar_case([5, 6, 7], 3, 13)
+    case["official"] = {"exception": "RuntimeError: something of its own"}
+    case["kwargs"] |= kwargs | ({"eb_threshold": 0.3} if "remasking_strategy" in kwargs else {})
+    assert outcomes(tmp_path, sdar_top() | {"cases": [case]}) == ["PASS"]
+    case["kwargs"]["top_p"] = 0.0  # one line here, too
+    assert outcomes(tmp_path, sdar_top() | {"cases": [case]}) == ["PASS"]
