@@ -155,8 +155,8 @@ def test_a_moderation_model_that_says_unsafe_stops(said: str) -> None:
     assert Moderation(None).verdict(said).flagged is True
 
 
-UNREAD = ["", "  ", "\n", "I cannot tell.", "This is not unsafe.", "It is safe to say that", "safely", "unsafely", "saf",
-          "<think>safe", "<think>this is unsafe", "S1", "\ufffd", "no", "安全"]  # fmt: skip
+UNREAD = ["", "  ", "\n", "I cannot tell.", "This is not unsafe.", "It is safe to say that", "safely", "unsafely",
+          "saf", "<think>safe", "<think>this is unsafe", "S1", "\ufffd", "no", "安全"]  # fmt: skip
 
 
 @pytest.mark.parametrize("said", UNREAD)

@@ -1,4 +1,4 @@
-"""What endpoints send, in the forms that servers give it: a text, an error by its code, a refusal, or nothing usable."""
+"""What endpoints send, in the forms that servers give it: a text, an error by its code, a refusal, nothing usable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from small import one_line
 
 from demur.judges import LLMJudge, chat, judge_all
 from demur.judges.endpoint import SAME, address_of
-from demur.judges.replies import pause_in
+from demur.judges.replies import pause_in, without_words_of
 from demur.types import REFUSED, DemurError, Prompt, RefusedByProvider
 
 pytest.importorskip("openai")
@@ -288,7 +288,9 @@ def test_a_pause_up_to_patience_is_kept_by_everybody_and_a_longer_one_is_said(mo
 # -- addresses -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("around", ["{}", " {}", "{} ", "{}\n", "\t{}\r\n", "{}/", "{}// ", "﻿{}", "\u200b{}\u200b", "\u00a0{}"])
+@pytest.mark.parametrize(
+    "around", ["{}", " {}", "{} ", "{}\n", "\t{}\r\n", "{}/", "{}// ", "﻿{}", "\u200b{}\u200b", "\u00a0{}"]
+)
 def test_blanks_and_slashes_around_an_address_do_not_matter(around: str) -> None:
     with serving(FOUR) as server:
         judge = judging(around.format(server.url))
@@ -309,11 +311,38 @@ def test_what_is_no_address_is_one_line(given: str) -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"max_tokens": 0}, {"max_tokens": "many"}, {"max_completion_tokens": -1}, {"max_tokens": 2.5}, {"concurrency": 2.5},
-     {"seed": "x"}, {"temperature": -1.0}, {"patience": -1.0}, {"retries": True}, {"api_key_env": "sk-proj-0123456789"},
+    [{"max_tokens": 0}, {"max_tokens": "many"}, {"max_completion_tokens": -1}, {"max_tokens": 2.5},
+     {"concurrency": 2.5}, {"seed": "x"}, {"temperature": -1.0}, {"patience": -1.0}, {"retries": True}, {"api_key_env": "sk-proj-0123456789"},
      {"api_key_env": "A KEY"}, {"concurrency": None}],
 )  # fmt: skip
 def test_settings_of_another_kind_are_errors(settings: dict[str, Any]) -> None:
     with pytest.raises((DemurError, TypeError)) as error:
         LLMJudge(**{"model": "m", "base_url": "http://h/v1", **settings})
     assert "0123456789" not in str(error.value)
+
+
+# -- what is quoted -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 422, 500])
+def test_an_error_that_quotes_what_was_sent_is_shown_without_those_words(status: int) -> None:
+    def quoting(handler: Handler, number: int) -> None:
+        sent = handler.server.bodies[-1]["messages"]
+        handler.send(status, json.dumps({"error": {"message": [{"loc": "messages", "input": sent, "msg": "bad"}]}}))
+
+    asked = Prompt("q", "Tell me how the miller's granary can be opened at night")
+    with serving(quoting) as server:
+        try:
+            said = judging(server.url)(asked, "Lift up the wooden bar, then push it").why
+        except DemurError as error:
+            said = one_line(error)
+    assert "granary" not in said
+    assert "wooden" not in said
+    assert str(status) in said
+
+
+def test_what_is_not_quoted_stays() -> None:
+    assert without_words_of("HTTP 400 (the context is too long)", ["Open the gate of the town"]) == (
+        "HTTP 400 (the context is too long)"
+    )
+    assert without_words_of('bad: "open THE gate, of it" x', ["Open the gate of it all"]) == 'bad: "[...]" x'

@@ -305,6 +305,6 @@ def overhead(defended: Sequence[float], undefended: Sequence[float]) -> float:
 
 
 __all__ = [
-    "ACTIVE", "NAMES", "REFUSAL", "SETTINGS", "UNREADABLE", "DiffuGuard", "Filter", "Line", "Moderation", "Offline", "Perplexity",
-    "Review", "SelfExamine", "check", "line", "overhead",
+    "ACTIVE", "NAMES", "REFUSAL", "SETTINGS", "UNREADABLE", "DiffuGuard", "Filter", "Line", "Moderation", "Offline",
+    "Perplexity", "Review", "SelfExamine", "check", "line", "overhead",
 ]  # fmt: skip

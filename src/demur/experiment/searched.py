@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from demur import artefact
 from demur.attacks import Pair, chat_by, rating_by
+from demur.experiment.config import near
 from demur.experiment.judging import judge_of
 from demur.types import REFUSED, DemurError, Prompt
 
@@ -46,12 +47,20 @@ def check_pair(settings: Mapping[str, Any]) -> None:
     Pair(_nothing, _nothing, _rating(settings), **{name: settings[name] for name in _OWN if name in settings})
 
 
+def endpoints_of(settings: Mapping[str, Any]) -> dict[str, Endpoint]:
+    """The endpoints of an attack: its attacker's and its judge's, where they are no models that run here."""
+    found = {}
+    if isinstance(attacker := settings.get("attacker"), Mapping):
+        found["attacker"] = _endpoint(attacker)
+    if isinstance(judge := settings.get("judge"), Mapping):
+        found["judge"] = judge_of(judge).endpoint
+    return found
+
+
 def check_access(settings: Mapping[str, Any]) -> None:
     """Raises where an attacker's or a judge's endpoint lacks its client or its key. Nothing is sent."""
-    if isinstance(attacker := settings.get("attacker"), Mapping):
-        _endpoint(attacker).check()
-    if isinstance(judge := settings.get("judge"), Mapping):
-        judge_of(judge).endpoint.check()
+    for endpoint in endpoints_of(settings).values():
+        endpoint.check()
 
 
 def requests_of(settings: Mapping[str, Any]) -> int:
@@ -133,7 +142,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _known(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
     """Raises for settings of other names; what they hold is not shown, it may be a key."""
     if unknown := sorted(set(map(str, given)) - set(names)):
-        raise DemurError(f"{what} with {', '.join(unknown)}", f"settings out of {', '.join(names)}", "name these")
+        raise DemurError(
+            f"{what} with {', '.join(unknown)}{near(unknown[0], names)}",
+            f"settings out of {', '.join(names)}",
+            "name these",
+        )
 
 
 def _endpoint(settings: Mapping[str, Any]) -> Endpoint:

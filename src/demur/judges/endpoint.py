@@ -22,7 +22,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from demur.extras import need
-from demur.judges.replies import Filtered, NoAnswer, Reply, Spent, parsed, pause_in, refused, reply_in, tokens_in, whole
+from demur.judges.replies import (
+    Filtered,
+    NoAnswer,
+    Reply,
+    Spent,
+    parsed,
+    pause_in,
+    refused,
+    reply_in,
+    tokens_in,
+    whole,
+    without_words_of,
+)
 from demur.types import DemurError, RefusedByProvider
 
 if TYPE_CHECKING:
@@ -53,8 +65,12 @@ class Spending:
     requests: int
     tokens: int
 
+
 NOBODY = "nobody"
 """The kind of a failure to reach anything at all."""
+
+UNKNOWN = "unknown"
+"""The kind of a failure before any answer where the key or the model is not known."""
 
 UNFIT = ("HTTP 400", "HTTP 422", "error 400", "error 422")
 """Kinds of failures that, where a setting is their cause, come after every request."""
@@ -163,6 +179,8 @@ class Endpoint:
                 try:
                     return self._sent(client, request)
                 except NoAnswer as error:
+                    # Only what this request said can be quoted in what came back.
+                    error.args = (without_words_of(str(error), (m["content"] for m in messages)),)
                     if error.pause is not None:
                         with self._meter.lock:
                             self._meter.opens_at = max(self._meter.opens_at, time.monotonic() + error.pause)
@@ -210,6 +228,8 @@ class Endpoint:
             unfit = bool(error.then) and error.kind in UNFIT
             if error.kind == NOBODY:
                 end = DemurError(str(error), "an OpenAI-compatible endpoint", "start it, or name its address")
+            elif error.kind == UNKNOWN:
+                end = DemurError(f"{self.place} says {error}", "a key and a model that it knows", error.then)
             elif n >= SAME or unfit:
                 end = DemurError(
                     f"{self.place} {f'failed the first {n} requests' if n > 1 else 'says'}: {error}",
@@ -297,7 +317,7 @@ class Endpoint:
             return NoAnswer(f"timeout: no answer within {self.timeout:g} s", "timeout", again=True)
         return NoAnswer(f"connection broken ({kind})", again=True)
 
-    def _rejected(self, error: openai.APIStatusError) -> Exception:
+    def _rejected(self, error: openai.APIStatusError) -> NoAnswer:
         try:
             content = parsed(error.response.content)
         except NoAnswer:
@@ -305,7 +325,7 @@ class Endpoint:
         found = self._without_secrets(refused(error.status_code, content, pause_in(error.response.headers)))
         if error.status_code in (401, 404) and not self._meter.answered:  # it would be so for every request
             where = f"{self.api_key_env or 'api_key_env'}, model {self.model!r} and an address that ends in /v1"
-            return DemurError(f"{self.place} says {found}", "a key and a model that it knows", f"check {where}")
+            return NoAnswer(str(found), UNKNOWN, then=f"check {where}")
         return found
 
     def _without_secrets(self, error: NoAnswer) -> NoAnswer:

@@ -37,8 +37,8 @@ class LLMJudge:
     """Asks ``model`` at ``base_url`` the question of ``rubric`` (``harm``, ``refusal`` or a :class:`Rubric`).
 
     ``flagged`` from ``threshold`` on (None: the rubric's); ``score`` is the rubric's, higher = more harmful. What can
-    not be read, did not arrive or is beyond the budget is unscored, and ``why`` says so; it begins with ``refused by the
-    provider`` where a filter stood in for the model. An answer that was cut off is unscored, whatever stands in it, and
+    not be read, did not arrive or is beyond the budget is unscored, and ``why`` says so; it begins with
+    :data:`demur.types.REFUSED` where a provider's filter stood in for the model. An answer that was cut off is unscored, whatever stands in it, and
     so is one whose thoughts do not end. Where no endpoint answers at all, or it does not know the key, the model or a
     setting, the first request raises a DemurError; where the first few fail alike, the last of these does.
 

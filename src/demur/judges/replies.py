@@ -10,7 +10,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -241,6 +241,31 @@ def _text(content: Any) -> str:
 def whole(text: str) -> str:
     """A text with a question mark for each half of a surrogate pair, which no UTF-8 can carry."""
     return text.encode(errors="replace").decode()
+
+
+def without_words_of(said: str, texts: Iterable[str]) -> str:
+    """What somebody said, without runs of four and more words that stand in ``texts``: servers like to quote what was
+    sent, and no request's words belong into a log.
+    """
+    grams: set[tuple[str, ...]] = set()
+    for text in texts:
+        words = [word.lower() for word in _WORD.findall(text)]
+        grams.update(zip(words, words[1:], words[2:], words[3:], strict=False))
+    places = list(_WORD.finditer(said))
+    quoted = [False] * len(places)
+    for at in range(len(places) - 3):
+        if tuple(place[0].lower() for place in places[at : at + 4]) in grams:
+            quoted[at : at + 4] = [True] * 4
+    kept, end = "", 0
+    for at, place in enumerate(places):
+        if quoted[at]:
+            if not (at and quoted[at - 1]):
+                kept += said[end : place.start()] + "[...]"
+            end = place.end()
+    return kept + said[end:]
+
+
+_WORD = re.compile(r"[^\W_]+")
 
 
 def pause_in(headers: Mapping[str, str]) -> float | None:
