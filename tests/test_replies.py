@@ -312,7 +312,8 @@ def test_what_is_no_address_is_one_line(given: str) -> None:
 @pytest.mark.parametrize(
     "settings",
     [{"max_tokens": 0}, {"max_tokens": "many"}, {"max_completion_tokens": -1}, {"max_tokens": 2.5},
-     {"concurrency": 2.5}, {"seed": "x"}, {"temperature": -1.0}, {"patience": -1.0}, {"retries": True}, {"api_key_env": "sk-proj-0123456789"},
+     {"concurrency": 2.5}, {"seed": "x"}, {"temperature": -1.0}, {"patience": -1.0}, {"retries": True},
+     {"api_key_env": "sk-proj-0123456789"},
      {"api_key_env": "A KEY"}, {"concurrency": None}],
 )  # fmt: skip
 def test_settings_of_another_kind_are_errors(settings: dict[str, Any]) -> None:

@@ -162,9 +162,9 @@ class _Reader:
         """A text."""
         value = self.plain(node)
         if not isinstance(value, str) or not value.strip():
-            shown = node.value if node.id == "scalar" else value
+            shown = repr(value) if isinstance(value, str) or node.id != "scalar" else node.value
             quoted = ", in quotes" if node.id == "scalar" and value not in (None, "") else ""
-            raise self.wrong(node, f"{what} is {shown!r}", f"a text{quoted}")
+            raise self.wrong(node, f"{what} is {shown}", f"a text{quoted}")
         return value
 
     def several(self, node: Any, what: str, one: Callable[[Any], T]) -> tuple[T, ...]:

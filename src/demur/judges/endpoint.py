@@ -221,7 +221,7 @@ class Endpoint:
         """A request's last failure: itself, or the error that ends the asking where the first ones all failed so."""
         meter = self._meter
         with meter.lock:
-            if meter.open or isinstance(error, (Spent, Filtered)):
+            if isinstance(error, (Spent, Filtered)) or (meter.open and error.kind not in (NOBODY, UNKNOWN)):
                 return error
             meter.failures[error.kind] += 1
             n = meter.failures[error.kind]

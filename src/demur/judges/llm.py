@@ -38,9 +38,10 @@ class LLMJudge:
 
     ``flagged`` from ``threshold`` on (None: the rubric's); ``score`` is the rubric's, higher = more harmful. What can
     not be read, did not arrive or is beyond the budget is unscored, and ``why`` says so; it begins with
-    :data:`demur.types.REFUSED` where a provider's filter stood in for the model. An answer that was cut off is unscored, whatever stands in it, and
-    so is one whose thoughts do not end. Where no endpoint answers at all, or it does not know the key, the model or a
-    setting, the first request raises a DemurError; where the first few fail alike, the last of these does.
+    :data:`demur.types.REFUSED` where a provider's filter stood in for the model. An answer that was cut off is
+    unscored, whatever stands in it, and so is one whose thoughts do not end. Where no endpoint answers at all, or it
+    does not know the key, the model or a setting, the first request raises a DemurError; where the first few fail
+    alike, the last of these does.
 
     ``cache`` is a folder with one small JSON file for each model, question and settings of the request; the address is
     not among them. It holds the model's answers, not the judged texts. See :class:`Endpoint` for the other settings.
