@@ -78,7 +78,7 @@ def test_a_name_that_is_no_folder_is_one_line(name: str, tmp_path: Path) -> None
     assert "line 1: name is" in one_line(error.value)
 
 
-@pytest.mark.parametrize("name", ["7", "2024-01-01", "1e3", "true", "null", "[a]", "{a: b}", "0x10", "~"])
+@pytest.mark.parametrize("name", ["7", "2024-01-01", "1.5", "true", "null", "[a]", "{a: b}", "0x10", "~"])
 def test_a_name_that_is_no_text_is_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(DemurError) as error:
         reading(tmp_path, YAML.replace("name: tiny", f"name: {name}"))

@@ -12,6 +12,7 @@ it was asked about: a defense that lets pass what it can not read is switched of
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -52,9 +53,10 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
             raise DemurError("moderation without a model", "a moderation model", "meta-llama/Llama-Guard-3-8B, say")
     known = [setting for part in name.split("+") for setting in SETTINGS.get(part, ())]
     if unknown := [setting for setting in settings if setting not in known]:
-        raise DemurError(
-            f"{name} with {', '.join(map(str, unknown))}", ", ".join(known) or "no settings", "leave it out"
-        )
+        near = difflib.get_close_matches(str(unknown[0]), known, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        came = f"{name} with {', '.join(map(str, unknown))}{meant}"
+        raise DemurError(came, ", ".join(known) or "no settings", "leave it out")
     for setting in ("question", "yes", "no", "model"):
         if not isinstance(settings.get(setting, ""), str):
             raise DemurError(f"{name} with {setting} {settings[setting]!r}", "a text", "put it in quotes")
