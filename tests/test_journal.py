@@ -97,7 +97,7 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_goes_on(
     assert f"go on with: demur evaluate r.yaml --out mine{more} --resume" in said.splitlines()[-1]
     assert "generating: 0 of" in said, "without a terminal the log's lines are heard"
     folder = tmp_path / "mine" / "stopped"
-    assert not [path for path in folder.rglob(".*")], "nothing half-written"
+    assert not list(folder.rglob(".*")), "nothing half-written"
     done = len(list(units.glob("*.parquet")))
     log = (folder / FILE).read_text()
     assert "--resume goes on" in log

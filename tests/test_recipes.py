@@ -69,7 +69,8 @@ def test_the_page_lists_every_key_and_no_other() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["../../x", "..", ".", "a/b", "a\\b", "/tmp/x", "C:x", "a:b*?", 'a"b', "a|b", "<a>", "a\nb", "a\tb", "\x7f", " a", "a ",
+    ["../../x", "..", ".", "a/b", "a\\b", "/tmp/x", "C:x", "a:b*?", 'a"b', "a|b", "<a>", "a\nb", "a\tb", "\x7f", " a",
+     "a ",
      "a.", "-x", "~", "CON", "nul.txt", "com1", "LPT9.x", "\u200b", "a\u202eb", "n" * 200, "", " ", "\u00a0"],
 )  # fmt: skip
 def test_a_name_that_is_no_folder_is_one_line(name: str, tmp_path: Path) -> None:
