@@ -32,14 +32,6 @@ class DemurError(Exception):
         super().__init__("; ".join(part for part in (came, expected and f"expected {expected}", then) if part))
 
 
-REFUSED = "refused by the provider"
-"""How the reason begins where a provider's filter stood in for a model's answer."""
-
-
-class RefusedByProvider(DemurError):
-    """A provider's filter stood in for a model's answer. Nobody knows what the model would have said."""
-
-
 ROLES = ("system", "user", "assistant")
 """Who says a message of a conversation."""
 
@@ -259,6 +251,14 @@ class Spec:
 def _plain(value: Any) -> Any:
     """Tuples as lists, so that a spec equals itself after a trip through JSON."""
     return json.loads(json.dumps(value, sort_keys=True, default=str))
+
+
+REFUSED = "refused by the provider"
+"""How the reason begins where a provider's filter stood in for a model's answer."""
+
+
+class RefusedByProvider(DemurError):
+    """A provider's filter stood in for a model's answer. Nobody knows what the model would have said."""
 
 
 @dataclass(frozen=True)
