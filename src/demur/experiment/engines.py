@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from demur.extras import need
@@ -44,7 +44,8 @@ class Processes:
     def _there(self, jobs: Sequence[Job]) -> Iterator[None]:
         from concurrent.futures import BrokenExecutor, as_completed
 
-        futures = [self.pool.submit(*job) for job in jobs]
+        with _interrupts_wait():  # workers are begun here, and inherit what is kept from their parent
+            futures = [self.pool.submit(*job) for job in jobs]
         try:
             for future in as_completed(futures):
                 future.result()
@@ -81,6 +82,19 @@ class Processes:
 
 LAST_WORDS = 5.0
 """Seconds that a worker gets to put its files in order."""
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Keeps Ctrl-C back until the end of the block, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin_worker() -> None:
