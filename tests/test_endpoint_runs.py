@@ -298,7 +298,7 @@ def test_an_endpoint_that_never_answers_ends_the_run_with_its_reason_and_keeps_t
     assert "--resume" in error.value.then
     with serving(by_text) as server:
         assert go_on(run, server).manifest["unscored"] == 0
-        assert server.count == ASKED
+        assert ASKED - 2 <= server.count <= ASKED, "what was under way at the end may have come after it"
 
 
 def test_a_provider_that_refuses_some_texts_is_counted_apart_and_told(

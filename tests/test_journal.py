@@ -22,9 +22,9 @@ from demur.types import DemurError
 
 RECIPE = """name: stopped
 models: [organism/ar]
-prompts: {harmful: organism, harmless: organism, n: 26, controls: 26, anchors: 16, fit: 40, calibrate: 24}
-attacks: [organism/page, organism/prefix]
-defenses: [none, sri-guard]
+prompts: {harmful: organism, harmless: organism, n: 12, controls: 4, anchors: 16, fit: 40, calibrate: 24}
+attacks: [organism/page]
+defenses: [none]
 judge: organism
 length: 40
 chunk: 2
