@@ -118,11 +118,11 @@ _THOUGHT_MARK = re.compile("|".join(re.escape(mark) for pair in THOUGHTS for mar
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+).{0,80}?<\|message\|>", re.DOTALL)
 _CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _CHANNELS_WITHOUT_MARKS = re.compile(r"\s*(?:analysis|commentary).*assistantfinal", re.DOTALL)
-MARKS = frozenset(mark.lower() for pair in THOUGHTS for mark in pair) | {
-    "<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>",
-}  # fmt: skip
-"""Tokens that tell thoughts from answers, gpt-oss's (the harmony format) among them, in lower case. Texts keep them
-even where a tokenizer calls them special."""
+MARKS = frozenset(mark.lower() for pair in THOUGHTS for mark in pair)
+"""The marks of :data:`THOUGHTS`, in lower case. Texts keep them even where a tokenizer calls them special."""
+CHANNEL = "<|channel|>"
+CHANNEL_MARKS = frozenset((CHANNEL, "<|message|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>"))
+"""The marks of gpt-oss's channels (the harmony format): texts keep them where a vocabulary holds the first."""
 
 
 def without_thoughts(text: str) -> str:
@@ -133,7 +133,7 @@ def without_thoughts(text: str) -> str:
     empty. Where the first mark closes a thought, the chat template opened it: what stands before it is one. Text that
     holds no such mark comes back as it is.
     """
-    if "<|channel|>" in text:
+    if CHANNEL in text:
         return _final(text)
     if bare := _CHANNELS_WITHOUT_MARKS.match(text):  # as decoded without special tokens
         return text[bare.end() :].strip()
@@ -153,6 +153,11 @@ def _final(text: str) -> str:
     """What gpt-oss says in its last ``final`` channel, up to where that ends; else what stands before any channel."""
     finals = [channel for channel in _CHANNEL.finditer(text) if channel[1] == "final"]
     return _CHANNEL_ENDS.split(text[finals[-1].end() if finals else 0 :])[0].strip()
+
+
+def begins_thought(mark: str) -> bool:
+    """Whether a text is a mark with which a thought begins."""
+    return mark.lower() in _ENDS
 
 
 def open_thought(text: str) -> str:
