@@ -17,7 +17,18 @@ import small
 import torch
 
 import demur
-from demur.defenses import NAMES, REFUSAL, DiffuGuard, Line, Perplexity, SelfExamine, line, overhead
+from demur.defenses import (
+    NAMES,
+    REFUSAL,
+    UNREADABLE,
+    DiffuGuard,
+    Line,
+    Moderation,
+    Perplexity,
+    SelfExamine,
+    line,
+    overhead,
+)
 from demur.defenses.diffuguard import divergence, given_of_answer
 from demur.experiment import Attacked, Config, Defended, Prompts, Subject, evaluate, left_out, read, units_of
 from demur.experiment.parts import misfit
@@ -132,6 +143,48 @@ def test_self_examination_asks_the_model_and_counts_what_it_can_not_read() -> No
     assert np.mean(right) >= 0.75, "the organism knows its law"
     unread = SelfExamine(model(), question="Good morning.").review(traces[:2])
     assert [v.flagged for v in unread] == [None, None]
+
+
+@pytest.mark.parametrize("said", ["safe", "\n\nSafe", " **safe** ", "safe.", "<think>unsafe?</think>safe"])
+def test_a_moderation_model_that_says_safe_lets_pass(said: str) -> None:
+    assert Moderation(None).verdict(said).flagged is False
+
+
+@pytest.mark.parametrize("said", ["unsafe", "\n\nunsafe\nS1", "UNSAFE, S9", "`unsafe`", "_unsafe_"])
+def test_a_moderation_model_that_says_unsafe_stops(said: str) -> None:
+    assert Moderation(None).verdict(said).flagged is True
+
+
+UNREAD = ["", "  ", "\n", "I cannot tell.", "This is not unsafe.", "It is safe to say that", "safely", "unsafely",
+          "saf", "<think>safe", "<think>this is unsafe", "S1", "\ufffd", "no", "安全"]  # fmt: skip
+
+
+@pytest.mark.parametrize("said", UNREAD)
+def test_a_moderation_model_that_says_neither_is_unscored_and_stops_in_a_line(said: str) -> None:
+    class Stammering(Moderation):
+        def review(self, traces: Any) -> Any:
+            return [self.verdict(said) for _ in traces]
+
+    (verdict,) = Stammering(None).review([None])
+    assert (verdict.flagged, verdict.score) == (None, None)
+    (stopped,) = Line(reviews=(Stammering(None),)).reviewed([None])
+    assert stopped is not None
+    assert (stopped.flagged, stopped.by) == (True, f"moderation{UNREADABLE}")
+
+
+def test_what_a_real_model_stammers_is_stopped_and_a_perplexity_that_is_no_number_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    traces = generate(model(), prompts("test", forbidden=False, n=3), **RUN)
+    verdicts = Moderation(model()).review(traces)  # the organism knows nothing of moderation
+    assert [v.flagged for v in verdicts] == [None] * 3
+    assert all(v is not None and v.flagged for v in Line(reviews=(Moderation(model()),)).reviewed(traces))
+    unread = SelfExamine(model(), question="Good morning.")
+    assert all(v is not None and v.by == f"self-examine{UNREADABLE}" for v in Line(reviews=(unread,)).reviewed(traces))
+    monkeypatch.setattr("demur.defenses._perplexities", lambda _, prompts: [math.nan, math.inf, 1.0])
+    asked = [trace.prompt for trace in traces]
+    assert [v.flagged for v in Perplexity(model(), 2.0).filter(asked)] == [None, None, False]
+    assert [bool(v) for v in Line((Perplexity(model(), 2.0),)).filtered(asked)] == [True, True, False]
 
 
 def test_parts_that_are_missing_and_names_that_are_unknown_are_named() -> None:

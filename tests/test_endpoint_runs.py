@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from server import Handler, Server, nowhere, scored, serving
 from test_cli import cli
 
+from demur.cli import evaluate as evaluating
 from demur.experiment import Config, Store, collect, evaluate, judged, plan, read
 from demur.experiment.judging import judge_tokens
 from demur.experiment.parts import prompts_of
@@ -253,12 +255,10 @@ FAILURES: dict[str, tuple[Callable[[Handler], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("good", [0, 4])
 @pytest.mark.parametrize("kind", FAILURES)
-def test_a_failing_endpoint_leaves_unscored_rows_and_resuming_asks_for_these_alone(
-    kind: str, good: int, run: Path
-) -> None:
+def test_a_failing_endpoint_leaves_unscored_rows_and_resuming_asks_for_these_alone(kind: str, run: Path) -> None:
     act, why = FAILURES[kind]
+    good = 4
     OVER.clear()
 
     def failing(handler: Handler, number: int) -> None:
@@ -272,6 +272,8 @@ def test_a_failing_endpoint_leaves_unscored_rows_and_resuming_asks_for_these_alo
     missing = [verdict for verdict in first if verdict["flagged"] is None]
     assert len(missing) == store.manifest["unscored"] == ASKED - good
     assert all(why in verdict["why"] for verdict in missing)
+    (reason,) = store.manifest["unscored_why"]
+    assert (reason["n"], why in reason["why"]) == (ASKED - good, True)
     assert store.manifest["finished"]
     with serving(by_text) as server:
         store = go_on(run, server)
@@ -281,6 +283,70 @@ def test_a_failing_endpoint_leaves_unscored_rows_and_resuming_asks_for_these_alo
     for before, after in zip(first, second, strict=True):
         assert after["flagged"] is not None
         assert before["flagged"] is None or before == after
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_an_endpoint_that_never_answers_ends_the_run_with_its_reason_and_keeps_the_texts(kind: str, run: Path) -> None:
+    act, why = FAILURES[kind]
+    OVER.clear()
+    with serving(lambda handler, number: act(handler)) as server:
+        with pytest.raises(DemurError) as error:
+            go_on(run, server, "timeout: 5", "timeout: 0.4" if kind == "slow" else "timeout: 5")
+        OVER.set()
+        assert server.count <= 8
+    assert why in str(error.value)
+    assert "--resume" in error.value.then
+    with serving(by_text) as server:
+        assert go_on(run, server).manifest["unscored"] == 0
+        assert ASKED - 2 <= server.count <= ASKED, "what was under way at the end may have come after it"
+
+
+def test_a_provider_that_refuses_some_texts_is_counted_apart_and_told(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(lambda h, n: h.answer("", end="content_filter") if n <= 6 else by_text(h, n)) as server:
+        store = go_on(run, server)
+    assert (store.manifest["unscored"], store.manifest["refused_by_provider"], store.manifest["judged"]) == (
+        6,
+        6,
+        ASKED,
+    )
+    evaluating._told(store.manifest, run)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "6 of 10 answers could not be judged" in said
+    assert "commonest reason (6 times): refused by the provider (content_filter)" in said
+    assert "6 of these were refused by the judge's provider" in said
+
+
+def test_a_run_in_which_nothing_could_be_judged_ends_with_a_code_and_the_reason(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving("As a large language model, I would say 4.") as server:
+        store = go_on(run, server)
+    with pytest.raises(typer.Exit) as end:
+        evaluating._told(store.manifest, run)
+    assert end.value.exit_code == 1
+    assert "(10 times): no JSON object in the answer" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("broken", ["", "key", "port"])
+def test_a_dry_run_says_what_endpoints_lack_and_a_probe_asks_each_once(
+    broken: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    monkeypatch.setattr(evaluating, "_probe", lambda *_: None)
+    with serving("yes") as server:
+        url = nowhere() if broken == "port" else server.url
+        config_for(tmp_path, url, "model: m", "model: m, api_key_env: NO_SUCH_KEY" if broken == "key" else "model: m")
+        monkeypatch.setattr(sys, "argv", ["demur", "evaluate", "e.yaml", "--dry-run", "--probe"])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        assert (end.value.code or 0) == (1 if broken else 0)
+        assert {"": "answers", "key": "NO_SUCH_KEY is not set", "port": "nothing answers at"}[broken] in said.out
+        assert "secret" not in said.out + said.err
+        assert server.count == (0 if broken else 1)
 
 
 def test_after_429_the_run_waits_as_it_is_told_and_no_row_is_lost(run: Path) -> None:

@@ -309,9 +309,9 @@ def test_a_run_whose_model_changed_is_not_gone_on_with_and_says_what_it_was(run:
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from demur.experiment.runs import _processes
+    from demur.experiment.engines import Processes
 
-    with _processes(2) as submit, pytest.raises(DemurError, match=r"worker process died.*--resume"):
+    with Processes(2) as submit, pytest.raises(DemurError, match=r"worker process died.*--resume"):
         list(submit([(os._exit, 9)] * 2))
 
 

@@ -446,7 +446,7 @@ def test_an_answer_beyond_the_timeout_is_unscored() -> None:
         (lambda h: h.send(200, '{"choices": []}'), "no chat completion"),
         (lambda h: h.send(200, '{"choices": ["x"]}'), "no chat completion"),
         (lambda h: h.send(200, '{"error": {"message": "overloaded"}}'), "no chat completion"),
-        (lambda h: h.answer(None, end="content_filter"), "without text (finish_reason content_filter)"),
+        (lambda h: h.answer(None, end="content_filter"), "refused by the provider (content_filter)"),
         (lambda h: h.answer(" "), "without text"),
         (lambda h: h.send(400, '{"error": {"message": "too long"}}'), "HTTP 400 (too long)"),
         (lambda h: h.send(403, "nothing"), "HTTP 403"),

@@ -16,7 +16,7 @@ import demur
 from demur.attacks import Found, Pair, rating_by
 from demur.attacks.pair import message_in
 from demur.judges import Budget, Dictionary, LLMJudge, chat
-from demur.types import DemurError, Prompt, Verdict
+from demur.types import REFUSED, DemurError, Prompt, Verdict
 
 pytest.importorskip("openai")
 
@@ -131,6 +131,38 @@ BROKEN: dict[str, tuple[Act, str]] = {
     "empty": (lambda h: h.answer(" "), "without text"),
 }
 broken = pytest.mark.parametrize("kind", BROKEN)
+
+
+FILTERS: dict[str, Act] = {
+    "finish_reason": lambda h: h.answer("As far", end="content_filter"),
+    "code": lambda h: h.send(400, '{"error": {"message": "no", "code": "content_filter"}}'),
+    "with status 200": lambda h: h.send(200, '{"error": {"message": "no", "code": "content_policy_violation"}}'),
+}
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+@pytest.mark.parametrize("who", ["attacker", "target", "judge"])
+def test_a_provider_that_refuses_is_counted_apart_and_the_search_goes_on(who: str, kind: str) -> None:
+    act = FILTERS[kind]
+    once = playing(**{who: (1, lambda h: act(h) if asked_of(h.server, who) == 1 else well(who, h))})
+    with serving(once) as server:
+        found = pair_on(server, rounds=2, streams=2).search(ASKED)
+        assert (found.score, found.queries, found.refused, found.ended) == (3, 4, 1, "")
+        assert asked_of(server, "attacker") == 4
+        if who == "target":
+            told = [body["messages"][-1]["content"] for body in server.bodies if body["model"] == "attacker"]
+            assert any("a filter of its provider" in said for said in told)
+    with serving(playing(**{who: (1, act)})) as server:
+        found = pair_on(server, rounds=2, streams=2).search(ASKED)
+        assert (found.score, found.queries, found.refused, found.ended) == (0, 4, 4, "")
+        assert found.prompt.text == ASKED.text
+
+
+def test_a_judge_behind_a_filter_is_told_by_its_reason() -> None:
+    rating = rating_by(lambda prompt, text: Verdict("j", None, why=f"{REFUSED} (content_filter)"))
+    with pytest.raises(DemurError, match=REFUSED):
+        rating(ASKED, "text")
+    assert rating_by(lambda prompt, text: Verdict("j", None, why="no JSON"))(ASKED, "text") is None
 
 
 @broken

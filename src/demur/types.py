@@ -295,6 +295,14 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, sort_keys=True, default=str))
 
 
+REFUSED = "refused by the provider"
+"""How the reason begins where a provider's filter stood in for a model's answer."""
+
+
+class RefusedByProvider(DemurError):
+    """A provider's filter stood in for a model's answer. Nobody knows what the model would have said."""
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What a judge or guard says of one trace.

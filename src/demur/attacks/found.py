@@ -19,6 +19,7 @@ class Found:
 
     ``path`` is the best score so far, in the order of the search; it never falls. What a score means, the attack says.
     ``ended`` says what broke a search off before its end (empty: nothing did); it may have found less than it would.
+    ``refused`` queries got no answer since a provider's filter stood before a model: the search went on without it.
     """
 
     prompt: Prompt
@@ -26,6 +27,7 @@ class Found:
     queries: int
     path: tuple[float, ...] = ()
     ended: str = ""
+    refused: int = 0
 
 
 def attacked(prompt: Prompt, name: str, **changes: Any) -> Prompt:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,12 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demur.cli.options import out_to
+from demur.extras import need
+from demur.judges import NoAnswer
 from demur.types import DemurError
 
 if TYPE_CHECKING:
-    from demur.experiment import Config, Plan
+    from demur.experiment import Config, Plan, Store
 
-app = typer.Typer(help="Runs of demur evaluate: list, show, compare, clean up.", no_args_is_help=True)
+app = typer.Typer(help="Runs of demur evaluate: list, show, compare, clean up.")
 
 
 class EngineName(StrEnum):
@@ -39,7 +45,10 @@ def evaluate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the work and check access; do nothing.")] = False,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="With --dry-run: let each model answer one batch, and say how long all takes."),
+        typer.Option(
+            "--probe",
+            help="With --dry-run: let each model answer one batch, say how long all takes, and ask each endpoint once.",
+        ),
     ] = False,
     price: Annotated[
         tuple[float, float] | None,
@@ -47,9 +56,6 @@ def evaluate(
     ] = None,
 ) -> None:
     """Run an experiment: prompts x attacks x samplers x defenses x seeds; killed at any moment, go on with --resume."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from demur.experiment import evaluate as run
     from demur.experiment import read
 
     config = read(recipe)
@@ -64,10 +70,26 @@ def evaluate(
             f"--price {price[0]:g} {price[1]:g}", "two numbers, at least 0", "see the endpoint's price list"
         )
     if dry_run:
-        _dry(config, folder, workers if probe else 0, price)
+        _dry(config, folder, workers if probe else 0, price, engine)
         return
+    go_on = f"demur evaluate {recipe}{'' if out == Path('runs') else f' --out {out}'}"
+    go_on += f"{' --engine ray' * (engine is EngineName.ray)}{f' --workers {workers}' * (workers > 1)} --resume"
+    with _stoppable(go_on):
+        store = _run(config, folder, resume=resume, engine=engine.value, workers=workers)
+    _told(store.manifest, folder)
+
+
+def _run(config: Config, folder: Path, **how: Any) -> Store:
+    """Runs an experiment with a bar at a terminal; elsewhere with the lines of its log."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from demur.experiment import evaluate as run
+
+    console = out_to(stderr=True)
+    if not console.is_terminal:
+        return run(config, folder, say=lambda line: print(line, file=sys.stderr, flush=True), **how)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=out_to(stderr=True)) as bar:
+    with Progress(*columns, console=console) as bar:
         tasks: dict[str, Any] = {}
 
         def progress(what: str, done: int, of: int) -> None:
@@ -75,14 +97,56 @@ def evaluate(
                 tasks[what] = bar.add_task(what, total=of)
             bar.update(tasks[what], completed=done, total=of)
 
-        store = run(config, folder, resume=resume, engine=engine.value, workers=workers, progress=progress)
-    manifest, console = store.manifest, out_to()
+        return run(config, folder, progress=progress, **how)
+
+
+class _Told(BaseException):
+    """SIGTERM came."""
+
+
+@contextmanager
+def _stoppable(go_on: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a run with a line that says how to go on, and with the code that shells know them by."""
+
+    def told(*_: object) -> None:
+        raise _Told
+
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, told) if main else None
+    try:
+        yield
+    except (KeyboardInterrupt, _Told) as stop:
+        print(f"demur: stopped; what was finished is kept, the rest is dropped; go on with: {go_on}", file=sys.stderr)
+        number = signal.SIGTERM if isinstance(stop, _Told) else signal.SIGINT
+        raise typer.Exit(128 + number) from None
+    finally:
+        if main:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _told(manifest: dict[str, Any], folder: Path) -> None:
+    """What came of a run, in lines. Ends with code 1 where a judge was asked and gave no verdict at all."""
+    console = out_to()
     _left_out(manifest["left_out"])
     for line in manifest["searches"]:
         console.print(line, soft_wrap=True, markup=False)
-    if manifest["unscored"]:
-        console.print(f"{manifest['unscored']} answers could not be judged; --resume asks again", soft_wrap=True)
-    console.print(f"rows {manifest['rows']}   next: demur report {folder}", soft_wrap=True)
+    for defense, n in manifest["unread"].items():
+        said = f"{defense} stopped {n} prompts or answers since what its model said could not be read"
+        console.print(said, soft_wrap=True, markup=False)
+    unscored, refused = manifest["unscored"], manifest["refused_by_provider"]
+    if unscored:
+        most = manifest["unscored_why"][0]
+        console.print(
+            f"{unscored} of {manifest['judged']} answers could not be judged; --resume asks again; "
+            f"the commonest reason ({most['n']} times): {most['why']}",
+            soft_wrap=True, markup=False,
+        )  # fmt: skip
+    if refused:
+        console.print(f"{refused} of these were refused by the judge's provider", soft_wrap=True, markup=False)
+    console.print(f"rows {manifest['rows']}   next: demur report {folder}", soft_wrap=True, markup=False)
+    if unscored and unscored == manifest["judged"]:
+        print("demur: the judge gave no verdict at all; see the reason above", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 def _left_out(lines: Sequence[str]) -> None:
@@ -90,18 +154,21 @@ def _left_out(lines: Sequence[str]) -> None:
         out_to().print(f"left out: {line}", soft_wrap=True, markup=False)
 
 
-def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, float] | None) -> None:
+def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, float] | None, engine: EngineName) -> None:
     """What is there and what is missing, models before data, then the work, with ``probed_for`` so many workers the
-    time that it takes, and with ``price`` what the judge does. Raises where prompts can not be read.
+    time that it takes, and with ``price`` what the judge does. Raises where prompts can not be read; ends with code 1
+    where a package or an endpoint is missing, for the run would end there.
     """
     from demur.experiment import left_out, plan
     from demur.experiment.searched import requests_of
 
     console, of = out_to(), config.prompts
-    _access(config)
+    missing = [*_extras(config, engine), *_access(config, asking=bool(probed_for))]
+    for line in missing:
+        console.print(f"missing: {line}", soft_wrap=True, markup=False)
     todo = plan(config, folder)  # reads every prompt
     for unit in todo.missing:
-        console.print(f"  {unit.key}  {unit.name}", soft_wrap=True)
+        console.print(f"  {unit.key}  {unit.name}", soft_wrap=True, markup=False)
     _left_out(left_out(config))
     each = 2 * of.anchors + of.fit + of.calibrate
     console.print(
@@ -116,33 +183,67 @@ def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, floa
         _judging(config, todo, price)
     if probed_for:
         _probe(config, todo, probed_for)
+    if missing:
+        print(f"demur: not ready: {len(missing)} things are missing, see above", file=sys.stderr)
+        raise typer.Exit(1)
 
 
-def _access(config: Config) -> None:
-    """Whether models and the judge's key are there."""
+def _extras(config: Config, engine: EngineName) -> list[str]:
+    """Packages that the run, or its report, would miss, each with the command that brings it."""
+    from demur.experiment.searched import endpoints_of
+
+    needed = [("pyarrow", "evaluate", "to keep rows"), ("matplotlib", "evaluate", "for the report")]
+    if engine is EngineName.ray:
+        needed.append(("ray", "ray", "for --engine ray"))
+    if config.judge == "llm" or any(endpoints_of(attack.settings) for attack in config.attacks):
+        needed.append(("openai", "judges", "to ask endpoints"))
+    found = []
+    for module, extra, why in needed:
+        try:
+            need(module, extra, why)
+        except DemurError as error:
+            found.append(str(error))
+    return found
+
+
+def _access(config: Config, asking: bool) -> list[str]:
+    """Says which models are there, and returns what endpoints lack: a key or, when ``asking`` each once, an answer."""
     from demur.experiment.judging import judge_of
-    from demur.experiment.searched import check_access
+    from demur.experiment.searched import endpoints_of
     from demur.studio.readiness import ready
 
     console = out_to()
     for subject in config.subjects:
-        console.print(f"{subject.name}: {ready(subject.model)}", soft_wrap=True)
+        console.print(f"{subject.name}: {ready(subject.model)}", soft_wrap=True, markup=False)
     for defense in config.defenses:
         if "model" in defense.settings:
-            console.print(f"{defense.label}: {ready(str(defense.settings['model']))}", soft_wrap=True)
+            console.print(f"{defense.label}: {ready(str(defense.settings['model']))}", soft_wrap=True, markup=False)
     for attack in config.attacks:
         if isinstance(local := attack.settings.get("attacker"), str):
-            console.print(f"{attack.label}: {ready(local)}", soft_wrap=True)
-        try:
-            check_access(attack.settings)
-        except DemurError as error:
-            console.print(f"{attack.label}: {error}", soft_wrap=True, markup=False)
+            console.print(f"{attack.label}: {ready(local)}", soft_wrap=True, markup=False)
+    asked = {
+        f"{attack.label}, {part}": e for attack in config.attacks for part, e in endpoints_of(attack.settings).items()
+    }
     if config.judge == "llm":
+        asked[f"judge {config.judge_settings['model']}"] = judge_of(config.judge_settings).endpoint
+    missing = []
+    for name, endpoint in asked.items():
         try:
-            judge_of(config.judge_settings).endpoint.check()
-            console.print(f"judge {config.judge_settings['model']}: its key is there", soft_wrap=True)
-        except DemurError as error:
-            console.print(f"judge {config.judge_settings['model']}: {error}", soft_wrap=True, markup=False)
+            endpoint.check()
+            if asking:
+                endpoint([{"role": "user", "content": "Say yes, and nothing else."}])
+            what = (
+                f"{endpoint.place} answers"
+                if asking
+                else "its key is there"
+                if endpoint.api_key_env
+                else "no key needed"
+            )
+            console.print(f"{name}: {what}", soft_wrap=True, markup=False)
+        except (DemurError, NoAnswer) as error:
+            if not str(error).startswith("openai"):  # named among the packages
+                missing.append(f"{name}: {error}")
+    return missing
 
 
 def _judging(config: Config, todo: Plan, price: tuple[float, float] | None) -> None:
@@ -155,8 +256,8 @@ def _judging(config: Config, todo: Plan, price: tuple[float, float] | None) -> N
     asked = sum((unit.end - unit.begin) * texts[unit.key] for unit in harmful)
     console.print(f"and at most {asked} requests to the judge {config.judge_settings['model']},", soft_wrap=True)
     judge = judge_of(config.judge_settings)
-    reads, writes = (asked * tokens / 1e6 for tokens in (judge_tokens(config), judge.max_tokens or 0))
-    most = f" and at most {writes:.1f} that it writes" if judge.max_tokens is not None else ""
+    reads, writes = (asked * tokens / 1e6 for tokens in (judge_tokens(config), judge.endpoint.longest or 0))
+    most = f" and at most {writes:.1f} that it writes" if judge.endpoint.longest is not None else ""
     console.print(f"some {reads:.1f} million tokens that it reads{most}", soft_wrap=True)
     if price is not None:
         least, whole = reads * price[0], reads * price[0] + writes * price[1]
@@ -170,6 +271,7 @@ def _judging(config: Config, todo: Plan, price: tuple[float, float] | None) -> N
 def _probe(config: Config, todo: Plan, workers: int) -> None:
     """Seconds of a generation, measured, and what they come to."""
     from demur.experiment import probe
+    from demur.experiment.journal import spoken
 
     console, whole = out_to(), 0.0
     for subject in config.subjects:
@@ -184,19 +286,11 @@ def _probe(config: Config, todo: Plan, workers: int) -> None:
         memory = f"{found.bytes / 1e9:.1f} GB"
         console.print(
             f"{subject.name}: {found.seconds:.2g} s an answer (one batch of {found.n}), {memory} at most; "
-            f"some {_spoken(spent)} in all", soft_wrap=True, markup=False,
+            f"some {spoken(spent)} in all", soft_wrap=True, markup=False,
         )  # fmt: skip
     by = f"{workers} worker{'s'[: workers > 1]}"
     besides = "searches in logits, attackers, judges, and defenses that ask a model come on top"
-    console.print(f"together some {_spoken(whole / workers)} with {by}; {besides}", soft_wrap=True)
-
-
-def _spoken(seconds: float) -> str:
-    """A span of time as people say it."""
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} seconds"
+    console.print(f"together some {spoken(whole / workers)} with {by}; {besides}", soft_wrap=True)
 
 
 def report(
@@ -205,6 +299,8 @@ def report(
     show_harmful: Annotated[bool, typer.Option("--show-harmful", help="Show the words of harmful answers.")] = False,
 ) -> None:
     """A run as one HTML page with tables, figures and generations; also Markdown, CSV and LaTeX."""
+    for module in ("pyarrow", "matplotlib"):
+        need(module, "evaluate", "for the report of a run")
     from demur.report import report as write_report
 
     written = write_report(run, out or run / "report", show_harmful=show_harmful)
@@ -212,19 +308,45 @@ def report(
     out_to().print(f"{len(written)} files; page: [link={page}]{page}[/link]", soft_wrap=True)
 
 
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+
+
+@app.callback(invoke_without_command=True)
+def _runs(context: typer.Context, json_: AsJson = False) -> None:
+    if context.invoked_subcommand is None:
+        if json_:
+            list_runs(Path("runs"), json_=True)
+        else:
+            print(context.get_help())
+
+
 @app.command("list")
-def list_runs(folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs")) -> None:
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs"), json_: AsJson = False
+) -> None:
     """List runs, newest first."""
     from demur.experiment import runs_in
 
     found = runs_in(folder)
+    if json_:  # of no runs an empty list
+        names = ("name", "key", "written", "finished", "rows", "unscored", "refused_by_provider", "judged")
+        known = [
+            {"folder": str(path)}
+            | {name: manifest.get(name) for name in names}
+            | {"units": len(manifest["units"]) if "units" in manifest else None}
+            | {"models": list(dict.fromkeys(subject["model"] for subject in manifest["config"]["subjects"]))}
+            for path, manifest in found
+        ]
+        print(json.dumps(known, indent=1))
+        return
     if not found:
         raise DemurError(
             f"no runs in {folder}", "folders of demur evaluate", "run: demur evaluate recipes/organism.yaml"
         )
     for path, manifest in found:
         state = "finished" if manifest["finished"] else "unfinished"
-        out_to().print(f"{path}  {manifest['written']}  {state}  rows {manifest.get('rows', '-')}", soft_wrap=True)
+        line = f"{path}  {manifest['written']}  {state}  rows {manifest.get('rows', '-')}"
+        out_to().print(line, soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -240,6 +362,7 @@ def diff(first: Run, second: Run) -> None:
     """Compare two runs row by row, times left out: what only one has, and what differs."""
     from demur.experiment.store import TIMED, Store
 
+    need("pyarrow", "evaluate", "to read rows")
     names = ("model", "sampler", "attack", "defense", "role", "seed", "id")
     sides = []
     for run in (first, second):

@@ -5,10 +5,14 @@ Three kinds, by when they look: a *filter* sees the prompt before anything is ge
 sampling before it acts. A fourth kind does: :class:`DiffuGuard`, another ``Sampler -> Sampler``, refuses nothing itself
 and lets the model answer otherwise. What each costs is measured where it runs, in the same run as the undefended
 generation.
+
+Where a filter or a review can not judge, because its model answered something that can not be read, say, it stops what
+it was asked about: a defense that lets pass what it can not read is switched off by whoever makes it stammer.
 """
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -22,6 +26,7 @@ from demur.defenses.diffuguard import DiffuGuard
 from demur.guards.conformal import conformal_threshold
 from demur.guards.guard import Guard
 from demur.guards.online import REFUSAL, Watch
+from demur.refusals import without_thoughts
 from demur.trace import Trace, generate
 from demur.types import DemurError, Prompt, Verdict
 
@@ -48,9 +53,10 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
             raise DemurError("moderation without a model", "a moderation model", "meta-llama/Llama-Guard-3-8B, say")
     known = [setting for part in name.split("+") for setting in SETTINGS.get(part, ())]
     if unknown := [setting for setting in settings if setting not in known]:
-        raise DemurError(
-            f"{name} with {', '.join(map(str, unknown))}", ", ".join(known) or "no settings", "leave it out"
-        )
+        near = difflib.get_close_matches(str(unknown[0]), known, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        came = f"{name} with {', '.join(map(str, unknown))}{meant}"
+        raise DemurError(came, ", ".join(known) or "no settings", "leave it out")
     for setting in ("question", "yes", "no", "model"):
         if not isinstance(settings.get(setting, ""), str):
             raise DemurError(f"{name} with {setting} {settings[setting]!r}", "a text", "put it in quotes")
@@ -119,11 +125,13 @@ class Perplexity:
         return cls(model, conformal_threshold(_perplexities(model, harmless), alpha))
 
     def filter(self, prompts: Sequence[Prompt]) -> list[Verdict]:
-        """Flags what is above the limit; the score is nats a token."""
-        return [
-            Verdict("perplexity", value > self.limit, value, 0 if value > self.limit else None)
-            for value in _perplexities(self.model, prompts)
-        ]
+        """Flags what is above the limit; the score is nats a token. Where that is no number, it is unscored."""
+        return [self._verdict(value) for value in _perplexities(self.model, prompts)]
+
+    def _verdict(self, value: float) -> Verdict:
+        if not math.isfinite(value):
+            return Verdict("perplexity", None, why=f"a perplexity of {value}")
+        return Verdict("perplexity", value > self.limit, value, 0 if value > self.limit else None)
 
 
 def _perplexities(model: Any, prompts: Sequence[Prompt]) -> list[float]:
@@ -155,8 +163,8 @@ QUESTION = (
 class SelfExamine:
     """Asks a model whether an answer is harmful, in its own words (after Helbling et al., arXiv:2308.07308).
 
-    ``question`` has places for prompt and answer; ``yes`` and ``no`` are the words that are looked for. An answer with
-    neither at its beginning is unscored: it flags nothing.
+    ``question`` has places for prompt and answer; ``yes`` and ``no`` are the words that are looked for among the first
+    four behind its thoughts. An answer with neither is unscored; in a :class:`Line` it stops what it was asked about.
     """
 
     model: Any
@@ -174,7 +182,7 @@ class SelfExamine:
         ]
         found = []
         for said in generate(self.model, asked, length=self.tokens, steps=self.tokens, batch=self.batch):
-            words = re.findall(r"[a-z']+", said.text().lower())
+            words = re.findall(r"[a-z']+", without_thoughts(said.text()).lower())
             answer = next((word for word in words[:4] if word in (self.yes, self.no)), None)
             flagged = None if answer is None else answer == self.yes
             found.append(Verdict("self-examine", flagged, step=None, why=said.text().strip()[:60]))
@@ -185,10 +193,14 @@ class SelfExamine:
 class Moderation:
     """A moderation model reads prompt and answer: a chat model that says ``safe`` or ``unsafe`` (LlamaGuard 3's
     form).
+
+    Its first word counts, behind its thoughts and whatever marks stand before it. Anything else, such as prose or an
+    empty text, is unscored; in a :class:`Line` it stops what it was asked about.
     """
 
     model: Any
     unsafe: str = "unsafe"
+    safe: str = "safe"
     tokens: int = 6
     batch: int = 8
 
@@ -196,10 +208,13 @@ class Moderation:
         """Flags what the moderation model calls unsafe."""
         asked = [Prompt(t.prompt.id, f"User: {t.prompt.text}\n\nAgent: {t.answer()}") for t in traces]
         said = generate(self.model, asked, length=self.tokens, steps=self.tokens, batch=self.batch)
-        return [
-            Verdict("moderation", self.unsafe in answer.text().lower(), why=answer.text().strip()[:60])
-            for answer in said
-        ]
+        return [self.verdict(answer.text()) for answer in said]
+
+    def verdict(self, said: str) -> Verdict:
+        """What an answer of the moderation model says."""
+        first = re.match(r"[\W_]*(\w+)", without_thoughts(said).lower())
+        flagged = {self.unsafe: True, self.safe: False}.get(first[1] if first else "")
+        return Verdict("moderation", flagged, why=said.strip()[:60] or "an empty answer")
 
 
 @dataclass(frozen=True)
@@ -212,7 +227,7 @@ class Line:
     reviews: tuple[Review, ...] = ()
 
     def filtered(self, prompts: Sequence[Prompt]) -> list[Verdict | None]:
-        """The first filter's verdict that flags each prompt, or None."""
+        """The first filter's verdict that stops each prompt, or None."""
         return _first([f.filter(prompts) for f in self.filters], len(prompts))
 
     def sampler(self, sampler: Any) -> Any:
@@ -221,12 +236,23 @@ class Line:
         return sampler if self.watch is None else self.watch(sampler)
 
     def reviewed(self, traces: Sequence[Trace]) -> list[Verdict | None]:
-        """The first review's verdict that flags each answer, or None."""
+        """The first review's verdict that stops each answer, or None."""
         return _first([r.review(traces) for r in self.reviews], len(traces))
 
 
+UNREADABLE = ", unreadable"
+"""Behind the name of a defense that stopped a prompt or an answer since its own verdict could not be read."""
+
+
 def _first(verdicts: Sequence[Sequence[Verdict]], n: int) -> list[Verdict | None]:
-    return [next((of[i] for of in verdicts if of[i].flagged), None) for i in range(n)]
+    """Of each of ``n`` the first verdict that stops it: a flag, or none where one should be. What nobody could judge is
+    not let through; ``by`` says that it was stopped unread (:data:`UNREADABLE`).
+    """
+    every = [next((of[i] for of in verdicts if of[i].flagged is not False), None) for i in range(n)]
+    return [
+        replace(verdict, flagged=True, by=verdict.by + UNREADABLE) if verdict and verdict.flagged is None else verdict
+        for verdict in every
+    ]
 
 
 def line(
@@ -281,6 +307,6 @@ def overhead(defended: Sequence[float], undefended: Sequence[float]) -> float:
 
 
 __all__ = [
-    "ACTIVE", "NAMES", "REFUSAL", "SETTINGS", "DiffuGuard", "Filter", "Line", "Moderation", "Offline", "Perplexity",
-    "Review", "SelfExamine", "check", "line", "overhead",
+    "ACTIVE", "NAMES", "REFUSAL", "SETTINGS", "UNREADABLE", "DiffuGuard", "Filter", "Line", "Moderation", "Offline",
+    "Perplexity", "Review", "SelfExamine", "check", "line", "overhead",
 ]  # fmt: skip

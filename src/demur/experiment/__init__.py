@@ -4,9 +4,10 @@ or many.
 
 from __future__ import annotations
 
-from demur.experiment.config import Attacked, Config, Defended, Prompts, Subject, read
+from demur.experiment.config import Attacked, Config, Defended, Prompts, Subject
 from demur.experiment.judging import judged
 from demur.experiment.parts import UNSCORED
+from demur.experiment.recipe import read
 from demur.experiment.runs import Plan, collect, evaluate, manifest_of, plan, runs_in
 from demur.experiment.store import Store
 from demur.experiment.units import Unit, bundles_of, left_out, units_of

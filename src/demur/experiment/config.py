@@ -1,18 +1,12 @@
-"""What an experiment is: one YAML file, read strictly; every mistake is named with its line."""
+"""What an experiment is, as data. :mod:`demur.experiment.recipe` reads it from a file."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from math import ceil
-from pathlib import Path
-from typing import Any, TypeVar
-
-from demur.types import DemurError
-
-T = TypeVar("T")
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 
 def labelled(name: str, settings: Mapping[str, Any]) -> str:
@@ -35,14 +29,41 @@ def substance(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+Side = Literal["harmful", "harmless"]
+SIDES: tuple[Side, ...] = ("harmful", "harmless")
+
+_LATER: dict[str, tuple[Any, ...]] = {"columns": ((), []), "template_args": ({},)}
+"""Fields that version 0.1.0 did not have, and what they hold where a recipe does not use them."""
+
+
+def content_of(part: Any) -> Any:
+    """A part of an experiment as plain data, for keys and manifests. What is newer than version 0.1.0 stands there only
+    where it is used: runs of older recipes keep their keys.
+    """
+    return _older(asdict(part))
+
+
+def _older(value: Any) -> Any:
+    if isinstance(value, dict):
+        kept = {name: inner for name, inner in value.items() if inner not in _LATER.get(name, ())}
+        return {name: _older(inner) for name, inner in kept.items()}
+    if isinstance(value, tuple):
+        return tuple(_older(inner) for inner in value)
+    return value
+
+
 @dataclass(frozen=True)
 class Subject:
-    """One model under one sampler (``sampler`` empty: the family's own)."""
+    """One model under one sampler (``sampler`` empty: the family's own).
+
+    ``template_args`` are arguments of its chat template, such as ``{"enable_thinking": False}``.
+    """
 
     model: str
     sampler: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     dtype: str = "auto"
+    template_args: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -61,7 +82,9 @@ class Prompts:
     hub id.
 
     ``harmful`` and ``n`` are asked with every attack, ``controls`` allowed requests with the same attacks, ``plain``
-    allowed ones as they are (0: as many as controls); the rest makes anchors and guards.
+    allowed ones as they are (0: as many as controls); the rest makes anchors and guards. Where one file serves both
+    sides, a column says of each row which one it is of. ``columns`` name a source's own columns: of a side, a field of
+    a prompt, and the column that it is read from.
     """
 
     harmful: str = "harmful"
@@ -73,6 +96,11 @@ class Prompts:
     fit: int = 400
     calibrate: int = 200
     shapes: int = 0
+    columns: tuple[tuple[Side, str, str], ...] = ()
+
+    def columns_of(self, side: Side) -> dict[str, str]:
+        """The columns that fields of a side's prompts are read from; the others are looked for."""
+        return {name: column for of, name, column in self.columns if of == side}
 
 
 @dataclass(frozen=True)
@@ -127,283 +155,40 @@ class Config:
     @property
     def key(self) -> str:
         """Eight hex digits of everything that can change a row."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
-
-
-def read(path: str | Path) -> Config:
-    """Reads and checks a file. Raises, with the line, for anything that is not as it should be."""
-    import yaml
-
-    source = Path(path)
-    try:
-        text = source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DemurError(f"{source} could not be read ({error})", "a YAML file in UTF-8", "see recipes/") from error
-    try:
-        root = yaml.compose(text, Loader=_loader())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        said = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise DemurError(f"{source}{line}: no YAML ({said})", "a mapping of settings", "see recipes/") from error
-    if root is None:
-        raise DemurError(f"{source} is empty", "name, models, prompts, attacks ...", "see recipes/")
-    return _Reader(source).config(root)
-
-
-def _loader() -> Any:
-    """YAML 1.2's booleans, true and false: ``yes``, ``no``, ``on`` and ``off`` are words that somebody may look for."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """SafeLoader with fewer booleans."""
-
-    words = "yYnNoO"
-    Loader.yaml_implicit_resolvers = {
-        sign: [(tag, pattern) for tag, pattern in known if sign not in words or not tag.endswith(":bool")]
-        for sign, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    return Loader
-
-
-class _Reader:
-    """Walks YAML's node tree, which knows its lines."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def wrong(self, node: Any, came: str, expected: str) -> DemurError:
-        """An error at a node's line."""
-        return DemurError(f"{self.path}, line {node.start_mark.line + 1}: {came}", expected, "see recipes/")
-
-    def mapping(self, node: Any, known: Sequence[str], what: str) -> dict[str, Any]:
-        """A mapping's nodes by key; unknown and double keys are errors that name what is known."""
-        if node.id != "mapping":
-            raise self.wrong(node, f"{what} is no mapping", f"keys of {', '.join(known)}")
-        found: dict[str, Any] = {}
-        for key, value in node.value:
-            if key.value not in known:
-                raise self.wrong(key, f"unknown key {key.value!r} in {what}", ", ".join(known))
-            if key.value in found:
-                raise self.wrong(key, f"{key.value!r} stands twice in {what}", "once")
-            found[key.value] = value
-        return found
-
-    def plain(self, node: Any) -> Any:
-        """Any node as Python data; keys that stand twice are errors."""
-        import yaml
-
-        self.once(node)
-        try:
-            return yaml.constructor.SafeConstructor().construct_document(node)
-        except yaml.constructor.ConstructorError as error:
-            raise self.wrong(node, f"no plain data ({error.problem})", "texts, numbers, lists and mappings") from error
-
-    def once(self, node: Any) -> None:
-        """Raises for a key that stands twice, at any depth: YAML would keep the last one."""
-        if node.id == "mapping":
-            keys: list[str] = []
-            for key, value in node.value:
-                if key.value in keys:
-                    raise self.wrong(key, f"{key.value!r} stands twice", "once")
-                keys.append(key.value)
-                self.once(value)
-        elif node.id == "sequence":
-            for item in node.value:
-                self.once(item)
-
-    def number(self, node: Any, what: str, least: int) -> int:
-        """A whole number."""
-        value = self.plain(node)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.wrong(node, f"{what} is {value!r}", f"a whole number of at least {least}")
-        return value
-
-    def text(self, node: Any, what: str) -> str:
-        """A text."""
-        value = self.plain(node)
-        if not isinstance(value, str) or not value:
-            raise self.wrong(node, f"{what} is {value!r}", "a text")
-        return value
-
-    def several(self, node: Any, what: str, one: Callable[[Any], T]) -> tuple[T, ...]:
-        """A list of at least one, in which nothing stands twice: rows of equal parts would be counted twice."""
-        items = node.value if node.id == "sequence" else [node]
-        if not items:
-            raise self.wrong(node, f"{what} is empty", "at least one")
-        found: list[T] = []
-        for item in items:
-            made = one(item)
-            if made in found:
-                raise self.wrong(item, f"{what}: one stands twice", "each once")
-            found.append(made)
-        return tuple(found)
-
-    def named(self, node: Any, what: str) -> tuple[str, dict[str, Any]]:
-        """``NAME`` or ``NAME: {settings}``."""
-        if node.id == "scalar":
-            return self.text(node, what), {}
-        if node.id == "mapping" and len(node.value) == 1:
-            (key, value) = node.value[0]
-            settings = self.plain(value)
-            if isinstance(settings, dict):
-                return str(key.value), settings
-        raise self.wrong(node, f"{what} is neither a name nor NAME: {{settings}}", "one of these")
-
-    def config(self, root: Any) -> Config:
-        """The whole file."""
-        keys = ["name", "models", "prompts", "attacks", "defenses", "judge", "seeds"]
-        keys += ["length", "steps", "chunk", "batch", "alpha"]
-        of = self.mapping(root, keys, "the experiment")
-        for needed in ("name", "models", "prompts"):
-            if needed not in of:
-                raise self.wrong(root, f"no {needed!r}", f"name, models and prompts; here are {', '.join(of)}")
-        subjects = tuple(s for group in self.several(of["models"], "models", self.subjects) for s in group)
-        if len({subject.name for subject in subjects}) < len(subjects):
-            raise self.wrong(of["models"], "one model under one sampler twice", "each once, whatever its dtype")
-        config = Config(self.text(of["name"], "name"), subjects, self.prompts(of["prompts"]))
-        if "attacks" in of:
-            config = replace(config, attacks=self.several(of["attacks"], "attacks", self.attack))
-            self.fitting(of["attacks"], "attack", config.attacks, config)
-            self.apart(of["attacks"], config)
-        if "defenses" in of:
-            config = replace(config, defenses=self.several(of["defenses"], "defenses", self.defense))
-            self.fitting(of["defenses"], "defense", config.defenses, config)
-        if "judge" in of:
-            config = self.judge(of["judge"], config)
-        if "seeds" in of:
-            config = replace(config, seeds=self.several(of["seeds"], "seeds", lambda n: self.number(n, "a seed", 0)))
-        for name, least in (("length", 1), ("steps", 1), ("chunk", 1), ("batch", 1)):
-            if name in of:
-                value: Any = self.number(of[name], name, least)
-                config = replace(config, **{name: value})
-        if "alpha" in of:
-            alpha = self.plain(of["alpha"])
-            if not isinstance(alpha, float) or not 0 < alpha < 1:
-                raise self.wrong(of["alpha"], f"alpha is {alpha!r}", "a number between 0 and 1")
-            config = replace(config, alpha=alpha)
-        if config.prompts.calibrate + 1 < 1 / config.alpha:
-            came = f"calibrate {config.prompts.calibrate} for alpha {config.alpha:g}"
-            raise self.wrong(of["prompts"], came, f"at least {ceil(1 / config.alpha) - 1}, or a larger alpha")
-        return config
-
-    def subjects(self, node: Any) -> tuple[Subject, ...]:
-        """One model under one or several samplers."""
-        if node.id == "scalar":
-            return (Subject(self.text(node, "a model")),)
-        of = self.mapping(node, ("name", "samplers", "dtype"), "a model")
-        if "name" not in of:
-            raise self.wrong(node, "a model without a name", "name: ...")
-        base = Subject(self.text(of["name"], "a model's name"))
-        if "dtype" in of:
-            if (dtype := self.text(of["dtype"], "dtype")) not in DTYPES:
-                raise self.wrong(of["dtype"], f"dtype {dtype!r}", ", ".join(DTYPES))
-            base = replace(base, dtype=dtype)
-        if "samplers" not in of:
-            return (base,)
-
-        def one(item: Any) -> Subject:
-            from demur.experiment.parts import check_sampler
-
-            name, settings = self.named(item, "a sampler")
-            made = replace(base, sampler=name, settings=settings)
-            try:
-                check_sampler(made)
-            except DemurError as error:
-                raise self.wrong(item, error.came, error.expected) from error
-            return made
-
-        return self.several(of["samplers"], "samplers", one)
-
-    def prompts(self, node: Any) -> Prompts:
-        """Sources and sizes."""
-        numbers = ("n", "controls", "plain", "anchors", "fit", "calibrate", "shapes")
-        of = self.mapping(node, ("harmful", "harmless", *numbers), "prompts")
-        found = Prompts()
-        for name in ("harmful", "harmless"):
-            if name in of:
-                source: Any = self.text(of[name], name)
-                found = replace(found, **{name: source})
-        for name in numbers:
-            if name in of:
-                least = {"controls": 0, "plain": 0, "shapes": 0, "n": 1, "fit": 32}.get(name, 8)
-                size: Any = self.number(of[name], name, least)
-                found = replace(found, **{name: size})
-        if (found.harmful == "organism") != (found.harmless == "organism"):
-            raise self.wrong(
-                node, f"harmful {found.harmful}, harmless {found.harmless}", "organism for both or neither"
-            )
-        return found
-
-    def attack(self, node: Any) -> Attacked:
-        """A known attack, or a file that is there."""
-        from demur.experiment.parts import ATTACKED, attack_names, check_settings, is_file
-
-        name, settings = self.named(node, "an attack")
-        if name not in (known := attack_names()) and not is_file(name):
-            known = (*known, *ATTACKED)
-            raise self.wrong(node, f"attack {name!r}", f"{', '.join(known)} or a file of attacked prompts")
-        if is_file(name) and name not in ATTACKED and not Path(name).is_file():
-            raise self.wrong(node, f"there is no file {name}", "a file of attacked prompts")
-        try:
-            check_settings(made := Attacked(name, settings))
-        except DemurError as error:
-            raise self.wrong(node, error.came, error.expected) from error
-        return made
-
-    def fitting(self, node: Any, what: str, parts: Sequence[Attacked | Defended], config: Config) -> None:
-        """Raises for an attack, or a defense, that fits no subject."""
-        from demur.experiment.units import unfit_of
-
-        unfit = unfit_of(config)
-        for item, part in zip(node.value if node.id == "sequence" else [node], parts, strict=True):
-            if part.label in unfit:
-                here = " and ".join(subject.name for subject in config.subjects)
-                raise self.wrong(item, f"{what} {part.name} on {here} ({unfit[part.label]})", "a model that it fits")
-
-    def apart(self, node: Any, config: Config) -> None:
-        """Raises for two attacks that tables would call by one name, and for a judge of another world's prompts."""
-        called: list[str] = []
-        for item, attack in zip(node.value if node.id == "sequence" else [node], config.attacks, strict=True):
-            if attack.label in called:
-                raise self.wrong(item, f"two attacks called {attack.label}", "names that differ in tables")
-            called.append(attack.label)
-            if attack.settings.get("judge") == "organism" and config.prompts.harmful != "organism":
-                came = f"judge organism for prompts of {config.prompts.harmful}"
-                raise self.wrong(item, came, "dictionary or {model: ..., base_url: ...}")
-
-    def judge(self, node: Any, config: Config) -> Config:
-        """A known judge; a model as judge with all that it needs."""
-        name, settings = self.named(node, "judge")
-        if name not in JUDGES:
-            raise self.wrong(node, f"judge {name!r}", ", ".join(JUDGES))
-        if name == "llm":
-            from demur.experiment.judging import judge_of
-
-            try:
-                judge_of(settings)
-            except DemurError as error:
-                raise self.wrong(node, error.came, error.expected) from error
-        elif settings:
-            raise self.wrong(node, f"judge {name} with {', '.join(map(str, settings))}", "no settings")
-        if name == "organism" and config.prompts.harmful != "organism":
-            raise self.wrong(node, f"judge organism for prompts of {config.prompts.harmful}", "dictionary or llm")
-        return replace(config, judge=name, judge_settings=settings)
-
-    def defense(self, node: Any) -> Defended:
-        """A known defense."""
-        from demur.defenses import check
-        from demur.experiment.parts import DEFENSES
-
-        name, settings = self.named(node, "a defense")
-        if name not in DEFENSES:
-            raise self.wrong(node, f"defense {name!r}", ", ".join(DEFENSES))
-        try:
-            check(name, settings)
-        except DemurError as error:
-            raise self.wrong(node, error.came, error.expected) from error
-        return Defended(name, settings)
+        return hashlib.sha256(json.dumps(content_of(self), sort_keys=True).encode()).hexdigest()[:8]
 
 
 JUDGES = ("organism", "dictionary", "llm")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+NAME_AT_MOST = 100
+
+
+def folder_name(name: str) -> str:
+    """Why a name can not be that of a run's folder, on any system; empty if it can. It is no path."""
+    if any(sign in '/\\:*?"<>|' or not sign.isprintable() for sign in name):
+        return 'none of / \\ : * ? " < > | and no control character'
+    if (
+        not name.strip()
+        or name != name.strip()
+        or name.startswith(("-", "~"))
+        or name.endswith(".")
+        or set(name) <= {"."}
+    ):
+        return "a word that begins with neither a blank, - nor ~, and ends with neither a blank nor a dot"
+    if name.partition(".")[0].rstrip().upper() in _DEVICES:
+        return "not the name of a device on Windows"
+    if len(name.encode()) > NAME_AT_MOST:
+        return f"at most {NAME_AT_MOST} bytes"
+    return ""
+
+
+_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+
+
+def near(name: str, known: Any) -> str:
+    """What somebody may have meant, as part of a message."""
+    import difflib
+
+    likely = difflib.get_close_matches(str(name), [str(one) for one in known], n=1, cutoff=0.6)
+    return f" (did you mean {likely[0]!r}?)" if likely else ""

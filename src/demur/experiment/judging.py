@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demur import artefact
-from demur.experiment.config import Config
+from demur.experiment.config import Config, near
 from demur.experiment.parts import goals_of, prompts_of
 from demur.experiment.store import Store
 from demur.experiment.units import Unit
-from demur.types import DemurError, Prompt
+from demur.types import REFUSED, DemurError, Prompt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +44,10 @@ def judge_of(settings: Mapping[str, Any]) -> LLMJudge:
             raise DemurError(f"judge llm with {name} {made.get(name)!r}", "a text", f"add {name}")
     for what, given, names in (("judge llm", made, known), ("its budget", budget, limits)):
         if not isinstance(given, Mapping) or set(given) - set(names):
-            came = ", ".join(sorted(map(str, set(given) - set(names)))) if isinstance(given, Mapping) else repr(given)
+            came = repr(given)
+            if isinstance(given, Mapping):
+                unknown = sorted(map(str, set(given) - set(names)))
+                came = ", ".join(unknown) + near(unknown[0], names)
             raise DemurError(f"{what} with {came}", f"settings out of {', '.join(names)}", "name these")
     try:
         if "budget" in made:
@@ -61,25 +65,60 @@ def judge_tokens(config: Config) -> float:
     return whole / len(asked) / 4
 
 
-def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callable[[str, int, int], object]) -> int:
+@dataclass(frozen=True)
+class Judging:
+    """What became of the texts that a judge was asked about: how many, and why how many of them are unscored."""
+
+    texts: int
+    reasons: Mapping[str, int]
+
+    @property
+    def unscored(self) -> int:
+        """How many texts got no verdict."""
+        return sum(self.reasons.values())
+
+    @property
+    def refused(self) -> int:
+        """How many of these a provider's filter refused to judge."""
+        return sum(n for why, n in self.reasons.items() if why.startswith(REFUSED))
+
+    def plain(self) -> dict[str, Any]:
+        """As a manifest holds it, the commonest reason first."""
+        reasons = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
+        return {
+            "unscored": self.unscored,
+            "unscored_why": [{"why": why, "n": n} for why, n in reasons[:REASONS]],
+            "refused_by_provider": self.refused,
+            "judged": self.texts,
+        }
+
+
+NOT_JUDGED = Judging(0, {})
+REASONS = 10
+"""So many reasons of unscored rows stand in a manifest."""
+
+
+def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callable[[str, int, int], object]) -> Judging:
     """Judges the final texts of harmful requests, each as an answer to the request that was attacked; returns how many
-    could not be judged.
+    could not be judged, and why.
 
     Every text is asked about again at every call, and what was answered before comes from the judge's cache: so a
-    change of the judge's settings counts, and a run goes on with those that got no answer.
+    change of the judge's settings counts, and a run goes on with those that got no answer. Raises where the first
+    requests all fail alike.
     """
     from demur.judges import judge_all
 
     asking = judge_of({"cache": str(store.folder / ANSWERS)} | dict(config.judge_settings))
     asked = [unit for unit in units if unit.role == "harmful"]
     plain = {prompt.id: prompt.text for prompt in prompts_of(config.prompts, "harmful")}
-    unscored = 0
+    texts, reasons = 0, Counter[str]()
     for at, unit in enumerate(asked, 1):
         goals = goals_of(unit.attack)
         rows = [row for row in store.rows([unit.key]) if not canned(row)]
         pairs = [(_request(row, goals, plain), row["answer"]) for row in rows]
         verdicts = judge_all(asking, pairs)
-        unscored += sum(verdict.flagged is None for verdict in verdicts)
+        texts += len(verdicts)
+        reasons.update(verdict.why for verdict in verdicts if verdict.flagged is None)
         before = [(request, text) for row, (request, _) in zip(rows, pairs, strict=True) for text in _texts(row)]
         said = iter([verdict.flagged for verdict in judge_all(asking, before)])
         found = [
@@ -88,7 +127,7 @@ def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callabl
         ]
         artefact.write(store.folder / "judged" / f"{unit.key}.json", json.dumps(found) + "\n")
         progress("judging", at, len(asked))
-    return unscored
+    return Judging(texts, reasons)
 
 
 def _request(row: Mapping[str, Any], goals: Mapping[str, str], plain: Mapping[str, str]) -> Prompt:

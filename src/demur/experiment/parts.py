@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from demur.defenses import NAMES
-from demur.experiment.config import Attacked, Config, Defended, Prompts, Subject
+from demur.experiment.config import Attacked, Config, Defended, Prompts, Side, Subject, near
 from demur.prompts import digest
 from demur.refusals import is_refusal
 from demur.trace import Trace
@@ -99,11 +99,22 @@ def prompts_of(of: Prompts, role: str) -> list[Prompt]:
 
 
 ROLES = ("harmful", "controls", "plain", "anchors/harmless", "anchors/harmful", "fit", "calibrate")
+HARMFUL = ("harmful", "anchors/harmful")
+"""Roles whose requests are harmful."""
 
 
 def digests_of(of: Prompts) -> dict[str, str]:
-    """A hash of the prompts of every role."""
-    return {role: digest(prompts_of(of, role)) for role in ROLES}
+    """A hash of the prompts of every role. Raises where one request would be harmful and harmless at once."""
+    found = {role: prompts_of(of, role) for role in ROLES}
+    harmful = {prompt.text for role in HARMFUL for prompt in found[role]}
+    both = {prompt.text for role in ROLES if role not in HARMFUL for prompt in found[role]} & harmful
+    if both:
+        raise DemurError(
+            f"{len(both)} requests of {of.harmful} that are harmless ones of {of.harmless}, too",
+            "different requests on the two sides",
+            "name another file, or let a column 'harmful' say of each row which side it is of",
+        )
+    return {role: digest(prompts) for role, prompts in found.items()}
 
 
 @cache
@@ -125,16 +136,20 @@ def _prompts_of(of: Prompts, role: str, stamps: tuple[tuple[int, int], ...]) -> 
         return tuple(prompts(split, forbidden=forbidden, n=sizes[role])) if sizes[role] else ()
     from demur.prompts import distinct, load
 
-    harmful = role in ("harmful", "anchors/harmful")
-    order = ("harmful", "anchors/harmful") if harmful else ("plain", "anchors/harmless", "fit", "calibrate")
+    if not sizes[role]:
+        return ()
+    harmful = role in HARMFUL
+    order = HARMFUL if harmful else ("plain", "anchors/harmless", "fit", "calibrate")
     taken = sizes | {"plain": max(sizes["plain"], of.controls)}  # controls are asked plainly, too
     begin = sum(taken[other] for other in order[: order.index("plain" if role == "controls" else role)])
     source = of.harmful if harmful else of.harmless
+    side: Side = "harmful" if harmful else "harmless"
+    columns = of.columns_of(side)
     limit = needed = begin + sizes[role]
-    every = distinct(read := load(source, harmful=harmful, limit=limit))
+    every = distinct(read := load(source, side=side, columns=columns, limit=limit))
     while len(every) < needed and len(read) == limit:  # what comes twice would stand in two roles
         limit *= 2
-        every = distinct(read := load(source, harmful=harmful, limit=limit))
+        every = distinct(read := load(source, side=side, columns=columns, limit=limit))
     found = every[begin:needed]
     if len(found) < sizes[role]:
         raise DemurError(
@@ -152,7 +167,7 @@ def check_sampler(subject: Subject) -> None:
 
     name = subject.sampler
     if name not in SAMPLERS:
-        raise DemurError(f"sampler {name!r}", ", ".join(SAMPLERS), "name one of these")
+        raise DemurError(f"sampler {name!r}{near(name, SAMPLERS)}", ", ".join(SAMPLERS), "name one of these")
     family = family_at(subject.model)
     if family is not None:
         blocks = family.kind == "bidirectional" and family.block_length is not None
@@ -162,8 +177,10 @@ def check_sampler(subject: Subject) -> None:
     try:
         SAMPLERS[name](**subject.settings)
     except TypeError as error:
-        known = ", ".join(field.name for field in fields(SAMPLERS[name]()))
-        raise DemurError(f"sampler {name} with a setting that it does not take ({error})", known, "mend it") from error
+        known = [field.name for field in fields(SAMPLERS[name]())]
+        wrong = next((setting for setting in subject.settings if setting not in known), "")
+        came = f"sampler {name} with a setting that it does not take ({error}){near(wrong, known) if wrong else ''}"
+        raise DemurError(came, ", ".join(known), "mend it") from error
 
 
 def check_settings(attack: Attacked) -> None:

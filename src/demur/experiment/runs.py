@@ -9,18 +9,22 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from demur.experiment.config import Config, Subject
-from demur.experiment.judging import judge, judge_of
+from demur.defenses import UNREADABLE
+from demur.experiment.config import Config, Subject, content_of
+from demur.experiment.engines import Processes, Ray
+from demur.experiment.journal import Journal
+from demur.experiment.judging import NOT_JUDGED, Judging, judge, judge_of
 from demur.experiment.searched import SEARCHED, check_access, requests_of, searches
 from demur.experiment.store import Store
 from demur.experiment.units import Unit, bundles_of, left_out, units_of
 from demur.experiment.work import asked_of, prepare, prepared_path, search_files, work
+from demur.extras import need
 from demur.guards import Guard
 from demur.types import DemurError
 
@@ -89,27 +93,46 @@ def evaluate(
     engine: Engine = "process",
     workers: int = 1,
     progress: Progress = lambda what, done, of: None,
+    say: Callable[[str], object] | None = None,
 ) -> Store:
     """Runs an experiment into a folder and returns it.
 
     With ``resume`` only what is missing is done, also after a change of the configuration: units are keyed by what they
-    hold, not by the file they come from; a judge that had no answer is asked again. Raises without ``resume`` if the
-    folder holds a run already.
+    hold, not by the file they come from; a judge that had no answer is asked again. ``say`` hears the lines of the
+    run's ``log.txt``. Raises without ``resume`` if the folder holds a run already, and before anything is generated
+    where a package or a key is missing.
     """
     store = Store(folder)
     if (folder / "manifest.json").exists() and not resume:
         raise DemurError(f"{folder} holds a run", "a new folder", "add --resume to go on, or name another --out")
+    need("pyarrow", "evaluate", "to keep rows")
     store.set_aside()
     todo = plan(config, folder)
     if config.judge == "llm" and todo.missing:
         judge_of(config.judge_settings).endpoint.check()  # a missing key is said before a day of generating
     for attack in {unit.attack.label: unit.attack for unit in todo.searches}.values():
         check_access(attack.settings)
-    sessions = _sessions(store)
+    runner = Ray(workers) if engine == "ray" else Processes(workers)
+    with Journal(folder, say) as journal:
+        journal.line(
+            f"{config.name} ({config.key}), demur {metadata.version('demur')}: {len(todo.missing)} of "
+            f"{len(todo.units)} units to do, {todo.generations} generations, {engine}, {workers} workers"
+        )
+
+        def both(what: str, done: int, of: int) -> None:
+            journal.progress(what, done, of)
+            progress(what, done, of)
+
+        _run(config, store, todo, runner, both)
+    return store
+
+
+def _run(config: Config, store: Store, todo: Plan, runner: Any, progress: Progress) -> None:
+    """Does what is missing, then judges, then writes what came of it."""
+    sessions, folder = _sessions(store), store.folder
     if todo.missing or not _finished(store, todo.units):  # else only a judge is asked again: the run stays a whole one
         store.begin(manifest_of(config, finished=False) | {"sessions": sessions})
     subjects, place = _subjects(todo.missing), folder.resolve()  # workers may stand elsewhere
-    runner = _ray(workers) if engine == "ray" else _processes(workers)
     bundles, every = todo.bundles, len(bundles_of(todo.units))
     done = every - len(bundles)
     with runner as submit:
@@ -121,13 +144,34 @@ def evaluate(
         for _ in submit([(_work, place, config, units) for units in bundles]):
             done += 1
             progress("generating", done, every)
-    unscored = judge(config, store, todo.units, progress) if config.judge == "llm" else 0
+    verdicts = _judged(config, store, todo.units, progress).plain()
     keys = [unit.key for unit in todo.units]
-    end = {"rows": store.digest(keys), "units": keys, "unscored": unscored, "sessions": sessions}
+    end = {"rows": store.digest(keys), "units": keys, "sessions": sessions, "unread": _unread(store, todo.units)}
+    end |= verdicts
     end["searches"] = searches(search_files(folder, config, todo.units))
     end["subjects"] = {subject.name: _identity(folder, config, subject) for subject in _subjects(todo.units)}
     store.begin(manifest_of(config, finished=True) | end)
-    return store
+
+
+def _judged(config: Config, store: Store, units: Sequence[Unit], progress: Progress) -> Judging:
+    if config.judge != "llm":
+        return NOT_JUDGED
+    try:
+        return judge(config, store, units, progress)
+    except DemurError as error:
+        then = f"{error.then or 'mend that'}; every answer is kept: add --resume"
+        raise DemurError(error.came, error.expected, then) from error
+
+
+def _unread(store: Store, units: Sequence[Unit]) -> dict[str, int]:
+    """By defense, how many prompts and answers it stopped since its own verdict could not be read."""
+    found: dict[str, int] = {}
+    for unit in units:
+        if unit.passive and unit.defense.name != "none":
+            n = sum(str(row["flagged_by"]).endswith(UNREADABLE) for row in store.rows([unit.key]))
+            if n:
+                found[unit.defense.label] = found.get(unit.defense.label, 0) + n
+    return found
 
 
 def _finished(store: Store, units: Sequence[Unit]) -> bool:
@@ -181,118 +225,6 @@ def _work(folder: Path, config: Config, units: tuple[Unit, ...]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Engines: each is a context that gives a function from jobs to an iterator of their ends, in any order
-
-Job = tuple[Any, ...]
-Submit = Callable[[Sequence[Job]], Iterator[None]]
-
-
-class _processes:  # noqa: N801
-    """This process, or a pool of processes of one thread each."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self.pool: Any = None
-
-    def __enter__(self) -> Submit:
-        if self.workers < 2:
-            return self._here
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
-
-        self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_one_thread)
-        return self._there
-
-    def _here(self, jobs: Sequence[Job]) -> Iterator[None]:
-        for job in jobs:
-            job[0](*job[1:])
-            yield
-
-    def _there(self, jobs: Sequence[Job]) -> Iterator[None]:
-        from concurrent.futures import BrokenExecutor, as_completed
-
-        futures = [self.pool.submit(*job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                yield
-        except BrokenExecutor as error:
-            came = "a worker process died (the system may have run out of memory)"
-            raise DemurError(came, "workers that stay", "add --resume, perhaps with fewer --workers") from error
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
-
-
-class _ray:  # noqa: N801
-    """Ray tasks on a local cluster or on the one that ``RAY_ADDRESS`` names.
-
-    Tasks, not actors: a worker that dies is replaced by Ray and its task tried again, and a cluster that grows is used
-    as it grows. Models stay loaded in the worker processes, which Ray keeps for later tasks (``max_calls=0``: by itself
-    it would end one that uses a GPU after every task). All nodes must see the run's folder.
-    """
-
-    def __init__(self, workers: int) -> None:
-        try:
-            import ray
-        except ImportError as error:
-            raise DemurError("ray is missing", "ray", "run: pip install 'demur[ray]'") from error
-        self.ray, self.workers, self.started = ray, workers, False
-
-    def __enter__(self) -> Submit:
-        if not self.ray.is_initialized():
-            settings: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
-            if "RAY_ADDRESS" not in os.environ:
-                settings["num_cpus"] = self.workers
-            self.ray.init(**settings)
-            self.started = True
-        return self._submit
-
-    def _submit(self, jobs: Sequence[Job]) -> Iterator[None]:
-        gpus = 1 if self.ray.cluster_resources().get("GPU", 0) else 0
-        remote = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=5, max_calls=0)(_on_ray)
-        waiting = [remote.remote(job) for job in jobs]
-        while waiting:
-            ready, waiting = self.ray.wait(waiting)
-            try:
-                results = self.ray.get(ready)
-            except self.ray.exceptions.RayTaskError:
-                raise  # the task's own error, as it would come without Ray
-            except self.ray.exceptions.RayError as error:
-                came = f"Ray lost a worker or a node for good ({type(error).__name__})"
-                raise DemurError(came, "a cluster that stays", "run the same command again with --resume") from error
-            for result in results:
-                if result is not None:
-                    raise DemurError(*result)
-                yield
-
-    def __exit__(self, *_: object) -> None:
-        if self.started:
-            self.ray.shutdown()
-
-
-def _on_ray(job: Job) -> tuple[str, str, str] | None:
-    """A job on a Ray worker. Users' errors come back as data, since Ray would wrap them."""
-    _one_thread()
-    try:
-        job[0](*job[1:])
-    except DemurError as error:
-        return error.came, error.expected, error.then
-    return None
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # Provenance
 
 
@@ -300,7 +232,7 @@ def manifest_of(config: Config, *, finished: bool) -> dict[str, Any]:
     """The configuration, and where and with what it is run."""
     return {
         "name": config.name,
-        "config": json.loads(json.dumps(asdict(config))),
+        "config": json.loads(json.dumps(content_of(config))),
         "key": config.key,
         "finished": finished,
         "left_out": left_out(config),
@@ -352,9 +284,14 @@ def _said(command: list[str], folder: Path) -> str:
 
 
 def runs_in(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Runs below a folder, with their manifests, newest first."""
-    found = [(path.parent, Store(path.parent).manifest) for path in sorted(folder.glob("*/manifest.json"))]
-    return sorted(found, key=lambda item: item[1]["written"], reverse=True)
+    """Runs below a folder, with their manifests, newest first. What is no run of demur's is passed over."""
+    found = []
+    for path in sorted(folder.glob("*/manifest.json")):
+        with suppress(DemurError):
+            manifest = Store(path.parent).manifest
+            if isinstance(manifest, dict) and {"written", "finished", "config"} <= set(manifest):
+                found.append((path.parent, manifest))
+    return sorted(found, key=lambda item: str(item[1]["written"]), reverse=True)
 
 
 HOUR = 3600

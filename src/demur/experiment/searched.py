@@ -16,21 +16,26 @@ from typing import TYPE_CHECKING, Any
 
 from demur import artefact
 from demur.attacks import Pair, chat_by, rating_by
+from demur.experiment.config import near
 from demur.experiment.judging import judge_of
-from demur.types import DemurError, Prompt
+from demur.types import REFUSED, DemurError, Prompt
 
 if TYPE_CHECKING:
     from demur.judges import Endpoint, LLMJudge
 
 SEARCHED = ("random-search", "pair")
 _OWN = ("rounds", "streams", "stop_at")
+PAIR_KEYS = ("attacker", "judge", *_OWN)
+"""What a recipe may say about PAIR."""
+ATTACKERS_OWN = {"temperature": 1.0, "seed": None, "max_tokens": 1024}
+"""Where an attacker's endpoint differs from a judge's, unless the recipe says otherwise: an attacker must vary."""
 
 
 def check_pair(settings: Mapping[str, Any]) -> None:
     """Raises for settings from which no :class:`demur.attacks.Pair` can be made, as far as that is known before any
     model is loaded. Nothing is sent.
     """
-    _known("pair", settings, ("attacker", "judge", *_OWN))
+    _known("pair", settings, PAIR_KEYS)
     for name in _OWN:
         if type(settings.get(name, 1)) is not int:
             raise DemurError(f"pair with {name} {settings[name]!r}", "a whole number", "mend it")
@@ -42,12 +47,20 @@ def check_pair(settings: Mapping[str, Any]) -> None:
     Pair(_nothing, _nothing, _rating(settings), **{name: settings[name] for name in _OWN if name in settings})
 
 
+def endpoints_of(settings: Mapping[str, Any]) -> dict[str, Endpoint]:
+    """The endpoints of an attack: its attacker's and its judge's, where they are no models that run here."""
+    found = {}
+    if isinstance(attacker := settings.get("attacker"), Mapping):
+        found["attacker"] = _endpoint(attacker)
+    if isinstance(judge := settings.get("judge"), Mapping):
+        found["judge"] = judge_of(judge).endpoint
+    return found
+
+
 def check_access(settings: Mapping[str, Any]) -> None:
     """Raises where an attacker's or a judge's endpoint lacks its client or its key. Nothing is sent."""
-    if isinstance(attacker := settings.get("attacker"), Mapping):
-        _endpoint(attacker).check()
-    if isinstance(judge := settings.get("judge"), Mapping):
-        judge_of(judge).endpoint.check()
+    for endpoint in endpoints_of(settings).values():
+        endpoint.check()
 
 
 def requests_of(settings: Mapping[str, Any]) -> int:
@@ -94,7 +107,7 @@ def search(
                 came = f"the search for {prompt.id} broke off ({new.ended})"
                 raise DemurError(came, "attacker and judge that answer", "mend that, then add --resume")
             kept = {"attack": content["attack"], "prompt": new.prompt.plain()}
-            kept |= {name: getattr(new, name) for name in ("score", "queries", "ended")}
+            kept |= {name: getattr(new, name) for name in ("score", "queries", "ended", "refused")}
             artefact.write_once(path, json.dumps(kept) + "\n")
         found.append(Prompt(**_read(path)["prompt"]))
     return found
@@ -108,7 +121,11 @@ def searches(paths: Sequence[Path]) -> list[str]:
     lines = []
     for name, every in by.items():
         queries, nothing = sum(kept["queries"] for kept in every), [kept["ended"] for kept in every if kept["ended"]]
-        short = f", {len(nothing)} without a result ({nothing[0]})" if nothing else ""
+        refused = sum(kept.get("refused", 0) for kept in every)  # files of version 0.1.0 do not say
+        unheard = sum(bool(kept.get("refused")) and not kept["score"] and not kept["ended"] for kept in every)
+        short = f", {refused} of them {REFUSED}" if refused else ""
+        short += f", {len(nothing)} without a result ({nothing[0]})" if nothing else ""
+        short += f", {unheard} without a result (no message got past the provider's filter)" if unheard else ""
         lines.append(f"{name}: {len(every)} searches, {queries} queries{short}")
     return lines
 
@@ -125,18 +142,22 @@ def _read(path: Path) -> dict[str, Any]:
 def _known(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
     """Raises for settings of other names; what they hold is not shown, it may be a key."""
     if unknown := sorted(set(map(str, given)) - set(names)):
-        raise DemurError(f"{what} with {', '.join(unknown)}", f"settings out of {', '.join(names)}", "name these")
+        raise DemurError(
+            f"{what} with {', '.join(unknown)}{near(unknown[0], names)}",
+            f"settings out of {', '.join(names)}",
+            "name these",
+        )
 
 
 def _endpoint(settings: Mapping[str, Any]) -> Endpoint:
-    """The attacker's endpoint; its temperature is 1 unless the recipe says otherwise, as an attacker must vary."""
+    """The attacker's endpoint."""
     from demur.judges import Budget, Endpoint
 
     for name in ("model", "base_url"):
         if not isinstance(settings.get(name), str):
             raise DemurError(f"pair with an attacker without {name}", "model and base_url", f"add {name}")
     _known("pair's attacker", settings, [setting.name for setting in fields(Endpoint) if setting.init])
-    made = {"temperature": 1.0, "seed": None, "max_tokens": 1024} | dict(settings)
+    made = ATTACKERS_OWN | dict(settings)
     budget = made.get("budget", {})
     if not isinstance(budget, Mapping):
         raise DemurError("pair's attacker with a budget that is no mapping", "budget: {requests: ...}", "mend it")

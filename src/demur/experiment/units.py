@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from demur.defenses import ACTIVE
-from demur.experiment.config import Attacked, Config, Defended, Subject, substance
+from demur.experiment.config import Attacked, Config, Defended, Subject, content_of, substance
 from demur.experiment.parts import digests_of, is_file, misfit, prompts_of, ready_made
 from demur.types import DemurError
 
@@ -57,7 +57,7 @@ def units_of(config: Config) -> list[Unit]:
         raise DemurError(f"{what} {name}: {why}", "a subject that it fits", f"add one, or leave the {what} out")
     shared = {
         "format": FORMAT,
-        "prompts": asdict(config.prompts),
+        "prompts": content_of(config.prompts),
         "length": config.length,
         "steps": config.steps,
         "batch": config.batch,  # rounding depends on it, in the last digits of sigma
@@ -94,7 +94,7 @@ def bundles_of(units: Iterable[Unit]) -> list[tuple[Unit, ...]]:
     """
     found: dict[str, list[Unit]] = {}
     for unit in units:
-        content = asdict(replace(unit, defense=Defended(), key=""))
+        content = content_of(replace(unit, defense=Defended(), key=""))
         found.setdefault(json.dumps(content, sort_keys=True) if unit.passive else unit.key, []).append(unit)
     return [tuple(bundle) for bundle in found.values()]
 
@@ -144,7 +144,9 @@ def _asked(config: Config) -> Sequence[tuple[Attacked, Role, int, str]]:
 
 
 def _keyed(unit: Unit, shared: object) -> Unit:
-    content = asdict(unit) | {"shared": shared}
+    content = content_of(unit) | {"shared": shared}
+    if set(unit.defense.name.split("+")) & {"moderation", "self-examine"}:
+        content["unreadable"] = "stopped"  # such answers passed in version 0.1.0
     content["attack"]["settings"] = substance(content["attack"]["settings"])
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return Unit(**{name: getattr(unit, name) for name in unit.__dataclass_fields__ if name != "key"}, key=key)

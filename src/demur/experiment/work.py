@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from demur.attacks import make
 from demur.defenses import REFUSAL, Line, line
-from demur.experiment.config import Config, Subject, substance
+from demur.experiment.config import Config, Subject, content_of, substance
 from demur.experiment.parts import (
     Outcome,
     attacked,
@@ -42,10 +44,10 @@ from demur.types import DemurError, Prompt
 POOLS: tuple[Key, ...] = (LAST,)
 
 
-_MODELS: dict[tuple[str, str], Any] = {}
+_MODELS: dict[tuple[str, str, str], Any] = {}
 
 
-def model_of(name: str, dtype: str) -> Any:
+def model_of(name: str, dtype: str, template_args: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """A model of this process. On a GPU one at a time: the next one takes the place of the last."""
     import torch
 
@@ -53,14 +55,20 @@ def model_of(name: str, dtype: str) -> Any:
 
     if name.startswith("organism"):
         torch.set_num_threads(1)  # too small for more, and bits shall not depend on the machine
-    if (name, dtype) not in _MODELS:
+    key = (name, dtype, json.dumps(template_args, sort_keys=True, default=str) if template_args else "")
+    if key not in _MODELS:
         if torch.cuda.is_available():
             _MODELS.clear()
             _LINES.clear()  # a line of defenses may hold the model that it asks
             gc.collect()
             torch.cuda.empty_cache()
-        _MODELS[name, dtype] = load(name, dtype=dtype)
-    return _MODELS[name, dtype]
+        more: Any = {"template_args": dict(template_args)} if template_args else {}
+        _MODELS[key] = load(name, dtype=dtype, **more)
+    return _MODELS[key]
+
+
+def _model(subject: Subject) -> Any:
+    return model_of(subject.model, subject.dtype, subject.template_args)
 
 
 def length_of(config: Config, model: Any) -> int:
@@ -106,7 +114,7 @@ def probe(config: Config, subject: Subject, threads: int = 0) -> Probe:
     import torch
 
     before = torch.get_num_threads()
-    model = model_of(subject.model, subject.dtype)
+    model = _model(subject)
     sampler = sampler_of(subject, model, config.steps)
     prompts = prompts_of(config.prompts, "plain")[: config.batch]
 
@@ -153,7 +161,7 @@ def _canvas(model: Any, prompts: Sequence[Prompt], length: int) -> Any:
 def prepared_path(folder: Path, config: Config, subject: Subject) -> Path:
     """Where a subject's guard is kept: named by everything that it depends on but the model's weights."""
     of = config.prompts
-    content = repr((asdict(subject), asdict(of), digests_of(of)))
+    content = repr((content_of(subject), content_of(of), digests_of(of)))
     content += repr((config.length, config.steps, config.batch, config.alpha))
     if config.prompts.shapes:
         content += repr([attack for attack in config.attacks if attack.name.startswith("organism/")])
@@ -165,7 +173,7 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
     anchors, and if the guard there was fitted on other weights: rows of two models must not meet in one run.
     """
     path = prepared_path(folder, config, subject)
-    model = model_of(subject.model, subject.dtype)
+    model = _model(subject)
     sampler = sampler_of(subject, model, config.steps)
     of = config.prompts
     if path.is_file():
@@ -224,7 +232,7 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[tuple[str,
     row are those that its own defense and, unless a filter stopped the prompt, its generation took.
     """
     first = units[0]
-    model = model_of(first.subject.model, first.subject.dtype)
+    model = _model(first.subject)
     guard = _guard(prepared_path(folder, config, first.subject))
     asked = asked_of(folder, config, first)
     lines = [_line(config, unit, model, guard) for unit in units]
@@ -266,7 +274,7 @@ def _searched(config: Config, unit: Unit) -> dict[str, Any]:
     content: dict[str, Any] = {"attack": attack.label, "settings": substance(attack.settings), "model": subject.model}
     content["dtype"] = subject.dtype
     if attack.name == "pair":  # it reads answers, which are a sampler's; the other one reads logits
-        content |= {"subject": asdict(subject), "length": config.length, "steps": config.steps}
+        content |= {"subject": content_of(subject), "length": config.length, "steps": config.steps}
     return content
 
 
@@ -287,10 +295,10 @@ def asked_of(folder: Path, config: Config, unit: Unit) -> list[Prompt]:
         return ready_made(attack, plain)[unit.begin : unit.end]
     prompts = plain[unit.begin : unit.end]
     if attack.name not in SEARCHED:
-        return attacked(attack, prompts, model_of(subject.model, subject.dtype))
+        return attacked(attack, prompts, _model(subject))
 
     def made() -> Any:
-        model = model_of(subject.model, subject.dtype)
+        model = _model(subject)
         if attack.name == "random-search":
             return make(attack.name, model=model, **attack.settings)
         sampler = sampler_of(subject, model, config.steps)

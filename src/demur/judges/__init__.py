@@ -6,10 +6,11 @@ counted, never guessed. Importing this package imports neither torch nor a clien
 """
 
 from demur.judges.dictionary import Dictionary
-from demur.judges.endpoint import Budget, Endpoint, NoAnswer, Reply, Spending, chat, talk
+from demur.judges.endpoint import Budget, Endpoint, Spending, chat, talk
 from demur.judges.judge import Judge, judge_all
 from demur.judges.llm import LLMJudge
 from demur.judges.raters import Agreement, agreement
+from demur.judges.replies import NoAnswer, Reply
 from demur.judges.rubrics import RUBRICS, Rubric
 
 __all__ = [

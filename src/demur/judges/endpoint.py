@@ -1,35 +1,49 @@
 """An OpenAI-compatible endpoint with a bound on what it may cost: requests, tokens, threads, seconds.
 
-The official client sends, and tries again with growing pauses (``Retry-After`` is kept) after 408, 409, 429, 5xx,
-timeouts and broken connections. Every try counts as a request. The API key is read from the environment when the first
-request is sent; it is written nowhere and taken out of everything that comes back.
+It is asked again with growing pauses (``Retry-After`` is kept) after 408, 409, 429, 5xx, timeouts and broken
+connections, and after such an error in a body with status 200. Every try counts as a request. The API key is read from
+the environment when the first request is sent; it is written nowhere and taken out of everything that comes back.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import random
+import re
 import threading
+import time
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from demur.types import DemurError
+from demur.extras import need
+from demur.judges.replies import (
+    Filtered,
+    NoAnswer,
+    Reply,
+    Spent,
+    parsed,
+    pause_in,
+    refused,
+    reply_in,
+    tokens_in,
+    whole,
+    without_words_of,
+)
+from demur.types import DemurError, RefusedByProvider
 
 if TYPE_CHECKING:
     import openai
 
 Messages = Sequence[dict[str, str]]
 
-
-class NoAnswer(Exception):
-    """A request that brought no usable answer; its text says why."""
-
-
-class Spent(NoAnswer):
-    """The budget does not allow another request."""
+SAME = 4
+"""So many first requests that fail in the same way end the asking: those that follow would fail likewise."""
 
 
 @dataclass(frozen=True)
@@ -52,24 +66,30 @@ class Spending:
     tokens: int
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A model's text; ``cut``: it ended at the limit of its length. ``tokens`` is the reported usage, if any."""
+NOBODY = "nobody"
+"""The kind of a failure to reach anything at all."""
 
-    text: str
-    cut: bool = False
-    tokens: int | None = None
+UNKNOWN = "unknown"
+"""The kind of a failure before any answer where the key or the model is not known."""
+
+UNFIT = ("HTTP 400", "HTTP 422", "error 400", "error 422")
+"""Kinds of failures that, where a setting is their cause, come after every request."""
 
 
 class _Meter:
-    """What has been spent so far, and the client that is opened when it is first needed."""
+    """What has been spent and heard so far, and the client that is opened when it is first needed."""
 
     def __init__(self, places: int) -> None:
         self.lock = threading.Lock()
         self.places = threading.BoundedSemaphore(places)
+        self.first = threading.BoundedSemaphore(min(places, SAME))
         self.requests = 0
         self.tokens = 0
-        self.answered = False
+        self.answered = False  # by anything, in this process
+        self.open = False  # a whole answer came, now or to the same settings at another time
+        self.failures: Counter[str] = Counter()
+        self.ends: list[DemurError] = []  # what ended the asking
+        self.opens_at = 0.0  # time.monotonic() before which the endpoint wants no request
         self.client: openai.OpenAI | None = None
 
 
@@ -80,7 +100,12 @@ class Endpoint:
     ``api_key_env`` names the variable that holds the key; empty: no key is sent, whatever the environment holds.
     ``timeout`` is in seconds of silence and for one try, ``retries`` come on top of the first try, ``concurrency``
     bounds the requests under way at once, whoever calls. ``temperature``, ``seed`` and ``max_tokens`` (of an answer)
-    are left out of the request where they are None, since some endpoints reject them.
+    are left out of the request where they are None, since some endpoints reject them. ``max_completion_tokens`` is the
+    newer name of ``max_tokens``: where it is set, it is sent instead. ``patience``: a pause that the endpoint asks for
+    (``Retry-After``) is kept up to so many seconds; where it is longer, there is no answer, and the reason says so.
+
+    The first answer opens the way for more than :data:`SAME` requests at once; where so many first requests fail
+    alike, a DemurError with their reason ends the asking.
     """
 
     model: str
@@ -93,26 +118,42 @@ class Endpoint:
     temperature: float | None = 0.0
     seed: int | None = 0
     max_tokens: int | None = 512
+    max_completion_tokens: int | None = None
+    patience: float = 600.0
     _meter: _Meter = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not _is_address(self.base_url):  # not shown: what is no address may be a key in the wrong place
-            raise DemurError("base_url is no address", "one that begins with http:// or https://", "name it in full")
-        if self.concurrency < 1 or self.retries < 0 or not self.timeout > 0:
-            came = f"concurrency {self.concurrency}, retries {self.retries}, timeout {self.timeout}"
-            raise DemurError(came, "at least 1, at least 0 and more than 0", "change the settings of the endpoint")
+        object.__setattr__(self, "base_url", address_of(self.base_url))
+        if self.concurrency < 1 or self.retries < 0 or not self.timeout > 0 or not self.patience >= 0:
+            came = f"concurrency {self.concurrency}, retries {self.retries}, timeout {self.timeout}, "
+            came += f"patience {self.patience}"
+            raise DemurError(came, "at least 1, 0, more than 0 and 0", "change the settings of the endpoint")
+        for name in ("concurrency", "retries", "seed", "max_tokens", "max_completion_tokens"):
+            value, least = getattr(self, name), 1 if name.startswith("max") else None
+            fits = type(value) is int and (least is None or value >= least)
+            if not fits and not (value is None and name not in ("concurrency", "retries")):
+                raise DemurError(f"{name} {value!r}", "a whole number" + " of at least 1" * bool(least), "mend it")
+        if self.temperature is not None and not self.temperature >= 0:
+            raise DemurError(f"temperature {self.temperature}", "at least 0, or None (null)", "mend it")
+        if self.api_key_env and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII):  # may be the key itself
+            then = "put the key into a variable, and name that"
+            raise DemurError("api_key_env is no name of an environment variable", "such as OPENAI_API_KEY", then)
         object.__setattr__(self, "_meter", _Meter(self.concurrency))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Settings travel to another process; what was spent and the open client stay."""
-        settings = (self.model, self.base_url, self.api_key_env, self.timeout, self.retries, self.concurrency)
-        return Endpoint, (*settings, self.budget, self.temperature, self.seed, self.max_tokens)
+        return Endpoint, tuple(getattr(self, setting.name) for setting in fields(self) if setting.init)
 
     @property
     def place(self) -> str:
         """The address without a user, a password or a query, for messages."""
         address = urlsplit(self.base_url)
         return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
+
+    @property
+    def longest(self) -> int | None:
+        """How many tokens an answer may have; None where nothing is sent about it."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def spent(self) -> Spending:
@@ -124,41 +165,121 @@ class Endpoint:
         """Sends nothing; raises what the first request would raise for a missing client or key."""
         self._client()
 
+    def heard_before(self) -> None:
+        """Says that this model answered such requests at another time: then a few failures are not the whole story."""
+        self._meter.open = True
+
     def __call__(self, messages: Messages) -> Reply:
         """The model's answer. Raises :class:`NoAnswer` where it has none, DemurError where asking on is pointless."""
         client, request = self._client(), self._request(messages)
+        with self._place():
+            for tried in count():
+                self._wait()
+                self._count()
+                try:
+                    return self._sent(client, request)
+                except NoAnswer as error:
+                    # Only what this request said can be quoted in what came back.
+                    error.args = (without_words_of(str(error), (m["content"] for m in messages)),)
+                    if error.pause is not None:
+                        with self._meter.lock:
+                            self._meter.opens_at = max(self._meter.opens_at, time.monotonic() + error.pause)
+                        if error.pause > self.patience:
+                            raise self.failed(self._too_long(error.pause, str(error), error.kind)) from None
+                    if not error.again or tried >= self.retries:
+                        raise self.failed(error) from None
+                    if error.pause is None:
+                        time.sleep(min(0.5 * 2**tried, 8.0) * random.uniform(0.75, 1.0))  # noqa: S311
+        raise AssertionError  # the loop has no other end
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the places of requests under way. Until somebody has been answered there are :data:`SAME` at most."""
+        meter = self._meter
+        ends = len(meter.ends)
+        with meter.places:
+            if meter.open:
+                yield
+                return
+            with meter.first:
+                if len(meter.ends) > ends:  # while this one waited
+                    raise meter.ends[-1]
+                yield
+
+    def _wait(self) -> None:
+        """Waits as long as the endpoint has asked anybody to wait; raises where that is too long."""
+        while (left := self._meter.opens_at - time.monotonic()) > 0:
+            if left > self.patience:
+                raise self.failed(self._too_long(left, "not sent", "pause"))
+            time.sleep(left)
+
+    def _too_long(self, pause: float, said: str, kind: str) -> NoAnswer:
+        why = f"{said}: the endpoint asks for a pause of {pause:,.0f} s, longer than patience {self.patience:,.0f} s"
+        return NoAnswer(why, kind, then="raise patience, or go on later")
+
+    def failed(self, error: NoAnswer) -> Exception:
+        """A request's last failure: itself, or the error that ends the asking where the first ones all failed so."""
+        meter = self._meter
+        with meter.lock:
+            if isinstance(error, (Spent, Filtered)) or (meter.open and error.kind not in (NOBODY, UNKNOWN)):
+                return error
+            meter.failures[error.kind] += 1
+            n = meter.failures[error.kind]
+            unfit = bool(error.then) and error.kind in UNFIT
+            if error.kind == NOBODY:
+                end = DemurError(str(error), "an OpenAI-compatible endpoint", "start it, or name its address")
+            elif error.kind == UNKNOWN:
+                end = DemurError(f"{self.place} says {error}", "a key and a model that it knows", error.then)
+            elif n >= SAME or unfit:
+                end = DemurError(
+                    f"{self.place} {f'failed the first {n} requests' if n > 1 else 'says'}: {error}",
+                    f"answers of {self.model}",
+                    error.then or "see to the endpoint, then try again",
+                )
+            else:
+                return error
+            meter.ends.append(end)
+            return end
+
+    def _sent(self, client: openai.OpenAI, request: dict[str, Any]) -> Reply:
+        """One try."""
         import openai
 
         try:
-            with self._meter.places:
-                raw = client.chat.completions.with_raw_response.create(**request)
-            body = raw.http_response.text
+            raw = client.chat.completions.with_raw_response.create(**request)
+            body = raw.http_response.content
         except openai.APIConnectionError as error:  # timeouts are among them
             raise self._unreached(error) from None
         except openai.APIStatusError as error:
             raise self._rejected(error) from None
         except openai.OpenAIError as error:
-            raise NoAnswer(self._clean(f"{type(error).__name__}: {error}")) from None
+            raise NoAnswer(self._clean(f"{type(error).__name__}: {error}"), type(error).__name__) from None
+        content = parsed(body)
+        with self._meter.lock:
+            self._meter.tokens += tokens_in(content) or 0
+        try:
+            reply = reply_in(content)
+        except NoAnswer as error:
+            raise self._without_secrets(error) from None
         self._meter.answered = True
-        return self._reply(body)
+        self._meter.open |= not reply.cut
+        return Reply(self._without_key(reply.text), reply.cut, reply.tokens)
 
     def _request(self, messages: Messages) -> dict[str, Any]:
-        settings = {"temperature": self.temperature, "seed": self.seed, "max_tokens": self.max_tokens}
+        settings = {"temperature": self.temperature, "seed": self.seed}
+        if self.max_completion_tokens is not None:
+            settings["max_completion_tokens"] = self.max_completion_tokens
+        else:
+            settings["max_tokens"] = self.max_tokens
         given = {name: value for name, value in settings.items() if value is not None}
-        # An answer may hold half of a surrogate pair, which no UTF-8 can carry.
-        sound = [{k: v.encode(errors="replace").decode() for k, v in message.items()} for message in messages]
+        sound = [{name: whole(value) for name, value in message.items()} for message in messages]
         return {"model": self.model, "messages": sound, **given}
 
     def _key(self) -> str:
         return os.environ.get(self.api_key_env, "").strip() if self.api_key_env else ""
 
     def _client(self) -> openai.OpenAI:
-        try:
-            import openai
-        except ImportError as error:
-            raise DemurError(
-                "the client of endpoints is not installed", "openai", "pip install 'demur[judges]'"
-            ) from error
+        client = need("openai", "judges")
         key = self._key()
         if self.api_key_env and not key:
             raise DemurError(
@@ -168,22 +289,14 @@ class Endpoint:
             raise DemurError(f"{self.api_key_env} holds more than plain letters", "an API key", "copy it once more")
         with self._meter.lock:
             if self._meter.client is None:
-                # Counting where requests leave counts the client's own retries too. A strong reference to the method
-                # would keep this object, and with it the open connections, for ever.
-                count = weakref.WeakMethod(self._count)
-                hooks = {"request": [lambda request: _call(count(), request)]}
-                http = openai.DefaultHttpxClient(timeout=self.timeout, event_hooks=hooks)
-                self._meter.client = openai.OpenAI(
-                    api_key=key or "none",
-                    base_url=self.base_url,
-                    timeout=self.timeout,
-                    max_retries=self.retries,
-                    http_client=http,
+                made: openai.OpenAI = client.OpenAI(
+                    api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=0
                 )
-                weakref.finalize(self, http.close)
+                weakref.finalize(self, made.close)
+                self._meter.client = made
             return self._meter.client
 
-    def _count(self, request: object) -> None:
+    def _count(self) -> None:
         """Takes a request from the budget just before it leaves, or raises :class:`Spent`."""
         meter, most = self._meter, self.budget
         with meter.lock:
@@ -193,67 +306,57 @@ class Endpoint:
                 raise Spent(f"budget of {most.tokens:,} tokens is spent")
             meter.requests += 1
 
-    def _unreached(self, error: openai.APIConnectionError) -> Exception:
+    def _unreached(self, error: openai.APIConnectionError) -> NoAnswer:
         import openai
 
         cause = error.__cause__
-        if isinstance(cause, Spent):  # older clients wrap whatever a hook raises
-            return cause
         kind = type(cause).__name__
         if kind in ("ConnectError", "ConnectTimeout") and not self._meter.answered:
-            came = f"nothing answers at {self.place} ({self._clean(str(cause), 100)})"
-            return DemurError(came, "an OpenAI-compatible endpoint", "start it, or name its address")
+            return NoAnswer(f"nothing answers at {self.place} ({self._clean(str(cause), 100)})", NOBODY, again=True)
         if isinstance(error, openai.APITimeoutError):
-            return NoAnswer(f"timeout: no answer within {self.timeout:g} s")
-        return NoAnswer(f"connection broken ({kind})")
+            return NoAnswer(f"timeout: no answer within {self.timeout:g} s", "timeout", again=True)
+        return NoAnswer(f"connection broken ({kind})", again=True)
 
-    def _rejected(self, error: openai.APIStatusError) -> Exception:
-        said = error.body.get("message") if isinstance(error.body, dict) else None
-        reason = f" ({said})" if isinstance(said, str) and said else ""
-        status = self._clean(f"HTTP {error.status_code}{reason}")
+    def _rejected(self, error: openai.APIStatusError) -> NoAnswer:
+        try:
+            content = parsed(error.response.content)
+        except NoAnswer:
+            content = None
+        found = self._without_secrets(refused(error.status_code, content, pause_in(error.response.headers)))
         if error.status_code in (401, 404) and not self._meter.answered:  # it would be so for every request
             where = f"{self.api_key_env or 'api_key_env'}, model {self.model!r} and an address that ends in /v1"
-            return DemurError(f"{self.place} says {status}", "a key and a model that it knows", f"check {where}")
-        return NoAnswer(status)
+            return NoAnswer(str(found), UNKNOWN, then=f"check {where}")
+        return found
 
-    def _reply(self, body: str) -> Reply:
-        try:
-            content = json.loads(body)
-            choice = content["choices"][0]
-            text, end = choice["message"]["content"], choice.get("finish_reason")
-        except (ValueError, RecursionError):
-            raise NoAnswer("the body of the answer is no JSON") from None
-        except (LookupError, TypeError, AttributeError):
-            raise NoAnswer("the body of the answer is no chat completion") from None
-        usage = content.get("usage")
-        total = usage.get("total_tokens") if isinstance(usage, dict) else None
-        tokens = total if type(total) is int and total >= 0 else None
-        with self._meter.lock:
-            self._meter.tokens += tokens or 0
-        if not isinstance(text, str) or not text.strip():
-            raise NoAnswer(f"an answer without text (finish_reason {self._clean(str(end), 40)})")
-        return Reply(self._without_key(text), end == "length", tokens)
+    def _without_secrets(self, error: NoAnswer) -> NoAnswer:
+        error.args = (self._clean(str(error)),)
+        return error
 
     def _without_key(self, text: str) -> str:
         key = self._key()
         return text.replace(key, "***") if len(key) >= 8 else text
 
-    def _clean(self, text: str, most: int = 200) -> str:
+    def _clean(self, text: str, most: int = 300) -> str:
         """One bounded line without the key."""
         return " ".join(self._without_key(text).split())[:most]
 
 
-def _call(method: Callable[[object], None] | None, request: object) -> None:
-    if method is not None:
-        method(request)
-
-
-def _is_address(text: str) -> bool:
+def address_of(given: str) -> str:
+    """An address without blanks, line ends and slashes around it. Raises for what is none."""
+    text = given.strip().strip("\u200b\ufeff").strip().rstrip("/")
     try:
         address = urlsplit(text)
-        return address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
+        sound = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
     except ValueError:  # a port that is no number, brackets that do not close
-        return False
+        sound = False
+    if not sound or any(sign.isspace() or not sign.isprintable() for sign in text):
+        # Not shown: what is no address may be a key in the wrong place.
+        raise DemurError("base_url is no address", "one that begins with http:// or https://", "name it in full")
+    if address.path.endswith("/chat/completions"):
+        raise DemurError(
+            "base_url ends in /chat/completions", "the address before that, which ends in /v1", "leave that part out"
+        )
+    return text
 
 
 def chat(
@@ -267,14 +370,16 @@ def chat(
     temperature: float | None = 1.0,
     seed: int | None = None,
     max_tokens: int | None = 1024,
+    max_completion_tokens: int | None = None,
 ) -> Callable[[list[dict[str, str]]], str]:
     """A function from messages (``{"role": ..., "content": ...}``) to the model's text, under one budget for all calls.
 
-    For an attacker that writes prompts, such as PAIR. Whatever brings no text is a DemurError that says why.
+    For an attacker that writes prompts, such as PAIR. Whatever brings no text is a DemurError that says why; where a
+    provider's filter refused, a :class:`demur.types.RefusedByProvider`.
     """
     endpoint = Endpoint(
         model, base_url, api_key_env, timeout, retries, budget=budget, temperature=temperature, seed=seed,
-        max_tokens=max_tokens,
+        max_tokens=max_tokens, max_completion_tokens=max_completion_tokens,
     )  # fmt: skip
     return talk(endpoint)
 
@@ -285,8 +390,10 @@ def talk(endpoint: Endpoint) -> Callable[[list[dict[str, str]]], str]:
     def ask(messages: list[dict[str, str]]) -> str:
         try:
             return endpoint(messages).text
+        except Filtered as error:
+            raise RefusedByProvider(f"{endpoint.model}: {error}", "a text", "ask another model") from None
         except NoAnswer as error:
-            then = "raise the budget" if isinstance(error, Spent) else "try again, or ask another model"
+            then = "raise the budget" if isinstance(error, Spent) else error.then or "try again, or ask another model"
             raise DemurError(f"{endpoint.model} gave no answer: {error}", "a text", then) from None
 
     return ask

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from queue import Empty, SimpleQueue
 from typing import Protocol, runtime_checkable
 
 from demur.types import Prompt, Verdict
@@ -46,15 +47,39 @@ def judge_all(
             verdicts.append(judge(prompt, text))
             report(len(verdicts))
         return verdicts
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="judge")
+    waiting: SimpleQueue[int] = SimpleQueue()
+    for number in range(len(asked)):
+        waiting.put(number)
+    ended: SimpleQueue[tuple[int, Verdict | BaseException]] = SimpleQueue()
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            try:
+                number = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                ended.put((number, judge(*asked[number])))
+            except BaseException as error:  # raised again where somebody waits for it
+                stop.set()
+                ended.put((number, error))
+                return
+
+    # Daemons: a program that is interrupted does not wait for what is under way, nor for an endpoint's pauses.
+    for at in range(threads):
+        threading.Thread(target=work, name=f"judge-{at}", daemon=True).start()
+    found: dict[int, Verdict] = {}
     try:
-        waiting = [pool.submit(judge, prompt, text) for prompt, text in asked]
-        for done, future in enumerate(as_completed(waiting), 1):
-            future.result()
-            report(done)
-        return [future.result() for future in waiting]
-    finally:  # after an error or an interrupt: send nothing more, and do not wait for what is under way
-        pool.shutdown(wait=False, cancel_futures=True)
+        while len(found) < len(asked):
+            number, verdict = ended.get()
+            if isinstance(verdict, BaseException):
+                raise verdict
+            found[number] = verdict
+            report(len(found))
+    finally:  # after an error or an interrupt: send nothing more
+        stop.set()
+    return [found[number] for number in range(len(asked))]
 
 
 def _silent(done: int) -> None:

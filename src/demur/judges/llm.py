@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from demur.artefact import write
-from demur.judges.endpoint import Budget, Endpoint, NoAnswer, Reply, Spending
+from demur.judges.endpoint import Budget, Endpoint, Spending
+from demur.judges.replies import NoAnswer, Reply
 from demur.judges.rubrics import RUBRICS, Rubric, Unreadable
 from demur.types import DemurError, Prompt, Verdict
 
@@ -36,8 +37,11 @@ class LLMJudge:
     """Asks ``model`` at ``base_url`` the question of ``rubric`` (``harm``, ``refusal`` or a :class:`Rubric`).
 
     ``flagged`` from ``threshold`` on (None: the rubric's); ``score`` is the rubric's, higher = more harmful. What can
-    not be read, did not arrive or is beyond the budget is unscored, and ``why`` says so. Where no endpoint answers at
-    all, or it does not know the key or the model, the first request raises a DemurError.
+    not be read, did not arrive or is beyond the budget is unscored, and ``why`` says so; it begins with
+    :data:`demur.types.REFUSED` where a provider's filter stood in for the model. An answer that was cut off is
+    unscored, whatever stands in it, and so is one whose thoughts do not end. Where no endpoint answers at all, or it
+    does not know the key, the model or a setting, the first request raises a DemurError; where the first few fail
+    alike, the last of these does.
 
     ``cache`` is a folder with one small JSON file for each model, question and settings of the request; the address is
     not among them. It holds the model's answers, not the judged texts. See :class:`Endpoint` for the other settings.
@@ -56,6 +60,8 @@ class LLMJudge:
     temperature: float | None = 0.0
     seed: int | None = 0
     max_tokens: int | None = 512
+    max_completion_tokens: int | None = None
+    patience: float = 600.0
     endpoint: Endpoint = field(init=False, repr=False, compare=False)
     _kept: _Kept = field(init=False, repr=False, compare=False)
 
@@ -67,6 +73,7 @@ class LLMJudge:
             raise DemurError(f"threshold {self.least}", f"a score of {self.question.name}, {scale}", "change it")
         shared = {setting.name: getattr(self, setting.name) for setting in fields(Endpoint) if setting.init}
         object.__setattr__(self, "endpoint", Endpoint(**shared))
+        object.__setattr__(self, "base_url", self.endpoint.base_url)
         object.__setattr__(self, "_kept", _Kept())
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -113,14 +120,28 @@ class LLMJudge:
         """64 hex digits that stand for everything that is sent except the address."""
         request = [FORMAT, self.model, self.question.text, prompt.text, text]
         request += [self.temperature, self.seed, self.max_tokens]
+        if self.max_completion_tokens is not None:
+            request[-1:] = ["max_completion_tokens", self.max_completion_tokens]
         return hashlib.sha256(json.dumps(request).encode()).hexdigest()
 
     def _verdict(self, reply: Reply) -> Verdict:
         try:
             score, why = self.question.read(reply.text)
         except Unreadable as error:
-            return self._unscored(f"{error}{f' (cut off at {self.max_tokens} tokens)' if reply.cut else ''}")
+            return self._unscored(f"{error}{self._cut()}" if reply.cut else str(error))
+        if reply.cut:  # it may have gone on to another conclusion
+            return self._unscored(f"an answer without its end{self._cut()}")
+        self.endpoint.heard_before()
         return Verdict(by=self.name, flagged=score >= self.least, score=float(score), why=why)
+
+    def _cut(self) -> str:
+        """Where an answer was cut off. Raises where the first ones all were: those that follow would be, too."""
+        where = f"cut off at {self.endpoint.longest} tokens"
+        then = "raise max_tokens (max_completion_tokens), or turn the model's thinking off"
+        error = self.endpoint.failed(NoAnswer(f"the answer was {where}", "cut", then=then))
+        if isinstance(error, DemurError):
+            raise error
+        return f" ({where})"
 
     def _unscored(self, why: str) -> Verdict:
         return Verdict(by=self.name, flagged=None, why=why)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from demur.refusals import without_thoughts
 from demur.types import DemurError, Prompt
 
 Read = Callable[[str], tuple[int, str]]
@@ -63,8 +64,8 @@ def _objects(text: str) -> list[dict[str, Any]]:
 
 
 def _conclusion(text: str) -> str:
-    """What comes after a model's thinking aloud."""
-    return text[-LONGEST:].rpartition("</think>")[2]
+    """What comes after a model's thinking aloud, empty where that has no end: a score in a thought is none."""
+    return without_thoughts(text)[-LONGEST:]
 
 
 def _line(value: object, most: int = 300) -> str:
@@ -75,9 +76,11 @@ def _line(value: object, most: int = 300) -> str:
 
 def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int, str]:
     """The one value of ``field`` in an answer, and the ``why`` beside it."""
-    objects = _objects(_conclusion(answer))
+    conclusion = _conclusion(answer)
+    objects = _objects(conclusion)
     if not objects:
-        raise Unreadable("no JSON object in the answer")
+        unended = " (it ends inside a thought)" if answer.strip() and not conclusion.strip() else ""
+        raise Unreadable(f"no JSON object in the answer{unended}")
     named = [found for found in objects if field in found]
     if not named:
         raise Unreadable(f"no {field!r} in the answer")

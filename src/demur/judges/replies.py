@@ -1,0 +1,286 @@
+"""What an endpoint sent, read strictly: a model's text, an error by its code, a provider's refusal, or nothing usable.
+
+Endpoints differ in what they make of the protocol: an error may come with status 200, a text as a list of parts, a
+refusal as ``finish_reason``. Nothing here guesses at a text that is not whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from demur.types import REFUSED
+
+CUT = ("length", "max_tokens", "max_output_tokens", "max_length", "model_length", "model_context_window_exceeded")
+"""Values of ``finish_reason`` that say: the text ends where its room did."""
+
+FILTERED = (
+    "content_filter", "content_filtered", "content_policy_violation", "responsibleaipolicyviolation", "safety",
+    "prohibited_content", "blocklist", "recitation", "spii", "refusal", "guardrail_intervened", "moderation_blocked",
+    "data_inspection_failed", "sensitive", "blocked",
+)  # fmt: skip
+"""Values of ``finish_reason``, and codes of errors, that say: a provider's filter refused."""
+
+BROKEN_OFF = ("error", "abort", "cancelled", "network_error", "insufficient_system_resource")
+"""Values of ``finish_reason`` that say: the server gave up; another try may bring the answer."""
+
+STATUS = {
+    "rate_limit_exceeded": 429, "rate_limit_error": 429, "too_many_requests": 429, "overloaded": 503,
+    "overloaded_error": 503, "server_error": 500, "internal_error": 500, "internal_server_error": 500,
+    "service_unavailable": 503, "unavailable": 503, "timeout": 504, "insufficient_quota": 402,
+    "authentication_error": 401, "invalid_api_key": 401, "model_not_found": 404,
+}  # fmt: skip
+"""Statuses of errors that name themselves in words."""
+
+AGAIN = (408, 409, 425, 429, 500, 502, 503, 504, 507, 520, 521, 522, 523, 524, 529)
+"""Statuses after which another try may bring an answer."""
+
+_FLAGGED = re.compile(r"content[ _-]?(?:management )?(?:polic|filter)|\bflagged\b|safety (?:system|filter)", re.I)
+"""What providers write where no code says that their filter refused."""
+
+
+class NoAnswer(Exception):
+    """A request that brought no usable answer; its text says why.
+
+    ``kind`` is the same for equal causes, whatever their words. ``again``: another try may help; ``pause``: after so
+    many seconds, says the endpoint. ``then`` is what a user can do, where that is known.
+    """
+
+    def __init__(
+        self, why: str, kind: str = "", *, again: bool = False, pause: float | None = None, then: str = ""
+    ) -> None:
+        self.kind, self.again, self.pause, self.then = kind or why, again, pause, then
+        super().__init__(why)
+
+
+class Spent(NoAnswer):
+    """The budget does not allow another request."""
+
+
+class Filtered(NoAnswer):
+    """A provider's filter stood in for the answer."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{REFUSED} ({what})", "filter")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's text; ``cut``: it ended at the limit of its length. ``tokens`` is the reported usage, if any."""
+
+    text: str
+    cut: bool = False
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What an error's body says: its words, its codes in lower case, the parameter that it is about, its status."""
+
+    message: str = ""
+    codes: tuple[str, ...] = ()
+    param: str = ""
+    status: int | None = None
+
+    @property
+    def filtered(self) -> bool:
+        """Whether a provider's filter refused: by a code, else by the words of an error of the client's side."""
+        if any(code in FILTERED for code in self.codes):
+            return True
+        return self.status in (400, 403, 422) and _FLAGGED.search(self.message) is not None
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON of a body, which is UTF-8 (a byte order mark may stand before it). Raises :class:`NoAnswer`."""
+    try:
+        return json.loads(body)
+    except UnicodeDecodeError:
+        raise NoAnswer("the body of the answer is no JSON (and no UTF-8)", "no JSON") from None
+    except (ValueError, RecursionError):
+        page = b"<html" in body[:2000].lower() or b"<!doctype" in body[:2000].lower()
+        what = "no JSON (a web page)" if page else "no JSON"
+        then = "name the address that ends in /v1, of the model's server itself"
+        raise NoAnswer(f"the body of the answer is {what}", "no JSON", then=then) from None
+
+
+def tokens_in(content: Any) -> int | None:
+    """The reported usage of an answer, if any."""
+    usage = content.get("usage") if isinstance(content, dict) else None
+    total = usage.get("total_tokens") if isinstance(usage, dict) else None
+    return total if type(total) is int and total >= 0 else None
+
+
+def reply_in(content: Any) -> Reply:
+    """The text of a parsed answer. Raises :class:`NoAnswer` where it holds none, or an error in its place."""
+    choices = content.get("choices") if isinstance(content, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if (trouble := trouble_in(content) or trouble_in(choice)) is not None:
+        raise _refused_in_200(trouble)
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(message, dict):
+        raise NoAnswer("the body of the answer is no chat completion", "no chat completion")
+    end = _word(choice.get("finish_reason"))
+    if end in FILTERED:
+        raise Filtered(end)
+    if end in BROKEN_OFF:
+        raise NoAnswer(f"the server broke its answer off (finish_reason {end})", "broken off", again=True)
+    text = whole(_text(message.get("content")) or _text(message.get("refusal")))
+    if not text.strip():
+        thoughts = any(_text(message.get(name)).strip() for name in ("reasoning_content", "reasoning"))
+        what = "an answer of thoughts alone" if thoughts else "an answer without text"
+        then = "raise max_tokens (max_completion_tokens), or turn the model's thinking off" if end in CUT else ""
+        raise NoAnswer(f"{what} (finish_reason {end or 'none'})", f"no text, {end}", then=then)
+    return Reply(text, end in CUT, tokens_in(content))
+
+
+def _refused_in_200(trouble: Trouble) -> NoAnswer:
+    """An error that came with status 200, by the code in its body."""
+    if trouble.filtered:
+        return Filtered(_filter(trouble))
+    code = str(trouble.status or next(iter(trouble.codes), "")) or "without a code"
+    why = f"no chat completion but an error {code}, with status 200{f' ({trouble.message})' if trouble.message else ''}"
+    return NoAnswer(why, f"error {code}", again=trouble.status in AGAIN, then=_then(trouble))
+
+
+def refused(status: int, content: Any, pause: float | None) -> NoAnswer:
+    """What a status of 400 and above comes to; ``content`` is its parsed body, if it has one."""
+    found = trouble_in(content, any_object=True) or Trouble()
+    trouble = Trouble(found.message, found.codes, found.param, status)
+    if trouble.filtered:
+        return Filtered(_filter(trouble))
+    said = f" ({trouble.message})" if trouble.message else ""
+    again = status in AGAIN and "insufficient_quota" not in trouble.codes
+    then = _then(trouble) if status in (400, 422) else ""  # of others, a setting is not the cause
+    return NoAnswer(f"HTTP {status}{said}", f"HTTP {status}", again=again, pause=pause, then=then)
+
+
+def _filter(trouble: Trouble) -> str:
+    return next((code for code in trouble.codes if code in FILTERED), trouble.message)
+
+
+def _then(trouble: Trouble) -> str:
+    """What to set where an endpoint does not take a parameter; nothing where it does not say which."""
+    words = f"{trouble.param} {trouble.message}"
+    if "max_completion_tokens" in words and "max_tokens" in words:
+        return "set max_completion_tokens, which is then sent in the place of max_tokens"
+    named = [name for name in ("max_completion_tokens", "max_tokens", "temperature", "seed") if name in words]
+    return f"set {named[0]} to another value, or to null (None), which leaves it out" if named else ""
+
+
+def trouble_in(content: Any, *, any_object: bool = False) -> Trouble | None:
+    """The error that a body holds, in the forms that servers give it; None if it holds none.
+
+    With ``any_object`` a body that is known to be an error's may also say it in ``message`` or ``detail``.
+    """
+    if isinstance(content, list) and content:
+        content = content[0]
+    if not isinstance(content, dict):
+        return None
+    error = content.get("error")
+    if error in (None, "", {}, []):
+        marked = content.get("object") == "error" or content.get("type") == "error"
+        if not (any_object or marked):
+            return None
+        error = {key: content.get(key) for key in ("message", "code", "type", "param")}
+        error["message"] = error["message"] or content.get("detail")
+    if not isinstance(error, dict):
+        return Trouble(_line(error))
+    inner = error.get("innererror") or error.get("inner_error")
+    marks = [error.get("code"), error.get("type"), error.get("status"), content.get("code")]
+    marks += [inner.get("code")] if isinstance(inner, dict) else []
+    codes = tuple(dict.fromkeys(word for word in map(_word, marks) if word))
+    return Trouble(_line(error.get("message")), codes, _line(error.get("param")), _status(codes))
+
+
+def _status(codes: tuple[str, ...]) -> int | None:
+    for code in codes:
+        if code.isascii() and code.isdigit() and 400 <= int(code[:4]) < 600:
+            return int(code)
+        if code in STATUS:
+            return STATUS[code]
+    return None
+
+
+def _word(value: Any) -> str:
+    """A code as one word in lower case; nothing for what is neither text nor whole number."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return ""
+    try:
+        return "_".join(whole(str(value)).lower().replace("-", "_").split())[:60]
+    except ValueError:  # a number of thousands of digits
+        return ""
+
+
+def _line(value: Any) -> str:
+    """Words of an error as one line; a structure as JSON."""
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value)
+    return " ".join(whole(text).split())[:300]
+
+
+def _text(content: Any) -> str:
+    """A message's content: a text, or the texts of its parts; thoughts and pictures among them are left out."""
+    if isinstance(content, str):
+        return content
+    found = []
+    for part in content if isinstance(content, list) else []:
+        if isinstance(part, str):
+            found.append(part)
+        elif isinstance(part, Mapping) and part.get("type") in (None, "text", "output_text"):
+            inner = part.get("text")
+            inner = inner.get("value") if isinstance(inner, Mapping) else inner
+            found.append(inner if isinstance(inner, str) else "")
+    return "".join(found)
+
+
+def whole(text: str) -> str:
+    """A text with a question mark for each half of a surrogate pair, which no UTF-8 can carry."""
+    return text.encode(errors="replace").decode()
+
+
+def without_words_of(said: str, texts: Iterable[str]) -> str:
+    """What somebody said, without runs of four and more words that stand in ``texts``: servers like to quote what was
+    sent, and no request's words belong into a log.
+    """
+    grams: set[tuple[str, ...]] = set()
+    for text in texts:
+        words = [word.lower() for word in _WORD.findall(text)]
+        grams.update(zip(words, words[1:], words[2:], words[3:], strict=False))
+    places = list(_WORD.finditer(said))
+    quoted = [False] * len(places)
+    for at in range(len(places) - 3):
+        if tuple(place[0].lower() for place in places[at : at + 4]) in grams:
+            quoted[at : at + 4] = [True] * 4
+    kept, end = "", 0
+    for at, place in enumerate(places):
+        if quoted[at]:
+            if not (at and quoted[at - 1]):
+                kept += said[end : place.start()] + "[...]"
+            end = place.end()
+    return kept + said[end:]
+
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def pause_in(headers: Mapping[str, str]) -> float | None:
+    """The seconds that ``Retry-After`` asks for, as a number or as a date; None where it says nothing sensible."""
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        given = (headers.get(name) or "").strip()
+        if not given:
+            continue
+        try:
+            seconds = float(given) / scale
+        except ValueError:
+            try:
+                seconds = parsedate_to_datetime(given).timestamp() - time.time()
+            except (ValueError, TypeError, OverflowError):
+                continue
+        if not math.isnan(seconds) and seconds > 0:
+            return seconds
+    return None
