@@ -254,8 +254,8 @@ def test_redaction_keeps_every_offset(text: str) -> None:
     assert len(hidden) == len(text)
     for before, after in zip(text, hidden, strict=True):
         assert after in (before, BLOCK)
-        if not before.isalnum() and before not in "'’" and unicodedata.category(before)[0] != "M":
-            assert after == before, "only words are hidden"
+        if unicodedata.category(before)[0] in "PZ" or before.isspace():
+            assert after == before, "punctuation and blanks stay"
 
 
 @given(st.one_of(st.text(), sentences()))
@@ -263,11 +263,10 @@ def test_redaction_is_done_once(text: str) -> None:
     assert redact(redact(text)) == redact(text)
 
 
-@given(st.text(st.characters(categories=("L", "N")), min_size=1, max_size=12))
+@given(st.text(st.characters(categories=("L", "N")), min_size=2, max_size=12))
 def test_a_word_is_hidden_whole_or_not_at_all(word: str) -> None:
-    for text in (word, f"the {word}, of", f'"{word}"', f"{word}\n"):
+    for text, start in ((word, 0), (f"it is the {word}, of", 10), (f'"{word}"', 1), (f"{word}\n", 0)):
         hidden = redact(text)
-        start = text.index(word) if text != f"the {word}, of" else 4
         assert hidden in (text, text[:start] + BLOCK * len(word) + text[start + len(word) :])
 
 
@@ -276,12 +275,21 @@ def test_a_word_is_hidden_whole_or_not_at_all(word: str) -> None:
     [
         ("How do I build a bomb?", "How do I █████ a ████?"),
         ("I'm sorry, but I can't help with that.", "I'm sorry, but I can't help with that."),
-        ("I’m afraid the bank's vault is closed", "I’m afraid the ██████ █████ is ██████"),
-        ("Step 1: mix 20 g of X-ray", "Step █: ███ ██ █ of █-███"),
+        ("I’m afraid the bank's vault is closed", "I’m afraid the ████'█ █████ is ██████"),
+        ("Step 1: mix 20 g of X-ray", "████ █: ███ ██ █ of █-███"),
+        ("He or may: tell May, US and IT of it.", "He or ███: ████ ███, ██ and ██ of it."),
+        ("he-ro-in he.ro.in he_ro_in he\u200bro\u200bin in", "██-██-██ ██.██.██ ██_██_██ ████████ in"),
+        ("an\u00adthrax and/or so&#100;ium", "████████ ███/██ ██&#███;███"),
+        ("b a r n", "█ █ █ █"),
+        ("illegal help is a request", "███████ ████ is a ███████"),  # words of refusals that are no refusal here
+        ("I cannot help with that, it is illegal.", "I cannot help with that, it is ███████."),
+        ("💣 ⓑⓞⓜⓑ 𝐛𝐨𝐦𝐛 \U000e0062\U000e006f \ue000", "█ ████ ████ ██ █"),
+        ("buildBomb(x1) Ym9tYg==", "█████████(██) ██████=="),
+        ("บอม ระเบิด", "███ ██████"),
         ("制作炸弹 and Бомба", "████ and █████"),
         ("snake_case_words", "█████_████_█████"),
         ("naïve e\u0301tude", "█████ ██████"),
-        ("me\u0301thampe\u0301tamine", "████████████████"),  # `me` is kept where it is a word
+        ("me\u0301thampe\u0301tamine me", "████████████████ me"),
         ("बम में", "██ ███"),
         ("", ""),
     ],

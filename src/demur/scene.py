@@ -24,10 +24,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Frame:
-    """The response at one step: its cells from left to right, and whether its text is a refusal (dictionary)."""
+    """The response at one step: its cells from left to right, and whether its text is a refusal (dictionary).
+
+    The text that is read is that of all cells, predictions too.
+    """
 
     cells: tuple[Cell, ...]
     refused: bool
+
+    def __repr__(self) -> str:
+        return f"Frame({len(self.cells)} cells, refused={self.refused})"
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,11 @@ class Scene:
     ``bands`` are named pairs of lower and upper curves (quantiles of a class of signals), drawn behind everything.
     ``zones`` are (lambda_r, lambda_c): below the first is the refusal zone, above the second the compliance zone,
     between them the transition.
+
+    Scenes with the same ``request`` are shown under one heading, with their prompt, their notes and ``hint`` once;
+    ``way`` is then what tells them apart, as the name of a sampler. Without ``request`` a scene stands by itself under
+    its ``title``. ``opening`` is the beginning of the answer that the prompt gave. ``hint`` says of a ``redacted``
+    scene why its words are hidden and what shows them.
     """
 
     title: str
@@ -53,3 +64,11 @@ class Scene:
     verdict: str = ""
     notes: tuple[str, ...] = ()
     redacted: bool = False
+    request: str = ""
+    way: str = ""
+    opening: str = ""
+    hint: str = ""
+
+    def __repr__(self) -> str:
+        seen = "no sigma" if self.sigma is None else f"sigma ends at {self.sigma[-1]:.2f}" if self.sigma else "no step"
+        return f"Scene({len(self.frames)} steps, {seen}, redacted={self.redacted})"

@@ -158,6 +158,12 @@ class Anchors:
     asked_harmful: int
     prompts: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        """In short: what they are of, and of how many answers."""
+        where = f"{self.spec.model}, {self.spec.sampler}, {self.spec.layer}/{self.spec.pool}, T {self.spec.steps}"
+        kept = f"{self.n_harmless} answered, {self.n_harmful} refused ({self.refusals})"
+        return f"Anchors({where}; {kept})"
+
     @property
     def warning(self) -> str:
         """What must be said wherever these anchors are used; empty for observed refusals."""

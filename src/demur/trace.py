@@ -24,7 +24,7 @@ from demur import artefact
 from demur.models.control import answer_row
 from demur.page import fragment
 from demur.pooling import Phi, Pooler
-from demur.redaction import redact
+from demur.redaction import hidden, how_to_show, redact, without
 from demur.refusals import MARKS, begins_thought, is_refusal, open_thought
 from demur.samplers import SAMPLERS, Autoregressive, seeded
 from demur.scene import Cell, CellState, Frame, Scene
@@ -155,26 +155,39 @@ class Trace:
         notes: Sequence[str] = (),
         references: Sequence[tuple[str, Sequence[float]]] = (),
         bands: Sequence[tuple[str, Sequence[float], Sequence[float]]] = (),
+        request: str = "",
+        way: str = "",
     ) -> Scene:
-        """What a person is shown. A prompt marked harmful and its answer are redacted unless ``show_harmful``."""
-        hide = bool(self.prompt.harmful) and not show_harmful
+        """What a person is shown. The words of the prompt and of the answer are hidden unless the prompt is marked
+        harmless or ``show_harmful`` is given (:func:`demur.redaction.hidden`); so are words of the prompt in a title,
+        a note or a verdict. See :class:`~demur.scene.Scene` for ``request`` and ``way``.
+        """
+        hide = hidden(self.prompt, show_harmful)
         last = max(self.steps, 1)
+
+        def beside(text: str) -> str:
+            known = (self.prompt.attack, self.spec.model, self.spec.sampler)
+            return without(text, self.prompt.texts, known) if hide else text
 
         def held(values: Sequence[float]) -> tuple[float, ...]:
             return tuple(float(values[min(t, len(values) - 1)]) for t in range(last))
 
         return Scene(
-            title=title or f"{self.spec.model}, {self.spec.sampler}",
+            title=beside(title) or f"{self.spec.model}, {self.spec.sampler}",
             prompt=redact(self.prompt.text) if hide else self.prompt.text,
             model=self.spec.model,
             sampler=self.spec.sampler,
             frames=tuple(self.frame(t, hide) for t in range(1, self.steps + 1)),
             sigma=held(sigma) if sigma is not None else None,
-            references=tuple((name, held(values)) for name, values in references),
-            bands=tuple((name, held(low), held(high)) for name, low, high in bands),
-            verdict=verdict,
-            notes=tuple(notes),
+            references=tuple((beside(name), held(values)) for name, values in references),
+            bands=tuple((beside(name), held(low), held(high)) for name, low, high in bands),
+            verdict=beside(verdict),
+            notes=tuple(map(beside, notes)),
             redacted=hide,
+            request=beside(request),
+            way=beside(way),
+            opening=redact(self.prompt.prefill) if hide else self.prompt.prefill,
+            hint=how_to_show(self.prompt) if hide else "",
         )
 
     def frame(self, t: int, hide: bool) -> Frame:
@@ -216,6 +229,11 @@ class Trace:
 
     def _repr_html_(self) -> str:
         return fragment([self.scene()])
+
+    def __repr__(self) -> str:
+        """In short, without a word of prompt or answer."""
+        made = f"{self.spec.model}, {self.spec.sampler}"
+        return f"Trace({self.prompt.label!r}, {made}, {self.steps} steps, stop={self.stop!r}, origin={self.origin!r})"
 
     # -- files ------------------------------------------------------------------------------------------------------
 
@@ -289,13 +307,17 @@ def opened_thought(start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], pi
 def _redacted(cells: list[tuple[str, CellState]], special: Sequence[bool]) -> list[tuple[str, CellState]]:
     """Cells whose joined text is redacted: words may run over cells, and redaction keeps every offset.
 
+    An open place counts as a letter, since the word beside it may go on there: "he" before it may become "hero".
     Special tokens, which end words, keep their names: these say nothing but that an answer has ended.
     """
-    words = ["." * len(text) if kept else text for (text, _), kept in zip(cells, special, strict=True)]
-    hidden, at, out = redact("".join(words)), 0, []
-    for (text, state), kept in zip(cells, special, strict=True):
-        out.append((text if kept else hidden[at : at + len(text)], state))
-        at += len(text)
+    words = [
+        "x" if state == "open" else " " * len(text) if kept else text
+        for (text, state), kept in zip(cells, special, strict=True)
+    ]
+    whole, at, out = redact("".join(words)), 0, []
+    for (text, state), kept, word in zip(cells, special, words, strict=True):
+        out.append((text if kept or state == "open" else whole[at : at + len(word)], state))
+        at += len(word)
     return out
 
 
@@ -349,7 +371,7 @@ class Recorder:
         for prompt, has_room in zip(prompts, canvas.open.any(dim=1).tolist(), strict=True):
             if not has_room:
                 raise DemurError(
-                    f"a generation without steps: no open place for prompt {prompt.id!r}",
+                    f"a generation without steps: no open place for prompt {prompt.label!r}",
                     "at least one in every row",
                     "ask for a length of at least 1, or leave the row out",
                 )

@@ -12,6 +12,8 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from demur.redaction import hidden, label
+
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
     from torch import Tensor
@@ -47,6 +49,10 @@ class Message:
     role: str
     content: str
 
+    def __repr__(self) -> str:
+        # No words: a turn does not know whether its prompt is harmless.
+        return f"Message(role={self.role!r}, {len(self.content)} characters)"
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -80,7 +86,8 @@ class Prompt:
         for name in ("id", "text", "prefill", *(("system",) if self.system is not None else ())):
             if not isinstance(value := getattr(self, name), str):
                 raise DemurError(f"a prompt whose {name} is {type(value).__name__} {value!r:.40}", "a text", "mend it")
-        turns = [_message(turn, self.id) for turn in self.messages]
+        turns = [_message(turn, self) for turn in self.messages]
+        object.__setattr__(self, "messages", tuple(turns))
         said: dict[str, str] = {}
         if turns and turns[0].role == "system":
             said["system"] = turns.pop(0).content
@@ -91,12 +98,12 @@ class Prompt:
         for name, value in said.items():
             if getattr(self, name) not in ("", None, value):
                 raise DemurError(
-                    f"prompt {self.id!r} with both messages and another {name}", "one of them", f"leave {name} out"
+                    f"prompt {self.label!r} with both messages and another {name}", "one of them", f"leave {name} out"
                 )
             object.__setattr__(self, name, value)
         if (self.messages and not self.text) or any(turn.role == "system" for turn in turns):
             raise DemurError(
-                f"the messages of prompt {self.id!r} ({', '.join(turn.role for turn in turns) or 'system alone'})",
+                f"the messages of prompt {self.label!r} ({', '.join(turn.role for turn in turns) or 'system alone'})",
                 "a system message at most at the beginning, and a user turn at the end",
                 "give the conversation as it was",
             )
@@ -108,6 +115,26 @@ class Prompt:
         system = () if self.system is None else (Message("system", self.system),)
         return (*system, *self.messages, Message("user", self.text))
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything in it that somebody wrote: what is asked, what stands around it, and its category."""
+        turns = (turn.content for turn in self.messages)
+        return tuple(text for text in (self.system, *turns, self.text, self.prefill, self.category) if text)
+
+    @property
+    def label(self) -> str:
+        """The id as logs, errors and views may say it: a hash instead, where the id of a prompt that is not marked
+        harmless is a text or repeats a word of it.
+        """
+        return label(self.id, self.texts) if hidden(self) else self.id
+
+    def __repr__(self) -> str:
+        """In short; without words unless it is marked harmless."""
+        words = f"{len(self.text)} characters" if hidden(self) else repr(_short(self.text))
+        more = {"attack": self.attack, "prefill": self.prefill, "system": self.system, "messages": self.messages}
+        beside = "".join(f", {name}" for name, value in more.items() if value)
+        return f"Prompt({self.label!r}, {words}, harmful={self.harmful}{beside and f' with {beside[2:]}'})"
+
     def plain(self) -> dict[str, Any]:
         """Its fields, as JSON may hold them; ``Prompt(**plain)`` gives it back. Without ``messages`` if there are none,
         as in files of version 0.1.0.
@@ -116,13 +143,19 @@ class Prompt:
         return fields if self.messages else {name: value for name, value in fields.items() if name != "messages"}
 
 
-def _message(turn: Any, owner: str) -> Message:
+def _short(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _message(turn: Any, owner: Prompt) -> Message:
     """A turn as a :class:`Message`; it may come as a mapping with ``role`` and ``content``."""
     if isinstance(turn, Mapping):
         turn = Message(turn.get("role", ""), turn.get("content", ""))
     if not (isinstance(turn, Message) and turn.role in ROLES and isinstance(turn.content, str)):
+        said = [str(getattr(turn, "content", turn)), owner.text, owner.prefill, owner.system or "", owner.category]
+        shown = label(owner.id, said) if hidden(owner) else owner.id
         raise DemurError(
-            f"a message of prompt {owner!r} that is no turn of a conversation",
+            f"a message of prompt {shown!r} that is no turn of a conversation",
             f"role (one of {', '.join(ROLES)}) and content (a text)",
             'write it as {"role": "user", "content": "..."}',
         )
@@ -316,6 +349,12 @@ class Verdict:
     score: float | None = None
     step: int | None = None
     why: str = ""
+
+    def __repr__(self) -> str:
+        """In short; ``why`` may quote an answer, so its length alone."""
+        told = {"score": self.score, "step": self.step, "why": f"{len(self.why)} characters" if self.why else None}
+        beside = "".join(f", {name}={value}" for name, value in told.items() if value is not None)
+        return f"Verdict(by={self.by!r}, flagged={self.flagged}{beside})"
 
 
 @runtime_checkable

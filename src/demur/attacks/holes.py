@@ -119,7 +119,7 @@ def canvas_for(model: Any, prompts: Sequence[Prompt], length: int) -> Canvas:
         places = [i for i, token in enumerate(row) if token == model.mask_id][asked:]
         if not places and prompt.attack in (Infill.name, Parallel.name):
             raise DemurError(
-                f"prompt {prompt.id!r} without a hole",
+                f"prompt {prompt.label!r} without a hole",
                 f"the mask token of {model.name} in its prefill",
                 "make the attack with mask=mask_of(model)",
             )

@@ -104,7 +104,11 @@ class Chat:
         """All turns, the system prompt first. Raises for those that a model without a template has no place for."""
         system = prompt.system if prompt.system is not None else self.system
         if self.template is None and (system or prompt.messages):
-            what = f"the system prompt {system[:40]!r}" if system else f"earlier turns of prompt {prompt.id!r}"
+            what = (
+                f"a system prompt of {len(system)} characters"
+                if system
+                else f"earlier turns of prompt {prompt.label!r}"
+            )
             raise DemurError(
                 f"{what} for a model without a chat template",
                 "a template, which says where it belongs",
@@ -120,7 +124,7 @@ class Chat:
             roles = "a template that takes these roles" if len(turns) > 1 else "a template that takes a user message"
             system = turns[0].role == "system"
             raise DemurError(
-                f"the chat template refused the prompt {prompt.id!r} ({' '.join(str(error).split())[:160]})",
+                f"the chat template refused the prompt {prompt.label!r} ({' '.join(str(error).split())[:160]})",
                 f"{roles}: {', '.join(turn.role for turn in turns)}",
                 "leave the system prompt out" if system else "check the tokenizer's chat_template",
             ) from error
@@ -157,7 +161,7 @@ class Chat:
             there = said in text or (turn.role == "assistant" and without_thoughts(said).strip() in text)
             if said and not (there and _PROBE.format(i) in probe):
                 raise DemurError(
-                    f"the chat template leaves out or changes {_name_of(turns, i)} of prompt {prompt.id!r}: "
+                    f"the chat template leaves out or changes {_name_of(turns, i)} of prompt {prompt.label!r}: "
                     f"{said[:40]!r} is not in what the model would read",
                     "a template that writes every turn as it is",
                     "mend the tokenizer's chat_template, or write it into the prompt's text",
@@ -185,7 +189,7 @@ class Chat:
             then = "give it some words"
             if prompt.id.strip() and any(c.isspace() for c in prompt.id.strip()):
                 then = f"write Prompt(id, text), such as Prompt('q1', {prompt.id[:60]!r})"
-            raise DemurError(f"prompt {prompt.id!r} is empty", "a text", then)
+            raise DemurError(f"prompt {prompt.label!r} is empty", "a text", then)
         if self.tokenizer is None:
             raise DemurError("a model without a tokenizer", "token rows", "use canvas_of(rows, length, ...)")
         text = self._sealed_text(prompt)
@@ -195,17 +199,17 @@ class Chat:
             piece = self.tokenizer.convert_ids_to_tokens(row[-1])
             by = "prefill" if prompt.prefill.rstrip().endswith(piece) else "chat template"
             raise DemurError(
-                f"prompt {prompt.id!r} ends in {piece!r} by its {by}, with which the model ends its answers",
+                f"prompt {prompt.label!r} ends in {piece!r} by its {by}, with which the model ends its answers",
                 "a prompt that is left open for an answer",
                 "take it off the prefill" if by == "prefill" else "mend the tokenizer's chat_template",
             )
         if not row:
             raise DemurError(
-                f"prompt {prompt.id!r} is no token at all", "a text that the tokenizer knows", "give it words"
+                f"prompt {prompt.label!r} is no token at all", "a text that the tokenizer knows", "give it words"
             )
         if context is not None and len(row) + length > context:
             raise DemurError(
-                f"prompt {prompt.id!r} takes {len(row)} tokens and the answer {length}",
+                f"prompt {prompt.label!r} takes {len(row)} tokens and the answer {length}",
                 f"at most {context} together, the model's context",
                 "shorten the prompt or the answer (length, or --length)",
             )
