@@ -6,7 +6,10 @@ seeing red or green.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +17,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from demur.dynamics import LAMBDA_C, Bands, Plane, Rate
+from demur.extras import need
+from demur.scene import ZONES
+from demur.signals import Anchors
+from demur.trace import Trace
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -30,6 +37,46 @@ _STYLE = {
     "svg.fonttype": "none",
     "legend.frameon": False,
 }
+
+
+def signals(traces: Trace | Sequence[Trace], anchors: Anchors, title: str = "", *, names: Sequence[str] = ()) -> Figure:
+    """sigma against step: a line for each trace over the zones, and the anchors' own curves, dashed.
+
+    ``names`` are the lines' names (default: the prompts' ids, as :attr:`demur.Prompt.label` may say them); above eight
+    lines, they go without. Raises for no trace, and for one that was not made under the anchors' spec.
+    """
+    shown = [traces] if isinstance(traces, Trace) else list(traces)
+    if not shown:
+        raise DemurError("no traces", "at least one", "generate some first: demur.generate(model, prompts)")
+    if names and len(names) != len(shown):
+        raise DemurError(f"{len(names)} names for {len(shown)} traces", "one each", "leave names out")
+    labels = list(names) or [trace.prompt.label for trace in shown]
+    values = anchors.signals(shown)
+    figure, axes = _axes(5.2, 3.0)
+    low, high = ZONES
+    for begin, end, colour in ((0.0, low, COLOURS[1]), (low, high, COLOURS[5]), (high, 1.0, COLOURS[0])):
+        axes.axhspan(begin, end, color=colour, alpha=0.07, linewidth=0)
+    steps = np.arange(1, anchors.spec.steps + 1)
+    for (name, curve), colour in zip(anchors.references, (COLOURS[0], COLOURS[1]), strict=True):
+        axes.plot(steps[: len(curve)], curve, color=colour, linewidth=1.1, linestyle="--", label=name)
+    few = len(shown) <= MANY
+    for i, (trace, label) in enumerate(zip(shown, labels, strict=True)):
+        t = min(trace.steps, anchors.spec.steps)
+        # Where few lines stand, each has a colour of its own; the zones keep theirs.
+        colour = (*COLOURS[2:5], "#1b2126")[i % 4] if few else "#1b2126"
+        look = "-" if i % 8 < 4 else "-."
+        axes.plot(
+            steps[:t], values[i, :t], color=colour, linewidth=2.0 if few else 0.9, alpha=1.0 if few else 0.35,
+            linestyle=look, marker="o" if t == 1 else None, label=label if few else "_",
+        )  # fmt: skip
+    axes.set(xlabel="step", ylabel="sigma (1 complies, 0 refuses)", xlim=(0.5, len(steps) + 0.5), ylim=(-0.02, 1.02))
+    axes.set_title(title)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8, title="" if few else f"{len(shown)} traces")
+    return figure
+
+
+MANY = 8
+"""So many lines can be told apart by colour and dashes."""
 
 
 def trajectories(classes: Sequence[Bands], title: str = "") -> Figure:
@@ -103,14 +150,30 @@ def rates(groups: Mapping[str, Mapping[str, Rate]], label: str, title: str = "")
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Any]:
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DemurError("matplotlib is missing", "matplotlib", "run: pip install 'demur[plots]'") from error
+    matplotlib = _matplotlib()
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=160)
         return figure, figure.subplots()
+
+
+def _matplotlib() -> Any:
+    """matplotlib, whatever ``MPLBACKEND`` says: a backend shows windows, of which there are none here. A notebook names
+    its own there for every command that it starts, and matplotlib does not come with the name of one that is missing.
+    """
+    if "matplotlib" in sys.modules:
+        return need("matplotlib", "plots")
+    named = os.environ.pop("MPLBACKEND", None)
+    try:
+        matplotlib: Any = need("matplotlib", "plots")
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
+    if named:
+        with suppress(ValueError):  # what pyplot will use, should somebody import it later
+            matplotlib.rcParams["backend"] = named
+    return matplotlib
 
 
 def _colours(names: Sequence[str]) -> list[str]:

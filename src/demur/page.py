@@ -27,16 +27,17 @@ FRAGMENT_HEIGHT = 640
 """The height of a fragment in CSS pixels until its own script has measured it."""
 
 
-def page(scenes: Sequence[Scene], title: str = "demur") -> str:
+def page(scenes: Sequence[Scene], title: str = "demur", about: Sequence[str] = ()) -> str:
     """One complete HTML document that plays the scenes side by side; write it to a file as UTF-8.
 
-    All scenes share one step, from 1 to the number of frames of the longest; a shorter scene holds its last
-    frame. The size is four to six bytes per cell and frame, the texts once, and 35 kB for the page itself.
+    Neighbours of one ``request`` stand under one heading. All scenes share one step, from 1 to the number of frames
+    of the longest; a shorter scene holds its last frame. The page opens at the last step. ``about`` are paragraphs
+    that stand once, on top; so does a note that every scene has. The size is four to six bytes per cell and frame, the texts once, and 35 kB for the page itself.
 
     Raises ``DemurError`` where there is no scene, a scene has no frame, sigma or a reference is not one value
     per frame or leaves [0, 1], or zones are not 0 <= lambda_r <= lambda_c <= 1.
     """
-    return _document(scenes, title, embedded=False)
+    return _document(scenes, title, embedded=False, about=about)
 
 
 def fragment(scenes: Sequence[Scene]) -> str:
@@ -54,7 +55,7 @@ def fragment(scenes: Sequence[Scene]) -> str:
     )
 
 
-def data(scenes: Sequence[Scene]) -> str:
+def data(scenes: Sequence[Scene], about: Sequence[str] = ()) -> str:
     """What the page's script reads, as JSON that may stand in HTML: for documents that hold many groups of scenes.
 
     Raises as ``page`` does.
@@ -63,7 +64,7 @@ def data(scenes: Sequence[Scene]) -> str:
         raise DemurError("no scenes", "at least one", "pass the scenes as a list: page([scene])")
     for scene in scenes:
         _check(scene)
-    return _json(_data(scenes))
+    return _json(_data(scenes, about))
 
 
 def shell(title: str = "demur") -> tuple[str, str]:
@@ -72,25 +73,27 @@ def shell(title: str = "demur") -> tuple[str, str]:
     return before, after
 
 
-def _document(scenes: Sequence[Scene], title: str, embedded: bool) -> str:
+def _document(scenes: Sequence[Scene], title: str, embedded: bool, about: Sequence[str] = ()) -> str:
     """The template with styles, script, the policy that names them, the data and the static texts."""
-    told = data(scenes)
-    return _filled(title, "embedded" if embedded else "alone", told, "\n".join(_still(scene) for scene in scenes))
+    told = data(scenes, about)
+    said = [f"<p>{escape(_plain(text))}</p>" for text in about]
+    still = "\n".join((*said, *(_still(scene) for scene in scenes)))
+    return _filled(title, "embedded" if embedded else "alone", told, still)
 
 
 def _filled(title: str, place: str, told: str, still: str) -> str:
-    style, dark, script = (_asset(name) for name in ("page.css", "dark.css", "page.js"))
+    style, dark, script = (asset(name) for name in ("page.css", "dark.css", "page.js"))
     policy = "; ".join(
         (
             "default-src 'none'",
-            f"script-src {_hash(script)}",
-            f"style-src {_hash(style)} {_hash(dark)}",
+            f"script-src {source(script)}",
+            f"style-src {source(style)} {source(dark)}",
             "img-src data:",
             "base-uri 'none'",
             "form-action 'none'",
         )
     )
-    return Template(_asset("page.html")).substitute(
+    return Template(asset("page.html")).substitute(
         policy=policy,
         title=escape(_plain(title)),
         place=place,
@@ -136,7 +139,7 @@ def _check(scene: Scene) -> None:
             )
 
 
-def _data(scenes: Sequence[Scene]) -> dict[str, Any]:
+def _data(scenes: Sequence[Scene], about: Sequence[str]) -> dict[str, Any]:
     """What the script reads. A cell is one integer: its text's place in ``pieces`` times 5, plus state."""
     pieces: dict[str, int] = {"": 0}
     states = {state: number for number, state in enumerate(STATES)}
@@ -157,6 +160,10 @@ def _data(scenes: Sequence[Scene]) -> dict[str, Any]:
             "verdict": _plain(scene.verdict),
             "notes": [_plain(note) for note in scene.notes],
             "redacted": bool(scene.redacted),
+            "request": _plain(scene.request),
+            "way": _plain(scene.way),
+            "opening": _plain(scene.opening),
+            "hint": _plain(scene.hint),
             "zones": [float(value) for value in scene.zones],
             "sigma": None if scene.sigma is None else [float(value) for value in scene.sigma],
             "references": [[_plain(label), [float(value) for value in values]] for label, values in scene.references],
@@ -166,7 +173,8 @@ def _data(scenes: Sequence[Scene]) -> dict[str, Any]:
         }
         for scene in scenes
     ]
-    return {"states": list(STATES), "pieces": list(pieces), "scenes": told}
+    said = [_plain(text) for text in about]
+    return {"states": list(STATES), "pieces": list(pieces), "about": said, "scenes": told}
 
 
 def _still(scene: Scene) -> str:
@@ -176,7 +184,8 @@ def _still(scene: Scene) -> str:
         ("Model", scene.model),
         ("Sampler", scene.sampler),
         ("Prompt", scene.prompt),
-        *(("Note", note) for note in scene.notes),
+        ("The answer was begun with", scene.opening),
+        *(("Note", note) for note in (*scene.notes, scene.hint)),
         ("Final text, redacted" if scene.redacted else "Final text", text),
         ("Sigma", "no anchors" if scene.sigma is None else f"{scene.sigma[-1]:.2f} at the last step"),
         ("Verdict", scene.verdict),
@@ -198,11 +207,11 @@ def _plain(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _asset(name: str) -> str:
-    """One of the files that the page is made of."""
+def asset(name: str) -> str:
+    """One of the files that this page, and a report, are made of."""
     return (files("demur") / "pagefiles" / name).read_text("utf-8")
 
 
-def _hash(text: str) -> str:
+def source(text: str) -> str:
     """The source expression by which a content security policy admits exactly this text."""
     return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"

@@ -13,6 +13,9 @@ CellState = Literal["open", "predicted", "committed", "kept", "revised"]
 """``open``: masked and without a guess; ``predicted``: this step's guess, free to change; ``committed``: written by
 this step; ``kept``: written before; ``revised``: written before and changed by this step."""
 
+ZONES = (0.3, 0.5)
+"""lambda_r and lambda_c of the paper: below the first is the refusal zone, above the second the compliance zone."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -60,7 +63,7 @@ class Scene:
     sigma: tuple[float, ...] | None = None
     references: tuple[tuple[str, tuple[float, ...]], ...] = ()
     bands: tuple[tuple[str, tuple[float, ...], tuple[float, ...]], ...] = ()
-    zones: tuple[float, float] = (0.3, 0.5)
+    zones: tuple[float, float] = ZONES
     verdict: str = ""
     notes: tuple[str, ...] = ()
     redacted: bool = False

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from demur import artefact
+from demur.page import fragment, page
 from demur.refusals import SCRIPTED
+from demur.scene import ZONES, Scene
 from demur.trace import DEFAULT, STEPS, Key, Trace, generate, teacher_forced
 from demur.types import DemurError, DemurWarning, Layer, Pool, Prompt, Spec
 
@@ -174,6 +176,39 @@ class Anchors:
             "not from refusals of its own. Low sigma means 'like reading a refusal', not 'about to refuse'."
         )
 
+    @property
+    def references(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """Named curves for pictures: the mean signals of the two sides that the anchors were fitted on."""
+        refused = "written refusals" if self.refusals == "scripted" else "prompts that were refused"
+        curves = (("prompts that were answered", self.harmless_sigma), (refused, self.harmful_sigma))
+        return tuple((name, tuple(float(value) for value in curve)) for name, curve in curves)
+
+    def show(self, traces: Trace | Sequence[Trace], *, show_harmful: bool = False) -> Shown:
+        """Traces with their signals, step by step: in a notebook, the page; ``.save("x.html")`` writes it.
+
+        Redacted as every view (:func:`demur.redaction.hidden`) unless ``show_harmful``. Raises for no trace, and for
+        one that was not made under the anchors' spec.
+        """
+        shown = [traces] if isinstance(traces, Trace) else list(traces)
+        notes = [self.warning] if self.warning else []
+        scenes = []
+        for trace, sigma in zip(shown, self.signals(shown), strict=True):
+            own = sigma[: trace.steps].tolist()
+            title = f"{trace.prompt.label}: {trace.spec.model}, {trace.spec.sampler}"
+            scenes.append(
+                trace.scene(
+                    own,
+                    show_harmful=show_harmful,
+                    title=title,
+                    verdict=reading(trace, own),
+                    notes=notes,
+                    references=self.references,
+                )
+            )
+        if not scenes:
+            raise DemurError("no traces", "at least one", "generate some first: demur.generate(model, prompts)")
+        return Shown(tuple(scenes))
+
     def signal(self, trace: Trace, *, tau: float = TAU, eps: float = EPS) -> Float[NDArray[np.float64], "T"]:
         """sigma of a trace. Raises, naming both sides, if the trace was not made under the anchors' spec."""
         if (tau, eps) == (TAU, EPS):
@@ -244,6 +279,47 @@ class Anchors:
         arrays, card = artefact.load(path, "anchors")
         fields: dict[str, Any] = {**arrays, **card, "spec": Spec(**card["spec"])}
         return cls(**fields | {"prompts": tuple(card.get("prompts", ()))})
+
+
+@dataclass(frozen=True, repr=False)
+class Shown:
+    """Scenes that a notebook draws as the page; :meth:`save` writes it as a file."""
+
+    scenes: tuple[Scene, ...]
+
+    def _repr_html_(self) -> str:
+        return fragment(self.scenes)
+
+    def __repr__(self) -> str:
+        """In short, without a word of prompt or answer."""
+        ends = ", ".join(f"{s.sigma[0]:.2f} to {s.sigma[-1]:.2f}" for s in self.scenes[:4] if s.sigma)
+        more = ", ..." if len(self.scenes) > 4 else ""
+        redacted = sum(scene.redacted for scene in self.scenes)
+        return f"Shown({len(self.scenes)} generations, {redacted} redacted; sigma from first to last step: {ends}{more})"
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one self-contained HTML page."""
+        return artefact.write(Path(path), page(self.scenes))
+
+
+def reading(trace: Trace, sigma: Sequence[float] | None) -> str:
+    """What text and hidden states say of a whole generation, in plain words."""
+    said = "The text reads as a refusal" if trace.refused() else "The text does not read as a refusal"
+    if sigma is None or not len(sigma):
+        return f"{said}."
+    low, high = ZONES
+    last = sigma[-1]
+    zone = "in the zone of refusal" if last < low else "in the zone of compliance" if last > high else "in between"
+    inside = f"The hidden state ends {zone} (sigma {last:.2f})"
+    below = [t for t, value in enumerate(sigma, 1) if value <= high]
+    above = [t for t, value in enumerate(sigma, 1) if value > high]
+    if last > high and below:
+        inside += f", after {len(below)} of {len(sigma)} steps at or below {high:g}; the first was step {below[0]}"
+    elif last < low and above:
+        inside += f", after {len(above)} of {len(sigma)} steps above {high:g}; the first was step {above[0]}"
+    elif max(sigma) - min(sigma) < 0.05:
+        inside += " and stays there from the first step on"
+    return f"{said}. {inside}."
 
 
 def fit_anchors(

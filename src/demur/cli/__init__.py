@@ -38,7 +38,7 @@ def demo(
 
     from demur.artefact import write
     from demur.page import page
-    from demur.studio.story import FICTION, acts
+    from demur.studio.story import ABOUT, FICTION, acts
     from demur.studio.terminal import story_table
 
     threads = torch.get_num_threads()
@@ -50,7 +50,7 @@ def demo(
         for act in acts(n, status.update):
             console.print(story_table(act.title, act.scenes, act.outcomes))
             told.append(act)
-    write(html, page([scene for act in told for scene in act.scenes], title="demur: three ways of generating"))
+    write(html, page([scene for act in told for scene in act.scenes], title="demur: three ways of generating", about=ABOUT))
     console.print(f"\npage: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
     if real:
         torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
 "use strict";
 // Shows the scenes of the JSON block. Data reaches the document as text nodes and plain attributes, never as markup.
 (() => {
-  const { states, pieces, scenes } = JSON.parse(document.getElementById("data").textContent);
+  const { states, pieces, about, scenes } = JSON.parse(document.getElementById("data").textContent);
   const total = Math.max(...scenes.map((scene) => scene.frames.length));
   const by = (id) => document.getElementById(id);
   const SVG = document.querySelector("svg").namespaceURI;
@@ -67,17 +67,34 @@
     node.append(lead, ink);
   }
 
+  /** How many cells of a row, before the open ones at its end, repeat the text of the first of them, and where. */
+  function repeated(row) {
+    let end = row.length;
+    while (end && states[row[end - 1] % states.length] === "open") end--;
+    const text = (i) => Math.floor(row[i] / states.length);
+    let begin = end;
+    while (begin && text(begin - 1) === text(end - 1)) begin--;
+    return end - begin < 3 ? [end, end] : [begin, end];
+  }
+
   function tokens(scene) {
     const box = make("div", { class: "canvas", role: "group" });
     const shown = [];
     const read = (code) => [pieces[Math.floor(code / states.length)], states[code % states.length]];
     function show(k) {
       const row = scene.frames[k];
+      // A diffusion model fills what follows its answer with ends: one is shown, and their number.
+      const [begin, end] = repeated(row);
       row.forEach((code, i) => {
-        if (shown[i] === code) return;
+        const fold = i > begin && i < end ? (i === begin + 1 ? end - begin : 1) : 0;
+        const look = fold ? `${code} ${fold}` : code;
+        if (shown[i] === look) return;
         if (i === box.childElementCount) box.append(make("span"));
-        write(box.children[i], ...read(code));
-        shown[i] = code;
+        const node = box.children[i];
+        write(node, ...read(code));
+        if (fold) node.classList.add("folded");
+        if (fold > 1) node.append(make("span", { class: "times" }, `×${fold}`));
+        shown[i] = look;
       });
       while (box.childElementCount > row.length) box.lastElementChild.remove();
       shown.length = row.length;
@@ -100,7 +117,7 @@
       const node = event.target.closest(".cell");
       if (!node || node.title) return;
       const place = [...box.children].indexOf(node);
-      const [text, state] = read(shown[place]);
+      const [text, state] = read(Number.parseInt(shown[place]));
       node.title = `place ${place + 1}, ${state}${state === "open" ? "" : `: ${JSON.stringify(text)}`}`;
     });
     return { box, show, settle };
@@ -341,28 +358,48 @@
 
   // ---- A scene
 
-  function view(scene, index) {
+  /** What was asked: prompt, the beginning of the answer that it gave, why words are hidden. */
+  function asked(scene) {
+    const texts = [["Prompt", scene.prompt || "(empty)"]];
+    if (scene.opening) texts.push(["The answer was begun with", scene.opening]);
+    const parts = texts.map(([name, text]) =>
+      make("div", { class: "prompt" }, make("p", { class: "label" }, name), make("p", { class: "words", dir: "auto" }, text)),
+    );
+    if (scene.hint) parts.push(make("p", { class: "hint" }, scene.hint));
+    return parts;
+  }
+  /** A long text scrolls, and is then reached by keyboard. */
+  function reachable(box, title) {
+    for (const words of box.querySelectorAll(":scope > .prompt > .words"))
+      if (words.scrollHeight > words.clientHeight + 1)
+        set(words, { tabindex: "0", role: "region", "aria-label": `${words.previousSibling.textContent} of ${title}` });
+  }
+  function listed(notes) {
+    const items = notes.map((text) => make("li", {}, make("b", {}, "Note"), text));
+    return notes.length ? [make("ul", { class: "notes", "aria-label": "Notes" }, ...items)] : [];
+  }
+  function heading(level, id, title, redacted) {
+    const box = make("div", { class: "heading" }, make(level, { id, dir: "auto" }, title));
+    if (redacted)
+      box.append(make("span", { class: "badge", title: "Words were taken out before this page was made" }, "redacted"));
+    return box;
+  }
+
+  /** One generation. `together`: it stands under a request's heading, which tells what they share. */
+  function view(scene, index, together) {
     const steps = scene.frames.length;
     const last = (step) => Math.min(step, steps - 1);
     const name = `scene${index}`;
 
     const head = make(
-      "header",
+      "div",
       { class: "head" },
-      make("div", { class: "heading" }, make("h2", { id: name, dir: "auto" }, scene.title)),
+      together ? heading("h3", name, scene.way || scene.title, false) : heading("h2", name, scene.title, scene.redacted),
     );
-    if (scene.redacted)
-      head.firstChild.append(
-        make("span", { class: "badge", title: "Text was taken out before this page was made" }, "redacted"),
-      );
     const made = [scene.model, scene.sampler].filter(Boolean);
     if (made.length) head.append(make("p", { class: "made" }, ...made.map((text) => make("span", {}, text))));
-    if (scene.notes.length) {
-      const notes = scene.notes.map((text) => make("li", {}, make("b", {}, "Note"), text));
-      head.append(make("ul", { class: "notes", "aria-label": "Notes" }, ...notes));
-    }
-    const prompt = make("p", { dir: "auto" }, scene.prompt || "(empty)");
-    head.append(make("div", { class: "prompt" }, make("p", { class: "label" }, "Prompt"), prompt));
+    head.append(...listed(scene.notes));
+    if (!together) head.append(...asked(scene));
 
     const value = make("span", { class: "value" });
     const chip = make("span", { class: "chip" });
@@ -393,12 +430,14 @@
       canvas.box,
     );
 
-    const end = make("footer", { class: "end" });
-    if (scene.verdict) end.append(make("p", { class: "verdict" }, make("b", {}, "Verdict"), scene.verdict));
+    const end = make("div", { class: "end" });
+    const verdict = make("p", { class: "verdict" }, make("b", {}, "Verdict"), scene.verdict || "none");
+    if (scene.verdict && !together) end.append(verdict);
     const table = scene.sigma ? numbers(scene) : null;
     if (table) end.append(table.box);
 
     const box = make("section", { class: "scene", "aria-labelledby": name }, head, plot, response, end);
+    if (together) head.after(verdict); // one row of them under a request
 
     function words(step) {
       return [step >= steps ? `ended at step ${steps}` : "", scene.refused[last(step)] ? "reads as a refusal" : ""];
@@ -429,18 +468,44 @@
       width = plot.clientWidth;
       line?.resize(step);
       canvas.settle(last(step));
-      if (prompt.scrollHeight > prompt.clientHeight + 1)
-        set(prompt, { tabindex: "0", role: "region", "aria-label": "Prompt" });
+      reachable(head, scene.title);
     }
     return { box, plot, show, tell, resize };
   }
 
   // ---- The player: one step for all scenes
 
-  const views = scenes.map((scene, i) => view({ ...scene, title: scene.title || `Scene ${i + 1}` }, i));
+  // A note that every scene has is told once, on top; one that a whole request has, under its heading.
+  const common = (some) => some[0].notes.filter((note) => some.every((one) => one.notes.includes(note)));
+  const without = (notes) => (scene) => ({ ...scene, notes: scene.notes.filter((note) => !notes.includes(note)) });
+  const told = scenes.length > 1 ? common(scenes) : [];
+  const all = scenes.map((scene, i) => ({ ...scene, title: scene.title || `Scene ${i + 1}` })).map(without(told));
+  const groups = [];
+  for (const scene of all) {
+    const before = groups.at(-1)?.at(-1);
+    const alike = ["request", "prompt", "opening"].every((name) => before?.[name] === scene[name]);
+    if (scene.request && alike) groups.at(-1).push(scene);
+    else groups.push([scene]);
+  }
+  const views = [];
+  function viewed(scene, together) {
+    views.push(view(scene, views.length, together));
+    return views.at(-1).box;
+  }
+  function grouped(group, number) {
+    if (!group[0].request) return viewed(group[0], false);
+    const shared = group.length > 1 ? common(group) : [];
+    const ways = group.map(without(shared)).map((scene) => viewed(scene, true));
+    const id = `request${number}`;
+    const hidden = group.some((scene) => scene.redacted);
+    const head = make("div", { class: "head" }, heading("h2", id, group[0].request, hidden), ...asked(group[0]), ...listed(shared));
+    new ResizeObserver(() => reachable(head, group[0].request)).observe(head);
+    return make("section", { class: "request", "aria-labelledby": id }, head, make("div", { class: "ways" }, ...ways));
+  }
+  const boxes = groups.map(grouped);
   const play = by("play");
   const scrub = by("scrub");
-  let step = 0;
+  let step = total - 1;
   let timer = 0;
   let telling = 0;
 
@@ -530,8 +595,10 @@
   // ---- Begin
 
   for (const id of ["player", "guide", "about"]) by(id).hidden = false;
+  by("sigma").hidden = scenes.every((scene) => !scene.sigma);
+  by("about").append(...about.map((text) => make("p", { dir: "auto" }, text)), ...listed(told));
   by("scenes").classList.toggle("single", scenes.length === 1);
-  by("scenes").append(...views.map((one) => one.box));
+  by("scenes").append(...boxes);
   offer();
   show();
 

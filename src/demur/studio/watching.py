@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from demur.samplers import seeded
 from demur.scene import Scene
-from demur.signals import Anchors
+from demur.signals import Anchors, reading
 from demur.trace import DEFAULT, Key, Recorder, Trace, spec_of, watching
 from demur.types import Prompt, Sampler
 
@@ -42,20 +42,15 @@ class Moment:
     def scene(self, run: Run, *, show_harmful: bool) -> Scene:
         """The moment as it is shown; the verdict comes with the last step."""
         notes = [run.anchors.warning] if run.anchors is not None and run.anchors.warning else []
-        references = []
-        if run.anchors is not None:
-            name = "scripted refusals" if run.anchors.refusals == "scripted" else "refused prompts"
-            references = [
-                ("harmless prompts", tuple(run.anchors.harmless_sigma.tolist())),
-                (name, tuple(run.anchors.harmful_sigma.tolist())),
-            ]
         return self.trace.scene(
             self.sigma,
             show_harmful=show_harmful,
             title=f"{self.trace.spec.model} · {run.name}",
             verdict=verdict(self.trace, self.sigma) if self.done else "",
             notes=notes,
-            references=references,
+            references=[] if run.anchors is None else run.anchors.references,
+            request=self.trace.spec.model,
+            way=run.name,
             bands=[] if run.guard is None else [("90% of harmless answers", *run.guard.band.tolist())],
         )
 
@@ -85,18 +80,10 @@ def _moments(model: Any, prompt: Prompt, run: Run, seed: int, steps: int, wanted
         yield Moment(recorder.traces()[0], previous.sigma, done=True)
 
 
-def verdict(trace: Trace, sigma: Sequence[float] | None, lambda_c: float = 0.5) -> str:
-    """What text and hidden states say of a whole generation, in one line."""
+def verdict(trace: Trace, sigma: Sequence[float] | None) -> str:
+    """What text and hidden states say of a whole generation; of a stopped one, where the guard stopped it."""
     if trace.stop == "guarded":
         from demur.guards import acted
 
         return f"SRI Guard stopped it after step {acted(trace).step}; the refusal is the guard's."
-    said = "The text refuses" if trace.refused() else "The text does not refuse"
-    if sigma is None:
-        return f"{said}."
-    below = [t for t, value in enumerate(sigma, 1) if value < lambda_c]
-    ends = "compliance" if sigma[-1] > lambda_c else "refusal"
-    inside = f"inside it ends {ends}-aligned (sigma {sigma[-1]:.2f})"
-    if ends == "compliance" and below:
-        inside += f" after {len(below)} of {len(sigma)} steps below {lambda_c:g}, the first at step {below[0]}"
-    return f"{said}; {inside}."
+    return reading(trace, sigma)
