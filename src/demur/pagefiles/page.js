@@ -345,7 +345,7 @@
       make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)))),
       make("tbody", {}, ...rows),
     );
-    const region = { class: "numbers", tabindex: "0", role: "region", "aria-label": `Sigma of ${title} as a table` };
+    const region = { class: "numbers", tabindex: "0", role: "group", "aria-label": `Sigma of ${title} as a table` };
     const box = make("details", {}, make("summary", {}, "Sigma as a table"), make("div", region, table));
     let here = null;
     const show = (k) => {
@@ -372,7 +372,7 @@
   function reachable(box, title) {
     for (const words of box.querySelectorAll(":scope > .prompt > .words"))
       if (words.scrollHeight > words.clientHeight + 1)
-        set(words, { tabindex: "0", role: "region", "aria-label": `${words.previousSibling.textContent} of ${title}` });
+        set(words, { tabindex: "0", role: "group", "aria-label": `${words.previousSibling.textContent} of ${title}` });
   }
   function listed(notes) {
     const items = notes.map((text) => make("li", {}, make("b", {}, "Note"), text));
@@ -436,7 +436,7 @@
     const table = scene.sigma ? numbers(scene) : null;
     if (table) end.append(table.box);
 
-    const box = make("section", { class: "scene", "aria-labelledby": name }, head, plot, response, end);
+    const box = make("article", { class: "scene", "aria-labelledby": name }, head, plot, response, end);
     if (together) head.after(verdict); // one row of them under a request
 
     function words(step) {
@@ -500,7 +500,7 @@
     const hidden = group.some((scene) => scene.redacted);
     const head = make("div", { class: "head" }, heading("h2", id, group[0].request, hidden), ...asked(group[0]), ...listed(shared));
     new ResizeObserver(() => reachable(head, group[0].request)).observe(head);
-    return make("section", { class: "request", "aria-labelledby": id }, head, make("div", { class: "ways" }, ...ways));
+    return make("article", { class: "request", "aria-labelledby": id }, head, make("div", { class: "ways" }, ...ways));
   }
   const boxes = groups.map(grouped);
   const play = by("play");
