@@ -30,9 +30,10 @@ FRAGMENT_HEIGHT = 640
 def page(scenes: Sequence[Scene], title: str = "demur", about: Sequence[str] = ()) -> str:
     """One complete HTML document that plays the scenes side by side; write it to a file as UTF-8.
 
-    Neighbours of one ``request`` stand under one heading. All scenes share one step, from 1 to the number of frames
-    of the longest; a shorter scene holds its last frame. The page opens at the last step. ``about`` are paragraphs
-    that stand once, on top; so does a note that every scene has. The size is four to six bytes per cell and frame, the texts once, and 35 kB for the page itself.
+    Neighbours of one ``request`` stand under one heading. All scenes share one step, from 1 to the number of frames of
+    the longest; a shorter scene holds its last frame. The page opens at the last step. ``about`` are paragraphs that
+    stand once, on top; so does a note that every scene has. The size is four to six bytes per cell and frame, the texts
+    once, and 40 kB for the page itself.
 
     Raises ``DemurError`` where there is no scene, a scene has no frame, sigma or a reference is not one value
     per frame or leaves [0, 1], or zones are not 0 <= lambda_r <= lambda_c <= 1.

@@ -295,7 +295,9 @@ class Shown:
         ends = ", ".join(f"{s.sigma[0]:.2f} to {s.sigma[-1]:.2f}" for s in self.scenes[:4] if s.sigma)
         more = ", ..." if len(self.scenes) > 4 else ""
         redacted = sum(scene.redacted for scene in self.scenes)
-        return f"Shown({len(self.scenes)} generations, {redacted} redacted; sigma from first to last step: {ends}{more})"
+        return (
+            f"Shown({len(self.scenes)} generations, {redacted} redacted; sigma from first to last step: {ends}{more})"
+        )
 
     def save(self, path: str | Path) -> Path:
         """Writes one self-contained HTML page."""

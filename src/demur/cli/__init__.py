@@ -50,7 +50,10 @@ def demo(
         for act in acts(n, status.update):
             console.print(story_table(act.title, act.scenes, act.outcomes))
             told.append(act)
-    write(html, page([scene for act in told for scene in act.scenes], title="demur: three ways of generating", about=ABOUT))
+    write(
+        html,
+        page([scene for act in told for scene in act.scenes], title="demur: three ways of generating", about=ABOUT),
+    )
     console.print(f"\npage: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
     if real:
         torch.set_num_threads(threads)

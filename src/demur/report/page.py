@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from html import escape
@@ -31,6 +32,7 @@ from demur.report.tables import (
     tables,
 )
 from demur.report.tidy import tidy_csv
+from demur.report.words import GLOSSARY, INTERVALS, spelled, titled, what_came_out, what_was_run
 from demur.trace import Trace
 from demur.types import DemurError, Verdict
 
@@ -50,8 +52,8 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
     made, claims = tables(of), hypotheses(of)
     pictures = _pictures(of)
     scenes = _scenes(store, of, show_harmful)
-    written = [artefact.write(out / "report.html", _html(manifest, notes, made, claims, pictures, scenes))]
-    written.append(artefact.write(out / "report.md", _markdown(manifest, notes, made, claims)))
+    written = [artefact.write(out / "report.html", _html(manifest, notes, made, claims, pictures, scenes, of))]
+    written.append(artefact.write(out / "report.md", _markdown(manifest, notes, made, claims, of)))
     for table in made:
         written.append(artefact.write(out / f"{table.name}.csv", tidy_csv(table)))
         written.append(artefact.write(out / f"{table.name}.tex", _latex(table)))
@@ -133,7 +135,7 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], kept:
 
 
 def _pictures(of: Selection) -> list[tuple[str, str]]:
-    """Figures as SVG: trajectories and planes of each subject, ROC, IRR."""
+    """Figures as SVG, without a ground of their own: trajectories and planes of each subject, ROC, IRR."""
     made = []
     found = internal_recovery(of)
     if found:
@@ -164,9 +166,12 @@ def _pictures(of: Selection) -> list[tuple[str, str]]:
 
 def _svg(figure: Any) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
+
+
+_KEY = ("model", "sampler", "defense", "role", "attack")
 
 
 def _scenes(store: Store, of: Selection, show_harmful: bool) -> dict[str, str]:
@@ -174,8 +179,7 @@ def _scenes(store: Store, of: Selection, show_harmful: bool) -> dict[str, str]:
     found: dict[str, list[Any]] = {}
     kept: dict[str, dict[str, Trace]] = {}
     for row in of.rows:
-        names = ("model", "sampler", "defense", "role", "attack")
-        key = key_of(**{name: row[name] for name in names})
+        key = key_of(**{name: row[name] for name in _KEY})
         if len(found.get(key, [])) == 2:
             continue
         if row["unit"] not in kept:  # by id: rows that could not be judged are not here, their traces are
@@ -185,7 +189,9 @@ def _scenes(store: Store, of: Selection, show_harmful: bool) -> dict[str, str]:
             title = f"{row['attack']}: {row['outcome']}"
             scene = trace.scene(row["sigma"], show_harmful=show_harmful, title=title, verdict=row["outcome"])
             found.setdefault(key, []).append(scene)
-    return {key: page.data(scenes) for key, scenes in found.items()}
+    counts = Counter(key_of(**{name: row[name] for name in _KEY}) for row in of.rows)
+    about = {key: f"{len(scenes)} of {counts[key]} generations are shown." for key, scenes in found.items()}
+    return {key: page.data(scenes, [about[key]]) for key, scenes in found.items()}
 
 
 def _whole(files: Sequence[Path]) -> Iterator[Trace]:
@@ -198,30 +204,14 @@ def _whole(files: Sequence[Path]) -> Iterator[Trace]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Documents
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; margin: .5rem 0; }
-th, td { text-align: left; padding: .3rem .7rem; border-bottom: 1px solid #8884; vertical-align: top; }
-thead th { border-bottom: 2px solid #888; }
-button { font: inherit; color: inherit; background: none; border: 0; border-bottom: 1px dotted; padding: 0; }
-button:hover { cursor: pointer; border-bottom-style: solid; }
-.note, small { color: #888; font-size: .8125rem; }
-td small { display: block; white-space: nowrap; }
-td button { text-align: left; }
-.pictures { display: flex; flex-wrap: wrap; gap: 1.5rem; }
-figure { margin: 0; background: #fff; color: #222; padding: .5rem; border-radius: .4rem; }
-figcaption { font-size: .8125rem; max-width: 24rem; }
-.supported { color: #0b7a75; } .not { color: #b3401f; } .undecided { color: #8a6d00; }
-"""
 _SCRIPT = r"""
 "use strict";
 const parts = JSON.parse(document.getElementById("viewer").textContent);
 const scenes = JSON.parse(document.getElementById("scenes").textContent);
 // The first generation of each key; a cell is its text's place in the pieces times the number of states, plus state.
 function firsts(keys) {
-  const all = { states: [], pieces: [], scenes: [] };
+  const about = [`The first generation under each of ${keys.length} attacks.`];
+  const all = { states: [], pieces: [], about, scenes: [] };
   for (const one of keys.map((key) => JSON.parse(scenes[key]))) {
     const shift = all.pieces.length * one.states.length;
     const frames = one.scenes[0].frames.map((frame) => frame.map((cell) => cell + shift));
@@ -250,31 +240,71 @@ def _html(
     claims: Sequence[Hypothesis],
     pictures: Sequence[tuple[str, str]],
     scenes: Mapping[str, str],
+    of: Selection,
 ) -> str:
-    body = [f"<h1>{escape(manifest['name'])}</h1>", f"<p class=note>{escape(_about(manifest))}</p>"]
-    body += [f"<p class=note>{escape(' '.join(notes))}</p>"] if notes else []
+    came_out = "".join(f"<li>{escape(sentence)}</li>" for sentence in what_came_out(of, claims))
+    body = [
+        f"<section class='card' aria-labelledby='came-out'><h2 id='came-out'>What came out</h2><ul>{came_out}</ul>"
+        f"<p class='note'>{escape(INTERVALS)}</p></section>"
+    ]
     if claims:
         rows = "".join(
-            f"<tr><td class='{claim.verdict.split()[0]}'>{claim.verdict}</td><td>{escape(claim.claim)}</td>"
+            f"<tr><th scope='row' class='{claim.verdict.split()[0]}'>{claim.verdict}</th><td>{escape(claim.claim)}</td>"
             f"<td>{escape(claim.numbers)}</td></tr>"
             for claim in claims
         )
-        body.append(f"<h2>The paper's claims on this run</h2><div class=wide><table>{rows}</table></div>")
+        heads = "".join(f"<th scope='col'>{head}</th>" for head in ("verdict", "claim", "numbers"))
+        body.append(_section("claims", "The paper's claims on this run", f"<thead><tr>{heads}</tr></thead>{rows}", ""))
+    counts = Counter(key_of(**{name: row[name] for name in _KEY}) for row in of.rows)
     for table in made:
-        heads = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
-        lines = "".join(f"<tr>{''.join(_cell(cell, scenes) for cell in row)}</tr>" for row in table.rows)
-        body.append(
-            f"<h2>{escape(table.title)}</h2><div class=wide><table><thead><tr>{heads}</tr></thead>"
-            f"<tbody>{lines}</tbody></table></div><p class=note>{escape(table.note)}</p>"
+        heads = "".join(f"<th scope='col'>{escape(spelled(head))}</th>" for head in table.heads)
+        lines = "".join(
+            f"<tr>{''.join(_cell(cell, scenes, counts, first=not i) for i, cell in enumerate(row))}</tr>"
+            for row in table.rows
         )
-    drawn = "".join(f"<figure>{svg}<figcaption>{escape(title)}</figcaption></figure>" for title, svg in pictures)
-    body.append(f"<h2>Figures</h2><div class=pictures>{drawn}</div>")
+        inside = f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody>"
+        body.append(_section(table.name, spelled(titled(table.title)), inside, table.note))
+    names = "".join(f"<dt>{a} <span>{name}</span></dt><dd>{escape(what)}</dd>" for a, name, what in GLOSSARY)
+    body.append(f"<section class='card' aria-labelledby='names'><h2 id='names'>What the names mean</h2>"
+                f"<dl class='names'>{names}</dl></section>")  # fmt: skip
+    if pictures:
+        drawn = "".join(
+            f"<figure>{svg}<figcaption>{escape(spelled(titled(title)))}</figcaption></figure>"
+            for title, svg in pictures
+        )
+        body.append(f"<section class='card' aria-labelledby='figures'><h2 id='figures'>Figures</h2>"
+                    f"<div class='pictures'>{drawn}</div></section>")  # fmt: skip
+    more = [*notes, _about(manifest)]
+    listed = "".join(f"<li>{escape(note)}</li>" for note in more)
+    body.append(f"<section class='card' aria-labelledby='notes'><h2 id='notes'>Notes</h2><ul>{listed}</ul></section>")
     data = [("viewer", json.dumps(page.shell("demur"))), ("scenes", json.dumps(scenes))]
     blocks = "".join(f'<script id="{name}" type="application/json">{_safe(text)}</script>' for name, text in data)
+    style, dark, own = (page.asset(name) for name in ("page.css", "dark.css", "report.css"))
+    # The viewer that a cell opens lives under this policy too. Pictures bring styles of their own.
+    allowed = " ".join(page.source(text) for text in (_SCRIPT, page.asset("page.js")))
+    policy = (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    name = escape(manifest["name"])
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-        f"<title>demur: {escape(manifest['name'])}</title><style>{_STYLE}</style>"
-        f"<body>{''.join(body)}{blocks}<script>{_SCRIPT}</script></body></html>\n"
+        "<!doctype html>\n<html lang='en'>\n<head><meta charset='utf-8'>"
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<meta name='referrer' content='no-referrer'><link rel='icon' href='data:,'><title>demur: {name}</title>"
+        f"<style>{style}</style><style media='screen and (prefers-color-scheme: dark)'>{dark}</style>"
+        f"<style>{own}</style></head>\n<body class='report'><header class='top'><h1>Report on the run {name}</h1>"
+        f"<p>{escape(what_was_run(manifest, of))}</p></header><main>{''.join(body)}</main>"
+        f"{blocks}<script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def _section(name: str, title: str, rows: str, note: str) -> str:
+    """A card with a table, which scrolls by itself where it is wider than the page."""
+    said = f"<p class='note'>{escape(note)}</p>" if note else ""
+    return (
+        f"<section class='card' aria-labelledby='{name}'><h2 id='{name}'>{escape(title)}</h2><div class='wide' "
+        f"tabindex='0' role='group' aria-label='{escape(title)}'><table>{rows}</table></div>{said}</section>"
     )
 
 
@@ -283,15 +313,17 @@ def _safe(text: str) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _cell(cell: Any, scenes: Mapping[str, str]) -> str:
+def _cell(cell: Any, scenes: Mapping[str, str], counts: Mapping[str, int], first: bool) -> str:
     figure, opened, behind = cell.text.partition(" (")
     text = escape(cell.text)
     if opened and figure[:1] in "+-0123456789":  # n and intervals below what they belong to
         text = f"{escape(figure)}<small>({escape(behind)}</small>"
     if known := [key for key in cell.rows if key in scenes]:
         rows = escape("\n".join(known))
-        return f'<td><button type="button" data-rows="{rows}" title="see generations">{text}</button></td>'
-    return f"<td>{text}</td>"
+        seen = len(json.loads(scenes[known[0]])["scenes"]) if len(known) == 1 else len(known)
+        shown = f"<small>{seen} of {sum(counts[key] for key in cell.rows)} shown</small>"
+        return f'<td><button type="button" data-rows="{rows}" title="see generations">{text}{shown}</button></td>'
+    return f"<th scope='row'>{text}</th>" if first else f"<td>{text}</td>"
 
 
 def _about(manifest: Mapping[str, Any]) -> str:
@@ -300,16 +332,23 @@ def _about(manifest: Mapping[str, Any]) -> str:
 
 
 def _markdown(
-    manifest: Mapping[str, Any], notes: Sequence[str], made: Sequence[Table], claims: Sequence[Hypothesis]
+    manifest: Mapping[str, Any],
+    notes: Sequence[str],
+    made: Sequence[Table],
+    claims: Sequence[Hypothesis],
+    of: Selection,
 ) -> str:
-    parts = [f"# {manifest['name']}", _about(manifest), " ".join(notes)]
+    parts = [f"# {manifest['name']}", what_was_run(manifest, of), " ".join(notes)]
+    parts += ["## What came out", "\n".join(f"- {sentence}" for sentence in what_came_out(of, claims)), INTERVALS]
     if claims:
         parts.append("## The paper's claims on this run")
         parts.append("\n".join(f"- **{c.verdict}**: {c.claim}. {c.numbers}" for c in claims))
     for table in made:
         lines = [" | ".join(table.heads), " | ".join("---" for _ in table.heads)]
         lines += [" | ".join(cell.text for cell in row) for row in table.rows]
-        parts += [f"## {table.title}", "\n".join(f"| {line} |" for line in lines), table.note]
+        parts += [f"## {spelled(titled(table.title))}", "\n".join(f"| {line} |" for line in lines), table.note]
+    parts += ["## What the names mean", "\n".join(f"- **{a}**, {name}: {what}" for a, name, what in GLOSSARY)]
+    parts.append(_about(manifest))
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

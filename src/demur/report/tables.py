@@ -314,7 +314,7 @@ def table_4(of: Selection) -> Table:
                         against[kind].append(area([score(r) for r in hits], [score(r) for r in fine]))
             roles = {"plain": "harmful", "controls": "controls"}  # the attacked ones; and their harmless likes
             cells = [
-                Cell(_mean(v), keys_of(of.attacks, **where, role=roles[k]), (mean_area("AUROC", v),))
+                Cell(_mean(v, shared=k == "plain"), keys_of(of.attacks, **where, role=roles[k]), (mean_area("AUROC", v),))
                 for k, v in against.items()
             ]
             rows.append((Cell(subject_name(subject)), Cell(name), *cells, Cell(str(len(against["plain"])))))
@@ -333,11 +333,14 @@ def _signalled(rows: Iterable[Row]) -> list[Row]:
     return [row for row in facts(rows) if row["sigma"] is not None]
 
 
-def _mean(areas: Sequence[Area]) -> str:
+def _mean(areas: Sequence[Area], shared: bool) -> str:
+    """The mean of areas, with how many answers are behind it. ``shared``: all have the same negatives."""
     if not areas:
         return "-"
     auroc, low, high = (np.mean([getattr(a, name) for a in areas]) for name in ("auroc", "low", "high"))
-    return f"{auroc:.2f} ({low:.2f} to {high:.2f})"
+    negatives = max(a.negatives for a in areas) if shared else sum(a.negatives for a in areas)
+    n = f"n {sum(a.positives for a in areas)} against {negatives}"
+    return f"{auroc:.2f} ({n}, {low:.2f} to {high:.2f})"
 
 
 _SCORES: dict[str, Any] = {
@@ -366,13 +369,11 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
             both = [
                 (r, base[k]) for r in mine if (k := (r["attack"], r["parent"], r["id"], r["role"], r["seed"])) in base
             ]
-            before = sum(b["seconds"] for _, b in both)
-            extra = 100 * (sum(r["seconds"] for r, _ in both) / before - 1) if before and defense != "none" else 0.0
             rows.append(
                 (
                     Cell(subject_name(subject)),
                     Cell(defense),
-                    Cell(f"{extra:+.1f}", (), (Figure("overhead %", extra, n=len(both)),)),
+                    _overhead(both, defense == "none"),
                     _share("RR", plain, "refusal", keys_of(["plain"], **behind, role="plain")),
                     _share("RR", shaped, "refusal", keys_of(of.attacks, **behind, role="controls"))
                     if shaped
@@ -395,6 +396,36 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
         "7 / 67.4 / 18.4, SRI Guard 0.04 / 9 / 73.4 / 16.8; LLaMA-3: none 0 / 0 / 23.4 / 59.2, SRI Guard 0.01 / 4 / 55 "
         "/ 43.6.",
     )
+
+
+def _overhead(pairs: Sequence[tuple[Row, Row]], undefended: bool) -> Cell:
+    """What a defense adds to the time of the same prompts' undefended answers, in percent, with a 95% interval.
+
+    Answers of one batch share its time: so batches, and no answers, are drawn again (bootstrap, seed 0). Below five of
+    them there is no interval.
+    """
+    name = "overhead %"
+    if undefended:
+        return Cell("0", (), (Figure(name, 0.0, n=len(pairs)),))
+    times: dict[tuple[Any, Any], list[float]] = {}
+    for row, bare in pairs:
+        spent = times.setdefault((row["unit"], bare["unit"]), [0.0, 0.0])
+        spent[0] += row["seconds"]
+        spent[1] += bare["seconds"]
+    sums = np.array([*times.values()]).reshape(-1, 2)
+    if not sums[:, 1].sum() > 0:
+        return Cell("-", (), (Figure(name, None, n=len(pairs)),))
+    extra = 100 * float(sums[:, 0].sum() / sums[:, 1].sum() - 1)
+    n = f"n {len(pairs)} in {len(sums)} {'batch' if len(sums) == 1 else 'batches'}"
+    if len(sums) < FEW_BATCHES:
+        return Cell(f"{extra:+.1f} ({n}, too few for an interval)", (), (Figure(name, extra, n=len(pairs)),))
+    drawn = sums[np.random.default_rng(0).integers(len(sums), size=(2000, len(sums)))].sum(axis=1)
+    drawn = drawn[drawn[:, 1] > 0]
+    low, high = (100 * float(np.quantile(drawn[:, 0] / drawn[:, 1], q) - 1) for q in (0.025, 0.975))
+    return Cell(f"{extra:+.1f} ({n}, {low:+.1f} to {high:+.1f})", (), (Figure(name, extra, low, high, len(pairs)),))
+
+
+FEW_BATCHES = 5
 
 
 def table_14(of: Selection) -> Table:

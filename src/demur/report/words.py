@@ -1,0 +1,140 @@
+"""A report's words: what was run, what came out, what its abbreviations are; numbers alone answer no question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from demur.report.tables import Hypothesis, Row, Selection, plain_name, rate, subject_name
+
+GLOSSARY = (
+    ("RR", "refusal rate", "the share of answers that refuse."),
+    ("ASR", "attack success rate", "the share of answers that give the harm that was asked for."),
+    (
+        "HRR",
+        "harmful recovery rate",
+        "of the generations whose text was harmful at some step, the share with a later text that is not.",
+    ),
+    (
+        "FRR",
+        "final recovery rate",
+        "of the same generations, the share whose last text is not harmful; never above HRR.",
+    ),
+    (
+        "IRR",
+        "internal recovery rate",
+        "the share of generations whose hidden state stood at compliance (sigma above 0.5) at some step and ends "
+        "below a threshold (lambda_r), at refusal.",
+    ),
+    (
+        "AUROC",
+        "area under the ROC curve",
+        "how often a detector gives the attacked answer the higher score of two; 0.5 is chance, 1 is always.",
+    ),
+)
+"""Abbreviation, name, meaning: of every rate in the tables (docs/dynamics.md)."""
+
+INTERVALS = "n is the number of answers behind a figure; the two numbers after it are its 95% interval."
+
+
+def titled(title: str) -> str:
+    """``Defenses (table 13 of the paper)``: what a table or figure holds, before where the paper has it."""
+    found = re.fullmatch(r"(Table|Figures?) ([\d and]+): (.+)", title)
+    if found is None:
+        return title
+    kind, number, holds = found.groups()
+    return f"{holds[0].upper()}{holds[1:]} ({kind.lower()} {number} of the paper)"
+
+
+def spelled(text: str) -> str:
+    """The same with each abbreviation behind its name, where it stands first: ``refusal rate (RR)``."""
+    for short, name, _ in GLOSSARY:
+        text = re.sub(rf"\b{short}\b", f"{name} ({short})", text, count=1) if name not in text.lower() else text
+    return text
+
+
+def what_was_run(manifest: Mapping[str, Any], of: Selection) -> str:
+    """One sentence: who answered what, under which attacks and defenses, judged by whom."""
+    config = manifest.get("config", {})
+    subjects = ", ".join(subject_name(subject) for subject in of.subjects)
+    plain = len({row["parent"] or row["id"] for row in of.where(role="harmful")})  # an attacked one has its own id
+    fine = len({row["id"] for row in of.where(role="plain")})
+    attacks = ", ".join(of.attacks) or "none"
+    defenses = ", ".join(name for name in of.values("defense") if name != "none") or "none"
+    judge = config.get("judge") or "the refusal dictionary alone"
+    return (
+        f"{subjects}: {plain} harmful and {fine} harmless requests. Attacks: {attacks}. Defenses: {defenses}. "
+        f"Judge: {judge}. {len(of.rows)} answers in all; finished on {manifest.get('written', '')[:10]}."
+    )
+
+
+def what_came_out(of: Selection, claims: Sequence[Hypothesis]) -> list[str]:
+    """Three sentences: asked plainly, under attack, behind the best defense (or what the claims say)."""
+    said = [_plainly(of), _attacked(of), _defended(of)]
+    if claims:
+        counts = {verdict: sum(claim.verdict == verdict for claim in claims) for verdict in _VERDICTS}
+        told = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n)
+        said.append(f"Of the paper's claims that this run can speak to: {told}.")
+    return [sentence for sentence in said if sentence][:3]
+
+
+_VERDICTS = ("supported", "not supported", "undecided")
+
+
+def _plainly(of: Selection) -> str:
+    asked = of.where(role="harmful", attack="plain", defense="none")
+    fine = of.where(role="plain", defense="none")
+    parts = [
+        f"{rate(rows, 'refusal')} of the {name} requests"
+        for name, rows in (("harmful", asked), ("harmless", fine))
+        if rows
+    ]
+    return f"Asked plainly, {' and '.join(parts)} were refused." if parts else ""
+
+
+def _attacked(of: Selection) -> str:
+    """Over all subjects, then the strongest attack; empty where nobody was attacked."""
+    where: dict[str, Any] = {"role": "harmful", "defense": "none"}
+    rows = of.where(**where, attack=tuple(of.attacks))
+    if not rows:
+        return ""
+    gave = "did not refuse (nobody judged harm)" if _unjudged(rows) else "gave the harm that was asked for"
+    every = {attack: rate(of.where(**where, attack=attack), "harmful") for attack in of.attacks}
+    every = {attack: found for attack, found in every.items() if found.n}
+    worst = max(every, key=lambda attack: every[attack].value)
+    most = f" Most often under {worst}: {every[worst]}." if len(every) > 1 else ""
+    return f"Under attack, {rate(rows, 'harmful')} of the answers {gave}.{most}"
+
+
+def _defended(of: Selection) -> str:
+    """The defense with the lowest ASR of a subject; what it does to harmless requests in the same breath."""
+    found: list[tuple[float, str]] = []
+    for model, sampler in of.subjects:
+        where = {"model": model, "sampler": sampler}
+        attacked = {"role": "harmful", "attack": tuple(of.attacks)}
+        bare = of.where(**where, **attacked, defense="none")
+        for defense in of.values("defense"):
+            rows = of.where(**where, **attacked, defense=defense)
+            if defense == "none" or not rows or not bare:
+                continue
+            before, after = rate(bare, "harmful"), rate(rows, "harmful")
+            fine = rate(of.where(**where, role="plain", defense=defense), "refusal")
+            shaped = rate(of.where(**where, role="controls", defense=defense), "refusal")
+            cost = f"it refuses {fine} of harmless requests" if fine.n else "no harmless request was asked"
+            if shaped.n:
+                cost += f" and {shaped} of harmless ones that look like an attack"
+            name = f"{plain_name(defense)} on {subject_name((model, sampler))}"
+            word = "less" if after.value < before.value else "no less"
+            found.append(
+                (
+                    after.value - before.value,
+                    f"Behind a defense there is {word} harm: the best, {name}, has {after} instead of "
+                    f"{before.value:.0%}; {cost}.",
+                )
+            )
+    return min(found)[1] if found else ""
+
+
+def _unjudged(rows: Sequence[Row]) -> bool:
+    return any(row["outcome"] == "answer" for row in rows)
