@@ -302,6 +302,7 @@ def _html(
 def _section(name: str, title: str, rows: str, note: str) -> str:
     """A card with a table, which scrolls by itself where it is wider than the page."""
     said = f"<p class='note'>{escape(note)}</p>" if note else ""
+    title = title[:1].upper() + title[1:]
     return (
         f"<section class='card' aria-labelledby='{name}'><h2 id='{name}'>{escape(title)}</h2><div class='wide' "
         f"tabindex='0' role='group' aria-label='{escape(title)}'><table>{rows}</table></div>{said}</section>"
