@@ -551,7 +551,7 @@ def test_a_report_is_whole_and_redacted(run: Store, tmp_path: Path) -> None:
     written = report(run.folder, tmp_path / "report")
     page = (tmp_path / "report" / "report.html").read_text()
     assert page.count("<svg") >= 2
-    assert "Table 3" in page
+    assert "(table 3 of the paper)" in page
     report(run.folder, tmp_path / "shown", show_harmful=True)
     shown = (tmp_path / "shown" / "report.html").read_text()
     harmful = " ".join(row["text"] for row in run.rows() if row["outcome"] == "harmful")
@@ -813,7 +813,7 @@ def test_the_report_in_a_browser_and_from_a_cell_to_its_generations(tmp_path: Pa
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto((tmp_path / "report.html").as_uri())
-        assert page.locator("h2").first.inner_text() == "The paper's claims on this run"
+        assert page.locator("h2").all_inner_texts()[:2] == ["What came out", "The paper's claims on this run"]
         with context.expect_page() as opened:
             page.locator("button[data-rows]").first.click()
         viewer = opened.value

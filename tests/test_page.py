@@ -1,5 +1,6 @@
 """Laws of the HTML page, the browser's part of them in a real Chromium."""
 
+import importlib.util
 import json
 import os
 import random
@@ -291,6 +292,8 @@ def at(tab: Page, step: int, total: int) -> None:
 def test_every_cell_of_a_step_is_shown_in_its_state(show: Show):
     scene = denoised(3, 40)
     with show(page([scene])) as tab:
+        at(tab, 3, 3)  # it opens at the last step
+        tab.keyboard.press("Home")
         for step, frame in enumerate(scene.frames, start=1):
             at(tab, step, 3)
             cells = tab.locator(".canvas .cell")
@@ -316,6 +319,7 @@ def test_whitespace_and_hidden_characters_are_visible(show: Show):
 def test_cells_come_and_go_with_the_frame(show: Show):
     frames = tuple(Frame(tuple(Cell(f"{i}", "kept") for i in range(n)), False) for n in (2, 5, 0, 3))
     with show(page([replace(written(4), frames=frames)])) as tab:
+        tab.keyboard.press("Home")
         for step, count in enumerate((2, 5, 0, 3)):
             expect(tab.locator(".canvas .cell")).to_have_count(count)
             assert tab.locator(".canvas").inner_text() == "".join(str(i) for i in range(count))
@@ -327,9 +331,9 @@ def test_cells_come_and_go_with_the_frame(show: Show):
 def test_it_plays_when_asked_and_stops_at_the_end(show: Show, motion: str):
     with show(page([written(50)]), reduced_motion=motion) as tab:
         tab.wait_for_timeout(300)
-        at(tab, 1, 50)  # never by itself
+        at(tab, 50, 50)  # where it opens; it never plays by itself
         tab.select_option("#speed", "20")
-        tab.click("#play")  # 2.5 seconds, so that a busy machine sees it play
+        tab.click("#play")  # from the first; 2.5 seconds, so that a busy machine sees it play
         expect(tab.locator("#play")).to_have_text("Pause")
         at(tab, 50, 50)
         expect(tab.locator("#play")).to_have_text("Play")
@@ -342,6 +346,7 @@ def test_it_plays_when_asked_and_stops_at_the_end(show: Show, motion: str):
 
 def test_keys_move_the_step(show: Show):
     with show(page([written(9)])) as tab:
+        tab.keyboard.press("Home")
         for key, step in [
             ("ArrowRight", 2),
             ("ArrowRight", 3),
@@ -427,6 +432,7 @@ def test_the_curve_shows_zones_references_refusals_and_says_them(show: Show):
         for name in ("compliance", "transition", "refusal", "text refuses"):
             expect(tab.locator(".curve text", has_text=re.compile(f"^{name}$"))).to_be_visible()
         zones = ["compliance", "compliance", "transition", "transition", "refusal"]
+        tab.keyboard.press("Home")
         for step, (sigma, zone) in enumerate(zip(scene.sigma, zones, strict=True), start=1):
             expect(tab.locator(".value")).to_have_text(f"σ{sigma:.2f}")
             expect(tab.locator(".chip")).to_have_text(zone)
@@ -471,6 +477,7 @@ def test_labels_of_the_curve_never_overlap(show: Show):
 def test_the_status_speaks_when_the_reader_steps_and_not_while_playing(show: Show):
     with show(page([written(200)])) as tab:
         status = tab.get_by_role("status")
+        tab.keyboard.press("Home")
         tab.keyboard.press("ArrowRight")
         expect(status).to_have_text("Step 2 of 200. sigma 0.90, compliance zone.")
         tab.select_option("#speed", "20")
@@ -512,6 +519,106 @@ def test_scenes_stand_side_by_side_and_stack_on_narrow_screens(show: Show):
             assert (boxes[0]["y"] == boxes[1]["y"]) == (columns == 2)
             assert (boxes[0]["x"] == boxes[1]["x"]) == (columns == 1)
             assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def ends(count: int, states: tuple[str, ...] = ()) -> Frame:
+    """A word, some ends of sequence, and open places."""
+    cells = [Cell("done", "kept"), *[Cell("<|end|>", "committed")] * count]
+    return Frame((*cells, *(Cell("", "open") for _ in states)), False)
+
+
+def test_cells_that_repeat_at_the_end_are_folded_and_counted(show: Show):
+    frames = (ends(2), ends(3), ends(14), ends(7, ("open", "open")))
+    with show(page([replace(written(4), frames=frames)])) as tab:
+        tab.keyboard.press("Home")
+        for shown in ("done<|end|><|end|>", "done<|end|>×3", "done<|end|>×14", "done<|end|>×7"):
+            assert tab.locator(".canvas").inner_text().replace(" ", "") == shown
+            tab.keyboard.press("ArrowRight")
+        expect(tab.locator(".canvas .cell")).to_have_count(10)  # all are there, for who counts places
+        tab.keyboard.press("Home")
+        expect(tab.locator(".canvas .times")).to_have_count(0)
+
+
+def asked(request: str, ways: tuple[str, ...], note: str = "", steps: int = 4) -> list[Scene]:
+    """One request under several ways of generating."""
+    notes = (note,) if note else ()
+    return [
+        replace(
+            written(steps, f"{request}: {way}"), request=request, way=way, prompt=f"prompt of {request}", notes=notes
+        )
+        for way in ways
+    ]
+
+
+def test_one_request_is_one_heading_one_prompt_and_one_row_of_verdicts(show: Show):
+    ways = ("left to right", "all at once", "backwards")
+    scenes = [*asked("first", ways, "everywhere"), *asked("second", ways[:2], "everywhere"), written(3, "alone")]
+    scenes[-1] = replace(scenes[-1], notes=("everywhere", "here"))
+    with show(page(scenes, about=["the law", "</p><b>"])) as tab:
+        assert tab.locator("h2").all_inner_texts() == ["first", "second", "alone"]
+        assert tab.locator("h3").all_inner_texts() == [*ways, *ways[:2]]
+        assert tab.locator(".prompt .words").all_inner_texts() == ["prompt of first", "prompt of second", "a request"]
+        assert [tab.locator(".notes li").nth(i).inner_text() for i in (0, 1)] == ["Noteeverywhere", "Notehere"]
+        expect(tab.locator(".notes li")).to_have_count(2)
+        expect(tab.locator("#about")).to_contain_text("the law")
+        expect(tab.locator("#about")).to_contain_text("</p><b>")
+        expect(tab.locator("#about #sigma")).to_be_visible()
+        for width, columns in ((1280, 3), (800, 2), (390, 1)):
+            tab.set_viewport_size({"width": width, "height": 900})
+            boxes = [tab.locator(".ways").first.locator(".verdict").nth(i).bounding_box() for i in range(3)]
+            assert len({round(box["x"]) for box in boxes}) == columns
+            assert (boxes[0]["y"] == boxes[1]["y"]) == (columns > 1)
+            assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_what_is_redacted_says_what_shows_it(show: Show):
+    scenes = [replace(scene, redacted=True, hint="say --harmless") for scene in asked("r", ("a", "b"))]
+    with show(page([*scenes, replace(written(2), redacted=True, hint="say --show-harmful")])) as tab:
+        assert tab.locator(".hint").all_inner_texts() == ["say --harmless", "say --show-harmful"]
+        expect(tab.locator(".badge")).to_have_count(2)
+
+
+def test_phones_get_no_keyboard_hints(show: Show):
+    with show(page([written(3)])) as tab:
+        expect(tab.locator(".keys")).to_be_visible()
+    with show(page([written(3)]), viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True) as tab:
+        expect(tab.locator(".keys")).to_be_hidden()
+        expect(tab.locator(".legend")).to_be_visible()
+
+
+def test_without_sigma_nobody_explains_it(show: Show):
+    with show(page([replace(written(2), sigma=None, references=())])) as tab:
+        expect(tab.locator("#sigma")).to_be_hidden()
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The script of axe-core, which names faults of accessibility; from the package of the extra ``dev``."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        missing = "no axe-core; accessibility is tested with it: pip install axe-playwright-python"
+        if os.environ.get("CI"):
+            pytest.fail(missing, pytrace=False)
+        pytest.skip(missing)
+    return (Path(found.origin).parent / "axe.min.js").read_text("utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe_finds_nothing(browser: Browser, tmp_path: Path, axe: str, scheme: str, width: int):
+    scenes = [*asked("first", ("a", "b", "c"), "note"), *asked("second", ("a", "b")), hostile(), written(3), written(3)]
+    scenes += [replace(written(2, "long"), prompt="word " * 900, sigma=None, redacted=True, hint="hidden")]
+    path = tmp_path / "page.html"
+    path.write_text(page(scenes, about=["the law"]), "utf-8")
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, bypass_csp=True)
+    tab = context.new_page()
+    tab.goto(path.as_uri())
+    tab.locator("summary").first.click()
+    tab.evaluate(axe)
+    found = tab.evaluate("axe.run()")
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+    assert len(found["passes"]) > 20, "or else it has looked at nothing"
+    context.close()
 
 
 def test_the_theme_follows_the_system_until_the_button_is_pressed(show: Show):
@@ -584,13 +691,14 @@ def test_fragments_live_in_one_page_without_touching_it_or_each_other(show: Show
     with show(host, viewport={"width": 900, "height": 900}) as tab:
         first, second = tab.frames[1:]
         for frame, total in ((first, 4), (second, 6)):
-            expect(frame.locator("#count")).to_have_text(f"step 1 of {total}")
+            expect(frame.locator("#count")).to_have_text(f"step {total} of {total}")
             expect(frame.locator("img")).to_have_count(0)
         first.click("#play")
         first.click("#play")
         first.locator("#scrub").press("End")
-        expect(first.locator("#count")).to_have_text("step 4 of 4")
-        expect(second.locator("#count")).to_have_text("step 1 of 6")
+        first.locator("#scrub").press("ArrowLeft")
+        expect(first.locator("#count")).to_have_text("step 3 of 4")
+        expect(second.locator("#count")).to_have_text("step 6 of 6")
         expect(tab.locator("#count")).to_have_text("outer")
         colours = {
             frame.locator("h2").first.evaluate("node => getComputedStyle(node).color") for frame in (first, second)
