@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,10 @@ from test_dynamics import classes
 
 from demur import dynamics, figures
 from demur.dynamics import Rate
-from demur.types import DemurError
+from demur.models import Bidirectional, Causal
+from demur.signals import Anchors, fit_anchors
+from demur.trace import Trace, generate, teacher_forced
+from demur.types import DemurError, Prompt
 
 
 def test_trajectories_draw_each_class_and_its_band(tmp_path: Path) -> None:
@@ -45,3 +51,90 @@ def test_bars_have_wilsons_intervals_and_undefined_rates_are_left_out() -> None:
     assert low == pytest.approx(Rate(8, 10).interval)
     with pytest.raises(DemurError, match="no rates"):
         figures.rates({}, "rate")
+
+
+# -- signals of traces ----------------------------------------------------------------------------------------
+
+
+def fitted(llama: Causal) -> tuple[list[Trace], Anchors]:
+    """Three traces and anchors that fit them."""
+    asked = [
+        Prompt("fine", "Hi", harmful=False),
+        Prompt("how to rob a bank", "Rob the bank", harmful=True),
+        Prompt("c", "Hi"),
+    ]
+    answers = ["Hello you there", "I'm sorry, I can't.", "X"]
+    traces = teacher_forced(llama, asked, answers)
+    return traces, fit_anchors(traces[:1], traces[1:2])
+
+
+def test_signals_draw_a_line_a_trace_over_zones_and_references(llama: Causal, tmp_path: Path) -> None:
+    traces, anchors = fitted(llama)
+    figure = figures.signals(traces, anchors, "a title")
+    (axes,) = figure.axes
+    named = {line.get_label(): line for line in axes.lines}
+    assert len(axes.lines) == 5
+    for trace, sigma in zip(traces, anchors.signals(traces), strict=True):
+        drawn = named[trace.prompt.label].get_ydata()
+        assert np.allclose(drawn, sigma[: trace.steps])
+    for name, curve in anchors.references:
+        assert np.allclose(named[name].get_ydata(), curve)
+    assert [round(float(p.get_y()), 2) for p in axes.patches] == [0.0, 0.3, 0.5]
+    for kind in ("pdf", "svg", "png"):
+        figure.savefig(tmp_path / f"f.{kind}")
+    assert "bank" not in (tmp_path / "f.svg").read_text(), "an id that is a text is not shown"
+    assert len(figures.signals(traces[0], anchors).axes[0].lines) == 3
+    many = figures.signals(traces * 4, anchors).axes[0]
+    assert len(many.get_legend().get_texts()) == 2, "of many lines, the references alone are named"
+    assert figures.signals(traces, anchors, names=["a", "b", "c"]).axes[0].lines[2].get_label() == "a"
+
+
+def test_signals_say_what_they_can_not_draw(llama: Causal, llada: Bidirectional) -> None:
+    traces, anchors = fitted(llama)
+    with pytest.raises(DemurError, match="no traces"):
+        figures.signals([], anchors)
+    with pytest.raises(DemurError, match="2 names for 3 traces"):
+        figures.signals(traces, anchors, names=["a", "b"])
+    other = generate(llada, [Prompt("p", "Hi")], length=8)
+    with pytest.raises(DemurError, match="anchors of another spec"):
+        figures.signals(other, anchors)
+
+
+@pytest.mark.parametrize(
+    "backend",
+    ["", "agg", "TkAgg", "nonsense", "module://matplotlib_inline.backend_inline", "module://not.there", "../x"],
+)
+def test_pictures_need_no_display_and_no_backend(backend: str, tmp_path: Path) -> None:
+    code = (
+        "import sys, os\n"
+        "from demur import figures\n"
+        "from demur.dynamics import Rate\n"
+        "for path in sys.argv[1:]:\n"
+        "    figures.rates({'a': {'x': Rate(8, 10)}}, 'rate').savefig(path)\n"
+        "assert not {'matplotlib.pyplot', 'torch'} & set(sys.modules)\n"
+        f"assert os.environ.get('MPLBACKEND', '') == {backend!r}\n"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "DISPLAY"} | {"MPLBACKEND": backend}
+    paths = [tmp_path / f"f.{kind}" for kind in ("svg", "png", "pdf")]
+    ran = subprocess.run([sys.executable, "-c", code, *map(str, paths)], env=env, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-500:]
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_anchors_show_a_trace_in_a_notebook(llama: Causal, tmp_path: Path) -> None:
+    traces, anchors = fitted(llama)
+    shown = anchors.show(traces)
+    assert len(shown.scenes) == 3
+    for trace, scene in zip(traces, shown.scenes, strict=True):
+        assert scene.sigma == pytest.approx(anchors.signal(trace)[: trace.steps])
+        assert scene.redacted == (trace.prompt.harmful is not False)
+        assert scene.references == tuple((name, curve[: trace.steps]) for name, curve in anchors.references)
+        assert scene.verdict
+    html = shown._repr_html_()
+    assert html.startswith('<div class="demur"><iframe')
+    for text in (html, repr(shown), shown.save(tmp_path / "x.html").read_text()):
+        assert "bank" not in text
+    assert len(repr(shown)) < 300
+    assert anchors.show(traces[1], show_harmful=True).scenes[0].prompt == "Rob the bank"
+    with pytest.raises(DemurError, match="no traces"):
+        anchors.show([])

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from demur.dynamics import LAMBDA_C, Bands, Plane, Rate
 from demur.extras import need
 from demur.scene import ZONES
-from demur.signals import Anchors
-from demur.trace import Trace
 from demur.types import DemurError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # and no more: whoever draws rates waits for no torch
     from matplotlib.figure import Figure
+
+    from demur.signals import Anchors
+    from demur.trace import Trace
 
 COLOURS = ("#0b7a75", "#b3401f", "#7a5ea8", "#8a6d00", "#2f5d9f", "#555555")
 """Harmless, refused, jailbroken, and then others."""
@@ -45,7 +46,7 @@ def signals(traces: Trace | Sequence[Trace], anchors: Anchors, title: str = "", 
     ``names`` are the lines' names (default: the prompts' ids, as :attr:`demur.Prompt.label` may say them); above eight
     lines, they go without. Raises for no trace, and for one that was not made under the anchors' spec.
     """
-    shown = [traces] if isinstance(traces, Trace) else list(traces)
+    shown = list(traces) if isinstance(traces, Sequence) else [traces]
     if not shown:
         raise DemurError("no traces", "at least one", "generate some first: demur.generate(model, prompts)")
     if names and len(names) != len(shown):
