@@ -104,7 +104,7 @@ def search(
             new = made.search(prompt)
             asks = isinstance(content["settings"].get("judge"), Mapping)
             if new.ended and (asks or new.score):  # a rule can't fail: what it could not rate, nobody can
-                came = f"the search for {prompt.id} broke off ({new.ended})"
+                came = f"the search for {prompt.label} broke off ({new.ended})"
                 raise DemurError(came, "attacker and judge that answer", "mend that, then add --resume")
             kept = {"attack": content["attack"], "prompt": new.prompt.plain()}
             kept |= {name: getattr(new, name) for name in ("score", "queries", "ended", "refused")}

@@ -172,7 +172,7 @@ def attack(name: str, prompt: Prompt) -> Prompt:
     """
     craft = craft_of(prompt)
     if craft is None:
-        raise DemurError(f"prompt {prompt.id!r} asks for no craft", "a request of world.prompts", "choose another")
+        raise DemurError(f"prompt {prompt.label!r} asks for no craft", "a request of world.prompts", "choose another")
     made = replace(prompt, id=f"{prompt.id}-{name}", attack=name, parent=prompt.id)
     if name == "prefill":
         return replace(made, prefill=answer(craft, style_of(prompt.text)).split(",")[0].split(":")[0].split(".")[0])

@@ -97,7 +97,7 @@ def load(
             prompt = prompt_of(row, reading)
             if prompt.id in seen:
                 raise DemurError(
-                    f"{row.where}: the id {prompt.id!r} came before, at {seen[prompt.id]}",
+                    f"{row.where}: the id {prompt.label!r} came before, at {seen[prompt.id]}",
                     "every id once",
                     f"number the rows instead: {left_out('id')}",
                 )

@@ -34,9 +34,9 @@ def save(prompts: Sequence[Prompt], path: str | Path) -> None:
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.id in seen:
-            raise DemurError(f"two prompts have the id {prompt.id!r}", "every id once", f"{path} is left as it was")
+            raise DemurError(f"two prompts have the id {prompt.label!r}", "every id once", f"{path} is left as it was")
         if not prompt.id or not prompt.text.strip():
-            raise DemurError(f"the prompt with the id {prompt.id!r} has no {'text' if prompt.id else 'id'}", "both")
+            raise DemurError(f"the prompt with the id {prompt.label!r} has no {'text' if prompt.id else 'id'}", "both")
         seen.add(prompt.id)
         row = {k: getattr(prompt, k) for k, v in FIELDS.items() if k in _ALWAYS or getattr(prompt, k) != v}
         if prompt.messages:  # with the request at their end, as everybody writes a conversation

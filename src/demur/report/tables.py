@@ -314,7 +314,7 @@ def table_4(of: Selection) -> Table:
                         against[kind].append(area([score(r) for r in hits], [score(r) for r in fine]))
             roles = {"plain": "harmful", "controls": "controls"}  # the attacked ones; and their harmless likes
             cells = [
-                Cell(_mean(v, shared=k == "plain"), keys_of(of.attacks, **where, role=roles[k]), (mean_area("AUROC", v),))
+                Cell(_mean(v, k == "plain"), keys_of(of.attacks, **where, role=roles[k]), (mean_area("AUROC", v),))
                 for k, v in against.items()
             ]
             rows.append((Cell(subject_name(subject)), Cell(name), *cells, Cell(str(len(against["plain"])))))
