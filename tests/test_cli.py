@@ -77,7 +77,7 @@ def test_the_organism_is_watched_with_anchors_of_its_own_world_and_knows_its_req
     code, out, _ = run("watch", request, "-m", "organism/diffusion", "--compare", "ar-order", "--show-harmful")
     assert code == 0
     assert "basilisk" in out
-    assert out.count("refusal-aligned") == 2
+    assert out.count("(refusal)") >= 2
     assert "<|end|> ×" in out  # the rest of the canvas, told once
     code, out, _ = run("watch", request, "-m", "organism/diffusion")
     assert "basilisk" not in out
