@@ -162,7 +162,7 @@ class Chat:
             if said and not (there and _PROBE.format(i) in probe):
                 raise DemurError(
                     f"the chat template leaves out or changes {_name_of(turns, i)} of prompt {prompt.label!r}: "
-                    f"{said[:40]!r} is not in what the model would read",
+                    f"what it says ({len(said)} characters) is not in what the model would read",
                     "a template that writes every turn as it is",
                     "mend the tokenizer's chat_template, or write it into the prompt's text",
                 )
