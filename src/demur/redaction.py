@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from typing import Protocol
 
 from demur.refusals import PHRASES
 
@@ -23,6 +24,23 @@ _KEPT = frozenset(
     with won't would yes you your
     """.split()  # noqa: SIM905
 ) | frozenset(word for phrase in PHRASES for word in phrase.split())
+
+
+class Marked(Protocol):
+    """What the rule reads of a prompt."""
+
+    @property
+    def harmful(self) -> bool | None:
+        """None where nobody has said."""
+        ...
+
+
+def hidden(prompt: Marked, show_harmful: bool = False) -> bool:
+    """Whether the words of this prompt and of its answer stay hidden: unless it is marked harmless (``harmful`` is
+    False), or somebody asks to see them. What nobody has marked may be anything.
+    """
+    return prompt.harmful is not False and not show_harmful
+
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
