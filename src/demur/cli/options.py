@@ -185,7 +185,10 @@ def cached_anchors(
     finally:
         if tasks:
             bar.stop()
-    anchors.save(path)
+    try:
+        anchors.save(path)
+    except DemurError as error:  # they cost minutes: go on with them
+        out_to(stderr=True).print(f"! the anchors are not kept: {error}", style="yellow", markup=False, soft_wrap=True)
     return anchors
 
 
@@ -233,17 +236,14 @@ def load_model(
         settings["template_args"] = key_values("--template-arg", [as_typed(item) for item in template])
     if quiet:
         return load(model, quantize=quantize, **settings)
-    with out_to(stderr=True).status(escape(f"loading {model}{_conversion(model)}")):
+    with out_to(stderr=True).status(escape(f"loading {model}{_waiting(model)}")):
         return load(model, quantize=quantize, **settings)
 
 
-def _conversion(model: str) -> str:
-    """What to wait for with a .gguf file: it is converted once and kept in the cache, at some 5 MB a second."""
-    if model == "smollm2":
-        return " (converted once, which takes some 20 seconds)"
+def _waiting(model: str) -> str:
+    """What to wait for with a .gguf file: its weights are unpacked while they are read."""
     path = Path(model).expanduser()
     if path.suffix.lower() != ".gguf" or not path.is_file():
         return ""
     size = path.stat().st_size
-    took = f"{size / 5e6:.0f} seconds" if size < 4e8 else f"{size / 3e8:.0f} minutes"
-    return f" (a .gguf file of {size / 1e9:.1f} GB is converted once, which takes some {took})"
+    return f" (a .gguf file of {size / 1e9:.1f} GB; it takes {'some seconds' if size < 3e8 else 'minutes'})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,6 +108,7 @@ def watch(
     runs = []
     for name in [sampler, *([compare] if compare else [])]:
         called, chosen, size = setup(net, name, length, steps, temperature, settings)
+        _check(net, prompts, size, layer)
         fitted = known.anchors if known else given
         if owner := known or given:
             owner.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
@@ -134,6 +136,13 @@ def watch(
     write(html, page(scenes, title="demur"))
     if not as_json:
         tell_page(console, html)
+
+
+def _check(net: Any, prompts: Sequence[Prompt], length: int, layer: str) -> None:
+    """Raises for what the model can't be asked, before anchors are fitted for it."""
+    net.watching(layer)
+    for prompt in prompts:
+        net.canvas([prompt], length)
 
 
 def _guard_at(path: Path | None) -> Guard | None:
