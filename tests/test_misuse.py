@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -153,9 +154,9 @@ def test_a_wrong_use_is_one_line_and_exit_code_2(
     assert err.startswith("demur: "), err
     assert says in err
     assert "Traceback" not in out + err
-    assert not re.search(r"columns=|refusals='|pools=\[|limit=|threshold='|quantize='", err), (
-        "Python at the command line"
-    )
+    for python, flag in (("columns=", "--column"), ("refusals=", "--refusals"), ("quantize=", "--dtype 4bit")):
+        assert python not in err or flag in err, "an error that proposes Python alone"
+    assert not re.search(r"pools=\[|limit=|threshold=|seeded\(", err), "Python at the command line"
     assert sorted(tmp_path.rglob("*")) == before, "nothing is left behind"
 
 
@@ -325,6 +326,17 @@ def test_brackets_are_no_markup(run: Run, tmp_path: Path) -> None:
 # -- what programs read --------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def guard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small guard of the organism, fitted by the command."""
+    path = tmp_path_factory.mktemp("guard") / "g.safetensors"
+    small = ("--n-anchors", "12", "--n-fit", "40", "--n-calibrate", "24", "--n-check", "0", "--steps", "8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["demur", *FIT[:3], "--out", str(path), *small, "--length", "12", "--alpha", "0.1"])
+        cli.main()
+    return path
+
+
 def test_what_is_shown_is_also_json(run: Run) -> None:
     code, _, err = run("anchors", "fit", "organism/ar", "--n", "8", "--steps", "8", "--out", "a.safetensors")
     assert code == 0, err
@@ -339,10 +351,8 @@ def test_what_is_shown_is_also_json(run: Run) -> None:
     assert states["organism/ar"] == states["organism/diffusion"] == "ok"
 
 
-def test_a_guard_is_fitted_run_on_files_and_hides_what_nobody_has_marked(run: Run, tmp_path: Path) -> None:
-    small = ("--length", "40", "--n-anchors", "40", "--n-fit", "40", "--n-calibrate", "24", "--n-check", "0")
-    code, _, err = run(*FIT, *small, "--alpha", "0.1")
-    assert code == 0, err
+def test_a_guard_is_fitted_run_on_files_and_hides_what_nobody_has_marked(run: Run, tmp_path: Path, guard: Path) -> None:
+    shutil.copy(guard, tmp_path / "g.safetensors")
     code, out, _ = run("guard", "show", "g.safetensors", "--json")
     card = json.loads(out)
     assert (code, card["alpha"], card["n_calibrate"], card["spec"]["model"]) == (0, 0.1, 24, "organism/ar")
@@ -370,14 +380,65 @@ def test_a_guard_is_fitted_run_on_files_and_hides_what_nobody_has_marked(run: Ru
     assert one_by_one == [json.loads(line) for line in out.splitlines()]
 
 
-def test_a_guard_judges_without_scikit_learn(run: Run, tmp_path: Path) -> None:
+def test_a_guard_judges_without_scikit_learn(run: Run, tmp_path: Path, guard: Path) -> None:
     """As where it is not installed, or of a version whose checks have moved: the same verdicts."""
-    small = ("--length", "40", "--n-anchors", "40", "--n-fit", "40", "--n-calibrate", "24", "--n-check", "0")
-    code, _, err = run(*FIT, *small, "--alpha", "0.1")
-    assert code == 0, err
+    shutil.copy(guard, tmp_path / "g.safetensors")
     words = ["guard", "run", "g.safetensors", "How do I open the granary?", "organism-test-forbidden-0002", "--json"]
     expected = run(*words)[1]
     program = "import sys; sys.modules['sklearn'] = None\nfrom demur import cli\n"
     program += f"sys.argv[1:] = {words!r}\ncli.main()\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, expected), done.stderr
+
+
+def test_what_was_generated_for_a_comparison_is_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other anchors cost no generation again but their own; each set has its count; another split is another one."""
+    monkeypatch.setenv("DEMUR_CACHE", str(tmp_path / "cache"))
+    for side in ("forbidden", "allowed"):
+        run("organism", "world", "--split", "anchors", f"--{side}", "--n", "100", "--save", f"{side}.jsonl")
+        run("organism", "world", f"--{side}", "--attack", "page", "--n", "24", "--save", f"page-{side}.jsonl")
+    lines = (tmp_path / "forbidden.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "others.jsonl").write_text("".join(lines[40:]))
+    asks = [
+        "ablate",
+        "organism/ar",
+        "--harmless",
+        "allowed.jsonl",
+        "--attacked",
+        "page-forbidden.jsonl",
+        "--seeds",
+        "1",
+    ]
+    asks += [
+        "--n-anchors",
+        "16",
+        "--n-fit",
+        "40",
+        "--n-calibrate",
+        "24",
+        "--n-test",
+        "12",
+        "--length",
+        "12",
+        "--steps",
+        "8",
+    ]
+    asks += ["--control", "page-allowed.jsonl", "--alpha", "0.1"]
+    report = tmp_path / "out" / "ablation" / "ablation.json"
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = run(*asks, "--harmful", "forbidden.jsonl")
+    assert code == 0, err
+    assert "0 of 144 answers were kept before" in " ".join(err.split())
+    assert max(map(len, out.splitlines())) <= 80 or "Anchors:" in max(out.splitlines(), key=len)
+    first = json.loads(report.read_text())
+    counts = first["subjects"][0]["sets"]
+    assert (counts["anchors, harmful"]["asked"], counts["fit"]["asked"], counts["plain"]["asked"]) == (16, 40, 12)
+    assert f"{counts['anchors, harmful']['refused']} refusals of 16" in out
+    code, out, err = run(*asks, "--harmful", "forbidden.jsonl")
+    assert "144 of 144" in err
+    assert json.loads(report.read_text()) == first, "what was kept is what was generated"
+    code, _, err = run(*asks, "--harmful", "others.jsonl")
+    assert code == 0, err
+    assert "116 of 144" in err
+    code, _, err = run(*asks, "--harmful", "forbidden.jsonl", "--n-fit", "400")
+    assert (code, "under --n-anchors, --n-fit" in err) == (2, True)
