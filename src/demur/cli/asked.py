@@ -15,7 +15,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -256,7 +256,15 @@ def _no_file(text: str) -> DemurError:
 
 
 def side(name: str, harmful: bool, columns: Mapping[str, str] | None = None, limit: int | None = None) -> list[Prompt]:
-    """One side of what a command learns from: the prompts of a set or a file, all harmless or all harmful."""
+    """One side of what a command learns from: the prompts of a set or a file that are harmless, or harmful.
+
+    A file whose rows say which they are serves both sides; one without any labels is all of this side.
+    """
+    from inspect import signature
+
     from demur.prompts import load
 
-    return load(name, harmful=harmful, columns=columns, limit=limit)
+    which: dict[str, Any] = {"side": "harmful" if harmful else "harmless"}
+    if "side" not in signature(load).parameters:  # a reader of whole files
+        which = {"harmful": harmful}
+    return load(name, columns=columns, limit=limit, **which)
