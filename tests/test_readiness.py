@@ -53,7 +53,7 @@ def test_every_extra_is_checked_and_what_lacks_is_optional(monkeypatch: pytest.M
 
     monkeypatch.setattr(readiness.metadata, "version", version)
     found = {check.name: check for check in readiness.checks() if check.section == "extras"}
-    offered = set(metadata.metadata("demur").get_all("Provides-Extra") or ()) - {"dev"}
+    offered = set(metadata.metadata("demur").get_all("Provides-Extra") or ()) - {"dev", "test"}
     assert set(found) == offered
     for extra in ("plots", "evaluate", "quantized"):
         assert found[extra].state == "optional"

@@ -27,6 +27,7 @@ BRINGS = {
     "evaluate": "demur evaluate and demur report",
     "judges": "judges and models behind an endpoint",
     "ray": "experiments on a cluster",
+    "adapters": "models with an adapter beside them",
     "multi-gpu": "a model on several devices",
     "quantized": "4-bit weights",
 }
@@ -207,7 +208,7 @@ def _extras() -> Iterator[Check]:
         names = metadata.metadata("demur").get_all("Provides-Extra") or []
     except metadata.PackageNotFoundError:
         return
-    for extra in [name for name in names if name != "dev"]:
+    for extra in [name for name in names if name not in ("dev", "test")]:
         parts = [one for one in _requirements() if _of_extra(one, extra)]
         states = {one.name: fits(one) for one in parts}
         why = f" ({BRINGS[extra]})" if extra in BRINGS else ""
