@@ -24,7 +24,7 @@ from demur.types import DemurError
 if TYPE_CHECKING:
     from demur.types import Prompt
 
-PROMPT_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet")
+PROMPT_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".txt", ".parquet")
 """Suffixes of files that may hold prompts, whether demur reads them or not."""
 OTHER_FILES: tuple[str, ...] = (
     ".md",
