@@ -442,3 +442,21 @@ def test_what_was_generated_for_a_comparison_is_kept(run: Run, tmp_path: Path, m
     assert "116 of 144" in err
     code, _, err = run(*asks, "--harmful", "forbidden.jsonl", "--n-fit", "400")
     assert (code, "under --n-anchors, --n-fit" in err) == (2, True)
+
+
+def test_one_file_serves_both_sides(run: Run, tmp_path: Path) -> None:
+    """A CSV with a column of labels is --harmless and --harmful at once."""
+    rows = []
+    for side, mark in (("allowed", "no"), ("forbidden", "yes")):
+        run("organism", "world", "--split", "anchors", f"--{side}", "--n", "10", "--save", f"{side}.jsonl")
+        rows += [
+            f'"{json.loads(line)["text"]}",{mark}' for line in (tmp_path / f"{side}.jsonl").read_text().splitlines()
+        ]
+    (tmp_path / "both.csv").write_text("\n".join(["anfrage,harmful", *rows]) + "\n")
+    sides = ("--harmless", "both.csv", "--harmful", "both.csv", "--column", "text=anfrage")
+    code, out, err = run(
+        "anchors", "fit", "organism/ar", *sides, "--n", "10", "--out", "a.safetensors", "--length", "12"
+    )
+    assert code == 0, err
+    code, out, _ = run("anchors", "show", "a.safetensors", "--json")
+    assert (json.loads(out)["asked_harmless"], json.loads(out)["asked_harmful"]) == (10, 10)

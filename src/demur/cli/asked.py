@@ -15,7 +15,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -260,11 +260,6 @@ def side(name: str, harmful: bool, columns: Mapping[str, str] | None = None, lim
 
     A file whose rows say which they are serves both sides; one without any labels is all of this side.
     """
-    from inspect import signature
-
     from demur.prompts import load
 
-    which: dict[str, Any] = {"side": "harmful" if harmful else "harmless"}
-    if "side" not in signature(load).parameters:  # a reader of whole files
-        which = {"harmful": harmful}
-    return load(name, columns=columns, limit=limit, **which)
+    return load(name, columns=columns, limit=limit, side="harmful" if harmful else "harmless")
