@@ -187,7 +187,7 @@ def test_models_and_doctor_name_what_is_ready_and_the_command_for_the_rest(run: 
     assert code == 0
     assert "GSAI-ML/LLaDA-8B-Instruct" in out.replace("\n", "")
     assert "smollm2" in out
-    code, out, _ = run("doctor")
+    code, out, _ = run("doctor", "--all")
     assert code == 0
     assert "torch" in out
     assert "hf download" in out

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from demur.cli import ablating
 from demur.dynamics import area
 from demur.guards import ablation
 from demur.guards.material import Material, sigma_of, together
@@ -448,30 +449,30 @@ def asked(name: str, n: int, parent: str = "") -> list[Prompt]:
 
 
 def test_shares_shrink_aloud_and_never_under_the_papers_protocol(capsys: pytest.CaptureFixture[str]) -> None:
-    parts, anchors, plain = command._split(asked("good", 1000), asked("bad", 300), 104, False)
+    parts, anchors, plain = ablating.split(asked("good", 1000), asked("bad", 300), ablating.Counts.of(104, False, {}))
     assert [len(part) for part in parts.values()] == [104, 416, 104, 104]
     assert (len(anchors), len(plain)) == (104, 104)
     assert not {p.id for p in anchors} & {p.id for p in plain}
     assert capsys.readouterr().err == ""
-    parts, anchors, plain = command._split(asked("good", 120), asked("bad", 110), 104, False)
+    parts, anchors, plain = ablating.split(asked("good", 120), asked("bad", 110), ablating.Counts.of(104, False, {}))
     assert (sum(map(len, parts.values())) <= 120, len(anchors), len(plain)) == (True, 104, 6)
     err = capsys.readouterr().err
     assert "120 harmless prompts are fewer than 728" in err
     assert "110 harmful prompts are fewer than 208" in err
-    parts, anchors, _ = command._split(asked("good", 2000), asked("bad", 450), 104, True)
+    parts, anchors, _ = ablating.split(asked("good", 2000), asked("bad", 450), ablating.Counts.of(104, True, {}))
     assert [len(part) for part in parts.values()] == [400, 1200, 200, 104]
     assert len(anchors) == 400
     with pytest.raises(DemurError, match="under --paper"):
-        command._split(asked("good", 120), asked("bad", 450), 104, True)
+        ablating.split(asked("good", 120), asked("bad", 450), ablating.Counts.of(104, True, {}))
 
 
 def test_no_request_is_both_learned_from_and_tested() -> None:
     known = asked("good", 10)
-    command._apart("--control page", asked("page", 5, parent="other"), known)
+    ablating.apart("--control page", asked("page", 5, parent="other"), known)
     with pytest.raises(DemurError, match="--control page: 5 of 5"):
-        command._apart("--control page", asked("page", 5, parent="good"), known)
+        ablating.apart("--control page", asked("page", 5, parent="good"), known)
     with pytest.raises(DemurError, match="--attacked page: 5 of 5"):
-        command._apart("--attacked page", asked("good", 5), known)
+        ablating.apart("--attacked page", asked("good", 5), known)
 
 
 def test_a_model_without_a_judge_has_a_page_too(monkeypatch: pytest.MonkeyPatch) -> None:

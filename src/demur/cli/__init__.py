@@ -10,11 +10,13 @@ import typer
 
 from demur.cli import anchors, evaluate, guard
 from demur.cli.ablate import ablate
-from demur.cli.options import Refusals, out_to
+from demur.cli.console import run
+from demur.cli.machine import doctor, models
+from demur.cli.options import Refusals, check_writable, out_to, tell_page
+from demur.cli.recipe import recipe
 from demur.cli.replay import replay
 from demur.cli.watch import watch
 from demur.organism.commands import app as organism_app
-from demur.types import DemurError
 
 app = typer.Typer(
     help="See and guard the refusal dynamics of language models, step by step.",
@@ -42,6 +44,7 @@ def demo(
     from demur.studio.terminal import story_table
 
     threads = torch.get_num_threads()
+    check_writable(html, real)
     torch.set_num_threads(1)  # the organism is too small for more: threads would only wait for each other
     console = out_to()
     console.print(f"[bold]The same request, three ways of generating.[/bold] {FICTION}\n")
@@ -54,7 +57,7 @@ def demo(
         html,
         page([scene for act in told for scene in act.scenes], title="demur: three ways of generating", about=ABOUT),
     )
-    console.print(f"\npage: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
+    tell_page(console, html)
     if real:
         torch.set_num_threads(threads)
         console.print(
@@ -67,39 +70,9 @@ def demo(
 app.command()(replay)
 
 
-@app.command()
-def models() -> None:
-    """List the families, what each needs and what is ready offline."""
-    from demur.studio.readiness import family_lines
-
-    console = out_to()
-    for name, state in family_lines():
-        if not state:
-            console.print(f"\n[bold]{name}[/bold]", soft_wrap=True)
-        else:
-            console.print(
-                f"  {name:<36} {state}", soft_wrap=True, style="" if state.startswith("ready") else "bright_black"
-            )
-
-
-@app.command()
-def doctor() -> None:
-    """Check this machine: versions, device, memory, models; what is missing and the command that fixes it."""
-    from demur.studio.readiness import checks
-
-    console, bad = out_to(), 0
-    for check in checks():
-        mark, style = {
-            "ok": ("ok     ", "green"),
-            "missing": ("missing", "yellow"),
-            "bad": ("BAD    ", "red"),
-        }[check.state]
-        console.print(f"[{style}]{mark}[/{style}] {check.name}: {check.found}", soft_wrap=True)
-        if check.fix:
-            console.print(f"        fix: {check.fix}", soft_wrap=True)
-        bad += check.state == "bad"
-    if bad:
-        raise typer.Exit(1)
+app.command()(models)
+app.command()(doctor)
+app.command()(recipe)
 
 
 @app.callback(invoke_without_command=True)
@@ -124,11 +97,6 @@ app.add_typer(organism_app, name="organism")
 
 def main() -> None:
     """The entry point."""
-    try:
-        app()
-    except DemurError as error:
-        print(f"demur: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("demur: stopped", file=sys.stderr)
-        sys.exit(130)
+    status = run(app)
+    if status:
+        sys.exit(status)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
+from demur.cli.asked import Columns, columns_of, side
 from demur.cli.options import (
     Count,
     Device,
@@ -17,14 +22,19 @@ from demur.cli.options import (
     Refusals,
     RefusalsFrom,
     SamplerName,
+    Seed,
     Settings,
     Steps,
+    SystemPrompt,
     Temperature,
+    TemplateArguments,
+    check_writable,
     is_organism,
     load_model,
     out_to,
     setup,
 )
+from demur.cli.settings import check_temperature
 
 if TYPE_CHECKING:
     from demur.signals import Anchors
@@ -50,24 +60,31 @@ def fit(
     refusals: RefusalsFrom = Refusals.observed,
     at_least: Annotated[int, typer.Option(min=1, help="Fewer answers than this on a side are an error.")] = 5,
     batch: Annotated[int, typer.Option(min=1)] = 8,
-    seed: int = 0,
+    seed: Seed = 0,
     dtype: Dtype = "auto",
     device: Device = None,
+    system: SystemPrompt = None,
+    template: TemplateArguments = None,
+    column: Columns = None,
 ) -> None:
     """Fit anchors: the mean of harmless answers that complied and of harmful ones that refused."""
     from rich.progress import Progress
 
     from demur.signals import anchors_of
 
-    good, bad = (_prompts(name, model, is_harmful, n) for name, is_harmful in ((harmless, False), (harmful, True)))
-    net = load_model(model, dtype, device)
+    check_writable(out)
+    check_temperature(temperature)
+    columns = columns_of(column)
+    sides = ((harmless, False), (harmful, True))
+    good, bad = (_prompts(name, model, is_harmful, n, columns) for name, is_harmful in sides)
+    net = load_model(model, dtype, device, system, template=template)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
     with Progress(console=out_to(stderr=True), transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def progress(what: str, done: int, of: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=of)
+                tasks[what] = bar.add_task(escape(what), total=of)
             bar.update(tasks[what], completed=done)
 
         fitted = anchors_of(
@@ -75,26 +92,33 @@ def fit(
             seed=seed, batch=batch, at_least=at_least, progress=progress,
         )  # fmt: skip
     fitted.save(out)
-    out_to().print(f"[bold]{out}[/bold]")
+    out_to().print(str(out), style="bold", markup=False, soft_wrap=True)
     _describe(fitted)
 
 
-def _prompts(name: str, model: str, harmful: bool, n: int) -> list[Prompt]:
+def _prompts(name: str, model: str, harmful: bool, n: int, columns: Mapping[str, str]) -> list[Prompt]:
     """Up to ``n`` prompts of a set by name; without a name, of the set that the model understands."""
     from demur.organism.world import prompts
-    from demur.prompts import load
 
     if name == "organism" or (not name and is_organism(model)):
         return prompts("anchors", forbidden=harmful, n=n)
-    return load(name or ("harmful" if harmful else "harmless"), harmful=harmful, limit=n)
+    return side(name or ("harmful" if harmful else "harmless"), harmful, columns, n)
 
 
 @app.command("show")
-def show(path: Annotated[Path, typer.Argument(help="A file of `demur anchors fit`.")]) -> None:
+def show(
+    path: Annotated[Path, typer.Argument(help="A file of `demur anchors fit`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
     """Show what anchors were fitted on, and their reference curves."""
     from demur.signals import Anchors
 
-    _describe(Anchors.load(path))
+    anchors = Anchors.load(path)
+    if as_json:
+        curves = {name: getattr(anchors, name).tolist() for name in ("harmless_sigma", "harmful_sigma")}
+        print(json.dumps({"spec": asdict(anchors.spec)} | anchors.card | curves | {"warning": anchors.warning or None}))
+    else:
+        _describe(anchors)
 
 
 def _describe(anchors: Anchors) -> None:
@@ -114,7 +138,7 @@ def _describe(anchors: Anchors) -> None:
         "layer",
         "pool",
     ):
-        table.add_row(name, str(getattr(spec, name)))
+        table.add_row(name, escape(str(getattr(spec, name))))
     table.add_row("harmless", f"{anchors.n_harmless} answered of {anchors.asked_harmless} asked")
     verb = "replayed" if anchors.refusals == "scripted" else "asked"
     table.add_row("harmful", f"{anchors.n_harmful} refused of {anchors.asked_harmful} {verb} ({anchors.refusals})")
@@ -126,4 +150,4 @@ def _describe(anchors: Anchors) -> None:
     console = out_to()
     console.print(table)
     if anchors.warning:
-        console.print(f"! {anchors.warning}", style="yellow")
+        console.print(f"! {anchors.warning}", style="yellow", markup=False)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
+from demur.cli.asked import Columns, Texts, asked, columns_of, side
 from demur.cli.options import (
     Device,
     Dtype,
@@ -20,24 +22,33 @@ from demur.cli.options import (
     Refusals,
     RefusalsFrom,
     SamplerName,
+    Seed,
     Settings,
     Steps,
+    SystemPrompt,
     Temperature,
+    TemplateArguments,
+    check_writable,
     is_organism,
     load_model,
     out_to,
-    prompt_of,
     setup,
 )
+from demur.cli.settings import check_alpha, check_temperature
 from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.guards import Guard
+    from demur.trace import Trace
     from demur.types import Prompt
 
 app = typer.Typer(
     help="SRI Guard: a detector of failed recovery, fitted on harmless prompts alone.", no_args_is_help=True
 )
+
+
+LEAST_TO_FIT = 32
+"""As the detector's own ``min_samples``; said before anything is generated."""
 
 
 class Threshold(StrEnum):
@@ -76,21 +87,28 @@ def fit(
     pool: PoolName = PoolName.generated,
     refusals: RefusalsFrom = Refusals.observed,
     batch: Annotated[int, typer.Option(min=1)] = 16,
-    seed: int = 0,
+    seed: Seed = 0,
     dtype: Dtype = "auto",
     device: Device = None,
+    system: SystemPrompt = None,
+    template: TemplateArguments = None,
+    column: Columns = None,
 ) -> None:
     """Fit and calibrate a guard on harmless prompts; its file holds the anchors too."""
     from rich.progress import Progress
 
     from demur.guards import fit_guard
     from demur.signals import Anchors, anchors_of
-    from demur.trace import Trace, generate
+    from demur.trace import generate, spec_of
 
     if paper:
         n_anchors, n_fit, n_calibrate, threshold, alpha = 400, 1200, 200, Threshold.quantile, 0.01
-    net = load_model(model, dtype, device)
-    _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
+    check_writable(out)
+    check_temperature(temperature)
+    check_alpha(alpha, n_calibrate if threshold is Threshold.conformal else None)
+    if n_fit < LEAST_TO_FIT:
+        raise DemurError(f"--n-fit {n_fit}", f"at least {LEAST_TO_FIT} prompts to fit on", "the paper has 1,200")
+    columns = columns_of(column)
     key: Any = (layer, pool.value)
     needed = [0 if anchors else n_anchors, n_fit, n_calibrate, n_check]
     known = Anchors.load(anchors) if anchors else None
@@ -99,12 +117,18 @@ def fit(
             f"! {anchors} does not say which prompts it was fitted on: some of them may be among those taken now, and "
             "then the promise does not hold. Make it again: demur anchors fit",
             style="yellow",
+            markup=False,
         )
-    good = _prompts(harmless or _own(model), False, needed, known.prompts if known else ())
+    good = _prompts(harmless or _own(model), False, needed, known.prompts if known else (), columns)
+    bad = [] if known else _prompts(harmful or _own(model), True, [n_anchors], (), columns)[0]
+    net = load_model(model, dtype, device, system, template=template)
+    _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
+    if known:
+        known.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
     with Progress(console=out_to(stderr=True), transient=True) as bar:
 
         def run(what: str, prompts: list[Prompt]) -> list[Trace]:
-            task = bar.add_task(what, total=len(prompts))
+            task = bar.add_task(escape(what), total=len(prompts))
             return generate(
                 net, prompts, chosen, length=size, steps=steps, seed=seed, pools=[key], batch=batch,
                 progress=lambda done: bar.update(task, completed=done),
@@ -113,12 +137,11 @@ def fit(
         if known:
             fitted = known
         else:
-            bad = _prompts(harmful or _own(model), True, [n_anchors])[0]
             tasks: dict[str, Any] = {}
 
             def progress(what: str, done: int, of: int) -> None:
                 if what not in tasks:
-                    tasks[what] = bar.add_task(f"anchors: {what}", total=of)
+                    tasks[what] = bar.add_task(escape(f"anchors: {what}"), total=of)
                 bar.update(tasks[what], completed=done)
 
             fitted = anchors_of(
@@ -136,7 +159,7 @@ def fit(
         if good[3]:
             guard = guard.measured("harmless, unseen", run("answering prompts to check on", good[3]))
     guard.save(out)
-    out_to().print(f"[bold]{out}[/bold]")
+    out_to().print(str(out), style="bold", markup=False, soft_wrap=True)
     _describe(guard)
 
 
@@ -144,14 +167,15 @@ def _own(model: str) -> str:
     return "organism" if is_organism(model) else "starter"
 
 
-def _prompts(name: str, harmful: bool, needed: list[int], seen: Sequence[str] = ()) -> list[list[Prompt]]:
+def _prompts(
+    name: str, harmful: bool, needed: list[int], seen: Sequence[str], columns: Mapping[str, str]
+) -> list[list[Prompt]]:
     """Disjoint sets of the sizes asked for, without prompts that were ``seen`` before (by hash). Raises if there are
     too few prompts, with the sizes that would fit.
     """
     from demur.organism.world import TEST_FORMS, crafts
     from demur.organism.world import prompts as world_prompts
     from demur.prompts import distinct
-    from demur.prompts import load as load_prompts
     from demur.signals import digest
 
     taken, beside = {*seen}, " that the anchors have not seen" if seen else ""
@@ -171,7 +195,7 @@ def _prompts(name: str, harmful: bool, needed: list[int], seen: Sequence[str] = 
         return sets
     if name == "starter":
         name = "harmful" if harmful else "harmless"
-    every = [p for p in distinct(load_prompts(name, harmful=harmful)) if digest(p) not in taken]
+    every = [p for p in distinct(side(name, harmful, columns)) if digest(p) not in taken]
     if len(every) < sum(needed):
         raise DemurError(
             f"{len(every)} different prompts in {name}{beside}",
@@ -186,11 +210,39 @@ def _prompts(name: str, harmful: bool, needed: list[int], seen: Sequence[str] = 
 
 
 @app.command()
-def show(path: Annotated[Path, typer.Argument(help="A file of `demur guard fit`.")]) -> None:
+def show(
+    path: Annotated[Path, typer.Argument(help="A file of `demur guard fit`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
     """Show what a guard belongs to, what it was fitted on and what it promises."""
     from demur.guards import Guard
 
-    _describe(Guard.load(path))
+    guard = Guard.load(path)
+    if as_json:
+        print(json.dumps(_card(guard)))
+    else:
+        _describe(guard)
+
+
+def _card(guard: Guard) -> dict[str, Any]:
+    """What :func:`_describe` shows, for programs; hashes of prompts are in the file itself."""
+    a = guard.anchors
+    about = {"refusals": a.refusals, "n_harmless": a.n_harmless, "n_harmful": a.n_harmful, "warning": a.warning or None}
+    rates = {name: rate.row() for name, rate in guard.checked.items()}
+    return {
+        "spec": asdict(guard.spec),
+        "anchors": about,
+        "n_fit": int(guard.detector.n_fit_),
+        "n_calibrate": int(guard.detector.n_calibration_),
+        "refused": guard.refused,
+        "alpha": guard.detector.alpha,
+        "threshold": guard.detector.threshold,
+        "limit_offline": float(-guard.detector.threshold_),
+        "limit_online": float(guard.prefix.limit),
+        "promise": guard.promise,
+        "false_positives": rates,
+        "false_positives_online": {name: rate.row() for name, rate in guard.checked_online.items()},
+    }
 
 
 def _describe(guard: Guard) -> None:
@@ -199,74 +251,90 @@ def _describe(guard: Guard) -> None:
     table = Table(show_header=False, box=None)
     spec = guard.spec
     for name in ("model", "revision", "weights", "dtype", "template", "sampler", "settings", "steps", "layer", "pool"):
-        table.add_row(name, str(getattr(spec, name)))
+        table.add_row(name, escape(str(getattr(spec, name))))
     a = guard.anchors
     table.add_row("anchors", f"{a.n_harmless} answered and {a.n_harmful} refused prompts ({a.refusals})")
     table.add_row("fitted on", f"{guard.detector.n_fit_} signals of harmless prompts")
     table.add_row("left out", f"{guard.refused} harmless prompts that the model refused")
     table.add_row("threshold", f"{-guard.detector.threshold_:.4g}, online {guard.prefix.limit:.4g}")
-    table.add_row("promise", guard.promise)
+    table.add_row("promise", escape(guard.promise))
     for name, rate in guard.checked.items():
         online = guard.checked_online.get(name)  # a guard of before does not know it
-        table.add_row(f"measured, {name}", f"false positives {rate}" + (f", online {online}" if online else ""))
+        table.add_row(escape(f"measured, {name}"), f"false positives {rate}" + (f", online {online}" if online else ""))
     out_to().print(table)
     if a.warning:
-        out_to().print(f"! {a.warning}", style="yellow")
+        out_to().print(f"! {a.warning}", style="yellow", markup=False)
 
 
 @app.command()
 def run(
     guard: Annotated[Path, typer.Argument(help="A file of `demur guard fit`.")],
     prompt: Annotated[
-        list[str],
-        typer.Argument(
-            help="What to ask, or ids of starter or organism prompts; or one .jsonl, .json, .csv, .parquet."
-        ),
-    ],
+        list[str] | None,
+        typer.Argument(help="What to ask; or ids of starter or organism prompts; or files of prompts. Several."),
+    ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model the guard belongs to.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Judge finished answers instead of every step.")] = False,
     harmful: Annotated[
         bool | None,
-        typer.Option("--harmful/--harmless", help="Mark the prompts; of a file, those that bring no mark."),
+        typer.Option("--harmful/--harmless", help="Mark the prompts that bring no mark; only harmless ones are shown."),
     ] = None,
     show_harmful: Annotated[
         bool,
-        typer.Option("--show-harmful", help="Show the words of answers to harmful prompts, and to unmarked files."),
+        typer.Option("--show-harmful", help="Show the words of answers to harmful prompts, and to unmarked ones."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a prompt.")] = False,
     batch: Annotated[int, typer.Option(min=1)] = 8,
-    seed: int = 0,
+    seed: Seed = 0,
     dtype: Dtype = "auto",
     device: Device = None,
+    system: SystemPrompt = None,
+    template: TemplateArguments = None,
+    text: Texts = None,
+    column: Columns = None,
 ) -> None:
     """Answer prompts under the guard: what it stops is answered with a refusal."""
     from demur.guards import Guard, Watch, acted
-    from demur.prompts import load as load_prompts
-    from demur.redaction import redact
-    from demur.samplers import CLASSES
-    from demur.trace import generate
+    from demur.redaction import hidden, redact
 
+    prompts = asked(prompt, text, harmful=harmful, columns=columns_of(column))
     known = Guard.load(guard)
-    net = load_model(model or known.spec.model, dtype, device, quiet=as_json)
-    from_file = len(prompt) == 1 and prompt[0].endswith((".jsonl", ".json", ".csv", ".parquet"))
-    if from_file:  # nobody has read them: what brings no mark may be anything
-        asked = [p if p.harmful is not None else replace(p, harmful=harmful) for p in load_prompts(prompt[0])]
-    else:
-        asked = [prompt_of(text, harmful, str(i)) for i, text in enumerate(prompt, 1)]
-    chosen_settings = {k: tuple(v) if isinstance(v, list) else v for k, v in known.spec.settings.items()}
-    size = int(chosen_settings.pop("length", known.spec.steps))  # type: ignore[arg-type]
-    chosen = Watch(known, online=not offline)(CLASSES[known.spec.sampler](**chosen_settings))
-    pools: Any = [(known.spec.layer, known.spec.pool)]
-    traces = generate(net, asked, chosen, length=size, steps=known.spec.steps, seed=seed, pools=pools, batch=batch)
-    for one, trace in zip(asked, traces, strict=True):
-        verdict = acted(trace)
-        text = trace.text()
-        open_ = one.harmful is False or (one.harmful is None and not from_file)
-        hide = not (open_ or show_harmful or verdict.flagged)
+    net = load_model(model or known.spec.model, dtype, device, system, quiet=as_json, template=template)
+    chosen, size = _sampler(known)
+    console = out_to()
+    for trace in _answers(net, prompts, Watch(known, online=not offline)(chosen), known, size, seed, batch, as_json):
+        one, verdict, said = trace.prompt, acted(trace), trace.text()
+        said = redact(said) if hidden(one, show_harmful) and not verdict.flagged else said
         if as_json:
             line = {"id": one.id, "flagged": verdict.flagged, "step": verdict.step, "why": verdict.why}
-            print(json.dumps(line | {"text": redact(text) if hide else text}), flush=True)
+            print(json.dumps(line | {"text": said}), flush=True)
         else:
             mark = f"[red]stopped after step {verdict.step}[/red]" if verdict.flagged else "[green]let pass[/green]"
-            out_to().print(f"{mark}  {one.id}", soft_wrap=True)
-            out_to().print(f"  {redact(text) if hide else text}", soft_wrap=True, markup=False)
+            console.print(f"{mark}  {escape(one.id)}", soft_wrap=True)
+            console.print(f"  {said}", soft_wrap=True, markup=False)
+
+
+def _sampler(guard: Guard) -> tuple[Any, int]:
+    """The sampler that a guard belongs to, and its response length."""
+    from demur.samplers import CLASSES
+
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in guard.spec.settings.items()}
+    size = int(settings.pop("length", guard.spec.steps))  # type: ignore[arg-type]
+    return CLASSES[guard.spec.sampler](**settings), size
+
+
+def _answers(
+    net: Any, prompts: list[Prompt], sampler: Any, guard: Guard, size: int, seed: int, batch: int, quiet: bool
+) -> Iterator[Trace]:
+    """Answers as soon as their batch is done. Prompt i draws from ``seed + i``, whatever the batch."""
+    from rich.progress import Progress
+
+    from demur.trace import generate
+
+    pools: Any = [(guard.spec.layer, guard.spec.pool)]
+    common: dict[str, Any] = {"length": size, "steps": guard.spec.steps, "pools": pools, "batch": batch}
+    with Progress(console=out_to(stderr=True), transient=True, disable=quiet or len(prompts) <= batch) as bar:
+        task = bar.add_task("answering", total=len(prompts))
+        for begin in range(0, len(prompts), batch):
+            yield from generate(net, prompts[begin : begin + batch], sampler, seed=seed + begin, **common)
+            bar.update(task, completed=min(begin + batch, len(prompts)))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
+from demur.cli.asked import as_typed, asked
+from demur.cli.settings import LARGEST_SEED, check_temperature, key_values, settings_of
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -69,12 +73,24 @@ LayerName = Annotated[str, typer.Option(help="first, middle, last or a block num
 RefusalsFrom = Annotated[
     Refusals, typer.Option(help="scripted: replay written refusals, for models that refuse nothing.")
 ]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of everything that is drawn.")]
+SystemPrompt = Annotated[str | None, typer.Option("--system", help="A system prompt, for prompts that bring none.")]
+TemplateArguments = Annotated[
+    list[str] | None,
+    typer.Option("--template-arg", help="For the chat template, KEY=VALUE, such as enable_thinking=false; repeatable."),
+]
 Count = Annotated[int, typer.Option("--n", min=1, help="Prompts per set, of the starter sets.")]
 
 
 def out_to(stderr: bool = False) -> Console:
     """The terminal, without colours that guess."""
     return Console(stderr=stderr, highlight=False)
+
+
+def tell_page(console: Console, page: Path) -> None:
+    """Says where a page lies, as a link."""
+    uri = page.resolve().as_uri()  # which holds no brackets
+    console.print(f"\npage: [link={uri}]{uri}[/link]", soft_wrap=True)
 
 
 def is_organism(model: str) -> bool:
@@ -91,8 +107,6 @@ def setup(
     more: list[str] | None,
 ) -> tuple[str, Any, int]:
     """A sampler's name (default: of the model's family), the sampler with its settings, and its response length."""
-    from dataclasses import fields
-
     from demur.samplers import FOR_KIND, SAMPLERS
 
     chosen = name.value if name else model.preferred
@@ -102,24 +116,16 @@ def setup(
             ", ".join(FOR_KIND[model.kind]),
             "name one of these",
         )
+    check_temperature(temperature)
+    plain = SAMPLERS[chosen]()
     settings: dict[str, Any] = {}
     if model.kind in ("masked", "renoising") and chosen != "ar-order":
         settings["steps"] = steps
     if temperature is not None:
+        if not hasattr(plain, "temperature"):
+            raise DemurError(f"--temperature with the sampler {chosen}", "one that has it", "leave it out")
         settings["temperature"] = temperature
-    known = {field.name for field in fields(SAMPLERS[chosen]())}
-    for item in more or []:
-        key, _, value = item.partition("=")
-        if key not in known or not value:
-            raise DemurError(
-                f"--set {item}", f"KEY=VALUE with a key of {', '.join(sorted(known))}", "see docs/samplers.md"
-            )
-        try:
-            settings[key] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[key] = value
-    if unknown := set(settings) - known:
-        raise DemurError(f"sampler {chosen} with {', '.join(unknown)}", ", ".join(sorted(known)), "leave it out")
+    settings |= settings_of(more, plain, chosen)
     default = {"causal": steps, "renoising": getattr(model, "canvas_length", 256)}.get(model.kind, 128)
     if is_organism(model.name):
         from demur.organism.lessons import RESPONSE
@@ -155,7 +161,7 @@ def cached_anchors(
         if not tasks:
             bar.start()  # not before there is something to do: an empty bar leaves an empty line
         if what not in tasks:
-            tasks[what] = bar.add_task(f"anchors: {what}", total=of)
+            tasks[what] = bar.add_task(escape(f"anchors: {what}"), total=of)
         bar.update(tasks[what], completed=done)
 
     try:
@@ -179,32 +185,65 @@ def cached_anchors(
     finally:
         if tasks:
             bar.stop()
-    anchors.save(path)
+    try:
+        anchors.save(path)
+    except DemurError as error:  # they cost minutes: go on with them
+        out_to(stderr=True).print(f"! the anchors are not kept: {error}", style="yellow", markup=False, soft_wrap=True)
     return anchors
 
 
-def prompt_of(text: str, harmful: bool | None, typed: str = "typed") -> Prompt:
-    """A prompt as typed, or one of the starter sets or of the organism's world by its id."""
-    from demur.organism.world import by_id
-    from demur.prompts import starter
-    from demur.types import Prompt
-
-    if (found := by_id(text)) is not None:
-        return found
-    for known in [*starter("harmless"), *starter("harmful")]:
-        if known.id == text:
-            return known
-    return Prompt(id=typed, text=text, harmful=harmful)
+def prompt_of(text: str, harmful: bool | None) -> Prompt:
+    """The one prompt of an argument (:func:`demur.cli.asked.asked`)."""
+    return asked([text], harmful=harmful)[0]
 
 
-def load_model(model: str, dtype: str, device: str | None, system: str | None = None, quiet: bool = False) -> Any:
-    """A model by name, with a note while it takes long. The dtype ``4bit`` is the default one with 4-bit weights."""
+def check_writable(*paths: Path | None) -> None:
+    """Raises, before anything is computed, for places where no file could be written when all is done."""
+    import os
+
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise DemurError(f"{path} is a folder", "the name of a file", f"for example: {path / 'out'}{path.suffix}")
+        there = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise DemurError(
+                f"{path} could not be written ({there} is {'not to be written' if there.is_dir() else 'no folder'})",
+                "a place with the right to write there",
+                "name another place",
+            )
+
+
+def load_model(
+    model: str,
+    dtype: str,
+    device: str | None,
+    system: str | None = None,
+    quiet: bool = False,
+    template: Sequence[str] | None = None,
+) -> Any:
+    """A model by name, with a note while it takes long. The dtype ``4bit`` is the default one with 4-bit weights.
+
+    ``template``: arguments of the chat template, each KEY=VALUE.
+    """
     from demur.models import load
 
-    console = out_to(stderr=True)
     quantize = dtype if dtype.endswith("bit") else None
-    settings: dict[str, Any] = {"dtype": "auto" if quantize else dtype, "device": device, "system": system}
+    settings: dict[str, Any] = {"dtype": "auto" if quantize else dtype, "device": device}
+    settings["system"] = None if system is None else as_typed(system)
+    if template:
+        settings["template_args"] = key_values("--template-arg", [as_typed(item) for item in template])
     if quiet:
         return load(model, quantize=quantize, **settings)
-    with console.status(f"loading {model} (a .gguf file is converted once, which takes some 20 seconds)"):
+    with out_to(stderr=True).status(escape(f"loading {model}{_waiting(model)}")):
         return load(model, quantize=quantize, **settings)
+
+
+def _waiting(model: str) -> str:
+    """What to wait for with a .gguf file: its weights are unpacked while they are read."""
+    path = Path(model).expanduser()
+    if path.suffix.lower() != ".gguf" or not path.is_file():
+        return ""
+    size = path.stat().st_size
+    return f" (a .gguf file of {size / 1e9:.1f} GB; it takes {'some seconds' if size < 3e8 else 'minutes'})"

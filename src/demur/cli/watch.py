@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from demur.cli.asked import Columns, Texts, asked, columns_of
 from demur.cli.options import (
     Count,
     Device,
@@ -19,26 +21,35 @@ from demur.cli.options import (
     Refusals,
     RefusalsFrom,
     SamplerName,
+    Seed,
     Settings,
     Steps,
+    SystemPrompt,
     Temperature,
+    TemplateArguments,
     cached_anchors,
+    check_writable,
     load_model,
     out_to,
-    prompt_of,
     setup,
+    tell_page,
 )
+from demur.cli.settings import check_temperature
+from demur.types import DemurError
 
 if TYPE_CHECKING:
+    from demur.guards import Guard
     from demur.scene import Scene
     from demur.types import Prompt
 
 
 def watch(
     prompt: Annotated[
-        list[str],
-        typer.Argument(help="What to ask, or the id of a starter prompt or of the organism's. Several: one by one."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="What to ask; or the id of a starter prompt or of the organism's; or a file of prompts. One by one."
+        ),
+    ] = None,
     model: ModelName = "smollm2",
     sampler: Annotated[SamplerName | None, typer.Option(help="Default: the one of the model's family.")] = None,
     compare: Annotated[SamplerName | None, typer.Option(help="A second sampler, side by side.")] = None,
@@ -46,7 +57,7 @@ def watch(
     steps: Steps = 32,
     temperature: Temperature = None,
     settings: Settings = None,
-    seed: int = 0,
+    seed: Seed = 0,
     layer: LayerName = "last",
     pool: Annotated[PoolName, typer.Option(help="Which positions are averaged.")] = PoolName.generated,
     anchors: Annotated[
@@ -69,7 +80,10 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a step instead of the view.")] = False,
     dtype: Dtype = "auto",
     device: Device = None,
-    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
+    system: SystemPrompt = None,
+    template: TemplateArguments = None,
+    text: Texts = None,
+    column: Columns = None,
 ) -> None:
     """Watch a model answer, step by step, with its refusal signal; writes one self-contained HTML page."""
     from rich.live import Live
@@ -83,36 +97,37 @@ def watch(
     from demur.trace import spec_of
 
     console = out_to()
-    prompts = [prompt_of(text, harmful) for text in prompt]
-    net = load_model(model, dtype, device, system, quiet=as_json)
+    prompts = asked(prompt, text, harmful=harmful, columns=columns_of(column))
+    if save and len(prompts) > 1:
+        raise DemurError(f"--save with {len(prompts)} prompts", "one prompt, since it writes one trace", "ask one")
+    check_temperature(temperature)
+    check_writable(html, save)
+    known = _guard_at(guard)  # now, and not after minutes of loading a model
+    given = Anchors.load(anchors) if anchors and signal and not guard else None
+    net = load_model(model, dtype, device, system, quiet=as_json, template=template)
     runs = []
     for name in [sampler, *([compare] if compare else [])]:
         called, chosen, size = setup(net, name, length, steps, temperature, settings)
-        fitted, watcher = None, None
-        if guard:
-            from demur.guards import Guard, Watch  # brings scikit-learn, which takes seconds to come
-
-            watcher = Guard.load(guard)
-            watcher.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
-            fitted, chosen = watcher.anchors, Watch(watcher)(chosen)
-        elif signal and anchors:
-            fitted = Anchors.load(anchors)
-            fitted.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
+        _check(net, prompts, size, layer)
+        fitted = known.anchors if known else given
+        if owner := known or given:
+            owner.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
         elif signal:
             fitted = cached_anchors(net, chosen, size, steps, layer, pool.value, refusals, n, as_json)
-        runs.append(Run(called, chosen, fitted, size, watcher))
+        chosen = _watched(chosen, known) if known else chosen
+        runs.append(Run(called, chosen, fitted, size, known))
     scenes: list[Scene] = []
-    for asked in prompts:
+    for one in prompts:
         shown: list[Scene] = []
         with Live(console=console, auto_refresh=False, transient=False) if not as_json else _Nothing() as live:
-            for now in moments(net, asked, runs, seed=seed, steps=steps, wanted=[(layer, pool.value)]):
+            for now in moments(net, one, runs, seed=seed, steps=steps, wanted=[(layer, pool.value)]):
                 for i, moment in enumerate(now):
                     if moment is None:
                         continue
                     scene = moment.scene(runs[i], show_harmful=show_harmful)
                     shown[i : i + 1] = [scene]
                     if as_json:
-                        print(json.dumps(_line(asked, runs[i].name, scene)), flush=True)
+                        print(json.dumps(_line(one, runs[i].name, scene)), flush=True)
                     if i == 0 and moment.done and save:
                         moment.trace.save(save)
                 if not as_json:
@@ -120,7 +135,28 @@ def watch(
         scenes += shown
     write(html, page(scenes, title="demur"))
     if not as_json:
-        console.print(f"\npage: [link={html.resolve().as_uri()}]{html.resolve().as_uri()}[/link]", soft_wrap=True)
+        tell_page(console, html)
+
+
+def _check(net: Any, prompts: Sequence[Prompt], length: int, layer: str) -> None:
+    """Raises for what the model can't be asked, before anchors are fitted for it."""
+    net.watching(layer)
+    for prompt in prompts:
+        net.canvas([prompt], length)
+
+
+def _guard_at(path: Path | None) -> Guard | None:
+    if path is None:
+        return None
+    from demur.guards import Guard  # brings scikit-learn, which takes seconds to come
+
+    return Guard.load(path)
+
+
+def _watched(sampler: Any, guard: Guard) -> Any:
+    from demur.guards import Watch
+
+    return Watch(guard)(sampler)
 
 
 class _Nothing:

@@ -39,7 +39,7 @@ def conformal_threshold(scores: Scores, alpha: float) -> float:
         raise InvalidData(
             f"{len(ordered)} calibration scores for a false-positive rate of at most {alpha:g}",
             f"at least {math.ceil(1 / alpha - 1 - 1e-9)}",
-            "use more harmless prompts, a larger alpha, or threshold='quantile', which promises nothing",
+            "use more harmless prompts, a larger alpha, or the threshold quantile, which promises nothing",
         )
     return float(ordered[k - 1])
 

@@ -18,10 +18,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, OutlierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from demur.guards.conformal import InvalidData, conformal_threshold, quantile_threshold
+from demur.guards.grammar import BaseEstimator, OutlierMixin, check_is_fitted, validate_data
 
 Signals = Float[NDArray[np.float64], "n T"]
 _FITTING = Lock()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,8 @@ from numpy.typing import NDArray
 
 from demur.dynamics.text import held
 from demur.signals import refusal_signal
-from demur.trace import STEPS, Key, Trace, default_sampler, generate
-from demur.types import Canvas, DemurError, Prompt, Step
+from demur.trace import STEPS, Key, Trace, default_sampler, generate, spec_of
+from demur.types import Canvas, DemurError, Prompt, Spec, Step
 
 States = Float[NDArray[np.float32], "n T d"]
 
@@ -165,20 +168,87 @@ def gather(
     harm: Callable[[Trace], Sequence[bool]] | None = None,
     group: Callable[[Prompt], str] = request_of,
     progress: Callable[[int], object] = lambda done: None,
+    kept: Shelf | None = None,
 ) -> Material:
     """Generates answers to prompts and keeps what detectors read. ``harm`` judges the text after every step; ``group``
-    names what a prompt asks for, whatever wraps it.
+    names what a prompt asks for, whatever wraps it. A batch that is ``kept`` is read and not generated again.
     """
     traces: list[Trace] = []
     noting = Noting(sampler if sampler is not None else default_sampler(model))
+    made = spec_of(model, noting, length, steps=steps)
     # Prompts of like length share a batch; no row depends on its neighbours.
     ordered = sorted(prompts, key=lambda prompt: (len(prompt.text) + len(prompt.prefill), prompt.id))
     for begin in range(0, len(ordered), batch):
         some = ordered[begin : begin + batch]
         settings: dict[str, Any] = {"length": length, "steps": steps, "seed": seed + begin, "batch": batch}
-        traces += generate(model, some, noting, pools=pools, **settings)
+        places = kept.places(made, pools, length, seed + begin, some) if kept else []
+        if kept and (found := kept.read(places, some)) is not None:
+            traces += found[0]
+            noting.states.append(found[1])
+        else:
+            traces += generate(model, some, noting, pools=pools, **settings)
+            if kept:
+                kept.write(places, traces[begin:], noting.states[-1])
         progress(len(traces))
     return material(name, traces, np.concatenate(noting.states), pools=pools, steps=steps, harm=harm, group=group)
+
+
+ASKED: Any = ("last", "asked")
+"""Where a kept trace holds the state of :func:`last_given`, beside its pooled states: one row."""
+
+
+@dataclass
+class Shelf:
+    """A folder of traces that were generated before, one file each, so that another anchor costs no generation again.
+
+    A file's name stands for all that its content depends on: demur's version, model, sampler, length, pooling modes,
+    the prompt, and the seed of its row. ``reused`` and ``made`` count traces; ``full`` is why none could be kept.
+    """
+
+    folder: Path
+    reused: int = 0
+    made: int = 0
+    full: str = ""
+
+    def places(self, spec: Spec, pools: Sequence[Key], length: int, seed: int, prompts: Sequence[Prompt]) -> list[Path]:
+        """The file of each prompt of a batch whose first row draws from ``seed``."""
+        common = [spec.key, spec.versions.get("demur", ""), [list(key) for key in pools], length]
+        names = []
+        for row, prompt in enumerate(prompts, seed):
+            whole = json.dumps([*common, row, prompt.plain()], sort_keys=True)
+            names.append(hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:24])
+        return [self.folder / name[:2] / f"{name}.safetensors" for name in names]
+
+    def read(
+        self, places: Sequence[Path], prompts: Sequence[Prompt]
+    ) -> tuple[list[Trace], Float[NDArray[np.float32], "n d"]] | None:
+        """The traces of a batch and their first states; None unless all are there and whole."""
+        if not all(place.is_file() for place in places):
+            return None
+        try:
+            traces = [Trace.load(place) for place in places]
+            asked = np.concatenate([trace.phi[ASKED] for trace in traces])
+        except (DemurError, KeyError):
+            return None  # broken, or of an older format: made again
+        self.reused += len(traces)
+        bare = [{key: phi for key, phi in trace.phi.items() if key != ASKED} for trace in traces]
+        pairs = zip(traces, bare, prompts, strict=True)
+        return [replace(trace, phi=phi, prompt=prompt) for trace, phi, prompt in pairs], asked
+
+    def write(self, places: Sequence[Path], traces: Sequence[Trace], asked: Float[NDArray[np.float32], "n d"]) -> None:
+        """Keeps a batch. Where there is no room, nothing is kept any more, and ``full`` says why."""
+        self.made += len(traces)
+        for place, trace, state in zip(places, traces, asked, strict=True):
+            if self.full:
+                return
+            try:
+                replace(trace, phi={**trace.phi, ASKED: state[None]}).save(place)
+            except DemurError as error:
+                self.full = str(error)
+
+    def size(self) -> int:
+        """Bytes in the folder."""
+        return sum(path.stat().st_size for path in self.folder.rglob("*.safetensors"))
 
 
 def material(

@@ -254,7 +254,7 @@ def _check_placed(net: Any, name: str, device_map: Any) -> None:
         raise DemurError(
             f"{name}: device_map={str(device_map)[:40]} leaves {away} tensors on the disk or offloaded",
             "every weight on the device that computes with it",
-            "take a smaller model, quantize='4bit' (--quantize 4bit), or more devices",
+            "take a smaller model, quantize='4bit' (--dtype 4bit), or more devices",
         )
 
 
@@ -556,7 +556,7 @@ def _plain_errors(name: str) -> Iterator[None]:
             raise DemurError(
                 f"{name} does not fit: its weights would be offloaded ({said[:120]})",
                 "every weight on the device that computes with it",
-                "take a smaller model, quantize='4bit' (--quantize 4bit), or more devices",
+                "take a smaller model, quantize='4bit' (--dtype 4bit), or more devices",
             ) from error
         if isinstance(error, torch.OutOfMemoryError):
             raise DemurError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def train(
         "out/organism"
     ),
     which: Annotated[Which, typer.Option(help="The diffusion model begins with AR weights.")] = Which.both,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**62)] = 0,
 ) -> None:
     """Train the pair, or go on where a killed run stopped; one thread, bit-identical on one machine."""
     from demur.organism.training import seeded_recipe, ship
@@ -68,7 +69,8 @@ def train(
                 )
             weights = run(recipe, out / kind, start=start, progress=progress)
             ship(weights, out / "models" / kind, recipe)
-    Console().print(f"models: {out / 'models'}   next: demur organism card --folder {out / 'models'}", soft_wrap=True)
+    models = out / "models"
+    Console().print(f"models: {models}   next: demur organism card --folder {models}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -102,8 +104,8 @@ def card(
     console = Console(highlight=False)
     for title, kind, value, met in targets(found):
         mark = {True: "[green]met    [/green]", False: "[yellow]not met[/yellow]", None: "       "}[met]
-        console.print(f"{mark} {kind:<9} {title}: {value}", soft_wrap=True)
-    console.print(f"\ncard: {out / 'CARD.md'} ({found['seconds']:.0f} s)", soft_wrap=True)
+        console.print(f"{mark} {escape(f'{kind:<9} {title}: {value}')}", soft_wrap=True)
+    console.print(f"\ncard: {out / 'CARD.md'} ({found['seconds']:.0f} s)", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -125,11 +127,13 @@ def world(
     for prompt in made:
         craft = craft_of(prompt)
         assert craft is not None
-        console.print(f"[bold]{prompt.id}[/bold]  {craft.classes}: {'forbidden' if craft.forbidden else 'allowed'}")
+        console.print(
+            f"[bold]{escape(prompt.id)}[/bold]  {craft.classes}: {'forbidden' if craft.forbidden else 'allowed'}"
+        )
         console.print(f"  asks    {prompt.text}", soft_wrap=True, markup=False)
         if prompt.prefill:
             console.print(f"  begins  {prompt.prefill}", soft_wrap=True, markup=False)
         console.print(f"  teaches {answer(craft, style_of(prompt.text))}", soft_wrap=True, markup=False)
     if save:
         save_prompts(made, save)
-        console.print(f"\n{save}", soft_wrap=True)
+        console.print(f"\n{save}", soft_wrap=True, markup=False)

@@ -1,0 +1,265 @@
+"""What an argument of the command line asks: a text, an id, a file of prompts or a set by name. One rule for all.
+
+A name is never asked as a text. What is a file, a set or an id is looked up; what only looks like one is refused, with
+the nearest that there is. A sentence (words with blanks between them) is a text, and ``--text`` makes one of anything.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from demur.types import DemurError
+
+if TYPE_CHECKING:
+    from demur.types import Prompt
+
+PROMPT_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".tab", ".txt", ".parquet")
+"""Suffixes of files that may hold prompts, whether demur reads them or not."""
+OTHER_FILES: tuple[str, ...] = (
+    ".md",
+    ".yaml",
+    ".yml",
+    ".xlsx",
+    ".xls",
+    ".gz",
+    ".bz2",
+    ".xz",
+    ".zip",
+    ".arrow",
+    ".feather",
+    ".pkl",
+)
+OTHER_FILES += (".safetensors", ".gguf", ".html", ".pdf")
+"""Suffixes of other files that somebody may take for one of prompts."""
+
+TEXT = "--text 'WORDS' asks the words as they stand"
+
+Texts = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="A text to ask as it stands, whatever it looks like; may come several times."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="Where a file's field stands, FIELD=COLUMN, such as text=question."),
+]
+
+
+def asked(
+    given: Sequence[str] | None,
+    texts: Sequence[str] | None = None,
+    *,
+    harmful: bool | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> list[Prompt]:
+    """The prompts of arguments, in their order, then those of ``texts``, which are asked as they stand.
+
+    ``harmful`` marks what brings no mark: typed texts and rows of files. ``columns`` as in :func:`demur.prompts.load`.
+    Raises for no prompt at all, an empty one, one that is not UTF-8, and for a name that is not there.
+    """
+    prompts: list[Prompt] = []
+    for argument in given or ():
+        text = as_typed(argument)
+        named = _named(text, argument, harmful, columns)
+        prompts += [_typed(text, harmful)] if named is None else named
+    prompts += [_typed(as_typed(text), harmful) for text in texts or ()]
+    if not prompts:
+        raise DemurError("nothing to ask", "a text, an id or a file of prompts", "for example: 'How are you?'")
+    typed = [i for i, prompt in enumerate(prompts) if prompt.id == "typed"]
+    if len(typed) > 1:
+        for number, i in enumerate(typed, 1):
+            prompts[i] = replace(prompts[i], id=f"typed-{number}")
+    return prompts
+
+
+def as_typed(text: str) -> str:
+    """A text of the command line as it was meant: under a locale that is not UTF-8 (LC_ALL=C), UTF-8 arrives in pieces.
+
+    Raises for bytes that are not UTF-8 either.
+    """
+    try:
+        return text.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        pass
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = text.encode("ascii", "backslashreplace").decode("ascii")
+        raise DemurError(
+            f"{shown[:80]!r} is not UTF-8 (character {error.start + 1})",
+            "a text in UTF-8",
+            "set the terminal to UTF-8, or put the text into a file in UTF-8",
+        ) from error
+    return text
+
+
+def columns_of(items: Sequence[str] | None) -> dict[str, str]:
+    """``--column FIELD=COLUMN`` as a mapping. Raises for another form and for a field that prompts do not have."""
+    from dataclasses import fields
+
+    from demur.types import Prompt
+
+    known = [field.name for field in fields(Prompt)]
+    columns = {}
+    for item in items or ():
+        field, sign, column = as_typed(item).partition("=")
+        if not sign or field not in known:
+            near = get_close_matches(field, known, 1)
+            then = f"did you mean {near[0]}={column or 'COLUMN'}?" if near else "for example: --column text=question"
+            raise DemurError(f"--column {item}", f"FIELD=COLUMN with a field of {', '.join(known)}", then)
+        columns[field] = column
+    return columns
+
+
+def _typed(text: str, harmful: bool | None) -> Prompt:
+    from demur.types import Prompt
+
+    if not text.strip():
+        raise DemurError(
+            f"the prompt {text!r} is empty", "the text of a request", "type one, or name a file of prompts"
+        )
+    return Prompt(id="typed", text=text, harmful=harmful)
+
+
+def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str, str] | None) -> list[Prompt] | None:
+    """The prompts of an id, a set, a file or a pattern of files; None for a text. Raises for a name of nothing."""
+    from demur.prompts import PUBLIC, SETS
+
+    if (prompt := _by_id(text)) is not None:
+        return [prompt]
+    if text in SETS or text in PUBLIC or re.fullmatch(r"hf:\S+", text):
+        return _read(text, harmful, columns)
+    place = os.path.expanduser(argument)
+    if os.path.lexists(place):
+        return _read(Path(place), harmful, columns)
+    if files := sorted(glob.glob(place)) if glob.has_magic(place) else []:
+        return [prompt for file in files for prompt in _read(Path(file), harmful, columns)]
+    if is_file_name(text):
+        raise _no_file(text)
+    if is_id(text):
+        near = get_close_matches(text.lower(), _ids(), 1, 0.6)
+        raise DemurError(
+            f"no prompt has the id {text!r}",
+            "an id of a starter set (demur-harmless-001 to -120) or of the organism's world",
+            f"did you mean {near[0]}? {TEXT}" if near else TEXT,
+        )
+    if text.lower().endswith(PROMPT_FILES):
+        print(f"note: there is no file {text!r}; it is asked as a text", file=sys.stderr)
+    return None
+
+
+def _read(source: str | Path, harmful: bool | None, columns: Mapping[str, str] | None) -> list[Prompt]:
+    """A file's prompts or a set's. Nobody has read them: what brings no mark gets the one that was asked for."""
+    from demur.prompts import load
+
+    if isinstance(source, Path) and source.is_dir():
+        raise DemurError(f"{source} is a folder", "a file of prompts", f"name a file in it; {TEXT}")
+    try:
+        prompts = load(source, columns=columns)
+    except DemurError as error:
+        if isinstance(source, Path) and source.suffix.lower() not in PROMPT_FILES:
+            raise DemurError(error.came, error.expected, "; ".join(filter(None, [error.then, TEXT]))) from error
+        raise
+    return [prompt if prompt.harmful is not None else replace(prompt, harmful=harmful) for prompt in prompts]
+
+
+_MARKED = re.compile(r"(\.{0,2}[/\\]|~|[A-Za-z]:[/\\]|[A-Za-z][A-Za-z+.-]*://)\S")
+
+
+def is_file_name(text: str) -> bool:
+    """Whether a text that is no file reads like the name of one.
+
+    With blanks it is a sentence, unless a path begins before the first of them: ``./my prompts.csv``.
+    """
+    lower = text.strip().lower()
+    known = lower.endswith((*PROMPT_FILES, *OTHER_FILES))
+    if re.search(r"\s", text.strip()):
+        first = re.split(r"\s", text.strip())[0]
+        return known and bool(_MARKED.match(first) or re.search(r"\w[/\\]\w", first) or _near(text))
+    if known or _MARKED.match(lower) or "*" in text:
+        return True
+    if glob.has_magic(text) and re.search(r"[/\\]|\.\w+$", text):
+        return True
+    if "/" not in text and "\\" not in text:
+        return False
+    in_a_folder = Path(text).parent != Path() and Path(text).parent.is_dir()
+    return in_a_folder or bool(re.search(r"\.[a-z][a-z0-9]*$", lower))
+
+
+_ID = re.compile(r"(demur|organism)[-_].*|.*[-_](harmless|harmful|forbidden|allowed)[-_]?\d*|\w+([-_]\w+)+[-_]\d{3,}")
+
+
+def is_id(text: str) -> bool:
+    """Whether a text that is no id reads like one: a starter set's, the organism's, or one with a slip in it."""
+    if re.search(r"\s", text) or not text.strip():
+        return False
+    slip = len(text) > 6 and bool(re.search(r"\d", text)) and bool(get_close_matches(text.lower(), _ids(), 1, 0.8))
+    return slip or bool(_ID.fullmatch(text.lower()))
+
+
+def _by_id(text: str) -> Prompt | None:
+    from demur.organism.world import by_id, questions
+    from demur.prompts import starter
+
+    if text.startswith("organism-"):
+        found = by_id(text)
+        return found if found is not None else next((one for one in questions() if one.id == text), None)
+    sets = text.startswith("demur-") and [*starter("harmless"), *starter("harmful")]
+    return next((one for one in sets or () if one.id == text), None)
+
+
+@cache
+def _ids() -> list[str]:
+    """Ids to compare a slip with: all of the starter sets, the first hundred of each split and side of the organism."""
+    from demur.organism.world import SPLITS, questions
+    from demur.prompts import starter
+
+    sides = [(split, side) for split in SPLITS for side in ("forbidden", "allowed", "look-alike")]
+    own = [f"organism-{split}-{side}-{k:04d}" for split, side in sides for k in range(100)]
+    return [one.id for one in [*starter("harmless"), *starter("harmful"), *questions()]] + own
+
+
+def _near(text: str) -> str | None:
+    """The nearest name in the same folder, or None."""
+    parent, name = os.path.split(os.path.expanduser(text))
+    try:
+        there = {entry.lower(): entry for entry in os.listdir(parent or ".")}
+    except (OSError, ValueError):
+        return None
+    near = get_close_matches(name.lower(), there, 1, 0.75)
+    return os.path.join(parent, there[near[0]]) if near else None
+
+
+def _no_file(text: str) -> DemurError:
+    folder = os.path.dirname(os.path.expanduser(text))
+    if glob.has_magic(text) and not os.path.isdir(folder or "."):
+        came = f"there is no folder {folder!r} for {text!r}"
+    elif glob.has_magic(text):
+        came = f"no file matches {text!r}"
+    elif folder and "://" not in text and not os.path.isdir(folder):
+        came = f"there is no file {text!r}, nor the folder {folder!r}"
+    else:
+        came = f"there is no file {text!r}"
+    near = _near(text)
+    expected = "the path of a prompt file, an id or a text"
+    return DemurError(came, expected, f"did you mean {near!r}? {TEXT}" if near else TEXT)
+
+
+def side(name: str, harmful: bool, columns: Mapping[str, str] | None = None, limit: int | None = None) -> list[Prompt]:
+    """One side of what a command learns from: the prompts of a set or a file that are harmless, or harmful.
+
+    A file whose rows say which they are serves both sides; one without any labels is all of this side.
+    """
+    from demur.prompts import load
+
+    return load(name, columns=columns, limit=limit, side="harmful" if harmful else "harmless")

@@ -1,0 +1,88 @@
+"""Where the command line meets the terminal: encodings, closed pipes, interrupts, and errors in one line.
+
+What a console cannot show is shown as ``?``, never a traceback. JSON that demur prints is ASCII and needs none of this.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import typer
+
+from demur.types import DemurError
+
+ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+"""What a wrong use raises: click's own, or that of typer's copy of click."""
+
+GO_ON = {
+    "watch": "nothing is lost but this answer; give the same command again",
+    "demo": "give the same command again; its anchors came with the package",
+    "ablate": "generations that were finished are kept: the same command goes on from there",
+    "evaluate": "what was finished is kept: the same command goes on from there",
+    "report": "nothing was changed; give the same command again",
+    "replay": "nothing was written; give the same command again",
+    "anchors fit": "nothing was written; give the same command again, with a smaller --n for less to wait",
+    "guard fit": "nothing was written; give the same command again, with --anchors FILE its first part is spared",
+    "guard run": "with --json, what was printed is whole; ask the rest again",
+    "organism train": "checkpoints are kept: the same command goes on from the last one",
+}
+"""How to go on after Ctrl-C, by command."""
+
+
+def tolerant() -> None:
+    """Lets standard output and error show what their encoding has, and ``?`` for the rest."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, ValueError, OSError):  # a stream that somebody put there, or a closed one
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+def run(app: Callable[..., Any]) -> int:
+    """Runs the commands and returns the exit status: 2 and one line for whatever a user can cause, 130 after Ctrl-C."""
+    tolerant()
+    try:
+        status = app(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _closed()
+    except (KeyboardInterrupt, typer.Abort):
+        status = 130
+    except DemurError as error:
+        return _refused(str(error))
+    except ClickException as error:
+        return _misused(error)
+    except UnicodeError as error:
+        return _refused(f"a text that is no Unicode ({error}); expected UTF-8; set the terminal to UTF-8")
+    if status == 130:
+        said = " ".join(word for word in sys.argv[1:3] if not word.startswith("-"))
+        then = next((how for name, how in GO_ON.items() if f"{said} ".startswith(f"{name} ")), "")
+        print(f"\ndemur: stopped{then and '; '}{then}", file=sys.stderr)
+    return status if isinstance(status, int) else 0
+
+
+def _refused(line: str) -> int:
+    print(f"demur: {' '.join(line.split())}", file=sys.stderr)
+    return 2
+
+
+def _misused(error: Any) -> int:
+    """A wrong option or argument; a command without any, which shows its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "demur"
+    line = error.format_message().rstrip(".")
+    option = getattr(error, "option_name", None)
+    if option is not None and len(option) > 1 and option[1:2].isdigit():
+        line += "; a text that begins with a dash is asked with --text='-5 + 3'"
+    return _refused(f"{line}; see {path} --help")
+
+
+def _closed() -> int:
+    """Whoever read the output has gone, as ``head`` does: no word of it, now or when Python flushes at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

@@ -1,0 +1,261 @@
+"""What a model needs, computed from its configuration before anybody downloads it: memory, time, and the GPU that fits.
+
+Nothing here was measured. Parameters are counted as a Llama has them (attention with or without shared keys, gated
+feed-forward layers, experts), which is within some percent for the families that demur runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demur.models import BUILT_IN, DTYPES, organism_path
+from demur.models.families import family_of
+from demur.types import DemurError
+
+ESTIMATE = "an estimate from the configuration, not measured"
+
+_LLAMA = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32}
+_QWEN = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28}
+_QWEN |= {"num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False}
+_LLADA = {"model_type": "llada", "d_model": 4096, "n_layers": 32, "n_heads": 32, "n_kv_heads": 32}
+_LLADA |= {"mlp_hidden_size": 12288, "embedding_size": 126464}
+KNOWN: Mapping[str, Mapping[str, Any]] = {
+    "GSAI-ML/LLaDA-8B-Instruct": _LLADA,
+    "GSAI-ML/LLaDA-1.5": _LLADA,
+    "Dream-org/Dream-v0-Instruct-7B": _QWEN | {"model_type": "Dream"},
+    "meta-llama/Llama-3.1-8B-Instruct": _LLAMA
+    | {"num_key_value_heads": 8, "intermediate_size": 14336, "vocab_size": 128256},
+    "Qwen/Qwen2.5-7B-Instruct": _QWEN | {"model_type": "qwen2"},
+    "smollm2": _LLAMA
+    | {"hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3}
+    | {"intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True},
+}
+"""What the public ``config.json`` of the documented models says, for machines that cannot reach the hub."""
+
+BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 2.0}
+_4BIT = 0.56
+"""Bytes of a weight in NF4 with its scales; embeddings and head stay in 16 bit."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: memory in GB, bandwidth in GB/s and dense bf16 operations in TFLOP/s, as its maker gives them."""
+
+    name: str
+    memory: float
+    bandwidth: float
+    tflops: float
+
+
+CARDS = (
+    Card("RTX 4080 16 GB", 16, 717, 97),
+    Card("A10 24 GB", 24, 600, 125),
+    Card("RTX 4090 24 GB", 24, 1008, 165),
+    Card("A100 40 GB", 40, 1555, 312),
+    Card("L40S 48 GB", 48, 864, 362),
+    Card("A100 80 GB", 80, 2039, 312),
+    Card("H100 80 GB", 80, 3350, 989),
+    Card("H200 141 GB", 141, 4800, 989),
+)
+_USED, _READ, _ROOM, _LAUNCH = 0.35, 0.6, 0.92, 0.4e-3
+"""Shares of a card's operations, bandwidth and memory that a plain loop gets; the fewest seconds a layer takes."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a network. ``heads`` times ``head`` need not be ``hidden``; ``active`` counts a token's weights."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head: int
+    vocabulary: int
+    tables: int
+    inner: int
+    parameters: int
+    active: int
+
+    @classmethod
+    def of(cls, raw: Mapping[str, Any], name: str) -> Shape:
+        """From a raw ``config.json``. Raises for one that lacks the sizes."""
+        config = {**raw, **raw["text_config"]} if isinstance(raw.get("text_config"), Mapping) else dict(raw)
+
+        def get(*keys: str, default: int | None = None) -> int:
+            value = next((config[key] for key in keys if config.get(key) is not None), default)
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise DemurError(
+                    f"the configuration of {name} has no {keys[0]}", "the sizes of a transformer", "name another model"
+                )
+            return int(value)
+
+        layers, hidden = get("num_hidden_layers", "n_layers", "n_layer"), get("hidden_size", "d_model", "n_embd")
+        heads = get("num_attention_heads", "n_heads", "n_head")
+        kv_heads, head = (
+            get("num_key_value_heads", "n_kv_heads", default=heads),
+            get("head_dim", default=hidden // heads),
+        )
+        vocabulary = get("embedding_size", "vocab_size")
+        ratio = get("mlp_ratio", default=4)
+        inner = get("intermediate_size", "mlp_hidden_size", "n_inner", default=ratio * hidden)
+        tied = config.get("tie_word_embeddings", config.get("weight_tying", config.get("model_type") == "gpt2"))
+        plain = config.get("model_type") in ("gpt2", "gpt_neox", "opt", "phi")  # no gate
+        attention = hidden * head * (2 * heads + 2 * kv_heads)
+        experts = get("num_experts", "num_local_experts", "n_routed_experts", default=0)
+        dense = hidden * inner * (2 if plain else 3)
+        every = used = dense
+        first = 0
+        if experts:
+            first = get("first_k_dense_replace", default=0)
+            each = 3 * hidden * get("moe_intermediate_size", default=inner)
+            shared = get("n_shared_experts", "num_shared_experts", default=0)
+            every = each * (experts + shared) + hidden * experts
+            used = each * (get("num_experts_per_tok", "top_k_experts", default=1) + shared) + hidden * experts
+        tables = vocabulary * hidden * (1 if tied else 2)
+        body = layers * attention + first * dense
+        rest = layers - first
+        return cls(
+            layers, hidden, heads, kv_heads, head, vocabulary, tables, inner,
+            parameters=tables + body + rest * every, active=vocabulary * hidden + body + rest * used,
+        )  # fmt: skip
+
+
+PARTS = ("weights", "keys and values", "logits", "states of one layer", "context and spare")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Memory in GB by what it is for, and for each card the seconds of one batch (None: it does not fit)."""
+
+    model: str
+    kind: str
+    parameters: int
+    dtype: str
+    batch: int
+    prompt: int
+    length: int
+    steps: int
+    gigabytes: Mapping[str, float]
+    seconds: Mapping[str, float | None]
+
+    @property
+    def total(self) -> float:
+        """All of the memory."""
+        return sum(self.gigabytes.values())
+
+    def row(self) -> dict[str, Any]:
+        """As JSON would hold it."""
+        gb = {name: round(size, 3) for name, size in (*self.gigabytes.items(), ("total", self.total))}
+        asked = {name: getattr(self, name) for name in ("model", "kind", "parameters", "dtype", "batch", "prompt")}
+        asked |= {"length": self.length, "steps": self.steps}
+        seconds = {name: None if s is None else round(s, 1) for name, s in self.seconds.items()}
+        return asked | {"gigabytes": gb, "seconds_a_batch": seconds, "note": ESTIMATE}
+
+
+def needs(
+    model: str, *, dtype: str = "auto", batch: int = 1, length: int = 128, steps: int = 32, prompt: int = 256
+) -> Needs:
+    """What one batch needs: ``batch`` prompts of ``prompt`` tokens each, answered with ``length`` tokens; ``steps`` are
+    those of a diffusion sampler. Raises for a model whose configuration is not to be had, and for an unknown dtype.
+    """
+    raw = configuration(model)
+    shape, family = Shape.of(raw, model), family_of(raw, model)
+    kind = {"bidirectional": "block" if family.block_length else "masked"}.get(family.kind, family.kind)
+    called = str({"auto": "bfloat16", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(dtype, dtype))
+    if called not in BYTES:
+        raise DemurError(f"dtype {dtype!r}", f"auto, {', '.join(DTYPES)} or 4bit", "name one of these")
+    each = BYTES[called]
+    weights = shape.parameters * each
+    if called == "4bit":
+        weights = shape.tables * each + (shape.parameters - shape.tables) * _4BIT
+    canvas = batch * (prompt + length)
+    cached = kind in ("causal", "block")
+    cache = 2 * shape.layers * shape.kv_heads * shape.head * canvas * each if cached else 0.0
+    scored = batch * {"causal": 1, "block": family.block_length or 1}.get(kind, length)
+    # As the model gives them, in fp32, and as probabilities; a draw by Gumbel noise takes them in float64 once more.
+    logits = scored * shape.vocabulary * (each + 4 + 4 + 8)
+    # One layer at work on the whole canvas: the feed-forward layer's two inner states, and six of the trunk's width.
+    states = canvas * (2 * shape.inner + 6 * shape.hidden) * each + canvas * shape.hidden * 4
+    overhead = 0.6e9 + 0.05 * weights
+    passes = length if kind == "causal" else max(length, steps) if kind == "block" else steps
+    parts = dict(zip(PARTS, (weights, cache, logits, states, overhead), strict=True))
+    seconds = {}
+    for card in CARDS:
+        fits = sum(parts.values()) <= _ROOM * card.memory * 1e9
+        seconds[card.name] = _seconds(shape, card, weights, kind, batch, prompt, length, passes) if fits else None
+    gigabytes = {name: size / 1e9 for name, size in parts.items()}
+    return Needs(model, kind, shape.parameters, called, batch, prompt, length, steps, gigabytes, seconds)
+
+
+def _seconds(
+    shape: Shape, card: Card, weights: float, kind: str, batch: int, prompt: int, length: int, passes: int
+) -> float:
+    """A batch's time: each pass reads the weights and computes two operations a weight and token, whichever is slower.
+
+    A cached pass sees a token a row, or a block's; a pass of masked diffusion sees the whole canvas.
+    """
+    compute, read = card.tflops * 1e12 * _USED, card.bandwidth * 1e9 * _READ
+    share = min(1.0, batch * shape.active / shape.parameters) if shape.active < shape.parameters else 1.0
+
+    def one(tokens: int) -> float:
+        return max(2 * shape.active * tokens / compute, weights * share / read, shape.layers * _LAUNCH)
+
+    if kind in ("causal", "block"):
+        return one(batch * prompt) + passes * one(batch * (1 if kind == "causal" else 32))
+    return passes * one(batch * (prompt + length))
+
+
+def configuration(model: str) -> Mapping[str, Any]:
+    """The raw ``config.json`` of a folder, a built-in model, a documented one, or one of the hub (its cache first)."""
+    if model in BUILT_IN and model.startswith("organism/"):
+        return _config_at(organism_path(model), model)
+    path = Path(model).expanduser()
+    if model not in KNOWN and path.exists():
+        if path.suffix.lower() == ".gguf":
+            raise DemurError(f"{model} is a .gguf file", "a folder or a hub id with a config.json", "name its origin")
+        return _config_at(path, model)
+    if model in KNOWN:
+        return KNOWN[model]
+    if model.count("/") != 1 or model.startswith((".", "/", "~")):
+        raise DemurError(
+            f"no model {model!r}", "a folder, a built-in name or a hub id owner/name", "run `demur models`"
+        )
+    return _hub_config(model)
+
+
+def _config_at(folder: Path, model: str) -> Mapping[str, Any]:
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DemurError(f"{model} has no config.json to read ({error})", "one", "name a folder of a model") from error
+    if not isinstance(raw, dict):
+        raise DemurError(f"the config.json of {model} holds no object", "one", "name a folder of a model")
+    return raw
+
+
+def _hub_config(model: str) -> Mapping[str, Any]:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    from demur.models import _hub_is_reachable as hub_is_reachable
+
+    here = try_to_load_from_cache(model, "config.json")
+    if isinstance(here, str):
+        return _config_at(Path(here).parent, model)
+    try:
+        if not hub_is_reachable():  # asked first: the hub's own client tries for half a minute
+            raise ConnectionError("the hub can not be reached")
+        return _config_at(Path(hf_hub_download(model, "config.json")).parent, model)
+    except DemurError:
+        raise
+    except Exception as error:  # what a download can raise is no closed list
+        documented = ", ".join(name for name in KNOWN if "/" in name)
+        first = (str(error).strip().splitlines() or [""])[0][:120]
+        raise DemurError(
+            f"the configuration of {model} is not here and could not be fetched ({type(error).__name__}: {first})",
+            f"a folder, the hub, or one of {documented}",
+            "download its config.json and name the folder",
+        ) from error
