@@ -202,9 +202,9 @@ def _describe(guard: Guard) -> None:
         table.add_row(name, str(getattr(spec, name)))
     a = guard.anchors
     table.add_row("anchors", f"{a.n_harmless} answered and {a.n_harmful} refused prompts ({a.refusals})")
-    table.add_row("fitted on", f"{guard.detector.n_fit_} signals of harmless prompts")
+    table.add_row("fitted on", f"{guard.n_fit} signals of harmless prompts, by the detector {guard.detector.name}")
     table.add_row("left out", f"{guard.refused} harmless prompts that the model refused")
-    table.add_row("threshold", f"{-guard.detector.threshold_:.4g}, online {guard.prefix.limit:.4g}")
+    table.add_row("threshold", f"{guard.threshold.value:.4g}, online {guard.prefix.threshold.value:.4g}")
     table.add_row("promise", guard.promise)
     for name, rate in guard.checked.items():
         online = guard.checked_online.get(name)  # a guard of before does not know it

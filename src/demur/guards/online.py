@@ -187,8 +187,8 @@ class Guarded:
             for later in range(taken, whole.shape[1]):  # it holds its state, against each step's anchors
                 whole[0, later:] = self.guard.anchors.at(seen.phi[i : i + 1, None], later)[0]
                 due[i] |= self._exceeds(whole, later + 1)[0]
-            if not self.online:  # not `>`, which lets a nan pass
-                due[i] = not self.guard.detector.errors_of(whole)[0] <= -self.guard.detector.threshold_
+            if not self.online:
+                due[i] = self.guard.threshold.exceeded(self.guard.scores(whole))[0]
 
     def _spare(
         self,
@@ -207,7 +207,7 @@ class Guarded:
     def _exceeds(self, sigma: Float[NDArray[np.float64], "m T"], t: int) -> Bool[NDArray[np.bool_], "m"]:
         if not self.online:
             return np.zeros(len(sigma), dtype=bool)
-        return self.guard.prefix.exceeds_held(sigma, t)
+        return self.guard.prefix.threshold.exceeded(self.guard.prefix.score_held(sigma, t))
 
 
 class _Waiting:
@@ -444,7 +444,7 @@ def stopping_criteria(guard: Guard, model: Any, prompts: int = 1) -> Any:
             return means[rows, None]
 
         def _mark(self, rows: NDArray[np.int64], z: Float[NDArray[np.float64], "m"], t: int) -> None:
-            new = guard.prefix.exceeds(z) & (self.stopped[rows] == 0)
+            new = guard.prefix.threshold.exceeded(z) & (self.stopped[rows] == 0)
             self.stopped[rows[new]], self.above[rows[new]] = t, z[new]
             self.over[rows[new]] = True
 
