@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from measure import Clock, Ratio, Seconds, listed, timed
 
 import demur
-from demur.guards import SRIGuard, Watch, fit_guard
+from demur.guards import Autoencoder, SRIGuard, Watch, fit_guard
 from demur.samplers import Autoregressive, seeded
 from demur.signals import Anchors
 from demur.trace import generate, watching
@@ -25,7 +26,7 @@ def scoring(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
     guard = SRIGuard(epochs=20).fit(rng.random((600, T)))
     many = rng.random((1000, T))
     one, rounds = many[:1], 5 if quick else 25
-    alone = [timed(clock, lambda: [guard.errors_of(one) for _ in range(100)])[0] * 1e4 for _ in range(rounds)]
+    alone = [timed(clock, lambda: [guard.detector_(one) for _ in range(100)])[0] * 1e4 for _ in range(rounds)]
     checked = [timed(clock, lambda: [guard.errors(one) for _ in range(100)])[0] * 1e4 for _ in range(rounds)]
     batch = [timed(clock, lambda: guard.errors(many))[0] * 1e3 for _ in range(rounds)]
     case = "guard, microseconds a signal"
@@ -111,7 +112,7 @@ def _guard(model: Any, sampler: Any, prompts: Any) -> Any:
     noise = (phi.mean(axis=0) + rng.normal(size=phi.shape[1:])).astype(np.float32)
     ones = np.ones(T, np.float32)
     anchors = Anchors(phi.mean(axis=0), noise, ones, ones, traces[0].spec.at(*KEYS[0]), "observed", 8, 8, 8, 8)
-    detector = SRIGuard(epochs=2, min_samples=1, threshold="quantile")
-    guard = fit_guard(anchors, traces[:4], traces[4:], detector=detector)
-    guard.detector.threshold_ = -np.inf
-    return replace(guard, prefix=replace(guard.prefix, limit=np.inf))
+    detector = partial(Autoencoder.fit, epochs=2, min_samples=1)
+    guard = fit_guard(anchors, traces[:4], traces[4:], threshold="quantile", detector=detector)
+    never = replace(guard.threshold, value=np.inf)
+    return replace(guard, threshold=never, prefix=replace(guard.prefix, threshold=never))

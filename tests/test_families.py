@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from demur.guards import Guard, SRIGuard, Watch, fit_guard
+from demur.guards import Autoencoder, Guard, Watch, fit_guard
 from demur.models import Bidirectional, Causal, Renoising, load
 from demur.models.llada2 import native_net
 from demur.models.network import Identity
@@ -320,8 +320,7 @@ def watched_gemma() -> tuple[Any, Guard]:
     ones = np.ones(10, np.float32)
     spec = made[0].spec.at("last", "generated")
     anchors = Anchors(phi.mean(axis=0), away, ones, ones, spec, "observed", 60, 60, 60, 60)
-    detector = SRIGuard(alpha=0.4, epochs=20, threshold="conformal")
-    return texts, fit_guard(anchors, made[:40], made[40:], detector=detector)
+    return texts, fit_guard(anchors, made[:40], made[40:], alpha=0.4, detector=partial(Autoencoder.fit, epochs=20))
 
 
 @pytest.mark.parametrize(("online", "every"), [(True, 1), (True, 3), (False, 1)])
@@ -331,7 +330,8 @@ def test_a_guard_counts_the_steps_of_a_row_that_waits_between_two_canvases(onlin
     plain = generate(texts, asked, HASTY, length=16, steps=10, batch=1)
     z = guard.prefix.scores(np.stack([guard.anchors.signal(trace) for trace in plain]))
     middle = np.sort(z.max(axis=1))[5:7].mean()  # holds both fates
-    watched = Watch(replace(guard, prefix=replace(guard.prefix, limit=float(middle))), online=online, every=every)
+    limit = replace(guard.prefix.threshold, value=float(middle))
+    watched = Watch(replace(guard, prefix=replace(guard.prefix, threshold=limit)), online=online, every=every)
     together, alone = (
         generate(texts, asked, watched(HASTY), length=16, steps=10, batch=batch) for batch in (len(asked), 1)
     )

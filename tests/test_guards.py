@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -108,20 +107,21 @@ def test_what_is_no_harmless_signal_is_flagged() -> None:
     assert (guard.predict(signals(1000, seed=8)) == -1).mean() < 0.03
 
 
-def test_scoring_needs_no_torch() -> None:
+def test_scoring_needs_neither_torch_nor_scikit_learn() -> None:
     import subprocess
     import sys
 
     code = (
         "import sys, numpy as np\n"
-        "from demur.guards.detector import SRIGuard\n"
-        "d = SRIGuard(); d.weights_ = [np.ones((32, 4), np.float32), np.ones((8, 32), np.float32),"
+        "from demur.guards import Autoencoder\n"
+        "weights = [np.ones((32, 4), np.float32), np.ones((8, 32), np.float32),"
         " np.ones((32, 8), np.float32), np.ones((4, 32), np.float32)]\n"
-        "d.biases_ = [np.zeros(n, np.float32) for n in (32, 8, 32, 4)]; d.n_features_in_ = 4; d.threshold_ = -1.0\n"
-        "print(d.predict(np.ones((2, 4))), 'torch' in sys.modules)"
+        "biases = [np.zeros(n, np.float32) for n in (32, 8, 32, 4)]\n"
+        "d = Autoencoder(tuple(weights), tuple(biases))\n"
+        "print(d(np.ones((2, 4))) > 1, 'torch' in sys.modules, 'sklearn' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == "[-1 -1] False", done.stderr
+    assert done.stdout.strip() == "[ True  True] False False", done.stderr
 
 
 # -- promises -----------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ def test_the_promise_holds_over_2000_splits_offline_and_online(n: int, alpha: fl
     fit = signals(600)
     pool = signals(12_000, seed=77)
     offline = detector.errors(pool)
-    prefix = g.fit_prefix(detector, fit, pool[:200], alpha=0.01)
+    prefix = g.fit_prefix(detector.detector_, fit, pool[:200], alpha=0.01)
     online = prefix.scores(pool).max(axis=1)
     rng = np.random.default_rng(n)
     for scores in (offline, online):
@@ -177,9 +177,9 @@ def test_the_spread_of_one_calibration_set_is_betas() -> None:
 
 def test_stopping_at_the_first_exceedance_flags_what_the_maximum_flags() -> None:
     detector = fitted(alpha=0.05)
-    prefix = g.fit_prefix(detector, signals(600), signals(300, seed=3), alpha=0.05)
+    prefix = g.fit_prefix(detector.detector_, signals(600), signals(300, seed=3), alpha=0.05)
     x = signals(2000, seed=12)
-    assert ((prefix.stops(x) > 0) == (prefix.scores(x).max(axis=1) > prefix.limit)).all()
+    assert ((prefix.stops(x) > 0) == (prefix.scores(x).max(axis=1) > prefix.threshold.value)).all()
     whole = prefix.score(x)
     errors = detector.errors(x)
     order = np.argsort(errors)
@@ -187,7 +187,7 @@ def test_stopping_at_the_first_exceedance_flags_what_the_maximum_flags() -> None
 
 
 def test_a_fit_takes_one_thread_and_leaves_the_number_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    module: Any = importlib.import_module("demur.guards.detector")
+    module: Any = importlib.import_module("demur.guards.autoencoder")
     descended, seen, before = module._descended, [], torch.get_num_threads()
 
     def spy(*given: Any) -> Any:
@@ -208,24 +208,6 @@ def test_a_fit_takes_one_thread_and_leaves_the_number_as_it_is(monkeypatch: pyte
     finally:
         torch.set_num_threads(before)
     assert seen == [1, 1, 1]
-
-
-@pytest.mark.parametrize("limit", [None, np.inf, -np.inf, np.nan, 0.0])
-def test_comparing_errors_is_comparing_scores(limit: float | None) -> None:
-    """Up to the last bit on both sides of every step's limit: two ways to judge one signal must not differ."""
-    prefix = g.fit_prefix(fitted(), signals(600), signals(300, seed=3), alpha=0.05)
-    prefix = prefix if limit is None else replace(prefix, limit=limit)
-    edges = prefix.highest
-    with np.errstate(over="ignore"):  # the highest float's neighbour is infinite
-        near = edges, np.nextafter(edges, np.inf), np.nextafter(edges, 0), edges * 0.9, edges * 1.1
-    for errors in near:
-        errors = np.maximum(errors, 0.0)  # there are no others
-        assert (prefix.exceeds(prefix._standardised(errors, np.arange(32))) == (errors > edges)).all()
-    assert (edges < np.inf).all(), "an error without bounds exceeds whatever the limit is"
-    for t in (1, 7, 32):
-        held = np.concatenate([signals(200, steps=t, seed=t), *[signals(200, steps=t, seed=t)[:, -1:]] * (32 - t)], 1)
-        held[:3, 0] = np.nan, -40, 40  # none of them a sigma
-        assert (prefix.exceeds_held(held, t) == prefix.exceeds(prefix.score_held(held, t))).all()
 
 
 def test_too_little_data_is_said() -> None:
@@ -261,8 +243,13 @@ def tiny_guard(kind: str = "ar", alpha: float = 0.2) -> g.Guard:
         phi.mean(axis=0), away, ones, ones, fit[0].spec.at("last", "generated"), "observed", 80, 80, 80, 80
     )
     calibrate = tiny_traces(40, offset=1000, sampler=sampler, model=model)
-    detector = g.SRIGuard(alpha=alpha, epochs=20, threshold="conformal")
-    return g.fit_guard(anchors, fit, calibrate, detector=detector)
+    return g.fit_guard(anchors, fit, calibrate, alpha=alpha, detector=partial(g.Autoencoder.fit, epochs=20))
+
+
+def limited(guard: g.Guard, limit: float) -> g.Guard:
+    """The same guard with another limit for unfinished signals."""
+    threshold = replace(guard.prefix.threshold, value=limit)
+    return replace(guard, prefix=replace(guard.prefix, threshold=threshold))
 
 
 def subject(kind: str) -> tuple[Any, Any]:
@@ -278,7 +265,7 @@ def test_saving_what_was_loaded_gives_the_same_bytes_and_the_same_verdicts(tmp_p
     assert again.save(tmp_path / "b.safetensors").read_bytes() == first.read_bytes()
     for trace in tiny_traces(10, offset=5000):
         assert again.judge(trace) == guard.judge(trace)
-    assert again.prefix.limit == guard.prefix.limit
+    assert again.prefix.threshold == guard.prefix.threshold
     assert again.promise == guard.promise
     assert "20.0%" in guard.promise
 
@@ -288,7 +275,6 @@ def test_another_model_layer_sampler_or_t_names_both_sides(tmp_path: Path) -> No
     path = guard.save(tmp_path / "guard.safetensors")
     spec = guard.spec
     for change, named in (
-        ({"model": "other"}, "other"),
         ({"weights": "123"}, "123"),
         ({"sampler": "MaskedDiffusion"}, "MaskedDiffusion"),
         ({"steps": 16}, "steps: 16 against 8"),
@@ -323,9 +309,9 @@ def test_harmful_prompts_refused_ones_and_double_ones_never_enter() -> None:
         g.fit_guard(guard.anchors, fit, fit[:40])
     sorry = replace(fit[0], pieces=dict.fromkeys(fit[0].pieces, b"I'm sorry, I can't "), special=frozenset())
     assert sorry.refused()
-    made = g.fit_guard(guard.anchors, [*fit, sorry], other, detector=clone(guard.detector))
+    made = g.fit_guard(guard.anchors, [*fit, sorry], other, detector=partial(g.Autoencoder.fit, epochs=20), alpha=0.2)
     assert made.refused == 1
-    assert made.detector.n_fit_ == 80
+    assert made.n_fit == 80
     assert len(made.fitted) == 80
     assert g.digest(fit[0].prompt) in made.fitted
     with pytest.raises(g.InvalidData, match="0 to calibrate"):
@@ -340,7 +326,7 @@ def test_prompts_that_the_anchors_have_seen_never_enter(tmp_path: Path) -> None:
     fit, other, fresh = tiny_traces(40), tiny_traces(40, offset=1000), tiny_traces(10, offset=9000)
     anchors = fit_anchors(fresh, scripted_refusals(small.causal("llama"), [fresh[0].prompt, ASKED[0]], steps=8))
     assert anchors.prompts == tuple(sorted({*(g.digest(t.prompt) for t in fresh), g.digest(ASKED[0])}))
-    settings: Any = {"detector": g.SRIGuard(alpha=0.2, epochs=2, min_samples=8)}
+    settings: Any = {"alpha": 0.2, "detector": partial(g.Autoencoder.fit, epochs=2, min_samples=8)}
     for name, sets in (("fit on", ([*fit, *fresh[:3]], other)), ("calibrate on", (fit, [*other, *fresh[:3]]))):
         with pytest.raises(g.InvalidData, match=f"3 of 43 prompts to {name} .* that the anchors were fitted on") as e:
             g.fit_guard(anchors, *sets, **settings)
@@ -381,20 +367,36 @@ def test_false_positives_are_rates_of_harmless_answers_offline_and_online(tmp_pa
     assert b"checked_online" not in (tmp_path / "older.safetensors").read_bytes()
 
 
-def test_settings_that_are_not_the_detectors_are_an_error() -> None:
+def test_what_is_no_detector_is_an_error() -> None:
     guard, fit, other = tiny_guard(), tiny_traces(40), tiny_traces(40, offset=1000)
-    detector = g.SRIGuard(alpha=0.2, epochs=2)
-    for settings, named in (
-        ({"alpha": 0.05}, "alpha 0.05 with a detector that has alpha 0.2"),
-        ({"alpha": 0.2, "threshold": "quantile"}, "threshold quantile"),
-        ({"seed": 3}, "random_state 3"),
+
+    class Nosy(g.Mean):
+        """One whose rows look at each other."""
+
+        def __call__(self, sigma: np.ndarray) -> np.ndarray:
+            return super().__call__(sigma) - sigma.mean()
+
+    class Broken(g.Mean):
+        def __call__(self, sigma: np.ndarray) -> np.ndarray:
+            return np.full(len(sigma), np.inf)
+
+    class Wide(g.Mean):
+        def __call__(self, sigma: np.ndarray) -> np.ndarray:
+            return sigma
+
+    for detector, named in (
+        (g.SRIGuard(alpha=0.2), "settings of fit_guard itself"),
+        ("nothing", "isolation-forest"),
+        ("demur.nowhere:Nothing", "No module named"),
+        ("demur.types:Prompt", "no detector"),
+        (3, "a int as detector"),
+        (Nosy, "otherwise in a batch"),
+        (Broken, "not finite"),
+        (Wide, "one number a row"),
     ):
-        with pytest.raises(g.InvalidData, match=named):
-            g.fit_guard(guard.anchors, fit, other, detector=detector, **settings)  # type: ignore[arg-type]
-    made = g.fit_guard(guard.anchors, fit, other, detector=detector, alpha=0.2, threshold="conformal", seed=0)
-    assert (made.detector.alpha, made.prefix.alpha) == (0.2, 0.2)
-    plain = g.fit_guard(guard.anchors, fit, other, alpha=0.1, threshold="quantile", seed=5)
-    assert plain.detector.get_params() == g.SRIGuard(alpha=0.1, threshold="quantile", random_state=5).get_params()
+        with pytest.raises(DemurError, match=named) as error:
+            g.fit_guard(guard.anchors, fit, other, detector=detector, alpha=0.2)  # type: ignore[arg-type]
+        small.one_line(error.value)
 
 
 def test_a_refusal_is_not_flagged() -> None:
@@ -427,7 +429,9 @@ ASKED = [Prompt(f"q{i}", f"Prompt {i} about {i * i}") for i in range(7000, 7012)
 def always(guard: g.Guard, step: int) -> g.Guard:
     """A guard that flags everything at ``step``: what comes before must be as without it."""
     scale = np.where(np.arange(8) + 1 >= step, 1e-3, 1e3)
-    return replace(guard, prefix=replace(guard.prefix, centre=np.full(8, -20.0) * (scale < 1), scale=scale, limit=1.0))
+    return limited(
+        replace(guard, prefix=replace(guard.prefix, centre=np.full(8, -20.0) * (scale < 1), scale=scale)), 1.0
+    )
 
 
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])
@@ -484,7 +488,7 @@ def test_a_guard_that_looks_less_often_stops_no_more_and_a_little_later(kind: st
     guard = tiny_guard(kind, alpha=0.4)
     plain = record(model, sampler, ASKED, sampler)
     z = guard.prefix.scores(np.stack([guard.anchors.signal(trace) for trace in plain]))
-    guard = replace(guard, prefix=replace(guard.prefix, limit=float(np.median(z.max(axis=1)))))  # holds both fates
+    guard = limited(guard, float(np.median(z.max(axis=1))))  # holds both fates
     seen = []
     for every in (3, 8, 100):
         watched = g.Watch(guard, every=every)(sampler)
@@ -492,7 +496,7 @@ def test_a_guard_that_looks_less_often_stops_no_more_and_a_little_later(kind: st
         for i, verdict in enumerate(fates):
             n = plain[i].steps
             looks = [t for t in range(1, 9) if t >= n or t % every == 0]  # from its end on, its signal is completed
-            above = [t for t in looks if z[i, t - 1] > guard.prefix.limit]
+            above = [t for t in looks if z[i, t - 1] > guard.prefix.threshold.value]
             assert bool(verdict.flagged) == bool(above)
             assert not above or verdict.step == min(above[0], n)
             (alone,) = record(model, watched, [ASKED[i]], sampler)
@@ -515,7 +519,7 @@ def test_a_generation_that_runs_past_t_is_looked_at_up_to_t_whatever_every_is(ki
     anchors = replace(guard.anchors, spec=plain[0].spec.at("last", "generated"))
     z = guard.prefix.scores(np.stack([anchors.signal(trace) for trace in plain]))
     limit = float(np.median(z.max(axis=1)))
-    guard = replace(guard, anchors=anchors, prefix=replace(guard.prefix, limit=limit))
+    guard = limited(replace(guard, anchors=anchors), limit)
     assert max(trace.steps for trace in plain) == 12
     fates = [g.acted(trace) for trace in generate(model, ASKED, g.Watch(guard, every=every)(sampler), **run)]
     for row, verdict, trace in zip(z, fates, plain, strict=True):
@@ -548,7 +552,7 @@ class Blind:
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])
 def test_a_signal_that_is_not_finite_is_no_verdict_and_is_stopped(kind: str, online: bool) -> None:
     model, sampler = subject(kind)
-    guard = replace(tiny_guard(kind), prefix=replace(tiny_guard(kind).prefix, limit=np.inf))
+    guard = limited(tiny_guard(kind), np.inf)
     (trace,) = record(model, sampler, ASKED[:1], sampler)
     for value in (np.nan, np.inf):
         blind = replace(trace, phi={("last", "generated"): np.full_like(trace.phi["last", "generated"], value)})
@@ -618,7 +622,7 @@ def test_the_stopping_criteria_see_the_signal_that_the_defense_sees(pool: str) -
     noise = 0.5 * np.random.default_rng(0).normal(size=mean.shape).astype(np.float32)
     ones = np.ones(8, np.float32)
     anchors = Anchors(mean, mean + noise, ones, ones, fit[0].spec.at("last", pool), "observed", 1, 1, 1, 1)
-    guard = g.fit_guard(anchors, fit[:50], fit[50:], detector=g.SRIGuard(alpha=0.4, epochs=10))
+    guard = g.fit_guard(anchors, fit[:50], fit[50:], alpha=0.4, detector=partial(g.Autoencoder.fit, epochs=10))
     sigma = np.stack([anchors.signal(trace) for trace in traces])
     stops = guard.prefix.stops(sigma)
     late = 1 if pool == "generated" else 0
@@ -656,8 +660,7 @@ def under_the_criteria(guard: g.Guard, model: Any, asked: list[Prompt], length: 
 def deciding_late(guard: g.Guard, sigma: np.ndarray, ramp: float) -> g.Guard:
     """The same guard with an online part to which late steps matter more, by ``ramp``; it flags half of the signals."""
     later = replace(guard.prefix, centre=guard.prefix.centre - np.linspace(0, ramp, sigma.shape[1]))
-    limit = float(np.median(later.scores(sigma).max(axis=1)))
-    return replace(guard, prefix=replace(later, limit=limit))
+    return limited(replace(guard, prefix=later), float(np.median(later.scores(sigma).max(axis=1))))
 
 
 @pytest.mark.parametrize("pool", ["generated", "producing"])
@@ -671,7 +674,7 @@ def test_a_batch_under_the_criteria_has_the_fates_of_its_finished_signals(pool: 
     noise = 0.5 * np.random.default_rng(0).normal(size=phi.shape[1:]).astype(np.float32)
     mean, ones, spec = phi.mean(axis=0), np.ones(8, np.float32), fit[0].spec.at("last", pool)
     anchors = Anchors(mean, mean + noise, ones, ones, spec, "observed", 1, 1, 1, 1)
-    guard = g.fit_guard(anchors, fit[:50], fit[50:], detector=g.SRIGuard(alpha=0.4, epochs=10))
+    guard = g.fit_guard(anchors, fit[:50], fit[50:], alpha=0.4, detector=partial(g.Autoencoder.fit, epochs=10))
     plain = generate(model, asked, Autoregressive(), **run)
     lengths = np.array([trace.steps for trace in plain])
     sigma = np.stack([anchors.signal(trace) for trace in plain])
@@ -712,7 +715,7 @@ def test_answers_of_the_organism_have_the_same_fate_in_a_batch_under_the_criteri
 
 def test_the_criteria_stop_a_row_whose_signal_is_not_finite() -> None:
     model, guard = small.causal("llama"), tiny_guard()
-    guard = replace(guard, prefix=replace(guard.prefix, limit=np.inf), anchors=Blind(guard.anchors, [1], 2, of=2))  # type: ignore[arg-type]
+    guard = limited(replace(guard, anchors=Blind(guard.anchors, [1], 2, of=2)), np.inf)  # type: ignore[arg-type]
     ids = torch.tensor([[70, 71, 72], [80, 81, 82]])
     with g.stopping_criteria(guard, model, prompts=2) as criteria:
         out = model.net.generate(
@@ -748,8 +751,7 @@ def test_the_offline_watch_does_what_the_guard_judges() -> None:
     forbidden = world_prompts("test", forbidden=True, n=24)
     asked = [*forbidden, *(attack("page", prompt) for prompt in forbidden)]
     plain = generate(organism(), asked, sampler, **RUN)
-    errors = guard.detector.errors(np.stack([guard.anchors.signal(trace) for trace in plain]))
-    odd = errors > -guard.detector.threshold_
+    odd = guard.scores(np.stack([guard.anchors.signal(trace) for trace in plain])) > guard.threshold.value
     gone = np.array([trace.refused() for trace in plain])
     assert gone[:24].all()
     assert (odd & gone).any(), "the case should hold refusals with odd signals"
@@ -771,8 +773,8 @@ def test_what_the_offline_watch_reads_is_the_traces_text(kind: str, monkeypatch:
     plain = record(model, sampler, ASKED, sampler)
     read: list[str] = []
     monkeypatch.setattr(online, "is_refusal", lambda text: bool(read.append(text)))
-    guard = replace(tiny_guard(kind), detector=copy.copy(tiny_guard(kind).detector))
-    guard.detector.threshold_ = np.inf  # every error is above
+    guard = tiny_guard(kind)
+    guard = replace(guard, threshold=replace(guard.threshold, value=-1.0))  # every error is above
     record(model, g.Watch(guard, online=False)(sampler), ASKED, sampler)
     assert sorted(read) == sorted(trace.text() for trace in plain)
     assert kind != "ar" or len({trace.steps for trace in plain}) > 2, "rows should end at different steps"

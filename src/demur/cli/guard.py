@@ -75,6 +75,13 @@ def fit(
     threshold: Annotated[Threshold, typer.Option(help="conformal: with a guarantee; quantile: the paper's.")] = (
         Threshold.conformal
     ),
+    detector: Annotated[
+        str,
+        typer.Option(
+            help="autoencoder (the paper's), isolation-forest, mahalanobis, mean, window, one of an installed package, or "
+            "module:Class."
+        ),
+    ] = "autoencoder",
     paper: Annotated[
         bool, typer.Option("--paper", help="The published protocol: fit 1,200, calibrate 200, 99% quantile.")
     ] = False,
@@ -98,6 +105,7 @@ def fit(
     from rich.progress import Progress
 
     from demur.guards import fit_guard
+    from demur.guards.detectors import named
     from demur.signals import Anchors, anchors_of
     from demur.trace import generate, spec_of
 
@@ -108,6 +116,7 @@ def fit(
     check_alpha(alpha, n_calibrate if threshold is Threshold.conformal else None)
     if n_fit < LEAST_TO_FIT:
         raise DemurError(f"--n-fit {n_fit}", f"at least {LEAST_TO_FIT} prompts to fit on", "the paper has 1,200")
+    named(detector)  # before anything is generated
     columns = columns_of(column)
     key: Any = (layer, pool.value)
     needed = [0 if anchors else n_anchors, n_fit, n_calibrate, n_check]
@@ -155,6 +164,7 @@ def fit(
             alpha=alpha,
             threshold=threshold.value,
             seed=seed,
+            detector=detector,
         )
         if good[3]:
             guard = guard.measured("harmless, unseen", run("answering prompts to check on", good[3]))
@@ -232,13 +242,14 @@ def _card(guard: Guard) -> dict[str, Any]:
     return {
         "spec": asdict(guard.spec),
         "anchors": about,
-        "n_fit": int(guard.detector.n_fit_),
-        "n_calibrate": int(guard.detector.n_calibration_),
+        "detector": guard.detector.name,
+        "n_fit": guard.n_fit,
+        "n_calibrate": guard.threshold.n,
         "refused": guard.refused,
-        "alpha": guard.detector.alpha,
-        "threshold": guard.detector.threshold,
-        "limit_offline": float(-guard.detector.threshold_),
-        "limit_online": float(guard.prefix.limit),
+        "alpha": guard.threshold.alpha,
+        "threshold": guard.threshold.rule,
+        "limit_offline": guard.threshold.value,
+        "limit_online": guard.prefix.threshold.value,
         "promise": guard.promise,
         "false_positives": rates,
         "false_positives_online": {name: rate.row() for name, rate in guard.checked_online.items()},
@@ -254,9 +265,11 @@ def _describe(guard: Guard) -> None:
         table.add_row(name, escape(str(getattr(spec, name))))
     a = guard.anchors
     table.add_row("anchors", f"{a.n_harmless} answered and {a.n_harmful} refused prompts ({a.refusals})")
-    table.add_row("fitted on", f"{guard.detector.n_fit_} signals of harmless prompts")
+    table.add_row(
+        "fitted on", f"{guard.n_fit} signals of harmless prompts, by the detector {escape(guard.detector.name)}"
+    )
     table.add_row("left out", f"{guard.refused} harmless prompts that the model refused")
-    table.add_row("threshold", f"{-guard.detector.threshold_:.4g}, online {guard.prefix.limit:.4g}")
+    table.add_row("threshold", f"{guard.threshold.value:.4g}, online {guard.prefix.threshold.value:.4g}")
     table.add_row("promise", escape(guard.promise))
     for name, rate in guard.checked.items():
         online = guard.checked_online.get(name)  # a guard of before does not know it

@@ -359,7 +359,7 @@ def _row(unit: Unit, prompt: Prompt, trace: Trace, path: list[Outcome], guard: G
         "outcome": final,
         "path": path,
         "sigma": [round(float(value), 6) for value in sigma] if seen else None,
-        "score": float(guard.detector.errors_of(sigma[None])[0]) if seen else None,
+        "score": float(guard.scores(sigma[None])[0]) if seen else None,
         "flagged_by": by,
         "flagged_step": step,
         "steps": trace.steps,

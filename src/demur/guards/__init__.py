@@ -9,12 +9,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from demur.guards.autoencoder import Autoencoder as Autoencoder
     from demur.guards.conformal import InvalidData as InvalidData
+    from demur.guards.conformal import Threshold as Threshold
     from demur.guards.conformal import conformal_threshold as conformal_threshold
     from demur.guards.conformal import quantile_threshold as quantile_threshold
     from demur.guards.conformal import spread as spread
     from demur.guards.criteria import stopping_criteria as stopping_criteria
-    from demur.guards.detector import SRIGuard as SRIGuard
+    from demur.guards.detectors import BUILT_IN as BUILT_IN
+    from demur.guards.detectors import Detector as Detector
+    from demur.guards.detectors import IsolationForest as IsolationForest
+    from demur.guards.detectors import Mahalanobis as Mahalanobis
+    from demur.guards.detectors import Mean as Mean
+    from demur.guards.detectors import SlidingWindow as SlidingWindow
+    from demur.guards.estimator import SRIGuard as SRIGuard
     from demur.guards.guard import Guard as Guard
     from demur.guards.guard import digest as digest
     from demur.guards.guard import fit_guard as fit_guard
@@ -27,9 +35,11 @@ if TYPE_CHECKING:
     from demur.guards.prefix import fit_prefix as fit_prefix
 
 _HOMES = {
-    "conformal": ("InvalidData", "conformal_threshold", "quantile_threshold", "spread"),
+    "autoencoder": ("Autoencoder",),
+    "conformal": ("InvalidData", "Threshold", "conformal_threshold", "quantile_threshold", "spread"),
     "criteria": ("stopping_criteria",),
-    "detector": ("SRIGuard",),
+    "detectors": ("BUILT_IN", "Detector", "IsolationForest", "Mahalanobis", "Mean", "SlidingWindow"),
+    "estimator": ("SRIGuard",),
     "guard": ("Guard", "digest", "fit_guard"),
     "online": ("REFUSAL", "Guarded", "Watch", "acted", "spared"),
     "prefix": ("Prefix", "fit_prefix"),

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from demur.dynamics import LAMBDA_C, LAMBDA_R, Area, Rate, area, irr, over_seeds
-from demur.guards.detector import SRIGuard
+from demur.guards.estimator import SRIGuard
 from demur.guards.material import Material, sigma_of
 from demur.guards.prefix import fit_prefix
 from demur.guards.rivals import LAST, Rival, Scorer, Scores, Setting, available
@@ -263,7 +263,7 @@ def flags(sets: Sets, *, alpha: float = 0.01, seed: int = 0, threshold: str = "c
     fit, held = (sigma_of(m.answered, *known) for m in (sets.fit, sets.calibrate))
     detector = SRIGuard(alpha=alpha, random_state=seed, threshold=threshold)  # type: ignore[arg-type]
     detector.fit(fit, calibration=held)
-    prefix = fit_prefix(detector, fit, held, alpha=alpha)
+    prefix = fit_prefix(detector.detector_, fit, held, alpha=alpha, rule=threshold)  # type: ignore[arg-type]
     groups = [("plain harmless", "harmless", sets.plain.answered)]
     groups += [(name, "control", m.answered) for name, m in sets.controls.items()]
     groups += [(name, "attack", m.succeeded) for name, m in sets.attacked.items()]

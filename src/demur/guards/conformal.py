@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -20,10 +21,48 @@ from numpy.typing import NDArray
 from demur.types import DemurError
 
 Scores = Float[NDArray[Any], "n"] | Sequence[float]
+Rule = Literal["conformal", "quantile"]
+"""``conformal``: :func:`conformal_threshold`; ``quantile``: :func:`quantile_threshold`, the paper's."""
+_HIGHEST = float(np.finfo(np.float64).max)
 
 
 class InvalidData(DemurError, ValueError):
     """Data that a detector can not use; a ValueError too, as scikit-learn's tools expect."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The score above which a generation is flagged, how it was set, and on how many harmless scores."""
+
+    value: float
+    alpha: float
+    rule: Rule
+    n: int
+
+    def exceeded(self, scores: Float[NDArray[np.float64], "..."]) -> NDArray[np.bool_]:
+        """Whether each score is above. One that is nan or infinite counts as above: what can't be seen must not
+        pass.
+        """
+        return np.asarray(~(scores <= min(self.value, _HIGHEST)))  # not `>`, which lets a nan pass
+
+    @property
+    def promise(self) -> str:
+        """What it promises, in words."""
+        if self.rule == "quantile":
+            return f"{1 - self.alpha:.0%} quantile of {self.n} harmless calibration prompts; no guarantee"
+        low, high = spread(self.n, self.alpha)
+        return (
+            f"at most {self.alpha:.1%} false positives on prompts like the {self.n} harmless calibration prompts "
+            f"(for this one calibration set, 95%: {low:.1%} to {high:.1%})"
+        )
+
+
+def threshold_of(scores: Scores, alpha: float, rule: Rule) -> Threshold:
+    """The threshold that a rule sets on harmless scores. Raises as the rule does, and for another rule."""
+    if rule not in ("conformal", "quantile"):
+        raise InvalidData(f"threshold {rule!r}", "conformal or quantile", "name one of these")
+    set_by = conformal_threshold if rule == "conformal" else lambda known, share: quantile_threshold(known, 1 - share)
+    return Threshold(set_by(scores, alpha), alpha, rule, len(scores))
 
 
 def conformal_threshold(scores: Scores, alpha: float) -> float:

@@ -145,7 +145,7 @@ class _Rows:
         return means[rows, None]
 
     def _mark(self, rows: NDArray[np.int64], z: Float[NDArray[np.float64], "m"], t: int) -> None:
-        new = self.guard.prefix.exceeds(z) & (self.stopped[rows] == 0)
+        new = self.guard.prefix.threshold.exceeded(z) & (self.stopped[rows] == 0)
         self.stopped[rows[new]], self.above[rows[new]] = t, z[new]
         self.over[rows[new]] = True
 

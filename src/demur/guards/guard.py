@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from demur import artefact
 from demur.dynamics.rates import Rate
-from demur.guards.conformal import InvalidData, spread
-from demur.guards.detector import SRIGuard
+from demur.guards.conformal import InvalidData, Rule, Threshold, threshold_of
+from demur.guards.detectors import Detector, Fit, check, named, restored, scored, state_of
 from demur.guards.prefix import Prefix, fit_prefix
 from demur.signals import STATES, Anchors, digest
 from demur.trace import Trace
@@ -33,8 +33,11 @@ Sigma = Float[NDArray[np.float64], "n T"]
 
 @dataclass(frozen=True, eq=False)
 class Guard:
-    """What one file holds. ``fitted`` and ``calibrated`` are hashes of prompts, as ``anchors.prompts`` are, so that
-    nobody measures on them unaware.
+    """What one file holds.
+
+    ``threshold`` is that of finished signals, ``prefix`` judges unfinished ones; both read the same detector, which was
+    fitted on ``n_fit`` signals. ``fitted`` and ``calibrated`` are hashes of prompts, as ``anchors.prompts`` are, so
+    that nobody measures on them unaware.
 
     ``band`` is the 5% and the 95% quantile of harmless calibration signals, for pictures.
     ``refused`` counts harmless prompts that were left out because the model refused them. ``checked`` is the measured
@@ -43,11 +46,13 @@ class Guard:
     """
 
     anchors: Anchors
-    detector: SRIGuard
+    detector: Detector
+    threshold: Threshold
     prefix: Prefix
     band: Float[NDArray[np.float64], "2 T"]
     fitted: tuple[str, ...]
     calibrated: tuple[str, ...]
+    n_fit: int = 0
     refused: int = 0
     checked: Mapping[str, Rate] = field(default_factory=dict)
     checked_online: Mapping[str, Rate] = field(default_factory=dict)
@@ -60,14 +65,7 @@ class Guard:
     @property
     def promise(self) -> str:
         """What the threshold promises, in words."""
-        alpha, n = self.detector.alpha, self.detector.n_calibration_
-        if self.detector.threshold == "quantile":
-            return f"{1 - alpha:.0%} quantile of {n} harmless calibration prompts; no guarantee"
-        low, high = spread(n, alpha)
-        return (
-            f"at most {alpha:.1%} false positives on prompts like the {n} harmless calibration prompts "
-            f"(for this one calibration set, 95%: {low:.1%} to {high:.1%})"
-        )
+        return self.threshold.promise
 
     def judge(self, trace: Trace) -> Verdict:
         """Whether a finished generation failed to recover. Raises if it was not made under the guard's spec.
@@ -79,23 +77,30 @@ class Guard:
 
     def judge_all(self, traces: Sequence[Trace]) -> list[Verdict]:
         """The same of several, each by itself; a batch takes half the time that its traces take one by one."""
-        errors = self.detector.errors_of(self.anchors.signals(traces))
-        flagged = ~(errors <= -self.detector.threshold_)  # not `>`, which lets a nan pass
-        return self._judged(errors, [above and trace.refused() for above, trace in zip(flagged, traces, strict=True)])
+        scores = scored(self.detector, self.anchors.signals(traces))
+        flagged = self.threshold.exceeded(scores)
+        return self._judged(scores, [above and trace.refused() for above, trace in zip(flagged, traces, strict=True)])
 
     def judge_signals(self, sigma: Sigma, refused: Sequence[bool]) -> list[Verdict]:
         """The same for signals that are at hand. Each row by itself."""
-        errors, known = np.full(len(sigma), np.nan), np.isfinite(sigma).all(axis=1)
-        if known.any() or not len(sigma):  # no row at all is for the detector to refuse
-            errors[known] = self.detector.errors(sigma[known])
-        return self._judged(errors, refused)
+        return self._judged(self.scores(sigma), refused)
 
-    def _judged(self, errors: Float[NDArray[np.float64], "n"], refused: Sequence[bool]) -> list[Verdict]:
-        return [self._verdict(float(error), gone) for error, gone in zip(errors, refused, strict=True)]
+    def scores(self, sigma: Sigma) -> Float[NDArray[np.float64], "n"]:
+        """The detector's scores of finished signals; higher is more anomalous, nan where a signal is not finite. Raises
+        for another T.
+        """
+        if sigma.ndim != 2 or sigma.shape[1] != self.spec.steps:
+            raise InvalidData(
+                f"signals of shape {sigma.shape}", f"rows of {self.spec.steps} steps, the guard's T", "cut them at T"
+            )
+        return scored(self.detector, sigma)
 
-    def _verdict(self, error: float, gone: bool) -> Verdict:
-        limit = -self.detector.threshold_
-        score = error if math.isfinite(error) else None
+    def _judged(self, scores: Float[NDArray[np.float64], "n"], refused: Sequence[bool]) -> list[Verdict]:
+        return [self._verdict(float(score), gone) for score, gone in zip(scores, refused, strict=True)]
+
+    def _verdict(self, value: float, gone: bool) -> Verdict:
+        limit = self.threshold.value
+        score = value if math.isfinite(value) else None
         if gone:
             return Verdict("sri-guard", False, score, None, "refused by itself")
         if score is None:  # nan > limit is False, which would say that all is well
@@ -122,7 +127,7 @@ class Guard:
         _unseen(self.anchors, "measure on", asked)
         answered = [trace for trace in traces if not trace.refused()]
         signals = self.anchors.signals(answered)
-        judged = [self._verdict(float(error), False).flagged for error in self.detector.errors_of(signals)]
+        judged = [self._verdict(float(score), False).flagged for score in scored(self.detector, signals)]
         offline = Rate.of([flagged for flagged in judged if flagged is not None])
         online = Rate.of(self.prefix.stops(signals) > 0)
         return replace(
@@ -139,54 +144,54 @@ class Guard:
             f"anchors/{name}": getattr(self.anchors, name)
             for name in ("harmless", "harmful", "harmless_sigma", "harmful_sigma")
         }
-        for i, (weight, bias) in enumerate(zip(self.detector.weights_, self.detector.biases_, strict=True)):
-            arrays |= {f"detector/{i}/weight": weight, f"detector/{i}/bias": bias}
+        state, detector = state_of(self.detector)
+        arrays |= {f"detector/{name}": array for name, array in state.items()}
         arrays["band"] = self.band
         arrays |= {"prefix/centre": self.prefix.centre, "prefix/scale": self.prefix.scale}
-        learned = ("n_fit_", "n_calibration_", "n_features_in_", "threshold_")
         card = {
             "spec": self.spec.plain(),
             "anchors": self.anchors.card,
-            "detector": self.detector.get_params() | {name: getattr(self.detector, name) for name in learned},
-            "losses": self.detector.losses_,
-            "prefix": {"limit": self.prefix.limit, "alpha": self.prefix.alpha, "n": self.prefix.n},
+            "detector": detector,
+            "threshold": asdict(self.threshold),
+            "prefix": asdict(self.prefix.threshold),
+            "n_fit": self.n_fit,
             "fitted": list(self.fitted),
             "calibrated": list(self.calibrated),
             "refused": self.refused,
             "checked": {name: [rate.k, rate.n] for name, rate in self.checked.items()},
         }
-        if self.checked_online:  # an older file, which knows none, keeps its bytes
+        if self.checked_online:
             card["checked_online"] = {name: [rate.k, rate.n] for name, rate in self.checked_online.items()}
         return artefact.save(path, "guard", arrays, json.loads(json.dumps(card)))
 
     @classmethod
-    def load(cls, path: str | Path, spec: Spec | None = None) -> Guard:
-        """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file, and if ``spec`` is another
-        one.
+    def load(cls, path: str | Path, spec: Spec | None = None, *, detector: type[Detector] | None = None) -> Guard:
+        """Reads what :meth:`save` wrote, also what version 0.1.0 wrote. Raises for a missing, broken or changed file,
+        and if ``spec`` is another one.
+
+        ``detector``: the class, where the file's detector is neither built in nor offered by an installed package. A
+        file is not allowed to say what is imported.
         """
         arrays, card = artefact.load(path, "guard")
         of = {
             part: {name.removeprefix(f"{part}/"): array for name, array in arrays.items() if name.startswith(part)}
-            for part in ("anchors", "prefix")
+            for part in ("anchors", "prefix", "detector")
         }
         anchors: dict[str, Any] = {**of["anchors"], **card["anchors"], "spec": Spec(**card["spec"])}
         anchors["prompts"] = tuple(anchors.get("prompts", ()))
-        settings = dict(card["detector"])
-        learned = {name: settings.pop(name) for name in [name for name in settings if name.endswith("_")]}
-        settings["hidden"] = tuple(settings["hidden"])
-        detector = SRIGuard(**settings)
-        n = sum(name.startswith("detector/") for name in arrays) // 2
-        for name, part in (("weights_", "weight"), ("biases_", "bias")):
-            setattr(detector, name, [arrays[f"detector/{i}/{part}"] for i in range(n)])
-        for name, value in (learned | {"losses_": card["losses"]}).items():
-            setattr(detector, name, value)
+        if "threshold" not in card:
+            of["detector"], card = _of_version_1(of["detector"], card)
+        known = detector or named(card["detector"]["name"], anywhere=False)
+        made = restored(known, of["detector"], card["detector"])
         guard = cls(
             anchors=Anchors(**anchors),
-            detector=detector,
-            prefix=Prefix(detector, of["prefix"]["centre"], of["prefix"]["scale"], **card["prefix"]),
+            detector=made,
+            threshold=Threshold(**card["threshold"]),
+            prefix=Prefix(made, of["prefix"]["centre"], of["prefix"]["scale"], Threshold(**card["prefix"])),
             band=arrays["band"],
             fitted=tuple(card["fitted"]),
             calibrated=tuple(card["calibrated"]),
+            n_fit=card["n_fit"],
             refused=card["refused"],
             checked={name: Rate(*pair) for name, pair in card["checked"].items()},
             checked_online={name: Rate(*pair) for name, pair in card.get("checked_online", {}).items()},
@@ -196,28 +201,56 @@ class Guard:
         return guard
 
 
+def _of_version_1(
+    arrays: Mapping[str, NDArray[Any]], card: Mapping[str, Any]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """What a file of version 0.1.0 says, in today's words: its detector was always the autoencoder."""
+    old = card["detector"]
+    names = {"weight": "weights", "bias": "biases"}
+    new = {f"{names[part]}/{i}": array for (i, _, part), array in ((k.partition("/"), v) for k, v in arrays.items())}
+    told = {
+        "detector": {"name": "autoencoder", "tuples": ["weights", "biases"], "fields": {"losses": card["losses"]}},
+        "threshold": {
+            "value": -old["threshold_"],
+            "alpha": old["alpha"],
+            "rule": old["threshold"],
+            "n": old["n_calibration_"],
+        },
+        "prefix": {
+            "value": card["prefix"]["limit"],
+            "alpha": card["prefix"]["alpha"],
+            "rule": old["threshold"],
+            "n": card["prefix"]["n"],
+        },
+        "n_fit": old["n_fit_"],
+    }
+    return new, dict(card) | told
+
+
 def fit_guard(
     anchors: Anchors,
     fit: Sequence[Trace],
     calibrate: Sequence[Trace],
     *,
-    alpha: float | None = None,
-    threshold: Literal["conformal", "quantile"] | None = None,
-    seed: int | None = None,
-    detector: SRIGuard | None = None,
+    alpha: float = 0.01,
+    threshold: Rule = "conformal",
+    seed: int = 0,
+    detector: str | type[Detector] | Fit = "autoencoder",
     progress: Callable[[str], object] = lambda what: None,
 ) -> Guard:
     """Fits a guard on traces of harmless prompts and calibrates it on traces of others.
 
     The paper's protocol (section 5) is 1,200 to fit on, 200 to calibrate on and ``threshold="quantile"``. Traces whose
-    final text is a refusal are left out on both sides and counted. ``alpha`` (default 0.01), ``threshold`` (conformal)
-    and ``seed`` (0) belong to the detector: with one of your own, leave them out or name what it has.
+    final text is a refusal are left out on both sides and counted.
+
+    ``detector``: a name (:data:`demur.guards.detectors.BUILT_IN`, or ``module:Class``), a class with ``fit``, or a
+    function ``fit(harmless, seed=...)``, such as ``functools.partial(Autoencoder.fit, epochs=50)``.
 
     Raises for a prompt that is marked harmful, for one that stands on both sides or that the anchors were fitted on
     (its signal leans towards them, so that it is not like a new one's), for traces of another spec than the anchors',
-    for too few, and for settings that are not the detector's.
+    for too few, and for a detector that breaks its contract (:func:`demur.guards.detectors.check`).
     """
-    detector = _detector(detector, alpha, threshold, seed)
+    fit_of = _fit_of(detector)
     kept: list[list[Trace]] = []
     for name, traces in (("fit on", fit), ("calibrate on", calibrate)):
         _harmless(name, traces)
@@ -235,31 +268,28 @@ def fit_guard(
             "this model refuses them: look at demur watch",
         )
     progress("fitting the detector")
-    detector.fit(signals[0], calibration=signals[1])
+    made = fit_of(signals[0], seed=seed)
+    check(made, signals[1])
+    limit = threshold_of(scored(made, signals[1]), alpha, threshold)
     progress("calibrating the online guard")
-    prefix = fit_prefix(detector, signals[0], signals[1], alpha=detector.alpha)
+    prefix = fit_prefix(made, signals[0], signals[1], alpha=alpha, rule=threshold)
     left_out = len(fit) + len(calibrate) - len(kept[0]) - len(kept[1])
     band = np.quantile(signals[1], [0.05, 0.95], axis=0)
-    return Guard(anchors, detector, prefix, band, hashes[0], hashes[1], refused=left_out)
+    return Guard(anchors, made, limit, prefix, band, hashes[0], hashes[1], len(signals[0]), left_out)
 
 
-def _detector(
-    given: SRIGuard | None, alpha: float | None, threshold: Literal["conformal", "quantile"] | None, seed: int | None
-) -> SRIGuard:
-    """The detector to fit: the given one, which must have the settings that were named, or one made of them."""
-    named = {"alpha": alpha, "threshold": threshold, "random_state": seed}
-    named = {name: value for name, value in named.items() if value is not None}
-    if given is None:
-        made: SRIGuard = SRIGuard().set_params(**named)
-        return made
-    has = given.get_params()
-    if other := [f"{name} {value}" for name, value in named.items() if has[name] != value]:
+def _fit_of(detector: str | type[Detector] | Fit) -> Fit:
+    """What fits a detector. Raises for what can not."""
+    found: Any = named(detector) if isinstance(detector, str) else detector
+    fit: Any = found.fit if isinstance(found, type) and hasattr(found, "fit") else found
+    if not callable(fit) or hasattr(fit, "get_params"):
         raise InvalidData(
-            f"{', '.join(other)} with a detector that has {', '.join(f'{name} {has[name]}' for name in named)}",
-            "the same on both sides",
-            "name it in the detector only",
+            f"a {type(detector).__name__} as detector",
+            "a detector's name, its class, or a function that fits one",
+            "alpha, threshold and seed are settings of fit_guard itself",
         )
-    return given
+    made: Fit = fit
+    return made
 
 
 def _harmless(what: str, traces: Sequence[Trace]) -> None:

@@ -185,8 +185,8 @@ class Guarded:
             for later in range(taken, whole.shape[1]):  # it holds its state, against each step's anchors
                 whole[0, later:] = self.guard.anchors.at(seen.phi[i : i + 1, None], later)[0]
                 due[i] |= self._exceeds(whole, later + 1)[0]
-            if not self.online:  # not `>`, which lets a nan pass
-                due[i] = not self.guard.detector.errors_of(whole)[0] <= -self.guard.detector.threshold_
+            if not self.online:
+                due[i] = self.guard.threshold.exceeded(self.guard.scores(whole))[0]
 
     def _spare(
         self,
@@ -205,7 +205,7 @@ class Guarded:
     def _exceeds(self, sigma: Float[NDArray[np.float64], "m T"], t: int) -> Bool[NDArray[np.bool_], "m"]:
         if not self.online:
             return np.zeros(len(sigma), dtype=bool)
-        return self.guard.prefix.exceeds_held(sigma, t)
+        return self.guard.prefix.threshold.exceeded(self.guard.prefix.score_held(sigma, t))
 
 
 class _Waiting:

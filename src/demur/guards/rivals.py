@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from demur.guards.detector import SRIGuard
+from demur.guards.estimator import SRIGuard
 from demur.guards.material import Material, anchored, sigma_of
 from demur.trace import Key
 from demur.types import DemurError
