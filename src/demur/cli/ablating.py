@@ -204,7 +204,7 @@ def apart(name: str, tested: list[Prompt], known: list[Prompt]) -> None:
     both = [prompt for prompt in tested if {prompt.id, prompt.parent, prompt.text.strip()} & learned]
     if both:
         raise DemurError(
-            f"{name}: {len(both)} of {len(tested)} prompts stand in anchors, fit or calibration too ({both[0].id})",
+            f"{name}: {len(both)} of {len(tested)} prompts stand in anchors, fit or calibration too ({both[0].label})",
             "requests that nothing was fitted on",
             "give others with --harmless and --harmful, or attack others",
         )

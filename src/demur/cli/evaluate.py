@@ -32,7 +32,7 @@ class EngineName(StrEnum):
     ray = "ray"
 
 
-Recipe = Annotated[Path, typer.Argument(help="A YAML file; see recipes/.")]
+Recipe = Annotated[Path, typer.Argument(help="A YAML file; demur recipe prints one to begin with.")]
 Run = Annotated[Path, typer.Argument(help="A run's folder.")]
 
 
@@ -341,7 +341,9 @@ def list_runs(
         return
     if not found:
         raise DemurError(
-            f"no runs in {folder}", "folders of demur evaluate", "run: demur evaluate recipes/organism.yaml"
+            f"no runs in {folder}",
+            "folders of demur evaluate",
+            "run: demur evaluate RECIPE (demur recipe organism prints one)",
         )
     for path, manifest in found:
         state = "finished" if manifest["finished"] else "unfinished"

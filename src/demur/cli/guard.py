@@ -78,8 +78,8 @@ def fit(
     detector: Annotated[
         str,
         typer.Option(
-            help="autoencoder (the paper's), isolation-forest, mahalanobis, mean, window, one of an installed package, or "
-            "module:Class."
+            help="autoencoder (the paper's), isolation-forest, mahalanobis, mean, window, one that an installed package "
+            "brings, or module:Class."
         ),
     ] = "autoencoder",
     paper: Annotated[
@@ -319,11 +319,11 @@ def run(
         one, verdict, said = trace.prompt, acted(trace), trace.text()
         said = redact(said) if hidden(one, show_harmful) and not verdict.flagged else said
         if as_json:
-            line = {"id": one.id, "flagged": verdict.flagged, "step": verdict.step, "why": verdict.why}
+            line = {"id": one.label, "flagged": verdict.flagged, "step": verdict.step, "why": verdict.why}
             print(json.dumps(line | {"text": said}), flush=True)
         else:
             mark = f"[red]stopped after step {verdict.step}[/red]" if verdict.flagged else "[green]let pass[/green]"
-            console.print(f"{mark}  {escape(one.id)}", soft_wrap=True)
+            console.print(f"{mark}  {escape(one.label)}", soft_wrap=True)
             console.print(f"  {said}", soft_wrap=True, markup=False)
 
 

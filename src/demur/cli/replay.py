@@ -149,7 +149,7 @@ def _columns(items: Sequence[str] | None) -> dict[str, str]:
 def _line(one: Replayed, anchors: Anchors, model: str) -> dict[str, Any]:
     """One transcript for machines: without a word of it."""
     line: dict[str, Any] = {
-        "id": one.transcript.prompt.id,
+        "id": one.transcript.prompt.label,
         "sigma": [] if one.sigma is None else [round(float(value), 6) for value in one.sigma],
         "refused": one.refused,
         "tokens": 0 if one.trace is None else one.trace.steps,
@@ -184,7 +184,6 @@ def _page(found: Sequence[Replayed], show_harmful: bool) -> str:
         trace = one.trace
         if trace is None:
             continue
-        marked = replace(trace.prompt, harmful=trace.prompt.harmful is not False)  # nobody has read an unmarked one
         said = [f"the first {trace.steps} of the answer's {one.tokens} tokens"] if trace.steps < one.tokens else []
         if len(shown) > SHOWN:
             said.append(f"{SHOWN} of {len(shown)} transcripts are shown")
@@ -192,10 +191,10 @@ def _page(found: Sequence[Replayed], show_harmful: bool) -> str:
         if one.verdict is not None and one.verdict.flagged is not None:
             verdict += ", flagged by the guard" if one.verdict.flagged else ", let pass by the guard"
         scenes.append(
-            replace(trace, prompt=marked).scene(
+            trace.scene(
                 None if one.sigma is None else one.sigma.tolist(),
                 show_harmful=show_harmful,
-                title=f"{trace.prompt.id}: read by {trace.spec.model}",
+                title=f"{trace.prompt.label}: read by {trace.spec.model}",
                 verdict=verdict,
                 notes=said,
             )

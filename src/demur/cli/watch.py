@@ -173,7 +173,7 @@ def _line(prompt: Prompt, run: str, scene: Scene) -> dict[str, Any]:
     """One step for machines; redacted like every view."""
     frame = scene.frames[-1]
     return {
-        "prompt": prompt.id,
+        "prompt": prompt.label,
         "sampler": run,
         "step": len(scene.frames),
         "text": "".join(cell.text for cell in frame.cells),

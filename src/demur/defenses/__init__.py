@@ -212,7 +212,7 @@ class Moderation:
 
     def verdict(self, said: str) -> Verdict:
         """What an answer of the moderation model says."""
-        first = re.match(r"[\W_]*(\w+)", without_thoughts(said).lower())
+        first = re.match(r"[\W_]*([^\W_]+)", without_thoughts(said).lower())
         flagged = {self.unsafe: True, self.safe: False}.get(first[1] if first else "")
         return Verdict("moderation", flagged, why=said.strip()[:60] or "an empty answer")
 
