@@ -78,7 +78,7 @@ def fit(
     detector: Annotated[
         str,
         typer.Option(
-            help="autoencoder (the paper's), isolation-forest, mahalanobis, mean, window, one that an installed package "
+            help="autoencoder (the paper's), isolation-forest, mahalanobis, mean, window, one that a package "
             "brings, or module:Class."
         ),
     ] = "autoencoder",
