@@ -333,7 +333,9 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ("--n-anchors", "12", "--n-fit", "40", "--n-calibrate", "24", "--n-check", "0", "--steps", "8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["demur", *FIT[:3], "--out", str(path), *small, "--length", "12", "--alpha", "0.1"])
-        cli.main()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert not end.value.code
     return path
 
 

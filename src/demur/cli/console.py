@@ -22,7 +22,7 @@ GO_ON = {
     "watch": "nothing is lost but this answer; give the same command again",
     "demo": "give the same command again; its anchors came with the package",
     "ablate": "generations that were finished are kept: the same command goes on from there",
-    "evaluate": "what was finished is kept: the same command goes on from there",
+    "evaluate": "what was finished is kept: the same command with --resume goes on from there",
     "report": "nothing was changed; give the same command again",
     "replay": "nothing was written; give the same command again",
     "anchors fit": "nothing was written; give the same command again, with a smaller --n for less to wait",
@@ -44,12 +44,12 @@ def run(app: Callable[..., Any]) -> int:
     """Runs the commands and returns the exit status: 2 and one line for whatever a user can cause, 130 after Ctrl-C."""
     tolerant()
     try:
-        status = app(standalone_mode=False)
+        status = app(standalone_mode=False)  # 130 after Ctrl-C
         sys.stdout.flush()
     except BrokenPipeError:
         return _closed()
     except (KeyboardInterrupt, typer.Abort):
-        status = 130
+        return _stopped()
     except DemurError as error:
         return _refused(str(error))
     except ClickException as error:
@@ -57,10 +57,16 @@ def run(app: Callable[..., Any]) -> int:
     except UnicodeError as error:
         return _refused(f"a text that is no Unicode ({error}); expected UTF-8; set the terminal to UTF-8")
     if status == 130:
-        said = " ".join(word for word in sys.argv[1:3] if not word.startswith("-"))
-        then = next((how for name, how in GO_ON.items() if f"{said} ".startswith(f"{name} ")), "")
-        print(f"\ndemur: stopped{then and '; '}{then}", file=sys.stderr)
+        return _stopped()
     return status if isinstance(status, int) else 0
+
+
+def _stopped() -> int:
+    """After Ctrl-C, where the command has not said itself how to go on."""
+    said = " ".join(word for word in sys.argv[1:3] if not word.startswith("-"))
+    then = next((how for name, how in GO_ON.items() if f"{said} ".startswith(f"{name} ")), "")
+    print(f"\ndemur: stopped{then and '; '}{then}", file=sys.stderr)
+    return 130
 
 
 def _refused(line: str) -> int:
