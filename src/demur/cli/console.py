@@ -18,6 +18,9 @@ from demur.types import DemurError
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 """What a wrong use raises: click's own, or that of typer's copy of click."""
 
+STOPPED = 130
+"""The exit status after Ctrl-C, as shells have it; the command line's own framework returns it too."""
+
 GO_ON = {
     "watch": "nothing is lost but this answer; give the same command again",
     "demo": "give the same command again; its anchors came with the package",
@@ -44,29 +47,28 @@ def run(app: Callable[..., Any]) -> int:
     """Runs the commands and returns the exit status: 2 and one line for whatever a user can cause, 130 after Ctrl-C."""
     tolerant()
     try:
-        status = app(standalone_mode=False)  # 130 after Ctrl-C
+        status = app(standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         return _closed()
     except (KeyboardInterrupt, typer.Abort):
-        return _stopped()
+        status = STOPPED
     except DemurError as error:
         return _refused(str(error))
     except ClickException as error:
         return _misused(error)
     except UnicodeError as error:
         return _refused(f"a text that is no Unicode ({error}); expected UTF-8; set the terminal to UTF-8")
-    if status == 130:
-        return _stopped()
+    if status == STOPPED:
+        _stopped()
     return status if isinstance(status, int) else 0
 
 
-def _stopped() -> int:
+def _stopped() -> None:
     """After Ctrl-C, where the command has not said itself how to go on."""
     said = " ".join(word for word in sys.argv[1:3] if not word.startswith("-"))
     then = next((how for name, how in GO_ON.items() if f"{said} ".startswith(f"{name} ")), "")
     print(f"\ndemur: stopped{then and '; '}{then}", file=sys.stderr)
-    return 130
 
 
 def _refused(line: str) -> int:
