@@ -50,7 +50,7 @@ def separated(path: Path, separators: str, wants: Wants) -> Rows:
             if not any(cell.strip() for cell in cells) and (header or len(cells) < 2):
                 continue
             if not header:
-                header = [cell.strip() for cell in cells]
+                header = [cell.strip().strip("\u200b\ufeff").strip() for cell in cells]
                 named = [name for name in header if name]  # a blank name is a spreadsheet's empty column, or an index
                 if len({*named}) < len(named):
                     raise DemurError(f"{where}: a column comes twice in {', '.join(named)}", "every column once")
