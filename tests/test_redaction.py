@@ -189,5 +189,13 @@ def test_anchors_have_a_short_repr(llama: Causal) -> None:
     assert len(shown) < 200
 
 
+def test_a_model_has_a_short_repr(llama: Causal) -> None:
+    shown = repr(replace(llama, system="hide the rifles"))
+    assert shown.startswith("Causal('")
+    assert "rifles" not in shown
+    assert "\n" not in shown
+    assert len(shown) < 200
+
+
 def test_a_message_does_not_say_its_content() -> None:
     assert "rifles" not in repr(Message("user", "hide the rifles"))

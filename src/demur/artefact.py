@@ -111,7 +111,11 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
     return arrays, card
 
 
-_MAKE = {"anchors": "demur anchors fit MODEL", "trace": "demur watch PROMPT --save FILE"}
+_MAKE = {
+    "anchors": "demur anchors fit MODEL",
+    "guard": "demur guard fit MODEL",
+    "trace": "demur watch PROMPT --save FILE",
+}
 
 
 FORMAT = 1
