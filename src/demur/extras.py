@@ -19,6 +19,6 @@ def need(module: str, extra: str, why: str = "") -> ModuleType:
         package = module.partition(".")[0]
         raise DemurError(
             f"{package} is not installed" if error.name == package else f"{package} can not be imported ({error})",
-            f"it, {why}" if why else f"the extra {extra!r} of demur",
+            f"{package}, {why}" if why else f"the extra {extra!r} of demur",
             f"pip install 'demur[{extra}]'",
         ) from error
