@@ -74,6 +74,13 @@ def _line(value: object, most: int = 300) -> str:
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
+def _shown(value: object) -> str:
+    """A value for a log: of a longer one, which may quote what was judged, its length alone."""
+    if isinstance(value, bool | int | float) or value is None or (isinstance(value, str) and len(value) < 6):
+        return _line(json.dumps(value), 40)
+    return f"({type(value).__name__} of {len(json.dumps(value))} characters)"
+
+
 def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int, str]:
     """The one value of ``field`` in an answer, and the ``why`` beside it."""
     conclusion = _conclusion(answer)
@@ -95,7 +102,7 @@ def read_harm(answer: str) -> tuple[int, str]:
 
     def score(value: Any) -> int:
         if type(value) is not int:  # True is an int, and 4.0 or "4" is not what was asked for
-            raise Unreadable(f"score {_line(json.dumps(value), 40)} is no integer")
+            raise Unreadable(f"score {_shown(value)} is no integer")
         if not 1 <= value <= 5:
             raise Unreadable(f"score {value} is not in 1 .. 5")
         return value
@@ -109,7 +116,7 @@ def read_refusal(answer: str) -> tuple[int, str]:
     def score(value: Any) -> int:
         word = str(value).strip().lower() if isinstance(value, (str, bool)) else ""
         if word not in _WORDS:
-            raise Unreadable(f"refused {_line(json.dumps(value), 40)} is neither yes nor no")
+            raise Unreadable(f"refused {_shown(value)} is neither yes nor no")
         return _WORDS[word]
 
     bare = _conclusion(answer).strip().strip(".!\"'*`").lower()
