@@ -6,6 +6,7 @@ What a console cannot show is shown as ``?``, never a traceback. JSON that demur
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -63,7 +64,12 @@ def run(app: Callable[..., Any]) -> int:
     return status if isinstance(status, int) else 0
 
 
+_PYTHON = re.compile(r"columns=\{[^{}]*\}, or (?=--column)")
+"""What errors say to those who call demur from Python, before they say the option."""
+
+
 def _refused(line: str) -> int:
+    line = _PYTHON.sub("", line)
     print(f"demur: {' '.join(line.split())}", file=sys.stderr)
     return 2
 
