@@ -75,10 +75,10 @@ def _line(value: object, most: int = 300) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value for a log: of a longer one, which may quote what was judged, its length alone."""
-    if isinstance(value, bool | int | float) or value is None or (isinstance(value, str) and len(value) < 6):
-        return _line(json.dumps(value), 40)
-    return f"({type(value).__name__} of {len(json.dumps(value))} characters)"
+    """A value for a log: of a long one, which may quote what was judged, its length alone."""
+    told = json.dumps(value)
+    plain = isinstance(value, bool | int | float) or len(told) < 8
+    return _line(told, 40) if plain else f"({type(value).__name__} of {len(told)} characters)"
 
 
 def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int, str]:
