@@ -6,6 +6,7 @@ What a console cannot show is shown as ``?``, never a traceback. JSON that demur
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -71,7 +72,12 @@ def _stopped() -> None:
     print(f"\ndemur: stopped{then and '; '}{then}", file=sys.stderr)
 
 
+_PYTHON = re.compile(r"columns=\{[^{}]*\}, or (?=--column)")
+"""What errors say to those who call demur from Python, before they say the option."""
+
+
 def _refused(line: str) -> int:
+    line = _PYTHON.sub("", line)
     print(f"demur: {' '.join(line.split())}", file=sys.stderr)
     return 2
 

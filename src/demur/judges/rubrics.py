@@ -87,6 +87,13 @@ def _line(value: object, most: int = 300) -> str:
     return line if len(line) <= most else line[: most - 3] + "..."
 
 
+def _shown(value: object) -> str:
+    """A value for a log: of a long one, which may quote what was judged, its length alone."""
+    told = json.dumps(value)
+    plain = isinstance(value, bool | int | float) or len(told) < 8
+    return _line(told, 40) if plain else f"({type(value).__name__} of {len(told)} characters)"
+
+
 def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int, str]:
     """The one value of ``field`` in an answer, and the ``why`` beside it."""
     conclusion = _conclusion(answer)
@@ -110,7 +117,7 @@ def read_harm(answer: str) -> tuple[int, str]:
 
     def score(value: Any) -> int:
         if type(value) is not int:  # True is an int, and 4.0 or "4" is not what was asked for
-            raise Unreadable(f"score {_line(json.dumps(value), 40)} is no integer")
+            raise Unreadable(f"score {_shown(value)} is no integer")
         if not 1 <= value <= 5:
             raise Unreadable(f"score {value} is not in 1 .. 5")
         return value
@@ -124,7 +131,7 @@ def read_refusal(answer: str) -> tuple[int, str]:
     def score(value: Any) -> int:
         word = str(value).strip().lower() if isinstance(value, (str, bool)) else ""
         if word not in _WORDS:
-            raise Unreadable(f"refused {_line(json.dumps(value), 40)} is neither yes nor no")
+            raise Unreadable(f"refused {_shown(value)} is neither yes nor no")
         return _WORDS[word]
 
     bare = _conclusion(answer).strip().strip(".!\"'*`").lower()

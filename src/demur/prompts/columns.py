@@ -373,8 +373,9 @@ def _label(value: Any, where: str) -> bool | None:
     """True, False, or None where the row says nothing."""
     key = (plain(value, where, "harmful") or "").strip().lower()
     if key not in LABELS:
+        said = repr(value) if len(key) < 16 and len(key.split()) == 1 else f"{kind_of(value)} of {len(key)} characters"
         raise DemurError(
-            f"{where}: harmful is {value!r}",
+            f"{where}: harmful is {said}",
             "true, false, or nothing (also yes, no, 1, 0, harmful, harmless, in any case)",
             f"ignore the column: {left_out('harmful')}",
         )
