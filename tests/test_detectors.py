@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from test_guards import signals, tiny_guard, tiny_traces
 
+from demur import artefact
 from demur import guards as g
 from demur.guards.detectors import BUILT_IN, check, named, restored, scored, state_of
 from demur.types import DemurError
@@ -130,6 +134,149 @@ def test_somebody_elses_detector_is_held_and_a_file_can_not_say_what_is_imported
             g.Guard.load(path)
         again = g.Guard.load(path, detector=Lowest)
         assert again.judge_all(fit[:5]) == guard.judge_all(fit[:5])
+
+
+@dataclass(frozen=True, eq=False)
+class Odd(Lowest):
+    """One that does what ``how`` says with the signals."""
+
+    how: Any = "plain"
+
+    @classmethod
+    def fit(cls, harmless: np.ndarray, *, seed: int = 0, how: str = "plain") -> Odd:
+        harmless[:] = 0.0  # somebody's fit may well write into what it gets
+        return cls({"module": torch.nn.Linear(2, 2)}.get(how, how))
+
+    def __call__(self, sigma: np.ndarray) -> Any:
+        low = 1.0 - sigma.min(axis=1)
+        sigma[:] = 0.0
+        kinds = {
+            "plain": lambda: low,
+            "float32": lambda: low.astype(np.float32),
+            "ints": lambda: (low * 100).astype(int),
+            "negative": lambda: low - 5,
+            "tiny": lambda: low * 1e-9,
+            "tensor": lambda: torch.from_numpy(low),
+            "list": low.tolist,
+            "ties": lambda: low > 0.5,
+            "nan": lambda: low * np.nan,
+            "chance": lambda: np.random.default_rng().random(len(low)),
+            "neighbours": lambda: low - low.mean(),
+            "short": lambda: low[1:],
+            "texts": lambda: ["high"] * len(low),
+            "complex": lambda: low + 1j,
+            "error": lambda: low[1_000_000],
+            "module": lambda: low,
+        }
+        return kinds[self.how if isinstance(self.how, str) else "module"]()
+
+
+@pytest.mark.parametrize("how", ["plain", "float32", "ints", "negative", "tiny", "tensor", "list", "ties"])
+def test_what_somebody_elses_scores_are_made_of_does_not_matter(how: str, tmp_path: Path) -> None:
+    fit, other, fresh = tiny_traces(80), tiny_traces(40, offset=1000), tiny_traces(12, offset=5000)
+    guard = g.fit_guard(tiny_guard().anchors, fit, other, alpha=0.3, detector=partial(Odd.fit, how=how))
+    again = g.Guard.load(guard.save(tmp_path / "guard.safetensors"), detector=Odd)
+    assert again.judge_all(fresh) == guard.judge_all(fresh)
+    if how in (
+        "plain",
+        "float32",
+        "negative",
+        "tiny",
+        "tensor",
+        "list",
+    ):  # order is all that counts, also while it runs
+        plain = g.fit_guard(tiny_guard().anchors, fit, other, alpha=0.3, detector=Lowest)
+        sigma = plain.anchors.signals(fresh)
+        assert [v.flagged for v in guard.judge_all(fresh)] == [v.flagged for v in plain.judge_all(fresh)]
+        assert (guard.prefix.stops(sigma) == plain.prefix.stops(sigma)).all()
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("nan", "not finite"),
+        ("chance", "asked again"),
+        ("neighbours", "otherwise in a batch"),
+        ("short", "one number a row"),
+        ("texts", "one number a row"),
+        ("complex", "one number a row"),
+        ("error", "IndexError"),
+        ("module", "holds a Linear"),
+    ],
+)
+def test_what_is_wrong_with_somebody_elses_detector_is_one_line(how: str, says: str) -> None:
+    with pytest.raises(DemurError, match=says) as error:
+        g.fit_guard(
+            tiny_guard().anchors, tiny_traces(80), tiny_traces(40, offset=1000), alpha=0.3,
+            detector=partial(Odd.fit, how=how),
+        )  # fmt: skip
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_is_not_read_as_another_detectors(tmp_path: Path) -> None:
+    guard = g.fit_guard(tiny_guard().anchors, tiny_traces(80), tiny_traces(40, offset=1000), alpha=0.3, detector="mean")
+    with pytest.raises(DemurError, match="detector is 'mean'"):
+        g.Guard.load(guard.save(tmp_path / "guard.safetensors"), detector=Lowest)
+
+
+def _changed(whole: Any, path: tuple[str, ...], value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays and card of a file with one thing put in, or taken out (``...``)."""
+    arrays, card = dict(whole[0]), json.loads(json.dumps(whole[1]))
+    holder = arrays if path[0] == "arrays" else card
+    *above, last = path[1:] if path[0] == "arrays" else path
+    for name in above:
+        holder = holder[name]
+    holder.pop(last) if value is ... else holder.__setitem__(last, value)
+    return arrays, card
+
+
+@pytest.mark.parametrize("version", ["today", "0.1.0"])
+def test_files_made_by_hand_are_one_line_and_run_nothing(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A digest can be made anew by whoever changes a file, so that a file may say anything."""
+    path = Path(__file__).parent / "older" / "guard-0.1.0.safetensors"
+    path = path if version == "0.1.0" else g.Guard.load(path).save(tmp_path / "today.safetensors")
+    whole, steps = artefact.load(path, "guard"), 32
+    ran: list[Any] = []
+    monkeypatch.setattr("os.system", ran.append)
+    changes: list[tuple[tuple[str, ...], Any]] = [(("arrays", name), ...) for name in whole[0]]
+    for name in whole[0]:
+        changes += [(("arrays", name), np.zeros(shape)) for shape in ((0,), (5, 7), (2, 2, 2))]
+    kept = {"threshold", "checked", "checked_online", "losses", "kind", "format"}
+    changes += [((name,), value) for name in {*whole[1]} - kept for value in (..., None, 5.5, "x", [1], {"a": 1})]
+    changes += [((part, "new"), 1) for part in ("spec", "anchors")]
+    changes += [(("spec", "steps"), n) for n in (0, -1, 31, 10**12, "32", None, True)]
+    if version == "today":
+        changes += [((part, "alpha"), x) for part in ("threshold", "prefix") for x in (0, 1.5, None, float("nan"))]
+        changes += [((part, "value"), x) for part in ("threshold", "prefix") for x in (None, "1", float("nan"))]
+        changes += [(("threshold", "rule"), "none"), (("threshold", "n"), 0), (("threshold", "new"), 1)]
+        names = [
+            "os:system",
+            "subprocess:Popen",
+            "antigravity:x",
+            "",
+            "mean",
+            "window",
+            "isolation-forest",
+            5,
+            None,
+            [],
+        ]
+        changes += [(("detector", "name"), name) for name in names]
+        changes += [(("detector", "fields", "more"), 1), (("detector", "tuples"), ["weights"])]
+        changes += [(("arrays", "prefix/scale"), -np.ones(steps))]
+    for at, value in changes:
+        forged = artefact.save(tmp_path / "forged.safetensors", "guard", *_changed(whole, at, value))
+        with pytest.raises(DemurError) as error:
+            g.Guard.load(forged)
+        assert "\n" not in str(error.value), at
+        assert len(str(error.value)) < 500, at
+    assert not ran
+    assert "antigravity" not in sys.modules
+    for at in (("later",), ("threshold", "later") if version == "0.1.0" else ("detector", "later")):
+        if at[0] in whole[1] or len(at) == 1:
+            g.Guard.load(artefact.save(tmp_path / "later.safetensors", "guard", *_changed(whole, at, 1)))
 
 
 def test_a_guard_of_version_0_1_0_judges_as_it_did() -> None:

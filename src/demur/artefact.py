@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,7 @@ from safetensors.numpy import save as to_bytes
 from demur.types import DemurError
 
 Arrays = Mapping[str, NDArray[Any]]
+Made = TypeVar("Made")
 
 
 def write(path: str | Path, content: bytes | str) -> Path:
@@ -72,7 +76,7 @@ def write_once(path: str | Path, content: str) -> str:
 
 def save(path: str | Path, kind: str, arrays: Arrays, card: Mapping[str, Any]) -> Path:
     """Writes arrays and card. Saving what was loaded gives the same bytes."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     whole = dict(card) | {"kind": kind, "format": FORMAT}
     whole["sha256"] = _digest(arrays, whole)
     return write(path, to_bytes(arrays, metadata={"demur": json.dumps(whole, sort_keys=True, ensure_ascii=False)}))
@@ -83,32 +87,79 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
     source = Path(path)
     if not source.is_file():
         raise DemurError(f"no file {source}", f"a demur {kind} file", f"make one: {_MAKE.get(kind, 'demur --help')}")
-    try:
+    with reading(source, kind):
         with safe_open(source, framework="np") as file:
             card = json.loads((file.metadata() or {}).get("demur", "{}"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise DemurError(
-            f"{source} is broken ({error})",
-            f"a whole demur {kind} file",
-            f"make it again: {_MAKE.get(kind, 'demur')}",
-        ) from error
-    if card.get("kind") != kind:
-        raise DemurError(f"{source} holds {card.get('kind', 'no demur artefact')!r}", repr(kind), "name another file")
-    if card.get("format") != FORMAT:
-        raise DemurError(
-            f"{source} has format {card.get('format')}",
-            f"format {FORMAT}",
-            "make it again, or read it with its demur",
-        )
-    if card.pop("sha256", None) != _digest(arrays, card):
-        raise DemurError(
-            f"{source}: arrays and card are not the ones that were written together",
-            "an untouched file",
-            "make it again",
-        )
+        if card.get("kind") != kind:
+            raise DemurError(
+                f"{source} holds {card.get('kind', 'no demur artefact')!r}", repr(kind), "name another file"
+            )
+        if card.get("format") != FORMAT:
+            raise DemurError(
+                f"{source} has format {card.get('format')}",
+                f"format {FORMAT}",
+                "make it again, or read it with its demur",
+            )
+        if card.pop("sha256", None) != _digest(arrays, card):
+            raise DemurError(
+                f"{source}: arrays and card are not the ones that were written together",
+                "an untouched file",
+                "make it again",
+            )
     del card["kind"], card["format"]
     return arrays, card
+
+
+@contextmanager
+def reading(path: str | Path, kind: str) -> Iterator[None]:
+    """Whatever goes wrong while a file is understood is one line that names it: a digest can be made anew by hand, so
+    that card and arrays may say anything.
+    """
+    try:
+        yield
+    except DemurError:
+        raise
+    except KeyError as error:
+        raise _broken(path, kind, f"it lacks {error}") from error
+    except (
+        SafetensorError, OSError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError, RecursionError,
+    ) as error:  # fmt: skip
+        raise _broken(path, kind, " ".join(str(error).split())) from error
+
+
+def _broken(path: str | Path, kind: str, why: str) -> DemurError:
+    return DemurError(
+        f"{path} is broken ({why[:200]})", f"a whole demur {kind} file", f"make it again: {_MAKE.get(kind, 'demur')}"
+    )
+
+
+def made(cls: type[Made], said: Mapping[str, Any]) -> Made:
+    """A dataclass of what a card says. Raises a TypeError for missing or unknown fields and for values of other types,
+    numbers that are not finite among them. Lists become tuples.
+    """
+    hints = get_type_hints(cls)
+    for name, value in said.items():
+        if name in hints and not _fits(value, hints[name]):
+            raise TypeError(f"{name} is {value!r:.60}")
+    return cls(
+        **{name: tuple(value) if get_origin(hints.get(name)) is tuple else value for name, value in said.items()}
+    )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in args)
+    if origin is Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, list | tuple) and all(_fits(each, args[0]) for each in value)
+    if isinstance(value, bool) or hint is Any:
+        return hint in (bool, Any)
+    if hint is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, origin or hint)
 
 
 _MAKE = {

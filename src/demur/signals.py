@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -277,8 +277,20 @@ class Anchors:
     def load(cls, path: str | Path) -> Anchors:
         """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file."""
         arrays, card = artefact.load(path, "anchors")
-        fields: dict[str, Any] = {**arrays, **card, "spec": Spec(**card["spec"])}
-        return cls(**fields | {"prompts": tuple(card.get("prompts", ()))})
+        with artefact.reading(path, "anchors"):
+            spec = artefact.made(Spec, card.pop("spec"))
+            return cls.of_card(arrays, card, spec)
+
+    @classmethod
+    def of_card(cls, arrays: Mapping[str, NDArray[Any]], card: Mapping[str, Any], spec: Spec) -> Anchors:
+        """Anchors from arrays and a :attr:`card`. Raises TypeError, ValueError or KeyError for what are none."""
+        shape, means = (spec.steps, *arrays["harmless"].shape[1:]), ("harmless", "harmful")
+        for name in (*means, "harmless_sigma", "harmful_sigma"):
+            expected = shape if name in means else shape[:1]
+            if arrays[name].shape != expected or arrays[name].dtype.kind != "f" or len(shape) != 2:
+                found = f"{arrays[name].dtype} of shape {arrays[name].shape}"
+                raise ValueError(f"{name} is {found} for a spec of T {spec.steps}")
+        return artefact.made(cls, {**arrays, **card, "spec": spec})
 
 
 @dataclass(frozen=True, repr=False)

@@ -257,17 +257,18 @@ class Trace:
     def load(cls, path: str | Path) -> Trace:
         """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file."""
         arrays, card = artefact.load(path, "trace")
-        keys = [name for name in arrays if name.startswith("phi/")]
-        fields: dict[str, Any] = {name: array for name, array in arrays.items() if name not in keys} | card
-        fields |= {
-            "phi": {(name.split("/")[1], name.split("/")[2]): arrays[name] for name in keys},
-            "prompt": Prompt(**card["prompt"]),
-            "spec": Spec(**card["spec"]),
-            "pieces": {int(i): base64.b64decode(piece) for i, piece in card["pieces"].items()},
-            "special": frozenset(card["special"]),
-            "ends": frozenset(card.get("ends", ())),
-        }
-        return cls(**fields)
+        with artefact.reading(path, "trace"):
+            keys = [name for name in arrays if name.startswith("phi/")]
+            fields: dict[str, Any] = {name: array for name, array in arrays.items() if name not in keys} | card
+            fields |= {
+                "phi": {(name.split("/")[1], name.split("/")[2]): arrays[name] for name in keys},
+                "prompt": Prompt(**card["prompt"]),
+                "spec": artefact.made(Spec, card["spec"]),
+                "pieces": {int(i): base64.b64decode(piece) for i, piece in card["pieces"].items()},
+                "special": frozenset(card["special"]),
+                "ends": frozenset(card.get("ends", ())),
+            }
+            return cls(**fields)
 
 
 def text_of(ids: Sequence[int], pieces: Mapping[int, bytes], special: Container[int]) -> str:

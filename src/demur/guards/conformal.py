@@ -39,6 +39,14 @@ class Threshold:
     rule: Rule
     n: int
 
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1 or self.rule not in ("conformal", "quantile") or self.n < 1:
+            raise InvalidData(
+                f"a {self.rule} threshold for alpha {self.alpha} from {self.n} scores",
+                "conformal or quantile, alpha above 0 and below 1, at least one score",
+                "let threshold_of set it",
+            )
+
     def exceeded(self, scores: Float[NDArray[np.float64], "..."]) -> NDArray[np.bool_]:
         """Whether each score is above. One that is nan or infinite counts as above: what can't be seen must not
         pass.

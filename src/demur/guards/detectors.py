@@ -3,7 +3,7 @@
 A detector is a frozen dataclass with a ``name``, a class method ``fit`` and a call. What it keeps to, so that a guard
 can hold it, promise something of it and save it:
 
-- scores: one number a row, higher is more anomalous; any order-preserving change of them gives the same guard;
+- scores: one number a row, higher is more anomalous; offline, any order-preserving change of them gives the same guard;
 - rows are independent: a row's score does not depend on its neighbours;
 - state: its fields are arrays, tuples of arrays, numbers and texts. A file holds these and the name, never a pickle.
 
@@ -56,35 +56,78 @@ Fit = Callable[..., Detector]
 def scored(detector: Detector, sigma: Signals) -> Scores:
     """Scores of signals; nan for a row that is not finite, whatever the detector makes of it.
 
-    Rows lie one behind the other in memory when the detector sees them: sums over strides may round otherwise.
+    The detector sees a copy, whose rows lie one behind the other in memory: sums over strides may round otherwise.
     """
     known: NDArray[np.bool_] = np.asarray(np.isfinite(sigma).all(axis=1))
+    whole = np.array(sigma, dtype=np.float64, order="C")
     if not known.all():
-        sigma = np.where(known[:, None], sigma, 0.5)  # any signal: its score is not used
-    scores = np.asarray(detector(np.ascontiguousarray(sigma, dtype=np.float64)), dtype=np.float64)
-    if scores.shape != (len(sigma),):
+        whole[~known] = 0.5  # any signal: its score is not used
+    scores = np.asarray(detector(whole))
+    if scores.shape != (len(sigma),) or scores.dtype.kind not in "biuf":
         raise InvalidData(
-            f"the detector {detector.name} gave scores of shape {scores.shape} for {len(sigma)} signals",
+            f"the detector {detector.name} gave {scores.dtype} of shape {scores.shape} for {len(sigma)} signals",
             "one number a row",
             "mend its __call__",
         )
-    return np.where(known, scores, np.nan)
+    return np.where(known, scores.astype(np.float64), np.nan)
+
+
+def fitted(fit: Fit, harmless: Signals, others: Signals, seed: int) -> Detector:
+    """A detector that was fitted on some harmless signals and keeps its contract on others. Raises, in one line,
+    whatever goes wrong in somebody else's code.
+    """
+    try:
+        made = fit(harmless.copy(), seed=seed)
+        check(made, others)
+    except DemurError:
+        raise
+    except Exception as error:
+        raise InvalidData(
+            f"the detector failed ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
+            "one that can be fitted and called as docs/guard.md says",
+            "mend it; the cause is above in Python, and try it on some signals by itself",
+        ) from error
+    return made
 
 
 def check(detector: Detector, sigma: Signals) -> None:
-    """Raises if scores of some harmless signals are not finite, or depend on the rows beside them."""
+    """Raises if scores of some harmless signals are not finite, change when they are asked again, or depend on the rows
+    beside them, and if the detector would not come back from a file.
+    """
     some = sigma[:8]
     together = scored(detector, some)
     if not np.isfinite(together).all():
         raise InvalidData(
             f"the detector {detector.name} gives scores that are not finite", "numbers", "look at its fit"
         )
+
+    def near(scores: Scores) -> bool:
+        """What float32 rounds is no dependence; what tells signals from each other is the measure."""
+        return np.allclose(scores, together, rtol=1e-6, atol=1e-3 * float(np.ptp(together)) + 1e-12)
+
+    if not near(scored(detector, some)):
+        raise InvalidData(
+            f"the detector {detector.name} gives the same signals other scores when it is asked again",
+            "scores that depend on the signal alone",
+            "keep no state in __call__, and draw nothing there",
+        )
     alone = np.array([scored(detector, some[i : i + 1])[0] for i in range(len(some))])
-    if not np.allclose(alone, together, rtol=1e-9, atol=1e-12):
+    if not near(alone):
         raise InvalidData(
             f"the detector {detector.name} scores a signal otherwise in a batch", "rows that are independent",
             "score each row by itself, without means over rows",
         )  # fmt: skip
+    if getattr(detector, "logarithmic", False) and (together < 0).any():
+        raise InvalidData(
+            f"the detector {detector.name} is logarithmic and gives scores below 0", "scores above 0", "leave that out"
+        )
+    again = restored(type(detector), *state_of(detector))
+    if not near(scored(again, some)):
+        raise InvalidData(
+            f"the detector {detector.name} scores otherwise once it is made of its fields again",
+            "all that it has learnt in its fields",
+            "look at what its fit keeps elsewhere",
+        )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -268,29 +311,35 @@ def named(name: str, *, anywhere: bool = True) -> type[Detector]:
     installed = {entry.name: entry for entry in metadata.entry_points(group=GROUP)}
     if name in BUILT_IN or (":" in name and anywhere):
         module, _, attribute = BUILT_IN.get(name, name).partition(":")
-        try:
-            found = getattr(import_module(module), attribute)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise DemurError(
-                f"detector {name!r} ({error})", "module:Class that can be imported", "check both"
-            ) from error
+        found = _imported(name, lambda: getattr(import_module(module), attribute))
     elif name in installed:
-        found = installed[name].load()
+        found = _imported(name, installed[name].load)
     else:
         known = ", ".join([*BUILT_IN, *sorted(installed)])
         then = "pass the class itself: Guard.load(path, detector=...)" if ":" in name else "name one of these"
-        raise DemurError(f"detector {name!r}", f"{known}{', or module:Class' if anywhere else ''}", then)
+        raise DemurError(f"detector {name!r:.80}", f"{known}{', or module:Class' if anywhere else ''}", then)
     if not (isinstance(found, type) and callable(getattr(found, "fit", None)) and "__call__" in dir(found)):
-        raise DemurError(f"{name!r} is no detector", "a class with fit and __call__", "see docs/extending.md")
+        raise DemurError(f"{name!r} is no detector", "a class with fit and __call__", "see docs/guard.md")
     return found
 
 
-def name_of(detector: Detector) -> str:
+def _imported(name: str, load: Callable[[], Any]) -> Any:
+    """What somebody else's module holds. Raises in one line whatever its import does."""
+    try:
+        return load()
+    except Exception as error:
+        raise DemurError(
+            f"detector {name!r:.80} ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
+            "module:Class that can be imported",
+            "check both; a module beside you is found with PYTHONPATH=.",
+        ) from error
+
+
+def name_of(cls: type[Detector]) -> str:
     """The name under which :func:`named` finds a detector's class again."""
-    cls = type(detector)
     own = f"{cls.__module__}:{cls.__qualname__}"
-    if BUILT_IN.get(detector.name) == own:
-        return detector.name
+    if BUILT_IN.get(getattr(cls, "name", "")) == own:
+        return cls.name
     registered = (entry.name for entry in metadata.entry_points(group=GROUP) if entry.value == own)
     return next(registered, own)
 
@@ -298,23 +347,39 @@ def name_of(detector: Detector) -> str:
 def state_of(detector: Detector) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """A detector as arrays and a card of what JSON can hold."""
     arrays: dict[str, NDArray[Any]] = {}
-    card: dict[str, Any] = {"name": name_of(detector), "tuples": [], "fields": {}}
+    card: dict[str, Any] = {"name": name_of(type(detector)), "tuples": [], "fields": {}}
+    if not hasattr(detector, "__dataclass_fields__"):
+        raise InvalidData(f"the detector {detector.name}, a {type(detector).__name__}", "a dataclass", "make it one")
     for field in fields(detector):  # type: ignore[arg-type]
         value = getattr(detector, field.name)
-        if isinstance(value, np.ndarray):
+        value = value.item() if isinstance(value, np.generic) else value
+        if _kept(value):
             arrays[field.name] = value
-        elif isinstance(value, tuple) and value and all(isinstance(part, np.ndarray) for part in value):
+        elif isinstance(value, tuple) and value and all(_kept(part) for part in value):
             card["tuples"].append(field.name)
             arrays |= {f"{field.name}/{i}": part for i, part in enumerate(value)}
-        elif isinstance(value, bool | int | float | str | tuple | list | None):
+        elif _plain(value):
             card["fields"][field.name] = list(value) if isinstance(value, tuple) else value
         else:
-            raise DemurError(
-                f"the field {field.name} of the detector {detector.name} holds a {type(value).__name__}",
-                "an array, a tuple of arrays, a number or a text",
+            what = f"array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+            raise InvalidData(
+                f"the field {field.name} of the detector {detector.name} holds a {what}",
+                "an array of numbers, a tuple of such, a number, a text, or a tuple of numbers and texts",
                 "keep what it has learnt in such fields",
             )
     return arrays, card
+
+
+def _kept(value: Any) -> bool:
+    """Whether it is an array that a file can hold."""
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf" and value.dtype.isnative
+
+
+def _plain(value: Any) -> bool:
+    """Whether it is what JSON can hold."""
+    if isinstance(value, tuple | list):
+        return all(_plain(part) for part in value)
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def restored(cls: type[Detector], arrays: Mapping[str, NDArray[Any]], card: Mapping[str, Any]) -> Detector:

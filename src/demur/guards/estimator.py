@@ -123,4 +123,4 @@ class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Signals) -> NDArray[np.int64]:
         """-1 for anomalies (failed recovery), 1 for the rest."""
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        return np.where(self.decision_function(X) >= 0, 1, -1)  # nan is none of the rest

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from demur import artefact
 from demur.dynamics.rates import Rate
 from demur.guards.conformal import InvalidData, Rule, Threshold, threshold_of
-from demur.guards.detectors import Detector, Fit, check, named, restored, scored, state_of
+from demur.guards.detectors import Detector, Fit, fitted, name_of, named, restored, scored, state_of
 from demur.guards.prefix import Prefix, fit_prefix
 from demur.signals import STATES, Anchors, digest
 from demur.trace import Trace
@@ -105,7 +105,7 @@ class Guard:
             return Verdict("sri-guard", False, score, None, "refused by itself")
         if score is None:  # nan > limit is False, which would say that all is well
             return Verdict("sri-guard", None, None, None, "the signal is not finite: look at the model's states")
-        flagged = score > limit
+        flagged = bool(self.threshold.exceeded(np.array(score)))
         step = self.spec.steps if flagged else None
         return Verdict("sri-guard", flagged, score, step, f"error {score:.3g}, limit {limit:.3g}")
 
@@ -173,32 +173,47 @@ class Guard:
         file is not allowed to say what is imported.
         """
         arrays, card = artefact.load(path, "guard")
-        of = {
-            part: {name.removeprefix(f"{part}/"): array for name, array in arrays.items() if name.startswith(part)}
-            for part in ("anchors", "prefix", "detector")
-        }
-        anchors: dict[str, Any] = {**of["anchors"], **card["anchors"], "spec": Spec(**card["spec"])}
-        anchors["prompts"] = tuple(anchors.get("prompts", ()))
-        if "threshold" not in card:
-            of["detector"], card = _of_version_1(of["detector"], card)
-        known = detector or named(card["detector"]["name"], anywhere=False)
-        made = restored(known, of["detector"], card["detector"])
-        guard = cls(
-            anchors=Anchors(**anchors),
-            detector=made,
-            threshold=Threshold(**card["threshold"]),
-            prefix=Prefix(made, of["prefix"]["centre"], of["prefix"]["scale"], Threshold(**card["prefix"])),
-            band=arrays["band"],
-            fitted=tuple(card["fitted"]),
-            calibrated=tuple(card["calibrated"]),
-            n_fit=card["n_fit"],
-            refused=card["refused"],
-            checked={name: Rate(*pair) for name, pair in card["checked"].items()},
-            checked_online={name: Rate(*pair) for name, pair in card.get("checked_online", {}).items()},
-        )
+        with artefact.reading(path, "guard"):
+            guard = cls._of_card(arrays, card, detector)
         if spec is not None:
             guard.check(spec)
         return guard
+
+    @classmethod
+    def _of_card(
+        cls, arrays: Mapping[str, NDArray[Any]], card: Mapping[str, Any], detector: type[Detector] | None
+    ) -> Guard:
+        """A guard from what its file holds. Raises TypeError, ValueError or KeyError for what is none."""
+        of = {
+            part: {
+                name.removeprefix(f"{part}/"): array for name, array in arrays.items() if name.startswith(f"{part}/")
+            }
+            for part in ("anchors", "prefix", "detector")
+        }
+        spec = artefact.made(Spec, card["spec"])
+        anchors = Anchors.of_card(of["anchors"], card["anchors"], spec)
+        if "losses" in card:  # on the top only version 0.1.0 has them
+            of["detector"], card = _of_version_1(of["detector"], card)
+        made = restored(_class_of(card["detector"]["name"], detector), of["detector"], card["detector"])
+        threshold, online = (artefact.made(Threshold, card[name]) for name in ("threshold", "prefix"))
+        prefix = Prefix(made, of["prefix"]["centre"], of["prefix"]["scale"], online)
+        for name, array, shape in (
+            ("prefix/centre", prefix.centre, (spec.steps,)),
+            ("prefix/scale", prefix.scale, (spec.steps,)),
+            ("band", arrays["band"], (2, spec.steps)),
+        ):
+            if array.shape != shape or array.dtype.kind != "f":
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape} for a spec of T {spec.steps}")
+        if not (prefix.scale > 0).all():
+            raise ValueError("prefix/scale is not above 0")
+        scored(made, np.full((1, spec.steps), 0.5))  # a detector of another T is noticed here
+        said = {name: card[name] for name in ("fitted", "calibrated", "n_fit", "refused")}
+        rates = {
+            name: {str(of_what): Rate(*pair) for of_what, pair in card.get(name, {}).items()}
+            for name in ("checked", "checked_online")
+        }
+        whole = said | rates | {"anchors": anchors, "detector": made, "threshold": threshold, "prefix": prefix}
+        return artefact.made(cls, whole | {"band": arrays["band"]})
 
 
 def _of_version_1(
@@ -268,14 +283,22 @@ def fit_guard(
             "this model refuses them: look at demur watch",
         )
     progress("fitting the detector")
-    made = fit_of(signals[0], seed=seed)
-    check(made, signals[1])
+    made = fitted(fit_of, signals[0], signals[1], seed)
     limit = threshold_of(scored(made, signals[1]), alpha, threshold)
     progress("calibrating the online guard")
     prefix = fit_prefix(made, signals[0], signals[1], alpha=alpha, rule=threshold)
     left_out = len(fit) + len(calibrate) - len(kept[0]) - len(kept[1])
     band = np.quantile(signals[1], [0.05, 0.95], axis=0)
     return Guard(anchors, made, limit, prefix, band, hashes[0], hashes[1], len(signals[0]), left_out)
+
+
+def _class_of(name: str, given: type[Detector] | None) -> type[Detector]:
+    """The class of the detector that a file names. Raises if the one that is ``given`` is another."""
+    if given is None:
+        return named(name, anywhere=False)
+    if name not in (getattr(given, "name", ""), name_of(given)) and name.partition(":")[2] != given.__qualname__:
+        raise DemurError(f"a guard whose detector is {name!r:.80}", f"its class, not {name_of(given)}", "pass that one")
+    return given
 
 
 def _fit_of(detector: str | type[Detector] | Fit) -> Fit:

@@ -26,6 +26,8 @@ from demur.guards.detectors import Detector, scored
 Sigma = Float[NDArray[np.float64], "n T"]
 _FLOOR = 1e-6
 """Below this an error is rounding: log scores start here."""
+_LEAST = 1e-3
+"""The least scale: of logarithms, or in units of what a detector's own scores span."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,8 @@ def fit_prefix(detector: Detector, fit: Sigma, calibration: Sigma, *, alpha: flo
     steps = fit.shape[1]
     every = np.stack([_comparable(detector, _held(fit, t + 1)) for t in range(steps)], axis=1)
     centre = np.median(every, axis=0)
-    scale = np.maximum(np.quantile(every, 0.9, axis=0) - centre, 1e-3)
+    least = _LEAST if _logarithmic(detector) else _LEAST * (float(np.ptp(every)) or 1.0)
+    scale = np.maximum(np.quantile(every, 0.9, axis=0) - centre, least)
     open_ended = Prefix(detector, centre, scale, Threshold(np.inf, alpha, rule, len(calibration)))
     highest = open_ended.scores(calibration).max(axis=1)
     return Prefix(detector, centre, scale, threshold_of(highest, alpha, rule))
@@ -83,4 +86,8 @@ def _held(sigma: Sigma, t: int) -> Sigma:
 def _comparable(detector: Detector, held: Sigma) -> Float[NDArray[np.float64], "n"]:
     """Scores on the scale on which steps are compared."""
     scores = scored(detector, held)
-    return np.log(np.maximum(scores, _FLOOR)) if getattr(detector, "logarithmic", False) else scores
+    return np.log(np.maximum(scores, _FLOOR)) if _logarithmic(detector) else scores
+
+
+def _logarithmic(detector: Detector) -> bool:
+    return bool(getattr(detector, "logarithmic", False))
