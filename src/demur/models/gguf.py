@@ -439,7 +439,16 @@ def _tokenizer(header: Header, where: Path) -> Any:
     from tokenizers import pre_tokenizers, processors
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(where.parent, gguf_file=where.name, **NO_CODE)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where.parent, gguf_file=where.name, **NO_CODE)
+    except (AttributeError, TypeError) as error:
+        if "tokenizer.ggml.bos_token_id" in header.fields:
+            raise
+        raise _refused(
+            header,
+            "it names no token for the beginning, and this version of transformers asks for one",
+            "a newer transformers (5.23 reads such files)",
+        ) from error
     splits = header.fields.get("tokenizer.ggml.pre", "default")
     if header.fields.get("tokenizer.ggml.model") == "gpt2":
         if splits in _BY_DIGIT:
