@@ -194,7 +194,11 @@ class Chat:
                 then = "write Prompt(id, text), such as Prompt('q1', 'How are you?')"
             raise DemurError(f"prompt {prompt.label!r} is empty", "a text", then)
         if self.tokenizer is None:
-            raise DemurError("a model without a tokenizer", "token rows", "use canvas_of(rows, length, ...)")
+            raise DemurError(
+                "a model without a tokenizer",
+                "tokenizer.json beside its weights",
+                "download it, or bring one (in Python: demur.load(..., tokenizer=...), or rows of ids for canvas_of)",
+            )
         text = self._sealed_text(prompt)
         row = row_of(self.tokenizer, text, templated=self.template is not None)
         # An ordinary word may be named as an end, and stand at the end of a request.
