@@ -110,6 +110,7 @@ def test_every_defense_keeps_its_contract(name: str) -> None:
         assert not any(reviews)
 
 
+@pytest.mark.slow
 def test_a_filter_keeps_its_promise_and_flags_gibberish() -> None:
     """On a model that has learnt to read prompts; the organism's lessons teach answers only."""
     reader = demur.load("smollm2")
