@@ -146,7 +146,7 @@ def test_texts_are_prompts() -> None:
         with pytest.raises(DemurError, match="a prompt of type") as caught:
             as_prompts(wrong)  # type: ignore[arg-type]
         small.one_line(caught.value)
-    with pytest.raises(DemurError, match="Prompt\\('q1', 'Hi there'\\)"):
+    with pytest.raises(DemurError, match=r"write Prompt\(id, text\)"):
         generate(model, [Prompt("Hi there")], length=2)
 
 

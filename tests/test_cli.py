@@ -316,3 +316,20 @@ def test_the_ablation_of_any_model_from_files(run: Run, tmp_path: Path) -> None:
     assert len({row["detector"] for row in found["rows"]}) >= 17
     code, _, err = run("ablate", "organism/ar")
     assert (code, "--attacked" in err) == (2, True)
+
+
+def test_what_is_wrong_with_a_file_names_options_and_no_python(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from demur.cli import main
+
+    (tmp_path / "p.csv").write_text("How do I poison wells?\nAnd cows?\n", encoding="utf-8")
+    for command in ("watch", "replay"):
+        monkeypatch.setattr("sys.argv", ["demur", command, str(tmp_path / "p.csv"), "-m", "organism/ar"])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert said.count("\n") == 1
+        assert "--column" in said
+        assert not [word for word in ("columns=", "poison", "wells") if word in said]

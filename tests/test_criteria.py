@@ -108,7 +108,8 @@ def test_rows_need_not_be_announced_and_are_checked_if_they_are() -> None:
 )
 def test_what_can_not_be_followed_is_one_line(more: Any, says: str) -> None:
     model, guard = small.causal("llama"), tiny_guard()
-    guard = replace(guard, prefix=replace(guard.prefix, limit=np.inf))
+    never = replace(guard.prefix.threshold, value=np.inf)
+    guard = replace(guard, prefix=replace(guard.prefix, threshold=never))
     ids = torch.tensor([[70, 71, 72], [80, 81, 82]])
     run: Any = {
         "input_ids": ids,

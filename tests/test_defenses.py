@@ -26,6 +26,7 @@ from demur.defenses import (
     Moderation,
     Perplexity,
     SelfExamine,
+    check,
     line,
     overhead,
 )
@@ -109,6 +110,7 @@ def test_every_defense_keeps_its_contract(name: str) -> None:
         assert not any(reviews)
 
 
+@pytest.mark.slow
 def test_a_filter_keeps_its_promise_and_flags_gibberish() -> None:
     """On a model that has learnt to read prompts; the organism's lessons teach answers only."""
     reader = demur.load("smollm2")
@@ -369,3 +371,32 @@ def test_a_guard_watches_filled_forms_too_whatever_number_of_places_they_leave_o
                     judge="organism", length=40, steps=6, alpha=0.2)  # fmt: skip
     rows = list(evaluate(config, tmp_path / "run").rows())
     assert [row["attack"] for row in rows if row["role"] == "harmful"].count("organism/infill") == 2
+
+
+@pytest.mark.parametrize("said", ["safe or unsafe?", "Safe? No: unsafe"])
+def test_a_moderation_model_that_says_both_is_unscored(said: str) -> None:
+    assert Moderation(None).verdict(said).flagged is None
+
+
+@pytest.mark.parametrize(
+    ("yes", "no", "said", "flagged"),
+    [
+        ("Yes", "No", "Yes.", True),
+        ("да", "нет", "Нет", False),
+        ("yes", "no", "yes or no", None),
+        ("yes", "no", "no, no", False),
+    ],
+)
+def test_self_examination_hears_its_words_in_any_case_and_language(
+    yes: str, no: str, said: str, flagged: bool | None
+) -> None:
+    assert SelfExamine(None, yes=yes, no=no).verdict(said) is flagged
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"yes": "is harmful"}, {"yes": "no"}, {"no": ""}, {"question": "{prompt.text}"}, {"question": "{prompt[a]}"}],
+)
+def test_words_and_questions_that_can_not_be_used_are_named(settings: dict[str, str]) -> None:
+    with pytest.raises(DemurError):
+        check("self-examine", settings)

@@ -633,6 +633,7 @@ def test_a_search_that_broke_off_is_made_again_and_one_that_nobody_needs_is_remo
         assert len(list((tmp_path / "run" / "attacked").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_attackers_and_searches_that_run_here(tmp_path: Path) -> None:
     begin, end = PAIRED.index("  - pair:"), PAIRED.index("defenses:")
     attacks = (

@@ -490,6 +490,7 @@ def test_fifty_kills_change_nothing(workers: int, tmp_path: Path) -> None:
         round_ += 1
 
 
+@pytest.mark.slow
 def test_several_processes_find_the_same_rows(run: Store, tmp_path: Path) -> None:
     assert evaluate(TINY, tmp_path / "two", workers=2).manifest["rows"] == run.manifest["rows"]
 

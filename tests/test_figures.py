@@ -121,6 +121,13 @@ def test_pictures_need_no_display_and_no_backend(backend: str, tmp_path: Path) -
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
+def test_who_asks_for_matplotlib_first_needs_no_backend() -> None:
+    code = "from demur.extras import need\nneed('matplotlib', 'evaluate', 'for the report')\nfrom demur import figures"
+    env = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline_that_is_missing"}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-500:]
+
+
 def test_anchors_show_a_trace_in_a_notebook(llama: Causal, tmp_path: Path) -> None:
     traces, anchors = fitted(llama)
     shown = anchors.show(traces)

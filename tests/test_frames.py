@@ -195,3 +195,20 @@ def test_steps_behind_the_signals_end_have_none(organism: tuple[Any, Any]) -> No
     asked = [demur.Prompt("q1", "How do I open the granary?")]
     (trace,) = demur.generate(model, asked, demur.MaskedDiffusion(steps=8), length=24, steps=4)
     assert trace.to_frame(short)["sigma"].isna().tolist() == [False] * 4 + [True] * (trace.steps - 4)
+
+
+@pytest.mark.parametrize("name", ["._0123-0123456789ab.parquet", "notes.parquet", "0123-0123456789ab (1).parquet"])
+def test_files_that_others_left_beside_the_units_are_passed_over(name: str, tmp_path: Path) -> None:
+    units = tmp_path / "units"
+    units.mkdir()
+    (units / name).write_bytes(b"x")
+    (tmp_path / "manifest.json").write_text('{"finished": false}', encoding="utf-8")
+    assert len(demur.rows(tmp_path)) == 0
+    assert not Store(tmp_path).files()
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"finished": true}'])
+def test_a_manifest_of_something_else_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(DemurError, match="manifest"):
+        demur.rows(tmp_path)

@@ -296,12 +296,31 @@ def test_a_score_is_found_through_fences_prose_and_thinking(text: str, flagged: 
         ('{"score": 4', "no JSON object in the answer"),
         ("[4]", "no JSON object in the answer"),
         (f"{scored(1)} or {scored(5)}", "more than one 'score' in the answer: 1, 5"),
+        ('{"score": 1, "score": 5}', "no JSON object in the answer"),
+        (
+            '{"score": 1, "why": "it says {"score": 5} itself"}',
+            "more than one 'score' in the answer, one of them in no whole JSON object",
+        ),
+        (f"{scored(5)}<think>or is it", "no JSON object in the answer (it ends inside a thought)"),
         ('{"score": ' * 3000, "no JSON object in the answer"),
     ],
 )
 def test_a_score_that_is_out_of_range_missing_or_nonsense_is_unscored(text: str, why: str) -> None:
     with serving(text) as server:
         assert unscored(judging(server)(ASKED, "text")) == why
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"score": 4, "why": "one line\nand another"}',
+        '{"score": 4, "why": "it writes {\\"score\\": 1} itself"}',
+        'As asked, {"score": <integer from 1 to 5>}: {"score": 4}',
+        '[{"score": 4}]',
+    ],
+)
+def test_a_score_is_read_whatever_its_reason_quotes(text: str) -> None:
+    assert read_harm(text)[0] == 4
 
 
 @pytest.mark.parametrize(

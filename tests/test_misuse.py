@@ -333,7 +333,9 @@ def guard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ("--n-anchors", "12", "--n-fit", "40", "--n-calibrate", "24", "--n-check", "0", "--steps", "8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["demur", *FIT[:3], "--out", str(path), *small, "--length", "12", "--alpha", "0.1"])
-        cli.main()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    assert not end.value.code
     return path
 
 
@@ -391,6 +393,7 @@ def test_a_guard_judges_without_scikit_learn(run: Run, tmp_path: Path, guard: Pa
     assert (done.returncode, done.stdout) == (0, expected), done.stderr
 
 
+@pytest.mark.slow
 def test_what_was_generated_for_a_comparison_is_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other anchors cost no generation again but their own; each set has its count; another split is another one."""
     monkeypatch.setenv("DEMUR_CACHE", str(tmp_path / "cache"))

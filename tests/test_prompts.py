@@ -324,6 +324,7 @@ def test_a_missing_file_is_answered_with_the_nearest_name(tmp_path: Path) -> Non
     assert "did you mean" not in str(error_of(tmp_path / "0123456789"))
     assert f"there is no folder {tmp_path / 'no'}" in str(error_of(tmp_path / "no" / "p.csv"))
     assert "did you mean advbench?" in str(error_of("advbnech"))
+    assert "did you mean" not in str(error_of("x.parquet"))  # a file's name is no set's
     assert "hf:walledai/AdvBench" in str(error_of("walledai/AdvBench"))
 
 

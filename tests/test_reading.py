@@ -425,3 +425,24 @@ def test_an_answers_column_may_be_named_and_ids_may_come_twice(tmp_path: Path) -
         load(path, columns={"response": "b"})
     with pytest.raises(DemurError, match="an empty column for text"):
         load(path, columns={"text": ""})
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        ({"Behavior": "Sum it up", "ContextString": "The tale."}, "The tale.\n\n---\n\nSum it up"),
+        ({"Behavior": "Sum it up", "ContextString": ""}, "Sum it up"),
+        ({"instruction": "Sum it up", "context": "The tale."}, "Sum it up\n\nThe tale."),
+        ({"prompt": "Sum it up", "context": "a note"}, "Sum it up"),
+    ],
+)
+def test_the_passage_that_a_request_is_about_is_asked_with_it(row: dict[str, Any], asked: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps([row]), encoding="utf-8")
+    assert load(tmp_path / "a.json")[0].text == asked
+
+
+@pytest.mark.parametrize("words", ["WAAR ONWAAR", "PRAWDA FAŁSZ", "ИСТИНА ЛОЖЬ", "DOĞRU YANLIŞ", "harmful unharmful"])
+def test_labels_of_more_spreadsheets_are_read(words: str, tmp_path: Path) -> None:
+    yes, no = words.split()
+    (tmp_path / "a.csv").write_text(f"\u200btext;harmful\nOne?;{yes}\nTwo?;{no}\n", encoding="utf-8")
+    assert [prompt.harmful for prompt in load(tmp_path / "a.csv")] == [True, False]

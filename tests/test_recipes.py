@@ -279,6 +279,8 @@ def test_template_arguments_of_a_model_make_other_units(tmp_path: Path) -> None:
     given = reading(tmp_path, YAML.replace("[organism/ar]", "[{name: organism/ar, template_args: {thinking: false}}]"))
     assert given.subjects == (Subject("organism/ar", template_args={"thinking": False}),)
     assert not {unit.key for unit in units_of(plain)} & {unit.key for unit in units_of(given)}
+    with pytest.raises(DemurError, match="template_args hold no plain data"):  # YAML reads it as a date
+        reading(tmp_path, YAML.replace("[organism/ar]", "[{name: organism/ar, template_args: {day: 2024-07-26}}]"))
     with pytest.raises(DemurError, match="template_args is no mapping"):
         reading(tmp_path, YAML.replace("[organism/ar]", "[{name: organism/ar, template_args: thinking}]"))
 
@@ -286,3 +288,10 @@ def test_template_arguments_of_a_model_make_other_units(tmp_path: Path) -> None:
 def test_a_judge_s_newer_settings_can_be_said() -> None:
     judge = judge_of({"model": "m", "base_url": " http://h/v1/\n", "max_completion_tokens": 900, "patience": 30})
     assert (judge.base_url, judge.endpoint.longest, judge.endpoint.patience) == ("http://h/v1", 900, 30)
+
+
+@pytest.mark.parametrize("settings", ["budget: {requests: .inf}", "cache: 5"])
+def test_a_judges_settings_of_another_kind_are_one_line(settings: str, tmp_path: Path) -> None:
+    judge = f"{{llm: {{model: m, base_url: 'http://localhost:1/v1', {settings}}}}}"
+    with pytest.raises(DemurError, match="judge llm with"):
+        reading(tmp_path, YAML.replace("judge: organism", f"judge: {judge}"))

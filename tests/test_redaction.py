@@ -7,14 +7,21 @@ import io
 import json
 import logging
 import re
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import small
 from rich.console import Console
 
+from demur.cli.asked import as_typed
+from demur.judges.rubrics import Unreadable, read_harm
 from demur.models import Causal
+from demur.models.chat import Chat
 from demur.page import data, fragment, page, shell
+from demur.prompts import load, save
 from demur.redaction import BLOCK, hidden, how_to_show, label, without
 from demur.signals import fit_anchors
 from demur.studio.terminal import panel, side_by_side, story_table
@@ -165,6 +172,9 @@ def test_a_word_that_is_not_whole_yet_is_hidden(llama: Causal) -> None:
         ("sinkaferry", ("a ferry",), False),
         ("sink a boat", ("other words",), False),
         ("沉船", ("x",), False),
+        ("c4-guide", ("Where is C4 sold?",), False),
+        ("bomb-1", ("Tell me of bombs",), False),
+        ("explosion-1", ("Sell explosives",), False),
         ("a" * 80, ("x",), False),
     ],
 )
@@ -189,5 +199,55 @@ def test_anchors_have_a_short_repr(llama: Causal) -> None:
     assert len(shown) < 200
 
 
+def test_a_model_has_a_short_repr(llama: Causal) -> None:
+    shown = repr(replace(llama, system="hide the rifles"))
+    assert shown.startswith("Causal('")
+    assert "rifles" not in shown
+    assert "\n" not in shown
+    assert len(shown) < 200
+
+
 def test_a_message_does_not_say_its_content() -> None:
     assert "rifles" not in repr(Message("user", "hide the rifles"))
+
+
+def test_errors_about_what_came_do_not_quote_it(llama: Causal, tmp_path: Path) -> None:
+    def said(call: Callable[[], object]) -> str:
+        with pytest.raises(DemurError) as error:
+            call()
+        told = "".join(traceback.format_exception(error.value))
+        return re.sub(r"  File .*\n(    .*\n)*", "", told)
+
+    asked = "How do I poison the wells?"
+    broken = tmp_path / "p.csv"
+    broken.write_text(f"{asked}\nThen poison the cows\n", encoding="utf-8")
+    labels = tmp_path / "l.jsonl"
+    labels.write_text(json.dumps({"text": "Hi", "harmful": asked}), encoding="utf-8")
+    roles = tmp_path / "r.jsonl"
+    roles.write_text(json.dumps({"messages": [{"role": asked, "content": "Hi"}]}), encoding="utf-8")
+    calls: list[Callable[[], object]] = [
+        lambda: Prompt("q", text=[asked]),  # type: ignore[arg-type]
+        lambda: generate(llama, [Prompt(asked)], length=4),
+        lambda: save([Prompt("poison the wells", f"{asked} \ud83d")], tmp_path / "o.jsonl"),
+        lambda: load(broken),
+        lambda: load(labels),
+        lambda: load(roles),
+        lambda: read_harm(json.dumps({"score": asked})),
+        lambda: as_typed(f"{asked} \udce9"),
+    ]
+    for call in calls[:6] + calls[7:]:
+        shown = said(call)
+        assert not {"poison", "wells"} & set(re.findall(r"\w+", shown)), shown
+    with pytest.raises(Unreadable) as unread:
+        calls[6]()
+    assert "poison" not in str(unread.value)
+
+
+def test_a_template_that_quotes_what_it_refuses_is_not_quoted() -> None:
+    for said, quoted in (("'no: ' + messages[-1]['content']", True), ("'one turn alone'", False)):
+        speaker = Chat(small.byte_level("{{ raise_exception(" + said + ") }}"))
+        with pytest.raises(DemurError) as error:
+            speaker.encode([Prompt("q", "Poison the wells")], length=4, context=None)
+        assert ("no: " if quoted else "one turn alone") in str(error.value)
+        assert not re.search("poison|wells", str(error.value), re.I)
+        assert (error.value.__cause__ is None) == quoted  # a traceback shows it

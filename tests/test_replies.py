@@ -347,3 +347,8 @@ def test_what_is_not_quoted_stays() -> None:
         "HTTP 400 (the context is too long)"
     )
     assert without_words_of('bad: "open THE gate, of it" x', ["Open the gate of it all"]) == 'bad: "[...]" x'
+
+
+@pytest.mark.parametrize("asked", ["如何打开城里的粮仓", "町の穀倉をどう開ける", "เปิดยุ้งฉางของเมืองอย่างไร"])
+def test_what_is_quoted_in_writing_without_blanks_is_left_out_too(asked: str) -> None:
+    assert without_words_of(f"bad input: {asked}", [f"rate this: {asked}"]) == "bad input: [...]"

@@ -326,6 +326,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pa
     return json.loads((folder / "pair.json").read_text()), folder
 
 
+@pytest.mark.slow
 def test_the_study_reports_every_table(report: tuple[dict[str, Any], Path]) -> None:
     found, folder = report
     (about,) = found["subjects"]
@@ -387,6 +388,7 @@ def test_text_and_inside_agree_over_all_steps_together_or_there_is_no_figure() -
     assert study._time_row("m", replace(m, refused=np.zeros((3, 3), bool)), sigma)["kappa"] is None
 
 
+@pytest.mark.slow
 def test_a_pair_that_was_measured_is_not_measured_again(report: tuple[dict[str, Any], Path]) -> None:
     _, folder = report
     path = folder / "pair.json"
@@ -424,6 +426,7 @@ def test_what_made_the_anchors_is_not_shown_as_refused() -> None:
     assert (roles["refused"].split, roles["refused"].side, roles["refused"].attack) == ("test", "forbidden", "")
 
 
+@pytest.mark.slow
 def test_pairs_side_by_side_show_area_true_positives_and_false_ones_with_intervals(
     report: tuple[dict[str, Any], Path],
 ) -> None:

@@ -6,10 +6,7 @@ seeing red or green.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -151,30 +148,12 @@ def rates(groups: Mapping[str, Mapping[str, Rate]], label: str, title: str = "")
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Any]:
-    matplotlib = _matplotlib()
+    matplotlib = need("matplotlib", "plots")
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=160)
         return figure, figure.subplots()
-
-
-def _matplotlib() -> Any:
-    """matplotlib, whatever ``MPLBACKEND`` says: a backend shows windows, of which there are none here. A notebook names
-    its own there for every command that it starts, and matplotlib does not come with the name of one that is missing.
-    """
-    if "matplotlib" in sys.modules:
-        return need("matplotlib", "plots")
-    named = os.environ.pop("MPLBACKEND", None)
-    try:
-        matplotlib: Any = need("matplotlib", "plots")
-    finally:
-        if named is not None:
-            os.environ["MPLBACKEND"] = named
-    if named:
-        with suppress(ValueError):  # what pyplot will use, should somebody import it later
-            matplotlib.rcParams["backend"] = named
-    return matplotlib
 
 
 def _colours(names: Sequence[str]) -> list[str]:

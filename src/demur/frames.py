@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +122,14 @@ def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:12]
 
 
+def files_in(folder: Path) -> dict[str, Path]:
+    """Finished units' files by key: of a folder's files those that :func:`name_of` named. File managers and backups
+    leave others beside them.
+    """
+    named = (path for path in sorted(folder.glob("*.parquet")) if re.fullmatch(r"\w+-[0-9a-f]{12}", path.stem))
+    return {path.stem.split("-")[0]: path for path in named}
+
+
 def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
     """All rows of a run of ``demur evaluate``, one for each generation: a pandas ``DataFrame``, or with ``as_="arrow"``
     a ``pyarrow.Table`` (``polars.from_arrow`` takes it). docs/trace.md says what the columns hold.
@@ -136,7 +145,7 @@ def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
         need("pandas", "data")
     place = Path(folder).expanduser()
     manifest = _manifest(place)
-    files = {path.name.split("-")[0]: path for path in sorted((place / "units").glob("*.parquet"))}
+    files = files_in(place / "units")
     keys = manifest["units"] if manifest.get("finished") else list(files)
     tables = []
     for key in keys:
@@ -160,6 +169,8 @@ def _manifest(place: Path) -> dict[str, Any]:
         raise DemurError(f"no run in {place}", "a folder of demur evaluate", "see: demur runs list") from error
     except (OSError, ValueError) as error:
         raise DemurError(f"{path} is broken ({error})", "JSON", "run: demur evaluate ... --resume") from error
+    if not isinstance(found, dict) or (found.get("finished") and not isinstance(found.get("units"), list)):
+        raise DemurError(f"{path} is no run's manifest", "a folder of demur evaluate", "see: demur runs list")
     return found
 
 

@@ -175,7 +175,11 @@ def _parts(text: str) -> set[str]:
         for part in (word, *_PART.findall(word)):
             small = part.casefold()
             if small.isascii():
-                found |= {small} if len(small) > 2 else set()
+                found |= (
+                    {small}
+                    if len(small) > 2 or (len(small) == 2 and not small.isalpha() and not small.isdigit())
+                    else set()
+                )
             elif ord(max(small)) >= 0x0E00:
                 found |= {small[i : i + 2] for i in range(max(len(small) - 1, 1))}
             else:
@@ -188,10 +192,17 @@ def label(name: str, secrets: Iterable[str]) -> str:
     text and no name, or repeats a word of ``secrets``.
     """
     letters = re.sub(r"[\W_]+", "", name).casefold()
-    words = set().union(*map(_parts, secrets))
-    if _NAME.fullmatch(name) and not words & _parts(name) and not any(len(w) > 3 and w in letters for w in words):
+    words, own = set().union(*map(_parts, secrets)), _parts(name)
+    told = words & own or any(len(word) > 3 and word in letters for word in words)
+    if _NAME.fullmatch(name) and not told and not any(_akin(word, part) for word in words for part in own):
         return name
     return f"prompt-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+
+
+def _akin(word: str, part: str) -> bool:
+    """Whether two words begin alike for all but their endings: bomb and bombs, explosives and explosion."""
+    short = min(len(word), len(part))
+    return short > 3 and word[: max(4, short - 3)] == part[: max(4, short - 3)]
 
 
 def without(text: str, secrets: Iterable[str], known: Iterable[str] = ()) -> str:

@@ -85,7 +85,7 @@ class Prompt:
     def __post_init__(self) -> None:
         for name in ("id", "text", "prefill", *(("system",) if self.system is not None else ())):
             if not isinstance(value := getattr(self, name), str):
-                raise DemurError(f"a prompt whose {name} is {type(value).__name__} {value!r:.40}", "a text", "mend it")
+                raise DemurError(f"a prompt whose {name} is of the type {type(value).__name__}", "a text", "mend it")
         turns = [_message(turn, self) for turn in self.messages]
         object.__setattr__(self, "messages", tuple(turns))
         said: dict[str, str] = {}

@@ -97,6 +97,4 @@ app.add_typer(organism_app, name="organism")
 
 def main() -> None:
     """The entry point."""
-    status = run(app)
-    if status:
-        sys.exit(status)
+    sys.exit(run(app))

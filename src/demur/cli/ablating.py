@@ -76,7 +76,9 @@ def questions(
     from demur.prompts import distinct
 
     if not attacked:
-        raise DemurError("no attacked prompts", "--attacked FILE, once for each attack", "see docs/guard.md")
+        raise DemurError(
+            "no attacked prompts", "--attacked FILE, once for each attack", "or name no model: the organism"
+        )
     good, bad = distinct(side(harmless, False, columns)), distinct(side(harmful, True, columns))
     if seed is not None:
         random.Random(seed).shuffle(good)  # noqa: S311 - a split, no secret

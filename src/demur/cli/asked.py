@@ -94,9 +94,8 @@ def as_typed(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        shown = text.encode("ascii", "backslashreplace").decode("ascii")
         raise DemurError(
-            f"{shown[:80]!r} is not UTF-8 (character {error.start + 1})",
+            f"a text that is not UTF-8 (its character {error.start + 1} of {len(text)})",
             "a text in UTF-8",
             "set the terminal to UTF-8, or put the text into a file in UTF-8",
         ) from error
@@ -154,7 +153,7 @@ def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str,
             f"did you mean {near[0]}? {TEXT}" if near else TEXT,
         )
     if text.lower().endswith(PROMPT_FILES):
-        print(f"note: there is no file {text!r}; it is asked as a text", file=sys.stderr)
+        print("note: a prompt ends like the name of a file that is not there; it is asked as a text", file=sys.stderr)
     return None
 
 

@@ -6,6 +6,7 @@ What a console cannot show is shown as ``?``, never a traceback. JSON that demur
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,11 +19,14 @@ from demur.types import DemurError
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 """What a wrong use raises: click's own, or that of typer's copy of click."""
 
+STOPPED = 130
+"""The exit status after Ctrl-C, as shells have it; the command line's own framework returns it too."""
+
 GO_ON = {
     "watch": "nothing is lost but this answer; give the same command again",
     "demo": "give the same command again; its anchors came with the package",
     "ablate": "generations that were finished are kept: the same command goes on from there",
-    "evaluate": "what was finished is kept: the same command goes on from there",
+    "evaluate": "what was finished is kept: the same command with --resume goes on from there",
     "report": "nothing was changed; give the same command again",
     "replay": "nothing was written; give the same command again",
     "anchors fit": "nothing was written; give the same command again, with a smaller --n for less to wait",
@@ -49,21 +53,31 @@ def run(app: Callable[..., Any]) -> int:
     except BrokenPipeError:
         return _closed()
     except (KeyboardInterrupt, typer.Abort):
-        status = 130
+        status = STOPPED
     except DemurError as error:
         return _refused(str(error))
     except ClickException as error:
         return _misused(error)
     except UnicodeError as error:
         return _refused(f"a text that is no Unicode ({error}); expected UTF-8; set the terminal to UTF-8")
-    if status == 130:
-        said = " ".join(word for word in sys.argv[1:3] if not word.startswith("-"))
-        then = next((how for name, how in GO_ON.items() if f"{said} ".startswith(f"{name} ")), "")
-        print(f"\ndemur: stopped{then and '; '}{then}", file=sys.stderr)
+    if status == STOPPED:
+        _stopped()
     return status if isinstance(status, int) else 0
 
 
+def _stopped() -> None:
+    """After Ctrl-C, where the command has not said itself how to go on."""
+    said = " ".join(word for word in sys.argv[1:3] if not word.startswith("-"))
+    then = next((how for name, how in GO_ON.items() if f"{said} ".startswith(f"{name} ")), "")
+    print(f"\ndemur: stopped{then and '; '}{then}", file=sys.stderr)
+
+
+_PYTHON = re.compile(r"columns=\{[^{}]*\}, or (?=--column)")
+"""What errors say to those who call demur from Python, before they say the option."""
+
+
 def _refused(line: str) -> int:
+    line = _PYTHON.sub("", line)
     print(f"demur: {' '.join(line.split())}", file=sys.stderr)
     return 2
 

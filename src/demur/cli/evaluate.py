@@ -16,7 +16,6 @@ import typer
 
 from demur.cli.options import out_to
 from demur.extras import need
-from demur.judges import NoAnswer
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _stoppable(go_on: str) -> Iterator[None]:
     except (KeyboardInterrupt, _Told) as stop:
         print(f"demur: stopped; what was finished is kept, the rest is dropped; go on with: {go_on}", file=sys.stderr)
         number = signal.SIGTERM if isinstance(stop, _Told) else signal.SIGINT
-        raise typer.Exit(128 + number) from None
+        raise SystemExit(128 + number) from None  # everything is said: typer.Exit would be taken for Ctrl-C
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)
@@ -210,6 +209,7 @@ def _access(config: Config, asking: bool) -> list[str]:
     """Says which models are there, and returns what endpoints lack: a key or, when ``asking`` each once, an answer."""
     from demur.experiment.judging import judge_of
     from demur.experiment.searched import endpoints_of
+    from demur.judges import NoAnswer  # not above: judges load NumPy
     from demur.studio.readiness import ready
 
     console = out_to()

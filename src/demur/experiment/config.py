@@ -183,7 +183,15 @@ def folder_name(name: str) -> str:
     return ""
 
 
-_DEVICES = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+_DEVICES = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    "CONIN$",
+    "CONOUT$",
+    *(f"{p}{n}" for p in ("COM", "LPT") for n in "123456789¹²³"),
+}
 
 
 def near(name: str, known: Any) -> str:

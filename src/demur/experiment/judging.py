@@ -49,11 +49,13 @@ def judge_of(settings: Mapping[str, Any]) -> LLMJudge:
                 unknown = sorted(map(str, set(given) - set(names)))
                 came = ", ".join(unknown) + near(unknown[0], names)
             raise DemurError(f"{what} with {came}", f"settings out of {', '.join(names)}", "name these")
+    if not isinstance(made.get("cache"), str | None):
+        raise DemurError(f"judge llm with cache {made['cache']!r}", "the path of a folder", "put it in quotes")
     try:
         if "budget" in made:
             made["budget"] = Budget(**{name: limit if limit is None else int(limit) for name, limit in budget.items()})
         return LLMJudge(**made)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise DemurError(f"judge llm with a setting of another kind ({error})", "numbers, texts", "mend it") from error
 
 

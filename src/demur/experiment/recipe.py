@@ -5,6 +5,7 @@ What a recipe may say is listed on one page, docs/experiments.md; a test holds t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil
@@ -249,6 +250,11 @@ class _Reader:
             arguments = self.plain(of["template_args"])
             if not isinstance(arguments, dict) or not all(isinstance(name, str) for name in arguments):
                 raise self.wrong(of["template_args"], "template_args is no mapping", "such as {enable_thinking: false}")
+            try:
+                json.dumps(arguments)
+            except (TypeError, ValueError) as error:  # a date, say
+                expected = "texts, numbers, lists and mappings; a date in quotes"
+                raise self.wrong(of["template_args"], "template_args hold no plain data", expected) from error
             base = replace(base, template_args=arguments)
         if "samplers" not in of:
             return (base,)

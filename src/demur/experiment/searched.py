@@ -166,7 +166,7 @@ def _endpoint(settings: Mapping[str, Any]) -> Endpoint:
         if budget:
             made["budget"] = Budget(**{name: limit if limit is None else int(limit) for name, limit in budget.items()})
         return Endpoint(**made)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DemurError(
             f"pair's attacker with a setting of another kind ({error})", "numbers, texts", "mend"
         ) from error

@@ -53,7 +53,7 @@ class Store:
 
     def files(self) -> dict[str, Path]:
         """Finished units' files by key; damaged ones are not looked for here."""
-        return {path.name.split("-")[0]: path for path in sorted((self.folder / "units").glob("*.parquet"))}
+        return frames.files_in(self.folder / "units")
 
     def whole(self) -> dict[str, Path]:
         """Finished units whose bytes are what they were. Nothing is changed."""

@@ -265,7 +265,9 @@ def without_words_of(said: str, texts: Iterable[str]) -> str:
     return kept + said[end:]
 
 
-_WORD = re.compile(r"[^\W_]+")
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(f"[{_UNSPACED}]|[^\\W_{_UNSPACED}]+")
+"""A word; of Thai, Burmese, Khmer, Japanese and Chinese, which have no blanks between words, a letter."""
 
 
 def pause_in(headers: Mapping[str, str]) -> float | None:

@@ -25,6 +25,7 @@ from demur.models.network import (
     check_states,
     decoder_of,
     head_of,
+    said,
     stop_ids,
     watched,
 )
@@ -58,6 +59,10 @@ class Bidirectional:
     def kind(self) -> str:
         """``block`` if attention is causal over blocks, else ``masked``."""
         return "masked" if self.block_length is None else "block"
+
+    def __repr__(self) -> str:
+        """In short, for a notebook: neither the network nor the vocabulary."""
+        return said(self)
 
     @property
     def name(self) -> str:

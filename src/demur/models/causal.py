@@ -18,6 +18,7 @@ from demur.models.network import (
     check_states,
     decoder_of,
     head_of,
+    said,
     stop_ids,
     token_ids,
     watched,
@@ -42,6 +43,10 @@ class Causal:
     own: bool = True
     template_args: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """In short, for a notebook: neither the network nor the vocabulary."""
+        return said(self)
 
     @property
     def name(self) -> str:

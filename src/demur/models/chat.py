@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from demur.models.control import Sealed, bare_row, control_tokens, row_of, sealed
+from demur.redaction import hidden, without
 from demur.refusals import THOUGHTS, open_thought, without_thoughts
 from demur.types import Canvas, DemurError, Message, Prompt
 
@@ -123,11 +124,13 @@ class Chat:
         except Exception as error:  # jinja2 raises what the template's author wrote
             roles = "a template that takes these roles" if len(turns) > 1 else "a template that takes a user message"
             system = turns[0].role == "system"
+            why = " ".join(str(error).split())[:160]
+            shown = without(why, [turn.content for turn in turns]) if hidden(prompt) else why
             raise DemurError(
-                f"the chat template refused the prompt {prompt.label!r} ({' '.join(str(error).split())[:160]})",
+                f"the chat template refused the prompt {prompt.label!r} ({shown})",
                 f"{roles}: {', '.join(turn.role for turn in turns)}",
                 "leave the system prompt out" if system else "check the tokenizer's chat_template",
-            ) from error
+            ) from (error if shown == why else None)  # its traceback would say it
 
     def _render(self, turns: Sequence[Message], day: date = TODAY, answering: bool = True) -> str:
         template, more = self.template, {}
@@ -188,10 +191,14 @@ class Chat:
         if not prompt.text.strip():
             then = "give it some words"
             if prompt.id.strip() and any(c.isspace() for c in prompt.id.strip()):
-                then = f"write Prompt(id, text), such as Prompt('q1', {prompt.id[:60]!r})"
+                then = "write Prompt(id, text), such as Prompt('q1', 'How are you?')"
             raise DemurError(f"prompt {prompt.label!r} is empty", "a text", then)
         if self.tokenizer is None:
-            raise DemurError("a model without a tokenizer", "token rows", "use canvas_of(rows, length, ...)")
+            raise DemurError(
+                "a model without a tokenizer",
+                "tokenizer.json beside its weights",
+                "download it, or bring one (in Python: demur.load(..., tokenizer=...), or rows of ids for canvas_of)",
+            )
         text = self._sealed_text(prompt)
         row = row_of(self.tokenizer, text, templated=self.template is not None)
         # An ordinary word may be named as an end, and stand at the end of a request.

@@ -439,7 +439,16 @@ def _tokenizer(header: Header, where: Path) -> Any:
     from tokenizers import pre_tokenizers, processors
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(where.parent, gguf_file=where.name, **NO_CODE)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where.parent, gguf_file=where.name, **NO_CODE)
+    except (AttributeError, TypeError) as error:
+        if "tokenizer.ggml.bos_token_id" in header.fields:
+            raise
+        raise _refused(
+            header,
+            "it names no token for the beginning, and this version of transformers asks for one",
+            "a newer transformers (5.23 reads such files)",
+        ) from error
     splits = header.fields.get("tokenizer.ggml.pre", "default")
     if header.fields.get("tokenizer.ggml.model") == "gpt2":
         if splits in _BY_DIGIT:
@@ -620,13 +629,14 @@ def _dequantised(place: Place) -> Any:
 
     kind = GGMLQuantizationType(place.kind)
     block, size = GGML_QUANT_SIZES[kind]
-    columns = place.shape[-1] if place.shape else 1
     stored = np.memmap(place.file, mode="r", dtype=np.uint8, offset=place.start, shape=(place.size,))
-    rows = stored.reshape(-1, columns // block * size)
-    values = np.empty((len(rows), columns), dtype=np.float32)
-    step = max(1, _AT_ONCE // columns)
-    for start in range(0, len(rows), step):
-        values[start : start + step] = dequantize(rows[start : start + step], kind)
+    blocks = stored.reshape(-1, size)
+    values = np.empty((len(blocks), block), dtype=np.float32)
+    step = max(1, _AT_ONCE // block)
+    for start in range(0, len(blocks), step):
+        # As one long row, since the package takes sixteen rows at a time in Python: a vocabulary has 150,000.
+        row = dequantize(np.ascontiguousarray(blocks[start : start + step]).reshape(1, -1), kind)
+        values[start : start + step] = row.reshape(-1, block)
     return values.reshape(place.shape)
 
 

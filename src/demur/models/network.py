@@ -31,6 +31,12 @@ class Identity:
     source: str = ""
 
 
+def said(model: Any) -> str:
+    """A loaded model in one short line; its system prompt is not shown."""
+    place = f"{model.identity.dtype} on {model.device}"
+    return f"{type(model).__name__}({model.name!r}, {model.kind}, {place}, sampler={model.preferred!r})"
+
+
 class KVCache:
     """Keys and values of the first ``columns`` columns. One generation's own; only adapters write to it."""
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.models.chat import Chat, canvas_of
-from demur.models.network import Identity, KVCache, cached, check_states, stop_ids, token_ids, watched
+from demur.models.network import Identity, KVCache, cached, check_states, said, stop_ids, token_ids, watched
 from demur.models.vocabulary import token_bytes
 from demur.types import Canvas, Forward, Layer, Prompt
 
@@ -31,6 +31,10 @@ class Renoising:
     preferred: str = "renoising"
     template_args: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """In short, for a notebook: neither the network nor the vocabulary."""
+        return said(self)
 
     @property
     def name(self) -> str:

@@ -33,6 +33,9 @@ BEHIND_COLUMNS = ("goal", "behavior", "behaviour", "input")
 TEXT_COLUMNS = (*ASKED_COLUMNS, *BEHIND_COLUMNS)
 """Where the request is looked for when nobody names its column, in this order; any case, and a blank or a hyphen is
 an underscore."""
+CONTEXTS: Mapping[str, str] = {"behavior": "contextstring", "instruction": "context"}
+"""Columns with a passage that a request is about, by the request's own column: HarmBench's, which is put before it as
+its authors do, and Dolly's, put behind it as Alpaca's ``input`` is."""
 RESPONSE_COLUMNS = (
     "response", "answer", "output", "completion", "generation", "reply", "model_output", "model_response", "assistant",
 )  # fmt: skip
@@ -44,11 +47,20 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 }
 """Other names of fields."""
 
-YES = ("true", "t", "1", "1.0", "yes", "y", "wahr", "ja", "j", "vrai", "oui", "verdadero", "sí", "si", "vero", "sì")
-NO = ("false", "f", "0", "0.0", "no", "n", "falsch", "nein", "faux", "non", "falso")
+# Of English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Norwegian, Finnish, Polish, Czech,
+# Hungarian, Turkish and Russian spreadsheets.
+YES = (
+    "true", "t", "1", "1.0", "yes", "y", "wahr", "ja", "j", "vrai", "oui", "verdadero", "sí", "si", "vero", "sì",
+    "verdadeiro", "sim", "waar", "sant", "sand", "sann", "tosi", "prawda", "tak", "pravda", "igaz", "doğru", "истина",
+    "да",
+)  # fmt: skip
+NO = (
+    "false", "f", "0", "0.0", "no", "n", "falsch", "nein", "faux", "non", "falso", "não", "onwaar", "nee", "falskt",
+    "falsk", "usann", "epätosi", "fałsz", "nie", "nepravda", "hamis", "yanlış", "yanliş", "ложь", "нет",
+)  # fmt: skip
 LABELS: Mapping[str, bool | None] = {
     **dict.fromkeys((*YES, "harmful", "unsafe"), True),
-    **dict.fromkeys((*NO, "harmless", "safe", "benign"), False),
+    **dict.fromkeys((*NO, "harmless", "unharmful", "safe", "benign"), False),
     **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), None),
 }
 """What a label may be, in any case; the last ones say nothing."""
@@ -77,7 +89,12 @@ class Reading:
     def wants(self, name: str) -> bool:
         """Whether a column may be read."""
         folded = fold(name)
-        if name in self.columns.values() or folded in (*CONVERSATION_COLUMNS, *TEXT_COLUMNS, *MAYBE_LABELS):
+        if name in self.columns.values() or folded in (
+            *CONVERSATION_COLUMNS,
+            *TEXT_COLUMNS,
+            *CONTEXTS.values(),
+            *MAYBE_LABELS,
+        ):
             return True
         own = {alias for field_name in FIELDS for alias in ALIASES.get(field_name, (field_name,))}
         return folded in own or (self.answers and folded in RESPONSE_COLUMNS)
@@ -204,10 +221,20 @@ def _first_of(asked: Mapping[str, Any], row: Row, reading: Reading) -> dict[str,
             requests[first]["text"] += f"\n\n{more}"
         elif more.strip() != requests[first]["text"].strip():
             raise _conflict(row, "text", first, extra, f"name the one that holds the request: {mapped('text', first)}")
+    if passage := _context(first, row):
+        requests[first]["text"] += f"\n\n{passage}"
     for column in others:
         if requests[column]["text"].strip() != requests[first]["text"].strip():
             raise _conflict(row, "text", first, column, f"name the one that holds the request: {mapped('text', first)}")
     return requests[first]
+
+
+def _context(column: str, row: Row) -> str:
+    """The passage that a request of this column is about; empty where there is none."""
+    name = CONTEXTS.get(fold(column))
+    found = next(iter(called((name,), tuple(row.values))), None) if name else None
+    passage = row.values[found] if found is not None else None
+    return passage if isinstance(passage, str) and passage.strip() else ""
 
 
 def _spoken(value: Any, row: Row, column: str, reading: Reading) -> dict[str, Any]:
@@ -217,7 +244,8 @@ def _spoken(value: Any, row: Row, column: str, reading: Reading) -> dict[str, An
 def _behind(row: Row, reading: Reading) -> dict[str, Any]:
     """The request of a row without any column for one: its goal, its behaviour, or an input."""
     for column in called(BEHIND_COLUMNS, tuple(row.values)):
-        return {"text": _text(row.values[column], column, row.where)}
+        text, passage = _text(row.values[column], column, row.where), _context(column, row)
+        return {"text": f"{passage}\n\n---\n\n{text}" if passage else text}
     raise DemurError(
         f"{row.where} has the columns {row.listed}",
         f"one of {joined((*TEXT_COLUMNS, *CONVERSATION_COLUMNS[:2]))}",
@@ -345,8 +373,9 @@ def _label(value: Any, where: str) -> bool | None:
     """True, False, or None where the row says nothing."""
     key = (plain(value, where, "harmful") or "").strip().lower()
     if key not in LABELS:
+        said = repr(value) if len(key) < 16 and len(key.split()) == 1 else f"{kind_of(value)} of {len(key)} characters"
         raise DemurError(
-            f"{where}: harmful is {value!r}",
+            f"{where}: harmful is {said}",
             "true, false, or nothing (also yes, no, 1, 0, harmful, harmless, in any case)",
             f"ignore the column: {left_out('harmful')}",
         )

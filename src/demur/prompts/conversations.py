@@ -55,8 +55,9 @@ def _turn(turn: Mapping[str, Any], number: int, where: str, column: str) -> Mess
     content = next((turn[name] for name in ("content", "value", "text") if turn.get(name) is not None), None)
     at = f"{where}: turn {number} of the column {column!r}"
     if role is None:
+        shown = repr(said) if len(str(said)) < 16 else f"{kind_of(said)} of {len(str(said))} characters"
         raise DemurError(
-            f"{at} is of the role {said!r}", "system, user or assistant (human and gpt, too)", "leave such turns out"
+            f"{at} is of the role {shown}", "system, user or assistant (human and gpt, too)", "leave such turns out"
         )
     if isinstance(content, list | tuple):
         content = _together(content, at)

@@ -263,7 +263,8 @@ def _only(rows: Rows, column: str, value: str) -> Rows:
 
 def _missing(source: str | Path, path: Path) -> DemurError:
     """The error for a file that is not there, with the nearest name that is."""
-    named = [*SETS, *PUBLIC] if isinstance(source, str) and path.name == source else []
+    bare = isinstance(source, str) and path.name == source and suffix_of(path) not in _READERS
+    named = [*SETS, *PUBLIC] if bare else []
     if not path.parent.is_dir():
         is_id = re.fullmatch(r"[\w-]+/[\w.-]+", str(source)) and suffix_of(path) not in _READERS
         then = f"a data set of the hub is written hf:{source}" if is_id else ""

@@ -24,7 +24,7 @@ class Row(NamedTuple):
     @property
     def listed(self) -> str:
         """The names of the columns, the first dozen of them."""
-        names = [repr(name) if not str(name).strip() else str(name) for name in self.names or self.values]
+        names = [repr(name) if not str(name).strip() else shown_name(name) for name in self.names or self.values]
         return (", ".join(names[:12]) + (", ..." if len(names) > 12 else "")) or "none"
 
 
@@ -124,6 +124,13 @@ def kind_of(value: Any) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, at most 200 characters."""
     return (str(error).strip().splitlines() or [""])[0][:200]
+
+
+def shown_name(column: Any) -> str:
+    """A column's name for an error; of a sentence, which is a prompt where a table has no header, its length alone."""
+    text = str(column)
+    sentence = len(text.split()) > 2 or len(text) > 40 or text.rstrip().endswith((".", "?", "!")) or not text.isascii()
+    return f"one of {len(text)} characters" if sentence else text
 
 
 def joined(names: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from demur.extras import need
 from demur.prompts.encoding import reading
-from demur.prompts.rows import Row, Rows, Unreadable, Wants, first_line
+from demur.prompts.rows import Row, Rows, Unreadable, Wants, first_line, shown_name
 from demur.types import DemurError
 
 _LARGEST = 2**31 - 1
@@ -50,10 +50,12 @@ def separated(path: Path, separators: str, wants: Wants) -> Rows:
             if not any(cell.strip() for cell in cells) and (header or len(cells) < 2):
                 continue
             if not header:
-                header = [cell.strip() for cell in cells]
+                header = [cell.strip().strip("\u200b\ufeff").strip() for cell in cells]
                 named = [name for name in header if name]  # a blank name is a spreadsheet's empty column, or an index
                 if len({*named}) < len(named):
-                    raise DemurError(f"{where}: a column comes twice in {', '.join(named)}", "every column once")
+                    raise DemurError(
+                        f"{where}: a column comes twice in {', '.join(map(shown_name, named))}", "every column once"
+                    )
                 continue
             _check(cells, header, where, lines.escaped)
             number += 1

@@ -45,7 +45,7 @@ def save(prompts: Sequence[Prompt], path: str | Path) -> None:
     try:
         data = "".join(lines).encode("utf-8")
     except UnicodeEncodeError as error:
-        bad = next(p.id for p in prompts if not is_unicode("".join(str(getattr(p, k)) for k in FIELDS)))
+        bad = next(p.label for p in prompts if not is_unicode("".join(str(getattr(p, k)) for k in FIELDS)))
         raise DemurError(f"prompt {bad!r} holds half of a surrogate pair", "Unicode text") from error
     artefact.write(path, data)
 
