@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,6 @@ from transformers import LlamaConfig
 
 from demur.models import cache_dir, load
 from demur.types import DemurError, Prompt
-
-pytestmark = pytest.mark.skipif(
-    tuple(map(int, metadata.version("transformers").split(".")[:2])) < (5, 23),
-    reason="older versions of transformers read no file without a token for the beginning, as these are",
-)
 
 D, FF, LAYERS, HEADS, GROUPS, WORDS = 32, 64, 2, 4, 2, 260
 SIZES: dict[str, Any] = {
