@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from dataclasses import replace
 from typing import Any
@@ -130,6 +131,11 @@ def test_another_networks_weights_and_template_are_refused() -> None:
         g.stopping_criteria(guard, small.causal("llama").net, small.byte_level("{{ messages }}"))
     with pytest.raises(DemurError, match="a list"):
         g.stopping_criteria(guard, [])
+    with pytest.raises(DemurError, match="came as the tokenizer"):
+        g.stopping_criteria(guard, small.causal("llama").net, "llama")
+    learning = copy.deepcopy(small.causal("llama").net).train()
+    with pytest.raises(DemurError, match="training mode"):
+        g.stopping_criteria(guard, learning)
     criteria = g.stopping_criteria(guard, small.causal("llama").net)
     ids = torch.tensor([[70, 71]])
     with pytest.raises(DemurError, match="another model"):

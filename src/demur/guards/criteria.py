@@ -61,10 +61,11 @@ def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | No
 
 def _adapted(guard: Guard, net: Any, tok: Any) -> Any:
     """A causal model of transformers as one of demur's, under the name of the guard's: its weights decide."""
-    from demur.models import Causal
+    from demur.models import Causal, in_memory
     from demur.models.chat import Chat
     from demur.models.network import Identity, fingerprint
 
+    net, tok = in_memory.unwrapped(net), in_memory.check_tokenizer(tok)  # as demur.load takes them
     if not hasattr(net, "generate") or not hasattr(net, "get_decoder"):
         raise DemurError(
             f"a {type(net).__name__}", "a causal language model of transformers, or of demur.load", "pass that one"
