@@ -130,6 +130,26 @@ def grown(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.cat([x, x[:8]]) if x.shape[0] == 264 else x for name, x in tensors.items()}
 
 
+def doubled(tensors: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    return tensors | {new + name.removeprefix(old): 2 * x for name, x in tensors.items() if name.startswith(old)}
+
+
+def in_two_files(folder: Path) -> None:
+    first, second = (load_file(file) for file in sharded(folder))
+    name = sorted(first)[0]
+    save_file(second | {name: 2 * first[name]}, sorted(folder.glob("model-*"))[1], metadata={"format": "pt"})
+
+
+def elsewhere(folder: Path, to: str) -> None:
+    first, _ = sharded(folder)
+    (folder / INDEX).write_text((folder / INDEX).read_text().replace(first.name, to))
+
+
+def linked_to_nothing(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).symlink_to("../../blobs/4d7a21")
+
+
 DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a shard missing": (lambda d: sharded(d)[1].unlink(), "1 of 2 weight files are missing (model-00002"),
     "all shards missing": (lambda d: [file.unlink() for file in sharded(d)], "2 of 2 weight files are missing"),
@@ -159,6 +179,42 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "index names another shard": (misplaced, "lists lm_head.weight in"),
     "index cut": (lambda d: (sharded(d), half(d / INDEX)), f"{INDEX} is no JSON"),
+    "one tensor in two files": (in_two_files, "1 tensors are in two files (lm_head.weight in model-00001"),
+    "index names a file above": (lambda d: elsewhere(d, "../other.safetensors"), "outside the model's folder"),
+    "index names a file anywhere": (lambda d: elsewhere(d, "/tmp/other.safetensors"), "outside the model's folder"),
+    "index names a pickle": (lambda d: elsewhere(d, "pytorch_model.bin"), "'pytorch_model.bin' as a file of weights"),
+    "index is a list": (
+        lambda d: (sharded(d), (d / INDEX).write_text('{"weight_map": ["a"]}')),
+        "as a file of weights",
+    ),
+    "index without metadata": (
+        lambda d: (sharded(d), (d / INDEX).write_text((d / INDEX).read_text().replace('"metadata"', '"of"'))),
+        "has no metadata",
+    ),
+    "a link to nothing": (linked_to_nothing, "model.safetensors is a link to a file that is not there"),
+    "names with and without the trunk's": (
+        lambda d: rewritten(d, lambda t: doubled(t, "model.layers.0.mlp.", "layers.0.mlp.")),
+        "are one tensor of LlamaForCausalLM, stored twice",
+    ),
+    "a tied head of other rows": (
+        lambda d: (
+            rewritten(d, lambda t: t | {"lm_head.weight": t["lm_head.weight"][:256]}),
+            configured(d, tie_word_embeddings=True),
+        ),
+        "holds lm_head.weight of 256",
+    ),
+    "a norm of integers": (
+        lambda d: rewritten(d, lambda t: t | {"model.norm.weight": torch.ones(32, dtype=torch.int64)}),
+        "stored in I64 (model.norm.weight",
+    ),
+    "a head of bits": (
+        lambda d: rewritten(d, lambda t: t | {"lm_head.weight": t["lm_head.weight"] > 0}),
+        "stored in BOOL (lm_head.weight",
+    ),
+    "weights of an adapter without its config": (
+        lambda d: (adapted(d), (d / "adapter_config.json").unlink()),
+        "no adapter_config.json",
+    ),
     "index of nothing": (lambda d: (sharded(d), (d / INDEX).write_text("{}")), "lists no tensor"),
     "one shard under the whole name": (lambda d: shutil.copy(sharded(d)[0], d / WEIGHTS), "tensors are missing ("),
     "shards without index": (lambda d: (sharded(d), (d / INDEX).unlink()), "is a shard without an index"),
@@ -294,6 +350,14 @@ def test_masks_of_old_checkpoints_may_be_left_over(tmp_path: Path) -> None:
     plain = load(saved(tmp_path, config), device="cpu").identity.weights
     rewritten(tmp_path, lambda t: t | {"transformer.h.0.attn.bias": torch.ones(1, 1, 64, 64).tril()})
     assert load(tmp_path, device="cpu").identity.weights == plain
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_whole_weights_of_any_width_are_read(dtype: torch.dtype, tmp_path: Path) -> None:
+    expected = load(saved(tmp_path), device="cpu").net.state_dict()
+    rewritten(tmp_path, lambda t: {name: x.to(dtype) for name, x in t.items()})
+    for name, tensor in load(tmp_path, device="cpu").net.state_dict().items():
+        assert torch.equal(tensor, expected[name].to(dtype).float()), name
 
 
 @pytest.mark.parametrize("family", ["llama", "a2d-qwen3", "sdar", "llada"])
