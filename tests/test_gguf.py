@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import gguf
@@ -14,9 +15,10 @@ import pytest
 import small
 import tiny
 import torch
-from transformers import LlamaConfig
+from transformers import AddedToken, LlamaConfig
 
 from demur.models import cache_dir, load
+from demur.models.gguf import stops
 from demur.types import DemurError, Prompt
 
 pytestmark = pytest.mark.skipif(
@@ -65,6 +67,8 @@ def write(
     template: str | None = None,
     pre: str = "default",
     base: float = 10000.0,
+    words: Mapping[int, str] = MappingProxyType({}),
+    kinds: Mapping[int, int] = MappingProxyType({}),
 ) -> Path:
     w = gguf.GGUFWriter(path, arch)
     w.add_context_length(512)
@@ -76,11 +80,11 @@ def write(
     w.add_layer_norm_rms_eps(1e-5)
     w.add_rope_freq_base(base)
     w.add_rope_dimension_count(D // HEADS)
-    words = [*small._byte_characters(), "<eos>", "<pad>", "<|eot|>", "he"]
+    usual = [*small._byte_characters(), "<eos>", "<pad>", "<|eot|>", "he"]
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre(pre)
-    w.add_token_list(words)
-    w.add_token_types([1] * 256 + [3, 3, 3, 1])
+    w.add_token_list([words.get(i, word) for i, word in enumerate(usual)])
+    w.add_token_types([kinds.get(i, 3 if 256 <= i < 259 else 1) for i in range(len(usual))])
     w.add_token_merges(["h e"])
     w.add_eos_token_id(256)
     w.add_pad_token_id(257)
@@ -166,6 +170,24 @@ def test_what_ends_a_turn_or_a_message_ends_an_answer(tmp_path: Path) -> None:
     assert model.stop_ids == (256, 258)
     model = load(write(tmp_path / "b.gguf", tensors, more=lambda w: w.add_eom_token_id(259)), device="cpu")
     assert model.stop_ids == (256, 259)
+
+
+@pytest.mark.parametrize("text", ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>"])
+def test_a_control_token_that_ends_turns_by_its_text_ends_an_answer(text: str, tmp_path: Path) -> None:
+    def path_of(kind: int) -> Path:
+        path = tmp_path / f"{kind}.gguf"
+        return write(path, tensors_of(net_of()), words={258: text}, kinds={258: kind})
+
+    assert load(path_of(3), device="cpu").stop_ids == (256, 258)
+    if text != "<|endoftext|>":  # special for transformers whatever its type
+        assert load(path_of(1), device="cpu").stop_ids == (256,), "an ordinary token that is written alike"
+
+
+def test_of_channels_the_end_of_one_is_no_end() -> None:
+    kinds = {"<|end|>": 1, "<|return|>": 2, "<|call|>": 3}
+    tokenizer = SimpleNamespace(added_tokens_decoder={i: AddedToken(c, special=True) for c, i in kinds.items()})
+    header = SimpleNamespace(fields={})
+    assert stops(header, tokenizer) == [2, 3]
 
 
 def test_a_begin_of_sequence_is_put_in_front_where_the_header_says_so(tmp_path: Path) -> None:

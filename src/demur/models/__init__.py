@@ -233,7 +233,7 @@ def _read(
         device_map = device_map or device
     if header is not None:
         with _quiet():
-            net = gguf.native_net(header, AutoConfig.from_pretrained(at, **checkpoint.NO_CODE), dtype)
+            net = gguf.native_net(header, AutoConfig.from_pretrained(at, **checkpoint.NO_CODE), dtype, tokenizer)
     elif family.name == "llada2":
         stored = checkpoint.tensors_of(name, at, of, raw)
         checkpoint.check_quantised(name, at, of, raw, stored, converted=True)

@@ -372,10 +372,25 @@ def _scaling(header: Header) -> dict[str, Any]:
     return found
 
 
-def stops(header: Header) -> list[int]:
-    """The tokens that end an answer: of the sequence, of the turn, of the message."""
+_ENDS = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>",
+    "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<｜end▁of▁sentence｜>",
+    "<|END_OF_TURN_TOKEN|>",
+)  # fmt: skip
+"""Control tokens that end a generation by their text, as in llama.cpp (``llama-vocab.cpp``): many files name but one
+token, of the sequence or of the turn."""
+
+
+def stops(header: Header, tokenizer: Any = None) -> list[int]:
+    """The tokens that end an answer: of the sequence, of the turn, of the message; and control tokens of the
+    ``tokenizer`` that say so.
+    """
     found = {header.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")}
-    return sorted(int(i) for i in found if i is not None and 0 <= int(i) < 2**31)
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    ends = {str(token.content): i for i, token in added.items() if token.special and str(token.content) in _ENDS}
+    if "<|return|>" in ends and "<|call|>" in ends:  # gpt-oss: it closes a channel, and the answer goes on
+        ends.pop("<|end|>", None)
+    return sorted(int(i) for i in {*found, *ends.values()} if i is not None and 0 <= int(i) < 2**31)
 
 
 # -- the folder that stands for the file --------------------------------------------------------------------
@@ -482,9 +497,9 @@ def _known_splits() -> Sequence[str]:
 # -- weights ------------------------------------------------------------------------------------------------
 
 
-def native_net(header: Header, config: Any, dtype: torch.dtype) -> Any:
-    """The native model with the file's weights, dequantised one tensor after the other. Raises if one is missing or
-    left over.
+def native_net(header: Header, config: Any, dtype: torch.dtype, tokenizer: Any = None) -> Any:
+    """The native model with the file's weights, dequantised one tensor after the other; ``tokenizer`` tells which
+    tokens end an answer by their text. Raises if a tensor is missing or left over.
     """
     from transformers import AutoModelForCausalLM
 
@@ -511,7 +526,7 @@ def native_net(header: Header, config: Any, dtype: torch.dtype) -> Any:
         )
     if "rope_freqs.weight" in header.tensors:
         _turn_by(net, torch.from_numpy(_dequantised(header.tensors["rope_freqs.weight"])))
-    net.generation_config.eos_token_id = stops(header) or net.generation_config.eos_token_id
+    net.generation_config.eos_token_id = stops(header, tokenizer) or net.generation_config.eos_token_id
     return net
 
 
