@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaC
 
 from demur.models import load
 from demur.trace import generate, teacher_forced
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, DemurWarning, Prompt
 
 SIZES: dict[str, Any] = {
     "vocab_size": 264, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -595,6 +595,13 @@ def _broken() -> Any:
     return net
 
 
+def _in_part(dtype: torch.dtype, part: str) -> Any:
+    net = _net()
+    layer = net.get_submodule(part)
+    layer.weight = torch.nn.Parameter(layer.weight.to(dtype), requires_grad=False)
+    return net
+
+
 @pytest.mark.parametrize(
     ("make", "settings", "says"),
     [
@@ -605,6 +612,8 @@ def _broken() -> Any:
         (lambda: torch.nn.Linear(2, 2), {}, "a model of transformers"),
         (lambda: torch.nn.DataParallel(_net()), {}, "net.module"),
         (lambda: 7, {}, "a int came instead of a model"),
+        (lambda: _in_part(torch.float8_e4m3fn, "model.layers.0.mlp.up_proj"), {}, "float8 weights that nothing scales"),
+        (lambda: _in_part(torch.float16, "lm_head"), {}, "its head in torch.float16"),
         (_net, {"dtype": "bfloat16"}, "leave them out"),
         (_net, {"device": "cpu"}, "leave them out"),
         (_net, {"tokenizer": "gpt2"}, "a str came as the tokenizer"),
@@ -613,6 +622,30 @@ def _broken() -> Any:
 def test_a_net_that_can_not_be_used_is_one_line(make: Any, settings: Any, says: str) -> None:
     with pytest.raises(DemurError, match=says):
         load(make(), **{"tokenizer": small.byte_level()} | settings)
+
+
+def test_hooks_of_a_user_are_spoken_of_and_those_of_libraries_are_not(recwarn: pytest.WarningsRecorder) -> None:
+    net = _net()
+    net(input_ids=torch.tensor([[1, 2]]), output_hidden_states=True)  # transformers may leave hooks of its own
+    load(net, tokenizer=small.byte_level())
+    assert not [w for w in recwarn if issubclass(w.category, DemurWarning)]
+    net.model.layers[1].register_forward_hook(lambda module, given, output: None)
+    with pytest.warns(DemurWarning, match=r"hooks of your own \(model.layers.1\)"):
+        load(net, tokenizer=small.byte_level())
+
+
+def test_which_adapter_is_on_and_how_it_is_scaled_is_in_the_weights_hash() -> None:
+    peft = pytest.importorskip("peft")
+    hashes = set()
+    for alpha in (8, 16):
+        net = peft.get_peft_model(_net(), peft.LoraConfig(r=4, lora_alpha=alpha, target_modules=["q_proj"]))
+        for i, weight in enumerate(net.parameters()):
+            if weight.shape[0] == 4 or weight.shape[-1] == 4:
+                weight.data = tiny.recipe(f"{i}", weight.shape)
+        hashes.add(load(net.eval(), tokenizer=small.byte_level()).identity.weights)
+        with net.disable_adapter():
+            hashes.add(load(net, tokenizer=small.byte_level()).identity.weights)
+    assert len(hashes) == 3, "both scales, and neither"
 
 
 def test_an_adapted_net_in_memory_goes_on_using_its_adapter(tmp_path: Path) -> None:
