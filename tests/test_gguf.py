@@ -15,7 +15,7 @@ import pytest
 import small
 import tiny
 import torch
-from transformers import AddedToken, LlamaConfig
+from transformers import AddedToken, Gemma2Config, Gemma3TextConfig, LlamaConfig
 
 from demur.models import cache_dir, load
 from demur.models.gguf import stops
@@ -67,13 +67,14 @@ def write(
     template: str | None = None,
     pre: str = "default",
     base: float = 10000.0,
+    blocks: int = LAYERS,
     words: Mapping[int, str] = MappingProxyType({}),
     kinds: Mapping[int, int] = MappingProxyType({}),
 ) -> Path:
     w = gguf.GGUFWriter(path, arch)
     w.add_context_length(512)
     w.add_embedding_length(D)
-    w.add_block_count(LAYERS)
+    w.add_block_count(blocks)
     w.add_feed_forward_length(FF)
     w.add_head_count(HEADS)
     w.add_head_count_kv(GROUPS)
@@ -162,6 +163,51 @@ def test_scaled_rotary_positions_are_those_of_the_header(kind: str, tmp_path: Pa
         assert float(factors.max()) > 2
         extra = {"rope_freqs.weight": factors.numpy()}
     same(write(tmp_path / "m.gguf", tensors | extra, more=more, base=base), net)
+
+
+@pytest.mark.parametrize("local", [None, 10000.0, 500.0])
+@pytest.mark.parametrize("arch", ["gemma2", "gemma3"])
+def test_of_gemma_the_query_is_scaled_by_the_head_and_each_kind_of_layer_has_its_base(
+    arch: str, local: float | None, tmp_path: Path
+) -> None:
+    sizes = SIZES | {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16, "tie_word_embeddings": True}
+    kinds = {"layer_types": ["sliding_attention", "full_attention"]}
+    if arch == "gemma2":
+        config: Any = Gemma2Config(**sizes, **kinds, final_logit_softcapping=5.0, attn_logit_softcapping=3.0)
+    else:
+        rope = {"full_attention": 20000.0, "sliding_attention": local or 10000.0}
+        by_kind = {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in rope.items()}
+        sizes |= {"num_hidden_layers": 6}  # every sixth is a full one
+        config = Gemma3TextConfig(**sizes, rope_parameters=by_kind)
+    net = tiny.native(config, seed=4)
+    names = NAMES | {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm"}
+    names |= {"post_feedforward_layernorm": "post_ffw_norm"}
+    names |= {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+    outside = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
+    tensors = {}
+    for name, tensor in net.state_dict().items():
+        if name != "lm_head.weight":
+            _, _, i, inner = ("", "", "", "") if name in outside else name.split(".", 3)
+            theirs = outside.get(name) or f"blk.{i}.{names[inner.removesuffix('.weight')]}.weight"
+            tensors[theirs] = (tensor + 1 if "norm" in theirs else tensor).numpy()
+
+    def more(w: Any) -> None:
+        w.add_key_length(8)
+        w.add_value_length(8)
+        w.add_sliding_window(16)
+        if arch == "gemma2":
+            w.add_attn_logit_softcapping(3.0)
+            w.add_final_logit_softcapping(5.0)
+        if local is not None:
+            w.add_float32(f"{arch}.rope.freq_base_swa", local)
+
+    base = 20000.0 if arch == "gemma3" else 10000.0
+    path = write(tmp_path / "m.gguf", tensors, arch, more, base=base, blocks=config.num_hidden_layers)
+    if arch == "gemma2" and local == 500.0:
+        with pytest.raises(DemurError, match="freq_base_swa=500 beside 10000"):
+            load(path, device="cpu")
+    else:
+        same(path, net)
 
 
 def test_what_ends_a_turn_or_a_message_ends_an_answer(tmp_path: Path) -> None:
