@@ -400,6 +400,13 @@ def test_arguments_that_say_nothing_are_one_line(args: dict[str, Any], says: str
         Chat(tokenizer_of(None), None, {"enable_thinking": False})
 
 
+def test_several_templates_without_a_default_are_one_line() -> None:
+    tokenizer = copy.deepcopy(small.byte_level())
+    tokenizer.chat_template = {"rag": "{{ messages }}", "tool_use": "{{ messages }}"}
+    with pytest.raises(DemurError, match=r"several chat templates \(rag, tool_use\) and no default"):
+        Chat(tokenizer).text(Prompt("p", "Hi"))
+
+
 @pytest.mark.parametrize(
     ("template", "prefill", "begun"),
     [

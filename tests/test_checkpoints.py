@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaC
 
 from demur.models import load
 from demur.trace import generate, teacher_forced
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, DemurWarning, Prompt
 
 SIZES: dict[str, Any] = {
     "vocab_size": 264, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -130,6 +130,26 @@ def grown(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.cat([x, x[:8]]) if x.shape[0] == 264 else x for name, x in tensors.items()}
 
 
+def doubled(tensors: dict[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    return tensors | {new + name.removeprefix(old): 2 * x for name, x in tensors.items() if name.startswith(old)}
+
+
+def in_two_files(folder: Path) -> None:
+    first, second = (load_file(file) for file in sharded(folder))
+    name = sorted(first)[0]
+    save_file(second | {name: 2 * first[name]}, sorted(folder.glob("model-*"))[1], metadata={"format": "pt"})
+
+
+def elsewhere(folder: Path, to: str) -> None:
+    first, _ = sharded(folder)
+    (folder / INDEX).write_text((folder / INDEX).read_text().replace(first.name, to))
+
+
+def linked_to_nothing(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).symlink_to("../../blobs/4d7a21")
+
+
 DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a shard missing": (lambda d: sharded(d)[1].unlink(), "1 of 2 weight files are missing (model-00002"),
     "all shards missing": (lambda d: [file.unlink() for file in sharded(d)], "2 of 2 weight files are missing"),
@@ -159,6 +179,42 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "index names another shard": (misplaced, "lists lm_head.weight in"),
     "index cut": (lambda d: (sharded(d), half(d / INDEX)), f"{INDEX} is no JSON"),
+    "one tensor in two files": (in_two_files, "1 tensors are in two files (lm_head.weight in model-00001"),
+    "index names a file above": (lambda d: elsewhere(d, "../other.safetensors"), "outside the model's folder"),
+    "index names a file anywhere": (lambda d: elsewhere(d, "/tmp/other.safetensors"), "outside the model's folder"),
+    "index names a pickle": (lambda d: elsewhere(d, "pytorch_model.bin"), "'pytorch_model.bin' as a file of weights"),
+    "index is a list": (
+        lambda d: (sharded(d), (d / INDEX).write_text('{"weight_map": ["a"]}')),
+        "as a file of weights",
+    ),
+    "index without metadata": (
+        lambda d: (sharded(d), (d / INDEX).write_text((d / INDEX).read_text().replace('"metadata"', '"of"'))),
+        "has no metadata",
+    ),
+    "a link to nothing": (linked_to_nothing, "model.safetensors is a link to a file that is not there"),
+    "names with and without the trunk's": (
+        lambda d: rewritten(d, lambda t: doubled(t, "model.layers.0.mlp.", "layers.0.mlp.")),
+        "are one tensor of LlamaForCausalLM, stored twice",
+    ),
+    "a tied head of other rows": (
+        lambda d: (
+            rewritten(d, lambda t: t | {"lm_head.weight": t["lm_head.weight"][:256]}),
+            configured(d, tie_word_embeddings=True),
+        ),
+        "holds lm_head.weight of 256",
+    ),
+    "a norm of integers": (
+        lambda d: rewritten(d, lambda t: t | {"model.norm.weight": torch.ones(32, dtype=torch.int64)}),
+        "stored in I64 (model.norm.weight",
+    ),
+    "a head of bits": (
+        lambda d: rewritten(d, lambda t: t | {"lm_head.weight": t["lm_head.weight"] > 0}),
+        "stored in BOOL (lm_head.weight",
+    ),
+    "weights of an adapter without its config": (
+        lambda d: (adapted(d), (d / "adapter_config.json").unlink()),
+        "no adapter_config.json",
+    ),
     "index of nothing": (lambda d: (sharded(d), (d / INDEX).write_text("{}")), "lists no tensor"),
     "one shard under the whole name": (lambda d: shutil.copy(sharded(d)[0], d / WEIGHTS), "tensors are missing ("),
     "shards without index": (lambda d: (sharded(d), (d / INDEX).unlink()), "is a shard without an index"),
@@ -294,6 +350,14 @@ def test_masks_of_old_checkpoints_may_be_left_over(tmp_path: Path) -> None:
     plain = load(saved(tmp_path, config), device="cpu").identity.weights
     rewritten(tmp_path, lambda t: t | {"transformer.h.0.attn.bias": torch.ones(1, 1, 64, 64).tril()})
     assert load(tmp_path, device="cpu").identity.weights == plain
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_whole_weights_of_any_width_are_read(dtype: torch.dtype, tmp_path: Path) -> None:
+    expected = load(saved(tmp_path), device="cpu").net.state_dict()
+    rewritten(tmp_path, lambda t: {name: x.to(dtype) for name, x in t.items()})
+    for name, tensor in load(tmp_path, device="cpu").net.state_dict().items():
+        assert torch.equal(tensor, expected[name].to(dtype).float()), name
 
 
 @pytest.mark.parametrize("family", ["llama", "a2d-qwen3", "sdar", "llada"])
@@ -531,6 +595,13 @@ def _broken() -> Any:
     return net
 
 
+def _in_part(dtype: torch.dtype, part: str) -> Any:
+    net = _net()
+    layer = net.get_submodule(part)
+    layer.weight = torch.nn.Parameter(layer.weight.to(dtype), requires_grad=False)
+    return net
+
+
 @pytest.mark.parametrize(
     ("make", "settings", "says"),
     [
@@ -541,6 +612,8 @@ def _broken() -> Any:
         (lambda: torch.nn.Linear(2, 2), {}, "a model of transformers"),
         (lambda: torch.nn.DataParallel(_net()), {}, "net.module"),
         (lambda: 7, {}, "a int came instead of a model"),
+        (lambda: _in_part(torch.float8_e4m3fn, "model.layers.0.mlp.up_proj"), {}, "float8 weights that nothing scales"),
+        (lambda: _in_part(torch.float16, "lm_head"), {}, "its head in torch.float16"),
         (_net, {"dtype": "bfloat16"}, "leave them out"),
         (_net, {"device": "cpu"}, "leave them out"),
         (_net, {"tokenizer": "gpt2"}, "a str came as the tokenizer"),
@@ -549,6 +622,30 @@ def _broken() -> Any:
 def test_a_net_that_can_not_be_used_is_one_line(make: Any, settings: Any, says: str) -> None:
     with pytest.raises(DemurError, match=says):
         load(make(), **{"tokenizer": small.byte_level()} | settings)
+
+
+def test_hooks_of_a_user_are_spoken_of_and_those_of_libraries_are_not(recwarn: pytest.WarningsRecorder) -> None:
+    net = _net()
+    net(input_ids=torch.tensor([[1, 2]]), output_hidden_states=True)  # transformers may leave hooks of its own
+    load(net, tokenizer=small.byte_level())
+    assert not [w for w in recwarn if issubclass(w.category, DemurWarning)]
+    net.model.layers[1].register_forward_hook(lambda module, given, output: None)
+    with pytest.warns(DemurWarning, match=r"hooks of your own \(model.layers.1\)"):
+        load(net, tokenizer=small.byte_level())
+
+
+def test_which_adapter_is_on_and_how_it_is_scaled_is_in_the_weights_hash() -> None:
+    peft = pytest.importorskip("peft")
+    hashes = set()
+    for alpha in (8, 16):
+        net = peft.get_peft_model(_net(), peft.LoraConfig(r=4, lora_alpha=alpha, target_modules=["q_proj"]))
+        for i, weight in enumerate(net.parameters()):
+            if weight.shape[0] == 4 or weight.shape[-1] == 4:
+                weight.data = tiny.recipe(f"{i}", weight.shape)
+        hashes.add(load(net.eval(), tokenizer=small.byte_level()).identity.weights)
+        with net.disable_adapter():
+            hashes.add(load(net, tokenizer=small.byte_level()).identity.weights)
+    assert len(hashes) == 3, "both scales, and neither"
 
 
 def test_an_adapted_net_in_memory_goes_on_using_its_adapter(tmp_path: Path) -> None:

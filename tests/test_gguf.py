@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import gguf
@@ -13,9 +14,10 @@ import pytest
 import small
 import tiny
 import torch
-from transformers import LlamaConfig
+from transformers import AddedToken, Gemma2Config, Gemma3TextConfig, LlamaConfig
 
 from demur.models import cache_dir, load
+from demur.models.gguf import stops
 from demur.types import DemurError, Prompt
 
 D, FF, LAYERS, HEADS, GROUPS, WORDS = 32, 64, 2, 4, 2, 260
@@ -60,22 +62,25 @@ def write(
     pre: str = "default",
     base: float = 10000.0,
     begins: bool = False,
+    blocks: int = LAYERS,
+    words: Mapping[int, str] = MappingProxyType({}),
+    kinds: Mapping[int, int] = MappingProxyType({}),
 ) -> Path:
     w = gguf.GGUFWriter(path, arch)
     w.add_context_length(512)
     w.add_embedding_length(D)
-    w.add_block_count(LAYERS)
+    w.add_block_count(blocks)
     w.add_feed_forward_length(FF)
     w.add_head_count(HEADS)
     w.add_head_count_kv(GROUPS)
     w.add_layer_norm_rms_eps(1e-5)
     w.add_rope_freq_base(base)
     w.add_rope_dimension_count(D // HEADS)
-    words = [*small._byte_characters(), "<eos>", "<pad>", "<|eot|>", "he"]
+    usual = [*small._byte_characters(), "<eos>", "<pad>", "<|eot|>", "he"]
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre(pre)
-    w.add_token_list(words)
-    w.add_token_types([1] * 256 + [3, 3, 3, 1])
+    w.add_token_list([words.get(i, word) for i, word in enumerate(usual)])
+    w.add_token_types([kinds.get(i, 3 if 256 <= i < 259 else 1) for i in range(len(usual))])
     w.add_token_merges(["h e", "h e"])  # transformers before 5.23 takes one alone for a list of letters
     if not begins:
         w.add_bos_token_id(256)  # which it asks for wherever there is an end
@@ -157,12 +162,75 @@ def test_scaled_rotary_positions_are_those_of_the_header(kind: str, tmp_path: Pa
     same(write(tmp_path / "m.gguf", tensors | extra, more=more, base=base), net)
 
 
+@pytest.mark.parametrize("local", [None, 10000.0, 500.0])
+@pytest.mark.parametrize("arch", ["gemma2", "gemma3"])
+def test_of_gemma_the_query_is_scaled_by_the_head_and_each_kind_of_layer_has_its_base(
+    arch: str, local: float | None, tmp_path: Path
+) -> None:
+    sizes = SIZES | {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 16, "tie_word_embeddings": True}
+    kinds = {"layer_types": ["sliding_attention", "full_attention"]}
+    if arch == "gemma2":
+        config: Any = Gemma2Config(**sizes, **kinds, final_logit_softcapping=5.0, attn_logit_softcapping=3.0)
+    else:
+        rope = {"full_attention": 20000.0, "sliding_attention": local or 10000.0}
+        by_kind = {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in rope.items()}
+        sizes |= {"num_hidden_layers": 6}  # every sixth is a full one
+        config = Gemma3TextConfig(**sizes, rope_parameters=by_kind)
+    net = tiny.native(config, seed=4)
+    names = NAMES | {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm"}
+    names |= {"post_feedforward_layernorm": "post_ffw_norm"}
+    names |= {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+    outside = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
+    tensors = {}
+    for name, tensor in net.state_dict().items():
+        if name != "lm_head.weight":
+            _, _, i, inner = ("", "", "", "") if name in outside else name.split(".", 3)
+            theirs = outside.get(name) or f"blk.{i}.{names[inner.removesuffix('.weight')]}.weight"
+            tensors[theirs] = (tensor + 1 if "norm" in theirs else tensor).numpy()
+
+    def more(w: Any) -> None:
+        w.add_key_length(8)
+        w.add_value_length(8)
+        w.add_sliding_window(16)
+        if arch == "gemma2":
+            w.add_attn_logit_softcapping(3.0)
+            w.add_final_logit_softcapping(5.0)
+        if local is not None:
+            w.add_float32(f"{arch}.rope.freq_base_swa", local)
+
+    base = 20000.0 if arch == "gemma3" else 10000.0
+    path = write(tmp_path / "m.gguf", tensors, arch, more, base=base, blocks=config.num_hidden_layers)
+    if arch == "gemma2" and local == 500.0:
+        with pytest.raises(DemurError, match="freq_base_swa=500 beside 10000"):
+            load(path, device="cpu")
+    else:
+        same(path, net)
+
+
 def test_what_ends_a_turn_or_a_message_ends_an_answer(tmp_path: Path) -> None:
     tensors = tensors_of(net_of())
     model = load(write(tmp_path / "a.gguf", tensors, more=lambda w: w.add_eot_token_id(258)), device="cpu")
     assert model.stop_ids == (256, 258)
     model = load(write(tmp_path / "b.gguf", tensors, more=lambda w: w.add_eom_token_id(259)), device="cpu")
     assert model.stop_ids == (256, 259)
+
+
+@pytest.mark.parametrize("text", ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>"])
+def test_a_control_token_that_ends_turns_by_its_text_ends_an_answer(text: str, tmp_path: Path) -> None:
+    def path_of(kind: int) -> Path:
+        path = tmp_path / f"{kind}.gguf"
+        return write(path, tensors_of(net_of()), words={258: text}, kinds={258: kind})
+
+    assert load(path_of(3), device="cpu").stop_ids == (256, 258)
+    if text != "<|endoftext|>":  # special for transformers whatever its type
+        assert load(path_of(1), device="cpu").stop_ids == (256,), "an ordinary token that is written alike"
+
+
+def test_of_channels_the_end_of_one_is_no_end() -> None:
+    kinds = {"<|end|>": 1, "<|return|>": 2, "<|call|>": 3}
+    tokenizer = SimpleNamespace(added_tokens_decoder={i: AddedToken(c, special=True) for c, i in kinds.items()})
+    header = SimpleNamespace(fields={})
+    assert stops(header, tokenizer) == [2, 3]
 
 
 def test_a_begin_of_sequence_is_put_in_front_where_the_header_says_so(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import ALL_KEYS, AR_KEYS, CAUSAL, DIFFUSION, MASK, PROMPTS, ROWS, VOCABULARY, assert_close, assert_same
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from demur.models import Bidirectional, Causal
 from demur.pooling import Pooler
@@ -615,6 +617,14 @@ def test_law_9_other_decoders_differ_in_the_first_blank_at_most(kind: str) -> No
         tokens = tokenizer.convert_tokens_to_ids(names)
         trace = small.written(tokenizer, tokens)
         assert trace.text().lstrip(" ") == tokenizer.decode(tokens, skip_special_tokens=True).lstrip(" "), names
+
+
+def test_law_9_holds_where_another_mark_stands_for_blanks() -> None:
+    backend = Tokenizer(models.Unigram([("<unk>", 0.0), ("_a", -1.0), ("b", -1.0), ("_", -2.0)], unk_id=0))
+    backend.decoder = decoders.Metaspace(replacement="_")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>")
+    trace = small.written(tokenizer, [1, 2, 1, 3, 2])
+    assert trace.text().removeprefix(" ") == tokenizer.decode([1, 2, 1, 3, 2]) == "ab a b"
 
 
 def test_law_9_an_unfinished_character_is_one_replacement_character_not_many() -> None:

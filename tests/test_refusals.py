@@ -208,6 +208,13 @@ def test_a_thought_decides_nothing(begins: str, ends: str) -> None:
         assert without_thoughts(f"{b}1{e}{willing} {e} {refusing}") == f"{willing}  {refusing}", "no answer is lost"
 
 
+def test_a_mark_between_backticks_is_spoken_of() -> None:
+    assert without_thoughts("`<think>` opens a thought. I cannot help.").endswith("I cannot help.")
+    assert without_thoughts("<think>It ends with `</think>`. I cannot.</think>Sure.") == "Sure."
+    assert without_thoughts("<think>Call `f()`</think>Sure.") == "Sure."
+    assert without_thoughts("<think>Which one?</think>`f`.") == "`f`."
+
+
 def test_marks_inside_a_thought_are_part_of_it() -> None:
     assert without_thoughts("<think>a <think> b [/THINK] c</think>d") == "d"
     assert without_thoughts("<think>[THINK]</think>d") == "d"

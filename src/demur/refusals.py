@@ -104,6 +104,8 @@ THOUGHTS: tuple[tuple[str, str], ...] = (
     ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
     ("<seed:think>", "</seed:think>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("◁think▷", "◁/think▷"),
@@ -114,7 +116,9 @@ THOUGHTS: tuple[tuple[str, str], ...] = (
 :func:`without_thoughts`."""
 
 _ENDS = {begins.lower(): ends.lower() for begins, ends in THOUGHTS}
-_THOUGHT_MARK = re.compile("|".join(re.escape(mark) for pair in THOUGHTS for mark in pair), re.IGNORECASE)
+_ANY_MARK = "|".join(re.escape(mark) for pair in THOUGHTS for mark in pair)
+_THOUGHT_MARK = re.compile(rf"(?<!`)(?:{_ANY_MARK})|(?<=`)(?:{_ANY_MARK})(?!`)", re.IGNORECASE)
+"""A mark; not one between backticks, which is spoken of."""
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+).{0,80}?<\|message\|>", re.DOTALL)
 _CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
 _CHANNELS_WITHOUT_MARKS = re.compile(r"\s*(?:analysis|commentary).*assistantfinal", re.DOTALL)

@@ -233,7 +233,7 @@ def _read(
         device_map = device_map or device
     if header is not None:
         with _quiet():
-            net = gguf.native_net(header, AutoConfig.from_pretrained(at, **checkpoint.NO_CODE), dtype)
+            net = gguf.native_net(header, AutoConfig.from_pretrained(at, **checkpoint.NO_CODE), dtype, tokenizer)
     elif family.name == "llada2":
         stored = checkpoint.tensors_of(name, at, of, raw)
         checkpoint.check_quantised(name, at, of, raw, stored, converted=True)
@@ -280,6 +280,8 @@ def _native(
     hub = {key: value for key, value in options.items() if key != "quantization_config"}
     stored = checkpoint.tensors_of(name, where, hub, raw)
     checkpoint.check_names(name, stored)
+    if tied := bool(raw.get("tie_word_embeddings") or raw.get("weight_tying")):
+        checkpoint.check_tied_head(name, stored, raw)
     converted = (family.config is not None and bool(family.keys)) or family.name == "dream"
     checkpoint.check_quantised(name, where, hub, raw, stored, converted)
     extra = dict(options) | checkpoint.NO_CODE
@@ -312,7 +314,8 @@ def _native(
             "correct config.json (vocab_size, if tokens were added), or save the model again",
         )
     checkpoint.check_left_over(name, report["unexpected_keys"], stored, raw, net)
-    if raw.get("tie_word_embeddings") or raw.get("weight_tying"):
+    checkpoint.check_names_once(name, stored, family.keys, net)
+    if tied:
         checkpoint.check_own_head(name, stored, net)
     return net
 

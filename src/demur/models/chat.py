@@ -71,7 +71,14 @@ class Chat:
         template = getattr(self.tokenizer, "chat_template", None)
         if template is None or isinstance(template, str):
             return template
-        source: str = self.tokenizer.get_chat_template()  # of several, the default one
+        try:
+            source: str = self.tokenizer.get_chat_template()  # of several, the default one
+        except ValueError as error:
+            raise DemurError(
+                f"a tokenizer with several chat templates ({', '.join(sorted(template))[:80]}) and no default one",
+                "one template, or one that is named default",
+                "set the tokenizer's chat_template to the one that is meant, and save it",
+            ) from error
         return source
 
     # -- text -------------------------------------------------------------------------------------------------------

@@ -38,8 +38,14 @@ class Stored:
 
 
 def check_pointers(name: str, folder: Path) -> None:
-    """Raise for a folder in which Git LFS has left pointers instead of files."""
+    """Raise for a folder in which Git LFS has left pointers instead of files, or a copy has left links to nothing."""
     for file in sorted(folder.iterdir()):
+        if file.is_symlink() and not file.exists():
+            raise DemurError(
+                f"{name}: {file.name} is a link to a file that is not there",
+                "the file itself",
+                "copy the model again with what its links name (cp -L), or download it",
+            )
         if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs"):
             raise DemurError(
                 f"{name}: {file.name} is a Git LFS pointer, not the file", "the file itself", "run: git lfs pull"
@@ -96,13 +102,20 @@ def tensors_of(name: str, where: str | Path, hub: Mapping[str, Any], raw: Mappin
         index = optional_file(where, hub, INDEX)
         if index is None:
             raise _no_weights(name, where, hub)
-        listed = read_json(index, name).get("weight_map") or {}
-        if not listed:
-            raise DemurError(f"{name}: {INDEX} lists no tensor", "a weight_map", "download it again")
+        listed = _listed(name, read_json(index, name))
         files = _shards(name, where, hub, index, sorted(set(listed.values())))
     found: dict[str, Stored] = {}
     for file in files:
-        found |= _header(name, file)
+        part = _header(name, file)
+        twice = sorted(part.keys() & found.keys())
+        if twice:
+            raise DemurError(
+                f"{name}: {len(twice)} tensors are in two files "
+                f"({twice[0]} in {found[twice[0]].file.name} and {file.name})",
+                "every tensor once, since nobody can know which of the two the model was saved with",
+                "download all files again, or save the model anew",
+            )
+        found |= part
     stale = sorted(key for key, file in listed.items() if key not in found or found[key].file.name != Path(file).name)
     stale = [key for key in stale if not (idle(key, raw) or (key.endswith("lm_head.weight") and key not in found))]
     if stale:
@@ -112,6 +125,27 @@ def tensors_of(name: str, where: str | Path, hub: Mapping[str, Any], raw: Mappin
             "download all of them again",
         )
     return found
+
+
+def _listed(name: str, index: Mapping[str, Any]) -> dict[str, str]:
+    """Which file holds which tensor, by an index. Raises for one of another form, and for files outside its folder."""
+    listed = index.get("weight_map")
+    if not listed:
+        raise DemurError(f"{name}: {INDEX} lists no tensor", "a weight_map", "download it again")
+    files = list(listed.values()) if isinstance(listed, Mapping) else [listed]
+    for file in files:
+        if not isinstance(file, str) or not file.endswith(".safetensors"):
+            came = f"{name}: {INDEX} names {str(file)[:40]!r} as a file of weights"
+            raise DemurError(came, "names of safetensors files", "download or convert the model again")
+        if file.startswith(("/", "\\")) or ".." in Path(file).parts or Path(file).is_absolute():
+            raise DemurError(
+                f"{name}: {INDEX} names {file[:80]!r}, which lies outside the model's folder",
+                "weights that lie with the index",
+                "put the file beside it, and its bare name into the index",
+            )
+    if not isinstance(index.get("metadata"), Mapping):  # transformers reads none without
+        raise DemurError(f"{name}: {INDEX} has no metadata", 'a field "metadata": {}', "add it, or download it again")
+    return dict(listed)
 
 
 def _shards(name: str, where: str | Path, hub: Mapping[str, Any], index: Path, names: Sequence[str]) -> list[Path]:
@@ -285,6 +319,20 @@ def _same_rows(tensor: Stored, key: str, weight: Any) -> bool:
 _HEADS = ("lm_head.weight", "embed_out.weight", "model.transformer.ff_out.weight", "language_model.lm_head.weight")
 
 
+def check_tied_head(name: str, stored: Mapping[str, Stored], raw: Mapping[str, Any]) -> None:
+    """Raise if a checkpoint that is said to be tied stores a head with other rows than its vocabulary has."""
+    key = next((key for key in _HEADS if key in stored), None)
+    text = raw.get("text_config") if isinstance(raw.get("text_config"), Mapping) else raw
+    rows = (text or {}).get("embedding_size") or (text or {}).get("vocab_size")
+    if key is not None and isinstance(rows, int) and len(stored[key].shape) == 2 and stored[key].shape[0] != rows:
+        raise DemurError(
+            f"{name}: config.json ties the head to an embedding of {rows} tokens, and the checkpoint holds "
+            f"{key} of {stored[key].shape[0]}",
+            "one of the two",
+            "set tie_word_embeddings (LLaDA: weight_tying) and vocab_size to what the model was trained with",
+        )
+
+
 def check_own_head(name: str, stored: Mapping[str, Stored], net: Any) -> None:
     """Raise if a checkpoint that is said to be tied stores a head of its own, and the model does not use it."""
     head = net.get_output_embeddings()
@@ -321,9 +369,30 @@ def check_names(name: str, stored: Mapping[str, Stored]) -> None:
             )
 
 
+def check_names_once(name: str, stored: Mapping[str, Stored], keys: Mapping[str, str], net: Any) -> None:
+    """Raise if two tensors of a checkpoint stand for one of the model's: under the name of the whole model and of its
+    trunk, or under a family's old and new names (``keys``). transformers takes one of the two without a word.
+    """
+    own, prefix = net.state_dict().keys(), f"{net.base_model_prefix}."
+    by_native: dict[str, str] = {}
+    for key in sorted(stored):
+        native = key
+        for form, new in keys.items():
+            native = re.sub(form, new, native)
+        native = next((n for n in (native, prefix + native, native.removeprefix(prefix)) if n in own), "")
+        if native and native in by_native:
+            raise DemurError(
+                f"{name}: {by_native[native]} and {key} are one tensor of {type(net).__name__}, stored twice",
+                "every tensor under one name",
+                "delete the one that is not the model's, and save it again",
+            )
+        by_native[native] = key
+
+
 # -- quantised weights --------------------------------------------------------------------------------------
 
-_PACKED = re.compile(r"(weight|qweight|weight_packed|qzeros|gate_up_proj|down_proj|_blocks)$")
+_PACKED = re.compile(r"(weight|bias|qweight|weight_packed|qzeros|gate_up_proj|down_proj|_blocks)$")
+_WHOLE = ("F16", "BF16", "F32", "F64")
 
 
 def check_quantised(
@@ -371,12 +440,8 @@ def check_quantised(
     few = [
         key
         for key, tensor in stored.items()
-        if tensor.dtype.startswith(("F8", "F4", "F6"))
-        or (
-            tensor.dtype in ("I8", "U8", "I16", "U16", "I32", "U32", "I4", "U4")
-            and len(tensor.shape) > 1
-            and _PACKED.search(key)
-        )
+        if tensor.dtype not in _WHOLE
+        and (tensor.dtype.startswith("F") or (_PACKED.search(key) and not idle(key, raw, tensor.shape)))
     ]
     if few:
         how = optional_file(where, hub, "hf_quant_config.json")
@@ -399,6 +464,12 @@ def adapter_at(name: str, where: str | Path, hub: Mapping[str, Any]) -> dict[str
     """
     path = optional_file(where, hub, "adapter_config.json")
     if path is None:
+        if isinstance(where, Path) and (where / "adapter_model.safetensors").exists():
+            raise DemurError(
+                f"{name} holds weights of an adapter (adapter_model.safetensors) and no adapter_config.json",
+                "an adapter with its configuration, or a whole model alone",
+                "download that file too; move the adapter's weights away if they are merged already",
+            )
         return None
     settings = read_json(path, name)
     base = str(settings.get("base_model_name_or_path") or "")

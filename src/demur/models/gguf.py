@@ -226,7 +226,8 @@ _SHAPE = {
 """Keys that are an attribute of the configuration: the first one of these that it has is set to the file's value."""
 
 _ELSEWHERE = (
-    "rope.freq_base", "rope.dimension_count", "attention.value_length", "attention.sliding_window", "attention.causal",
+    "rope.freq_base", "rope.freq_base_swa", "rope.dimension_count",
+    "attention.value_length", "attention.sliding_window", "attention.causal",
     "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length", "rope.scaling.attn_factor",
     "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "rope.scale_linear",
     "rope.scaling.finetuned",  # tells of the training, not of the computation
@@ -249,7 +250,7 @@ _NOTHING = (0, 0.0, False, "", None)
 _PARTIAL = ("stablelm", "phi3", "nemotron", "minimax-m2")
 """Architectures whose native class may rotate a part of each head."""
 _GEMMA_27B = {"gemma2": 46, "gemma3": 62}
-"""Of these sizes, by their number of blocks, the query is scaled by hidden size / heads instead of the head's."""
+"""The query is scaled by the size of a head; but of these models, by their number of blocks, by hidden size / heads."""
 
 
 def _refused(header: Header, what: str, expected: str = "") -> DemurError:
@@ -269,8 +270,9 @@ def configured(header: Header, config: Any) -> Any:
     head = header.says("attention.key_length") or found.get("head_dim")
     if header.says("attention.value_length", head) != head and arch not in _OWN:
         raise _refused(header, f"keys of {head} and values of {header.says('attention.value_length')}", "equal ones")
-    if header.says("block_count") == _GEMMA_27B.get(arch):
-        new["query_pre_attn_scalar"] = new["hidden_size"] // new["num_attention_heads"]
+    if arch in _GEMMA_27B:
+        whole = header.says("block_count") == _GEMMA_27B[arch]
+        new["query_pre_attn_scalar"] = new["hidden_size"] // new["num_attention_heads"] if whole else head
     if arch == "llama" and "blk.0.attn_q.bias" in header.tensors:
         new["attention_bias"] = True
     new["tie_word_embeddings"] = "output.weight" not in header.tensors or found.get("tie_word_embeddings", False)
@@ -345,7 +347,13 @@ def _rotation(header: Header, config: Any, found: Mapping[str, Any]) -> dict[str
             raise _refused(header, f"{turned} of {size} dimensions of a head are rotated", "all of them")
         of["partial_rotary_factor"] = turned / size
     of |= scaling or {"rope_type": "default"}
-    return dict(old) | {"full_attention": of} if by_kind else of
+    local = header.says("rope.freq_base_swa")  # of the layers with a sliding window
+    if not by_kind:
+        if local not in (None, of.get("rope_theta")):
+            raise _refused(header, f"rope.freq_base_swa={local:g} beside {of.get('rope_theta'):g}", "one base")
+        return of
+    sliding = dict(old.get("sliding_attention") or {}) | ({} if local is None else {"rope_theta": local})
+    return dict(old) | {"full_attention": of} | ({"sliding_attention": sliding} if sliding else {})
 
 
 def _scaling(header: Header) -> dict[str, Any]:
@@ -372,10 +380,25 @@ def _scaling(header: Header) -> dict[str, Any]:
     return found
 
 
-def stops(header: Header) -> list[int]:
-    """The tokens that end an answer: of the sequence, of the turn, of the message."""
+_ENDS = (
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "<|endoftext|>", "<|eom_id|>",
+    "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<｜end▁of▁sentence｜>",
+    "<|END_OF_TURN_TOKEN|>",
+)  # fmt: skip
+"""Control tokens that end a generation by their text, as in llama.cpp (``llama-vocab.cpp``): many files name but one
+token, of the sequence or of the turn."""
+
+
+def stops(header: Header, tokenizer: Any = None) -> list[int]:
+    """The tokens that end an answer: of the sequence, of the turn, of the message; and control tokens of the
+    ``tokenizer`` that say so.
+    """
     found = {header.fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")}
-    return sorted(int(i) for i in found if i is not None and 0 <= int(i) < 2**31)
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    ends = {str(token.content): i for i, token in added.items() if token.special and str(token.content) in _ENDS}
+    if "<|return|>" in ends and "<|call|>" in ends:  # gpt-oss: it closes a channel, and the answer goes on
+        ends.pop("<|end|>", None)
+    return sorted(int(i) for i in {*found, *ends.values()} if i is not None and 0 <= int(i) < 2**31)
 
 
 # -- the folder that stands for the file --------------------------------------------------------------------
@@ -482,9 +505,9 @@ def _known_splits() -> Sequence[str]:
 # -- weights ------------------------------------------------------------------------------------------------
 
 
-def native_net(header: Header, config: Any, dtype: torch.dtype) -> Any:
-    """The native model with the file's weights, dequantised one tensor after the other. Raises if one is missing or
-    left over.
+def native_net(header: Header, config: Any, dtype: torch.dtype, tokenizer: Any = None) -> Any:
+    """The native model with the file's weights, dequantised one tensor after the other; ``tokenizer`` tells which
+    tokens end an answer by their text. Raises if a tensor is missing or left over.
     """
     from transformers import AutoModelForCausalLM
 
@@ -511,7 +534,7 @@ def native_net(header: Header, config: Any, dtype: torch.dtype) -> Any:
         )
     if "rope_freqs.weight" in header.tensors:
         _turn_by(net, torch.from_numpy(_dequantised(header.tensors["rope_freqs.weight"])))
-    net.generation_config.eos_token_id = stops(header) or net.generation_config.eos_token_id
+    net.generation_config.eos_token_id = stops(header, tokenizer) or net.generation_config.eos_token_id
     return net
 
 

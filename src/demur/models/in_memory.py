@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from demur.models.families import Family
 from demur.models.llada2 import native_net
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 
 def unwrapped(net: Any) -> Any:
@@ -49,7 +50,43 @@ def unwrapped(net: Any) -> Any:
         raise DemurError(
             f"{name} is in training mode, in which dropout is random", "evaluation mode", "call net.eval()"
         )
+    _check_weights(net)
+    hooked = [at or name for at, module in net.named_modules() if any(map(_is_a_stranger, _hooks(module)))]
+    if hooked:
+        warnings.warn(
+            f"{name} has hooks of your own ({hooked[0]}{' ...' if hooked[1:] else ''}): what they change is in the "
+            "results and not in the spec, so that anchors and guards of the plain model are taken for its own",
+            DemurWarning,
+            stacklevel=3,
+        )
     return net
+
+
+def _check_weights(net: Any) -> None:
+    """Raise for weights that the net can't compute with: float8 that nothing scales, several dtypes."""
+    name, kinds = type(net).__name__, {weight.dtype for weight in net.parameters() if weight.is_floating_point()}
+    if getattr(net, "hf_quantizer", None) is not None:
+        return
+    if any(kind.itemsize == 1 for kind in kinds):
+        raise DemurError(f"{name} holds float8 weights that nothing scales", "bf16, fp16 or fp32", "load it whole")
+    head = net.get_output_embeddings()
+    if head is not None and hasattr(head, "weight") and head.weight.dtype != net.get_input_embeddings().weight.dtype:
+        raise DemurError(
+            f"{name} has its embedding in {net.get_input_embeddings().weight.dtype} and its head in "
+            f"{head.weight.dtype}",
+            "one dtype, which is part of the spec",
+            "convert it: net.to(torch.bfloat16)",
+        )
+
+
+def _hooks(module: Any) -> list[Any]:
+    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+
+
+def _is_a_stranger(hook: Any) -> bool:
+    """Whether a hook is none of the libraries' own, which place tensors or gather states."""
+    origin = getattr(hook, "__module__", None) or type(hook).__module__
+    return str(origin).split(".")[0] not in ("transformers", "accelerate", "torch", "peft", "demur")
 
 
 def check_tokenizer(tokenizer: Any) -> Any:

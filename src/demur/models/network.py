@@ -251,7 +251,8 @@ def fingerprint(net: torch.nn.Module) -> str:
     """Sixteen hex digits of the weights: names, shapes, and up to 512 evenly spaced elements of every tensor.
 
     A sample, so that it takes milliseconds for 8B parameters too; two checkpoints of one architecture differ in it
-    unless every sampled element is equal. Quantised tensors are hashed by their stored bytes.
+    unless every sampled element is equal. Quantised tensors are hashed by their stored bytes. Of layers with adapters
+    (LoRA), it is also hashed which of these are on and how they are scaled.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(net.state_dict().items()):
@@ -260,13 +261,18 @@ def fingerprint(net: torch.nn.Module) -> str:
         sample = flat[::step][:512].cpu()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update((sample.float() if sample.is_floating_point() else sample.long()).contiguous().numpy().tobytes())
+    for name, module in net.named_modules():
+        if isinstance(getattr(module, "scaling", None), dict) and hasattr(module, "active_adapters"):  # of peft
+            on = [] if module.disable_adapters else [(key, module.scaling.get(key)) for key in module.active_adapters]
+            digest.update(f"{name}{on}{module.merged}".encode())
     return digest.hexdigest()[:16]
 
 
 def check_finite(net: torch.nn.Module, name: str) -> None:
     """Raise if any weight is NaN or infinite, naming the tensor."""
     for key, tensor in net.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        values = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # torch does not look at float8
+        if tensor.is_floating_point() and not bool(torch.isfinite(values).all()):
             raise DemurError(
                 f"{name}: tensor {key} holds NaN or infinite values",
                 "finite weights",

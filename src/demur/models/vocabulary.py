@@ -47,6 +47,7 @@ def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], f
     special -= _marks(added)
     decoder = repr(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", ""))
     suffix = re.search(r'BPEDecoder\(suffix="(.+?)"\)', decoder)
+    blank = re.search(r'Metaspace\(replacement="(.)"', decoder)
     names = tokenizer.convert_ids_to_tokens(wanted)  # of an added token, what normalization has made of it
     table: dict[int, bytes] = {}
     for i, name in zip(wanted, names, strict=True):
@@ -60,7 +61,8 @@ def token_bytes(tokenizer: Any, ids: Iterable[int]) -> tuple[dict[int, bytes], f
             table[i] = bytes(_ALPHABET[c] for c in name) if all(c in _ALPHABET for c in name) else name.encode()
         elif "▁" in decoder or "ByteFallback" in decoder or "Metaspace" in decoder:
             byte = _BYTE_TOKEN.match(name) if "ByteFallback" in decoder else None
-            piece = name.replace("▁", " ") if "▁" in decoder or "Metaspace" in decoder else name
+            piece = name.replace("▁", " ") if "▁" in decoder or (blank is None and "Metaspace" in decoder) else name
+            piece = piece.replace(blank[1], " ") if blank is not None else piece
             table[i] = bytes([int(byte.group(1), 16)]) if byte else piece.encode()
         else:
             # A token after another of its kind, so that what stands between words belongs to it (WordPiece).
