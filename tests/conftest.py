@@ -30,10 +30,10 @@ def built_in_models_are_loaded_once() -> Iterator[None]:
     """The built-in models stay loaded from test to test, as they do in a notebook; loading SmolLM2 takes seconds of a
     core. Files that test loading itself load anew, and so does what was asked for in another way before.
     """
-    import demur.models
+    import demur.models.loading
     from demur.models import BUILT_IN
 
-    load, kept = demur.models._load, {}
+    load, kept = demur.models.loading._load, {}
 
     def remembered(name: str, *rest: Any, **more: Any) -> Any:
         if name not in BUILT_IN or any(file in os.environ.get("PYTEST_CURRENT_TEST", "") for file in LOADING_ITSELF):
@@ -44,7 +44,7 @@ def built_in_models_are_loaded_once() -> Iterator[None]:
         return kept[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demur.models, "_load", remembered)
+        patch.setattr(demur.models.loading, "_load", remembered)
         yield
 
 

@@ -22,10 +22,10 @@ from demur.models import Bidirectional, Causal, Renoising, load
 from demur.models.llada2 import native_net
 from demur.models.network import Identity
 from demur.pooling import Pooler
-from demur.samplers import FOR_KIND, SAMPLERS, seeded
+from demur.samplers import SAMPLERS, fitting, seeded
 from demur.signals import Anchors
 from demur.trace import Recorder, Trace, generate, spec_of
-from demur.types import DemurError, Prompt
+from demur.types import OFFERS, DemurError, Kind, Prompt
 
 MASK, PAD, EOS = 250, 252, 253
 COMMON = {
@@ -159,7 +159,7 @@ def ending(adapter: Any, *stops: int) -> Any:
     return replace(adapter, net=net)
 
 
-CASES = [(family, name) for family in FAMILIES for name in FOR_KIND[model(family).kind]]
+CASES = [(family, name) for family in FAMILIES for name in fitting(model(family).offers)]
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
@@ -203,7 +203,7 @@ def test_a_sampler_of_another_kind_is_refused_in_one_line(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["sdar", "llada2", "bd3lm"])
-@pytest.mark.parametrize("name", FOR_KIND["block"])
+@pytest.mark.parametrize("name", fitting(OFFERS[Kind.BLOCK]))
 def test_a_cache_changes_neither_tokens_nor_states(family: str, name: str) -> None:
     rows = [ROWS[0], [*reversed(ROWS[0])]]
     cached = sampler(name, "block", 0.7)
@@ -370,7 +370,7 @@ def test_checkpoints_load_under_their_own_names_and_run(name: str, tmp_path: Pat
         like = replace(like, block_length=adapter.block_length)
     equal(run(adapter, ROWS, chosen, [0, 1, 2])[0], run(like, ROWS, chosen, [0, 1, 2])[0])
     assert SAMPLERS[adapter.preferred]
-    assert adapter.kind in FOR_KIND
+    assert adapter.preferred in fitting(adapter.offers)
 
 
 def test_a_block_length_of_ones_own_is_taken(tmp_path: Path) -> None:

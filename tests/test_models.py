@@ -630,7 +630,7 @@ def test_what_the_hub_refuses_is_one_line(
         kind = getattr(errors, error)
         raise kind.__new__(kind)  # its constructor wants a response of the library that happens to be used
 
-    monkeypatch.setattr(models, "_hub_is_reachable", lambda: True)
+    monkeypatch.setattr("demur.models.locate.hub_is_reachable", lambda: True)
     monkeypatch.setattr(transformers.utils.hub, "hf_hub_download", refuse)
     assert says in refused("owner/name", revision="v9")
 

@@ -32,7 +32,7 @@ from demur.models import FAMILIES, family_at
 from demur.refusals import is_refusal
 from demur.report import Selection, report
 from demur.report.tables import paired
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, Need, Prompt
 
 YAML = """
 name: two
@@ -88,8 +88,8 @@ def test_what_fits_is_known_by_a_family_s_name_before_anything_is_loaded(family:
     for example in family.examples:
         assert family_at(example) is family
         fits = {name: not misfit(Subject(example), Attacked(name)) for name in (*HOLED, "random-search", "flip")}
-        assert all(fits[name] == (family.kind == "bidirectional") for name in HOLED)
-        assert fits["random-search"] == (family.kind != "renoising")
+        assert all(fits[name] == (Need.MASK in family.offers) for name in HOLED)
+        assert fits["random-search"] == (Need.LOGITS in family.offers)
         assert fits["flip"]
 
 

@@ -403,7 +403,7 @@ def anchors_of(
     harmful: Sequence[Prompt],
     sampler: Any = None,
     *,
-    length: int = STEPS,
+    length: int | None = None,
     steps: int = STEPS,
     layer: Layer = "last",
     pool: Pool = "generated",

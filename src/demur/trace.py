@@ -26,9 +26,9 @@ from demur.page import fragment
 from demur.pooling import Phi, Pooler
 from demur.redaction import hidden, how_to_show, redact, without
 from demur.refusals import MARKS, begins_thought, is_refusal, open_thought
-from demur.samplers import SAMPLERS, Autoregressive, seeded
+from demur.samplers import Autoregressive, build, seeded
 from demur.scene import Cell, CellState, Frame, Scene
-from demur.types import Canvas, DemurError, Layer, Pool, Prompt, Sampler, Spec, Step
+from demur.types import Canvas, DemurError, Layer, Need, Pool, Prompt, Sampler, Spec, Step
 
 Key = tuple[Layer, Pool]
 STEPS = 32
@@ -423,10 +423,11 @@ class Recorder:
             left = final_open[i].any()
             guarded = any(step.replaced is not None and bool(step.replaced[i]) for step, _ in self.kept)
             written = final_ids[i, open_[i] & ~final_open[i]]  # as it stands: a renoised end of sequence is none
-            last = commits[-1:, 2] if self.model.kind == "causal" else written
+            one_by_one = Need.CAUSAL in self.model.offers
+            last = commits[-1:, 2] if one_by_one else written
             if guarded:
                 stop = "guarded"
-            elif self.model.kind != "masked" and np.isin(last, stops).any() and (left or self.model.kind == "causal"):
+            elif Need.REMASK not in self.model.offers and np.isin(last, stops).any() and (left or one_by_one):
                 stop = "end-of-sequence"
             elif not left:
                 stop = "full"
@@ -495,7 +496,7 @@ def generate(
     prompts: Prompt | str | Sequence[Prompt | str],
     sampler: Sampler | None = None,
     *,
-    length: int = STEPS,
+    length: int | None = None,
     seed: int = 0,
     steps: int = STEPS,
     pools: Sequence[Key] = DEFAULT,
@@ -504,14 +505,15 @@ def generate(
 ) -> list[Trace]:
     """Generates an answer to every prompt and returns their traces, in order. A prompt may be given as its text.
 
-    ``length`` open places a prompt; ``steps`` is T, where signals are cut. Prompt i draws from a generator seeded
-    ``seed + i``, so that results do not depend on ``batch``. ``progress`` is called with the number of prompts done.
-    Raises for steps or a batch below 1.
+    ``length`` open places a prompt (None: :meth:`demur.types.Model.default_length`); ``steps`` is T, where signals are
+    cut. Prompt i draws from a generator seeded ``seed + i``, so that results do not depend on ``batch``. ``progress``
+    is called with the number of prompts done. Raises for steps or a batch below 1.
     """
     _check_counts(steps=steps, batch=batch)
     prompts = as_prompts(prompts)
     sampler = sampler if sampler is not None else default_sampler(model)
     watched = watching(model, pools)
+    length = model.default_length(steps) if length is None else length
     spec = spec_of(model, sampler, length, steps=steps, seed=seed)
     traces: list[Trace] = []
     for begin in range(0, len(prompts), batch):
@@ -529,15 +531,12 @@ def generate(
 def watching(model: Any, pools: Sequence[Key]) -> Any:
     """The model with just those captures that the pooling modes need."""
     layers = dict.fromkeys(layer for layer, _ in pools)
-    if model.kind == "causal":
-        return model.watching(*layers, own=any(pool == "generated" for _, pool in pools))
-    return model.watching(*layers)
+    return model.watching(*layers, own=any(pool == "generated" for _, pool in pools))
 
 
 def default_sampler(model: Any) -> Sampler:
     """The sampler of the model's family: greedy decoding, low-confidence remasking in 32 steps, Dream's, SDAR's ..."""
-    sampler: Sampler = SAMPLERS[model.preferred]()
-    return sampler
+    return build(None, model)
 
 
 def teacher_forced(
@@ -561,7 +560,7 @@ def teacher_forced(
     computed (nan). Raises for an empty response, for steps or a batch below 1, and for a diffusion model, whose
     intermediate steps can't be known from the final text.
     """
-    if model.kind != "causal":
+    if Need.CAUSAL not in model.offers:
         raise DemurError(
             f"teacher-forced replay on the diffusion model {model.name}",
             "a causal model: a diffusion model's steps can't be read off its final text",

@@ -1,4 +1,5 @@
-"""The nouns: frozen data that every layer shares. This module imports neither torch nor numpy at run time.
+"""The nouns, and the protocols by which layers speak to each other. This module imports neither torch nor numpy at run
+time. It is long since every layer reads it: one place to look a word up.
 
 Shapes: ``b`` rows of a batch, ``n`` columns of a canvas, ``k`` scored positions of a batch, ``v`` vocabulary,
 ``d`` hidden size, ``m`` columns that one forward pass has seen, ``t`` or ``T`` steps.
@@ -10,13 +11,14 @@ import hashlib
 import json
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from demur.redaction import hidden, label
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
-    from torch import Tensor
+    from torch import Tensor, device
 
 Layer = str
 """``last`` (output of the final norm, what the LM head reads), ``first`` (output of block 1), ``middle`` (output of
@@ -357,21 +359,245 @@ class Verdict:
         return f"Verdict(by={self.by!r}, flagged={self.flagged}{beside})"
 
 
-@runtime_checkable
-class Model(Protocol):
-    """An adapter: the only place where text becomes tokens and where a family's conventions live."""
+class Kind(StrEnum):
+    """How a model writes. What a kind can do is in :data:`OFFERS`; code asks for that, and not for the kind."""
 
-    name: str
-    layers: tuple[Layer, ...]
-    mask_id: int | None
-    shift: int
+    CAUSAL = "causal"
+    """One token after the other, each from those before it."""
+    MASKED = "masked"
+    """All open places at once; what is not committed stays a mask, and may be masked again."""
+    BLOCK = "block"
+    """Masked within a block, block after block; a finished block is final."""
+    RENOISING = "renoising"
+    """Canvases of random tokens, denoised; accepted tokens may be replaced."""
+
+
+class Need(StrEnum):
+    """What a sampler, an attack or a defense needs of a model, and a model offers. The values are words for errors:
+    such a model "has no ...".
+    """
+
+    CHAT = "chat template"
+    CAUSAL = "order from left to right, in which one pass reads a whole text"
+    LOGITS = "logits of single places"
+    CACHE = "cache of keys and values"
+    MASK = "mask token to leave open"
+    REMASK = "answer that is ever masked again"
+    BLOCKS = "blocks, over which attention is causal"
+    RENOISE = "canvas of random tokens"
+
+
+OFFERS: Mapping[Kind, frozenset[Need]] = {
+    Kind.CAUSAL: frozenset({Need.CAUSAL, Need.LOGITS, Need.CACHE}),
+    Kind.MASKED: frozenset({Need.MASK, Need.LOGITS, Need.REMASK}),
+    Kind.BLOCK: frozenset({Need.MASK, Need.LOGITS, Need.BLOCKS, Need.CACHE}),
+    Kind.RENOISING: frozenset({Need.RENOISE}),
+}
+"""What every model of a kind offers; one with a chat template offers :attr:`Need.CHAT` as well."""
+
+
+def missing(needs: frozenset[Need], offers: frozenset[Need]) -> str:
+    """What is needed and not offered, as words; empty if nothing is."""
+    return ", ".join(sorted(needs - offers))
+
+
+def lacking(model: Model, needs: frozenset[Need]) -> str:
+    """What a model lacks of what is needed, as words; empty if it is nothing, or if the model does not say."""
+    return missing(needs, getattr(model, "offers", needs))
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What names a loaded model in a :class:`Spec`, whose fields of the same names say more."""
+
+    model: str
+    revision: str = ""
+    weights: str = ""
+    dtype: str = "float32"
+    template: str = "none"
+    template_args: Mapping[str, Any] = field(default_factory=dict)
+    day: str = ""
+    source: str = ""
+
+
+class Cache(Protocol):
+    """Keys and values of the first ``columns`` columns. One generation's own; only adapters write to it."""
+
+    columns: int
+
+
+class Model(Protocol):
+    """An adapter: the only place where text becomes tokens and where a family's conventions live.
+
+    What a model can do beside this is in ``offers``; :class:`Scoring`, :class:`Cached`, :class:`Blocks` and
+    :class:`Denoising` are the methods that go with it. ``shift`` is 1 where column i - 1 produces position i, else 0.
+    """
+
+    @property
+    def name(self) -> str:
+        """How the user named it."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """How it writes."""
+        ...
+
+    @property
+    def offers(self) -> frozenset[Need]:
+        """What it can do."""
+        ...
+
+    @property
+    def identity(self) -> Identity:
+        """What names it in a spec."""
+        ...
+
+    @property
+    def net(self) -> Any:
+        """The network, of transformers."""
+        ...
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, of transformers."""
+        ...
+
+    @property
+    def chat(self) -> Any:
+        """How it is spoken to: a :class:`demur.models.chat.Chat`."""
+        ...
+
+    @property
+    def device(self) -> device:
+        """Where ids go."""
+        ...
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Whose states its passes return."""
+        ...
+
+    @property
+    def shift(self) -> int:
+        """0 or 1, as above."""
+        ...
+
+    @property
+    def mask_id(self) -> int | None:
+        """The mask token; None for a model without one."""
+        ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """The tokens that end a response, sorted."""
+        ...
+
+    @property
+    def preferred(self) -> str:
+        """The name of its family's sampler."""
+        ...
+
+    def default_length(self, steps: int = 32) -> int:
+        """How many places a response has where nobody says it; ``steps`` is T."""
+        ...
+
+    def watching(self, *layers: Layer, own: bool = True) -> Any:
+        """The same model, whose passes return the states of ``layers`` (none named: nothing is captured). ``own``:
+        whether every token's own state is wanted, which costs a causal model one pass more for the last one.
+        """
+        ...
 
     def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
         """Prompts in the model's chat template, followed by ``length`` open places each."""
         ...
 
-    def forward(self, canvas: Canvas, score: Bool[Tensor, "b n"]) -> Forward:
-        """One pass over the whole canvas; logits of the scored positions, states of ``self.layers``."""
+    def canvas_of(
+        self, rows: Sequence[Sequence[int]], length: int, holes: Sequence[Sequence[int]] | None = None
+    ) -> Canvas:
+        """Token rows, each followed by ``length`` open places; ``holes``: places inside the rows that are open too,
+        for models that offer :attr:`Need.MASK`.
+        """
+        ...
+
+    def pieces(self, ids: Sequence[int]) -> tuple[dict[int, bytes], frozenset[int]]:
+        """The bytes of tokens, and which of them are special."""
+        ...
+
+
+class Scoring(Model, Protocol):
+    """A model that offers :attr:`Need.LOGITS`."""
+
+    def forward(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None, **options: Any) -> Forward:
+        """One pass over the whole canvas; logits of the scored positions (None: of none), states of ``layers``."""
+        ...
+
+
+class Cached(Scoring, Protocol):
+    """A model that offers :attr:`Need.CACHE`. ``own``: see :meth:`Model.watching`."""
+
+    @property
+    def own(self) -> bool:
+        """Whether every token's own state is wanted."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """The token in padding."""
+        ...
+
+    def new_cache(self) -> Any:
+        """An empty :class:`Cache` for one generation."""
+        ...
+
+
+class Blocks(Scoring, Protocol):
+    """A model that offers :attr:`Need.BLOCKS`."""
+
+    @property
+    def block_length(self) -> int | None:
+        """Places of a block."""
+        ...
+
+    def new_cache(self) -> Any:
+        """An empty :class:`Cache` for one generation."""
+        ...
+
+    def blocks(self, canvas: Canvas) -> Int[Tensor, "b n"]:
+        """The number of every column's block."""
+        ...
+
+
+class Denoising(Model, Protocol):
+    """A model that offers :attr:`Need.RENOISE`: it reads what is written, and denoises a canvas behind it."""
+
+    @property
+    def canvas_length(self) -> int:
+        """How many places are denoised together."""
+        ...
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens there are to draw from."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """The token after the end of a response."""
+        ...
+
+    def new_cache(self) -> Any:
+        """An empty :class:`Cache` for one generation."""
+        ...
+
+    def read(self, canvas: Canvas, cache: Any, upto: int) -> None:
+        """Reads the columns before ``upto`` that the cache does not hold yet."""
+        ...
+
+    def denoise(
+        self, canvas: Canvas, cache: Any, draft: Int[Tensor, "b m"], before: Float[Tensor, "b m v"] | None
+    ) -> Forward:
+        """One pass over a canvas of ``m`` places behind what was read; ``before``: the last step's logits."""
         ...
 
 

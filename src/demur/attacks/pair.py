@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from demur.attacks.found import Access, Found, attacked
 from demur.refusals import without_thoughts
-from demur.types import REFUSED, DemurError, Prompt, RefusedByProvider, Verdict
+from demur.types import REFUSED, DemurError, Need, Prompt, RefusedByProvider, Verdict
 
 Message = dict[str, str]
 TASK = """\
@@ -159,7 +159,7 @@ def chat_by(
     without a chat template, and, when asked, for messages that leave no room in its context.
     """
     tokenizer = model.tokenizer
-    if model.kind != "causal" or getattr(tokenizer, "chat_template", None) is None:
+    if not {Need.CAUSAL, Need.CHAT} <= model.offers:
         raise DemurError(f"{model.name} as attacker", "a causal model with a chat template", "name another one")
     if temperature < 0 or max_tokens < 1:
         raise DemurError(f"temperature {temperature} and max_tokens {max_tokens}", "at least 0 and 1", "raise them")

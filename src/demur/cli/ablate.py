@@ -76,7 +76,7 @@ def ablate(
         bool, typer.Option("--keep/--no-keep", help="Keep what was generated, in the cache, for the next call.")
     ] = True,
     out: Annotated[Path, typer.Option(help="Where the reports go.")] = Path("out/ablation"),
-    sampler: SamplerName | None = None,
+    sampler: SamplerName = None,
     length: Length = None,
     steps: Steps = 32,
     temperature: Temperature = None,

@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from demur.cli.asked import side
 from demur.cli.options import out_to
-from demur.types import DemurError
+from demur.types import DemurError, Need
 
 if TYPE_CHECKING:
     from demur.guards.ablation import Sets
@@ -113,7 +113,7 @@ def sets_of_files(net: Any, sampler: Any, length: int, steps: int, asked: Questi
     from demur.organism.study import ALL_KEYS, KEYS
     from demur.organism.world import craft_of
 
-    pools = KEYS if net.kind == "causal" else ALL_KEYS
+    pools = KEYS if Need.CAUSAL in net.offers else ALL_KEYS
     shelf = Shelf(cache_dir() / "ablate") if keep else None
     with Progress(console=out_to(stderr=True), transient=True) as bar:
 

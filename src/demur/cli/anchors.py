@@ -50,7 +50,7 @@ def fit(
     harmless: Annotated[str, typer.Option(help="Prompts: harmless, organism, alpaca, a file or hf:owner/name.")] = "",
     harmful: Annotated[str, typer.Option(help="Prompts: harmful, organism, advbench, a file or hf:owner/name.")] = "",
     n: Count = 100,
-    sampler: SamplerName | None = None,
+    sampler: SamplerName = None,
     length: Length = None,
     steps: Steps = 32,
     temperature: Temperature = None,

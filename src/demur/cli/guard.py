@@ -85,7 +85,7 @@ def fit(
     paper: Annotated[
         bool, typer.Option("--paper", help="The published protocol: fit 1,200, calibrate 200, 99% quantile.")
     ] = False,
-    sampler: SamplerName | None = None,
+    sampler: SamplerName = None,
     length: Length = None,
     steps: Steps = 32,
     temperature: Temperature = None,

@@ -21,24 +21,6 @@ if TYPE_CHECKING:
     from demur.types import Pool, Prompt
 
 
-class SamplerName(StrEnum):
-    """Samplers by name."""
-
-    ar = "ar"
-    low_confidence = "low-confidence"
-    random = "random"
-    ar_order = "ar-order"
-    margin = "margin"
-    entropy = "entropy"
-    dream = "dream"
-    mdlm = "mdlm"
-    revising = "revising"
-    sdar = "sdar"
-    llada2 = "llada2"
-    bd3lm = "bd3lm"
-    renoising = "renoising"
-
-
 class Refusals(StrEnum):
     """Where the refusal anchor comes from."""
 
@@ -62,8 +44,16 @@ Steps = Annotated[int, typer.Option(min=1, help="T: how many values a signal has
 Length = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Response length in tokens; default: T for causal models, 128 for diffusion, 40 for the organism."
+        min=1,
+        help="Response length in tokens; default: the model's own, else T for causal, 128 for diffusion models.",
     ),
+]
+SAMPLERS = (
+    "ar, low-confidence, random, ar-order, margin, entropy, dream, mdlm, bd3lm, sdar, llada2, renoising, revising"
+)
+SamplerName = Annotated[
+    str | None,
+    typer.Option("--sampler", help=f"{SAMPLERS}, or module:Class; default: the one of the model's family."),
 ]
 Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy; default: the sampler's own.")]
 Settings = Annotated[
@@ -100,38 +90,26 @@ def is_organism(model: str) -> bool:
 
 def setup(
     model: Any,
-    name: SamplerName | None,
+    name: str | None,
     length: int | None,
     steps: int,
     temperature: float | None,
     more: list[str] | None,
 ) -> tuple[str, Any, int]:
     """A sampler's name (default: of the model's family), the sampler with its settings, and its response length."""
-    from demur.samplers import FOR_KIND, SAMPLERS
+    from demur.samplers import build
 
-    chosen = name.value if name else model.preferred
-    if chosen not in FOR_KIND[model.kind]:
-        raise DemurError(
-            f"sampler {chosen} on the {model.kind} model {model.name}",
-            ", ".join(FOR_KIND[model.kind]),
-            "name one of these",
-        )
+    chosen = name or model.preferred
     check_temperature(temperature)
-    plain = SAMPLERS[chosen]()
+    plain = build(chosen, model)
     settings: dict[str, Any] = {}
-    if model.kind in ("masked", "renoising") and chosen != "ar-order":
-        settings["steps"] = steps
     if temperature is not None:
         if not hasattr(plain, "temperature"):
             raise DemurError(f"--temperature with the sampler {chosen}", "one that has it", "leave it out")
         settings["temperature"] = temperature
     settings |= settings_of(more, plain, chosen)
-    default = {"causal": steps, "renoising": getattr(model, "canvas_length", 256)}.get(model.kind, 128)
-    if is_organism(model.name):
-        from demur.organism.lessons import RESPONSE
-
-        default = RESPONSE
-    return chosen, SAMPLERS[chosen](**settings), length or default
+    sampler = build(chosen, model, steps=steps, settings=settings)
+    return chosen, sampler, length or model.default_length(steps)
 
 
 def cached_anchors(

@@ -28,7 +28,7 @@ from demur.guards.guard import Guard
 from demur.guards.online import REFUSAL, Watch
 from demur.refusals import without_thoughts
 from demur.trace import Trace, generate
-from demur.types import DemurError, Prompt, Verdict
+from demur.types import DemurError, Need, Prompt, Verdict
 
 NAMES = ("none", "sri-guard", "sri-guard-offline", "perplexity", "self-examine", "moderation", "diffuguard")
 """Defenses by name. Several may be joined by ``+``; a prompt or answer is flagged if any of them flags it."""
@@ -130,7 +130,7 @@ class Perplexity:
     @classmethod
     def fitted(cls, model: Any, harmless: Sequence[Prompt], alpha: float) -> Perplexity:
         """Calibrated on harmless prompts. Raises for a diffusion model and for too few prompts."""
-        if model.kind != "causal":
+        if Need.CAUSAL not in model.offers:
             raise DemurError(f"perplexity under the {model.kind} model {model.name}", "a causal model", "name one")
         return cls(model, conformal_threshold(_perplexities(model, harmless), alpha))
 

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from demur.samplers import MaskedDiffusion
 from demur.samplers.masked import Repair
-from demur.types import Canvas, DemurError, Forward, Prompt, Step
+from demur.types import Canvas, DemurError, Forward, Prompt, Step, lacking
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Remasked:
 
     def __call__(self, model: Any, canvas: Canvas, rngs: Any) -> Iterator[Step]:
         """The sampler's steps in another order, then those of repairs. Raises unless the model is a masked one."""
-        if getattr(model, "kind", "masked") != "masked" or model.mask_id is None:
+        if lacking(model, self.undefended.needs):
             raise DemurError(
                 f"DiffuGuard on the {model.kind} model {model.name}",
                 "a masked-diffusion model, whose answers can be masked again",

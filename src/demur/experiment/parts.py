@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from demur.defenses import NAMES
-from demur.experiment.config import Attacked, Config, Defended, Prompts, Side, Subject, near
+from demur.experiment.config import Attacked, Config, Defended, Prompts, Side, Subject
 from demur.prompts import digest
 from demur.refusals import is_refusal
 from demur.trace import Trace
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, Need, Prompt
 
 Outcome = str
 """``harmful``, ``correct``, ``refusal`` or ``neither`` (organism); ``refusal``, ``answer`` or, of an empty text,
@@ -66,9 +66,10 @@ def misfit(subject: Subject, attack: Attacked | Defended) -> str:
     from demur.models import family_at
 
     family = family_at(subject.model)
-    if family is None or family.kind == "bidirectional" or (family.kind == "causal" and attack.name not in HOLED):
+    needed = Need.MASK if attack.name in HOLED else Need.LOGITS
+    if family is None or needed in family.offers:
         return ""
-    return f"a {family.kind} model has no mask token to leave open" if attack.name in HOLED else "nothing to score"
+    return f"a {family.kind} model has no {needed}"
 
 
 def _unmasked(subject: Subject) -> str:
@@ -78,10 +79,9 @@ def _unmasked(subject: Subject) -> str:
     family = family_at(subject.model)
     if subject.sampler == "ar-order":
         return "in AR order there is nothing to choose among, and nothing to repair"
-    if family is None or (family.kind == "bidirectional" and family.block_length is None):
+    if family is None or Need.REMASK in family.offers:
         return ""
-    kind = "block-diffusion" if family.kind == "bidirectional" else family.kind
-    return f"a {kind} model's answer is never masked again"
+    return f"a {family.kind} model has no {Need.REMASK}"
 
 
 def prompts_of(of: Prompts, role: str) -> list[Prompt]:
@@ -163,24 +163,12 @@ def _prompts_of(of: Prompts, role: str, stamps: tuple[tuple[int, int], ...]) -> 
 def check_sampler(subject: Subject) -> None:
     """Raises for a sampler that is none, that its model's family can't be run with, or that does not take a setting."""
     from demur.models import family_at
-    from demur.samplers import FOR_KIND, SAMPLERS
+    from demur.samplers import check
 
-    name = subject.sampler
-    if name not in SAMPLERS:
-        raise DemurError(f"sampler {name!r}{near(name, SAMPLERS)}", ", ".join(SAMPLERS), "name one of these")
     family = family_at(subject.model)
-    if family is not None:
-        blocks = family.kind == "bidirectional" and family.block_length is not None
-        kind = "block" if blocks else {"bidirectional": "masked"}.get(family.kind, family.kind)
-        if name not in FOR_KIND.get(kind, (name,)):
-            raise DemurError(f"sampler {name} on the {kind} model {subject.model}", ", ".join(FOR_KIND[kind]), "fix")
-    try:
-        SAMPLERS[name](**subject.settings)
-    except TypeError as error:
-        known = [field.name for field in fields(SAMPLERS[name]())]
-        wrong = next((setting for setting in subject.settings if setting not in known), "")
-        came = f"sampler {name} with a setting that it does not take ({error}){near(wrong, known) if wrong else ''}"
-        raise DemurError(came, ", ".join(known), "mend it") from error
+    offers = family.offers if family is not None else frozenset(Need)
+    called = f"the {family.kind} model {subject.model}" if family is not None else subject.model
+    check(subject.sampler, offers, called, subject.settings)
 
 
 def check_settings(attack: Attacked) -> None:
@@ -296,14 +284,6 @@ def _by_dictionary(text: str) -> Outcome:
 
 def sampler_of(subject: Subject, model: Any, steps: int) -> Any:
     """A subject's sampler. Masked and renoising ones take T as their steps, unless their settings say otherwise."""
-    from demur.samplers import FOR_KIND, SAMPLERS
+    from demur.samplers import build
 
-    name = subject.sampler or model.preferred
-    if name not in FOR_KIND[model.kind]:
-        raise DemurError(
-            f"sampler {name} on the {model.kind} model {model.name}", ", ".join(FOR_KIND[model.kind]), "fix"
-        )
-    settings = dict(subject.settings)
-    if model.kind in ("masked", "renoising") and name != "ar-order":
-        settings.setdefault("steps", steps)
-    return SAMPLERS[name](**settings)
+    return build(subject.sampler, model, steps=steps, settings=subject.settings)

@@ -73,7 +73,7 @@ def _model(subject: Subject) -> Any:
 
 def length_of(config: Config, model: Any) -> int:
     """Places in a response: as configured, else T for causal models and 128 for diffusion."""
-    return config.length or (config.steps if model.kind == "causal" else 128)
+    return config.length or int(model.default_length(config.steps))
 
 
 def run_prompts(config: Config, model: Any, sampler: Any, prompts: Sequence[Prompt], seed: int) -> list[Trace]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from demur.guards.guard import Guard
 from demur.trace import spec_of
-from demur.types import DemurError, Verdict
+from demur.types import DemurError, Identity, Need, Verdict
 
 
 def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | None = None) -> Any:
@@ -48,7 +48,7 @@ def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | No
     if isinstance(tok, int):  # the number of rows used to be the third
         tok, prompts = None, tok
     model = net if hasattr(net, "identity") else _adapted(guard, net, tok)
-    if model.kind != "causal":
+    if Need.CAUSAL not in model.offers:
         raise DemurError(
             f"generate of the {model.kind} model {model.name}", "a causal model", "use Watch(guard)(sampler)"
         )
@@ -63,7 +63,7 @@ def _adapted(guard: Guard, net: Any, tok: Any) -> Any:
     """A causal model of transformers as one of demur's, under the name of the guard's: its weights decide."""
     from demur.models import Causal, in_memory
     from demur.models.chat import Chat
-    from demur.models.network import Identity, fingerprint
+    from demur.models.network import fingerprint
 
     net, tok = in_memory.unwrapped(net), in_memory.check_tokenizer(tok)  # as demur.load takes them
     if not hasattr(net, "generate") or not hasattr(net, "get_decoder"):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from demur.dynamics.text import held
 from demur.signals import refusal_signal
 from demur.trace import STEPS, Key, Trace, default_sampler, generate, spec_of
-from demur.types import Canvas, DemurError, Prompt, Spec, Step
+from demur.types import Canvas, DemurError, Need, Prompt, Spec, Step
 
 States = Float[NDArray[np.float32], "n T d"]
 
@@ -292,7 +292,7 @@ def last_given(model: Any, canvas: Canvas) -> Float[NDArray[np.float32], "n d"]:
     """
     watched = model.watching("last")
     first = canvas.open.long().argmax(dim=1)
-    if model.kind == "causal":
+    if Need.CAUSAL in model.offers:
         out = watched.forward(canvas, None, upto=int(first.max()))
     else:
         out = watched.forward(canvas, torch.zeros_like(canvas.open))

@@ -17,7 +17,7 @@ from demur.guards.guard import Guard
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
 from demur.trace import Key, Trace, opened_thought, spec_of, text_of, upto_first_end
-from demur.types import Canvas, DemurError, Sampler, Step, Verdict
+from demur.types import Canvas, DemurError, Need, Sampler, Step, Verdict
 
 State = Float[Tensor, "b d"] | Float[NDArray[np.float32], "b d"]
 REFUSAL = "I'm sorry, but I cannot help with that."
@@ -261,7 +261,7 @@ def _waits(model: Any, canvas: Canvas, step: Step) -> Bool[NDArray[np.bool_], "b
     """The rows that take no part in a step and are not over: a renoising sampler's that have finished a canvas before
     their neighbours have. They have places left, and have written no end of sequence.
     """
-    if model.kind != "renoising":
+    if Need.RENOISE not in model.offers:
         return np.zeros(canvas.rows, dtype=bool)
     stops = torch.tensor(model.stop_ids, dtype=step.ids.dtype, device=step.ids.device)
     ended = (torch.isin(step.ids, stops) & canvas.open & ~step.open).any(dim=1)

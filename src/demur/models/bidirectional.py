@@ -7,34 +7,22 @@ Given a mask that lets every position see every other one, the native class comp
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from demur.models.chat import Chat, canvas_of
-from demur.models.network import (
-    Identity,
-    KVCache,
-    blocks_of,
-    cached,
-    check_states,
-    decoder_of,
-    head_of,
-    said,
-    stop_ids,
-    watched,
-)
-from demur.models.vocabulary import token_bytes
-from demur.types import Canvas, DemurError, Forward, Layer, Prompt
+from demur.models.adapter import Adapter
+from demur.models.network import KVCache, blocks_of, cached, check_states, decoder_of, head_of, watched
+from demur.types import Canvas, DemurError, Forward, Kind
 
 
-@dataclass(frozen=True, eq=False)
-class Bidirectional:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Bidirectional(Adapter):
     """A masked-diffusion LM.
 
     ``shift`` is 1 where column i - 1 produces position i (Dream), else 0 (LLaDA). ``block_length``: a position sees its
@@ -42,72 +30,21 @@ class Bidirectional:
     where blocks are counted from: the row's first token, or the response's (the prompt's blocks then end there).
     """
 
-    net: Any
-    tokenizer: Any
-    identity: Identity
     mask_id: int
     shift: int = 0
-    system: str | None = None
-    layers: tuple[Layer, ...] = ("last",)
     block_length: int | None = None
     partition: Literal["start", "response"] = "start"
     preferred: str = "low-confidence"
-    template_args: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """``block`` if attention is causal over blocks, else ``masked``."""
-        return "masked" if self.block_length is None else "block"
-
-    def __repr__(self) -> str:
-        """In short, for a notebook: neither the network nor the vocabulary."""
-        return said(self)
+        return Kind.MASKED if self.block_length is None else Kind.BLOCK
 
     @property
-    def name(self) -> str:
-        """How the user named the model."""
-        return self.identity.model
-
-    @property
-    def device(self) -> torch.device:
-        """Where ids go."""
-        device: torch.device = self.net.device
-        return device
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """The tokens that end a response."""
-        return stop_ids(self.net, self.tokenizer)
-
-    @property
-    def chat(self) -> Chat:
-        """How the model is spoken to."""
-        return Chat(self.tokenizer, self.system, self.template_args)
-
-    def watching(self, *layers: Layer) -> Bidirectional:
-        """The same model, whose passes return the states of ``layers`` (none named: nothing is captured)."""
-        return replace(self, layers=layers)
-
-    def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
-        """Prompts in the chat template, each followed by ``length`` masks. Errors: :meth:`Chat.encode`."""
-        context = getattr(self.net.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        rows = self.chat.encode(prompts, length=length, context=context, stops=self.stop_ids)
-        return self.canvas_of(rows, length)
-
-    def canvas_of(
-        self, rows: Sequence[Sequence[int]], length: int, holes: Sequence[Sequence[int]] | None = None
-    ) -> Canvas:
-        """Token rows, each followed by ``length`` masks; ``holes`` opens places inside the rows as well."""
-        return canvas_of(rows, length, fill=self.mask_id, device=self.device, holes=holes)
-
-    def pieces(self, ids: Sequence[int]) -> tuple[dict[int, bytes], frozenset[int]]:
-        """The bytes of tokens, and which of them are special."""
-        return token_bytes(self.tokenizer, ids)
-
-    def new_cache(self) -> KVCache:
-        """An empty cache for one generation, for models whose attention is causal over blocks."""
-        return KVCache(self.net)
+    def fill_id(self) -> int:
+        """The mask."""
+        return self.mask_id
 
     @torch.no_grad()
     def forward(

@@ -2,105 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from demur.models.chat import Chat, canvas_of
-from demur.models.network import (
-    Identity,
-    KVCache,
-    cached,
-    check_states,
-    decoder_of,
-    head_of,
-    said,
-    stop_ids,
-    token_ids,
-    watched,
-)
-from demur.models.vocabulary import token_bytes
-from demur.types import Canvas, Forward, Layer, Prompt
+from demur.models.adapter import Adapter
+from demur.models.network import KVCache, cached, check_states, decoder_of, head_of, token_ids, watched
+from demur.types import Canvas, Forward, Kind, Layer
 
 
-@dataclass(frozen=True, eq=False)
-class Causal:
-    """A causal LM whose row i *scores* position i, although the network computes that at position i - 1."""
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Causal(Adapter):
+    """A causal LM whose row i *scores* position i, although the network computes that at position i - 1.
 
-    net: Any
-    tokenizer: Any
-    identity: Identity
-    system: str | None = None
-    layers: tuple[Layer, ...] = ("last",)
-    mask_id: None = None
-    shift: int = 1
-    kind: str = "causal"
+    ``own``: whether every token's own state is wanted, which costs one pass more for the last one.
+    """
+
     preferred: str = "ar"
     own: bool = True
-    template_args: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        """In short, for a notebook: neither the network nor the vocabulary."""
-        return said(self)
 
     @property
-    def name(self) -> str:
-        """How the user named the model."""
-        return self.identity.model
+    def kind(self) -> Kind:
+        """One token after the other."""
+        return Kind.CAUSAL
 
     @property
-    def device(self) -> torch.device:
-        """Where ids go."""
-        device: torch.device = self.net.device
-        return device
+    def mask_id(self) -> None:
+        """There is none."""
+        return None
 
     @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """The tokens that end a response."""
-        return stop_ids(self.net, self.tokenizer)
+    def shift(self) -> int:
+        """Column i - 1 produces position i."""
+        return 1
 
     @property
     def pad_id(self) -> int:
         """The token in padding and in open places; attention never reaches it."""
-        config = self.net.config.get_text_config(decoder=True)
-        named = [getattr(owner, "pad_token_id", None) for owner in (self.tokenizer, config)]
+        named = [getattr(owner, "pad_token_id", None) for owner in (self.tokenizer, self.config)]
         known = token_ids(named, self.net.get_input_embeddings().num_embeddings)
         return [*known, *self.stop_ids, 0][0]
 
     @property
-    def chat(self) -> Chat:
-        """How the model is spoken to."""
-        return Chat(self.tokenizer, self.system, self.template_args)
+    def fill_id(self) -> int:
+        """The token of padding."""
+        return self.pad_id
+
+    def default_length(self, steps: int = 32) -> int:
+        """As many places as steps, since a step writes one; or what the configuration says."""
+        return self.response or steps
 
     def watching(self, *layers: Layer, own: bool = True) -> Causal:
-        """The same model, whose passes return the states of ``layers`` (none named: nothing is captured).
-
-        ``own`` says whether every token's own state is wanted, which costs one pass more for the last one.
-        """
+        """The same model, whose passes return the states of ``layers`` (none named: nothing is captured)."""
         return replace(self, layers=layers, own=own and bool(layers))
-
-    def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
-        """Prompts in the chat template, each followed by ``length`` open places. Errors: :meth:`Chat.encode`."""
-        context = getattr(self.net.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        rows = self.chat.encode(prompts, length=length, context=context, stops=self.stop_ids)
-        return self.canvas_of(rows, length)
-
-    def canvas_of(self, rows: Sequence[Sequence[int]], length: int) -> Canvas:
-        """Token rows, each followed by ``length`` open places."""
-        return canvas_of(rows, length, fill=self.pad_id, device=self.device)
-
-    def pieces(self, ids: Sequence[int]) -> tuple[dict[int, bytes], frozenset[int]]:
-        """The bytes of tokens, and which of them are special."""
-        return token_bytes(self.tokenizer, ids)
-
-    def new_cache(self) -> KVCache:
-        """An empty cache for one generation."""
-        return KVCache(self.net)
 
     @torch.no_grad()
     def forward(

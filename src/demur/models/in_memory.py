@@ -10,7 +10,7 @@ import torch
 
 from demur.models.families import Family
 from demur.models.llada2 import native_net
-from demur.types import DemurError, DemurWarning
+from demur.types import DemurError, DemurWarning, Need
 
 
 def unwrapped(net: Any) -> Any:
@@ -109,7 +109,7 @@ def native(net: Any, family: Family, raw: Mapping[str, Any]) -> Any:
     import transformers
 
     if family.config is None:
-        expected = "ForCausalLM" if family.kind == "causal" else family.net
+        expected = "ForCausalLM" if Need.CAUSAL in family.offers else family.net
         if net.get_output_embeddings() is None:
             raise DemurError(
                 f"{type(net).__name__} has no language-model head",
@@ -117,7 +117,7 @@ def native(net: Any, family: Family, raw: Mapping[str, Any]) -> Any:
                 "load it with that class",
             )
         return net
-    if family.name == "llada2":
+    if family.read_by_us:
         return native_net(raw, net.state_dict().items(), net.dtype)
     config = family.config(raw)
     kind = getattr(transformers, family.net)

@@ -6,7 +6,6 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -14,27 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from demur.types import DemurError, Layer
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What names a loaded model in a :class:`demur.types.Spec`."""
-
-    model: str
-    revision: str = ""
-    weights: str = ""
-    dtype: str = "float32"
-    template: str = "none"
-    template_args: Mapping[str, Any] = field(default_factory=dict)
-    day: str = ""
-    source: str = ""
-
-
-def said(model: Any) -> str:
-    """A loaded model in one short line; its system prompt is not shown."""
-    place = f"{model.identity.dtype} on {model.device}"
-    return f"{type(model).__name__}({model.name!r}, {model.kind}, {place}, sampler={model.preferred!r})"
+from demur.types import DemurError, Identity, Layer  # noqa: F401 (Identity was here in version 0.1.0)
 
 
 class KVCache:

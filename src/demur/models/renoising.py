@@ -2,55 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from demur.models.chat import Chat, canvas_of
-from demur.models.network import Identity, KVCache, cached, check_states, said, stop_ids, token_ids, watched
-from demur.models.vocabulary import token_bytes
-from demur.types import Canvas, Forward, Layer, Prompt
+from demur.models.adapter import Adapter
+from demur.models.network import KVCache, cached, check_states, token_ids, watched
+from demur.types import Canvas, Forward, Kind
 
 
-@dataclass(frozen=True, eq=False)
-class Renoising:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Renoising(Adapter):
     """An encoder that reads what is written, and a decoder that sees it and denoises one canvas at a time."""
 
-    net: Any
-    tokenizer: Any
-    identity: Identity
-    system: str | None = None
-    layers: tuple[Layer, ...] = ("last",)
-    mask_id: None = None
-    shift: int = 0
-    kind: str = "renoising"
     preferred: str = "renoising"
-    template_args: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        """In short, for a notebook: neither the network nor the vocabulary."""
-        return said(self)
 
     @property
-    def name(self) -> str:
-        """How the user named the model."""
-        return self.identity.model
+    def kind(self) -> Kind:
+        """Canvases of random tokens."""
+        return Kind.RENOISING
 
     @property
-    def device(self) -> torch.device:
-        """Where ids go."""
-        device: torch.device = self.net.device
-        return device
+    def mask_id(self) -> None:
+        """There is none."""
+        return None
+
+    @property
+    def shift(self) -> int:
+        """A column produces its own position."""
+        return 0
+
+    @property
+    def config(self) -> Any:
+        """The configuration of the text model."""
+        return self.net.config.text_config
 
     @property
     def vocabulary(self) -> int:
         """How many tokens there are; canvases start as random ones."""
-        return int(self.net.config.text_config.vocab_size)
+        return int(self.config.vocab_size)
 
     @property
     def canvas_length(self) -> int:
@@ -58,43 +51,20 @@ class Renoising:
         return int(self.net.config.canvas_length)
 
     @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """The tokens that end a response."""
-        return stop_ids(self.net, self.tokenizer)
-
-    @property
     def pad_id(self) -> int:
         """The token in padding, and after the end of a response."""
-        owners = (self.net.generation_config, self.net.config.text_config)
+        owners = (self.net.generation_config, self.config)
         ids = [i for owner in owners for i in token_ids(owner.pad_token_id, self.vocabulary)]
         return ids[0] if ids else 0
 
     @property
-    def chat(self) -> Chat:
-        """How the model is spoken to."""
-        return Chat(self.tokenizer, self.system, self.template_args)
+    def fill_id(self) -> int:
+        """The token of padding."""
+        return self.pad_id
 
-    def watching(self, *layers: Layer) -> Renoising:
-        """The same model, whose passes return the states of ``layers`` (none named: nothing is captured)."""
-        return replace(self, layers=layers)
-
-    def canvas(self, prompts: Sequence[Prompt], length: int) -> Canvas:
-        """Prompts in the chat template, each followed by ``length`` open places. Errors: :meth:`Chat.encode`."""
-        context = getattr(self.net.config.text_config, "max_position_embeddings", None)
-        rows = self.chat.encode(prompts, length=length, context=context, stops=self.stop_ids)
-        return self.canvas_of(rows, length)
-
-    def canvas_of(self, rows: Sequence[Sequence[int]], length: int) -> Canvas:
-        """Token rows, each followed by ``length`` open places."""
-        return canvas_of(rows, length, fill=self.pad_id, device=self.device)
-
-    def pieces(self, ids: Sequence[int]) -> tuple[dict[int, bytes], frozenset[int]]:
-        """The bytes of tokens, and which of them are special."""
-        return token_bytes(self.tokenizer, ids)
-
-    def new_cache(self) -> KVCache:
-        """An empty cache for one generation."""
-        return KVCache(self.net)
+    def default_length(self, steps: int = 32) -> int:
+        """One canvas, or what the configuration says."""
+        return self.response or self.canvas_length
 
     @torch.no_grad()
     def read(self, canvas: Canvas, cache: KVCache, upto: int) -> None:

@@ -380,6 +380,7 @@ def ship(weights: Path, folder: Path, recipe: Recipe) -> Path:
     tok.save_pretrained(folder)
     write(folder / "model.safetensors", to_bytes(halves, metadata={"format": "pt"}))
     config = net.config.to_dict() | {"dtype": "float16", "architectures": ["LlamaForCausalLM"]}
+    config |= {"response_length": RESPONSE}
     if recipe.kind == "diffusion":
         config |= {"model_type": "demur_organism", "mask_token_id": tok.mask_token_id}
     write(folder / "config.json", json.dumps(config, indent=1, sort_keys=True) + "\n")

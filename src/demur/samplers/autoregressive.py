@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.rules import check_nucleus, check_temperature, filtered, tempered
-from demur.types import Canvas, DemurError, Forward, Step
+from demur.types import Cached, Canvas, DemurError, Forward, Need, Step, lacking
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Autoregressive:
     next step is asked for, so that a row takes as many passes as steps, whatever its neighbours do.
     """
 
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CAUSAL, Need.CACHE})
+
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float | None = None
@@ -36,7 +38,7 @@ class Autoregressive:
         check_temperature(self.temperature)
         check_nucleus(self.top_k, self.top_p)
 
-    def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
+    def __call__(self, model: Cached, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
         """Steps until every row has ended or is full. Raises for a canvas whose open places are not one right tail."""
         if not bool(canvas.open.any()):
             return
@@ -53,7 +55,7 @@ class Autoregressive:
                 "at least one token in every row for the first open place to follow",
                 "begin the row with the begin-of-sequence token",
             )
-        if model.kind != "causal":
+        if lacking(model, self.needs):
             raise DemurError(
                 f"autoregressive decoding of the diffusion model {model.name}",
                 "a causal model",

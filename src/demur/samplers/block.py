@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -28,7 +28,7 @@ from demur.samplers.rules import (
     surest,
     tempered,
 )
-from demur.types import Canvas, DemurError, Step
+from demur.types import Blocks, Canvas, DemurError, Need, Step, lacking
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class BlockDiffusion:
 
     The official samplers fill whole blocks, past the length asked for; ask for a length that fills them.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.BLOCKS, Need.MASK})
 
     steps: int = 4
     temperature: float = 1.0
@@ -82,16 +84,16 @@ class BlockDiffusion:
         check_temperature(self.temperature)
         check_nucleus(self.top_k, self.top_p)
 
-    def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
+    def __call__(self, model: Blocks, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
         """Steps until every row is full or has ended with its last block. Raises for a model without blocks."""
-        if model.kind != "block":
+        if lacking(model, self.needs):
             raise DemurError(
                 f"block diffusion on the {model.kind} model {model.name}",
                 "a model whose attention is causal over blocks (SDAR, LLaDA2, BD3LM)",
                 "use a sampler of its kind, or load it with the block_length it was trained with",
             )
         dice, block = Dice(rngs, canvas.rows), model.blocks(canvas)
-        length, starts = model.block_length, canvas.starts()
+        length, starts = model.block_length or 1, canvas.starts()
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
         cache = model.new_cache() if self.cache and not model.shift and bool((block == block[:1]).all()) else None
         ids, open_ = canvas.ids.clone(), canvas.open.clone()

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -33,7 +33,7 @@ from demur.samplers.rules import (
     surest,
     tempered,
 )
-from demur.types import Canvas, DemurError, Forward, Step
+from demur.types import Canvas, DemurError, Forward, Need, Scoring, Step
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,9 @@ class MaskedDiffusion:
     A position whose prediction is the mask token itself stays open (as in the official code); suppress the mask id to
     rule that out.
     """
+
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.REMASK, Need.MASK})
+    whole: ClassVar[bool] = True  # ``steps`` are those of a whole answer
 
     steps: int | None = 32
     block_length: int | None = None
@@ -161,11 +164,12 @@ class MaskedDiffusion:
             plan += [Turn(b * block + size, quota, chances[i], i == len(quotas) - 1) for i, quota in enumerate(quotas)]
         return plan
 
-    def __call__(self, model: Any, canvas: Canvas, rngs: Rngs, repair: Repair | None = None) -> Iterator[Step]:
+    def __call__(self, model: Scoring, canvas: Canvas, rngs: Rngs, repair: Repair | None = None) -> Iterator[Step]:
         """Steps until every row's plan is done or, with dynamic commits, its positions are filled; ``repair`` is a
         defense's. Raises for guidance and for revising on a model without a mask token.
         """
         dice = Dice(rngs, canvas.rows)
+        mask = -1 if model.mask_id is None else model.mask_id  # -1: no token is like it (law 3 runs a causal model)
         starts = canvas.starts()
         plans = [_annealed(self.plan(int(n)), repair) for n in canvas.open.sum(dim=1).tolist()]
         rank: Int[Tensor, "b n"] = canvas.open.long().cumsum(dim=1)  # 1 for the first open position of a row
@@ -185,7 +189,7 @@ class MaskedDiffusion:
                 if index == 0:
                     due, more = _audited(repair, model, canvas, out, plans)
                     passes += more
-                _forbid(out.logits, banned[asked], model.mask_id)
+                _forbid(out.logits, banned[asked], mask)
             guess, sure = self._guess(out.logits, dice, asked, starts, turns)
             predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
             predictions[asked], confidence[asked] = guess, sure.float()
@@ -199,8 +203,7 @@ class MaskedDiffusion:
                     chosen = self._select(score[i, mine].masked_fill(~within, -torch.inf), turn, dice, i)
                     committed[i, chosen + starts[i]] = True
             committed &= open_
-            if model.mask_id is not None:
-                committed &= predictions != model.mask_id
+            committed &= predictions != mask
             ids = torch.where(committed, predictions, ids)
             open_ = open_ & ~committed
             trust = torch.where(committed, confidence, trust)
@@ -212,11 +215,11 @@ class MaskedDiffusion:
                         again = self._doubted(
                             trust[i], canvas.open[i] & ~open_[i] & block & (rank[i] > self._begin(turn))
                         )
-                        ids[i, again], open_[i, again] = model.mask_id, True
+                        ids[i, again], open_[i, again] = mask, True
                     if due[i] and (at[i] == len(plans[i]) or plans[i][at[i]].end != turn.end):
                         assert repair is not None
                         due[i], block = False, block & canvas.open[i]
-                        mending = _masked_again(repair, block, ids[i], open_[i], banned[i], model.mask_id, dice, i)
+                        mending = _masked_again(repair, block, ids[i], open_[i], banned[i], mask, dice, i)
                         plans[i][at[i] : at[i]] = [replace(one, end=turn.end) for one in mending]
             yield Step(
                 index=index,
@@ -234,7 +237,7 @@ class MaskedDiffusion:
                 everyone=all(turns),
             )
 
-    def _forward(self, model: Any, now: Canvas, opened: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Forward:
+    def _forward(self, model: Scoring, now: Canvas, opened: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Forward:
         """The conditional pass, guided away from the one in which the given tokens are masked too."""
         if self.revise and model.mask_id is None:
             raise DemurError(
@@ -365,7 +368,7 @@ def _annealed(plan: list[Turn], repair: Repair | None) -> list[Turn]:
 
 
 def _audited(
-    repair: Repair, model: Any, canvas: Canvas, out: Forward, plans: Sequence[Sequence[Turn]]
+    repair: Repair, model: Scoring, canvas: Canvas, out: Forward, plans: Sequence[Sequence[Turn]]
 ) -> tuple[list[bool], int]:
     """Which rows are to be repaired, and the forward passes that it took to know."""
     ends = torch.tensor([plan[0].end if plan else 0 for plan in plans], device=canvas.ids.device)
@@ -394,7 +397,7 @@ def _masked_again(
     return [Turn(0, _over(left - j), 1.0, j == left - 1, noise=1.0) for j in range(left)]
 
 
-def _forbid(logits: Float[Tensor, "k v"], banned: Int[Tensor, "k"], mask_id: int | None) -> None:
+def _forbid(logits: Float[Tensor, "k v"], banned: Int[Tensor, "k"], mask_id: int) -> None:
     """Rules out, in place, the token that each position of a repaired block held, and the mask token; -1: nothing."""
     where = torch.where(banned >= 0)[0]
     if len(where):

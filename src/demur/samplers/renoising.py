@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.samplers.dice import Dice, Rngs
-from demur.types import Canvas, DemurError, Step
+from demur.types import Canvas, DemurError, Denoising, Need, Step, lacking
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class Renoise:
     tokens, ``confidence`` minus the entropy in nats.
     """
 
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.RENOISE})
+    whole: ClassVar[bool] = True  # ``steps`` are those of a whole answer
+
     steps: int = 48
     entropy_bound: float = 0.1
     t_min: float = 0.4
@@ -44,7 +47,7 @@ class Renoise:
                 "leave them out for the model's own",
             )
 
-    def __call__(self, model: Any, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
+    def __call__(self, model: Denoising, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
         """Steps of all canvases. Raises for a model that does not denoise random canvases."""
         first, index = _first_open(model, canvas), 0
         dice = Dice(rngs, canvas.rows)
@@ -68,7 +71,7 @@ class Renoise:
                 temperature = self.t_min + (self.t_max - self.t_min) * (
                     torch.tensor(left, dtype=torch.int32) / self.steps
                 )
-                logits = (out.logits / temperature.to(out.logits.device)).unflatten(0, (canvas.rows, size))
+                logits = (out.logits / temperature.to(out.logits.device)).unflatten(0, (canvas.rows, size))  # type: ignore[no-untyped-call]
                 sampled = self._sample(logits, dice, going, draft)
                 entropy = _entropy(logits)
                 accepted = self._accept(entropy)
@@ -132,7 +135,7 @@ class Renoise:
 
     @staticmethod
     def _random(
-        model: Any, dice: Dice, size: int, rows: int, live: Bool[Tensor, "b"], instead: Int[Tensor, "b m"]
+        model: Denoising, dice: Dice, size: int, rows: int, live: Bool[Tensor, "b"], instead: Int[Tensor, "b m"]
     ) -> Int[Tensor, "b m"]:
         """Random tokens for the rows that are going."""
         drawn = torch.ones_like(live) if dice.shared else live
@@ -142,9 +145,9 @@ class Renoise:
         return noise
 
 
-def _first_open(model: Any, canvas: Canvas) -> int:
+def _first_open(model: Denoising, canvas: Canvas) -> int:
     """The first open column, of every row; the canvas's width where nothing is open. Raises for what can't be run."""
-    if model.kind != "renoising":
+    if lacking(model, Renoise.needs):
         raise DemurError(
             f"renoising on the {model.kind} model {model.name}", "a model like DiffusionGemma", "use another sampler"
         )

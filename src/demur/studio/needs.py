@@ -164,7 +164,7 @@ def needs(
     """
     raw = configuration(model)
     shape, family = Shape.of(raw, model), family_of(raw, model)
-    kind = {"bidirectional": "block" if family.block_length else "masked"}.get(family.kind, family.kind)
+    kind = family.kind
     called = str({"auto": "bfloat16", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(dtype, dtype))
     if called not in BYTES:
         raise DemurError(f"dtype {dtype!r}", f"auto, {', '.join(DTYPES)} or 4bit", "name one of these")
@@ -240,7 +240,7 @@ def _config_at(folder: Path, model: str) -> Mapping[str, Any]:
 def _hub_config(model: str) -> Mapping[str, Any]:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    from demur.models import _hub_is_reachable as hub_is_reachable
+    from demur.models import hub_is_reachable
 
     here = try_to_load_from_cache(model, "config.json")
     if isinstance(here, str):

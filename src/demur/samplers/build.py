@@ -1,0 +1,94 @@
+"""From a name to a sampler that fits a model: the one place where that is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass
+from types import MappingProxyType
+from typing import Any
+
+from demur.registry import Registry, near
+from demur.samplers.autoregressive import Autoregressive
+from demur.samplers.block import BlockDiffusion
+from demur.samplers.masked import MaskedDiffusion
+from demur.samplers.renoising import Renoise
+from demur.types import DemurError, Model, Need, Sampler, missing
+
+SAMPLERS = Registry(
+    kind="sampler",
+    group="demur.samplers",
+    own={
+        "ar": "demur.samplers.autoregressive:Autoregressive",
+        "low-confidence": "demur.samplers.masked:MaskedDiffusion",
+        "random": "demur.samplers.presets:at_random",
+        "ar-order": "demur.samplers.presets:autoregressive_order",
+        "margin": "demur.samplers.presets:by_margin",
+        "entropy": "demur.samplers.presets:by_entropy",
+        "dream": "demur.samplers.presets:dream",
+        "mdlm": "demur.samplers.presets:mdlm",
+        "bd3lm": "demur.samplers.presets:bd3lm",
+        "sdar": "demur.samplers.presets:sdar",
+        "llada2": "demur.samplers.presets:llada2",
+        "renoising": "demur.samplers.renoising:Renoise",
+        "revising": "demur.samplers.presets:revising",
+    },
+)
+"""Samplers by name, for recipes and the command line."""
+
+CLASSES: Mapping[str, Callable[..., Any]] = {
+    made.__name__: made for made in (Autoregressive, MaskedDiffusion, BlockDiffusion, Renoise)
+}
+"""By the name that a spec holds: a sampler can be made again from ``spec.sampler`` and ``spec.settings``."""
+
+
+def needs_of(sampler: Any) -> frozenset[Need]:
+    """What a sampler says that it needs of a model; nothing if it says nothing."""
+    return frozenset(getattr(sampler, "needs", frozenset()))
+
+
+def fitting(offers: frozenset[Need], names: Iterable[str] = SAMPLERS) -> list[str]:
+    """The samplers that a model with these ``offers`` can be run with."""
+    return [name for name in names if needs_of(SAMPLERS.get(name)()) <= offers]
+
+
+def check(name: str, offers: frozenset[Need], model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """The sampler ``name`` with ``settings``. Raises for an unknown name, for a setting that it does not have or take,
+    and where it needs what ``model`` does not offer; that one is for the error alone.
+    """
+    make = SAMPLERS.get(name)
+    plain = make()
+    if lacking := missing(needs_of(plain), offers):
+        known = ", ".join(fitting(offers)) or "a sampler that fits it"
+        raise DemurError(f"sampler {name} on {model}, which has no {lacking}", known, "name one of these")
+    known_settings = [field.name for field in fields(plain)] if is_dataclass(plain) else []
+    unknown = [setting for setting in settings if known_settings and setting not in known_settings]
+    if unknown:
+        came = f"sampler {name} with {unknown[0]}={settings[unknown[0]]!r}{near(unknown[0], known_settings)}"
+        raise DemurError(came, ", ".join(known_settings), "mend it")
+    try:
+        return make(**settings)
+    except TypeError as error:
+        raise DemurError(
+            f"sampler {name} with a setting that it does not take ({error})", ", ".join(known_settings), "mend it"
+        ) from error
+
+
+def build(
+    name: str | None,
+    model: Model,
+    *,
+    steps: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Sampler:
+    """A sampler for a model, by name (None: its family's), with ``settings`` of its own.
+
+    ``steps`` is T: a sampler whose steps are those of the whole answer (``whole``) takes as many, unless ``settings``
+    say otherwise. Raises as :func:`check` does.
+    """
+    chosen = name or model.preferred
+    given = dict(settings or {})
+    plain = SAMPLERS.get(chosen)()
+    if steps is not None and getattr(plain, "whole", False) and getattr(plain, "steps", None) is not None:
+        given.setdefault("steps", steps)
+    made: Sampler = check(chosen, model.offers, f"the {model.kind} model {model.name}", given)
+    return made
