@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,7 +36,7 @@ from torch import Tensor
 
 from demur.samplers import MaskedDiffusion
 from demur.samplers.masked import Repair
-from demur.types import Canvas, DemurError, Forward, Prompt, Step, lacking
+from demur.types import Canvas, DemurError, Forward, Need, Prompt, Scoring, Step, lacking
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,9 @@ class DiffuGuard:
 
     It costs one forward pass more for the audit, and for repaired rows one for each step of the repair.
     """
+
+    needs: ClassVar[frozenset[Need]] = MaskedDiffusion.needs
+    active: ClassVar[bool] = True
 
     noise: float = 0.3
     limit: float = 0.1
@@ -88,7 +91,7 @@ class Remasked:
     undefended: MaskedDiffusion
     guard: DiffuGuard
 
-    def __call__(self, model: Any, canvas: Canvas, rngs: Any) -> Iterator[Step]:
+    def __call__(self, model: Scoring, canvas: Canvas, rngs: Any) -> Iterator[Step]:
         """The sampler's steps in another order, then those of repairs. Raises unless the model is a masked one."""
         if lacking(model, self.undefended.needs):
             raise DemurError(
@@ -100,12 +103,12 @@ class Remasked:
         repair = Repair(self.guard.noise, self.guard.share, self.guard.steps, self._audit)
         return self.undefended(watching, canvas, rngs, repair)
 
-    def _audit(self, model: Any, canvas: Canvas, out: Forward, block: Bool[Tensor, "b n"]) -> tuple[Any, int]:
+    def _audit(self, model: Scoring, canvas: Canvas, out: Forward, block: Bool[Tensor, "b n"]) -> tuple[Any, int]:
         """Which rows are to be repaired, and the one forward pass that it takes to know."""
         return divergence(model, canvas, out, block) > self.guard.limit, 1
 
 
-def divergence(model: Any, canvas: Canvas, out: Forward, block: Bool[Tensor, "b n"]) -> Float[Tensor, "b"]:
+def divergence(model: Scoring, canvas: Canvas, out: Forward, block: Bool[Tensor, "b n"]) -> Float[Tensor, "b"]:
     """SD of each row, in [0, 2]: how far what is given of an answer moves the states at the marked places.
 
     ``out`` is the pass over the canvas, with the layer ``last``. 0 where nothing is given, or marked.
@@ -121,7 +124,7 @@ def divergence(model: Any, canvas: Canvas, out: Forward, block: Bool[Tensor, "b 
     return torch.where(given.any(dim=1) & block.any(dim=1), found, 0.0)
 
 
-def given_of_answer(model: Any, canvas: Canvas) -> Bool[Tensor, "b n"]:
+def given_of_answer(model: Scoring, canvas: Canvas) -> Bool[Tensor, "b n"]:
     """The given tokens of each row's answer: what stands behind the chat template's beginning of one.
 
     Where a row holds no such beginning (a model without a chat template, a canvas of bare tokens), its answer begins
@@ -138,7 +141,7 @@ def given_of_answer(model: Any, canvas: Canvas) -> Bool[Tensor, "b n"]:
     return answer & ~canvas.open
 
 
-def _header(model: Any) -> tuple[list[int], int]:
+def _header(model: Scoring) -> tuple[list[int], int]:
     """The tokens that every request in the chat template ends with, and how often they stand in one."""
     if model.tokenizer is None or getattr(model.tokenizer, "chat_template", None) is None:
         return [], 0

@@ -1,0 +1,59 @@
+"""Attacks by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from demur.registry import Registry
+from demur.types import Attack, DemurError
+
+ATTACKS = Registry(
+    kind="attack",
+    group="demur.attacks",
+    own={
+        "plain": "demur.attacks.text:Plain",
+        "suppression": "demur.attacks.text:Suppression",
+        "prefix": "demur.attacks.text:Prefix",
+        "role": "demur.attacks.text:Role",
+        "flip": "demur.attacks.text:Flip",
+        "prefill": "demur.attacks.text:Prefill",
+        "infill": "demur.attacks.holes:Infill",
+        "parallel": "demur.attacks.holes:Parallel",
+        "random-search": "demur.attacks.search:RandomSearch",
+        "pair": "demur.attacks.pair:Pair",
+    },
+)
+"""Attacks by name. ``infill`` and ``parallel`` need ``mask``, ``random-search`` a model, ``pair`` three callables."""
+
+
+def make(name: str, **settings: Any) -> Attack:
+    """An attack by name. Raises for an unknown name, for settings that it does not have, of another kind, and for
+    missing ones.
+    """
+    cls = ATTACKS.get(name)
+    takes = inspect.signature(cls)
+    try:
+        takes.bind(**settings)
+    except TypeError as error:
+        raise DemurError(
+            f"attack {name!r} with {', '.join(settings) or 'no settings'} ({error})",
+            f"settings out of {', '.join(takes.parameters) or 'none'}",
+            "give it those",
+        ) from error
+    for setting, value in settings.items():
+        kind = str(takes.parameters[setting].annotation) if setting in takes.parameters else ""
+        if not _KINDS.get(kind, lambda value: True)(value):
+            raise DemurError(f"attack {name!r} with a setting of another kind ({setting} {value!r})", kind, "mend it")
+    made: Attack = cls(**settings)
+    return made
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "str | None": lambda value: value is None or isinstance(value, str),
+    "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "tuple[str, ...]": lambda value: isinstance(value, list | tuple) and all(isinstance(part, str) for part in value),
+}
+"""Kinds of settings as they are annotated, and what is one: a recipe's values come as they were written."""

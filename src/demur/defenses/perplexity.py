@@ -1,0 +1,73 @@
+"""A filter of prompts: how surprising they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import torch
+
+from demur.defenses.setup import Setup, loaded
+from demur.guards.conformal import conformal_threshold
+from demur.types import DemurError, Model, Need, Prompt, Scoring, Verdict, lacking
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Flags prompts whose perplexity under a causal model is above a limit (Alon and Kamfonas, arXiv:2308.14132).
+
+    ``limit`` is in nats a token. :meth:`fitted` sets it on harmless prompts, with the same promise as the guard's. A
+    diffusion model has no perplexity of its own: ``model`` is any causal one.
+    """
+
+    model: Scoring
+    limit: float
+    name: ClassVar[str] = "perplexity"
+    takes: ClassVar[tuple[str, ...]] = ("model", "alpha")
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Raises for a limit that is none."""
+        if not 0 < settings.get("alpha", 0.5) < 1:
+            raise DemurError(f"perplexity with alpha {settings['alpha']}", "between 0 and 1", "0.01, say")
+
+    @classmethod
+    def made(cls, setup: Setup, model: str | None = None, alpha: float | None = None) -> Self:
+        """Under the model of that name, else under the one that is defended."""
+        judge = setup.subject if model is None else loaded(model)
+        return cls.fitted(judge, setup.calibrate, setup.alpha if alpha is None else alpha)
+
+    @classmethod
+    def fitted(cls, model: Any, harmless: Sequence[Prompt], alpha: float) -> Self:
+        """Calibrated on harmless prompts. Raises for a diffusion model and for too few prompts."""
+        if lacking(model, frozenset({Need.CAUSAL})):
+            raise DemurError(f"perplexity under the {model.kind} model {model.name}", "a causal model", "name one")
+        return cls(model, conformal_threshold(_perplexities(model, harmless), alpha))
+
+    def filter(self, prompts: Sequence[Prompt]) -> list[Verdict]:
+        """Flags what is above the limit; the score is nats a token. Where that is no number, it is unscored."""
+        return [self._verdict(value) for value in _perplexities(self.model, prompts)]
+
+    def _verdict(self, value: float) -> Verdict:
+        if not math.isfinite(value):
+            return Verdict("perplexity", None, why=f"a perplexity of {value}")
+        return Verdict("perplexity", value > self.limit, value, 0 if value > self.limit else None)
+
+
+def _perplexities(model: Scoring, prompts: Sequence[Prompt]) -> list[float]:
+    """Mean surprise of a prompt's own tokens, in nats, without the chat template; one pass each."""
+    found = []
+    for prompt in prompts:
+        ids = model.tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+        if len(ids) < 2:
+            found.append(0.0)
+            continue
+        canvas = model.canvas_of([ids], 0)
+        score = torch.ones_like(canvas.open)
+        score[:, 0] = False
+        with torch.no_grad():
+            logits = model.forward(canvas, score).logits.float()
+        found.append(float(torch.nn.functional.cross_entropy(logits, canvas.ids[0, 1:].to(logits.device))))
+    return found
