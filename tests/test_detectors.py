@@ -16,10 +16,10 @@ from test_guards import signals, tiny_guard, tiny_traces
 
 from demur import artefact
 from demur import guards as g
-from demur.guards.detectors import BUILT_IN, check, named, restored, scored, state_of
+from demur.guards.detectors import DETECTORS, check, named, restored, scored, state_of
 from demur.types import DemurError
 
-NAMES = sorted(BUILT_IN)
+NAMES = sorted(DETECTORS.own)
 
 
 @cache

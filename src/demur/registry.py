@@ -68,6 +68,12 @@ class Registry:
             "name one of these",
         )
 
+    def name_of(self, part: Any) -> str:
+        """The name under which :meth:`get` finds a class or function again."""
+        path = f"{part.__module__}:{part.__qualname__}"
+        registered = {point.value: name for name, point in self.packaged.items()}
+        return next((name for name, own in self.own.items() if own == path), registered.get(path, path))
+
 
 def is_path(name: str) -> bool:
     """Whether a name is of the form ``module:Class``."""

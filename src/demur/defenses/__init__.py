@@ -19,7 +19,9 @@ from demur.defenses.line import (
     Review,
     check,
     is_active,
+    is_calibrated,
     line,
+    may_be_unreadable,
     names,
     needs_of,
     overhead,
@@ -34,6 +36,6 @@ from demur.guards.online import REFUSAL
 
 __all__ = [
     "DEFENSES", "REFUSAL", "UNREADABLE", "DiffuGuard", "Filter", "Line", "Moderation", "Offline", "Online",
-    "Perplexity", "Review", "SelfExamine", "Setup", "check", "is_active", "line", "names", "needs_of", "overhead",
+    "Perplexity", "Review", "SelfExamine", "Setup", "check", "is_active", "is_calibrated", "line", "may_be_unreadable", "names", "needs_of", "overhead",
     "settings_of",
 ]  # fmt: skip

@@ -114,7 +114,7 @@ def divergence(model: Scoring, canvas: Canvas, out: Forward, block: Bool[Tensor,
     ``out`` is the pass over the canvas, with the layer ``last``. 0 where nothing is given, or marked.
     """
     given = given_of_answer(model, canvas)
-    origin = replace(canvas, ids=canvas.ids.masked_fill(given, model.mask_id))
+    origin = replace(canvas, ids=canvas.ids.masked_fill(given, -1 if model.mask_id is None else model.mask_id))
     weights = block.float()[:, None, :]
     plain, attacked = (
         torch.bmm(weights[:, :, run.start :], run.hidden["last"].float())[:, 0]  # a sum points where the mean does

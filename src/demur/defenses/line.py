@@ -78,9 +78,20 @@ def is_active(name: str) -> bool:
     return any(getattr(cls, "active", False) for _, cls in parts_of(name))
 
 
-def needs_of(name: str) -> frozenset[Need]:
-    """What a defense needs of the model that it defends."""
-    return frozenset(need for _, cls in parts_of(name) for need in getattr(cls, "needs", ()))
+def needs_of(name: str, settings: Mapping[str, Any]) -> frozenset[Need]:
+    """What defenses need of the model that they stand before. One that asks a model of its own needs nothing of it."""
+    asked = [cls for _, cls in parts_of(name) if not ("model" in settings and "model" in settings_of(cls))]
+    return frozenset(need for cls in asked for need in getattr(cls, "needs", ()))
+
+
+def is_calibrated(name: str) -> bool:
+    """Whether one of these defenses is fitted on harmless prompts before it is used."""
+    return any(hasattr(cls, "fitted") for _, cls in parts_of(name))
+
+
+def may_be_unreadable(name: str) -> bool:
+    """Whether one of these defenses reads its verdict out of a model's words, which may hold none."""
+    return any(hasattr(cls, "verdict") for _, cls in parts_of(name))
 
 
 def settings_of(cls: Any) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import torch
 
 from demur.defenses.setup import Setup, loaded
 from demur.guards.conformal import conformal_threshold
-from demur.types import DemurError, Model, Need, Prompt, Scoring, Verdict, lacking
+from demur.types import DemurError, Need, Prompt, Scoring, Verdict, lacking
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Perplexity:
     model: Scoring
     limit: float
     name: ClassVar[str] = "perplexity"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CAUSAL})
     takes: ClassVar[tuple[str, ...]] = ("model", "alpha")
 
     @classmethod

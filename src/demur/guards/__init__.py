@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from demur.guards.conformal import quantile_threshold as quantile_threshold
     from demur.guards.conformal import spread as spread
     from demur.guards.criteria import stopping_criteria as stopping_criteria
-    from demur.guards.detectors import BUILT_IN as BUILT_IN
+    from demur.guards.detectors import DETECTORS as DETECTORS
     from demur.guards.detectors import Detector as Detector
     from demur.guards.detectors import IsolationForest as IsolationForest
     from demur.guards.detectors import Mahalanobis as Mahalanobis
@@ -38,7 +38,7 @@ _HOMES = {
     "autoencoder": ("Autoencoder",),
     "conformal": ("InvalidData", "Threshold", "conformal_threshold", "quantile_threshold", "spread"),
     "criteria": ("stopping_criteria",),
-    "detectors": ("BUILT_IN", "Detector", "IsolationForest", "Mahalanobis", "Mean", "SlidingWindow"),
+    "detectors": ("DETECTORS", "Detector", "IsolationForest", "Mahalanobis", "Mean", "SlidingWindow"),
     "estimator": ("SRIGuard",),
     "guard": ("Guard", "digest", "fit_guard"),
     "online": ("REFUSAL", "Guarded", "Watch", "acted", "spared"),

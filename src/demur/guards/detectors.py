@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from importlib import import_module, metadata
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -23,12 +22,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from demur.guards.conformal import InvalidData
+from demur.registry import Registry
 from demur.types import DemurError
 
 Signals = Float[NDArray[np.float64], "n T"]
 Scores = Float[NDArray[np.float64], "n"]
-GROUP = "demur.detectors"
-"""The group of entry points by which an installed package offers detectors."""
 
 
 @runtime_checkable
@@ -292,56 +290,38 @@ def enough(harmless: Signals, least: int = 32) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 # By name, and from files
 
-BUILT_IN: Mapping[str, str] = {
-    "autoencoder": "demur.guards.autoencoder:Autoencoder",
-    "isolation-forest": "demur.guards.detectors:IsolationForest",
-    "mahalanobis": "demur.guards.detectors:Mahalanobis",
-    "mean": "demur.guards.detectors:Mean",
-    "window": "demur.guards.detectors:SlidingWindow",
-}
-"""Detectors of the package, by name."""
+DETECTORS = Registry(
+    kind="detector",
+    group="demur.detectors",
+    own={
+        "autoencoder": "demur.guards.autoencoder:Autoencoder",
+        "isolation-forest": "demur.guards.detectors:IsolationForest",
+        "mahalanobis": "demur.guards.detectors:Mahalanobis",
+        "mean": "demur.guards.detectors:Mean",
+        "window": "demur.guards.detectors:SlidingWindow",
+    },
+)
+"""Detectors by name."""
 
 
 def named(name: str, *, anywhere: bool = True) -> type[Detector]:
-    """A detector's class by name: a built-in one, one that an installed package registers under :data:`GROUP`, or
-    ``module:Class``, if ``anywhere``. A file can name anything, so files are read without ``anywhere``.
+    """A detector's class by name: one of :data:`DETECTORS`, or ``module:Class``, if ``anywhere``. A file can name
+    anything, so files are read without ``anywhere``.
 
     Raises for a name that is none of these, and for a class that is no detector.
     """
-    installed = {entry.name: entry for entry in metadata.entry_points(group=GROUP)}
-    if name in BUILT_IN or (":" in name and anywhere):
-        module, _, attribute = BUILT_IN.get(name, name).partition(":")
-        found = _imported(name, lambda: getattr(import_module(module), attribute))
-    elif name in installed:
-        found = _imported(name, installed[name].load)
-    else:
-        known = ", ".join([*BUILT_IN, *sorted(installed)])
+    if name not in DETECTORS and not anywhere:
         then = "pass the class itself: Guard.load(path, detector=...)" if ":" in name else "name one of these"
-        raise DemurError(f"detector {name!r:.80}", f"{known}{', or module:Class' if anywhere else ''}", then)
+        raise DemurError(f"detector {name!r:.80}", ", ".join(DETECTORS), then)
+    found = DETECTORS.get(name)
     if not (isinstance(found, type) and callable(getattr(found, "fit", None)) and "__call__" in dir(found)):
-        raise DemurError(f"{name!r} is no detector", "a class with fit and __call__", "see docs/guard.md")
+        raise DemurError(f"{name!r} is no detector", "a class with fit and __call__", "see docs/extending.md")
     return found
-
-
-def _imported(name: str, load: Callable[[], Any]) -> Any:
-    """What somebody else's module holds. Raises in one line whatever its import does."""
-    try:
-        return load()
-    except Exception as error:
-        raise DemurError(
-            f"detector {name!r:.80} ({type(error).__name__}: {' '.join(str(error).split())[:200]})",
-            "module:Class that can be imported",
-            "check both; a module beside you is found with PYTHONPATH=.",
-        ) from error
 
 
 def name_of(cls: type[Detector]) -> str:
     """The name under which :func:`named` finds a detector's class again."""
-    own = f"{cls.__module__}:{cls.__qualname__}"
-    if BUILT_IN.get(getattr(cls, "name", "")) == own:
-        return cls.name
-    registered = (entry.name for entry in metadata.entry_points(group=GROUP) if entry.value == own)
-    return next(registered, own)
+    return DETECTORS.name_of(cls)
 
 
 def state_of(detector: Detector) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

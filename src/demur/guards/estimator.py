@@ -27,7 +27,7 @@ class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     alpha : the false-positive rate that may not be exceeded, in (0, 1).
     threshold : ``conformal`` (split-conformal: the promise holds for every finite sample) or ``quantile`` (the paper's:
         the 1 - alpha quantile of the calibration errors, without a promise).
-    detector : a detector's name (:data:`demur.guards.detectors.BUILT_IN`, ``module:Class``).
+    detector : a detector's name (:data:`demur.guards.detectors.DETECTORS`, ``module:Class``).
     hidden, epochs, batch_size, learning_rate, patience, validation, min_samples : of :meth:`Autoencoder.fit`; other
         detectors have no use for them.
     calibration : share of X that is kept for the threshold where ``fit`` gets no calibration set of its own.

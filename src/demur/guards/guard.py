@@ -258,7 +258,7 @@ def fit_guard(
     The paper's protocol (section 5) is 1,200 to fit on, 200 to calibrate on and ``threshold="quantile"``. Traces whose
     final text is a refusal are left out on both sides and counted.
 
-    ``detector``: a name (:data:`demur.guards.detectors.BUILT_IN`, or ``module:Class``), a class with ``fit``, or a
+    ``detector``: a name (:data:`demur.guards.detectors.DETECTORS`, or ``module:Class``), a class with ``fit``, or a
     function ``fit(harmless, seed=...)``, such as ``functools.partial(Autoencoder.fit, epochs=50)``.
 
     Raises for a prompt that is marked harmful, for one that stands on both sides or that the anchors were fitted on

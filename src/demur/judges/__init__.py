@@ -9,11 +9,12 @@ from demur.judges.dictionary import Dictionary
 from demur.judges.endpoint import Budget, Endpoint, Spending, chat, talk
 from demur.judges.judge import Judge, judge_all
 from demur.judges.llm import LLMJudge
+from demur.judges.named import JUDGES
 from demur.judges.raters import Agreement, agreement
 from demur.judges.replies import NoAnswer, Reply
 from demur.judges.rubrics import RUBRICS, Rubric
 
 __all__ = [
-    "RUBRICS", "Agreement", "Budget", "Dictionary", "Endpoint", "Judge", "LLMJudge", "NoAnswer", "Reply", "Rubric",
+    "JUDGES", "RUBRICS", "Agreement", "Budget", "Dictionary", "Endpoint", "Judge", "LLMJudge", "NoAnswer", "Reply", "Rubric",
     "Spending", "agreement", "chat", "judge_all", "talk",
 ]  # fmt: skip

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from demur.models.llada2 import native_config
-from demur.types import OFFERS, DemurError, Kind, Need
+from demur.registry import Registry, imported, is_path
+from demur.types import OFFERS, DemurError, Kind, Model, Need
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Family:
     rope_in_fp32: bool = False  # where config.json does not say rope_full_precision
     renamed: bool = False  # whether transformers runs it by another name, and reads no quantised tensors of its own
     read_by_us: bool = False  # whether its tensors are converted here, and not by transformers
+    adapter: Callable[..., Model] | None = None  # makes another adapter: adapter(raw=config.json, net=..., ...)
 
     @property
     def offers(self) -> frozenset[Need]:
@@ -260,12 +262,36 @@ BUILT_IN: Mapping[str, str] = {
 }
 
 
+PACKAGED = Registry(kind="model family", group="demur.families")
+"""Families of installed packages. What such an entry point names is a :class:`Family`."""
+
+
+def own_family(name: str) -> tuple[Family | None, str]:
+    """A model's name may say which family runs it, as ``module:FAMILY@checkpoint``: that family, and the checkpoint.
+
+    Raises for a family that can not be imported, and for something else under its name.
+    """
+    path, at, checkpoint = name.partition("@")
+    if not (at and is_path(path)):
+        return None, name
+    family = imported(path, PACKAGED.kind)
+    if not isinstance(family, Family):
+        raise DemurError(f"{path} is a {type(family).__name__}", "a demur.models.Family", "see docs/extending.md")
+    return family, checkpoint
+
+
 def family_of(raw: Mapping[str, Any], name: str) -> Family:
-    """The family of a raw ``config.json``. Raises, naming all families, if none can run it."""
+    """The family of a raw ``config.json``: the one that the model's name says, else by its ``model_type`` one of ours,
+    one of an installed package, or that of any causal LM. Raises, naming all families, if none can run it.
+    """
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+    said, _ = own_family(name)
+    if said is not None:
+        return said
     model_type = raw.get("model_type", "")
-    for family in FAMILIES:
+    packaged: list[Family] = [PACKAGED.get(one) for one in PACKAGED]
+    for family in (*FAMILIES, *packaged):
         if model_type in family.model_types:
             return family
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:

@@ -21,7 +21,7 @@ from demur.models.locate import cache_dir, locate, own_code, pinned, plain_error
 from demur.models.memory import keep_freed_memory
 from demur.models.network import check_batching, check_finite, check_head, fingerprint, unheeded
 from demur.models.renoising import Renoising
-from demur.types import DemurError, DemurWarning, Identity, Kind, Need
+from demur.types import DemurError, DemurWarning, Identity, Kind, Model, Need
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +39,7 @@ def load(
     block_length: int | None = None,
     quantize: str | None = None,
     template_args: Mapping[str, Any] | None = None,
-) -> Causal | Bidirectional | Renoising:
+) -> Model:
     """A model by built-in name (``smollm2``), local folder, ``.gguf`` file or hub id; or a model of transformers that
     is in memory already, with its ``tokenizer``: it is used as it is, in its own dtype and on its own device, and not
     copied. (With a name, ``tokenizer`` is used instead of the one beside the weights.)
@@ -95,7 +95,7 @@ def _load(
     template_args: Mapping[str, Any] | None,
     source: Any = None,
     tokenizer: Any = None,
-) -> Causal | Bidirectional | Renoising:
+) -> Model:
     """``source``: a GGUF file's header or a model in memory, where the weights come from these."""
     hub = {} if isinstance(where, Path) else pinned(where, revision)
     if source is not None and not isinstance(source, gguf.Header):
@@ -124,6 +124,8 @@ def _load(
     )
     common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity}
     common |= {"system": system, "template_args": chat.template_args, "response": raw.get("response_length")}
+    if family.adapter is not None:
+        return family.adapter(raw=raw, **common)
     if family.kind is Kind.CAUSAL:
         causal = Causal(**common, notes=unheeded(net))
         for note in causal.notes:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from demur.models.families import ANY_CAUSAL, BUILT_IN, FAMILIES, Family, family_of
+from demur.models.families import ANY_CAUSAL, BUILT_IN, FAMILIES, Family, family_of, own_family
 from demur.types import DemurError
 
 
@@ -43,6 +43,7 @@ def _family_found(name: str) -> Family:
 
 def locate(name: str, revision: str | None) -> tuple[str | Path, str | None]:
     """Where the model lies: a path, or a hub id with its revision."""
+    _, name = own_family(name)
     if not name.strip():
         raise DemurError("an empty model name", "a built-in name, a folder, a file or a hub id", "run `demur models`")
     if name in BUILT_IN:
