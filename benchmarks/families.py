@@ -15,7 +15,7 @@ import demur
 from demur.models import Bidirectional
 from demur.models.network import Identity
 from demur.samplers import SAMPLERS, MaskedDiffusion, seeded
-from demur.trace import Recorder, generate, spec_of, teacher_forced, watching
+from demur.traces import Recorder, generate, spec_of, teacher_forced, watching
 from demur.types import Prompt
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the tiny models are made there, by recipe

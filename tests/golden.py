@@ -717,7 +717,7 @@ def run_centres(case: Case, tensor: Callable[[str], torch.Tensor]) -> Result:
 
 def fake_trace(phi: np.ndarray[Any, Any], refused: bool) -> Any:
     """A trace of one token whose text is a refusal or is not, with these states."""
-    from demur.trace import Trace
+    from demur.traces import Trace
     from demur.types import Spec
 
     text = b"Sorry" if refused else b"Sure"

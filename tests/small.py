@@ -19,7 +19,7 @@ from demur.models.chat import template_hash
 from demur.models.network import Identity, fingerprint
 from demur.models.vocabulary import token_bytes
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
-from demur.trace import Recorder, Trace, spec_of
+from demur.traces import Recorder, Trace, spec_of
 from demur.types import Canvas, DemurError, Prompt, Spec, Step
 
 CAUSAL = ("llama", "qwen", "gemma", "gpt2")

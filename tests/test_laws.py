@@ -23,7 +23,7 @@ from demur.models import Bidirectional, Causal
 from demur.pooling import Pooler
 from demur.samplers import Autoregressive, BlockDiffusion, MaskedDiffusion, autoregressive_order, seeded
 from demur.signals import refusal_signal
-from demur.trace import Recorder, Trace, generate, spec_of, teacher_forced
+from demur.traces import Recorder, Trace, generate, spec_of, teacher_forced
 from demur.types import DemurError
 
 AR = small.ar_samplers()

@@ -27,7 +27,7 @@ from demur.guards.conformal import conformal_threshold
 from demur.guards.guard import Guard
 from demur.guards.online import REFUSAL, Watch
 from demur.refusals import without_thoughts
-from demur.trace import Trace, generate
+from demur.traces import Trace, generate
 from demur.types import DemurError, Need, Prompt, Verdict
 
 NAMES = ("none", "sri-guard", "sri-guard-offline", "perplexity", "self-examine", "moderation", "diffuguard")
