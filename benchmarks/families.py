@@ -190,7 +190,7 @@ def growth(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
         volume = 0
         for step, _ in recorder(sampler(watched, canvas, seeded(0, prompts))):
             volume += sum(states.numel() * states.element_size() for states in step.hidden.values())
-        kept = sum(value.numel() * value.element_size() for _, phi in recorder.kept for value in phi.values())
+        kept = sum(phi.nbytes for trace in recorder.traces() for phi in trace.phi.values())
         return volume, kept
 
     for name, size in base.items():

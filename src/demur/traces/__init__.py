@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from demur.traces.generation import default_sampler as default_sampler
     from demur.traces.generation import generate as generate
     from demur.traces.generation import watching as watching
+    from demur.traces.guesses import Guesses as Guesses
     from demur.traces.record import Recorder as Recorder
     from demur.traces.replay import teacher_forced as teacher_forced
     from demur.traces.spec import spec_of as spec_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "DEFAULT": "trace",
     "STEPS": "trace",
+    "Guesses": "guesses",
     "Key": "trace",
     "Recorder": "record",
     "Trace": "trace",

@@ -211,7 +211,7 @@ def steps_of(trace: Any, anchors: Any = None) -> Any:
     for t in range(1, trace.steps + 1):
         states = trace.states(t)
         written = np.isin(states, WRITTEN)
-        scores = trace.confidence[t - 1][written]
+        scores = trace.guesses.at(t, len(states))[1][written]
         scores = scores[np.isfinite(scores)]
         table["id"].append(trace.prompt.id)
         table["step"].append(t)
@@ -239,7 +239,7 @@ def places_of(trace: Any) -> Any:
                     "token": tokens,
                     "piece": [trace.pieces[int(i)].decode("utf-8", "replace") if i >= 0 else "" for i in tokens],
                     "state": trace.states(t),
-                    "confidence": trace.confidence[t - 1],
+                    "confidence": trace.guesses.at(t, len(tokens))[1],
                 }
             )
         )

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from demur.models.control import answer_row
 from demur.samplers import Autoregressive
 from demur.traces.generation import as_prompts, check_counts, watching
+from demur.traces.guesses import Guesses
 from demur.traces.spec import spec_of
 from demur.traces.trace import DEFAULT, STEPS, Key, Trace
 from demur.types import DemurError, Need, Pool, Prompt
@@ -73,8 +74,7 @@ def teacher_forced(
             n, g = len(row), len(answer)
             start = np.concatenate([row.numpy(), np.full(g, watched.pad_id)]).astype(np.int32)
             steps_taken = np.arange(g)
-            predictions = np.full((g, g), -1, dtype=np.int32)
-            predictions[steps_taken, steps_taken] = answer
+            unknown = np.full(g, np.nan)
             pieces, special = model.pieces([*start.tolist(), *answer])
             traces[place] = Trace(
                 prompt=prompt,
@@ -82,8 +82,7 @@ def teacher_forced(
                 start=start,
                 open=np.arange(n + g) >= n,
                 commits=np.stack([steps_taken, n + steps_taken, np.array(answer)], axis=1).astype(np.int32),
-                predictions=predictions,
-                confidence=np.full((g, g), np.nan, dtype=np.float32),
+                guesses=Guesses.of_steps(g, steps_taken, steps_taken, np.array(answer), unknown),
                 phi={key: value[i] for key, value in phi.items()},
                 pieces=pieces,
                 special=special,

@@ -18,6 +18,7 @@ from demur.redaction import hidden
 from demur.refusals import is_refusal
 from demur.scene import CellState, Frame, Scene
 from demur.traces import frames, view
+from demur.traces.guesses import Guesses
 from demur.traces.text import opened_thought, text_of, upto_first_end
 from demur.types import DemurError, Layer, Pool, Prompt, Spec
 
@@ -33,7 +34,7 @@ class Trace:
 
     ``commits`` are rows (step, column, token) in order; a column may come again where a sampler revises, and token -1
     says that it was opened again (masked, or filled with noise, which is not kept).
-    ``predictions[t]`` are the guesses of step t + 1 at the open columns, -1 where the step made none.
+    ``guesses`` are what each step predicted at the open columns, where it did: a trace grows with its tokens.
     ``phi`` are pooled hidden states, one row a step. ``pieces`` are the bytes of every token that occurs. ``ends`` are
     those of them that end an answer; files of version 0.1.0 do not know them.
     """
@@ -43,8 +44,7 @@ class Trace:
     start: Int[np.ndarray, "n"]
     open: Bool[np.ndarray, "n"]
     commits: Int[np.ndarray, "k 3"]
-    predictions: Int[np.ndarray, "s g"]
-    confidence: Float[np.ndarray, "s g"]
+    guesses: Guesses
     phi: Mapping[Key, Float[np.ndarray, "s d"]]
     pieces: Mapping[int, bytes]
     special: frozenset[int]
@@ -57,16 +57,31 @@ class Trace:
     @property
     def steps(self) -> int:
         """How many steps were taken."""
-        return len(self.predictions)
+        return self.guesses.steps
+
+    @property
+    def places(self) -> int:
+        """How many places the response has."""
+        return int(self.open.sum())
+
+    @property
+    def predictions(self) -> Int[np.ndarray, "s g"]:
+        """What step t + 1 guessed, in row t, -1 where it did not: laid out anew at every call, steps times places."""
+        return self.guesses.dense(self.places)[0]
+
+    @property
+    def confidence(self) -> Float[np.ndarray, "s g"]:
+        """The sampler's scores of the :attr:`predictions`, nan where there is none: laid out anew at every call."""
+        return self.guesses.dense(self.places)[1]
 
     def replay(self, t: int) -> Int[np.ndarray, "n"]:
         """The canvas after t steps; t = 0 is the start. Raises for a t outside 0 ... steps."""
         if not 0 <= t <= self.steps:
             raise DemurError(f"step {t}", f"0 to {self.steps}, the steps of this trace", "0 is the start")
         ids = self.start.copy()
-        for step, column, token in self.commits:
-            if step < t:
-                ids[column] = token if token >= 0 else self.start[column]
+        before = self.commits[self.commits[:, 0] < t]
+        columns, tokens = before[:, 1], before[:, 2]
+        ids[columns] = np.where(tokens >= 0, tokens, self.start[columns])  # of several, the last one counts
         return ids
 
     def tokens(self, t: int | None = None) -> Int[np.ndarray, "g"]:
@@ -74,8 +89,7 @@ class Trace:
         t = self.steps if t is None else t
         ids = self.replay(t)[self.open]
         written = self._written(t)
-        guesses = self.predictions[t - 1] if t else np.full(len(ids), -1)
-        return np.where(written, ids, guesses)
+        return np.where(written, ids, self.guesses.at(t, len(ids))[0] if t else -1)
 
     def _written(self, t: int) -> Bool[np.ndarray, "g"]:
         written = np.zeros(len(self.start), dtype=bool)
@@ -86,20 +100,12 @@ class Trace:
 
     def states(self, t: int) -> list[CellState]:
         """What step t, from 1, did to each place of the response."""
-        tokens, before, after = self.tokens(t), self._written(t - 1), self._written(t)
-        columns = np.where(self.open)[0]
-        now = np.isin(columns, self.commits[(self.commits[:, 0] == t - 1) & (self.commits[:, 2] >= 0), 1])
-        ever = np.isin(columns, self.commits[(self.commits[:, 0] < t - 1) & (self.commits[:, 2] >= 0), 1])
-        states: list[CellState] = []
-        for place, token in enumerate(tokens):
-            if token < 0:
-                states.append("open")
-            elif not after[place]:
-                states.append("predicted")
-            elif before[place] and not now[place]:
-                states.append("kept")
-            else:
-                states.append("revised" if ever[place] else "committed")
+        before, after = self._written(t - 1), self._written(t)
+        columns, writing = np.flatnonzero(self.open), self.commits[self.commits[:, 2] >= 0]
+        now = np.isin(columns, writing[writing[:, 0] == t - 1, 1])
+        ever = np.isin(columns, writing[writing[:, 0] < t - 1, 1])
+        cases = {"open": self.tokens(t) < 0, "predicted": ~after, "kept": before & ~now, "revised": ever}
+        states: list[CellState] = np.select(list(cases.values()), list(cases), "committed").tolist()
         return states
 
     def text(self, t: int | None = None) -> str:
@@ -220,7 +226,7 @@ class Trace:
     def save(self, path: str | Path) -> Path:
         """Writes one safetensors file; saving a loaded trace gives the same bytes."""
         arrays = {"start": self.start, "open": self.open, "commits": self.commits}
-        arrays |= {"predictions": self.predictions, "confidence": self.confidence}
+        arrays |= {f"guesses/{name}": array for name, array in self.guesses.arrays.items()}
         arrays |= {f"phi/{layer}/{pool}": phi for (layer, pool), phi in self.phi.items()}
         card = {
             "prompt": self.prompt.plain(),
@@ -229,23 +235,32 @@ class Trace:
             "special": sorted(self.special),
         }
         card |= {name: getattr(self, name) for name in ("stop", "passes", "seconds", "origin")}
-        if self.ends:  # files of version 0.1.0, which know none, keep their bytes
+        if self.ends:  # files of version 0.1.0 know none
             card["ends"] = sorted(self.ends)
         return artefact.save(path, "trace", arrays, card)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file."""
+        """Reads what :meth:`save` wrote, and files of version 0.1.0, which hold a prediction for every step and place.
+        Raises for a missing, broken or changed file.
+        """
         arrays, card = artefact.load(path, "trace")
         with artefact.reading(path, "trace"):
-            keys = [name for name in arrays if name.startswith("phi/")]
-            fields: dict[str, Any] = {name: array for name, array in arrays.items() if name not in keys} | card
-            fields |= {
-                "phi": {(name.split("/")[1], name.split("/")[2]): arrays[name] for name in keys},
+
+            def under(room: str) -> dict[str, Any]:
+                return {name.removeprefix(room): arrays.pop(name) for name in list(arrays) if name.startswith(room)}
+
+            if "predictions" in arrays:
+                guesses = Guesses.of_dense(arrays.pop("predictions"), arrays.pop("confidence"))
+            else:
+                guesses = Guesses.of_arrays(under("guesses/"), int(arrays["open"].sum()))
+            fields: dict[str, Any] = {
+                "phi": {(key.split("/")[0], key.split("/")[1]): phi for key, phi in under("phi/").items()},
+                "guesses": guesses,
                 "prompt": Prompt(**card["prompt"]),
                 "spec": artefact.made(Spec, card["spec"]),
                 "pieces": {int(i): base64.b64decode(piece) for i, piece in card["pieces"].items()},
                 "special": frozenset(card["special"]),
                 "ends": frozenset(card.get("ends", ())),
             }
-            return cls(**fields)
+            return cls(**arrays | card | fields)
