@@ -11,7 +11,7 @@ from demur.refusals import SCRIPTED
 from demur.signals.anchors import Anchors, digest
 from demur.signals.sigma import refusal_signal
 from demur.traces import DEFAULT, STEPS, Key, Trace, generate, teacher_forced
-from demur.types import DemurError, Layer, Pool, Prompt
+from demur.types import DemurError, Layer, Model, Pool, Prompt, Sampler
 
 
 def fit_anchors(
@@ -63,12 +63,12 @@ def fit_anchors(
 
 
 def scripted_refusals(
-    model: Any,
+    model: Model,
     prompts: Sequence[Prompt],
     *,
     steps: int = STEPS,
     pools: Sequence[Key] = DEFAULT,
-    sampler: Any = None,
+    sampler: Sampler | None = None,
 ) -> list[Trace]:
     """Written refusals replayed after prompts, in turn: the harmful side of anchors where a model refuses nothing."""
     texts = [SCRIPTED[i % len(SCRIPTED)] for i in range(len(prompts))]
@@ -76,10 +76,10 @@ def scripted_refusals(
 
 
 def anchors_of(
-    model: Any,
+    model: Model,
     harmless: Sequence[Prompt],
     harmful: Sequence[Prompt],
-    sampler: Any = None,
+    sampler: Sampler | None = None,
     *,
     length: int | None = None,
     steps: int = STEPS,

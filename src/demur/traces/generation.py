@@ -9,7 +9,7 @@ from demur.samplers import build, seeded
 from demur.traces.record import Recorder
 from demur.traces.spec import spec_of
 from demur.traces.trace import DEFAULT, STEPS, Key, Trace
-from demur.types import DemurError, Prompt, Sampler
+from demur.types import DemurError, Model, Prompt, Sampler
 
 
 def as_prompts(prompts: Prompt | str | Sequence[Prompt | str]) -> list[Prompt]:
@@ -29,7 +29,7 @@ def as_prompts(prompts: Prompt | str | Sequence[Prompt | str]) -> list[Prompt]:
 
 
 def generate(
-    model: Any,
+    model: Model,
     prompts: Prompt | str | Sequence[Prompt | str],
     sampler: Sampler | None = None,
     *,
@@ -65,13 +65,13 @@ def generate(
     return traces
 
 
-def watching(model: Any, pools: Sequence[Key]) -> Any:
+def watching(model: Model, pools: Sequence[Key]) -> Any:
     """The model with just those captures that the pooling modes need."""
     layers = dict.fromkeys(layer for layer, _ in pools)
     return model.watching(*layers, own=any(pool == "generated" for _, pool in pools))
 
 
-def default_sampler(model: Any) -> Sampler:
+def default_sampler(model: Model) -> Sampler:
     """The sampler of the model's family: greedy decoding, low-confidence remasking in 32 steps, Dream's, SDAR's ..."""
     return build(None, model)
 

@@ -16,17 +16,17 @@ from demur.traces.generation import as_prompts, check_counts, watching
 from demur.traces.guesses import Guesses
 from demur.traces.spec import spec_of
 from demur.traces.trace import DEFAULT, STEPS, Key, Trace
-from demur.types import DemurError, Need, Pool, Prompt
+from demur.types import DemurError, Model, Need, Pool, Prompt, Sampler
 
 
 def teacher_forced(
-    model: Any,
+    model: Model,
     prompts: Prompt | str | Sequence[Prompt | str],
     responses: str | Sequence[str] | Sequence[Sequence[int]],
     *,
     steps: int = STEPS,
     pools: Sequence[Key] = DEFAULT,
-    sampler: Autoregressive | None = None,
+    sampler: Sampler | None = None,
     batch: int = 16,
     progress: Callable[[int], object] | None = None,
 ) -> list[Trace]:
@@ -97,7 +97,7 @@ def teacher_forced(
     return [traces[i] for i in range(len(rows))]
 
 
-def _token_row(model: Any, response: str | Sequence[int]) -> list[int]:
+def _token_row(model: Model, response: str | Sequence[int]) -> list[int]:
     if not isinstance(response, str):
         return [int(i) for i in response]
     return answer_row(model.tokenizer, response)

@@ -5,25 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import cache
 from importlib import metadata
-from typing import Any
 
-from demur.samplers import Autoregressive
+from demur.samplers.build import needs_of
 from demur.traces.trace import STEPS
-from demur.types import Spec
+from demur.types import Model, Need, Sampler, Spec
 
 
-def spec_of(model: Any, sampler: Any, length: int, *, steps: int = STEPS, seed: int | None = None) -> Spec:
+def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, seed: int | None = None) -> Spec:
     """What makes traces of ``model`` under ``sampler`` comparable.
 
-    The response length belongs to it for samplers that see the whole canvas, not for autoregressive ones, whose first
-    steps do not depend on it; nor does the cache, which changes nothing but the time.
+    The response length belongs to it for samplers that see the whole canvas, not for those from left to right, whose
+    first steps do not depend on it; nor does the cache, which changes nothing but the time.
     """
     # A guard changes no step before it acts. DiffuGuard does; its traces go by the same spec all the same, since guards
     # that were fitted without it are measured on them.
     while hasattr(sampler, "undefended"):
         sampler = sampler.undefended
     settings = {k: v for k, v in vars(sampler).items() if k != "cache" and not k.startswith("_")}
-    if not isinstance(sampler, Autoregressive):
+    if Need.CAUSAL not in needs_of(sampler):
         settings["length"] = length
     return Spec(
         **asdict(model.identity),
