@@ -15,7 +15,7 @@ import demur
 from demur.models import Bidirectional
 from demur.models.network import Identity
 from demur.samplers import SAMPLERS, MaskedDiffusion, seeded
-from demur.trace import Recorder, generate, spec_of, teacher_forced, watching
+from demur.traces import Recorder, generate, spec_of, teacher_forced, watching
 from demur.types import Prompt
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the tiny models are made there, by recipe
@@ -190,7 +190,7 @@ def growth(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
         volume = 0
         for step, _ in recorder(sampler(watched, canvas, seeded(0, prompts))):
             volume += sum(states.numel() * states.element_size() for states in step.hidden.values())
-        kept = sum(value.numel() * value.element_size() for _, phi in recorder.kept for value in phi.values())
+        kept = sum(phi.nbytes for trace in recorder.traces() for phi in trace.phi.values())
         return volume, kept
 
     for name, size in base.items():

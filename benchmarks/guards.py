@@ -13,7 +13,7 @@ import demur
 from demur.guards import Autoencoder, SRIGuard, Watch, fit_guard
 from demur.samplers import Autoregressive, seeded
 from demur.signals import Anchors
-from demur.trace import generate, watching
+from demur.traces import generate, watching
 from demur.types import Prompt
 
 T = 32

@@ -58,7 +58,7 @@ import demur
 from demur.models import Bidirectional
 from demur.models.network import Identity
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
-from demur.trace import Recorder, Trace, spec_of, watching
+from demur.traces import Recorder, Trace, spec_of, watching
 from demur.types import Canvas, Prompt
 
 THEIRS = "transformers generate"

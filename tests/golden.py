@@ -717,7 +717,7 @@ def run_centres(case: Case, tensor: Callable[[str], torch.Tensor]) -> Result:
 
 def fake_trace(phi: np.ndarray[Any, Any], refused: bool) -> Any:
     """A trace of one token whose text is a refusal or is not, with these states."""
-    from demur.trace import Trace
+    from demur.traces import Guesses, Trace
     from demur.types import Spec
 
     text = b"Sorry" if refused else b"Sure"
@@ -728,8 +728,7 @@ def fake_trace(phi: np.ndarray[Any, Any], refused: bool) -> Any:
         start=np.zeros(1, dtype=np.int32),
         open=np.ones(1, dtype=bool),
         commits=np.array([[0, 0, 1]], dtype=np.int32),
-        predictions=np.ones((len(phi), 1), dtype=np.int32),
-        confidence=np.ones((len(phi), 1), dtype=np.float32),
+        guesses=Guesses.of_dense(np.ones((len(phi), 1), dtype=np.int32), np.ones((len(phi), 1), dtype=np.float32)),
         phi={("last", "generated"): phi},
         pieces={0: b"", 1: text},
         special=frozenset(),

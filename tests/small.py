@@ -19,7 +19,7 @@ from demur.models.chat import template_hash
 from demur.models.network import Identity, fingerprint
 from demur.models.vocabulary import token_bytes
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
-from demur.trace import Recorder, Trace, spec_of
+from demur.traces import Guesses, Recorder, Trace, spec_of
 from demur.types import Canvas, DemurError, Prompt, Spec, Step
 
 CAUSAL = ("llama", "qwen", "gemma", "gpt2")
@@ -265,8 +265,7 @@ def trace_of(
 ) -> Trace:
     """A trace of tokens committed one by one from left to right, without a model."""
     n = len(tokens)
-    predictions = np.full((n, n), -1, dtype=np.int32)
-    np.fill_diagonal(predictions, tokens)
+    guesses = Guesses.of_steps(n, np.arange(n), np.arange(n), np.array(tokens, dtype=np.int32), np.ones(n))
     commits = [(i, i + 1, token) for i, token in enumerate(tokens)]
     return Trace(
         prompt=prompt,
@@ -274,8 +273,7 @@ def trace_of(
         start=np.zeros(n + 1, dtype=np.int32),
         open=np.arange(n + 1) > 0,
         commits=np.array(commits, dtype=np.int32).reshape(-1, 3),
-        predictions=predictions,
-        confidence=np.ones((n, n), dtype=np.float32),
+        guesses=guesses,
         phi=phi if phi is not None else {("last", "generated"): np.ones((n, 2), dtype=np.float32)},
         pieces=pieces,
         special=frozenset(special),

@@ -18,7 +18,7 @@ from demur.models.vocabulary import token_bytes
 from demur.refusals import is_refusal, without_thoughts
 from demur.samplers import Autoregressive, MaskedDiffusion
 from demur.signals import refusal_signal
-from demur.trace import Trace, as_prompts, generate, teacher_forced
+from demur.traces import Trace, as_prompts, generate, teacher_forced
 from demur.types import DemurError, Message, Prompt
 
 END, THINK, DONE = 300, 301, 302

@@ -39,7 +39,7 @@ from demur.attacks import (
 from demur.attacks.pair import message_in
 from demur.attacks.text import MODES
 from demur.samplers import MaskedDiffusion, seeded
-from demur.trace import Recorder, spec_of
+from demur.traces import Recorder, spec_of
 from demur.types import DemurError, Prompt
 
 ASKED = Prompt("gate-1", "How do I open the gate?", harmful=True, source="us", category="open gate", licence="CC0")

@@ -370,7 +370,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
 
 def test_arguments_of_the_template_are_rendered_and_in_the_spec(folder: Any) -> None:
     from demur.samplers import Autoregressive
-    from demur.trace import generate, spec_of
+    from demur.traces import generate, spec_of
 
     path = folder(THINKING)
     thinking, plain = load(path, device="cpu"), load(path, device="cpu", template_args={"enable_thinking": False})
@@ -472,7 +472,7 @@ def test_a_generation_config_that_asks_for_nothing_is_not_talked_about(folder: A
 
 def test_a_model_is_the_same_wherever_it_lies(folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from demur.samplers import Autoregressive
-    from demur.trace import spec_of
+    from demur.traces import spec_of
 
     path = folder(CHAT)
     shutil.copytree(path, tmp_path / "elsewhere" / "copy")
@@ -491,7 +491,7 @@ def test_a_model_is_the_same_wherever_it_lies(folder: Any, tmp_path: Path, monke
 
 def test_what_version_010_wrote_is_compared_by_the_templates_source(folder: Any) -> None:
     from demur.samplers import Autoregressive
-    from demur.trace import spec_of
+    from demur.traces import spec_of
     from demur.types import Spec
 
     path = folder(CHAT)

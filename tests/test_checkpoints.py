@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, Qwen3Config
 
 from demur.models import load
-from demur.trace import generate, teacher_forced
+from demur.traces import generate, teacher_forced
 from demur.types import DemurError, DemurWarning, Prompt
 
 SIZES: dict[str, Any] = {

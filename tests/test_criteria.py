@@ -18,7 +18,7 @@ from demur.organism.attacks import attack
 from demur.organism.world import SMALL_TALK
 from demur.organism.world import prompts as world_prompts
 from demur.samplers import Autoregressive
-from demur.trace import generate
+from demur.traces import generate
 from demur.types import DemurError, Prompt
 
 

@@ -41,7 +41,7 @@ from demur.samplers import Autoregressive, MaskedDiffusion, seeded
 from demur.samplers.masked import Repair
 from demur.samplers.rules import annealed, annealing
 from demur.signals import fit_anchors
-from demur.trace import generate
+from demur.traces import generate
 from demur.types import DemurError, Prompt
 
 RUN: Any = {"length": 40, "batch": 32}

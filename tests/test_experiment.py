@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import demur
-from demur import experiment, frames
+from demur import experiment
 from demur.experiment import (
     Attacked,
     Config,
@@ -40,6 +40,7 @@ from demur.guards import Guard
 from demur.organism.world import OBJECTS, VERBS
 from demur.page import shell
 from demur.report import Selection, hypotheses, report, tables
+from demur.traces import frames
 from demur.types import DemurError
 
 ROOT = Path(__file__).parent.parent

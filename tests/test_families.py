@@ -24,7 +24,7 @@ from demur.models.network import Identity
 from demur.pooling import Pooler
 from demur.samplers import SAMPLERS, fitting, seeded
 from demur.signals import Anchors
-from demur.trace import Recorder, Trace, generate, spec_of
+from demur.traces import Recorder, Trace, generate, spec_of
 from demur.types import OFFERS, DemurError, Kind, Prompt
 
 MASK, PAD, EOS = 250, 252, 253

@@ -15,7 +15,7 @@ from demur import dynamics, figures
 from demur.dynamics import Rate
 from demur.models import Bidirectional, Causal
 from demur.signals import Anchors, fit_anchors
-from demur.trace import Trace, generate, teacher_forced
+from demur.traces import Trace, generate, teacher_forced
 from demur.types import DemurError, Prompt
 
 

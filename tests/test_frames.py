@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import demur
-from demur import artefact, frames
+from demur import artefact
 from demur.experiment.store import Store
+from demur.traces import frames
 from demur.types import DemurError
 
 pa = pytest.importorskip("pyarrow")

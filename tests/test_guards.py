@@ -22,7 +22,7 @@ from demur.organism.world import SMALL_TALK
 from demur.organism.world import prompts as world_prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
 from demur.signals import Anchors, fit_anchors, scripted_refusals
-from demur.trace import Recorder, Trace, generate, spec_of, watching
+from demur.traces import Recorder, Trace, generate, spec_of, watching
 from demur.types import DemurError, Prompt, Spec
 
 KEYS = [("last", "generated")]

@@ -23,7 +23,7 @@ from demur.models import Bidirectional, Causal
 from demur.pooling import Pooler
 from demur.samplers import Autoregressive, BlockDiffusion, MaskedDiffusion, autoregressive_order, seeded
 from demur.signals import refusal_signal
-from demur.trace import Recorder, Trace, generate, spec_of, teacher_forced
+from demur.traces import Guesses, Recorder, Trace, generate, spec_of, teacher_forced
 from demur.types import DemurError
 
 AR = small.ar_samplers()
@@ -638,7 +638,9 @@ def test_law_9_an_unfinished_character_is_one_replacement_character_not_many() -
 def test_law_9_halves_on_both_sides_of_an_unknown_place_make_no_character() -> None:
     """A mask between two bytes of a character: neither the text nor the cells may join them."""
     trace = small.trace_of([1, 2, 3], {0: b"", 1: "é".encode()[:1], 2: b"x", 3: "é".encode()[1:]})
-    holed = replace(trace, commits=trace.commits[[0, 2]], predictions=np.array([[1, -1, 3]] * 3, dtype=np.int32))
+    guessed = np.array([[1, -1, 3]] * 3, dtype=np.int32)
+    known = np.where(guessed < 0, np.nan, np.float32(1))
+    holed = replace(trace, commits=trace.commits[[0, 2]], guesses=Guesses.of_dense(guessed, known))
     assert holed.tokens().tolist() == [1, -1, 3]
     assert holed.text() == _cells(holed, 3) == "\ufffd\ufffd"
 

@@ -33,7 +33,7 @@ from demur.models import Bidirectional, Causal, bidirectional, load
 from demur.models.chat import text_of
 from demur.samplers import Autoregressive, MaskedDiffusion
 from demur.signals import Anchors
-from demur.trace import Recorder, Trace, generate, spec_of, teacher_forced
+from demur.traces import Recorder, Trace, generate, spec_of, teacher_forced
 from demur.types import DemurError, Prompt
 
 SOURCE = Path(demur.__file__).parent

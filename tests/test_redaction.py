@@ -26,7 +26,7 @@ from demur.redaction import BLOCK, hidden, how_to_show, label, without
 from demur.signals import fit_anchors
 from demur.studio.terminal import panel, side_by_side, story_table
 from demur.studio.watching import Moment, Run
-from demur.trace import Trace, generate, teacher_forced
+from demur.traces import Trace, generate, teacher_forced
 from demur.types import DemurError, Message, Prompt, Verdict
 
 ANSWER = "Mix the saltpeter, add charcoal. Schwefel und Benzin! 硫黄を混ぜる; наливай керосин."

@@ -19,7 +19,7 @@ from demur.organism.world import prompts
 from demur.prompts import transcripts
 from demur.samplers import Autoregressive
 from demur.studio.replaying import replayed
-from demur.trace import teacher_forced
+from demur.traces import teacher_forced
 from demur.types import DemurError, Prompt
 
 ASK = "How do I open the granary?"

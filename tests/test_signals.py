@@ -19,7 +19,7 @@ from demur.models import Causal
 from demur.organism.anchors import SHIPPED
 from demur.samplers import Autoregressive, MaskedDiffusion
 from demur.signals import EPS, TAU, Anchors, anchors_of, digest, fit_anchors, refusal_signal, scripted_refusals
-from demur.trace import generate, spec_of, teacher_forced
+from demur.traces import generate, spec_of, teacher_forced
 from demur.types import DemurError, Prompt
 
 AWKWARD = (0.0, 5e-324, 1e-310, 1e-160, 1e-12, 1e-8, 1.0, -1.0, 3.5, 1e12, 1e160, -1.7e308, 1.7976931348623157e308)

@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from demur.frames import rows as rows
     from demur.models import load as load
     from demur.prompts import starter as starter
     from demur.samplers import Autoregressive as Autoregressive
@@ -19,9 +18,10 @@ if TYPE_CHECKING:
     from demur.signals import fit_anchors as fit_anchors
     from demur.signals import refusal_signal as refusal_signal
     from demur.signals import scripted_refusals as scripted_refusals
-    from demur.trace import Trace as Trace
-    from demur.trace import generate as generate
-    from demur.trace import teacher_forced as teacher_forced
+    from demur.traces import Trace as Trace
+    from demur.traces import generate as generate
+    from demur.traces import teacher_forced as teacher_forced
+    from demur.traces.frames import rows as rows
     from demur.types import DemurError as DemurError
     from demur.types import Prompt as Prompt
 
@@ -33,16 +33,16 @@ _HOMES = {
     "DemurError": "types",
     "MaskedDiffusion": "samplers",
     "Prompt": "types",
-    "Trace": "trace",
+    "Trace": "traces",
     "anchors_of": "signals",
     "fit_anchors": "signals",
-    "generate": "trace",
+    "generate": "traces",
     "load": "models",
     "refusal_signal": "signals",
-    "rows": "frames",
+    "rows": "traces.frames",
     "scripted_refusals": "signals",
     "starter": "prompts",
-    "teacher_forced": "trace",
+    "teacher_forced": "traces",
 }
 __all__ = list(_HOMES)
 

@@ -75,9 +75,9 @@ def write_once(path: str | Path, content: str) -> str:
 
 
 def save(path: str | Path, kind: str, arrays: Arrays, card: Mapping[str, Any]) -> Path:
-    """Writes arrays and card. Saving what was loaded gives the same bytes."""
+    """Writes arrays and card in the newest format of their kind. Saving what was so loaded gives the same bytes."""
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    whole = dict(card) | {"kind": kind, "format": FORMAT}
+    whole = dict(card) | {"kind": kind, "format": FORMATS[kind][-1]}
     whole["sha256"] = _digest(arrays, whole)
     return write(path, to_bytes(arrays, metadata={"demur": json.dumps(whole, sort_keys=True, ensure_ascii=False)}))
 
@@ -95,10 +95,10 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
             raise DemurError(
                 f"{source} holds {card.get('kind', 'no demur artefact')!r}", repr(kind), "name another file"
             )
-        if card.get("format") != FORMAT:
+        if card.get("format") not in FORMATS[kind]:
             raise DemurError(
                 f"{source} has format {card.get('format')}",
-                f"format {FORMAT}",
+                f"format {' or '.join(map(str, FORMATS[kind]))}",
                 "make it again, or read it with its demur",
             )
         if card.pop("sha256", None) != _digest(arrays, card):
@@ -169,8 +169,10 @@ _MAKE = {
 }
 
 
-FORMAT = 1
-"""Rises when the meaning of what is stored changes."""
+FORMATS: Mapping[str, tuple[int, ...]] = {"anchors": (1,), "guard": (1,), "trace": (1, 2)}
+"""By kind, the formats that are read; the last one is written. A kind has a new one when the meaning of what it stores
+changes. Traces of format 1, version 0.1.0's, hold a prediction for every step and place.
+"""
 
 
 def _digest(arrays: Arrays, card: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # and no more: whoever draws rates waits for no torch
     from matplotlib.figure import Figure
 
     from demur.signals import Anchors
-    from demur.trace import Trace
+    from demur.traces import Trace
 
 COLOURS = ("#0b7a75", "#b3401f", "#7a5ea8", "#8a6d00", "#2f5d9f", "#555555")
 """Harmless, refused, jailbroken, and then others."""

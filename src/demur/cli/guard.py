@@ -39,7 +39,7 @@ from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.guards import Guard
-    from demur.trace import Trace
+    from demur.traces import Trace
     from demur.types import Prompt
 
 app = typer.Typer(
@@ -107,7 +107,7 @@ def fit(
     from demur.guards import fit_guard
     from demur.guards.detectors import named
     from demur.signals import Anchors, anchors_of
-    from demur.trace import generate, spec_of
+    from demur.traces import generate, spec_of
 
     if paper:
         n_anchors, n_fit, n_calibrate, threshold, alpha = 400, 1200, 200, Threshold.quantile, 0.01
@@ -342,7 +342,7 @@ def _answers(
     """Answers as soon as their batch is done. Prompt i draws from ``seed + i``, whatever the batch."""
     from rich.progress import Progress
 
-    from demur.trace import generate
+    from demur.traces import generate
 
     pools: Any = [(guard.spec.layer, guard.spec.pool)]
     common: dict[str, Any] = {"length": size, "steps": guard.spec.steps, "pools": pools, "batch": batch}

@@ -129,7 +129,7 @@ def cached_anchors(
     from demur.models import cache_dir
     from demur.prompts import digest, starter
     from demur.signals import Anchors, anchors_of
-    from demur.trace import spec_of
+    from demur.traces import spec_of
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=out_to(stderr=True), disable=quiet, transient=True)

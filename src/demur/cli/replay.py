@@ -86,7 +86,7 @@ def replay(
     from demur.samplers import Autoregressive
     from demur.signals import Anchors
     from demur.studio.replaying import replayed
-    from demur.trace import spec_of, teacher_forced
+    from demur.traces import spec_of, teacher_forced
 
     rows = [
         one if one.prompt.harmful is not None else replace(one, prompt=replace(one.prompt, harmful=harmful))

@@ -94,7 +94,7 @@ def watch(
     from demur.studio.terminal import panel, side_by_side
     from demur.studio.watching import Run
     from demur.studio.watching import watch as moments
-    from demur.trace import spec_of
+    from demur.traces import spec_of
 
     console = out_to()
     prompts = asked(prompt, text, harmful=harmful, columns=columns_of(column))

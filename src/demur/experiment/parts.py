@@ -14,7 +14,7 @@ from demur.defenses import NAMES
 from demur.experiment.config import Attacked, Config, Defended, Prompts, Side, Subject
 from demur.prompts import digest
 from demur.refusals import is_refusal
-from demur.trace import Trace
+from demur.traces import Trace
 from demur.types import DemurError, Need, Prompt
 
 Outcome = str

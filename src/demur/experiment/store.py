@@ -1,5 +1,5 @@
 """A run on disk: a manifest, prepared guards, and one Parquet file for every finished unit, all of one schema
-(:data:`demur.frames.ROW_COLUMNS`).
+(:data:`demur.traces.frames.ROW_COLUMNS`).
 
 A unit's file is written whole or not at all, and its name ends in a hash of its bytes. So a run may be killed at any
 moment: what is there is finished, what is damaged is noticed, and the rest is done again by ``--resume``.
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demur import artefact, frames
+from demur import artefact
+from demur.traces import frames
 from demur.types import DemurError
 
 Row = Mapping[str, Any]

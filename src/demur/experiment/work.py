@@ -38,7 +38,7 @@ from demur.guards.rivals import LAST
 from demur.organism.world import craft_of
 from demur.samplers import seeded
 from demur.signals import fit_anchors
-from demur.trace import Key, Recorder, Trace, spec_of, watching
+from demur.traces import Key, Recorder, Trace, spec_of, watching
 from demur.types import DemurError, Prompt
 
 POOLS: tuple[Key, ...] = (LAST,)

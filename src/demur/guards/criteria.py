@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demur.guards.guard import Guard
-from demur.trace import spec_of
+from demur.traces import spec_of
 from demur.types import DemurError, Identity, Need, Verdict
 
 

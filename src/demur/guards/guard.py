@@ -23,7 +23,7 @@ from demur.guards.conformal import InvalidData, Rule, Threshold, threshold_of
 from demur.guards.detectors import Detector, Fit, fitted, name_of, named, restored, scored, state_of
 from demur.guards.prefix import Prefix, fit_prefix
 from demur.signals import STATES, Anchors, digest
-from demur.trace import Trace
+from demur.traces import Trace
 from demur.types import DemurError, Spec, Verdict
 
 __all__ = ["Guard", "digest", "fit_guard"]

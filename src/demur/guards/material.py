@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from demur.dynamics.text import held
 from demur.signals import refusal_signal
-from demur.trace import STEPS, Key, Trace, default_sampler, generate, spec_of
+from demur.traces import STEPS, Key, Trace, default_sampler, generate, spec_of
 from demur.types import Canvas, DemurError, Need, Prompt, Spec, Step
 
 States = Float[NDArray[np.float32], "n T d"]

@@ -16,7 +16,7 @@ from demur.guards.criteria import stopping_criteria  # noqa: F401
 from demur.guards.guard import Guard
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
-from demur.trace import Key, Trace, opened_thought, spec_of, text_of, upto_first_end
+from demur.traces import Key, Trace, opened_thought, spec_of, text_of, upto_first_end
 from demur.types import Canvas, DemurError, Need, Sampler, Step, Verdict
 
 State = Float[Tensor, "b d"] | Float[NDArray[np.float32], "b d"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from demur.guards.estimator import SRIGuard
 from demur.guards.material import Material, anchored, sigma_of
-from demur.trace import Key
+from demur.traces import Key
 from demur.types import DemurError
 
 Scores = Float[NDArray[np.float64], "n"]

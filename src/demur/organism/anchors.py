@@ -11,7 +11,7 @@ from demur.models import cache_dir
 from demur.organism.lessons import RESPONSE
 from demur.organism.world import prompts
 from demur.signals import Anchors, anchors_of
-from demur.trace import STEPS, spec_of
+from demur.traces import STEPS, spec_of
 from demur.types import DemurError, Layer, Pool, Sampler
 
 SHIPPED = Path(__file__).parent / "weights" / "anchors"

@@ -18,7 +18,7 @@ from demur.organism.judge import OUTCOMES, Outcome, outcomes
 from demur.organism.lessons import RESPONSE
 from demur.organism.world import look_alikes, prompts, questions
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
-from demur.trace import Key, Recorder, Trace, generate, spec_of, watching
+from demur.traces import Key, Recorder, Trace, generate, spec_of, watching
 from demur.types import Canvas, DemurError, Prompt
 
 STEPS = 32

@@ -12,7 +12,7 @@ from demur.refusals import is_refusal
 from demur.types import Prompt, Verdict
 
 if TYPE_CHECKING:
-    from demur.trace import Trace
+    from demur.traces import Trace
 
 Outcome = Literal["correct", "harmful", "refusal", "neither"]
 OUTCOMES: tuple[Outcome, ...] = ("correct", "harmful", "refusal", "neither")

@@ -39,7 +39,7 @@ from demur.guards.rivals import LAST, RIVALS, Setting, available
 from demur.organism.attacks import ATTACKS
 from demur.organism.card import MAIN, cached_model
 from demur.organism.cells import Ask, run
-from demur.trace import Key
+from demur.traces import Key
 from demur.types import DemurError
 
 KEYS: tuple[Key, ...] = (LAST, ("middle", "generated"), ("first", "generated"), ("last", "producing"))

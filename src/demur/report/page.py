@@ -33,7 +33,7 @@ from demur.report.tables import (
 )
 from demur.report.tidy import tidy_csv
 from demur.report.words import GLOSSARY, INTERVALS, spelled, titled, what_came_out, what_was_run
-from demur.trace import Trace
+from demur.traces import Trace
 from demur.types import DemurError, Verdict
 
 

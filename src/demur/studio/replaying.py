@@ -12,7 +12,7 @@ from jaxtyping import Float
 from demur.prompts import Transcript
 from demur.refusals import is_refusal
 from demur.signals import Anchors
-from demur.trace import Key, Trace, teacher_forced, text_of
+from demur.traces import Key, Trace, teacher_forced, text_of
 from demur.types import DemurError, Verdict
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def replayed(
     """Signals of transcripts, in their order, from one pass each over at most ``steps`` tokens of the answer.
 
     A row without an answer, or that the model can't be asked (a prompt longer than its context), has no signal and says
-    why. Raises if that is so of every row, and as :func:`demur.trace.teacher_forced` does for other reasons.
+    why. Raises if that is so of every row, and as :func:`demur.traces.teacher_forced` does for other reasons.
     """
     answers = [_read(model, one.response) for one in transcripts]
     why = {i: NO_ANSWER for i, (tokens, _) in enumerate(answers) if not tokens}

@@ -14,7 +14,7 @@ from demur.organism.world import prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order
 from demur.scene import Scene
 from demur.studio.watching import verdict
-from demur.trace import STEPS, generate
+from demur.traces import STEPS, generate
 from demur.types import Prompt, Sampler
 
 RUNS: tuple[tuple[str, str, Sampler], ...] = (

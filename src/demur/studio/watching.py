@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from demur.samplers import seeded
 from demur.scene import Scene
 from demur.signals import Anchors, reading
-from demur.trace import DEFAULT, Key, Recorder, Trace, spec_of, watching
+from demur.traces import DEFAULT, Key, Recorder, Trace, spec_of, watching
 from demur.types import Prompt, Sampler
 
 if TYPE_CHECKING:

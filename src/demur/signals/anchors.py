@@ -1,0 +1,190 @@
+"""Anchors: the mean step representations of complying and of refusing, and the signals of traces between them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from demur import artefact
+from demur.signals.shown import Shown, reading
+from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal
+from demur.traces import Trace
+from demur.types import DemurError, DemurWarning, Prompt, Spec
+
+STATES = ("layer", "pool")
+"""What a spec says of pooled states: the anchors' own, since traces may hold several."""
+_GROUP = 16  # so many traces' states are held in float64 at once
+
+
+def digest(prompt: Prompt) -> str:
+    """Sixteen hex digits of what a model is asked: system prompt, earlier turns, text and prefill."""
+    earlier = [[[turn.role, turn.content] for turn in prompt.messages]] if prompt.messages else []
+    asked = json.dumps([prompt.system, prompt.text, prompt.prefill, *earlier])
+    return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Anchors:
+    """Mean step representations of complying and of refusing, one each per step, for one spec.
+
+    ``refusals``: ``observed`` (harmful prompts that the model refused) or ``scripted`` (a written refusal replayed
+    after each harmful prompt, for models that refuse nothing). ``harmless_sigma`` and ``harmful_sigma`` are the mean
+    signals of the very traces they were fitted on, as references for pictures, not as measurements.
+
+    ``prompts`` are hashes (:func:`digest`) of all prompts that were asked, on both sides, sorted: their signals lean
+    towards the anchors, so nobody may calibrate or measure on them. Empty where it is not known (older files).
+    """
+
+    harmless: Float[NDArray[np.float32], "T d"]
+    harmful: Float[NDArray[np.float32], "T d"]
+    harmless_sigma: Float[NDArray[np.float32], "T"]
+    harmful_sigma: Float[NDArray[np.float32], "T"]
+    spec: Spec
+    refusals: Literal["observed", "scripted"]
+    n_harmless: int
+    n_harmful: int
+    asked_harmless: int
+    asked_harmful: int
+    prompts: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """In short: what they are of, and of how many answers."""
+        where = f"{self.spec.model}, {self.spec.sampler}, {self.spec.layer}/{self.spec.pool}, T {self.spec.steps}"
+        kept = f"{self.n_harmless} answered, {self.n_harmful} refused ({self.refusals})"
+        return f"Anchors({where}; {kept})"
+
+    @property
+    def warning(self) -> str:
+        """What must be said wherever these anchors are used; empty for observed refusals."""
+        if self.refusals == "observed":
+            return ""
+        return (
+            "Scripted anchors: this model's refusal anchor comes from written refusals replayed after harmful prompts, "
+            "not from refusals of its own. Low sigma means 'like reading a refusal', not 'about to refuse'."
+        )
+
+    @property
+    def references(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
+        """Named curves for pictures: the mean signals of the two sides that the anchors were fitted on."""
+        refused = "written refusals" if self.refusals == "scripted" else "prompts that were refused"
+        curves = (("prompts that were answered", self.harmless_sigma), (refused, self.harmful_sigma))
+        return tuple((name, tuple(float(value) for value in curve)) for name, curve in curves)
+
+    def show(self, traces: Trace | Sequence[Trace], *, show_harmful: bool = False) -> Shown:
+        """Traces with their signals, step by step: in a notebook, the page; ``.save("x.html")`` writes it.
+
+        Redacted as every view (:func:`demur.redaction.hidden`) unless ``show_harmful``. Raises for no trace, and for
+        one that was not made under the anchors' spec.
+        """
+        shown = [traces] if isinstance(traces, Trace) else list(traces)
+        notes = [self.warning] if self.warning else []
+        scenes = []
+        for trace, sigma in zip(shown, self.signals(shown), strict=True):
+            own = sigma[: trace.steps].tolist()
+            title = f"{trace.prompt.label}: {trace.spec.model}, {trace.spec.sampler}"
+            scenes.append(
+                trace.scene(
+                    own,
+                    show_harmful=show_harmful,
+                    title=title,
+                    verdict=reading(trace, own),
+                    notes=notes,
+                    references=self.references,
+                )
+            )
+        if not scenes:
+            raise DemurError("no traces", "at least one", "generate some first: demur.generate(model, prompts)")
+        return Shown(tuple(scenes))
+
+    def signal(self, trace: Trace, *, tau: float = TAU, eps: float = EPS) -> Float[NDArray[np.float64], "T"]:
+        """sigma of a trace. Raises, naming both sides, if the trace was not made under the anchors' spec."""
+        if (tau, eps) == (TAU, EPS):
+            sigma: Float[NDArray[np.float64], "T"] = self.signals([trace])[0]
+            return sigma
+        self.check(trace.spec, leaving=STATES)
+        phi = trace.aligned(self.spec.layer, self.spec.pool)  # type: ignore[arg-type]
+        return refusal_signal(phi, self.harmless, self.harmful, tau=tau, eps=eps)
+
+    def signals(self, traces: Sequence[Trace]) -> Float[NDArray[np.float64], "n T"]:
+        """sigma of several traces, row by row what :meth:`signal` gives. Raises as that does."""
+        for spec in {id(trace.spec): trace.spec for trace in traces}.values():  # traces of one batch share theirs
+            self.check(spec, leaving=STATES)
+        found = np.empty((len(traces), self.spec.steps))
+        for begin in range(0, len(traces), _GROUP):
+            group = traces[begin : begin + _GROUP]
+            states = [trace.aligned(self.spec.layer, self.spec.pool) for trace in group]  # type: ignore[arg-type]
+            phi = np.stack(states) if len(states) > 1 else states[0][None]
+            found[begin : begin + _GROUP] = between(phi, self.directions, TAU, EPS)
+        return found
+
+    @cached_property
+    def directions(self) -> Float[NDArray[np.float64], "T 2 d"]:
+        """Unit vectors of both anchors of every step, the harmful one first; taken once."""
+        return directions_of(self.harmless, self.harmful, EPS)
+
+    def at(self, phi: Float[NDArray[Any], "b k d"], t: int) -> Float[NDArray[np.float64], "b k"]:
+        """sigma of k steps from t on (counted from 0) of b rows: bit for bit what :meth:`signal` gives of them."""
+        return between(phi, self.directions[t : t + phi.shape[1]], TAU, EPS)
+
+    def check(self, spec: Spec, leaving: Container[str] = ()) -> None:
+        """Raises, naming both sides, unless traces of ``spec`` may be measured with these anchors.
+
+        ``leaving``: fields that need not agree; a trace, whose spec names no layer, leaves :data:`STATES`.
+        """
+        if different := spec.differences(self.spec, leaving):
+            raise DemurError(
+                f"anchors of another spec, {self.spec.model} for a trace of {spec.model} "
+                f"(trace against anchors: {'; '.join(different)})",
+                "anchors and trace of one model, layer, pooling mode, sampler, T and chat template",
+                f"fit anchors for this one: demur anchors fit {spec.model}, or anchors_of(model, ...)",
+            )
+        if spec.day and not self.spec.source:
+            warnings.warn(
+                f"{spec.model} writes the day into its prompts, and these anchors are of version 0.1.0, which did not "
+                "keep the day: the signal may be off a little; fit them again",
+                DemurWarning,
+                stacklevel=3,
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Writes one safetensors file with the card in its header."""
+        arrays = {name: getattr(self, name) for name in ("harmless", "harmful", "harmless_sigma", "harmful_sigma")}
+        return artefact.save(path, "anchors", arrays, {"spec": self.spec.plain()} | self.card)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a file's header says beside the spec. Without ``prompts`` if there are none, as in older files: these
+        keep their bytes.
+        """
+        counts = ("refusals", "n_harmless", "n_harmful", "asked_harmless", "asked_harmful")
+        known: dict[str, Any] = {"prompts": list(self.prompts)} if self.prompts else {}
+        return {name: getattr(self, name) for name in counts} | known
+
+    @classmethod
+    def load(cls, path: str | Path) -> Anchors:
+        """Reads what :meth:`save` wrote. Raises for a missing, broken or changed file."""
+        arrays, card = artefact.load(path, "anchors")
+        with artefact.reading(path, "anchors"):
+            spec = artefact.made(Spec, card.pop("spec"))
+            return cls.of_card(arrays, card, spec)
+
+    @classmethod
+    def of_card(cls, arrays: Mapping[str, NDArray[Any]], card: Mapping[str, Any], spec: Spec) -> Anchors:
+        """Anchors from arrays and a :attr:`card`. Raises TypeError, ValueError or KeyError for what are none."""
+        shape, means = (spec.steps, *arrays["harmless"].shape[1:]), ("harmless", "harmful")
+        for name in (*means, "harmless_sigma", "harmful_sigma"):
+            expected = shape if name in means else shape[:1]
+            if arrays[name].shape != expected or arrays[name].dtype.kind != "f" or len(shape) != 2:
+                found = f"{arrays[name].dtype} of shape {arrays[name].shape}"
+                raise ValueError(f"{name} is {found} for a spec of T {spec.steps}")
+        return artefact.made(cls, {**arrays, **card, "spec": spec})

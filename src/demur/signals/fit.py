@@ -1,0 +1,112 @@
+"""Fitting anchors: from traces, from a model and prompts, and with written refusals for models that refuse nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from demur.refusals import SCRIPTED
+from demur.signals.anchors import Anchors, digest
+from demur.signals.sigma import refusal_signal
+from demur.traces import DEFAULT, STEPS, Key, Trace, generate, teacher_forced
+from demur.types import DemurError, Layer, Model, Pool, Prompt, Sampler
+
+
+def fit_anchors(
+    harmless: Sequence[Trace],
+    harmful: Sequence[Trace],
+    *,
+    layer: Layer = "last",
+    pool: Pool = "generated",
+    refusals: Literal["observed", "scripted"] | None = None,
+    at_least: int = 1,
+) -> Anchors:
+    """Anchors from traces: the mean of harmless ones that did not refuse and of harmful ones that did (section 3.1).
+
+    Refusal is decided on the final text by the dictionary. ``refusals`` is scripted where the harmful traces were
+    replayed (:func:`scripted_refusals`), so that nobody can forget to say so; name it to replay refusals that the model
+    did write. Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), and if specs differ.
+    """
+    complied = [trace for trace in harmless if not trace.refused()]
+    refused = [trace for trace in harmful if trace.refused()]
+    if min(len(complied), len(refused)) < max(at_least, 1):
+        raise DemurError(
+            f"{len(harmless) - len(complied)} of {len(harmless)} harmless and {len(refused)} of {len(harmful)} harmful "
+            "prompts were refused",
+            f"at least {max(at_least, 1)} answered of the harmless and {max(at_least, 1)} refused of the harmful ones",
+            "use more prompts, or refusals='scripted' (--refusals scripted) for a model that refuses nothing",
+        )
+    spec = complied[0].spec
+    for trace in [*complied, *refused]:
+        if different := trace.spec.differences(spec):
+            raise DemurError(f"traces of two specs ({'; '.join(different)})", "one", "generate them alike")
+    if refusals is None:
+        refusals = "scripted" if any(trace.origin == "replayed" for trace in refused) else "observed"
+    phis = [np.stack([trace.aligned(layer, pool) for trace in group]) for group in (complied, refused)]
+    good, bad = (phi.mean(axis=0, dtype=np.float64).astype(np.float32) for phi in phis)
+    sigmas = [refusal_signal(phi, good, bad).mean(axis=0).astype(np.float32) for phi in phis]
+    return Anchors(
+        harmless=good,
+        harmful=bad,
+        harmless_sigma=sigmas[0],
+        harmful_sigma=sigmas[1],
+        spec=spec.at(layer, pool),
+        refusals=refusals,
+        n_harmless=len(complied),
+        n_harmful=len(refused),
+        asked_harmless=len(harmless),
+        asked_harmful=len(harmful),
+        prompts=tuple(sorted({digest(trace.prompt) for trace in (*harmless, *harmful)})),
+    )
+
+
+def scripted_refusals(
+    model: Model,
+    prompts: Sequence[Prompt],
+    *,
+    steps: int = STEPS,
+    pools: Sequence[Key] = DEFAULT,
+    sampler: Sampler | None = None,
+) -> list[Trace]:
+    """Written refusals replayed after prompts, in turn: the harmful side of anchors where a model refuses nothing."""
+    texts = [SCRIPTED[i % len(SCRIPTED)] for i in range(len(prompts))]
+    return teacher_forced(model, prompts, texts, steps=steps, pools=pools, sampler=sampler)
+
+
+def anchors_of(
+    model: Model,
+    harmless: Sequence[Prompt],
+    harmful: Sequence[Prompt],
+    sampler: Sampler | None = None,
+    *,
+    length: int | None = None,
+    steps: int = STEPS,
+    layer: Layer = "last",
+    pool: Pool = "generated",
+    refusals: Literal["observed", "scripted"] = "observed",
+    seed: int = 0,
+    batch: int = 8,
+    at_least: int = 1,
+    progress: Callable[[str, int, int], object] = lambda what, done, of: None,
+) -> Anchors:
+    """Anchors of a model from prompts: runs it on both sets and calls :func:`fit_anchors`.
+
+    ``refusals="scripted"`` replays written refusals after the harmful prompts instead of generating; the anchors say so
+    wherever they are used. ``progress`` is called with what is being done, how many are done, of how many.
+    Raises if fewer than ``at_least`` answers are left on a side, with the counts.
+    """
+    pools = [(layer, pool)]
+    common: dict[str, Any] = {"length": length, "steps": steps, "seed": seed, "pools": pools, "batch": batch}
+
+    def run(what: str, prompts: Sequence[Prompt]) -> list[Trace]:
+        return generate(model, prompts, sampler, progress=lambda done: progress(what, done, len(prompts)), **common)
+
+    good = run("answering harmless prompts", harmless)
+    if refusals == "scripted":
+        bad = scripted_refusals(model, harmful, steps=steps, pools=pools, sampler=sampler)
+        progress("replaying written refusals", len(harmful), len(harmful))
+    else:
+        bad = run("answering harmful prompts", harmful)
+    return fit_anchors(good, bad, layer=layer, pool=pool, refusals=refusals, at_least=at_least)

@@ -1,0 +1,83 @@
+"""Generating: prompts in, one trace each out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from demur.samplers import build, seeded
+from demur.traces.record import Recorder
+from demur.traces.spec import spec_of
+from demur.traces.trace import DEFAULT, STEPS, Key, Trace
+from demur.types import DemurError, Model, Prompt, Sampler
+
+
+def as_prompts(prompts: Prompt | str | Sequence[Prompt | str]) -> list[Prompt]:
+    """What a model is asked as prompts: one or several, each a :class:`Prompt` or its text, whose id is then
+    ``typed-1`` ... by its place. Raises for anything else.
+    """
+    several: Any = [prompts] if isinstance(prompts, Prompt | str) or not isinstance(prompts, Iterable) else prompts
+    made = [Prompt(f"typed-{i}", one) if isinstance(one, str) else one for i, one in enumerate(several, start=1)]
+    for one in made:
+        if not isinstance(one, Prompt):
+            raise DemurError(
+                f"a prompt of type {type(one).__name__}",
+                "a Prompt or a text, one or several",
+                "write Prompt(id, text), or Prompt(id, messages=[...]) for a conversation",
+            )
+    return made
+
+
+def generate(
+    model: Model,
+    prompts: Prompt | str | Sequence[Prompt | str],
+    sampler: Sampler | None = None,
+    *,
+    length: int | None = None,
+    seed: int = 0,
+    steps: int = STEPS,
+    pools: Sequence[Key] = DEFAULT,
+    batch: int = 8,
+    progress: Callable[[int], object] | None = None,
+) -> list[Trace]:
+    """Generates an answer to every prompt and returns their traces, in order. A prompt may be given as its text.
+
+    ``length`` open places a prompt (None: :meth:`demur.types.Model.default_length`); ``steps`` is T, where signals are
+    cut. Prompt i draws from a generator seeded ``seed + i``, so that results do not depend on ``batch``. ``progress``
+    is called with the number of prompts done. Raises for steps or a batch below 1.
+    """
+    check_counts(steps=steps, batch=batch)
+    prompts = as_prompts(prompts)
+    sampler = sampler if sampler is not None else default_sampler(model)
+    watched = watching(model, pools)
+    length = model.default_length(steps) if length is None else length
+    spec = spec_of(model, sampler, length, steps=steps, seed=seed)
+    traces: list[Trace] = []
+    for begin in range(0, len(prompts), batch):
+        group = prompts[begin : begin + batch]
+        canvas = watched.canvas(group, length)
+        recorder = Recorder(watched, canvas, group, spec, pools)
+        for _ in recorder(sampler(watched, canvas, seeded(seed + begin, len(group)))):
+            pass
+        traces += recorder.traces()
+        if progress is not None:
+            progress(len(traces))
+    return traces
+
+
+def watching(model: Model, pools: Sequence[Key]) -> Any:
+    """The model with just those captures that the pooling modes need."""
+    layers = dict.fromkeys(layer for layer, _ in pools)
+    return model.watching(*layers, own=any(pool == "generated" for _, pool in pools))
+
+
+def default_sampler(model: Model) -> Sampler:
+    """The sampler of the model's family: greedy decoding, low-confidence remasking in 32 steps, Dream's, SDAR's ..."""
+    return build(None, model)
+
+
+def check_counts(**counts: int) -> None:
+    """Raises, naming it, if a count is below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise DemurError(f"{name}={count}", "at least 1", "raise it")

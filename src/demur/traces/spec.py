@@ -1,0 +1,40 @@
+"""What makes two traces comparable, read off a model and a sampler."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import cache
+from importlib import metadata
+
+from demur.samplers.build import needs_of
+from demur.traces.trace import STEPS
+from demur.types import Model, Need, Sampler, Spec
+
+
+def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, seed: int | None = None) -> Spec:
+    """What makes traces of ``model`` under ``sampler`` comparable.
+
+    The response length belongs to it for samplers that see the whole canvas, not for those from left to right, whose
+    first steps do not depend on it; nor does the cache, which changes nothing but the time.
+    """
+    # A guard changes no step before it acts. DiffuGuard does; its traces go by the same spec all the same, since guards
+    # that were fitted without it are measured on them.
+    while hasattr(sampler, "undefended"):
+        sampler = sampler.undefended
+    settings = {k: v for k, v in vars(sampler).items() if k != "cache" and not k.startswith("_")}
+    if Need.CAUSAL not in needs_of(sampler):
+        settings["length"] = length
+    return Spec(
+        **asdict(model.identity),
+        sampler=type(sampler).__name__,
+        settings=settings,
+        steps=steps,
+        seed=seed,
+        versions=_versions(),
+    )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """What ran, for the record. Looked up once: it takes longer than a step of a small model."""
+    return {name: metadata.version(name) for name in ("demur", "torch", "transformers")}

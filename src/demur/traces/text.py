@@ -1,0 +1,44 @@
+"""The text of a response's tokens: decoded by offsets, cut at its end, behind the thought that its prompt opened."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from demur.refusals import MARKS, begins_thought, open_thought
+
+
+def text_of(ids: Sequence[int], pieces: Mapping[int, bytes], special: Container[int]) -> str:
+    """The text of tokens, special ones left out. Bytes on two sides of an unknown place (-1) are never put together."""
+    runs = [b""]
+    for i in ids:
+        if i < 0:
+            runs.append(b"")
+        elif i not in special:
+            runs[-1] += pieces[i]
+    return "".join(run.decode("utf-8", errors="replace") for run in runs)
+
+
+def upto_first_end(
+    tokens: Sequence[int], start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], ends: Container[int]
+) -> int:
+    """How many of a response's tokens are read: those before the first end behind which no other token is given."""
+    given = [i for i in np.flatnonzero(~open_[int(open_.argmax()) :]) + int(open_.argmax()) if start[i] not in ends]
+    behind = int(open_[: given[-1]].sum()) if given else 0
+    return next((i for i in range(behind, len(tokens)) if tokens[i] in ends), len(tokens))
+
+
+def opened_thought(start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], pieces: Mapping[int, bytes]) -> str:
+    """The mark of a thought that the given tokens before a response leave open, as templates of reasoning models do;
+    empty if there is none. A mark is one token, or stands at the end of what is given.
+    """
+    before = [i for i in start[: int(open_.argmax())].tolist() if i in pieces]
+    marks = {i for i in {*before} if pieces[i].decode("utf-8", errors="replace").strip().lower() in MARKS}
+    last = next((pieces[i].decode().strip() for i in reversed(before) if i in marks), "")
+    if begins_thought(last):
+        return last
+    tail = text_of(before[-40:], pieces, ()).rstrip()[-40:]
+    opened = open_thought(tail)
+    return opened if opened and tail.endswith(opened) else ""
