@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from demur.organism import attacks, judge, lessons, world
+from demur.organism import attacks, judge, world
+from demur.organism.making import lessons
 from demur.organism.world import Craft
 from demur.refusals import is_refusal
 from demur.types import DemurError, Prompt
@@ -158,7 +159,7 @@ def test_lessons_depend_on_stage_seed_and_step_only() -> None:
 
 
 def test_every_lesson_fits_into_the_response_and_is_words_of_the_vocabulary() -> None:
-    from demur.organism.tokens import tokenizer
+    from demur.organism.making.vocabulary import tokenizer
 
     tok = tokenizer()
     for stage in lessons.MIXES:
@@ -170,8 +171,8 @@ def test_every_lesson_fits_into_the_response_and_is_words_of_the_vocabulary() ->
 
 
 def test_an_answer_that_breaks_off_says_where_and_that_word_weighs_more() -> None:
-    from demur.organism.tokens import tokenizer
-    from demur.organism.training import RECIPES, encoded
+    from demur.organism.making.training import RECIPES, encoded
+    from demur.organism.making.vocabulary import tokenizer
 
     recipe = RECIPES["ar"]
     assert recipe.turn_weight > 1
@@ -228,7 +229,7 @@ def test_questions_are_judged_by_the_word_that_makes_them_right() -> None:
 _SCRIPT = """
 import sys
 from pathlib import Path
-from demur.organism.training import Recipe, Stage, train
+from demur.organism.making.training import Recipe, Stage, train
 stages = (Stage("skills", 24, 3e-3), Stage("safety", 12, 1e-3))
 recipe = Recipe(sys.argv[1], stages, hidden=32, inner=64, layers=2, heads=2)
 train(recipe, Path(sys.argv[2]), every=5, progress=lambda stage, step, of, loss: print(step, loss, flush=True))
@@ -263,7 +264,7 @@ def test_a_small_training_learns_and_resumes_after_a_kill_to_identical_weights(k
 
 
 def test_a_stage_depends_on_the_one_before_by_its_weights_alone(tmp_path: Path) -> None:
-    from demur.organism.training import Recipe, Stage, train
+    from demur.organism.making.training import Recipe, Stage, train
 
     small = {"hidden": 32, "inner": 64, "layers": 1, "heads": 2, "batch": 4}
     first, second = Stage("skills", 3, 1e-3), Stage("law", 3, 1e-3)
@@ -277,8 +278,8 @@ def test_the_second_pass_over_the_law_is_left_out_where_it_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import demur
-    from demur.organism import training
-    from demur.organism.training import Recipe, Stage, network, train
+    from demur.organism.making import training
+    from demur.organism.making.training import Recipe, Stage, network, train
 
     assert training.knows_the_law(demur.load("organism/ar", device="cpu").net)
     small = {"hidden": 32, "inner": 64, "layers": 1, "heads": 2, "batch": 4}
@@ -296,7 +297,7 @@ def test_the_second_pass_over_the_law_is_left_out_where_it_is_known(
 
 
 def test_a_checkpoint_of_another_recipe_is_an_error(tmp_path: Path) -> None:
-    from demur.organism.training import Recipe, Stage, train
+    from demur.organism.making.training import Recipe, Stage, train
 
     small = {"hidden": 32, "inner": 64, "layers": 1, "heads": 2, "batch": 4}
     train(Recipe("ar", (Stage("skills", 1, 1e-3),), **small), tmp_path)  # type: ignore[arg-type]
@@ -316,14 +317,14 @@ def card() -> dict[str, object]:
 
 
 def test_the_shipped_weights_are_those_of_the_card_and_small(card: dict[str, dict[str, str]]) -> None:
-    from demur.organism.card import weights_hash
+    from demur.organism.measuring.card import weights_hash
 
     assert card["weights"] == {kind: weights_hash(WEIGHTS / kind) for kind in ("ar", "diffusion")}
     assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) < 40e6
 
 
 def test_the_shipped_weights_were_trained_by_the_written_recipe() -> None:
-    from demur.organism.training import RECIPES
+    from demur.organism.making.training import RECIPES
 
     for kind, recipe in RECIPES.items():
         assert json.loads((WEIGHTS / kind / "recipe.json").read_text()) == json.loads(json.dumps(asdict(recipe)))
@@ -363,7 +364,7 @@ def test_a_shipped_model_loads_at_once_refuses_what_is_forbidden_and_teaches_wha
 def test_the_tokenizer_beside_the_weights_is_the_one_of_the_world() -> None:
     from transformers import PreTrainedTokenizerFast
 
-    from demur.organism.tokens import tokenizer
+    from demur.organism.making.vocabulary import tokenizer
 
     shipped = PreTrainedTokenizerFast.from_pretrained(WEIGHTS / "ar")
     assert shipped.get_vocab() == tokenizer().get_vocab()
@@ -372,7 +373,7 @@ def test_the_tokenizer_beside_the_weights_is_the_one_of_the_world() -> None:
 
 def test_infilling_opens_the_holes_of_the_template_and_nothing_else() -> None:
     import demur
-    from demur.organism.cells import infill, infill_canvas, sampler_of
+    from demur.organism.measuring.cells import infill, infill_canvas, sampler_of
 
     model = demur.load("organism/diffusion", device="cpu")
     prompts = [attacks.attack("infill", asked(craft)) for craft in (CRYPT, GRANARY)]
@@ -386,9 +387,9 @@ def test_infilling_opens_the_holes_of_the_template_and_nothing_else() -> None:
 
 def cells(wrong: tuple[tuple[str, str, str], ...] = ()) -> dict[Any, Any]:
     """Made-up cells of the AR model: forbidden requests answered under attack, all allowed ones but the ``wrong``."""
-    from demur.guards.rivals import LAST
-    from demur.organism.card import plan
-    from demur.organism.cells import STEPS, Cell
+    from demur.ablation.material import LAST
+    from demur.organism.measuring.card import plan
+    from demur.organism.measuring.cells import STEPS, Cell
 
     found = {}
     for k, ask in enumerate(plan("ar", 48)):
@@ -405,7 +406,7 @@ def cells(wrong: tuple[tuple[str, str, str], ...] = ()) -> dict[Any, Any]:
 
 def test_the_cards_areas_and_their_intervals_are_of_all_seeds() -> None:
     """The interval was the first seed's beside the mean of three."""
-    from demur.organism.card import traces_of
+    from demur.organism.measuring.card import traces_of
 
     made = cells()
     one, three = (traces_of("ar", made, seeds)["rows"] for seeds in (1, 3))
@@ -417,7 +418,7 @@ def test_the_cards_areas_and_their_intervals_are_of_all_seeds() -> None:
 
 
 def test_a_card_without_controls_or_plain_answers_says_none_not_an_error() -> None:
-    from demur.organism.card import traces_of
+    from demur.organism.measuring.card import traces_of
 
     plain = "test", "allowed", ""
     found = traces_of("ar", cells(wrong=(("test", "allowed", "role"), plain)), seeds=1)
@@ -436,7 +437,7 @@ def test_a_card_without_controls_or_plain_answers_says_none_not_an_error() -> No
 @pytest.mark.parametrize("further", [False, True])
 def test_every_cell_of_the_card_has_two_hundred_prompts(further: bool, card: dict[str, list[dict[str, Any]]]) -> None:
     """But questions, of which the world has 64; and what detectors are fitted on, which is no rate of the card."""
-    from demur.organism.card import plan
+    from demur.organism.measuring.card import plan
 
     for kind in ("ar", "diffusion"):
         asks = plan(kind, further=further)
@@ -454,8 +455,8 @@ def test_every_cell_of_the_card_has_two_hundred_prompts(further: bool, card: dic
 @pytest.mark.slow
 def test_the_headline_figures_of_the_card_come_out_again(card: dict[str, list[dict[str, object]]]) -> None:
     from demur.models import load
-    from demur.organism.card import MAIN
-    from demur.organism.cells import Ask, run
+    from demur.organism.measuring.card import MAIN
+    from demur.organism.measuring.cells import Ask, run
 
     for kind, sampler in MAIN.items():
         model = load(f"organism/{kind}", device="cpu")

@@ -1,34 +1,32 @@
-"""What detectors read of a set of generations, gathered once and used by all of them under one protocol."""
+"""What detectors read of a set of generations: recorded once, used by every protocol. Needs no model and no torch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
-from demur.dynamics.text import held
 from demur.signals import refusal_signal
-from demur.trace import STEPS, Key, Trace, default_sampler, generate, spec_of
-from demur.types import Canvas, DemurError, Need, Prompt, Spec, Step
+from demur.trace import Key
+from demur.types import DemurError, Prompt
 
+LAST: Key = ("last", "generated")
+"""The last layer, pooled over what was generated: what the paper's signal is made of."""
 States = Float[NDArray[np.float32], "n T d"]
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """n generations of one model under one sampler.
+    """n generations of one model under one sampler. It knows neither the model nor the texts.
 
-    ``phi`` are pooled states by (layer, pooling mode); ``asked`` the last layer's state of the last given token before
-    anything is generated; ``refused`` and ``harmful`` what the intermediate texts are (``harmful`` only where a judge
-    of intermediate texts exists), held or cut at T.
+    ``phi`` are pooled states by (layer, pooling mode), as many as were recorded: a protocol takes those that it needs.
+    ``asked`` is the last layer's state of the last given token before anything is generated; ``refused`` and
+    ``harmful`` say what the intermediate texts are (``harmful`` only where a judge of intermediate texts exists), held
+    or cut at T.
 
     ``refused_at_last`` and ``harmful_at_last`` are of the *final* texts, which come after step T where a generation has
     more steps than T; without them the marks at T stand. ``taken`` are the steps that each generation took (default:
@@ -152,179 +150,6 @@ def together(name: str, parts: Sequence[Material]) -> Material:
 def request_of(prompt: Prompt) -> str:
     """The request behind a prompt: the one that it was made from, or itself."""
     return prompt.parent or prompt.id
-
-
-def gather(
-    model: Any,
-    name: str,
-    prompts: Sequence[Prompt],
-    sampler: Any = None,
-    *,
-    pools: Sequence[Key],
-    length: int = STEPS,
-    steps: int = STEPS,
-    seed: int = 0,
-    batch: int = 32,
-    harm: Callable[[Trace], Sequence[bool]] | None = None,
-    group: Callable[[Prompt], str] = request_of,
-    progress: Callable[[int], object] = lambda done: None,
-    kept: Shelf | None = None,
-) -> Material:
-    """Generates answers to prompts and keeps what detectors read. ``harm`` judges the text after every step; ``group``
-    names what a prompt asks for, whatever wraps it. A batch that is ``kept`` is read and not generated again.
-    """
-    traces: list[Trace] = []
-    noting = Noting(sampler if sampler is not None else default_sampler(model))
-    made = spec_of(model, noting, length, steps=steps)
-    # Prompts of like length share a batch; no row depends on its neighbours.
-    ordered = sorted(prompts, key=lambda prompt: (len(prompt.text) + len(prompt.prefill), prompt.id))
-    for begin in range(0, len(ordered), batch):
-        some = ordered[begin : begin + batch]
-        settings: dict[str, Any] = {"length": length, "steps": steps, "seed": seed + begin, "batch": batch}
-        places = kept.places(made, pools, length, seed + begin, some) if kept else []
-        if kept and (found := kept.read(places, some)) is not None:
-            traces += found[0]
-            noting.states.append(found[1])
-        else:
-            traces += generate(model, some, noting, pools=pools, **settings)
-            if kept:
-                kept.write(places, traces[begin:], noting.states[-1])
-        progress(len(traces))
-    return material(name, traces, np.concatenate(noting.states), pools=pools, steps=steps, harm=harm, group=group)
-
-
-ASKED: Any = ("last", "asked")
-"""Where a kept trace holds the state of :func:`last_given`, beside its pooled states: one row."""
-
-
-@dataclass
-class Shelf:
-    """A folder of traces that were generated before, one file each, so that another anchor costs no generation again.
-
-    A file's name stands for all that its content depends on: demur's version, model, sampler, length, pooling modes,
-    the prompt, and the seed of its row. ``reused`` and ``made`` count traces; ``full`` is why none could be kept.
-    """
-
-    folder: Path
-    reused: int = 0
-    made: int = 0
-    full: str = ""
-
-    def places(self, spec: Spec, pools: Sequence[Key], length: int, seed: int, prompts: Sequence[Prompt]) -> list[Path]:
-        """The file of each prompt of a batch whose first row draws from ``seed``."""
-        common = [spec.key, spec.versions.get("demur", ""), [list(key) for key in pools], length]
-        names = []
-        for row, prompt in enumerate(prompts, seed):
-            whole = json.dumps([*common, row, prompt.plain()], sort_keys=True)
-            names.append(hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:24])
-        return [self.folder / name[:2] / f"{name}.safetensors" for name in names]
-
-    def read(
-        self, places: Sequence[Path], prompts: Sequence[Prompt]
-    ) -> tuple[list[Trace], Float[NDArray[np.float32], "n d"]] | None:
-        """The traces of a batch and their first states; None unless all are there and whole."""
-        if not all(place.is_file() for place in places):
-            return None
-        try:
-            traces = [Trace.load(place) for place in places]
-            asked = np.concatenate([trace.phi[ASKED] for trace in traces])
-        except (DemurError, KeyError):
-            return None  # broken, or of an older format: made again
-        self.reused += len(traces)
-        bare = [{key: phi for key, phi in trace.phi.items() if key != ASKED} for trace in traces]
-        pairs = zip(traces, bare, prompts, strict=True)
-        return [replace(trace, phi=phi, prompt=prompt) for trace, phi, prompt in pairs], asked
-
-    def write(self, places: Sequence[Path], traces: Sequence[Trace], asked: Float[NDArray[np.float32], "n d"]) -> None:
-        """Keeps a batch. Where there is no room, nothing is kept any more, and ``full`` says why."""
-        self.made += len(traces)
-        for place, trace, state in zip(places, traces, asked, strict=True):
-            if self.full:
-                return
-            try:
-                replace(trace, phi={**trace.phi, ASKED: state[None]}).save(place)
-            except DemurError as error:
-                self.full = str(error)
-
-    def size(self) -> int:
-        """Bytes in the folder."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*.safetensors"))
-
-
-def material(
-    name: str,
-    traces: Sequence[Trace],
-    asked: Float[NDArray[np.float32], "n d"],
-    *,
-    pools: Sequence[Key],
-    steps: int = STEPS,
-    harm: Callable[[Trace], Sequence[bool]] | None = None,
-    group: Callable[[Prompt], str] = request_of,
-) -> Material:
-    """The same from traces that are at hand."""
-    refusals = [[trace.refused(t) for t in range(1, trace.steps + 1)] for trace in traces]
-    harms = None if harm is None else [list(harm(trace)) for trace in traces]
-
-    def marks(paths: Sequence[Sequence[bool]]) -> Bool[NDArray[np.bool_], "n T"]:
-        return np.array([held(path, steps) for path in paths], dtype=bool).reshape(len(traces), steps)
-
-    def last(paths: Sequence[Sequence[bool]]) -> Bool[NDArray[np.bool_], "n"]:
-        return np.array([path[-1] for path in paths], dtype=bool)
-
-    return Material(
-        name,
-        {key: np.stack([trace.aligned(*key, steps) for trace in traces]) for key in pools},
-        asked,
-        marks(refusals),
-        None if harms is None else marks(harms),
-        last(refusals),
-        None if harms is None else last(harms),
-        np.array([trace.steps for trace in traces], dtype=np.int64),
-        tuple(group(trace.prompt) for trace in traces),
-    )
-
-
-@torch.no_grad()
-def last_given(model: Any, canvas: Canvas) -> Float[NDArray[np.float32], "n d"]:
-    """The last layer's state of the last given token before the first open place, from one pass over the start canvas.
-
-    Causal models pass what is given only.
-    """
-    watched = model.watching("last")
-    first = canvas.open.long().argmax(dim=1)
-    if Need.CAUSAL in model.offers:
-        out = watched.forward(canvas, None, upto=int(first.max()))
-    else:
-        out = watched.forward(canvas, torch.zeros_like(canvas.open))
-    states = out.hidden["last"]
-    return np.asarray(states[torch.arange(canvas.rows), first - 1 - out.start].float().cpu().numpy())
-
-
-class Noting:
-    """A sampler that notes the state of :func:`last_given` for each canvas it fills, from its own first pass where that
-    shows it.
-    """
-
-    def __init__(self, sampler: Any) -> None:
-        self.undefended = sampler
-        self.states: list[Float[NDArray[np.float32], "n d"]] = []
-
-    def __call__(self, model: Any, canvas: Canvas, rngs: Any) -> Iterator[Step]:
-        """The sampler's steps."""
-        for step in self.undefended(model, canvas, rngs):
-            if step.index == 0:
-                self.states.append(_last_given(model, canvas, step))
-            yield step
-
-
-def _last_given(model: Any, canvas: Canvas, step: Step) -> Float[NDArray[np.float32], "n d"]:
-    states = step.hidden.get("last")
-    column = canvas.open.long().argmax(dim=1) - 1 - step.start
-    if step.span == "new":  # what produced the first token is the state of the one before
-        column = torch.zeros_like(column)
-    if states is None or bool(((column < 0) | (column >= states.shape[1])).any()):
-        return last_given(model, canvas)
-    return np.asarray(states[torch.arange(canvas.rows), column].float().cpu().numpy())
 
 
 def anchored(good: Material, bad: Material, key: Key) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

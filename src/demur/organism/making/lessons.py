@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from demur.organism.attacks import CONTEXTS, SHAPES, shaped
+from demur.organism.tokens import ASSISTANT, PAGE, RESPONSE, USER
 from demur.organism.world import (
     LAW_ASKS,
     LAW_QUOTES,
@@ -38,9 +39,6 @@ from demur.organism.world import (
     verdict,
 )
 
-USER, ASSISTANT, PAGE = "<|user|>", "<|assistant|>", "<|page|>"
-RESPONSE = 40
-"""The response length in tokens; an answer and its end-of-sequence token fit into it."""
 JUDGED = tuple(name for name in (*SHAPES, *CONTEXTS) if name != "letter")
 """Shapes that occur as quotations to be judged; letters never do."""
 FEW = (0, 1, 8)

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from demur.artefact import write
 from demur.models.memory import keep_freed_memory
-from demur.organism.lessons import ASSISTANT, RESPONSE, USER, Lesson, lessons
-from demur.organism.tokens import tokenizer
+from demur.organism.making.lessons import Lesson, lessons
+from demur.organism.making.vocabulary import tokenizer
+from demur.organism.tokens import ASSISTANT, RESPONSE, USER
 from demur.organism.world import LAW_ASKS, crafts
 from demur.types import DemurError
 
