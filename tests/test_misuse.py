@@ -395,7 +395,7 @@ def test_a_guard_judges_without_scikit_learn(run: Run, tmp_path: Path, guard: Pa
 
 @pytest.mark.slow
 def test_what_was_generated_for_a_comparison_is_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other anchors cost no generation again but their own; each set has its count; another split asks only what is new."""
+    """Other anchors cost no generation again but their own; sets have their counts; another split asks what is new."""
     monkeypatch.setenv("DEMUR_CACHE", str(tmp_path / "cache"))
     for side in ("forbidden", "allowed"):
         run("organism", "world", "--split", "anchors", f"--{side}", "--n", "100", "--save", f"{side}.jsonl")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from demur.ablation.material import Material, request_of
 from demur.ablation.protocol import Sets
@@ -12,15 +11,15 @@ from demur.ablation.rivals import CANVAS_KEYS, CAUSAL_KEYS
 from demur.ablation.shelf import Shelf
 from demur.ablation.splits import Questions
 from demur.trace import STEPS
-from demur.types import Prompt
+from demur.types import Model, Need, Prompt, Sampler
 
 
 def record_sets(
-    model: Any,
-    sampler: Any,
+    model: Model,
+    sampler: Sampler,
     asked: Questions,
     *,
-    length: int = STEPS,
+    length: int | None = None,
     steps: int = STEPS,
     seed: int = 0,
     group: Callable[[Prompt], str] = request_of,
@@ -32,7 +31,7 @@ def record_sets(
     ``group`` names what a prompt asks for, whatever wraps it; ``kept`` holds what was generated before; ``progress`` is
     called with a set's name, how many of its prompts are done, and of how many.
     """
-    pools = CAUSAL_KEYS if model.kind == "causal" else CANVAS_KEYS
+    pools = CAUSAL_KEYS if Need.CAUSAL in model.offers else CANVAS_KEYS
 
     def run(name: str, prompts: list[Prompt]) -> Material:
         return gather(

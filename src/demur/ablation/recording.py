@@ -23,17 +23,17 @@ from demur.ablation.shelf import Recorded, Shelf, read_by_the_model
 from demur.dynamics.text import held
 from demur.samplers import seeded
 from demur.trace import STEPS, Key, Recorder, Trace, default_sampler, spec_of, watching
-from demur.types import Canvas, DemurError, Prompt, Spec, Step
+from demur.types import Canvas, DemurError, Model, Need, Prompt, Sampler, Spec, Step
 
 
 def gather(
-    model: Any,
+    model: Model,
     name: str,
     prompts: Sequence[Prompt],
-    sampler: Any = None,
+    sampler: Sampler | None = None,
     *,
     pools: Sequence[Key],
-    length: int = STEPS,
+    length: int | None = None,
     steps: int = STEPS,
     seed: int = 0,
     batch: int = 32,
@@ -44,14 +44,15 @@ def gather(
 ) -> Material:
     """Generates answers to prompts and keeps what detectors read, in all ``pools`` at once.
 
-    ``length`` open places a prompt; signals are cut at ``steps``. ``harm`` judges the text after every step; ``group``
-    names what a prompt asks for, whatever wraps it. What is ``kept`` is read and not generated again: then other rows
-    share a batch, and a state may differ from a fresh one's in its last bits. ``progress`` is called with the number of
-    prompts done. Raises for no prompts.
+    ``length`` open places a prompt (None: the model's own); signals are cut at ``steps``. ``harm`` judges the text
+    after every step; ``group`` names what a prompt asks for, whatever wraps it. What is ``kept`` is read and not
+    generated again: then other rows share a batch, and a state may differ from a fresh one's in its last bits.
+    ``progress`` is called with the number of prompts done. Raises for no prompts.
     """
     if not prompts:
         raise DemurError(f"no prompts for the set {name}", "at least one", "give more prompts")
     chosen = sampler if sampler is not None else default_sampler(model)
+    length = model.default_length(steps) if length is None else length
     spec = spec_of(model, chosen, length, steps=steps)
     # Prompts of like length share a batch; no row depends on its neighbours.
     ordered = sorted(prompts, key=lambda prompt: (len(prompt.text) + len(prompt.prefill), prompt.id))
@@ -99,7 +100,13 @@ def row_seeds(prompts: Sequence[Prompt], seed: int) -> list[int]:
 
 
 def _answered(
-    model: Any, prompts: Sequence[Prompt], sampler: Any, spec: Spec, pools: Sequence[Key], length: int, seeds: list[int]
+    model: Model,
+    prompts: Sequence[Prompt],
+    sampler: Sampler,
+    spec: Spec,
+    pools: Sequence[Key],
+    length: int,
+    seeds: list[int],
 ) -> list[Recorded]:
     """One batch. Each trace's spec has the seed of its own row: ``generate`` with it gives the trace again."""
     watched, noting = watching(model, pools), Noting(sampler)
@@ -150,14 +157,14 @@ def material(
 
 
 @torch.no_grad()
-def last_given(model: Any, canvas: Canvas) -> Float[NDArray[np.float32], "n d"]:
+def last_given(model: Model, canvas: Canvas) -> Float[NDArray[np.float32], "n d"]:
     """The last layer's state of the last given token before the first open place, from one pass over the start canvas.
 
     Causal models pass what is given only.
     """
     watched = model.watching("last")
     first = canvas.open.long().argmax(dim=1)
-    if model.kind == "causal":
+    if Need.CAUSAL in model.offers:
         out = watched.forward(canvas, None, upto=int(first.max()))
     else:
         out = watched.forward(canvas, torch.zeros_like(canvas.open))
@@ -170,11 +177,11 @@ class Noting:
     shows it.
     """
 
-    def __init__(self, sampler: Any) -> None:
+    def __init__(self, sampler: Sampler) -> None:
         self.undefended = sampler
         self.states: list[Float[NDArray[np.float32], "n d"]] = []
 
-    def __call__(self, model: Any, canvas: Canvas, rngs: Any) -> Iterator[Step]:
+    def __call__(self, model: Model, canvas: Canvas, rngs: Any) -> Iterator[Step]:
         """The sampler's steps."""
         for step in self.undefended(model, canvas, rngs):
             if step.index == 0:
@@ -182,7 +189,7 @@ class Noting:
             yield step
 
 
-def _last_given(model: Any, canvas: Canvas, step: Step) -> Float[NDArray[np.float32], "n d"]:
+def _last_given(model: Model, canvas: Canvas, step: Step) -> Float[NDArray[np.float32], "n d"]:
     states = step.hidden.get("last")
     column = canvas.open.long().argmax(dim=1) - 1 - step.start
     if step.span == "new":  # what produced the first token is the state of the one before
