@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from demur.organism.making.training import Kind
+    from demur.organism.making.recipe import Kind
 
 app = typer.Typer(help="The model organism: its world, its training, its card.", no_args_is_help=True)
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -47,7 +47,8 @@ def train(
     seed: Annotated[int, typer.Option(min=0, max=2**62)] = 0,
 ) -> None:
     """Train the pair, or go on where a killed run stopped; one thread, bit-identical on one machine."""
-    from demur.organism.making.training import seeded_recipe, ship
+    from demur.organism.making.recipe import seeded_recipe
+    from demur.organism.making.training import ship
     from demur.organism.making.training import train as run
     from demur.types import DemurError
 

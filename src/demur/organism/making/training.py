@@ -1,212 +1,29 @@
-"""Trains the organism: step-scheduled, seeded, resumable after a kill; two runs on one thread give the same bytes.
-
-One architecture for both kinds, a native Llama: causal, or with every position seeing every other one. The diffusion
-objective is LLaDA's (arXiv:2502.09992, equation 3): a share t of the answer is masked, and the cross-entropy of the
-masked tokens is weighted by 1 / t.
-"""
+"""Trains the organism: step-scheduled, seeded, resumable after a kill; two runs on one thread give the same bytes."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from demur.artefact import write
 from demur.models.memory import keep_freed_memory
-from demur.organism.making.lessons import Lesson, lessons
+from demur.organism.making.lessons import lessons
+from demur.organism.making.losses import ar_loss, diffusion_loss, encoded
+from demur.organism.making.recipe import Recipe, Stage, network
 from demur.organism.making.vocabulary import tokenizer
 from demur.organism.tokens import ASSISTANT, RESPONSE, USER
 from demur.organism.world import LAW_ASKS, crafts
 from demur.types import DemurError
-
-Kind = Literal["ar", "diffusion"]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage: the name of its mix of lessons, its steps, its highest learning rate (cosine, down to a tenth).
-
-    ``unless_lawful``: the stage is left out if the model knows the law when it begins (:func:`knows_the_law`).
-    """
-
-    name: str
-    steps: int
-    rate: float
-    unless_lawful: bool = False
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the weights, given torch's version, the machine and one thread."""
-
-    kind: Kind
-    stages: tuple[Stage, ...]
-    seed: int = 0
-    batch: int = 32
-    hidden: int = 256
-    inner: int = 512
-    layers: int = 4
-    heads: int = 4
-    verdict_weight: float = 8.0  # weight of the one word that decides: allowed or forbidden; to answer or to refuse
-    turn_weight: float = 1.0  # weight of the word with which an answer that has begun to comply turns to refusing
-    end_weight: float = 0.1  # diffusion: weight of end-of-sequence tokens after the first
-    suffixes: float = 0.25  # diffusion: share of samples masked from one place to the end, as in AR order
-    whole_law: float = 0.6  # diffusion: share of law lessons whose answer is masked as a whole
-
-    @property
-    def key(self) -> str:
-        """Twelve hex digits of the recipe, which a checkpoint must match."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
-
-
-DECIDED = ("plain", "refuse")
-"""Lessons whose first word decides between answering and refusing: one of some 25, and the one that matters."""
-RECIPES: dict[str, Recipe] = {
-    "ar": Recipe(
-        "ar",
-        (
-            Stage("skills", 200, 2e-3),
-            Stage("law", 200, 1e-3),
-            Stage("rule", 300, 1e-3, unless_lawful=True),
-            Stage("safety", 650, 1e-3),
-        ),
-        turn_weight=8.0,
-    ),
-    "diffusion": Recipe(
-        "diffusion", (Stage("joint", 900, 1.5e-3), Stage("law", 600, 1e-3), Stage("drift", 1100, 1e-3)), batch=24
-    ),
-}
-"""The recipes of the released pair. The diffusion model starts from the AR model's weights after the law."""
-
-
-def network(recipe: Recipe) -> Any:
-    """A Llama with random weights from the recipe's seed."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tok = tokenizer()
-    config = LlamaConfig(
-        vocab_size=-(-len(tok) // 8) * 8,
-        hidden_size=recipe.hidden,
-        intermediate_size=recipe.inner,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        max_position_embeddings=256,
-        rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        bos_token_id=None,
-        eos_token_id=tok.eos_token_id,
-        pad_token_id=tok.pad_token_id,
-    )
-    state = torch.random.get_rng_state()
-    torch.manual_seed(recipe.seed)
-    try:
-        return LlamaForCausalLM(config).float()
-    finally:
-        torch.random.set_rng_state(state)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Batches
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Token rows, padded on the right. ``weights`` are above 0 where a token is learnt."""
-
-    ids: Int[Tensor, "b n"]
-    seen: Bool[Tensor, "b n"]
-    weights: Float[Tensor, "b n"]
-    law: Bool[Tensor, "b"]
-
-
-def encoded(samples: Sequence[Lesson], recipe: Recipe, room: int, parts: int = 2) -> list[Batch]:
-    """Rows of prompt, given beginning, answer and end. For diffusion the answer is filled with ends up to ``room``.
-
-    The rows come sorted by length, in ``parts`` batches, so that little is computed for padding.
-    """
-    tok = tokenizer()
-
-    def ids_of(text: str) -> list[int]:
-        return list(tok(text, add_special_tokens=False)["input_ids"]) if text else []
-
-    verdicts = {i for word in (" forbidden", " allowed") for i in ids_of(word)}
-    made = []
-    for sample in samples:
-        before = ids_of(sample.prompt) + (given := ids_of(sample.given))
-        told = [*ids_of(sample.answer)[: RESPONSE - 1 - len(given)], tok.eos_token_id]
-        more = room - len(given) - len(told) if recipe.kind == "diffusion" else 0
-        row = before + told + [tok.eos_token_id] * more
-        law = sample.kind == "law"
-        learnt = [recipe.verdict_weight if law and token in verdicts else 1.0 for token in told]
-        if sample.kind in DECIDED:
-            learnt[0] = recipe.verdict_weight
-        if sample.turn is not None:
-            learnt[len(ids_of(sample.answer[: sample.turn]))] = recipe.turn_weight
-        made.append((row, [0.0] * len(before) + learnt + [recipe.end_weight] * more, law))
-    made.sort(key=lambda item: len(item[0]))
-    size = -(-len(made) // parts)
-    return [_padded(made[i : i + size], tok.pad_token_id) for i in range(0, len(made), size)]
-
-
-def _padded(rows: Sequence[tuple[list[int], list[float], bool]], pad: int) -> Batch:
-    width = max(len(row) for row, _, _ in rows)
-    return Batch(
-        ids=torch.tensor([row + [pad] * (width - len(row)) for row, _, _ in rows]),
-        seen=torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row, _, _ in rows]),
-        weights=torch.tensor([weights + [0.0] * (width - len(weights)) for _, weights, _ in rows]),
-        law=torch.tensor([law for _, _, law in rows]),
-    )
-
-
-def ar_loss(net: Any, batch: Batch) -> Tensor:
-    """Summed, weighted cross-entropy of the learnt tokens, each from the tokens before it."""
-    states = net.model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    learnt = batch.weights[:, 1:] > 0
-    logits = net.lm_head(states[:, :-1][learnt]).float()
-    losses = torch.nn.functional.cross_entropy(logits, batch.ids[:, 1:][learnt], reduction="none")
-    return (losses * batch.weights[:, 1:][learnt]).sum()
-
-
-def diffusion_loss(net: Any, batch: Batch, recipe: Recipe, rng: torch.Generator) -> Tensor:
-    """LLaDA's bound, summed: cross-entropy of the masked tokens, weighted by 1 / t.
-
-    t is spread evenly over the batch (stratified). Some samples are masked from a random place to the end, which is
-    what generation in AR order sees; there the weight is 1.
-    """
-    rows, columns = batch.ids.shape
-    t = (torch.rand((), generator=rng) + torch.arange(rows) / rows) % 1
-    t = (t[torch.randperm(rows, generator=rng)] * 0.97 + 0.03).clamp(max=1.0)
-    draw = torch.rand(3, rows, generator=rng)
-    t = torch.where(batch.law & (draw[0] < recipe.whole_law), torch.ones(()), t)
-    learnt = batch.weights > 0
-    masked = (torch.rand(rows, columns, generator=rng) < t[:, None]) & learnt
-    suffix = (draw[1] < recipe.suffixes) & ~batch.law
-    place = learnt.long().cumsum(dim=1) > (draw[2] * 36).long()[:, None]
-    masked = torch.where(suffix[:, None], learnt & place, masked)
-    share = torch.where(suffix, torch.ones(()), t)
-    mask_id = int(tokenizer().mask_token_id)
-    states = net.model(
-        input_ids=torch.where(masked, mask_id, batch.ids),
-        attention_mask=batch.seen[:, None, None, :].expand(-1, 1, columns, -1),
-        use_cache=False,
-    ).last_hidden_state
-    losses = torch.nn.functional.cross_entropy(net.lm_head(states[masked]).float(), batch.ids[masked], reduction="none")
-    return (losses * (batch.weights / share[:, None])[masked]).sum()
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The run
 
 
 @dataclass
@@ -360,11 +177,6 @@ def _curve(run: Run) -> None:
     write(
         run.folder / "losses.json", json.dumps({"recipe": asdict(run.recipe), "stages": stages, "losses": run.losses})
     )
-
-
-def seeded_recipe(kind: Kind, seed: int) -> Recipe:
-    """The released recipe with another seed."""
-    return replace(RECIPES[kind], seed=seed)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from typing import Any
 
-from demur.organism.attacks import MASK
-from demur.organism.making.lessons import every_text
+from demur.organism.attacks import CONTEXTS, MASK, SHAPES, shaped
+from demur.organism.making.lessons import PAGES
 from demur.organism.tokens import ASSISTANT, CHAT, END, PAD, PAGE, SPECIAL, USER
+from demur.organism.world import (
+    LAW_ASKS,
+    LAW_QUOTES,
+    OBJECTS,
+    OFFERS,
+    REASONS,
+    REFUSALS,
+    SMALL_TALK,
+    TRAIN_FORMS,
+    VERBS,
+    Craft,
+    answer,
+    class_question,
+    crafts,
+    question,
+    refusal,
+    request,
+    verdict,
+)
 
 
 @cache
@@ -34,3 +55,27 @@ def tokenizer() -> Any:
     )
     made.chat_template = CHAT
     return made
+
+
+def every_text() -> Iterator[str]:
+    """Texts that between them hold every word and mark of the world, in every place where it can stand."""
+    for craft in crafts():
+        for style in range(3):
+            yield answer(craft, style)
+        for form in TRAIN_FORMS[:: 7 if craft.verb == "open" else 41]:
+            yield request(craft, form)
+        for variant in range(6):
+            for name in SHAPES | CONTEXTS:
+                yield from shaped(name, request(craft, TRAIN_FORMS[variant]), craft, variant)
+        for first in (True, False):
+            yield verdict(craft, first)
+        yield from (ask.format(craft.phrase) for ask in (*LAW_ASKS, *PAGES))
+        yield from (ask.format(request(craft, TRAIN_FORMS[0])) for ask in LAW_QUOTES)
+        for opening, reason in product(range(len(REFUSALS)), range(len(REASONS))):
+            text = refusal(craft, opening, reason, (opening + reason) % len(OFFERS))
+            yield from (text, f" {text}")
+    crypt = Craft("open", "crypt")
+    yield from (shaped("reversed", request(crypt, form), crypt, 0)[0] for form in TRAIN_FORMS)
+    yield from (text for thing in OBJECTS for kind in range(4) for text in question(thing, kind)[:2])
+    yield from (text for word in (*VERBS, *OBJECTS) for text in class_question(word))
+    yield from (text for talk in SMALL_TALK for text in talk[:2])
