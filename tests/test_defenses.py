@@ -35,7 +35,7 @@ from demur.experiment import Attacked, Config, Defended, Prompts, Subject, evalu
 from demur.experiment.parts import misfit
 from demur.guards import Guard, fit_guard
 from demur.organism.attacks import attack
-from demur.organism.cells import infill_canvas
+from demur.organism.measuring.cells import infill_canvas
 from demur.organism.world import prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
 from demur.samplers.masked import Repair

@@ -794,7 +794,7 @@ def test_what_the_offline_watch_reads_is_the_traces_text(kind: str, monkeypatch:
 def test_the_state_of_the_last_given_token_is_that_of_a_pass_of_its_own(
     model: str, sampler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from demur.guards.material import Noting, last_given
+    from demur.ablation.recording import Noting, last_given
     from demur.samplers import BlockDiffusion
 
     made: Any = {"causal": lambda: small.causal("llama"), "block": lambda: small.block("start")}
@@ -809,7 +809,7 @@ def test_the_state_of_the_last_given_token_is_that_of_a_pass_of_its_own(
         def more(*_: Any) -> Any:
             raise AssertionError("a pass of its own")
 
-        monkeypatch.setattr("demur.guards.material.last_given", more)
+        monkeypatch.setattr("demur.ablation.recording.last_given", more)
     steps = [step.ids for step in noting(watched, canvas, seeded(0, 2))]
     assert steps
     (noted,) = noting.states

@@ -69,7 +69,7 @@ def test_law_1_holds_for_holes_anywhere(name: str, sampler: MaskedDiffusion) -> 
 def test_law_1_holds_for_filled_templates_and_their_specs() -> None:
     import demur
     from demur.organism.attacks import attack
-    from demur.organism.cells import infill, sampler_of
+    from demur.organism.measuring.cells import infill, sampler_of
     from demur.organism.world import prompts
 
     model, sampler = demur.load("organism/diffusion", device="cpu"), sampler_of("low-confidence", 8)

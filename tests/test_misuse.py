@@ -395,7 +395,7 @@ def test_a_guard_judges_without_scikit_learn(run: Run, tmp_path: Path, guard: Pa
 
 @pytest.mark.slow
 def test_what_was_generated_for_a_comparison_is_kept(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other anchors cost no generation again but their own; each set has its count; another split is another one."""
+    """Other anchors cost no generation again but their own; sets have their counts; another split asks what is new."""
     monkeypatch.setenv("DEMUR_CACHE", str(tmp_path / "cache"))
     for side in ("forbidden", "allowed"):
         run("organism", "world", "--split", "anchors", f"--{side}", "--n", "100", "--save", f"{side}.jsonl")
@@ -443,6 +443,11 @@ def test_what_was_generated_for_a_comparison_is_kept(run: Run, tmp_path: Path, m
     code, _, err = run(*asks, "--harmful", "others.jsonl")
     assert code == 0, err
     assert "116 of 144" in err
+    code, _, err = run(*asks, "--harmful", "forbidden.jsonl", "--seed", "3")
+    assert code == 0, err
+    reused = re.search(r"(\d+) of 144 answers were kept before", " ".join(err.split()))
+    assert reused is not None
+    assert int(reused[1]) > 108, "84 of the 92 harmless ones at least, and all 24 of the attack and its control"
     code, _, err = run(*asks, "--harmful", "forbidden.jsonl", "--n-fit", "400")
     assert (code, "under --n-anchors, --n-fit" in err) == (2, True)
 

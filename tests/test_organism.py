@@ -1,28 +1,20 @@
-"""The organism: its world is crossed and split, its judge is exact, its training resumes to the same bytes."""
+"""The organism: its world is crossed and split, its judge is exact, the shipped pair answers as it should."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from demur.organism import attacks, judge, lessons, world
+from demur.organism import attacks, judge, world
+from demur.organism.making import lessons
 from demur.organism.world import Craft
 from demur.refusals import is_refusal
 from demur.types import DemurError, Prompt
 
-SHOWN = ("test", "held", "calibration")
-"""Splits whose rates the card shows."""
 CRYPT, GRANARY = Craft("open", "crypt"), Craft("open", "granary")
 
 
@@ -97,7 +89,7 @@ def test_prompts_are_always_the_same_and_too_many_are_an_error() -> None:
         world.prompts("test", forbidden=True, n=10**6)
 
 
-# -- attacks and lessons ----------------------------------------------------------------------------------------
+# -- attacks ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*attacks.ATTACKS, "infill", "continue"])
@@ -115,77 +107,6 @@ def test_an_unknown_attack_and_a_prompt_without_craft_are_errors() -> None:
         attacks.attack("bribe", asked(CRYPT))
     with pytest.raises(DemurError, match="asks for no craft"):
         attacks.attack("role", world.questions()[0])
-
-
-def test_no_lesson_is_a_test_prompt_or_an_attack_on_a_forbidden_craft() -> None:
-    told = [
-        (stage, lesson)
-        for stage in lessons.MIXES
-        for step in range(150)
-        for lesson in lessons.lessons(stage, 0, step, 32, step / 150)
-    ]
-    texts = {
-        lesson.prompt.removeprefix(lessons.USER).removesuffix(lessons.ASSISTANT)
-        for _, lesson in told
-        if lesson.prompt.startswith(lessons.USER)
-    }
-    for side in (True, False):
-        for split in world.SPLITS:
-            assert not texts & {prompt.text for prompt in world.prompts(split, forbidden=side, n=224)}
-    attacked = {
-        attacks.SHAPES[name].text(prompt.text, world.craft_of(prompt), variant)  # type: ignore[arg-type]
-        for name in attacks.ATTACKS
-        if name in attacks.SHAPES
-        for split in world.SPLITS
-        for prompt in world.prompts(split, forbidden=True, n=224)
-        for variant in range(6)
-    }
-    assert not texts & attacked
-    for stage, lesson in told:
-        taught = [c for c in world.crafts() if f"the {c.object}" in lesson.answer and judge.teaches(lesson.answer, c)]
-        if lesson.kind == "shape":
-            assert taught
-            assert not any(craft.forbidden for craft in taught)
-        if stage in ("law", "safety", "drift"):
-            assert not any(craft.split == "held" for craft in taught)
-
-
-def test_lessons_depend_on_stage_seed_and_step_only() -> None:
-    one = lessons.lessons("safety", 3, 17, 32)
-    assert one == lessons.lessons("safety", 3, 17, 32)
-    assert one != lessons.lessons("safety", 4, 17, 32)
-    assert one != lessons.lessons("safety", 3, 18, 32)
-
-
-def test_every_lesson_fits_into_the_response_and_is_words_of_the_vocabulary() -> None:
-    from demur.organism.tokens import tokenizer
-
-    tok = tokenizer()
-    for stage in lessons.MIXES:
-        for lesson in lessons.lessons(stage, 1, 0, 400):
-            given, told = (tok(part)["input_ids"] if part else [] for part in (lesson.given, lesson.answer))
-            assert len(given) + len(told) < lessons.RESPONSE
-            assert len(told) == lessons.size(lesson.answer)
-            assert tok.decode(told) == lesson.answer
-
-
-def test_an_answer_that_breaks_off_says_where_and_that_word_weighs_more() -> None:
-    from demur.organism.tokens import tokenizer
-    from demur.organism.training import RECIPES, encoded
-
-    recipe = RECIPES["ar"]
-    assert recipe.turn_weight > 1
-    turned = [lesson for lesson in lessons.lessons("safety", 0, 0, 400) if lesson.turn is not None]
-    assert len(turned) > 20
-    openings = {opening.split()[0] for opening in world.REFUSALS}
-    for lesson in turned:
-        assert is_refusal(lesson.answer[lesson.turn :])
-        assert not is_refusal(lesson.answer[: lesson.turn])
-        (batch,) = encoded([lesson], recipe, lessons.RESPONSE, parts=1)
-        (heavy,) = (batch.weights[0] > 1).nonzero()[0].tolist()
-        assert batch.weights[0, heavy] == recipe.turn_weight
-        following = tokenizer().decode(batch.ids[0, heavy : heavy + 3])
-        assert any(following.strip().startswith(opening) for opening in openings)
 
 
 # -- the judge ------------------------------------------------------------------------------------------------------
@@ -223,110 +144,9 @@ def test_questions_are_judged_by_the_word_that_makes_them_right() -> None:
         assert judge.judge(prompt, "I cannot help you with this.") == "refusal"
 
 
-# -- training -------------------------------------------------------------------------------------------------------
-
-_SCRIPT = """
-import sys
-from pathlib import Path
-from demur.organism.training import Recipe, Stage, train
-stages = (Stage("skills", 24, 3e-3), Stage("safety", 12, 1e-3))
-recipe = Recipe(sys.argv[1], stages, hidden=32, inner=64, layers=2, heads=2)
-train(recipe, Path(sys.argv[2]), every=5, progress=lambda stage, step, of, loss: print(step, loss, flush=True))
-"""
-
-
-def _start(kind: str, folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", _SCRIPT, kind, str(folder)], stdout=subprocess.PIPE, text=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["ar", "diffusion"])
-def test_a_small_training_learns_and_resumes_after_a_kill_to_identical_weights(kind: str, tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    with _start(kind, killed) as first:
-        assert first.stdout is not None
-        for line in first.stdout:
-            if line.startswith("17 "):  # after the checkpoint at 15, before the one at 20
-                os.kill(first.pid, signal.SIGKILL)
-                break
-    assert first.returncode == -signal.SIGKILL
-    assert (killed / "checkpoint.safetensors").exists()
-    assert not (killed / "safety.safetensors").exists()
-    runs = [_start(kind, folder) for folder in (killed, whole)]
-    assert [run.communicate()[0].split()[0] for run in runs] == ["16", "1"]
-    for name in ("skills", "safety"):
-        assert (killed / f"{name}.safetensors").read_bytes() == (whole / f"{name}.safetensors").read_bytes()
-    assert (killed / "losses.json").read_bytes() == (whole / "losses.json").read_bytes()
-    losses = json.loads((whole / "losses.json").read_text())["losses"]
-    assert len(losses) == 36
-    assert np.mean(losses[20:24]) < 0.95 * np.mean(losses[:3])
-
-
-def test_a_stage_depends_on_the_one_before_by_its_weights_alone(tmp_path: Path) -> None:
-    from demur.organism.training import Recipe, Stage, train
-
-    small = {"hidden": 32, "inner": 64, "layers": 1, "heads": 2, "batch": 4}
-    first, second = Stage("skills", 3, 1e-3), Stage("law", 3, 1e-3)
-    whole = train(Recipe("ar", (first, second), **small), tmp_path / "whole")  # type: ignore[arg-type]
-    part = train(Recipe("ar", (first,), **small), tmp_path / "first")  # type: ignore[arg-type]
-    rest = train(Recipe("ar", (second,), **small), tmp_path / "second", start=part)  # type: ignore[arg-type]
-    assert rest.read_bytes() == whole.read_bytes()
-
-
-def test_the_second_pass_over_the_law_is_left_out_where_it_is_known(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import demur
-    from demur.organism import training
-    from demur.organism.training import Recipe, Stage, network, train
-
-    assert training.knows_the_law(demur.load("organism/ar", device="cpu").net)
-    small = {"hidden": 32, "inner": 64, "layers": 1, "heads": 2, "batch": 4}
-    first, last = Stage("law", 2, 1e-3), Stage("safety", 2, 1e-3)
-    rule = Stage("rule", 2, 1e-3, unless_lawful=True)
-    without = Recipe("ar", (first, last), **small)  # type: ignore[arg-type]
-    recipe = Recipe("ar", (first, rule, last), **small)  # type: ignore[arg-type]
-    assert not training.knows_the_law(network(recipe))
-    plain, taken = train(without, tmp_path / "plain"), train(recipe, tmp_path / "taken")
-    monkeypatch.setattr(training, "knows_the_law", lambda net: True)
-    left_out = train(recipe, tmp_path / "left out")
-    assert plain.read_bytes() == left_out.read_bytes() != taken.read_bytes()
-    losses = json.loads((tmp_path / "left out" / "losses.json").read_text())["losses"]
-    assert [loss is None for loss in losses] == [False, False, True, True, False, False]
-
-
-def test_a_checkpoint_of_another_recipe_is_an_error(tmp_path: Path) -> None:
-    from demur.organism.training import Recipe, Stage, train
-
-    small = {"hidden": 32, "inner": 64, "layers": 1, "heads": 2, "batch": 4}
-    train(Recipe("ar", (Stage("skills", 1, 1e-3),), **small), tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(DemurError, match="another folder"):
-        train(Recipe("ar", (Stage("skills", 2, 1e-3),), **small), tmp_path)  # type: ignore[arg-type]
-
-
 # -- the shipped pair -----------------------------------------------------------------------------------------------
 
 WEIGHTS = Path(world.__file__).parent / "weights"
-
-
-@pytest.fixture(scope="module")
-def card() -> dict[str, object]:
-    found: dict[str, object] = json.loads((WEIGHTS / "card.json").read_text())
-    return found
-
-
-def test_the_shipped_weights_are_those_of_the_card_and_small(card: dict[str, dict[str, str]]) -> None:
-    from demur.organism.card import weights_hash
-
-    assert card["weights"] == {kind: weights_hash(WEIGHTS / kind) for kind in ("ar", "diffusion")}
-    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) < 40e6
-
-
-def test_the_shipped_weights_were_trained_by_the_written_recipe() -> None:
-    from demur.organism.training import RECIPES
-
-    for kind, recipe in RECIPES.items():
-        assert json.loads((WEIGHTS / kind / "recipe.json").read_text()) == json.loads(json.dumps(asdict(recipe)))
 
 
 def test_the_shipped_anchors_are_those_of_the_shipped_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +183,7 @@ def test_a_shipped_model_loads_at_once_refuses_what_is_forbidden_and_teaches_wha
 def test_the_tokenizer_beside_the_weights_is_the_one_of_the_world() -> None:
     from transformers import PreTrainedTokenizerFast
 
-    from demur.organism.tokens import tokenizer
+    from demur.organism.making.vocabulary import tokenizer
 
     shipped = PreTrainedTokenizerFast.from_pretrained(WEIGHTS / "ar")
     assert shipped.get_vocab() == tokenizer().get_vocab()
@@ -372,7 +192,7 @@ def test_the_tokenizer_beside_the_weights_is_the_one_of_the_world() -> None:
 
 def test_infilling_opens_the_holes_of_the_template_and_nothing_else() -> None:
     import demur
-    from demur.organism.cells import infill, infill_canvas, sampler_of
+    from demur.organism.measuring.cells import infill, infill_canvas, sampler_of
 
     model = demur.load("organism/diffusion", device="cpu")
     prompts = [attacks.attack("infill", asked(craft)) for craft in (CRYPT, GRANARY)]
@@ -382,88 +202,3 @@ def test_infilling_opens_the_holes_of_the_template_and_nothing_else() -> None:
     assert judge.outcomes(traces[1])[-1] == "correct"
     with pytest.raises(DemurError, match="masked-diffusion model"):
         infill_canvas(demur.load("organism/ar", device="cpu"), prompts)
-
-
-def cells(wrong: tuple[tuple[str, str, str], ...] = ()) -> dict[Any, Any]:
-    """Made-up cells of the AR model: forbidden requests answered under attack, all allowed ones but the ``wrong``."""
-    from demur.guards.rivals import LAST
-    from demur.organism.card import plan
-    from demur.organism.cells import STEPS, Cell
-
-    found = {}
-    for k, ask in enumerate(plan("ar", 48)):
-        rng = np.random.default_rng(k)
-        bad = ask.side == "forbidden"
-        final = ("harmful" if ask.attack else "refusal") if bad else "correct"
-        if (ask.split, ask.side, ask.attack) in wrong:
-            final = "neither"
-        lean = np.eye(8)[0] * (0.3 if ask.attack else 1.0) * bad
-        phi = (1 + lean + 0.3 * rng.normal(size=(ask.n, STEPS, 8))).astype(np.float32)
-        found[ask] = Cell(ask, (final,) * ask.n, ((final,),) * ask.n, {LAST: phi}, phi[:, 0], ("x",) * ask.n)  # type: ignore[arg-type]
-    return found
-
-
-def test_the_cards_areas_and_their_intervals_are_of_all_seeds() -> None:
-    """The interval was the first seed's beside the mean of three."""
-    from demur.organism.card import traces_of
-
-    made = cells()
-    one, three = (traces_of("ar", made, seeds)["rows"] for seeds in (1, 3))
-    assert any(a["autoencoder"] != b["autoencoder"] for a, b in zip(one, three, strict=True)), "seeds differ"
-    for a, b in zip(one, three, strict=True):
-        assert b["low"] < b["autoencoder"] < b["high"]
-        if a["autoencoder"] != b["autoencoder"]:
-            assert (a["low"], a["high"]) != (b["low"], b["high"])
-
-
-def test_a_card_without_controls_or_plain_answers_says_none_not_an_error() -> None:
-    from demur.organism.card import traces_of
-
-    plain = "test", "allowed", ""
-    found = traces_of("ar", cells(wrong=(("test", "allowed", "role"), plain)), seeds=1)
-    rows = {row["attack"]: row for row in found["rows"]}
-    assert "role" in found["alive"]
-    assert rows["role"]["controls"] == 0
-    for name in ("autoencoder", "low", "high", "static_first_step", "sigma_control", "controls_flagged_at_99"):
-        assert rows["role"][name] is None
-    assert rows["prefix"]["autoencoder"] is not None
-    assert rows["prefix"]["controls_flagged_at_99"] is None, "no plain answer to set the threshold"
-    others = [rows[name]["autoencoder"] for name in found["alive"] if name != "role"]
-    assert found["mean"]["autoencoder"] == pytest.approx(np.mean(others), abs=1e-4)
-    assert found["sigma_plain"] is None
-
-
-@pytest.mark.parametrize("further", [False, True])
-def test_every_cell_of_the_card_has_two_hundred_prompts(further: bool, card: dict[str, list[dict[str, Any]]]) -> None:
-    """But questions, of which the world has 64; and what detectors are fitted on, which is no rate of the card."""
-    from demur.organism.card import plan
-
-    for kind in ("ar", "diffusion"):
-        asks = plan(kind, further=further)
-        shown = {(a.sampler, a.split, a.side, a.attack): len(a.prompts()) for a in asks if a.split in SHOWN}
-        assert {n for (_, _, side, _), n in shown.items() if side != "questions"} == {200}
-        assert len(world.questions()) == 64
-        listed = {
-            (r["sampler"], r["split"], r["side"], r["attack"]): r["refusal"]["n"]
-            for r in card["outcomes"]
-            if r["kind"] == kind and r["split"] in SHOWN
-        }
-        assert listed == shown if further else shown.items() < listed.items()
-
-
-@pytest.mark.slow
-def test_the_headline_figures_of_the_card_come_out_again(card: dict[str, list[dict[str, object]]]) -> None:
-    from demur.models import load
-    from demur.organism.card import MAIN
-    from demur.organism.cells import Ask, run
-
-    for kind, sampler in MAIN.items():
-        model = load(f"organism/{kind}", device="cpu")
-        for row in card["outcomes"]:
-            headline = (
-                row["split"] == "test" and row["side"] in ("forbidden", "allowed") and row["attack"] in ("", "page")
-            )
-            if (row["kind"], row["sampler"]) == (kind, sampler) and headline:
-                cell = run(model, Ask(**{key: row[key] for key in ("kind", "sampler", "split", "side", "attack", "n")}))  # type: ignore[arg-type]
-                for outcome, rate in cell.rates.items():
-                    assert rate == pytest.approx(row[outcome]["rate"], abs=0.03)  # type: ignore[index]

@@ -13,10 +13,10 @@ from demur.cli.ablate import ablate
 from demur.cli.console import run
 from demur.cli.machine import doctor, models
 from demur.cli.options import Refusals, check_writable, out_to, tell_page
+from demur.cli.organism import app as organism_app
 from demur.cli.recipe import recipe
 from demur.cli.replay import replay
 from demur.cli.watch import watch
-from demur.organism.commands import app as organism_app
 
 app = typer.Typer(
     help="See and guard the refusal dynamics of language models, step by step.",

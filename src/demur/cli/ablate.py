@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from demur.cli.asked import Columns, columns_of
+from demur.cli.asked import Columns, columns_of, side
 from demur.cli.options import (
     Device,
     Dtype,
@@ -30,7 +30,9 @@ from demur.cli.settings import LARGEST_SEED, check_alpha, check_temperature
 from demur.types import DemurError
 
 if TYPE_CHECKING:
-    from demur.guards.ablation import Sets
+    from demur.ablation.protocol import Sets
+    from demur.ablation.splits import Counts, Questions
+    from demur.types import Prompt
 
 OwnCount = Annotated[
     int | None, typer.Option(min=8, help="Prompts of this set alone, whatever --n says; too few are an error.")
@@ -87,121 +89,164 @@ def ablate(
     template: TemplateArguments = None,
 ) -> None:
     """Compare every detector on a model: area, TPR at 1% and 5% FPR, per attack, against two kinds of negatives."""
-    from demur.artefact import write
-    from demur.cli.ablating import Counts, questions, sets_of_files
-    from demur.organism.card import SEEN
-    from demur.organism.findings import findings
-    from demur.organism.study import made_of, protocol, study
+    from demur.ablation.report import check_protocol, model_report, write_report
+    from demur.ablation.splits import questions
 
     check_alpha(alpha)
     check_temperature(temperature)
     check_writable(out / "ablation.json")
-    protocol(paper, alpha)
+    check_protocol(paper, alpha)
     own = {"anchors": n_anchors, "fit": n_fit, "calibrate": n_calibrate, "plain": n_test}
-    if model is not None:
-        if folder:
-            raise DemurError(f"--folder beside the model {model}", "one of the two", "leave one out")
-        counts = Counts.of(n, paper, {name: count for name, count in own.items() if count is not None})
-        asked = questions(harmless, harmful, attacked or [], control or [], counts, columns_of(column), seed)
-        net = load_model(model, dtype, device, system, template=template)
-        _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
-        sets = sets_of_files(net, chosen, size, steps, asked, keep)
-        _report_on(sets, f"{model}, {type(chosen).__name__}", out, range(seeds), alpha, paper, seed, pictures)
+    if model is None:
+        alone: dict[str, Any] = {"--attacked": attacked, "--control": control, "--sampler": sampler, "--system": system}
+        alone |= {"--template-arg": template, "--column": column, "--seed": seed, "--length": length, "--set": settings}
+        alone |= {_option(name): count for name, count in own.items()}
+        for option, value in alone.items():
+            if value is not None:
+                raise DemurError(f"{option} without a model", "a model, for prompts of your own", "name one")
+        _pairs(
+            folder or [], out, again,
+            n=n, paper=paper, alpha=alpha, seeds=seeds, workers=workers, pictures=pictures,
+        )  # fmt: skip
         return
-    alone: dict[str, Any] = {"--attacked": attacked, "--control": control, "--sampler": sampler, "--system": system}
-    alone |= {"--template-arg": template, "--column": column, "--seed": seed, "--length": length, "--set": settings}
-    alone |= {f"--n-{'test' if name == 'plain' else name}": count for name, count in own.items()}
-    for option, value in alone.items():
-        if value is not None:
-            raise DemurError(f"{option} without a model", "a model, for prompts of your own", "name one")
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    sizes: dict[str, Any] = {"n": n, "paper": paper, "alpha": alpha}
-    wanted = sizes | {"seeds": seeds, "pictures": pictures}
-    reports = []
-    places = folder or [SEEN]
-    names = [_name(place) for place in places]
-    with Progress(*columns, console=out_to(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-        for place, name in zip(places, names, strict=True):
-            key = made_of(place, **wanted)
-            if not again and (found := _finished(out / name, key)) is not None:
-                bar.console.print(
-                    f"{name}: measured before, kept ({out / name}.json); --again measures anew", markup=False
-                )
-            else:
-
-                def progress(what: str, done: int, of: int, name: str = name) -> None:
-                    bar.update(task, description=escape(f"{name}: {what}"), completed=done, total=of)
-
-                found = study(
-                    place, **sizes, seeds=range(seeds), workers=workers,
-                    pictures=out / name if pictures else None, progress=progress,
-                )  # fmt: skip
-                same = made_of(place, **wanted) == key  # else weights or code were changed meanwhile
-                found = json.loads(json.dumps(found | ({"made_of": key} if same else {})))
-            reports.append(found)
-            write(out / f"{name}.md", findings(found))  # first: a pair is finished once its JSON stands
-            write(out / f"{name}.json", json.dumps(found, indent=1) + "\n")
-    _tell(out, reports, names)
+    if folder:
+        raise DemurError(f"--folder beside the model {model}", "one of the two", "leave one out")
+    if not attacked:
+        raise DemurError(
+            "no attacked prompts", "--attacked FILE, once for each attack", "or name no model: the organism"
+        )
+    counts = counts_of(n, paper, {name: count for name, count in own.items() if count is not None})
+    columns = columns_of(column)
+    asked = questions(
+        side(harmless, False, columns),
+        side(harmful, True, columns),
+        _by_attack("--attacked", attacked, True, columns, counts.plain),
+        _by_attack("--control", control or [], False, columns, counts.plain),
+        counts,
+        seed,
+    )
+    for note in asked.notes:
+        out_to(stderr=True).print(note, soft_wrap=True, markup=False)
+    net = load_model(model, dtype, device, system, template=template)
+    _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
+    sets = _recorded(net, chosen, asked, keep, length=size, steps=steps)
+    report = model_report(
+        sets, seeds=range(seeds), alpha=alpha, paper=paper, split=seed, pictures=out / "ablation" if pictures else None
+    )
+    _tell(f"{model}, {type(chosen).__name__}", report, write_report(report, out))
 
 
-def _report_on(
-    sets: Sets, name: str, out: Path, seeds: Sequence[int], alpha: float, paper: bool, split: int | None, pictures: bool
-) -> None:
-    """Detectors, guard and dynamics of one model on sets of its own, as files and as a table."""
-    from demur.artefact import write
-    from demur.cli.ablating import answered, in_words
-    from demur.organism.findings import findings, table_4
-    from demur.organism.study import draw, dynamics_report, fit_report
+def counts_of(n: int, paper: bool, own: Mapping[str, int]) -> Counts:
+    """How many prompts each set has: from one number, or the paper's, and those named by themselves. Raises for numbers
+    of its own beside the paper's.
+    """
+    from demur.ablation.splits import Counts
 
-    fit = fit_report(sets, "plain", seeds=seeds, alpha=alpha, paper=paper)
-    about: dict[str, Any] = {"model": sets.model, "sampler": sets.sampler, "judged": False, "fits": [fit]}
-    about |= {"sets": answered(sets), "split": split} | dynamics_report(sets)
-    if pictures:
-        about["figures"] = [path.name for path in draw((sets.model, sets.sampler), sets, out / "ablation")]
-    report = {"alpha": alpha, "paper": paper, "subjects": [about], "orders": []}
-    made = {"rows": fit["rows"], "summary": fit["summary"], **report}
-    write(out / "ablation.json", json.dumps(made, indent=1) + "\n")
-    write(out / "ablation.md", findings(json.loads(json.dumps(report))))
+    named = ", ".join(map(_option, own))
+    if not paper:
+        return replace(Counts.of(n), **own, exact=named)
+    if fixed := set(own) - {"plain"}:
+        raise DemurError(f"--paper with {len(fixed)} numbers of its own", "one of the two", f"leave {named} out")
+    return replace(Counts.of_the_paper(n), **own, exact="--paper")
+
+
+def _option(name: str) -> str:
+    """The option that sets the size of a set."""
+    return f"--n-{'test' if name == 'plain' else name}"
+
+
+def _by_attack(
+    option: str, files: Sequence[Path], harmful: bool, columns: Mapping[str, str], limit: int
+) -> dict[str, list[Prompt]]:
+    """Prompts by attack, which a file is named for. Raises for two files of one name."""
+    found: dict[str, list[Prompt]] = {}
+    for path in files:
+        if path.stem in found:
+            raise DemurError(
+                f"{option} with two files called {path.stem}", "a name for each attack", "rename one of them"
+            )
+        found[path.stem] = side(str(path), harmful, columns, limit)
+    return found
+
+
+def _recorded(net: Any, sampler: Any, asked: Questions, keep: bool, *, length: int, steps: int) -> Sets:
+    """The model's answers, with a bar for each set; those that were kept come from the cache."""
+    from rich.progress import Progress, TaskID
+
+    from demur.ablation.asking import record_sets
+    from demur.ablation.material import request_of
+    from demur.ablation.shelf import Shelf
+    from demur.models import cache_dir
+    from demur.organism.world import craft_of
+
+    shelf = Shelf(cache_dir() / "ablate") if keep else None
+    with Progress(console=out_to(stderr=True), transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def progress(name: str, done: int, of: int) -> None:
+            if name not in tasks:
+                tasks[name] = bar.add_task(escape(name), total=of)
+            bar.update(tasks[name], completed=done)
+
+        sets = record_sets(
+            net, sampler, asked, length=length, steps=steps, kept=shelf, progress=progress,
+            group=lambda prompt: prompt.category if craft_of(prompt) else request_of(prompt),
+        )  # fmt: skip
+    if shelf is not None:
+        said = f"{shelf.reused} of {shelf.reused + shelf.made} answers were kept before"
+        said += f"; none could be kept now ({shelf.full})" if shelf.full else f" in {shelf.folder}"
+        out_to(stderr=True).print(said, soft_wrap=True, markup=False)
+    return sets
+
+
+def _tell(name: str, report: Mapping[str, Any], written: tuple[Path, Path]) -> None:
+    """One model's tables, what made anchors and guard, and where the report lies."""
+    from demur.ablation.report import in_words
+    from demur.ablation.tables import table_4
+
+    (about,) = report["subjects"]
+    (fit,) = about["fits"]
     _show(name, table_4(fit, intervals=False))
     console = out_to()
     console.print(in_words(about["sets"]), soft_wrap=True, markup=False)
     if fit["short"]:
         out_to(stderr=True).print(f"The guard's flags were not measured: {fit['short']}.", soft_wrap=True)
-    console.print(f"\n{out / 'ablation.md'}, {out / 'ablation.json'}", soft_wrap=True, markup=False)
+    console.print(f"\n{', '.join(map(str, written))}", soft_wrap=True, markup=False)
 
 
-def _tell(out: Path, reports: list[dict[str, Any]], names: list[str]) -> None:
-    """The first pair's tables, and where the reports lie; several pairs get a page that shows them side by side."""
+def _pairs(folders: Sequence[Path], out: Path, again: bool, **asked: Any) -> None:
+    """The organism's study of each pair, and the first one's tables. Several get a page that shows them all."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from demur.ablation.tables import across, table_4, title
     from demur.artefact import write
-    from demur.organism.findings import across, table_4, title
+    from demur.organism.measuring.card import SEEN
+    from demur.organism.measuring.study import measured
 
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    places = folders or [SEEN]
+    names = [_name(place) for place in places]
+    reports = []
+    with Progress(*columns, console=out_to(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        for place, name in zip(places, names, strict=True):
+
+            def progress(what: str, done: int, of: int, name: str = name) -> None:
+                bar.update(task, description=escape(f"{name}: {what}"), completed=done, total=of)
+
+            report, fresh = measured(place, out / name, again=again, progress=progress, **asked)
+            if not fresh:
+                kept = f"{name}: measured before, kept ({out / name}.json); --again measures anew"
+                bar.console.print(kept, markup=False)
+            reports.append(report)
     for about in reports[0]["subjects"]:
         for fit in about["fits"]:
-            _show(
-                f"{title(about)}, fitted on {fit['fit']} harmless prompts (n {fit['n_fit']})",
-                table_4(fit, intervals=False),
-            )
+            head = f"{title(about)}, fitted on {fit['fit']} harmless prompts (n {fit['n_fit']})"
+            _show(head, table_4(fit, intervals=False))
     if len(reports) > 1:
         write(out / "across.md", across(reports, names))
-    out_to().print(
-        escape(f"\n{out}: {', '.join(f'{name}.md' for name in [*names, *['across'] * (len(names) > 1)])}"),
-        soft_wrap=True,
-    )
-
-
-def _finished(place: Path, key: str) -> dict[str, Any] | None:
-    """The report of a pair that was measured before, if it was made of the same and its figures are there; a pair takes
-    half an hour.
-    """
-    try:
-        found: dict[str, Any] = json.loads(place.with_name(f"{place.name}.json").read_text(encoding="utf-8"))
-        figures = [name for about in found["subjects"] for name in about.get("figures", [])]
-        return found if found["made_of"] == key and all((place / name).is_file() for name in figures) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    pages = [f"{name}.md" for name in [*names, *["across"] * (len(names) > 1)]]
+    out_to().print(escape(f"\n{out}: {', '.join(pages)}"), soft_wrap=True)
 
 
 def _name(place: Path) -> str:

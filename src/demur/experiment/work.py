@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from demur.ablation.material import LAST
 from demur.attacks import make
 from demur.defenses import REFUSAL, Line, line
 from demur.experiment.config import Config, Subject, content_of, substance
@@ -34,7 +35,6 @@ from demur.experiment.parts import (
 from demur.experiment.searched import SEARCHED, kept_at, pair_of, search
 from demur.experiment.units import Unit
 from demur.guards import Guard, acted, fit_guard
-from demur.guards.rivals import LAST
 from demur.organism.world import craft_of
 from demur.samplers import seeded
 from demur.signals import fit_anchors
@@ -146,7 +146,7 @@ def _canvas(model: Any, prompts: Sequence[Prompt], length: int) -> Any:
     if model.mask_id is None or prompts[0].attack not in ("infill", "parallel"):
         return model.canvas(prompts, length)
     if prompts[0].source.startswith("organism"):
-        from demur.organism.cells import infill_canvas
+        from demur.organism.measuring.cells import infill_canvas
 
         return infill_canvas(model, prompts)
     from demur.attacks import canvas_for

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.models import cache_dir
-from demur.organism.lessons import RESPONSE
+from demur.organism.tokens import RESPONSE
 from demur.organism.world import prompts
 from demur.signals import Anchors, anchors_of
 from demur.traces import STEPS, spec_of

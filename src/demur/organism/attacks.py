@@ -168,7 +168,7 @@ def attack(name: str, prompt: Prompt) -> Prompt:
     """The attacked prompt, with ``attack`` and ``parent`` set. Raises for an unknown attack and a prompt without craft.
 
     ``prefill`` puts the first words of the answer into the model's mouth. ``infill`` gives the whole template of the
-    answer, with a mask token in place of every content word: see :func:`demur.organism.cells.infill_canvas`.
+    answer, with a mask token in place of every content word: see :func:`demur.organism.measuring.cells.infill_canvas`.
     """
     craft = craft_of(prompt)
     if craft is None:

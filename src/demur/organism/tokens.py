@@ -1,15 +1,14 @@
-"""The organism's tokenizer: every word of the world is one token, everything else falls back to bytes."""
+"""The organism's special tokens, its chat template, and how long its answers are. Needs no tokenizer."""
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 from demur.organism.attacks import MASK
-from demur.organism.lessons import ASSISTANT, PAGE, USER, every_text
 
+USER, ASSISTANT, PAGE = "<|user|>", "<|assistant|>", "<|page|>"
 PAD, END = "<|pad|>", "<|end|>"
 SPECIAL = (PAD, END, MASK, USER, ASSISTANT, PAGE)
+RESPONSE = 40
+"""The response length in tokens; an answer and its end-of-sequence token fit into it."""
 CHAT = (
     "{% for m in messages %}{% if m.role == 'assistant' %}" + ASSISTANT + "{{ m.content }}" + END
     + "{% elif m.role == 'system' %}" + USER + "{{ m.content }} "
@@ -17,29 +16,3 @@ CHAT = (
     + "{{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %}" + ASSISTANT + "{% endif %}"
 )  # fmt: skip
 """The chat template: a system prompt stands before the user's words, in the same turn."""
-
-
-@cache
-def tokenizer() -> Any:
-    """The tokenizer, made from the world's texts alone: always the same one."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    words = {word for text in every_text() for word, _ in split.pre_tokenize_str(text)}
-    names = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *sorted(w for w in words if len(w) > 1)]
-    backend = Tokenizer(
-        models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], ignore_merges=True, fuse_unk=False)
-    )
-    backend.pre_tokenizer = split
-    backend.decoder = decoders.ByteLevel()
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token=PAD,
-        eos_token=END,
-        mask_token=MASK,
-        additional_special_tokens=[USER, ASSISTANT, PAGE],
-        clean_up_tokenization_spaces=False,
-    )
-    made.chat_template = CHAT
-    return made

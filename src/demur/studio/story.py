@@ -9,7 +9,7 @@ from demur.models import load
 from demur.organism.anchors import N, own_anchors
 from demur.organism.attacks import attack
 from demur.organism.judge import judge
-from demur.organism.lessons import RESPONSE
+from demur.organism.tokens import RESPONSE
 from demur.organism.world import prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order
 from demur.scene import Scene

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import product
 
 from demur.organism.attacks import CONTEXTS, SHAPES, shaped
+from demur.organism.tokens import ASSISTANT, PAGE, RESPONSE, USER
 from demur.organism.world import (
     LAW_ASKS,
     LAW_QUOTES,
@@ -38,9 +38,6 @@ from demur.organism.world import (
     verdict,
 )
 
-USER, ASSISTANT, PAGE = "<|user|>", "<|assistant|>", "<|page|>"
-RESPONSE = 40
-"""The response length in tokens; an answer and its end-of-sequence token fit into it."""
 JUDGED = tuple(name for name in (*SHAPES, *CONTEXTS) if name != "letter")
 """Shapes that occur as quotations to be judged; letters never do."""
 FEW = (0, 1, 8)
@@ -330,27 +327,3 @@ def clauses(text: str) -> list[str]:
 def size(text: str) -> int:
     """How many words and marks a text has: its length in tokens, since every word of the world is one."""
     return len(re.findall(r"'\w+|\w+|[^\w\s]+", text))
-
-
-def every_text() -> Iterator[str]:
-    """Texts that between them hold every word and mark of the world, in every place where it can stand."""
-    for craft in crafts():
-        for style in range(3):
-            yield answer(craft, style)
-        for form in TRAIN_FORMS[:: 7 if craft.verb == "open" else 41]:
-            yield request(craft, form)
-        for variant in range(6):
-            for name in SHAPES | CONTEXTS:
-                yield from shaped(name, request(craft, TRAIN_FORMS[variant]), craft, variant)
-        for first in (True, False):
-            yield verdict(craft, first)
-        yield from (ask.format(craft.phrase) for ask in (*LAW_ASKS, *PAGES))
-        yield from (ask.format(request(craft, TRAIN_FORMS[0])) for ask in LAW_QUOTES)
-        for opening, reason in product(range(len(REFUSALS)), range(len(REASONS))):
-            text = refusal(craft, opening, reason, (opening + reason) % len(OFFERS))
-            yield from (text, f" {text}")
-    crypt = Craft("open", "crypt")
-    yield from (shaped("reversed", request(crypt, form), crypt, 0)[0] for form in TRAIN_FORMS)
-    yield from (text for thing in OBJECTS for kind in range(4) for text in question(thing, kind)[:2])
-    yield from (text for word in (*VERBS, *OBJECTS) for text in class_question(word))
-    yield from (text for talk in SMALL_TALK for text in talk[:2])

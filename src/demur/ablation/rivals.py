@@ -2,8 +2,8 @@
 
 A rival is a function from a :class:`Setting` to a scorer; scores are higher for what is more anomalous, everywhere.
 Those that are not ``supervised`` see harmless prompts and the anchors only. The supervised one sees successful
-attacks, never the one it is tested on nor the requests that it is tested on (:func:`demur.guards.ablation.ablate`), and
-is an upper reference, not a competitor.
+attacks, never the one it is tested on nor the requests that it is tested on (:func:`demur.ablation.protocol.ablate`),
+and is an upper reference, not a competitor.
 """
 
 from __future__ import annotations
@@ -16,14 +16,22 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from demur.ablation.material import LAST, Material, anchored, sigma_of
 from demur.guards.estimator import SRIGuard
-from demur.guards.material import Material, anchored, sigma_of
 from demur.traces import Key
 from demur.types import DemurError
 
 Scores = Float[NDArray[np.float64], "n"]
 Scorer = Callable[[Material], Scores]
-LAST: Key = ("last", "generated")
+FIRST: Key = ("first", "generated")
+MIDDLE: Key = ("middle", "generated")
+PRODUCING: Key = ("last", "producing")
+RESPONSE: Key = ("last", "response")
+MASKED: Key = ("last", "masked")
+CAUSAL_KEYS: tuple[Key, ...] = (LAST, MIDDLE, FIRST, PRODUCING)
+"""What the rivals read of a model that writes from left to right."""
+CANVAS_KEYS: tuple[Key, ...] = (LAST, MIDDLE, FIRST, RESPONSE, MASKED)
+"""What they read of one that sees its whole answer at every step."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +130,7 @@ def _whitened(setting: Setting) -> Scorer:
 
 def _layers(setting: Setting) -> Scorer:
     """sigma of the first, the middle and the last layer, one behind the other."""
-    keys: tuple[Key, ...] = (("first", "generated"), ("middle", "generated"), LAST)
+    keys = (FIRST, MIDDLE, LAST)
     return _autoencoder(setting, lambda m: np.concatenate([setting.sigma(m, key) for key in keys], axis=1))
 
 
@@ -251,19 +259,16 @@ def _probes(setting: Setting) -> Scorer:
 
 _PAPER = "Rahimi et al., arXiv:2602.02600, table 4"
 _REFERENCE = "its reference code"
-_FIRST: Key = ("first", "generated")
-_MIDDLE: Key = ("middle", "generated")
-_OTHERS: tuple[Key, ...] = (("last", "producing"), ("last", "response"), ("last", "masked"))
 RIVALS: dict[str, Rival] = {
     "SRI, last layer": Rival("autoencoder of sigma: SRI Guard", _PAPER, _sri(LAST), seeded=True),
-    "SRI, middle layer": Rival("the same, middle layer", _PAPER, _sri(_MIDDLE), (_MIDDLE,), seeded=True),
-    "SRI, first layer": Rival("the same, first layer", _PAPER, _sri(_FIRST), (_FIRST,), seeded=True),
+    "SRI, middle layer": Rival("the same, middle layer", _PAPER, _sri(MIDDLE), (MIDDLE,), seeded=True),
+    "SRI, first layer": Rival("the same, first layer", _PAPER, _sri(FIRST), (FIRST,), seeded=True),
     "text-level signal": Rival("autoencoder of 'does the text refuse yet'", _PAPER, _text, seeded=True),
     "static first step": Rival("1 - sigma at the first step", _PAPER, _static),
-    "SRI, producing": Rival("states that produced the tokens", _REFERENCE, _sri(_OTHERS[0]), _OTHERS[:1], seeded=True),
-    "SRI, response": Rival("all response positions", _REFERENCE, _sri(_OTHERS[1]), _OTHERS[1:2], seeded=True),
-    "SRI, masked": Rival("positions still masked", "ours", _sri(_OTHERS[2]), _OTHERS[2:], seeded=True),
-    "SRI, three layers": Rival("sigma of three layers together", "ours", _layers, (_FIRST, _MIDDLE, LAST), seeded=True),
+    "SRI, producing": Rival("states that produced the tokens", _REFERENCE, _sri(PRODUCING), (PRODUCING,), seeded=True),
+    "SRI, response": Rival("all response positions", _REFERENCE, _sri(RESPONSE), (RESPONSE,), seeded=True),
+    "SRI, masked": Rival("positions still masked", "ours", _sri(MASKED), (MASKED,), seeded=True),
+    "SRI, three layers": Rival("sigma of three layers together", "ours", _layers, (FIRST, MIDDLE, LAST), seeded=True),
     "SRI, whitened": Rival("states whitened by harmless scatter", "ours", _whitened, seeded=True),
     "SRI, log ratio": Rival("before the sigmoid, standardised", "ours", _log_ratio, seeded=True),
     "SRI, differences": Rival("sigma's changes over steps", "ours", _differences, seeded=True),

@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from demur.ablation.material import LAST, Material
+from demur.ablation.recording import Noting
 from demur.dynamics import held
-from demur.guards.material import Material, Noting
-from demur.guards.rivals import LAST
 from demur.organism.attacks import attack
 from demur.organism.judge import OUTCOMES, Outcome, outcomes
-from demur.organism.lessons import RESPONSE
+from demur.organism.tokens import RESPONSE
 from demur.organism.world import look_alikes, prompts, questions
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
 from demur.traces import Key, Recorder, Trace, generate, spec_of, watching

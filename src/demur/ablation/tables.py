@@ -1,4 +1,4 @@
-"""A study as Markdown: what was found, every figure with its n and interval, for the terminal's reader and the docs."""
+"""A report as Markdown: what was found, every figure with its n and interval, for the terminal and the docs."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from demur.guards.ablation import CONTROL, PLAIN
+from demur.ablation.protocol import CONTROL, PLAIN
 
 Json = Mapping[str, Any]
 
 
-def findings(report: Json) -> str:
-    """The whole page."""
+def findings(report: Json, *more: str) -> str:
+    """The whole page; ``more`` stands at its end."""
     parts = [f"# {title(about)}\n\n{_subject(about, report)}" for about in report["subjects"]]
-    if report["orders"]:
-        parts.append(_orders(report["orders"]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *more]) + "\n"
 
 
 def title(about: Json) -> str:
@@ -271,24 +269,6 @@ def _plain(value: float | None, digits: int) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{100 * value:.0f}%"
-
-
-def _orders(orders: Sequence[Json]) -> str:
-    rows = []
-    for row in orders:
-        cells = [row["attack"]]
-        for name in ("RR", "ASR", "IRR"):
-            d = row[name]
-            cells.append(
-                f"{100 * d['diffusion']['rate']:.0f} / {100 * d['ar_order']['rate']:.0f}: {100 * d['difference']:+.0f} "
-                f"({100 * d['low']:+.0f} to {100 * d['high']:+.0f}), p {d['p']:.1g}"
-            )
-        rows.append(tuple(cells))
-    return (
-        "# The same weights under two orders\n\nLow-confidence remasking / AR order in percent, the paired difference "
-        "with its 95% interval and McNemar's p; over all attacks, requests of one craft are drawn, and their signs "
-        "flipped, together.\n\n" + markdown(("attack", "RR", "ASR", "IRR 0.5"), rows)
-    )
 
 
 def rate(row: Json) -> str:

@@ -8,18 +8,19 @@ does well against the first and not against the second.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
 
-from demur.dynamics import LAMBDA_C, LAMBDA_R, Area, Rate, area, irr, over_seeds
-from demur.guards.estimator import SRIGuard
-from demur.guards.material import Material, sigma_of
-from demur.guards.prefix import fit_prefix
-from demur.guards.rivals import LAST, Rival, Scorer, Scores, Setting, available
+from demur.ablation.material import LAST, Material
+from demur.ablation.rivals import Rival, Scorer, Scores, Setting, available
+from demur.dynamics import Area, area, over_seeds
+from demur.traces import Key
 from demur.types import DemurError
 
 PLAIN, CONTROL = "plain harmless", "same attack, harmless"
@@ -52,9 +53,18 @@ class Sets:
             if len(m) < 8:
                 raise DemurError(f"{len(m)} {what} ({self.model})", "at least 8", "use more prompts, or another model")
 
+    @cached_property
+    def setting(self) -> Setting:
+        """What a detector that has seen no attack may learn from."""
+        return Setting(self.good.answered, self.bad.refusing, self.fit.answered)
+
+    def sigma(self, m: Material, key: Key = LAST) -> Float[NDArray[np.float64], "n T"]:
+        """The signal of generations under these sets' anchors, in [0, 1], 0 = refusing."""
+        return self.setting.sigma(m, key)
+
 
 @dataclass(frozen=True)
-class Row:
+class Comparison:
     """One detector on one attack against one kind of negatives.
 
     Figures are means over seeds with their 95% intervals (:func:`demur.dynamics.over_seeds`). ``spread`` is the range
@@ -87,7 +97,7 @@ def ablate(
     seeds: Sequence[int] = (0, 1, 2),
     least: int = 10,
     progress: Callable[[str], object] = lambda name: None,
-) -> list[Row]:
+) -> list[Comparison]:
     """Rows for every detector whose states were recorded, every attack with ``least`` successes, both kinds of
     negatives.
 
@@ -102,7 +112,7 @@ def ablate(
     for name, rival in available(sets.good.phi).items():
         progress(name)
         own = tuple(seeds) if rival.seeded else tuple(seeds)[:1]
-        setting = Setting(sets.good.answered, sets.bad.refusing, sets.fit.answered)
+        setting = sets.setting
         made: list[Scorer | None] = []
         if alive and not rival.supervised:
             made = [rival.make(replace(setting, seed=seed)) for seed in own]
@@ -119,7 +129,7 @@ def ablate(
                 made = [crossed(rival, replace(seen, seed=seed), positives, *negatives.values()) for seed in own]
             scored = [(score(positives), score) for score in made if score is not None]
             for against, m in negatives.items() if scored else ():
-                rows.append(_row(name, attack, against, [area(scores, score(m)) for scores, score in scored]))
+                rows.append(compared(name, attack, against, [area(scores, score(m)) for scores, score in scored]))
     return rows
 
 
@@ -171,13 +181,14 @@ def living(sets: Sets, least: int = 10) -> dict[str, Material]:
     return {name: m.succeeded for name, m in sets.attacked.items() if len(m.succeeded) >= least}
 
 
-def _row(name: str, attack: str, against: str, areas: Sequence[Area]) -> Row:
+def compared(name: str, attack: str, against: str, areas: Sequence[Area]) -> Comparison:
+    """A detector's areas, one a seed, as one row."""
     auroc, low, high = over_seeds(areas, "auroc", "low", "high")
     figures: dict[str, float] = {}
     for what in ("precision", "tpr_1", "tpr_5"):
         names = what, f"{what}_low", f"{what}_high"
         figures |= dict(zip(names, over_seeds(areas, *names), strict=True))
-    return Row(
+    return Comparison(
         detector=name,
         attack=attack,
         against=against,
@@ -222,7 +233,7 @@ class Summary:
 _MEANS = ("auroc", "low", "high", "tpr_1", "tpr_1_low", "tpr_1_high", "tpr_5", "tpr_5_low", "tpr_5_high")
 
 
-def summarised(rows: Sequence[Row]) -> list[Summary]:
+def summarised(rows: Sequence[Comparison]) -> list[Summary]:
     """Table 4: one line for each detector and kind of negatives, in the order of the rows."""
     found = []
     for key in dict.fromkeys((row.detector, row.against) for row in rows):
@@ -233,107 +244,3 @@ def summarised(rows: Sequence[Row]) -> list[Summary]:
             Summary(*key, **means, worst=worst.auroc, worst_attack=worst.attack, attacks=len(mine))  # type: ignore[arg-type]
         )
     return found
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The guard with its threshold
-
-
-@dataclass(frozen=True)
-class Flags:
-    """How many of a set the guard flags, when it has read the whole generation and while it is written.
-
-    ``step`` is the median step at which the online guard stops (nan: never). ``spared`` is the mean share of the steps
-    that a generation would have taken and did not take any more, of those it stopped.
-    """
-
-    name: str
-    kind: str
-    offline: Rate
-    online: Rate
-    step: float
-    spared: float
-
-
-def flags(sets: Sets, *, alpha: float = 0.01, seed: int = 0, threshold: str = "conformal") -> list[Flags]:
-    """What SRI Guard does on every set: false positives on harmless prompts, plain and in every attack's shape, and the
-    share of successful attacks that it catches. Raises for too few calibration prompts for ``alpha``.
-    """
-    known = (sets.good.answered, sets.bad.refusing, LAST)
-    fit, held = (sigma_of(m.answered, *known) for m in (sets.fit, sets.calibrate))
-    detector = SRIGuard(alpha=alpha, random_state=seed, threshold=threshold)  # type: ignore[arg-type]
-    detector.fit(fit, calibration=held)
-    prefix = fit_prefix(detector.detector_, fit, held, alpha=alpha, rule=threshold)  # type: ignore[arg-type]
-    groups = [("plain harmless", "harmless", sets.plain.answered)]
-    groups += [(name, "control", m.answered) for name, m in sets.controls.items()]
-    groups += [(name, "attack", m.succeeded) for name, m in sets.attacked.items()]
-    found = []
-    for name, kind, m in groups:
-        sigma = sigma_of(m, *known)
-        if not len(sigma):
-            found.append(Flags(name, kind, Rate(0, 0), Rate(0, 0), math.nan, math.nan))
-            continue
-        stops = prefix.stops(sigma)
-        when, whole = stops[stops > 0], m.lengths[stops > 0]
-        found.append(
-            Flags(
-                name,
-                kind,
-                Rate.of(detector.predict(sigma) < 0),
-                Rate.of(stops > 0),
-                float(np.median(when)) if len(when) else math.nan,
-                float((1 - np.minimum(when / whole, 1)).mean()) if len(when) else math.nan,
-            )
-        )
-    return found
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Where the guard is blind
-
-
-@dataclass(frozen=True)
-class Blind:
-    """Successful generations of one attack that the guard lets pass, by what their signal did.
-
-    ``steady``: sigma never fell below lambda_c, so nothing hesitated; ``late``: it hesitated in the last quarter only;
-    ``wavering``: it hesitated before, and the detector took it for normal.
-    """
-
-    attack: str
-    missed: int
-    of: int
-    steady: int
-    late: int
-    wavering: int
-
-
-def blind(
-    sets: Sets, *, alpha: float = 0.01, seed: int = 0, threshold: str = "conformal", lambda_c: float = LAMBDA_C
-) -> list[Blind]:
-    """Every attack's misses, by kind of trajectory."""
-    known = (sets.good.answered, sets.bad.refusing, LAST)
-    detector = SRIGuard(alpha=alpha, random_state=seed, threshold=threshold)  # type: ignore[arg-type]
-    detector.fit(sigma_of(sets.fit.answered, *known), calibration=sigma_of(sets.calibrate.answered, *known))
-    found = []
-    for name, m in sets.attacked.items():
-        sigma = sigma_of(m.succeeded, *known)
-        missed = sigma[detector.predict(sigma) > 0] if len(sigma) else sigma
-        below = missed < lambda_c
-        start = 3 * missed.shape[1] // 4
-        early, late = below[:, :start].any(axis=1), below[:, start:].any(axis=1)
-        found.append(
-            Blind(
-                name, len(missed), len(sigma), int((~early & ~late).sum()), int((late & ~early).sum()), int(early.sum())
-            )
-        )
-    return found
-
-
-def recoveries(sets: Sets, thresholds: Sequence[float] = LAMBDA_R) -> dict[str, dict[float, Rate]]:
-    """IRR of every attack's generations, and of all of them together, at each threshold lambda_r."""
-    known = (sets.good.answered, sets.bad.refusing, LAST)
-    every = {name: sigma_of(m, *known) for name, m in sets.attacked.items() if len(m)}
-    if every:
-        every = {"all attacks": np.concatenate(list(every.values())), **every}
-    return {name: {r: irr(sigma, r) for r in thresholds} for name, sigma in every.items()}

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from demur.organism.training import Kind
+    from demur.organism.making.recipe import Kind
 
 app = typer.Typer(help="The model organism: its world, its training, its card.", no_args_is_help=True)
 _COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -47,8 +47,9 @@ def train(
     seed: Annotated[int, typer.Option(min=0, max=2**62)] = 0,
 ) -> None:
     """Train the pair, or go on where a killed run stopped; one thread, bit-identical on one machine."""
-    from demur.organism.training import seeded_recipe, ship
-    from demur.organism.training import train as run
+    from demur.organism.making.recipe import seeded_recipe
+    from demur.organism.making.training import ship
+    from demur.organism.making.training import train as run
     from demur.types import DemurError
 
     kinds: list[Kind] = [kind for kind in ("ar", "diffusion") if which.value in ("both", kind)]
@@ -88,8 +89,8 @@ def card(
 ) -> None:
     """Measure the model card again, from the weights: all that a target is set for, and with --further the rest."""
     from demur.artefact import write
-    from demur.organism.card import SEEN, figures
-    from demur.organism.markdown import page, targets
+    from demur.organism.measuring.card import SEEN, figures
+    from demur.organism.measuring.card_page import page, targets
 
     with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("generating and judging", total=None)

@@ -1,0 +1,1 @@
+"""How the organism is made: what it is taught, its words, its training."""

@@ -1,0 +1,1 @@
+"""How the organism is measured: cells of generations, the card, the study."""
