@@ -1,9 +1,13 @@
-"""The guard inside ``generate`` of transformers, as a stopping criterion."""
+"""The guard inside ``generate`` of transformers, as a stopping criterion.
+
+It does not see steps, as :class:`~demur.guards.online.Watch` does, but tokens that were written and, by a hook, the
+states of the network's passes. What it makes of them are the same rows (:mod:`demur.guards.rows`).
+"""
 
 from __future__ import annotations
 
-import copy
 import math
+import warnings
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,8 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demur.guards.guard import Guard
+from demur.guards.rows import Row, RowState, finished, look, new_rows, says
+from demur.guards.sight import Signal, crossing
+from demur.models import in_memory, load
+from demur.models.network import decoder_of, watched
+from demur.refusals import is_refusal
+from demur.samplers import Autoregressive
 from demur.trace import spec_of
-from demur.types import DemurError, Identity, Need, Verdict
+from demur.types import DemurError, DemurWarning, Model, Need, Verdict
 
 
 def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | None = None) -> Any:
@@ -36,127 +46,122 @@ def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | No
     A stopped row gets padding from there on; answer it with :data:`REFUSAL`. A token's own state is known once it is
     fed back, so with ``generated`` pooling the guard acts one token later than :class:`Watch`, after the same
     ``step``; with ``producing`` at once. A row ends with one of the model's stop ids: the padding after it is none of
-    its signal, which is judged as a finished one is, its last state held up to T. What is only then above the limit is
-    flagged, too late to be stopped. The very last token of a batch is never fed back: with ``generated``, a signal that
-    ends there lacks its state. A signal that is not finite is stopped.
+    its signal, and nothing stops it any more. Its verdict is that of its finished signal, as :meth:`Guard.judge` gives
+    it. The very last token of a batch is never fed back: with ``generated``, a signal that ends there lacks its state.
+    A signal that is not finite is stopped.
 
     It hooks into the network until it is closed (``criteria.close()``, or as a context) or let go of.
 
-    Raises unless the model is the guard's. ``tok`` is for its chat template and its end of sequence; without it, and
-    for a system prompt, the template is not checked. Sampling settings are the caller's business.
+    Raises unless the model is the guard's. ``tok`` is for its chat template, its end of sequence and to see whether an
+    answer refuses by itself; without it none does, and for a system prompt too, the template is not checked. Sampling
+    settings are the caller's business.
     """
     if isinstance(tok, int):  # the number of rows used to be the third
         tok, prompts = None, tok
-    model = net if hasattr(net, "identity") else _adapted(guard, net, tok)
+    model = net if hasattr(net, "identity") else _loaded(guard, net, tok)
     if Need.CAUSAL not in model.offers:
         raise DemurError(
             f"generate of the {model.kind} model {model.name}", "a causal model", "use Watch(guard)(sampler)"
         )
-    from demur.samplers import Autoregressive
-
-    spec = spec_of(model, Autoregressive(), 0, steps=guard.spec.steps)
-    guard.check(replace(spec, sampler=guard.spec.sampler, settings=guard.spec.settings))
+    known, spec = guard.spec, spec_of(model, Autoregressive(), 0, steps=guard.spec.steps)
+    callers = ("sampler", "settings") if model.tokenizer is not None else ("sampler", "settings", *_OF_A_TEMPLATE)
+    guard.check(replace(spec, **{name: getattr(known, name) for name in callers}))
     return _criteria_class()(guard, model, prompts)
 
 
-def _adapted(guard: Guard, net: Any, tok: Any) -> Any:
-    """A causal model of transformers as one of demur's, under the name of the guard's: its weights decide."""
-    from demur.models import Causal, in_memory
-    from demur.models.chat import Chat
-    from demur.models.network import fingerprint
-
-    net, tok = in_memory.unwrapped(net), in_memory.check_tokenizer(tok)  # as demur.load takes them
-    if not hasattr(net, "generate") or not hasattr(net, "get_decoder"):
-        raise DemurError(
-            f"a {type(net).__name__}", "a causal language model of transformers, or of demur.load", "pass that one"
-        )
-    known, dtype = guard.spec, str(net.dtype).removeprefix("torch.")
-    told = {name: getattr(known, name) for name in ("template", "template_args", "day", "source")}
-    if tok is not None:
-        told = Chat(tok, None, known.template_args).described()
-    identity = Identity(
-        model=known.model,
-        revision=known.revision,
-        weights=fingerprint(net),
-        dtype=known.dtype if known.dtype.startswith(dtype) else dtype,  # what is quantised says so behind its dtype
-        **told,
-    )
-    return Causal(net=net, tokenizer=tok, identity=identity)
+_OF_A_TEMPLATE = ("template", "template_args", "day", "source")
 
 
-class _Rows:
-    """What is known of the rows of one call: sigma so far, of how many states, and who has ended or was stopped."""
+def _loaded(guard: Guard, net: Any, tok: Any) -> Any:
+    """A network as one of demur's models. What loading says of a generation config is none of ours: transformers, which
+    generates here, heeds it.
+    """
+    net = in_memory.unwrapped(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DemurWarning)
+        return load(net, tokenizer=tok, template_args=guard.spec.template_args)
 
-    def __init__(self, guard: Guard, rows: int) -> None:
-        self.guard = guard
-        self.sigma = np.zeros((rows, guard.spec.steps))
-        self.sums: Tensor | None = None
-        self.seen = 0
-        self.steps = np.zeros(rows, dtype=np.int64)  # how many states a row's signal is made of
-        self.ending, self.over = (np.zeros(rows, dtype=bool) for _ in range(2))
-        self.stopped = np.zeros(rows, dtype=np.int64)
-        self.above = np.zeros(rows)
 
-    def take(self, newest: Float[Tensor, "b d"]) -> None:
-        """One more state of each row that goes on; the others' newest column is padding."""
-        self.seen += 1
-        rows = (~self.over).nonzero()[0]
-        if self.seen > self.guard.spec.steps or not len(rows):
+class _Call:
+    """One call of ``generate``: its rows, and the running means of their states."""
+
+    def __init__(self, guard: Guard, model: Any, ids: Int[Tensor, "b n"]) -> None:
+        self.guard, self.model = guard, model
+        self.rows = new_rows(guard, len(ids))
+        self.given = ids.shape[1] - 1  # the criteria are asked for the first time with one token written
+        self.ids, self.columns = ids, 0
+        self.signal = Signal(guard.anchors)
+        self.stops = torch.tensor(model.stop_ids, dtype=ids.dtype, device=ids.device)
+        self.goes_on = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        self.taken = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+        self.sums: Float[Tensor, "b d"] | None = None
+
+    def take(self, states: Float[Tensor, "b d"], tokens: Int[Tensor, "b"]) -> None:
+        """One more state of each row that goes on, and the token that it belongs to. The others' are padding."""
+        self.columns += 1
+        if self.columns > self.guard.spec.steps:
             return
-        kept = torch.from_numpy(self.over).to(newest.device)[:, None]
-        last = newest.new_zeros(newest.shape) if self.sums is None else self.sums
-        self.sums = torch.where(kept, last, last + newest)
-        t = self.seen - 1
-        self.steps[rows] = self.seen
-        self.sigma[rows, t] = self.guard.anchors.at(self._means(rows), t)[:, 0]
-        self._mark(rows, self.guard.prefix.score(self.sigma[rows, : t + 1]), t + 1)
+        live = self.goes_on.to(states.device)
+        before = torch.zeros_like(states) if self.sums is None else self.sums
+        self.sums = torch.where(live[:, None], before + states, before)
+        self.taken += self.goes_on
+        state = torch.where(self.goes_on, int(RowState.RUNNING), int(RowState.ENDED))
+        read = crossing(state, self.signal(self._means(), self.taken.to(states.device) - 1))
+        self.goes_on = self.goes_on & ~torch.isin(tokens, self.stops)
+        for row, (stands, sigma) in zip(self.rows, read(), strict=True):
+            row.observe(RowState(stands), sigma)
+        look(self.guard, self.rows)
+        if any(self.stopped):  # what follows is padding
+            self.goes_on = self.goes_on & ~torch.tensor(self.stopped, device=tokens.device)
 
-    def finish(self, which: NDArray[np.bool_]) -> None:
-        """Completes the signals of rows that have ended, with their last states held, and judges them."""
-        rows = (which & (self.steps > 0) & (self.stopped == 0)).nonzero()[0]
-        self.over = self.over | which
-        for i in rows.tolist():
-            one, phi = np.array([i]), self._means(np.array([i]))
-            for later in range(int(self.steps[i]), self.guard.spec.steps):  # it holds its state
-                self.sigma[i, later] = self.guard.anchors.at(phi, later)[0, 0]
-                self._mark(one, self.guard.prefix.score(self.sigma[one, : later + 1]), later + 1)
+    @property
+    def stopped(self) -> list[bool]:
+        """Which rows the guard has stopped."""
+        return [bool(row.flagged_at) for row in self.rows]
 
-    def finished(self) -> _Rows:
-        """The same, had all rows ended here."""
-        whole = copy.copy(self)
-        whole.sigma, whole.over = self.sigma.copy(), self.over.copy()
-        whole.stopped, whole.above = self.stopped.copy(), self.above.copy()
-        whole.finish(~whole.over)
-        return whole
+    @property
+    def sigma(self) -> Float[NDArray[np.float64], "b T"]:
+        """The rows' signals, their last states held up to T."""
+        if self.sums is None:
+            return np.stack([row.sigma for row in self.rows])
+        return finished(self.guard, self.rows, self._means().cpu().numpy())
 
     def verdicts(self) -> list[Verdict]:
-        """One for each row; ``step`` is the first step whose score was above the limit."""
-        found = []
-        whole = self.finished()
-        for s, z in zip(whole.stopped.tolist(), whole.above.tolist(), strict=True):
-            score = z if s and math.isfinite(z) else None
-            why = "the signal is not finite" if s and score is None else ""
-            found.append(Verdict("sri-guard", bool(s), score, s or None, why))
-        return found
+        """Of a stopped row, which step's score was above the limit; of any other, what :meth:`Guard.judge` says of its
+        finished signal.
+        """
+        scores = self.guard.threshold.exceeded(self.guard.scores(sigma := self.sigma))
+        refused = [bool(above) and self._refuses(i) for i, above in enumerate(scores)]
+        whole = self.guard.judge_signals(sigma, refused)
+        return [self._seen(row) or verdict for row, verdict in zip(self.rows, whole, strict=True)]
 
-    def _means(self, rows: NDArray[np.int64]) -> Float[NDArray[np.float32], "m 1 d"]:
+    def _seen(self, row: Row) -> Verdict | None:
+        """The verdict on a row that was stopped, or of which nothing was seen."""
+        limit = self.guard.prefix.threshold.value
+        if not row.steps:
+            return Verdict("sri-guard", None, None, None, "not judged: its only token was never fed back")
+        if not row.flagged_at:
+            return None
+        if not math.isfinite(row.score):
+            return Verdict("sri-guard", True, None, row.flagged_at, "the signal is not finite")
+        return Verdict("sri-guard", True, row.score, row.flagged_at, f"score {row.score:.3g}, limit {limit:.3g}")
+
+    def _refuses(self, i: int) -> bool:
+        """Whether a row's answer refuses by itself; nobody knows without a tokenizer, and it is taken not to."""
+        if self.model.tokenizer is None:
+            return False
+        ids = self.ids[i].cpu().numpy()
+        return is_refusal(says(self.model, ids, np.arange(len(ids)) >= self.given, ids[self.given :].tolist()))
+
+    def _means(self) -> Float[Tensor, "b d"]:
         assert self.sums is not None
-        counts = torch.from_numpy(np.maximum(self.steps, 1)).to(self.sums)[:, None]
-        means: Float[NDArray[np.float32], "b d"] = (self.sums / counts).cpu().numpy()
-        return means[rows, None]
-
-    def _mark(self, rows: NDArray[np.int64], z: Float[NDArray[np.float64], "m"], t: int) -> None:
-        new = self.guard.prefix.threshold.exceeded(z) & (self.stopped[rows] == 0)
-        self.stopped[rows[new]], self.above[rows[new]] = t, z[new]
-        self.over[rows[new]] = True
+        return self.sums / self.taken.clamp(min=1).to(self.sums.device)[:, None]
 
 
 class _Newest:
     """The newest column's states of the last pass, and what kind of pass it was."""
 
     def __init__(self, model: Any, layer: str) -> None:
-        from demur.models.network import decoder_of, watched
-
         self.layer, self.columns = layer, 0
         self.states: Float[Tensor, "b d"] | None = None
         self.cached = self.begun = False  # whether it used keys and values, and whether there were none before it
@@ -193,11 +198,10 @@ def _criteria_class() -> Any:
         """Stops rows whose signal does not look like one of harmless answers."""
 
         def __init__(self, guard: Guard, model: Any, prompts: int | None) -> None:
-            self.guard, self.stops, self.prompts = guard, model.stop_ids, prompts
+            self.guard, self.model, self.prompts = guard, model, prompts
             self.own = guard.spec.pool == "generated"
             self.newest = _Newest(model, guard.spec.layer)
-            self.now = _Rows(guard, prompts or 0)
-            self.ids: Int[Tensor, "b n"] | None = None
+            self.now: _Call | None = None
             self.before: list[list[Verdict]] = []
 
         def __enter__(self) -> Any:
@@ -205,36 +209,30 @@ def _criteria_class() -> Any:
 
         def __exit__(self, *error: Any) -> None:
             self.close()
-            if error[:1] == (None,):
-                self.now.finish(~self.now.over)  # whose last token was not fed back, or which ran into the length
 
         def close(self) -> None:
             """Takes the hooks off the network."""
             self.newest.close()
 
         def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-            newest = self.newest.states
-            if newest is None or not self.newest.close.alive:
+            states = self.newest.states
+            if states is None or not self.newest.close.alive:
                 raise DemurError("generate of another model, or after close()", "the model given", "make new criteria")
             first = self._begins(input_ids)
-            if first:
-                self._begin(len(input_ids))
-            now = self.now
-            if not (self.own and first):  # the prompt's own pass holds no generated token
-                now.take(newest)
-                if self.own:
-                    now.finish(now.ending & ~now.over)  # the end's own state was the last one
-            now.ending |= np.isin(input_ids[:, -1].cpu().numpy(), self.stops)
-            if not self.own:
-                now.finish(now.ending & ~now.over)  # what produced the end is known already
-            self.ids, self.newest.states = input_ids, None
-            return torch.from_numpy(now.stopped > 0).to(input_ids.device)
+            now = self._begun(input_ids) if first or self.now is None else self.now
+            now.ids, self.newest.states = input_ids, None
+            if not self.own:  # the newest state has produced the newest token
+                now.take(states, input_ids[:, -1])
+            elif not first:  # it is the own state of the token before, which was fed back
+                now.take(states, input_ids[:, -2])
+            return torch.tensor(now.stopped, device=input_ids.device)
 
         def _begins(self, ids: Int[Tensor, "b n"]) -> bool:
             """Whether another call of generate has begun. Raises where rows are not written one token at a time."""
-            known, newest = self.ids, self.newest
-            if known is None or newest.begun or ids.shape[0] != known.shape[0]:
+            newest = self.newest
+            if self.now is None or newest.begun or ids.shape[0] != self.now.ids.shape[0]:
                 return True
+            known = self.now.ids
             more = ids.shape[1] - known.shape[1]
             goes_on = more > 0 and bool((ids[:, : known.shape[1]] == known).all())
             if goes_on and more == 1:
@@ -247,30 +245,35 @@ def _criteria_class() -> Any:
                 )
             return True
 
-        def _begin(self, rows: int) -> None:
-            if self.prompts is not None and rows != self.prompts:
-                raise DemurError(f"{rows} rows", f"{self.prompts}, as announced", "leave prompts out, and use no beams")
+        def _begun(self, ids: Int[Tensor, "b n"]) -> _Call:
+            """Another call of generate, with its first token written. Raises for what can not be followed."""
+            if self.prompts is not None and len(ids) != self.prompts:
+                raise DemurError(
+                    f"{len(ids)} rows", f"{self.prompts}, as announced", "leave prompts out, and use no beams"
+                )
             if self.newest.right_padded:
                 raise DemurError(
                     "a batch that is padded on the right", "padding on the left", "set tok.padding_side = 'left'"
                 )
-            if self.ids is not None:
-                self.before.append(self.now.verdicts())
-            self.now = _Rows(self.guard, rows)
+            self.before = list(self.calls)
+            self.now = _Call(self.guard, self.model, ids)
+            return self.now
 
         @property
         def sigma(self) -> Float[NDArray[np.float64], "b T"]:
-            """The last call's signals, as far as they are known."""
-            return self.now.sigma
+            """The last call's signals; each holds its last state up to T."""
+            return self.now.sigma if self.now is not None else np.zeros((0, self.guard.spec.steps))
 
         @property
         def verdicts(self) -> Sequence[Verdict]:
-            """One for each row of the last call; ``step`` is the first step whose score was above the limit."""
-            return self.now.verdicts()
+            """One for each row of the last call: of a stopped row with the step whose score was above the limit, of any
+            other as :meth:`Guard.judge` gives it of the finished signal.
+            """
+            return self.now.verdicts() if self.now is not None else []
 
         @property
         def calls(self) -> Sequence[Sequence[Verdict]]:
             """The verdicts of every call, in their order."""
-            return [*self.before, self.verdicts] if self.ids is not None else []
+            return [*self.before, self.verdicts] if self.now is not None else []
 
     return GuardCriteria
