@@ -28,6 +28,20 @@ def texts(model: Any, asked: list[Prompt]) -> dict[str, Any]:
     return {"input_ids": canvas.ids, "attention_mask": (~canvas.pad).long()}
 
 
+def stopped(verdict: Any) -> int:
+    """The step after which a row was stopped; 0 for never."""
+    return verdict.step if verdict.why.startswith(("above the limit", "the signal")) else 0
+
+
+def fates(guard: g.Guard, plain: Any, sigma: np.ndarray, stops: np.ndarray) -> list[tuple[bool, int | None]]:
+    """Flag and step of every row: that of its own states, or else the offline guard's."""
+    whole = guard.judge_signals(sigma, [trace.refused() for trace in plain])
+    return [
+        (True, int(at)) if at and at <= trace.steps else (judged.flagged, judged.step)
+        for at, trace, judged in zip(stops, plain, whole, strict=True)
+    ]
+
+
 def asked_of_the_organism() -> list[Prompt]:
     talk = [Prompt(f"talk{i}", text, harmful=False) for i, (text, _, _) in enumerate(SMALL_TALK)]
     asked = [*talk, *world_prompts("test", forbidden=False, n=8), *world_prompts("test", forbidden=True, n=6)]
@@ -56,12 +70,16 @@ def test_a_plain_network_stops_where_watch_stops(more: Any) -> None:
         )  # fmt: skip
         assert len(criteria.verdicts) == len(part)
     assert [len(call) for call in criteria.calls] == [cut, len(asked) - cut, len(asked)]
-    # A signal that ended is held up to T: where it is above the limit only then, Watch acts after the row's last step.
     found, apart = (
-        [min(verdict.step or 0, trace.steps) for verdict, trace in zip(verdicts, plain, strict=True)]
+        [stopped(verdict) for verdict in verdicts]
         for verdicts in (criteria.verdicts, [verdict for call in criteria.calls[:2] for verdict in call])
     )
     assert [found[i] for i in known] == [wanted[i] for i in known]
+    ended = [i for i in known if not wanted[i]]
+    for i in ended:  # judged as the offline guard judges the same answer
+        judged = guard.judge(plain[i])
+        assert (criteria.verdicts[i].flagged, criteria.verdicts[i].step) == (judged.flagged, judged.step)
+        assert criteria.verdicts[i].score == pytest.approx(judged.score, rel=1e-3, abs=1e-6)
     differing = [i for i in known if apart[i] != wanted[i]]
     assert not [i for i in differing if plain[i].steps not in _longest(plain, cut)], "but for a batch's very last token"
 
@@ -230,12 +248,13 @@ def test_a_batch_under_the_criteria_has_the_fates_of_its_finished_signals(pool: 
         assert {True, False} == {*(stops[rows] > 0).tolist()}, "each kind of row should hold both fates"
     assert ((stops > lengths) & (lengths < 8)).any(), "one is above the limit while it is held"
     criteria = under_the_criteria(guard, model, asked, 12)
-    assert [verdict.step or 0 for verdict in criteria.verdicts] == stops.tolist()
-    assert [verdict.flagged for verdict in criteria.verdicts] == (stops > 0).tolist()
+    found = [(verdict.flagged, verdict.step) for verdict in criteria.verdicts]
+    assert found == fates(guard, plain, sigma, stops)
+    stops[stops > lengths] = 0
     for i in np.nonzero(stops == 0)[0]:
         assert criteria.sigma[i] == pytest.approx(sigma[i], abs=1e-4), "the finished signal, its last state held"
     watched = generate(model, asked, g.Watch(guard)(Autoregressive()), **run)
-    assert [g.acted(trace).flagged for trace in watched] == [verdict.flagged for verdict in criteria.verdicts]
+    assert [g.acted(trace).step or 0 for trace in watched] == stops.tolist()
 
 
 def test_answers_of_the_organism_have_the_same_fate_in_a_batch_under_the_criteria() -> None:
@@ -253,8 +272,8 @@ def test_answers_of_the_organism_have_the_same_fate_in_a_batch_under_the_criteri
     stops = guard.prefix.stops(sigma)
     early = np.array([trace.steps for trace in plain]) < longest
     assert {True, False} == {*(stops[early] > 0).tolist()}, "answers that end before the batch should have both fates"
-    found = under_the_criteria(guard, organism(), asked, 40).verdicts
-    assert [verdict.step or 0 for verdict in found] == stops.tolist()
+    found = [(verdict.flagged, verdict.step) for verdict in under_the_criteria(guard, organism(), asked, 40).verdicts]
+    assert found == fates(guard, known, sigma, stops)
 
 
 def test_the_criteria_stop_a_row_whose_signal_is_not_finite() -> None:

@@ -63,16 +63,18 @@ def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | No
         raise DemurError(
             f"generate of the {model.kind} model {model.name}", "a causal model", "use Watch(guard)(sampler)"
         )
-    known, spec = guard.spec, spec_of(model, Autoregressive(), 0, steps=guard.spec.steps)
-    callers = ("sampler", "settings") if model.tokenizer is not None else ("sampler", "settings", *_OF_A_TEMPLATE)
-    guard.check(replace(spec, **{name: getattr(known, name) for name in callers}))
+    spec = spec_of(model, Autoregressive(), 0, steps=guard.spec.steps)
+    unchecked = _CALLERS if model.tokenizer is not None else (*_CALLERS, *_OF_A_TEMPLATE)
+    guard.check(replace(spec, **{name: getattr(guard.spec, name) for name in unchecked}))
     return _criteria_class()(guard, model, prompts)
 
 
+_CALLERS = ("sampler", "settings", "revision")
+"""What a spec says and is the caller's business; the weights say which model it is."""
 _OF_A_TEMPLATE = ("template", "template_args", "day", "source")
 
 
-def _loaded(guard: Guard, net: Any, tok: Any) -> Any:
+def _loaded(guard: Guard, net: Any, tok: Any) -> Model:
     """A network as one of demur's models. What loading says of a generation config is none of ours: transformers, which
     generates here, heeds it.
     """
@@ -85,7 +87,7 @@ def _loaded(guard: Guard, net: Any, tok: Any) -> Any:
 class _Call:
     """One call of ``generate``: its rows, and the running means of their states."""
 
-    def __init__(self, guard: Guard, model: Any, ids: Int[Tensor, "b n"]) -> None:
+    def __init__(self, guard: Guard, model: Model, ids: Int[Tensor, "b n"]) -> None:
         self.guard, self.model = guard, model
         self.rows = new_rows(guard, len(ids))
         self.given = ids.shape[1] - 1  # the criteria are asked for the first time with one token written
@@ -144,7 +146,8 @@ class _Call:
             return None
         if not math.isfinite(row.score):
             return Verdict("sri-guard", True, None, row.flagged_at, "the signal is not finite")
-        return Verdict("sri-guard", True, row.score, row.flagged_at, f"score {row.score:.3g}, limit {limit:.3g}")
+        why = f"above the limit after step {row.flagged_at}: score {row.score:.3g}, limit {limit:.3g}"
+        return Verdict("sri-guard", True, row.score, row.flagged_at, why)
 
     def _refuses(self, i: int) -> bool:
         """Whether a row's answer refuses by itself; nobody knows without a tokenizer, and it is taken not to."""
@@ -161,7 +164,7 @@ class _Call:
 class _Newest:
     """The newest column's states of the last pass, and what kind of pass it was."""
 
-    def __init__(self, model: Any, layer: str) -> None:
+    def __init__(self, model: Model, layer: str) -> None:
         self.layer, self.columns = layer, 0
         self.states: Float[Tensor, "b d"] | None = None
         self.cached = self.begun = False  # whether it used keys and values, and whether there were none before it
@@ -197,7 +200,7 @@ def _criteria_class() -> Any:
     class GuardCriteria(StoppingCriteria):  # type: ignore[misc]
         """Stops rows whose signal does not look like one of harmless answers."""
 
-        def __init__(self, guard: Guard, model: Any, prompts: int | None) -> None:
+        def __init__(self, guard: Guard, model: Model, prompts: int | None) -> None:
             self.guard, self.model, self.prompts = guard, model, prompts
             self.own = guard.spec.pool == "generated"
             self.newest = _Newest(model, guard.spec.layer)

@@ -92,14 +92,14 @@ class Guarded:
                 look(guard, rows, every)
 
         for step in self.undefended(model, canvas, rngs):
-            last = answer.over(step, rows)
+            last = answer.over(step, rows)  # who was flagged after the step before is stopped by this one
             yield last
             if not online:
                 sight.read(last)
             if any(row.is_watched for row in rows):
                 unread.append(sight.of(last))
             elif any(row.state is RowState.STOPPED for row in rows):
-                unread.append(sight.of(last, signal=False))  # who of the others has ended?
+                unread.append(sight.of(last, signal=False))  # past T: who of the others has ended?
             while len(unread) > self.watch.late:
                 read_one()
             if online and all(row.state in OVER for row in rows):
@@ -109,7 +109,7 @@ class Guarded:
         for row in rows:
             row.end()
         if online:
-            look(guard, rows, every)
+            look(guard, rows, every)  # a last step that no multiple of ``every`` was
         elif last is not None:
             self._judge(rows, sight)
         if last is not None and any(row.state is RowState.FLAGGED for row in rows):
