@@ -250,6 +250,22 @@ def limited(guard: g.Guard, limit: float) -> g.Guard:
     return replace(guard, prefix=replace(guard.prefix, threshold=threshold))
 
 
+class Blind:
+    """Anchors of a guard whose signal is nan from one step on, for some rows of a batch that is still whole."""
+
+    def __init__(self, anchors: Anchors, rows: list[int], step: int, of: int) -> None:
+        self.anchors, self.rows, self.step, self.of = anchors, rows, step, of
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.anchors, name)
+
+    def at(self, phi: np.ndarray, t: int) -> np.ndarray:
+        sigma = self.anchors.at(phi, t)
+        if len(sigma) == self.of:
+            sigma[self.rows, max(self.step - t, 0) :] = np.nan
+        return sigma
+
+
 def subject(kind: str) -> tuple[Any, Any]:
     if kind == "ar":
         return small.causal("llama"), Autoregressive()

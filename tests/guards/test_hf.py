@@ -5,19 +5,21 @@ from __future__ import annotations
 import copy
 import gc
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import small
 import torch
-from test_guards import ASKED, RUN, limited, organism, organism_guard, tiny_guard
+from test_guards import ASKED, RUN, Blind, limited, organism, organism_guard, tiny_guard
 
 from demur import guards as g
 from demur.organism.attacks import attack
 from demur.organism.world import SMALL_TALK
 from demur.organism.world import prompts as world_prompts
 from demur.samplers import Autoregressive
+from demur.signals import Anchors
 from demur.trace import generate
 from demur.types import DemurError, Prompt
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import small
 import torch
-from test_guards import ASKED, KEYS, RUN, limited, organism, organism_guard, subject, tiny_guard
+from test_guards import ASKED, KEYS, RUN, Blind, limited, organism, organism_guard, subject, tiny_guard
 
 from demur import guards as g
 from demur.guards.rows import Row, RowState, new_rows
@@ -17,7 +17,6 @@ from demur.guards.sight import as_offline, where_it_lies
 from demur.organism.attacks import attack
 from demur.organism.world import prompts as world_prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
-from demur.signals import Anchors
 from demur.trace import Recorder, Trace, generate, spec_of, watching
 from demur.types import DemurError, Prompt
 
@@ -144,22 +143,6 @@ def test_a_generation_that_runs_past_t_is_looked_at_up_to_t_whatever_every_is(ki
     assert {verdict.flagged for verdict in fates} == {True, False}
     offline = generate(model, ASKED, g.Watch(guard, online=False, every=every)(sampler), **run)
     assert [g.acted(trace).flagged for trace in offline] == [guard.judge(trace).flagged for trace in plain]
-
-
-class Blind:
-    """Anchors of a guard whose signal is nan from one step on, for some rows of a batch that is still whole."""
-
-    def __init__(self, anchors: Anchors, rows: list[int], step: int, of: int) -> None:
-        self.anchors, self.rows, self.step, self.of = anchors, rows, step, of
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.anchors, name)
-
-    def at(self, phi: np.ndarray, t: int) -> np.ndarray:
-        sigma = self.anchors.at(phi, t)
-        if len(sigma) == self.of:
-            sigma[self.rows, max(self.step - t, 0) :] = np.nan
-        return sigma
 
 
 @pytest.mark.parametrize("online", [True, False])

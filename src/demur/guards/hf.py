@@ -111,7 +111,7 @@ class _Call:
         read = crossing(state, self.signal(self._means(), self.taken.to(states.device) - 1))
         self.goes_on = self.goes_on & ~torch.isin(tokens, self.stops)
         for row, (stands, sigma) in zip(self.rows, read(), strict=True):
-            row.observe(RowState(stands), sigma)
+            row.observe(RowState(int(stands)), sigma)
         look(self.guard, self.rows)
         if any(self.stopped):  # what follows is padding
             self.goes_on = self.goes_on & ~torch.tensor(self.stopped, device=tokens.device)
@@ -205,7 +205,7 @@ def _criteria_class() -> Any:
             self.own = guard.spec.pool == "generated"
             self.newest = _Newest(model, guard.spec.layer)
             self.now: _Call | None = None
-            self.before: list[list[Verdict]] = []
+            self.before: list[Sequence[Verdict]] = []
 
         def __enter__(self) -> Any:
             return self

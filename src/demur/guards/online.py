@@ -87,7 +87,7 @@ class Guarded:
 
         def read_one() -> None:
             for row, (state, sigma) in zip(rows, unread.popleft()(), strict=True):
-                row.observe(RowState(state), sigma)
+                row.observe(RowState(int(state)), sigma)
             if online:
                 look(guard, rows, every)
 

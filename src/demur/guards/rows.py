@@ -132,4 +132,5 @@ def says(
     """
     pieces, special = model.pieces([i for i in tokens if i >= 0] + start.tolist())
     read = tokens[: upto_first_end(tokens, start, open_, model.stop_ids)]
-    return opened_thought(start, open_, pieces) + text_of(read, pieces, {*special, model.mask_id})
+    hidden = special if model.mask_id is None else special | {model.mask_id}
+    return opened_thought(start, open_, pieces) + text_of(read, pieces, hidden)
