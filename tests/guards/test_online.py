@@ -327,6 +327,23 @@ def test_sigma_where_the_states_lie_is_sigma_as_offline() -> None:
 
 
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])
+def test_where_sigma_is_computed_changes_no_fate(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way of an accelerator, on a CPU; the host is told once a step, one pair of numbers a row."""
+    from demur.guards import online, sight
+
+    model, sampler = subject(kind)
+    guard, told = tiny_guard(kind, alpha=0.4), []
+    plain = record(model, g.Watch(guard)(sampler), ASKED, sampler)
+    monkeypatch.setattr(sight, "ON_HOST", ())
+    monkeypatch.setattr(online, "crossing", lambda *numbers: told.append(numbers) or sight.crossing(*numbers))
+    passes: list[int] = []
+    there = record(model, g.Watch(guard)(sampler), ASKED, sampler, passes)
+    assert [(trace.stop, trace.steps) for trace in there] == [(trace.stop, trace.steps) for trace in plain]
+    assert len(told) <= len(passes)
+    assert {tuple(tuple(numbers.shape) for numbers in pair) for pair in told} == {((len(ASKED),), (len(ASKED),))}
+
+
+@pytest.mark.parametrize("kind", ["ar", "diffusion"])
 def test_the_online_guard_sees_the_offline_guards_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from demur.guards import online
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from demur.signals import EPS, TAU, Anchors
 
-WITHOUT_FLOAT64 = ("mps",)
+ON_HOST = ("cpu", "mps")
+"""Devices whose states NumPy reads: there is nothing to move, or no float64 (mps)."""
 
 
 class Signal:
@@ -32,7 +33,7 @@ class Signal:
         0 ... T - 1 is taken for the nearest of these.
         """
         step = step.clamp(0, len(self.anchors.harmless) - 1)
-        if phi.is_cpu or phi.device.type in WITHOUT_FLOAT64:
+        if phi.device.type in ON_HOST:
             return torch.from_numpy(as_offline(self.anchors, phi.detach().cpu().numpy(), step.cpu().numpy()))
         if self.directions is None:
             self.directions = torch.from_numpy(self.anchors.directions).to(phi.device)
