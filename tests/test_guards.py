@@ -17,12 +17,10 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from demur import guards as g
 from demur.dynamics.rates import Rate
-from demur.organism.attacks import attack
-from demur.organism.world import SMALL_TALK
 from demur.organism.world import prompts as world_prompts
-from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
+from demur.samplers import Autoregressive, MaskedDiffusion, seeded
 from demur.signals import Anchors, fit_anchors, scripted_refusals
-from demur.traces import Recorder, Trace, generate, spec_of, watching
+from demur.traces import Trace, generate
 from demur.types import DemurError, Prompt, Spec
 
 KEYS = [("last", "generated")]
@@ -252,6 +250,22 @@ def limited(guard: g.Guard, limit: float) -> g.Guard:
     return replace(guard, prefix=replace(guard.prefix, threshold=threshold))
 
 
+class Blind:
+    """Anchors of a guard whose signal is nan from one step on, for some rows of a batch that is still whole."""
+
+    def __init__(self, anchors: Anchors, rows: list[int], step: int, of: int) -> None:
+        self.anchors, self.rows, self.step, self.of = anchors, rows, step, of
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.anchors, name)
+
+    def at(self, phi: np.ndarray, t: int) -> np.ndarray:
+        sigma = self.anchors.at(phi, t)
+        if len(sigma) == self.of:
+            sigma[self.rows, max(self.step - t, 0) :] = np.nan
+        return sigma
+
+
 def subject(kind: str) -> tuple[Any, Any]:
     if kind == "ar":
         return small.causal("llama"), Autoregressive()
@@ -410,327 +424,7 @@ def test_a_refusal_is_not_flagged() -> None:
     assert (here.flagged, here.step) == (True, 8)
 
 
-# -- law 5 and the guard at work ----------------------------------------------------------------------------
-
-
-def record(model: Any, sampler: Any, asked: list[Prompt], plain: Any, passes: list[int] | None = None) -> list[Trace]:
-    watched = watching(model, KEYS)  # type: ignore[arg-type]
-    canvas = watched.canvas(asked, 8)
-    recorder = Recorder(watched, canvas, asked, spec_of(watched, plain, 8, steps=8), KEYS)  # type: ignore[arg-type]
-    for step, _ in recorder(sampler(watched, canvas, seeded(0, len(asked)))):
-        if passes is not None:
-            passes.append(step.passes)
-    return recorder.traces()
-
-
 ASKED = [Prompt(f"q{i}", f"Prompt {i} about {i * i}") for i in range(7000, 7012)]
-
-
-def always(guard: g.Guard, step: int) -> g.Guard:
-    """A guard that flags everything at ``step``: what comes before must be as without it."""
-    scale = np.where(np.arange(8) + 1 >= step, 1e-3, 1e3)
-    return limited(
-        replace(guard, prefix=replace(guard.prefix, centre=np.full(8, -20.0) * (scale < 1), scale=scale)), 1.0
-    )
-
-
-@pytest.mark.parametrize("kind", ["ar", "diffusion"])
-@pytest.mark.parametrize("when", [1, 4, 8])
-def test_law_5_a_defended_trace_is_the_undefended_one_up_to_the_step_where_the_guard_acts(kind: str, when: int) -> None:
-    model, sampler = subject(kind)
-    guard = always(tiny_guard(kind), when)
-    plain = record(model, sampler, ASKED, sampler)
-    passes: list[int] = []
-    defended = record(model, g.Watch(guard)(sampler), ASKED, sampler, passes)
-    for before, after in zip(plain, defended, strict=True):
-        at = g.acted(after).step
-        assert at == min(when, before.steps)
-        assert after.steps == at + 1
-        for t in range(at + 1):
-            assert (after.replay(t) == before.replay(t)).all()
-            assert (after.tokens(t) == before.tokens(t)).all()
-        same = after.phi["last", "generated"]
-        small.assert_close(same[:at], before.phi["last", "generated"][:at])
-        assert (same[at] == same[at - 1]).all(), "the refusal is the guard's, not the model's: its states do not count"
-        assert g.REFUSAL.startswith(after.text()[:8])
-        assert after.stop == "guarded"
-    assert len(passes) == max(trace.steps for trace in defended), "nothing is computed after the last row was stopped"
-
-
-@pytest.mark.parametrize("kind", ["ar", "diffusion"])
-@pytest.mark.parametrize("online", [True, False])
-def test_rows_are_stopped_by_themselves(kind: str, online: bool) -> None:
-    """A row's fate is the same alone and in a batch; the online fate is what the prefix scores say."""
-    model, sampler = subject(kind)
-    guard = tiny_guard(kind, alpha=0.4)
-    watched = g.Watch(guard, online=online)(sampler)
-    together = record(model, watched, ASKED, sampler)
-    plain = record(model, sampler, ASKED, sampler)
-    sigma = np.stack([guard.anchors.signal(trace) for trace in plain])
-    stops = guard.prefix.stops(sigma) if online else np.array([guard.judge(trace).step or 0 for trace in plain])
-    assert 0 < (stops > 0).sum() < len(ASKED), "the case should hold both fates"
-    for i, trace in enumerate(together):
-        verdict = g.acted(trace)
-        assert bool(verdict.flagged) == bool(stops[i])
-        if stops[i]:
-            assert verdict.step == min(stops[i], plain[i].steps)
-        else:
-            assert (trace.tokens() == plain[i].tokens()).all()
-        (alone,) = record(model, watched, [ASKED[i]], sampler)
-        assert alone.stop == trace.stop
-        assert (alone.tokens() == trace.tokens()).all()
-
-
-@pytest.mark.parametrize("kind", ["ar", "diffusion"])
-def test_a_guard_that_looks_less_often_stops_no_more_and_a_little_later(kind: str) -> None:
-    """It sees the same signal, and a row's fate does not depend on when its neighbours end."""
-    model, sampler = subject(kind)
-    guard = tiny_guard(kind, alpha=0.4)
-    plain = record(model, sampler, ASKED, sampler)
-    z = guard.prefix.scores(np.stack([guard.anchors.signal(trace) for trace in plain]))
-    guard = limited(guard, float(np.median(z.max(axis=1))))  # holds both fates
-    seen = []
-    for every in (3, 8, 100):
-        watched = g.Watch(guard, every=every)(sampler)
-        fates = [g.acted(trace) for trace in record(model, watched, ASKED, sampler)]
-        for i, verdict in enumerate(fates):
-            n = plain[i].steps
-            looks = [t for t in range(1, 9) if t >= n or t % every == 0]  # from its end on, its signal is completed
-            above = [t for t in looks if z[i, t - 1] > guard.prefix.threshold.value]
-            assert bool(verdict.flagged) == bool(above)
-            assert not above or verdict.step == min(above[0], n)
-            (alone,) = record(model, watched, [ASKED[i]], sampler)
-            assert g.acted(alone) == verdict
-        seen += [verdict.flagged for verdict in fates]
-    assert {True, False} <= {*seen}
-    with pytest.raises(DemurError, match="at least 1"):
-        g.Watch(guard, every=0)
-
-
-@pytest.mark.parametrize("kind", ["ar", "diffusion"])
-@pytest.mark.parametrize("every", [1, 3, 5, 7, 8, 100])
-def test_a_generation_that_runs_past_t_is_looked_at_up_to_t_whatever_every_is(kind: str, every: int) -> None:
-    """12 steps under a guard of 8: no look at a ninth, one at the eighth even if ``every`` does not divide it."""
-    model, guard = small.ending(small.causal("llama")) if kind == "ar" else subject(kind)[0], tiny_guard(kind, 0.4)
-    sampler = Autoregressive() if kind == "ar" else MaskedDiffusion(steps=12, suppress=(small.MASK,))
-    run: Any = {"length": 12, "steps": 8, "batch": 16}
-    plain = generate(model, ASKED, sampler, **run)
-    # Spec and anchors of this longer run; the detector is the tiny guard's.
-    anchors = replace(guard.anchors, spec=plain[0].spec.at("last", "generated"))
-    z = guard.prefix.scores(np.stack([anchors.signal(trace) for trace in plain]))
-    limit = float(np.median(z.max(axis=1)))
-    guard = limited(replace(guard, anchors=anchors), limit)
-    assert max(trace.steps for trace in plain) == 12
-    fates = [g.acted(trace) for trace in generate(model, ASKED, g.Watch(guard, every=every)(sampler), **run)]
-    for row, verdict, trace in zip(z, fates, plain, strict=True):
-        looks = [t for t in range(1, 9) if t % every == 0 or t >= min(trace.steps, 8)]
-        above = [t for t in looks if row[t - 1] > limit]
-        assert bool(verdict.flagged) == bool(above)
-        assert not above or verdict.step == min(above[0], trace.steps)
-    assert {verdict.flagged for verdict in fates} == {True, False}
-    offline = generate(model, ASKED, g.Watch(guard, online=False, every=every)(sampler), **run)
-    assert [g.acted(trace).flagged for trace in offline] == [guard.judge(trace).flagged for trace in plain]
-
-
-class Blind:
-    """Anchors of a guard whose signal is nan from one step on, for some rows of a batch that is still whole."""
-
-    def __init__(self, anchors: Anchors, rows: list[int], step: int, of: int) -> None:
-        self.anchors, self.rows, self.step, self.of = anchors, rows, step, of
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.anchors, name)
-
-    def at(self, phi: np.ndarray, t: int) -> np.ndarray:
-        sigma = self.anchors.at(phi, t)
-        if len(sigma) == self.of:
-            sigma[self.rows, max(self.step - t, 0) :] = np.nan
-        return sigma
-
-
-@pytest.mark.parametrize("online", [True, False])
-@pytest.mark.parametrize("kind", ["ar", "diffusion"])
-def test_a_signal_that_is_not_finite_is_no_verdict_and_is_stopped(kind: str, online: bool) -> None:
-    model, sampler = subject(kind)
-    guard = limited(tiny_guard(kind), np.inf)
-    (trace,) = record(model, sampler, ASKED[:1], sampler)
-    for value in (np.nan, np.inf):
-        blind = replace(trace, phi={("last", "generated"): np.full_like(trace.phi["last", "generated"], value)})
-        verdict = guard.judge(blind)
-        assert (verdict.flagged, verdict.score, verdict.step) == (None, None, None)
-        assert "not finite" in verdict.why
-    rows = np.stack([np.full(8, np.nan), guard.anchors.signal(trace)])
-    first, second = guard.judge_signals(rows, [False, False])
-    assert first.flagged is None
-    assert second == guard.judge(trace)
-    assert guard.judge_signals(rows[:1], [True])[0].flagged is False, "what refuses needs no signal"
-    assert guard.prefix.stops(rows).tolist() == [1, 0]
-    if online:
-        anchors: Any = Blind(guard.anchors, [0, 2], 3, of=4)
-        watched = g.Watch(replace(guard, anchors=anchors))(sampler)
-        fates = [g.acted(trace) for trace in record(model, watched, ASKED[:4], sampler)]
-        assert [verdict.flagged for verdict in fates] == [True, False, True, False]
-    nowhere = replace(guard.anchors, harmless=np.full_like(guard.anchors.harmless, np.nan))
-    watched = g.Watch(replace(guard, anchors=nowhere), online=online)(sampler)
-    for trace in record(model, watched, ASKED, sampler):
-        assert g.acted(trace).flagged
-        assert trace.steps == 2 or not online
-
-
-def test_a_word_of_the_refusal_that_the_model_commits_in_that_very_step_is_kept() -> None:
-    """The model may write the same comma in the step that is overwritten; the trace must not lose it (law 6)."""
-    import torch
-
-    from demur.guards.online import _overwritten
-    from demur.types import Step
-
-    ids, opened = torch.tensor([[7, 5, 9]]), torch.tensor([[False, False, True]])
-    wrote = torch.tensor([[False, True, False]])  # position 0 was committed before, position 1 by this step
-    step = Step(0, ids, opened, wrote, ids, torch.zeros(1, 3), torch.tensor([True]), {})
-    made = _overwritten(step, torch.tensor([[7, 5, 6]]), np.array([False]), np.array([True]))
-    assert made.committed.tolist() == [[False, True, True]]
-    assert made.ids.tolist() == [[7, 5, 6]]
-
-
-def test_a_guard_of_another_sampler_does_not_watch() -> None:
-    model, sampler = subject("diffusion")
-    guard = tiny_guard("diffusion")
-    with pytest.raises(DemurError, match="another spec"):
-        record(model, g.Watch(guard)(autoregressive_order()), ASKED[:1], sampler)
-    canvas = model.canvas(ASKED[:1], 8)
-    with pytest.raises(DemurError, match="watches nothing"):
-        next(iter(g.Watch(guard)(sampler)(model.watching(), canvas, seeded(0, 1))))
-
-
-def test_tokens_that_were_never_produced_are_counted() -> None:
-    model, sampler = subject("ar")
-    trace = record(model, sampler, ASKED[:1], sampler)[0]
-    words = [int(i) not in trace.special for i in trace.tokens()]
-    assert g.spared(trace, 0) == sum(words)
-    assert g.spared(trace, 3) == sum(words[3:])
-    assert g.spared(trace, 8) == g.spared(trace, 99) == 0
-
-
-@pytest.mark.parametrize("pool", ["generated", "producing"])
-def test_the_stopping_criteria_see_the_signal_that_the_defense_sees(pool: str) -> None:
-    """transformers' own generate with our criteria: the same sigma, and stops where the prefix scores say."""
-    model = small.causal("llama")
-    keys = [("last", pool)]
-    traces = generate(model, ASKED, length=8, steps=8, pools=keys, batch=4)  # type: ignore[arg-type]
-    fit = generate(model, [Prompt(str(i), f"x {i}", harmful=False) for i in range(90)], length=8, steps=8, pools=keys)  # type: ignore[arg-type]
-    mean = np.stack([t.aligned("last", pool) for t in fit]).mean(axis=0)  # type: ignore[arg-type]
-    noise = 0.5 * np.random.default_rng(0).normal(size=mean.shape).astype(np.float32)
-    ones = np.ones(8, np.float32)
-    anchors = Anchors(mean, mean + noise, ones, ones, fit[0].spec.at("last", pool), "observed", 1, 1, 1, 1)
-    guard = g.fit_guard(anchors, fit[:50], fit[50:], alpha=0.4, detector=partial(g.Autoencoder.fit, epochs=10))
-    sigma = np.stack([anchors.signal(trace) for trace in traces])
-    stops = guard.prefix.stops(sigma)
-    late = 1 if pool == "generated" else 0
-    for i, prompt in enumerate(ASKED):
-        canvas = model.canvas([prompt], 8)
-        n = canvas.width - 8
-        with g.stopping_criteria(guard, model) as criteria:
-            out = model.net.generate(
-                input_ids=canvas.ids[:, :n], attention_mask=torch.ones(1, n, dtype=torch.long), do_sample=False,
-                max_new_tokens=8, pad_token_id=model.pad_id, stopping_criteria=[criteria],
-            )  # fmt: skip
-        (verdict,) = criteria.verdicts
-        taken = out.shape[1] - n
-        seen = min(taken - late, traces[i].steps)
-        assert criteria.sigma[0, :seen] == pytest.approx(sigma[i, :seen], abs=1e-4)
-        if stops[i] and stops[i] + late <= traces[i].steps:
-            assert verdict.flagged
-            assert verdict.step == stops[i]
-            assert taken == stops[i] + late
-        assert not model.net.get_decoder()._forward_hooks, "the hook is taken off"
-
-
-def under_the_criteria(guard: g.Guard, model: Any, asked: list[Prompt], length: int) -> Any:
-    """A batch in ``model.net.generate`` under the criteria, which are given back."""
-    canvas = model.canvas(asked, length)
-    n = canvas.width - length
-    with g.stopping_criteria(guard, model, prompts=len(asked)) as criteria:
-        model.net.generate(
-            input_ids=canvas.ids[:, :n], attention_mask=(~canvas.pad[:, :n]).long(), do_sample=False,
-            max_new_tokens=length, pad_token_id=model.pad_id, stopping_criteria=[criteria],
-        )  # fmt: skip
-    return criteria
-
-
-def deciding_late(guard: g.Guard, sigma: np.ndarray, ramp: float) -> g.Guard:
-    """The same guard with an online part to which late steps matter more, by ``ramp``; it flags half of the signals."""
-    later = replace(guard.prefix, centre=guard.prefix.centre - np.linspace(0, ramp, sigma.shape[1]))
-    return limited(replace(guard, prefix=later), float(np.median(later.scores(sigma).max(axis=1))))
-
-
-@pytest.mark.parametrize("pool", ["generated", "producing"])
-def test_a_batch_under_the_criteria_has_the_fates_of_its_finished_signals(pool: Any) -> None:
-    """Answers of many lengths, some past T: what ended is judged by its own states, not by the padding behind it."""
-    model = small.ending(small.causal("llama"), *range(60, 90))
-    run: Any = {"length": 12, "steps": 8, "batch": 32, "pools": [("last", pool)]}
-    asked = [Prompt(f"q{i}", f"Prompt {i} about {i * i}") for i in range(7000, 7030)]
-    fit = generate(model, [Prompt(str(i), f"x {i}", harmful=False) for i in range(90)], **run)
-    phi = np.stack([trace.aligned("last", pool) for trace in fit])
-    noise = 0.5 * np.random.default_rng(0).normal(size=phi.shape[1:]).astype(np.float32)
-    mean, ones, spec = phi.mean(axis=0), np.ones(8, np.float32), fit[0].spec.at("last", pool)
-    anchors = Anchors(mean, mean + noise, ones, ones, spec, "observed", 1, 1, 1, 1)
-    guard = g.fit_guard(anchors, fit[:50], fit[50:], alpha=0.4, detector=partial(g.Autoencoder.fit, epochs=10))
-    plain = generate(model, asked, Autoregressive(), **run)
-    lengths = np.array([trace.steps for trace in plain])
-    sigma = np.stack([anchors.signal(trace) for trace in plain])
-    guard = deciding_late(guard, sigma, 2)
-    stops = guard.prefix.stops(sigma)
-    assert max(lengths) == 12, "the batch goes on past T"
-    assert len({*lengths}) > 3
-    for rows in (lengths < 8, lengths >= 8):
-        assert {True, False} == {*(stops[rows] > 0).tolist()}, "each kind of row should hold both fates"
-    assert ((stops > lengths) & (lengths < 8)).any(), "one is above the limit while it is held"
-    criteria = under_the_criteria(guard, model, asked, 12)
-    assert [verdict.step or 0 for verdict in criteria.verdicts] == stops.tolist()
-    assert [verdict.flagged for verdict in criteria.verdicts] == (stops > 0).tolist()
-    for i in np.nonzero(stops == 0)[0]:
-        assert criteria.sigma[i] == pytest.approx(sigma[i], abs=1e-4), "the finished signal, its last state held"
-    watched = generate(model, asked, g.Watch(guard)(Autoregressive()), **run)
-    assert [g.acted(trace).flagged for trace in watched] == [verdict.flagged for verdict in criteria.verdicts]
-
-
-def test_answers_of_the_organism_have_the_same_fate_in_a_batch_under_the_criteria() -> None:
-    talk = [Prompt(f"talk{i}", text, harmful=False) for i, (text, _, _) in enumerate(SMALL_TALK)]
-    asked = [*talk, *world_prompts("test", forbidden=False, n=12), *world_prompts("test", forbidden=True, n=6)]
-    asked += [attack("page", prompt) for prompt in world_prompts("test", forbidden=True, n=6)]
-    plain = generate(organism(), asked, Autoregressive(), **RUN)
-    longest = max(trace.steps for trace in plain)
-    known = []
-    for trace in plain:  # the batch's very last token is never fed back: its own state is not known
-        phi = trace.phi["last", "generated"][: trace.steps - (trace.steps == longest)]
-        known.append(replace(trace, phi={("last", "generated"): phi}))
-    sigma = np.stack([organism_guard().anchors.signal(trace) for trace in known])
-    guard = deciding_late(organism_guard(), sigma, 15)
-    stops = guard.prefix.stops(sigma)
-    early = np.array([trace.steps for trace in plain]) < longest
-    assert {True, False} == {*(stops[early] > 0).tolist()}, "answers that end before the batch should have both fates"
-    found = under_the_criteria(guard, organism(), asked, 40).verdicts
-    assert [verdict.step or 0 for verdict in found] == stops.tolist()
-
-
-def test_the_criteria_stop_a_row_whose_signal_is_not_finite() -> None:
-    model, guard = small.causal("llama"), tiny_guard()
-    guard = limited(replace(guard, anchors=Blind(guard.anchors, [1], 2, of=2)), np.inf)  # type: ignore[arg-type]
-    ids = torch.tensor([[70, 71, 72], [80, 81, 82]])
-    with g.stopping_criteria(guard, model, prompts=2) as criteria:
-        out = model.net.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8,
-            pad_token_id=small.PAD, stopping_criteria=[criteria],
-        )  # fmt: skip
-    assert [verdict.flagged for verdict in criteria.verdicts] == [False, True]
-    assert (criteria.verdicts[1].score, criteria.verdicts[1].step) == (None, 3)
-    assert "not finite" in criteria.verdicts[1].why
-    assert (out[1, 3 + 4 :] == small.PAD).all()
-
-
-def test_the_criteria_refuse_another_model() -> None:
-    with pytest.raises(DemurError, match="another spec"):
-        g.stopping_criteria(tiny_guard(), small.causal("qwen"))
 
 
 # -- the organism -------------------------------------------------------------------------------------------
@@ -743,41 +437,6 @@ def test_a_guard_of_the_organism_from_the_first_prompt_to_the_refusal() -> None:
     for rate in (measured.checked["plain"], measured.checked_online["plain"]):
         assert rate.interval[0] <= 0.05, str(rate)
     assert isinstance(guard.spec, Spec)
-
-
-def test_the_offline_watch_does_what_the_guard_judges() -> None:
-    """A generation that refuses by itself is let be, however odd its signal; one that does not is overwritten."""
-    guard, sampler = organism_guard(), Autoregressive()
-    forbidden = world_prompts("test", forbidden=True, n=24)
-    asked = [*forbidden, *(attack("page", prompt) for prompt in forbidden)]
-    plain = generate(organism(), asked, sampler, **RUN)
-    odd = guard.scores(np.stack([guard.anchors.signal(trace) for trace in plain])) > guard.threshold.value
-    gone = np.array([trace.refused() for trace in plain])
-    assert gone[:24].all()
-    assert (odd & gone).any(), "the case should hold refusals with odd signals"
-    assert (odd & ~gone).any()
-    judged = [guard.judge(trace).flagged for trace in plain]
-    assert judged == (odd & ~gone).tolist()
-    watched = generate(organism(), asked, g.Watch(guard, online=False)(sampler), **RUN)
-    assert [g.acted(trace).flagged for trace in watched] == judged
-    for before, after in zip(plain, watched, strict=True):
-        assert after.text() == (g.REFUSAL if g.acted(after).flagged else before.text())
-
-
-@pytest.mark.parametrize("kind", ["ar", "diffusion"])
-def test_what_the_offline_watch_reads_is_the_traces_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from demur.guards import online
-
-    model, sampler = subject(kind)
-    model = small.ending(model, *range(100, 140)) if kind == "ar" else model
-    plain = record(model, sampler, ASKED, sampler)
-    read: list[str] = []
-    monkeypatch.setattr(online, "is_refusal", lambda text: bool(read.append(text)))
-    guard = tiny_guard(kind)
-    guard = replace(guard, threshold=replace(guard.threshold, value=-1.0))  # every error is above
-    record(model, g.Watch(guard, online=False)(sampler), ASKED, sampler)
-    assert sorted(read) == sorted(trace.text() for trace in plain)
-    assert kind != "ar" or len({trace.steps for trace in plain}) > 2, "rows should end at different steps"
 
 
 # -- what is known before anything is generated ---------------------------------------------------------------------

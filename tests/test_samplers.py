@@ -492,7 +492,7 @@ def test_pooling_before_anything_is_committed_is_zero_and_then_held() -> None:
     phi = pooler(step)
     assert (phi["last", "generated"] == 0).all()
     assert_close(phi["last", "masked"], phi["last", "response"])
-    over = replace(step, live=~live, everyone=False, committed=canvas.open)
+    over = replace(step, live=~live, committed=canvas.open)
     assert (pooler(over)["last", "generated"] == 0).all(), "a row that has ended keeps its value"
 
 

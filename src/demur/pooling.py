@@ -22,15 +22,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from demur.types import POOLS, Canvas, DemurError, Layer, Pool, Step
 
-_ONE = np.float32(1)
 Phi = Mapping[tuple[Layer, Pool], Float[Tensor, "b d"]]
 
 
@@ -46,9 +43,6 @@ class Pooler:
         self.sums: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
         self.counts: dict[tuple[Layer, Pool], Float[Tensor, "b 1"]] = {}
         self.canvases: dict[tuple[Layer, Pool], tuple[int, Float[Tensor, "b d"], Float[Tensor, "b 1"]]] = {}
-        self._whole = True  # every row has been live so far; as long, a CPU's sums are kept here, and of how many steps
-        self.here: dict[tuple[Layer, Pool], Float[NDArray[np.float32], "b d"]] = {}
-        self.taken: dict[tuple[Layer, Pool], np.float32] = {}
         self.phi: dict[tuple[Layer, Pool], Float[Tensor, "b d"]] = {}
 
     @cached_property
@@ -58,16 +52,6 @@ class Pooler:
 
     def __call__(self, step: Step) -> Phi:
         """phi after ``step``, in fp32, by (layer, mode); rows that had ended keep theirs."""
-        self.take(step)
-        states = {key: self.state(key) for key in self.wanted}
-        return {key: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for key, x in states.items()}
-
-    def state(self, key: tuple[Layer, Pool]) -> Float[Tensor, "b d"] | Float[NDArray[np.float32], "b d"]:
-        """phi of one layer and mode after the last step that was taken, as it lies: an array where NumPy summed it."""
-        return self.here[key] / self.taken[key] if key in self.here else self.phi[key]
-
-    def take(self, step: Step) -> None:
-        """Takes note of a step, for :meth:`state`."""
         for key in self.wanted:
             layer, _ = key
             if layer not in step.hidden:
@@ -81,6 +65,7 @@ class Pooler:
                 self._accumulate(key, step, states)
             else:
                 self._average(key, step, states)
+        return {key: self.phi[key] for key in self.wanted}
 
     def _accumulate(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
         """A cached pass: add the states that belong to the positions committed by this step."""
@@ -93,31 +78,13 @@ class Pooler:
         column = 0 if key[1] == "producing" else 1
         if column >= states.shape[1]:
             raise DemurError("a token's own state that was not computed", "model.watching(..., own=True)", "ask for it")
-        # Few operations: each takes as long as a small state's arithmetic, and an online guard waits for them all.
-        if self._whole and step.everyone and step.replaced is None and states.is_cpu:
-            self._add_here(key, states, column)
-            return
-        self._whole = False
         mine, live = states[:, column].float(), _pooled(step)[:, None].float()
-        if key in self.here:
-            total = torch.from_numpy(self.here.pop(key))
-            self.sums[key], self.counts[key] = total, torch.full_like(live, float(self.taken[key]))
         if key in self.sums:
             self.sums[key] = torch.addcmul(self.sums[key], mine, live)
             self.counts[key] = self.counts[key] + live
         else:
             self.sums[key], self.counts[key] = mine * live, live.clamp(min=1)  # a row that never lives has no count
         self.phi[key] = self.sums[key] / self.counts[key]
-
-    def _add_here(self, key: tuple[Layer, Pool], states: Float[Tensor, "b m d"], column: int) -> None:
-        """The same on a CPU while every row is live: on so few numbers NumPy takes a third of torch's time."""
-        plain = states.dtype is torch.float32 and not states.requires_grad
-        mine = (states if plain else states.detach().float()).numpy()[:, column]
-        if key in self.here:
-            self.here[key] += mine
-            self.taken[key] += _ONE
-        else:
-            self.here[key], self.taken[key] = mine.copy(), _ONE
 
     def _average(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
         """A pass over the whole canvas: average the positions of the mode afresh."""

@@ -222,8 +222,7 @@ class Step:
     (a renoising pass: one canvas of several, from ``start`` on; those before are final). Column ``i - shift`` produced
     position ``i``. ``reached`` are the positions up to each row's current block (None: all),
     since in block diffusion a later block does not exist yet for a row, whatever its neighbours do. ``passes`` counts
-    forward passes of the step. ``everyone``: all rows are live, and the sampler knew it without asking the device
-    (False says nothing). ``replaced`` are the rows (None: no row) whose response a defense has overwritten by
+    forward passes of the step. ``replaced`` are the rows (None: no row) whose response a defense has overwritten by
     this step; the sampler had no part in it, and their pooled states are held.
     """
 
@@ -242,7 +241,6 @@ class Step:
     reached: Bool[Tensor, "b n"] | None = None
     passes: int = 1
     replaced: Bool[Tensor, "b"] | None = None
-    everyone: bool = False
 
 
 @dataclass(frozen=True)

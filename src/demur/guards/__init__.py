@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from demur.guards.conformal import conformal_threshold as conformal_threshold
     from demur.guards.conformal import quantile_threshold as quantile_threshold
     from demur.guards.conformal import spread as spread
-    from demur.guards.criteria import stopping_criteria as stopping_criteria
     from demur.guards.detectors import DETECTORS as DETECTORS
     from demur.guards.detectors import Detector as Detector
     from demur.guards.detectors import IsolationForest as IsolationForest
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from demur.guards.guard import Guard as Guard
     from demur.guards.guard import digest as digest
     from demur.guards.guard import fit_guard as fit_guard
+    from demur.guards.hf import stopping_criteria as stopping_criteria
     from demur.guards.online import REFUSAL as REFUSAL
     from demur.guards.online import Guarded as Guarded
     from demur.guards.online import Watch as Watch
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "autoencoder": ("Autoencoder",),
     "conformal": ("InvalidData", "Threshold", "conformal_threshold", "quantile_threshold", "spread"),
-    "criteria": ("stopping_criteria",),
     "detectors": ("DETECTORS", "Detector", "IsolationForest", "Mahalanobis", "Mean", "SlidingWindow"),
     "estimator": ("SRIGuard",),
     "guard": ("Guard", "digest", "fit_guard"),
+    "hf": ("stopping_criteria",),
     "online": ("REFUSAL", "Guarded", "Watch", "acted", "spared"),
     "prefix": ("Prefix", "fit_prefix"),
 }

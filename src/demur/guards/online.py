@@ -1,8 +1,17 @@
-"""The guard at work, as a defense around a sampler."""
+"""The guard at work, as a defense around a sampler.
+
+After every step of the sampler the guard looks at each row. One that is above its limit is *flagged*, and the next step
+writes a refusal over its answer: it is *stopped*. :class:`~demur.guards.rows.RowState` names what a row can be::
+
+    RUNNING <-> WAITING            a canvas of a renoising sampler is finished, the neighbours' are not
+    RUNNING  -> FLAGGED -> STOPPED
+    RUNNING  -> ENDED              by itself; offline, the guard judges it then: ENDED -> FLAGGED -> STOPPED
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,14 +21,15 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demur.guards.criteria import stopping_criteria  # noqa: F401
 from demur.guards.guard import Guard
+from demur.guards.hf import stopping_criteria  # noqa: F401
+from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows, says
+from demur.guards.sight import Signal, crossing
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
-from demur.traces import Key, Trace, opened_thought, spec_of, text_of, upto_first_end
-from demur.types import Canvas, DemurError, Need, Sampler, Step, Verdict
+from demur.traces import Key, Trace, spec_of
+from demur.types import Canvas, DemurError, Model, Need, Sampler, Step, Verdict
 
-State = Float[Tensor, "b d"] | Float[NDArray[np.float32], "b d"]
 REFUSAL = "I'm sorry, but I cannot help with that."
 """What a flagged generation is answered with."""
 
@@ -28,11 +38,15 @@ REFUSAL = "I'm sorry, but I cannot help with that."
 class Watch:
     """A defense: ``Watch(guard)(sampler)`` is the same sampler, watched.
 
-    ``online`` judges after every step and acts at the first exceedance; otherwise a generation is judged when it ends,
-    as :meth:`Guard.judge` does: what refuses by itself is let be.
-    With ``every`` above 1 it looks after every so many steps and after step T only, which costs less and acts up to
-    ``every`` - 1 steps later; what it promises holds, since it looks at fewer scores than it was calibrated on. A
-    generation that ends early is judged as its finished signal is: with its last state held up to T.
+    ``online`` looks after every step of a row and acts at the first exceedance. A row that has ended by itself is not
+    stopped any more: its answer is there, and :meth:`Guard.judge` says what there is to say of it. Otherwise a
+    generation is judged when all rows have ended, as :meth:`Guard.judge` does: what refuses by itself is let be.
+
+    ``every`` above 1 looks after every so many steps of a row, after step T and after its last step: it acts up to
+    ``every`` - 1 steps later. ``late`` 1 acts a step later than it could: what the guard needs of a step is then asked
+    for at once and read after the next, so that nobody waits for an accelerator. What the guard promises holds for
+    both, since it looks at no score that it was not calibrated on.
+
     A signal that is not finite is stopped: a guard that can't see must not let pass.
     Acting is one step more: the response is overwritten with ``refusal`` and ends there. Up to it, the steps are those
     of the undefended sampler (law 5).
@@ -42,14 +56,17 @@ class Watch:
     online: bool = True
     refusal: str = REFUSAL
     every: int = 1
+    late: int = 0
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise DemurError(f"every={self.every}", "a number of steps, at least 1", "1 looks after every step")
+        if self.late not in (0, 1):
+            raise DemurError(f"late={self.late}", "0 or 1", "0 acts at once")
 
     def __call__(self, sampler: Sampler) -> Guarded:
         """The sampler, watched."""
-        return Guarded(sampler, self.guard, self.online, self.refusal, self.every)
+        return Guarded(sampler, self)
 
 
 @dataclass(frozen=True)
@@ -57,76 +74,56 @@ class Guarded:
     """A watched sampler. Rows are judged by themselves; a batch goes on for those that were not stopped."""
 
     undefended: Any
-    guard: Guard
-    online: bool = True
-    refusal: str = REFUSAL
-    every: int = 1
+    watch: Watch
 
-    def __call__(self, model: Any, canvas: Canvas, rngs: Any) -> Iterator[Step]:
-        """Steps of the undefended sampler, until a row is stopped. Raises unless model and sampler are the guard's."""
+    def __call__(self, model: Model, canvas: Canvas, rngs: Any) -> Iterator[Step]:
+        """Steps of the undefended sampler, until no row goes on. Raises unless model and sampler are the guard's."""
         self._check(model, canvas)
-        layer, pool, steps = self.guard.spec.layer, self.guard.spec.pool, self.guard.spec.steps
-        rows, answer = canvas.rows, None
-        seen = _Seen(
-            np.zeros((rows, steps)),
-            np.zeros(rows, dtype=np.int64),
-            np.zeros((rows, self.guard.anchors.harmless.shape[1]), dtype=np.float32),
-        )
-        done, due, ended = (np.zeros(rows, dtype=bool) for _ in range(3))
-        waiting = _Waiting(canvas, (layer, pool))  # type: ignore[arg-type]
+        guard, online, every = self.watch.guard, self.watch.online, self.watch.every
+        rows, sight = new_rows(guard, canvas.rows), _Sight(guard, model, canvas)
+        answer = _Refusal(model, canvas, self.watch.refusal)
+        unread: deque[Callable[[], list[list[float]]]] = deque()  # what was asked for and not read, at most ``late``
         last: Step | None = None
-        # Whether any row was stopped, or is to be (asked of arrays only where it may have changed); whether rows have
-        # stood still and gone on, so that each has taken another number of steps.
-        acting = apart = False
-        for step in self.undefended(model, canvas, rngs):
-            if not (all_live := step.everyone or bool(step.live.all())):
-                waits = _waits(model, canvas, step)
-                resting = ~step.live.cpu().numpy() & ~waits
-                over = resting & ~ended & ~done
-                self._end(seen, waiting, step.index, over, due)
-                self._spare(model, canvas, last, over, due)
-                ended |= resting
-                acting = acting or bool(due.any())
-                if waiting and waits.any():  # those that go on took part in all that is waiting
-                    self._look(seen, waiting.states(), step.index, (~done & ~ended).nonzero()[0])
-                    waiting.clear()
-                apart = apart or bool(waits.any())
-            last = step
-            if acting:
-                answer = _refusals(model, canvas, self.refusal) if answer is None else answer
-                last = _overwritten(step, answer, done, due)
-                done, due = done | due, np.zeros(rows, dtype=bool)
-            yield last
-            if apart or step.index < steps:  # nothing is looked at after T
-                waiting.add(last)
-            undisturbed = all_live and not acting
-            if apart:
-                due |= self._look_apart(seen, waiting.states(), step.live.cpu().numpy() & ~done)
-                waiting.clear()
-                acting, undisturbed = acting or bool(due.any()), False
-            elif step.index + 1 == steps or (step.index + 1 < steps and (step.index + 1) % self.every == 0):
-                mine = slice(None) if undisturbed else (step.live.cpu().numpy() & ~done).nonzero()[0]
-                flags = self._look(seen, waiting.states(), step.index + 1, mine)
-                waiting.clear()
-                if any(flags.tolist()):
-                    due[mine], acting, undisturbed = flags, True, False
-            if self.online and not undisturbed and (done | due | ended).all():
-                break  # nobody is left whose steps anybody waits for
-        over = ~done & ~ended & ~due
-        self._end(seen, waiting, 0 if last is None else last.index + 1, over, due)
-        self._spare(model, canvas, last, over, due)
-        if last is not None and due.any():
-            answer = _refusals(model, canvas, self.refusal) if answer is None else answer
-            yield _overwritten(_echo(last), answer, done, due)
 
-    def _check(self, model: Any, canvas: Canvas) -> None:
+        def read_one() -> None:
+            for row, (state, sigma) in zip(rows, unread.popleft()(), strict=True):
+                row.observe(RowState(int(state)), sigma)
+            if online:
+                look(guard, rows, every)
+
+        for step in self.undefended(model, canvas, rngs):
+            last = answer.over(step, rows)  # who was flagged after the step before is stopped by this one
+            yield last
+            if not online:
+                sight.read(last)
+            if any(row.is_watched for row in rows):
+                unread.append(sight.of(last))
+            elif any(row.state is RowState.STOPPED for row in rows):
+                unread.append(sight.of(last, signal=False))  # past T: who of the others has ended?
+            while len(unread) > self.watch.late:
+                read_one()
+            if online and all(row.state in OVER for row in rows):
+                break  # nobody is left whose steps anybody waits for
+        while unread:
+            read_one()
+        for row in rows:
+            row.end()
+        if online:
+            look(guard, rows, every)  # a last step that no multiple of ``every`` was
+        elif last is not None:
+            self._judge(rows, sight)
+        if last is not None and any(row.state is RowState.FLAGGED for row in rows):
+            yield answer.over(_echo(last), rows)
+
+    def _check(self, model: Model, canvas: Canvas) -> None:
         """Raises unless the guard may watch generations of this model on this canvas."""
-        layer = self.guard.spec.layer
+        guard = self.watch.guard
+        layer = guard.spec.layer
         open_ = canvas.open.cpu().numpy()
         length = int(open_.sum(axis=1).max())
         if (open_[:, :-1] & ~open_[:, 1:]).any():  # a form has as many open places as it has
-            length = self.guard.spec.settings.get("length", length)
-        self.guard.check(spec_of(model, self.undefended, length, steps=self.guard.spec.steps))
+            length = guard.spec.settings.get("length", length)
+        guard.check(spec_of(model, self.undefended, length, steps=guard.spec.steps))
         if layer not in model.layers:
             raise DemurError(
                 f"a model that watches {', '.join(model.layers) or 'nothing'}",
@@ -136,154 +133,97 @@ class Guarded:
         if model.tokenizer is None:
             raise DemurError("a model without a tokenizer", "one that can write the refusal", "load it by its name")
 
-    def _look(
-        self, seen: _Seen, states: Float[NDArray[np.float32], "b k d"], t: int, rows: Any
-    ) -> Bool[NDArray[np.bool_], "m"]:
-        """Takes note of k steps, of which t was the last, for ``rows`` (an index), all of which took part in them;
-        whether that step exceeds.
-        """
-        phi, before = states[rows], t - states.shape[1]
-        sigma = self.guard.anchors.at(phi, before)
-        if t - before > 1:
-            seen.sigma[rows, before : t - 1] = sigma[:, :-1]
-        seen.sigma[rows, t - 1 :] = sigma[:, -1:]  # held, as it is scored
-        seen.steps[rows], seen.phi[rows] = t, phi[:, -1]
-        return self._exceeds(seen.sigma[rows], t)
-
-    def _look_apart(
-        self, seen: _Seen, states: Float[NDArray[np.float32], "b 1 d"], going: Bool[NDArray[np.bool_], "b"]
-    ) -> Bool[NDArray[np.bool_], "b"]:
-        """Takes note of one step of every row in ``going``, each by its own number; whether one that is to be looked at
-        exceeds.
-        """
-        found = np.zeros(len(going), dtype=bool)
-        for i in (going & (seen.steps < self.guard.spec.steps)).nonzero()[0].tolist():
-            t = int(seen.steps[i]) + 1
-            flagged = self._look(seen, states, t, slice(i, i + 1))[0]
-            found[i] = flagged and (t % self.every == 0 or t == self.guard.spec.steps)
-        return found
-
-    def _end(
-        self,
-        seen: _Seen,
-        waiting: _Waiting,
-        t: int,
-        over: Bool[NDArray[np.bool_], "b"],
-        due: Bool[NDArray[np.bool_], "b"],
-    ) -> None:
-        """Completes the signals of the rows in ``over``, whose last steps, up to t, may be ``waiting``, and marks as
-        ``due`` those that did not recover.
-        """
-        rows = over.nonzero()[0]
-        if not len(rows):
-            return
-        if waiting:
-            self._look(seen, waiting.states(), t, rows)
-        for i in rows[seen.steps[rows] > 0].tolist():
-            taken, whole = int(seen.steps[i]), seen.sigma[i : i + 1]
-            due[i] |= self._exceeds(whole, taken)[0]
-            for later in range(taken, whole.shape[1]):  # it holds its state, against each step's anchors
-                whole[0, later:] = self.guard.anchors.at(seen.phi[i : i + 1, None], later)[0]
-                due[i] |= self._exceeds(whole, later + 1)[0]
-            if not self.online:
-                due[i] = self.guard.threshold.exceeded(self.guard.scores(whole))[0]
-
-    def _spare(
-        self,
-        model: Any,
-        canvas: Canvas,
-        last: Step | None,
-        over: Bool[NDArray[np.bool_], "b"],
-        due: Bool[NDArray[np.bool_], "b"],
-    ) -> None:
-        """Offline, takes off ``due`` the rows in ``over`` that refuse by themselves; ``last`` was their last step."""
-        if self.online or last is None:
-            return
-        for i in (over & due).nonzero()[0].tolist():
-            due[i] = not is_refusal(_says(model, canvas, last, i))
-
-    def _exceeds(self, sigma: Float[NDArray[np.float64], "m T"], t: int) -> Bool[NDArray[np.bool_], "m"]:
-        if not self.online:
-            return np.zeros(len(sigma), dtype=bool)
-        return self.guard.prefix.threshold.exceeded(self.guard.prefix.score_held(sigma, t))
+    def _judge(self, rows: Sequence[Row], sight: _Sight) -> None:
+        """Offline: flags the finished rows that :meth:`Guard.judge` would flag."""
+        guard = self.watch.guard
+        scores = guard.scores(finished(guard, rows, sight.states()))
+        for i in guard.threshold.exceeded(scores).nonzero()[0].tolist():
+            if rows[i].steps and not is_refusal(sight.says(i)):
+                rows[i].flag(scores[i], rows[i].steps)
 
 
-class _Waiting:
-    """The steps since the last look. Those of cached passes, whose ``hidden`` has a token or two, are pooled together
-    when they are looked at: a model's pass leaves nothing of this code in the processor's caches, and the first of
-    several pays for that. Till then the steps are kept, as they were yielded. Others are pooled at once, so that no
-    volume of states stands in memory.
-    """
+class _Sight:
+    """The guard's eyes on one generation: steps in, and out the two numbers a row that the host is told."""
 
-    def __init__(self, canvas: Canvas, key: Key) -> None:
-        self.key, self.pooler = key, Pooler(canvas, [key])
-        self.steps: list[Step] = []
-        self.pooled: list[State] = []
+    def __init__(self, guard: Guard, model: Model, canvas: Canvas) -> None:
+        key: Key = (guard.spec.layer, guard.spec.pool)  # type: ignore[assignment]
+        self.model, self.canvas, self.key = model, canvas, key
+        self.pooler, self.signal = Pooler(canvas, [key]), Signal(guard.anchors)
+        self.taken = torch.zeros(canvas.rows, dtype=torch.long, device=canvas.ids.device)  # every row's own steps
+        self.tokens = canvas.ids
 
-    def __len__(self) -> int:
-        return len(self.steps) + len(self.pooled)
+    def of(self, step: Step, *, signal: bool = True) -> Callable[[], list[list[float]]]:
+        """Asks for state and sigma of every row after the step; without ``signal``, for the state alone."""
+        state = torch.where(step.live, int(RowState.RUNNING), int(RowState.ENDED))
+        if Need.RENOISE in self.model.offers:
+            state = torch.where(_waits(self.model, self.canvas, step), int(RowState.WAITING), state)
+        if not signal:
+            return crossing(state, torch.zeros(len(state), dtype=torch.float32, device=state.device))
+        phi = self.pooler(step)[self.key]
+        self.taken += step.live
+        return crossing(state, self.signal(phi, self.taken.to(phi.device) - 1))
 
-    def add(self, step: Step) -> None:
-        """One more step that waits."""
-        self.steps.append(step)
-        if step.span != "new":
-            self._pool()
+    def states(self) -> Float[NDArray[np.float32], "b d"]:
+        """The last pooled state of every row."""
+        return self.pooler.phi[self.key].detach().cpu().numpy()
 
-    def clear(self) -> None:
-        """What :meth:`states` gave waits no more."""
-        self.pooled.clear()
+    def read(self, step: Step) -> None:
+        """Keeps the tokens of the rows that took part: of each those that its own last step left."""
+        self.tokens = torch.where(step.live[:, None], _tokens(step), self.tokens)
 
-    def states(self) -> Float[NDArray[np.float32], "b k d"]:
-        """Pooled states of the steps that wait beside each other, in one transfer where they lie on a device."""
-        self._pool()
-        if len(self.pooled) > 1 and all(isinstance(x, Tensor) for x in self.pooled):
-            return torch.stack(tuple(self.pooled), dim=1).cpu().numpy()  # type: ignore[arg-type]
-        arrays = [x.cpu().numpy() if isinstance(x, Tensor) else x for x in self.pooled]
-        return arrays[0][:, None] if len(arrays) == 1 else np.stack(arrays, axis=1)
-
-    def _pool(self) -> None:
-        for step in self.steps:
-            self.pooler.take(step)
-            self.pooled.append(self.pooler.state(self.key))
-        self.steps.clear()
+    def says(self, row: int) -> str:
+        """What a row's answer says, of the steps that were read."""
+        return _says(self.model, self.canvas, self.tokens, row)
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What is known of every row so far: sigma, of how many steps, and the last pooled state."""
-
-    sigma: Float[NDArray[np.float64], "b T"]
-    steps: Int[NDArray[np.int64], "b"]
-    phi: Float[NDArray[np.float32], "b d"]
-
-
-def _waits(model: Any, canvas: Canvas, step: Step) -> Bool[NDArray[np.bool_], "b"]:
+def _waits(model: Model, canvas: Canvas, step: Step) -> Bool[Tensor, "b"]:
     """The rows that take no part in a step and are not over: a renoising sampler's that have finished a canvas before
     their neighbours have. They have places left, and have written no end of sequence.
     """
-    if Need.RENOISE not in model.offers:
-        return np.zeros(canvas.rows, dtype=bool)
     stops = torch.tensor(model.stop_ids, dtype=step.ids.dtype, device=step.ids.device)
     ended = (torch.isin(step.ids, stops) & canvas.open & ~step.open).any(dim=1)
-    waits: NDArray[np.bool_] = (~step.live & step.open.any(dim=1) & ~ended).cpu().numpy()
-    return waits
+    return ~step.live & step.open.any(dim=1) & ~ended
 
 
-def _says(model: Any, canvas: Canvas, step: Step, row: int) -> str:
-    """A row's response after the step, as :meth:`Trace.refused` reads it: guesses filled in, special tokens left out,
-    up to its first end, behind the mark of a thought that the prompt opens.
-    """
-    holes = canvas.open[row]
-    guesses = torch.where(step.confidence[row].isnan(), -1, step.predictions[row])
-    ids = torch.where(step.open[row], guesses, step.ids[row])[holes].tolist()
+def _tokens(step: Step) -> Int[Tensor, "b n"]:
+    """The canvas after the step with its guesses filled in; -1 where it made none."""
+    guesses = torch.where(step.confidence.isnan(), -1, step.predictions)
+    return torch.where(step.open, guesses, step.ids)
+
+
+def _says(model: Model, canvas: Canvas, tokens: Int[Tensor, "b n"], row: int) -> str:
+    """A row's response, as a trace reads it."""
     own = ~canvas.pad[row]
     start, open_ = (x[row][own].cpu().numpy() for x in (canvas.ids, canvas.open))
-    pieces, special = model.pieces([i for i in ids if i >= 0] + start.tolist())
-    ids = ids[: upto_first_end(ids, start, open_, model.stop_ids)]
-    return opened_thought(start, open_, pieces) + text_of(ids, pieces, {*special, model.mask_id})
+    return says(model, start, open_, tokens[row][canvas.open[row]].tolist())
 
 
-def _refusals(model: Any, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:
+# ---------------------------------------------------------------------------------------------------------------------
+# Acting
+
+
+class _Refusal:
+    """The refusal, as it is written over rows of one canvas."""
+
+    def __init__(self, model: Model, canvas: Canvas, text: str) -> None:
+        self.model, self.canvas, self.text = model, canvas, text
+        self.ids: Int[Tensor, "b n"] | None = None  # tokens are made when the first row is flagged
+
+    def over(self, step: Step, rows: Sequence[Row]) -> Step:
+        """The step, with the refusal in rows that are flagged, which are stopped by it, and in those stopped before."""
+        before = np.array([row.state is RowState.STOPPED for row in rows])
+        now = np.array([row.state is RowState.FLAGGED for row in rows])
+        if not (before | now).any():
+            return step
+        if self.ids is None:
+            self.ids = _refusals(self.model, self.canvas, self.text)
+        for row in rows:
+            if row.state is RowState.FLAGGED:
+                row.state = RowState.STOPPED
+        return _overwritten(step, self.ids, before, now)
+
+
+def _refusals(model: Model, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:
     """The canvas with the refusal in the open places; what it does not fill is end-of-sequence."""
     words = list(model.tokenizer(refusal, add_special_tokens=False)["input_ids"])
     end = (*model.stop_ids, model.mask_id, getattr(model, "pad_id", None))[0]
@@ -295,23 +235,20 @@ def _refusals(model: Any, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:
     return ids
 
 
-def _overwritten(step: Step, answer: Int[Tensor, "b n"], done: NDArray[np.bool_], due: NDArray[np.bool_]) -> Step:
+def _overwritten(step: Step, answer: Int[Tensor, "b n"], before: NDArray[np.bool_], now: NDArray[np.bool_]) -> Step:
     """The step as it is for rows that nobody stopped; stopped before: nothing happens; stopped now: the refusal."""
-    if not (done | due).any():
-        return step
-    was, now = (torch.from_numpy(marks).to(step.ids.device) for marks in (done, due))
-    stopped: Bool[Tensor, "b 1"] = (was | now)[:, None]
+    was, acts = (torch.from_numpy(marks).to(step.ids.device) for marks in (before, now))
+    stopped: Bool[Tensor, "b 1"] = (was | acts)[:, None]
     changed = answer != step.ids
     return replace(
         step,
         ids=torch.where(stopped, answer, step.ids),
         open=step.open & ~stopped,
-        committed=torch.where(stopped, now[:, None] & (changed | step.open | step.committed), step.committed),
+        committed=torch.where(stopped, acts[:, None] & (changed | step.open | step.committed), step.committed),
         predictions=torch.where(stopped, answer, step.predictions),
         confidence=torch.where(stopped, float("nan"), step.confidence),
-        live=(step.live & ~was) | now,
-        everyone=False,
-        replaced=now,
+        live=(step.live & ~was) | acts,
+        replaced=acts,
     )
 
 
@@ -324,7 +261,6 @@ def _echo(step: Step) -> Step:
         committed=torch.zeros_like(step.committed),
         confidence=torch.full_like(step.confidence, float("nan")),
         live=nothing,
-        everyone=False,
         replaced=None,
         passes=0,
     )

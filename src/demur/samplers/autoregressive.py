@@ -65,7 +65,7 @@ class Autoregressive:
         dice = Dice(rngs, canvas.rows)
         stop = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
-        live, n_live = torch.ones(canvas.rows, dtype=torch.bool, device=ids.device), canvas.rows
+        live = torch.ones(canvas.rows, dtype=torch.bool, device=ids.device)
 
         def passed(upto: int, wanted: bool) -> Forward:
             score = torch.zeros_like(open_)
@@ -84,10 +84,8 @@ class Autoregressive:
             open_[:, column] &= ~live
             confidence = torch.full(ids.shape, float("nan"), device=ids.device)
             confidence[:, column] = torch.where(live, probability, float("nan"))
-            took_part, everyone, live = live, n_live == canvas.rows, live & ~torch.isin(token, stop)
-            if column + 1 < canvas.width:
-                n_live = int(live.sum())
-            more = column + 1 < canvas.width and n_live > 0
+            took_part, live = live, live & ~torch.isin(token, stop)
+            more = column + 1 < canvas.width and bool(live.any())
             before = out
             if model.own:
                 out = passed(column + 1, wanted=more)
@@ -110,7 +108,6 @@ class Autoregressive:
                 span="new",
                 shift=1,
                 passes=1 + (model.own and index == 0),
-                everyone=everyone,
             )
             if not more:
                 return

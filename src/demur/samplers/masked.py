@@ -234,7 +234,6 @@ class MaskedDiffusion:
                 span="all",
                 shift=model.shift,
                 passes=passes,
-                everyone=all(turns),
             )
 
     def _forward(self, model: Scoring, now: Canvas, opened: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Forward:

@@ -1,0 +1,282 @@
+"""The guard inside ``generate`` of transformers, as a stopping criterion.
+
+It does not see steps, as :class:`~demur.guards.online.Watch` does, but tokens that were written and, by a hook, the
+states of the network's passes. What it makes of them are the same rows (:mod:`demur.guards.rows`).
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from demur.guards.guard import Guard
+from demur.guards.rows import Row, RowState, finished, look, new_rows, says
+from demur.guards.sight import Signal, crossing
+from demur.models import in_memory, load
+from demur.models.network import decoder_of, watched
+from demur.refusals import is_refusal
+from demur.samplers import Autoregressive
+from demur.traces import spec_of
+from demur.types import DemurError, DemurWarning, Model, Need, Verdict
+
+
+def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | None = None) -> Any:
+    """A ``StoppingCriteria`` for ``net.generate(..., stopping_criteria=[criteria])`` of a transformers model::
+
+        criteria = stopping_criteria(guard, net, tok)
+        ids = net.generate(**tok(texts, return_tensors="pt", padding=True), stopping_criteria=[criteria])
+        criteria.verdicts  # one for each row of the last call; those of every call are in criteria.calls
+
+    ``net`` may be a model of :func:`demur.load` as well. How many rows there are, where their prompts end and when
+    another call begins is seen from what is passed. Greedy or sampled, with or without a cache, in any batch with
+    padding on the left; no beams and no assistant. ``prompts``, if given, must be the number of rows.
+
+    A stopped row gets padding from there on; answer it with :data:`REFUSAL`. A token's own state is known once it is
+    fed back, so with ``generated`` pooling the guard acts one token later than :class:`Watch`, after the same
+    ``step``; with ``producing`` at once. A row ends with one of the model's stop ids: the padding after it is none of
+    its signal, and nothing stops it any more. Its verdict is that of its finished signal, as :meth:`Guard.judge` gives
+    it. The very last token of a batch is never fed back: with ``generated``, a signal that ends there lacks its state.
+    A signal that is not finite is stopped.
+
+    It hooks into the network until it is closed (``criteria.close()``, or as a context) or let go of.
+
+    Raises unless the model is the guard's. ``tok`` is for its chat template, its end of sequence and to see whether an
+    answer refuses by itself; without it none does, and for a system prompt too, the template is not checked. Sampling
+    settings are the caller's business.
+    """
+    if isinstance(tok, int):  # the number of rows used to be the third
+        tok, prompts = None, tok
+    model = net if hasattr(net, "identity") else _loaded(guard, net, tok)
+    if Need.CAUSAL not in model.offers:
+        raise DemurError(
+            f"generate of the {model.kind} model {model.name}", "a causal model", "use Watch(guard)(sampler)"
+        )
+    spec = spec_of(model, Autoregressive(), 0, steps=guard.spec.steps)
+    unchecked = _CALLERS if model.tokenizer is not None else (*_CALLERS, *_OF_A_TEMPLATE)
+    guard.check(replace(spec, **{name: getattr(guard.spec, name) for name in unchecked}))
+    return _criteria_class()(guard, model, prompts)
+
+
+_CALLERS = ("sampler", "settings", "revision")
+"""What a spec says and is the caller's business; the weights say which model it is."""
+_OF_A_TEMPLATE = ("template", "template_args", "day", "source")
+
+
+def _loaded(guard: Guard, net: Any, tok: Any) -> Model:
+    """A network as one of demur's models. What loading says of a generation config is none of ours: transformers, which
+    generates here, heeds it.
+    """
+    net = in_memory.unwrapped(net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DemurWarning)
+        return load(net, tokenizer=tok, template_args=guard.spec.template_args)
+
+
+class _Call:
+    """One call of ``generate``: its rows, and the running means of their states."""
+
+    def __init__(self, guard: Guard, model: Model, ids: Int[Tensor, "b n"]) -> None:
+        self.guard, self.model = guard, model
+        self.rows = new_rows(guard, len(ids))
+        self.given = ids.shape[1] - 1  # the criteria are asked for the first time with one token written
+        self.ids, self.columns = ids, 0
+        self.signal = Signal(guard.anchors)
+        self.stops = torch.tensor(model.stop_ids, dtype=ids.dtype, device=ids.device)
+        self.goes_on = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        self.taken = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
+        self.sums: Float[Tensor, "b d"] | None = None
+
+    def take(self, states: Float[Tensor, "b d"], tokens: Int[Tensor, "b"]) -> None:
+        """One more state of each row that goes on, and the token that it belongs to. The others' are padding."""
+        self.columns += 1
+        if self.columns > self.guard.spec.steps:
+            return
+        live = self.goes_on.to(states.device)
+        before = torch.zeros_like(states) if self.sums is None else self.sums
+        self.sums = torch.where(live[:, None], before + states, before)
+        self.taken += self.goes_on
+        state = torch.where(self.goes_on, int(RowState.RUNNING), int(RowState.ENDED))
+        read = crossing(state, self.signal(self._means(), self.taken.to(states.device) - 1))
+        self.goes_on = self.goes_on & ~torch.isin(tokens, self.stops)
+        for row, (stands, sigma) in zip(self.rows, read(), strict=True):
+            row.observe(RowState(int(stands)), sigma)
+        look(self.guard, self.rows)
+        if any(self.stopped):  # what follows is padding
+            self.goes_on = self.goes_on & ~torch.tensor(self.stopped, device=tokens.device)
+
+    @property
+    def stopped(self) -> list[bool]:
+        """Which rows the guard has stopped."""
+        return [bool(row.flagged_at) for row in self.rows]
+
+    @property
+    def sigma(self) -> Float[NDArray[np.float64], "b T"]:
+        """The rows' signals, their last states held up to T."""
+        if self.sums is None:
+            return np.stack([row.sigma for row in self.rows])
+        return finished(self.guard, self.rows, self._means().cpu().numpy())
+
+    def verdicts(self) -> list[Verdict]:
+        """Of a stopped row, which step's score was above the limit; of any other, what :meth:`Guard.judge` says of its
+        finished signal.
+        """
+        scores = self.guard.threshold.exceeded(self.guard.scores(sigma := self.sigma))
+        refused = [bool(above) and self._refuses(i) for i, above in enumerate(scores)]
+        whole = self.guard.judge_signals(sigma, refused)
+        return [self._seen(row) or verdict for row, verdict in zip(self.rows, whole, strict=True)]
+
+    def _seen(self, row: Row) -> Verdict | None:
+        """The verdict on a row that was stopped, or of which nothing was seen."""
+        limit = self.guard.prefix.threshold.value
+        if not row.steps:
+            return Verdict("sri-guard", None, None, None, "not judged: its only token was never fed back")
+        if not row.flagged_at:
+            return None
+        if not math.isfinite(row.score):
+            return Verdict("sri-guard", True, None, row.flagged_at, "the signal is not finite")
+        why = f"above the limit after step {row.flagged_at}: score {row.score:.3g}, limit {limit:.3g}"
+        return Verdict("sri-guard", True, row.score, row.flagged_at, why)
+
+    def _refuses(self, i: int) -> bool:
+        """Whether a row's answer refuses by itself; nobody knows without a tokenizer, and it is taken not to."""
+        if self.model.tokenizer is None:
+            return False
+        ids = self.ids[i].cpu().numpy()
+        return is_refusal(says(self.model, ids, np.arange(len(ids)) >= self.given, ids[self.given :].tolist()))
+
+    def _means(self) -> Float[Tensor, "b d"]:
+        assert self.sums is not None
+        return self.sums / self.taken.clamp(min=1).to(self.sums.device)[:, None]
+
+
+class _Newest:
+    """The newest column's states of the last pass, and what kind of pass it was."""
+
+    def __init__(self, model: Model, layer: str) -> None:
+        self.layer, self.columns = layer, 0
+        self.states: Float[Tensor, "b d"] | None = None
+        self.cached = self.begun = False  # whether it used keys and values, and whether there were none before it
+        self.right_padded = False
+        with ExitStack() as open_:
+            self.collect = open_.enter_context(watched(model.net, (layer,)))
+            mine = weakref.WeakMethod(self.passed)  # the network must not keep alive whoever looks at it
+
+            def hook(_: object, _args: object, options: Any, output: Any) -> None:
+                if (take := mine()) is not None:
+                    take(options, output)
+
+            handle = decoder_of(model.net).register_forward_hook(hook, with_kwargs=True)
+            open_.callback(handle.remove)
+            self.close = weakref.finalize(self, open_.pop_all().close)
+
+    def passed(self, options: Any, output: Any) -> None:
+        """After each pass: the newest column's state is a token's own, or the one that will produce it."""
+        states = self.collect(output.last_hidden_state)[self.layer]
+        self.states, self.columns = states[:, -1].float(), states.shape[1]
+        mask, cache = options.get("attention_mask"), options.get("past_key_values")
+        self.cached = cache is not None
+        self.begun = self.cached and cache.get_seq_length() <= self.columns
+        if self.columns > 1 and isinstance(mask, Tensor) and mask.ndim == 2:
+            self.right_padded = not bool(mask[:, -1].all())
+
+
+@cache
+def _criteria_class() -> Any:
+    """The class, made on demand: transformers is not loaded before."""
+    from transformers import StoppingCriteria
+
+    class GuardCriteria(StoppingCriteria):  # type: ignore[misc]
+        """Stops rows whose signal does not look like one of harmless answers."""
+
+        def __init__(self, guard: Guard, model: Model, prompts: int | None) -> None:
+            self.guard, self.model, self.prompts = guard, model, prompts
+            self.own = guard.spec.pool == "generated"
+            self.newest = _Newest(model, guard.spec.layer)
+            self.now: _Call | None = None
+            self.before: list[Sequence[Verdict]] = []
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *error: Any) -> None:
+            self.close()
+
+        def close(self) -> None:
+            """Takes the hooks off the network."""
+            self.newest.close()
+
+        def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+            states = self.newest.states
+            if states is None or not self.newest.close.alive:
+                raise DemurError("generate of another model, or after close()", "the model given", "make new criteria")
+            first = self._begins(input_ids)
+            now = self._begun(input_ids) if first or self.now is None else self.now
+            now.ids, self.newest.states = input_ids, None
+            if not self.own:  # the newest state has produced the newest token
+                now.take(states, input_ids[:, -1])
+            elif not first:  # it is the own state of the token before, which was fed back
+                now.take(states, input_ids[:, -2])
+            return torch.tensor(now.stopped, device=input_ids.device)
+
+        def _begins(self, ids: Int[Tensor, "b n"]) -> bool:
+            """Whether another call of generate has begun. Raises where rows are not written one token at a time."""
+            newest = self.newest
+            if self.now is None or newest.begun or ids.shape[0] != self.now.ids.shape[0]:
+                return True
+            known = self.now.ids
+            more = ids.shape[1] - known.shape[1]
+            goes_on = more > 0 and bool((ids[:, : known.shape[1]] == known).all())
+            if goes_on and more == 1:
+                return False
+            if newest.cached and (goes_on or (more == 1 and newest.columns == 1)):
+                raise DemurError(
+                    "rows that were reordered, or written several tokens at a time",
+                    "one token a row and step",
+                    "use no beams and no assistant, and new criteria for a call that goes on from a kept cache",
+                )
+            return True
+
+        def _begun(self, ids: Int[Tensor, "b n"]) -> _Call:
+            """Another call of generate, with its first token written. Raises for what can not be followed."""
+            if self.prompts is not None and len(ids) != self.prompts:
+                raise DemurError(
+                    f"{len(ids)} rows", f"{self.prompts}, as announced", "leave prompts out, and use no beams"
+                )
+            if self.newest.right_padded:
+                raise DemurError(
+                    "a batch that is padded on the right", "padding on the left", "set tok.padding_side = 'left'"
+                )
+            self.before = list(self.calls)
+            self.now = _Call(self.guard, self.model, ids)
+            return self.now
+
+        @property
+        def sigma(self) -> Float[NDArray[np.float64], "b T"]:
+            """The last call's signals; each holds its last state up to T."""
+            return self.now.sigma if self.now is not None else np.zeros((0, self.guard.spec.steps))
+
+        @property
+        def verdicts(self) -> Sequence[Verdict]:
+            """One for each row of the last call: of a stopped row with the step whose score was above the limit, of any
+            other as :meth:`Guard.judge` gives it of the finished signal.
+            """
+            return self.now.verdicts() if self.now is not None else []
+
+        @property
+        def calls(self) -> Sequence[Sequence[Verdict]]:
+            """The verdicts of every call, in their order."""
+            return [*self.before, self.verdicts] if self.now is not None else []
+
+    return GuardCriteria

@@ -1,0 +1,76 @@
+"""What a guard sees of a batch after a step: pooled states become sigma where they lie, and one transfer brings the
+host two numbers a row: its :class:`~demur.guards.rows.RowState` and its sigma.
+
+On a CPU, sigma is that of the offline guard, bit for bit. On an accelerator it is the same formula in float64 by a
+handful of tensor operations, since states of b rows are d times as much to move; it agrees to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from demur.signals import EPS, TAU, Anchors
+
+ON_HOST = ("cpu", "mps")
+"""Devices whose states NumPy reads: there is nothing to move, or no float64 (mps)."""
+
+
+class Signal:
+    """sigma of pooled states, each at its row's own step."""
+
+    def __init__(self, anchors: Anchors) -> None:
+        self.anchors = anchors
+        self.directions: Float[Tensor, "T 2 d"] | None = None  # on the states' device, once these are known
+
+    def __call__(self, phi: Float[Tensor, "b d"], step: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """In [0, 1], where the states lie; nan for a state that is not finite. ``step`` counts from 0; one outside
+        0 ... T - 1 is taken for the nearest of these.
+        """
+        step = step.clamp(0, len(self.anchors.harmless) - 1)
+        if phi.device.type in ON_HOST:
+            return torch.from_numpy(as_offline(self.anchors, phi.detach().cpu().numpy(), step.cpu().numpy()))
+        if self.directions is None:
+            self.directions = torch.from_numpy(self.anchors.directions).to(phi.device)
+        return where_it_lies(phi, self.directions[step])
+
+
+def as_offline(
+    anchors: Anchors, phi: Float[NDArray[np.float32], "b d"], step: Int[NDArray[np.int64], "b"]
+) -> Float[NDArray[np.float64], "b"]:
+    """sigma by NumPy, as the offline guard takes it. Rows stand at one step, but for those that have waited."""
+    sigma = np.empty(len(phi))
+    for t in set(step.tolist()):
+        rows = step == t
+        sigma[rows] = anchors.at(phi[rows, None], t)[:, 0]
+    return sigma
+
+
+def where_it_lies(phi: Float[Tensor, "b d"], directions: Float[Tensor, "b 2 d"]) -> Float[Tensor, "b"]:
+    """The same by tensor operations, without asking the device. ``directions``: unit vectors of the anchors of each
+    row's step, the harmful one first (:attr:`demur.signals.Anchors.directions`).
+    """
+    x = phi.double()  # no square of an fp32 number overflows here
+    cosines = (directions * x[:, None]).sum(dim=-1) / (x.norm(dim=-1, keepdim=True) + EPS)
+    logs = torch.log((1.0 - cosines).clamp(min=0.0) + EPS)
+    return torch.sigmoid((logs[:, 0] - logs[:, 1]) / TAU)
+
+
+def crossing(state: Int[Tensor, "b"], sigma: Float[Tensor, "b"]) -> Callable[[], list[list[float]]]:
+    """Begins the one transfer of a step. What it gives back waits for it, and reads a row's state and sigma a row."""
+    numbers = torch.stack([state.to(sigma.device, sigma.dtype), sigma], dim=1)
+    if not numbers.is_cuda:
+        return numbers.cpu().tolist
+    here = numbers.to("cpu", non_blocking=True)
+    copied = torch.cuda.current_stream(numbers.device).record_event()
+
+    def read() -> list[list[float]]:
+        copied.synchronize()
+        return here.tolist()
+
+    return read
