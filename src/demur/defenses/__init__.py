@@ -35,7 +35,26 @@ from demur.defenses.sri import Offline, Online
 from demur.guards.online import REFUSAL
 
 __all__ = [
-    "DEFENSES", "REFUSAL", "UNREADABLE", "DiffuGuard", "Filter", "Line", "Moderation", "Offline", "Online",
-    "Perplexity", "Review", "SelfExamine", "Setup", "check", "is_active", "is_calibrated", "line", "may_be_unreadable", "names", "needs_of", "overhead",
+    "DEFENSES",
+    "REFUSAL",
+    "UNREADABLE",
+    "DiffuGuard",
+    "Filter",
+    "Line",
+    "Moderation",
+    "Offline",
+    "Online",
+    "Perplexity",
+    "Review",
+    "SelfExamine",
+    "Setup",
+    "check",
+    "is_active",
+    "is_calibrated",
+    "line",
+    "may_be_unreadable",
+    "names",
+    "needs_of",
+    "overhead",
     "settings_of",
-]  # fmt: skip
+]

@@ -15,6 +15,20 @@ from demur.judges.replies import NoAnswer, Reply
 from demur.judges.rubrics import RUBRICS, Rubric
 
 __all__ = [
-    "JUDGES", "RUBRICS", "Agreement", "Budget", "Dictionary", "Endpoint", "Judge", "LLMJudge", "NoAnswer", "Reply", "Rubric",
-    "Spending", "agreement", "chat", "judge_all", "talk",
-]  # fmt: skip
+    "JUDGES",
+    "RUBRICS",
+    "Agreement",
+    "Budget",
+    "Dictionary",
+    "Endpoint",
+    "Judge",
+    "LLMJudge",
+    "NoAnswer",
+    "Reply",
+    "Rubric",
+    "Spending",
+    "agreement",
+    "chat",
+    "judge_all",
+    "talk",
+]

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from demur.models import cache_dir
 from demur.organism.tokens import RESPONSE
 from demur.organism.world import prompts
 from demur.signals import Anchors, anchors_of
 from demur.traces import STEPS, spec_of
-from demur.types import DemurError, Layer, Pool, Sampler
+from demur.types import DemurError, Layer, Model, Pool, Sampler
 
 SHIPPED = Path(__file__).parent / "weights" / "anchors"
 """Written by no command: after new weights, the demo's own, taken from the cache. Their names hold the weights' hash,
@@ -21,7 +20,7 @@ N = 40
 
 
 def own_anchors(
-    model: Any,
+    model: Model,
     sampler: Sampler,
     *,
     length: int = RESPONSE,

@@ -94,8 +94,8 @@ def check_attack(attack: Any, prompts: Sequence[Prompt] = PROMPTS) -> None:
 
 
 def check_detector(cls: type[Detector], seed: int = 0) -> None:
-    """A detector's class: fitted on harmless signals it gives finite scores, the same ones again, each by its row alone,
-    and comes back from a file.
+    """A detector's class: fitted on harmless signals it gives finite scores, the same ones again, each by its row
+    alone, and comes back from a file.
     """
     rng = np.random.default_rng(seed)
     harmless = np.clip(rng.normal(0.7, 0.1, (200, 32)), 0, 1)

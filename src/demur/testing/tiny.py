@@ -30,7 +30,7 @@ def tiny(kind: Kind | str = Kind.CAUSAL) -> Model:
     """
     kind = Kind(kind)
     if kind is Kind.RENOISING:
-        raise DemurError("a tiny renoising model", "causal, masked or block", "make one of DiffusionGemma's own classes")
+        raise DemurError("a tiny renoising model", "causal, masked or block", "use DiffusionGemma's classes")
     net, tokenizer = _net(), _tokenizer()
     identity = Identity(f"tiny {kind}", weights=fingerprint(net), **Chat(tokenizer).described())
     if kind is Kind.CAUSAL:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from demur.lazy import looked_up
 
 if TYPE_CHECKING:
+    from demur.traces.fields import TRACE_FIELDS as TRACE_FIELDS
+    from demur.traces.fields import TraceField as TraceField
     from demur.traces.generation import as_prompts as as_prompts
     from demur.traces.generation import default_sampler as default_sampler
     from demur.traces.generation import generate as generate
@@ -33,7 +35,9 @@ _HOMES = {
     "Guesses": "guesses",
     "Key": "trace",
     "Recorder": "record",
+    "TRACE_FIELDS": "fields",
     "Trace": "trace",
+    "TraceField": "fields",
     "as_prompts": "generation",
     "default_sampler": "generation",
     "generate": "generation",

@@ -221,6 +221,7 @@ def steps_of(trace: Any, anchors: Any = None) -> Any:
         table["refused"].append(trace.refused(t))
     if anchors is not None:
         table["sigma"] = [sigma[t] if t < len(sigma) else float("nan") for t in range(trace.steps)]
+    table |= {name: values.tolist() for name, values in trace.fields.items()}
     return pandas.DataFrame(table | {"text": [trace.text(t) for t in table["step"]]})
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from demur.samplers import build, seeded
+from demur.traces.fields import TraceField
 from demur.traces.record import Recorder
 from demur.traces.spec import spec_of
 from demur.traces.trace import DEFAULT, STEPS, Key, Trace
@@ -38,13 +39,15 @@ def generate(
     steps: int = STEPS,
     pools: Sequence[Key] = DEFAULT,
     batch: int = 8,
+    fields: Sequence[TraceField] = (),
     progress: Callable[[int], object] | None = None,
 ) -> list[Trace]:
     """Generates an answer to every prompt and returns their traces, in order. A prompt may be given as its text.
 
     ``length`` open places a prompt (None: :meth:`demur.types.Model.default_length`); ``steps`` is T, where signals are
-    cut. Prompt i draws from a generator seeded ``seed + i``, so that results do not depend on ``batch``. ``progress``
-    is called with the number of prompts done. Raises for steps or a batch below 1.
+    cut. Prompt i draws from a generator seeded ``seed + i``, so that results do not depend on ``batch``. ``fields`` are
+    numbers of your own to record (:class:`demur.traces.TraceField`). ``progress`` is called with the number of prompts
+    done. Raises for steps or a batch below 1.
     """
     check_counts(steps=steps, batch=batch)
     prompts = as_prompts(prompts)
@@ -56,7 +59,7 @@ def generate(
     for begin in range(0, len(prompts), batch):
         group = prompts[begin : begin + batch]
         canvas = watched.canvas(group, length)
-        recorder = Recorder(watched, canvas, group, spec, pools)
+        recorder = Recorder(watched, canvas, group, spec, pools, fields)
         for _ in recorder(sampler(watched, canvas, seeded(seed + begin, len(group)))):
             pass
         traces += recorder.traces()

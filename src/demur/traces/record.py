@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.pooling import Phi, Pooler
+from demur.traces.fields import TraceField
 from demur.traces.guesses import Guesses
 from demur.traces.trace import Key, Trace
 from demur.types import Canvas, DemurError, Model, Need, Prompt, Spec, Step
@@ -36,7 +37,13 @@ class Recorder:
     """
 
     def __init__(
-        self, model: Model, canvas: Canvas, prompts: Sequence[Prompt], spec: Spec, wanted: Sequence[Key]
+        self,
+        model: Model,
+        canvas: Canvas,
+        prompts: Sequence[Prompt],
+        spec: Spec,
+        wanted: Sequence[Key],
+        fields: Sequence[TraceField] = (),
     ) -> None:
         if len(prompts) != canvas.rows:
             raise DemurError(
@@ -51,9 +58,10 @@ class Recorder:
                 )
         self.model, self.canvas, self.prompts, self.spec = model, canvas, tuple(prompts), spec
         self.pooler = Pooler(canvas, wanted)
+        self.fields = tuple(fields)
         self.seconds = 0.0
         self.ended = False
-        self._waiting: list[tuple[_Marks, Phi]] = []
+        self._waiting: list[tuple[_Marks, Phi, list[Tensor]]] = []
         self._moved: list[_Moved] = []
         self._passes: list[int] = []
         self._left_open = canvas.open  # after each row's last step that was moved
@@ -72,7 +80,7 @@ class Recorder:
 
     def _keep(self, step: Step, phi: Phi) -> None:
         marks = _Marks(step.live, step.committed, step.open, step.predictions, step.confidence)
-        self._waiting.append((marks, phi))
+        self._waiting.append((marks, phi, [field(step, self.canvas).float() for field in self.fields]))
         self._passes.append(step.passes)
         self._final = step.ids, step.open
         if step.replaced is not None:
@@ -132,6 +140,7 @@ class Recorder:
                     passes=int(passes[taken].sum()),
                     seconds=self.seconds,
                     ends=frozenset(self.model.stop_ids) & pieces.keys(),
+                    fields={field.name: self._values(k, i) for k, field in enumerate(self.fields)},
                 )
             )
         return traces
@@ -139,6 +148,10 @@ class Recorder:
     def _states(self, key: Key, i: int) -> Float[np.ndarray, "s d"]:
         """A row's pooled states after its own steps."""
         return np.concatenate([moved.phi[key][moved.live[:, i], i] for moved in self._moved])
+
+    def _values(self, k: int, i: int) -> Float[np.ndarray, "s"]:
+        """The k-th field of a row's own steps."""
+        return np.concatenate([moved.fields[k][moved.live[:, i], i] for moved in self._moved])
 
     def _stop(self, commits: Int[np.ndarray, "k 3"], final: Int[np.ndarray, "g"], left: bool) -> str:
         """Why a row ended; no row's reason depends on what its neighbours did. ``left``: it has open places."""
@@ -176,16 +189,18 @@ class _Moved:
     guessed: Int[np.ndarray, "k 4"]
     confidence: Float[np.ndarray, "k"]
     phi: Mapping[Key, Float[np.ndarray, "c b d"]]
+    fields: Sequence[Float[np.ndarray, "c b"]]
 
 
 def _reduced(
-    waiting: Sequence[tuple[_Marks, Phi]], canvas: Canvas, before: Bool[Tensor, "b n"], begin: int
+    waiting: Sequence[tuple[_Marks, Phi, list[Tensor]]], canvas: Canvas, before: Bool[Tensor, "b n"], begin: int
 ) -> tuple[_Moved, Bool[Tensor, "b n"]]:
     """The entries of steps that wait, counted from ``begin``, and what each row has open after its last one of them.
 
     ``before`` is what it had open before the first. A step in which a row takes no part says nothing of it.
     """
-    marks, phis = [marks for marks, _ in waiting], [phi for _, phi in waiting]
+    marks, phis = [marks for marks, _, _ in waiting], [phi for _, phi, _ in waiting]
+    fields = [values for _, _, values in waiting]
     live, committed, still_open, tokens, confidence = (torch.stack(kind) for kind in zip(*marks, strict=True))
     rows = torch.arange(canvas.rows, device=live.device)
     counted = torch.arange(1, len(marks) + 1, device=live.device)[:, None]
@@ -209,6 +224,7 @@ def _reduced(
         guessed=entries(guessed, tokens[guessed]),
         confidence=confidence[guessed].float().cpu().numpy(),
         phi={key: torch.stack([phi[key] for phi in phis]).cpu().numpy() for key in phis[0]},
+        fields=[torch.stack(values).cpu().numpy() for values in zip(*fields, strict=True)],
     )
     return moved, opens[latest[-1], rows]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -36,7 +36,8 @@ class Trace:
     says that it was opened again (masked, or filled with noise, which is not kept).
     ``guesses`` are what each step predicted at the open columns, where it did: a trace grows with its tokens.
     ``phi`` are pooled hidden states, one row a step. ``pieces`` are the bytes of every token that occurs. ``ends`` are
-    those of them that end an answer; files of version 0.1.0 do not know them.
+    those of them that end an answer; files of version 0.1.0 do not know them. ``fields`` are numbers of a user's own,
+    one a step (:class:`demur.traces.TraceField`).
     """
 
     prompt: Prompt
@@ -53,6 +54,7 @@ class Trace:
     seconds: float
     origin: Literal["live", "replayed"] = "live"
     ends: frozenset[int] = frozenset()
+    fields: Mapping[str, Float[np.ndarray, "s"]] = field(default_factory=dict)
 
     @property
     def steps(self) -> int:
@@ -228,6 +230,7 @@ class Trace:
         arrays = {"start": self.start, "open": self.open, "commits": self.commits}
         arrays |= {f"guesses/{name}": array for name, array in self.guesses.arrays.items()}
         arrays |= {f"phi/{layer}/{pool}": phi for (layer, pool), phi in self.phi.items()}
+        arrays |= {f"field/{name}": values for name, values in self.fields.items()}
         card = {
             "prompt": self.prompt.plain(),
             "spec": self.spec.plain(),
@@ -254,13 +257,14 @@ class Trace:
                 guesses = Guesses.of_dense(arrays.pop("predictions"), arrays.pop("confidence"))
             else:
                 guesses = Guesses.of_arrays(under("guesses/"), int(arrays["open"].sum()))
-            fields: dict[str, Any] = {
+            parts: dict[str, Any] = {
                 "phi": {(key.split("/")[0], key.split("/")[1]): phi for key, phi in under("phi/").items()},
                 "guesses": guesses,
+                "fields": under("field/"),
                 "prompt": Prompt(**card["prompt"]),
                 "spec": artefact.made(Spec, card["spec"]),
                 "pieces": {int(i): base64.b64decode(piece) for i, piece in card["pieces"].items()},
                 "special": frozenset(card["special"]),
                 "ends": frozenset(card.get("ends", ())),
             }
-            return cls(**arrays | card | fields)
+            return cls(**arrays | card | parts)

@@ -26,7 +26,7 @@ from demur.organism.making.vocabulary import tokenizer
 from demur.organism.measuring.cells import STEPS, Ask, Cell, run
 from demur.organism.world import crafts, look_alikes, prompts
 from demur.signals import refusal_signal
-from demur.types import DemurError
+from demur.types import DemurError, Model
 
 MAIN = {"ar": "ar", "diffusion": "low-confidence"}
 SEEN = Path(__file__).parents[1] / "weights"
@@ -70,7 +70,7 @@ def plan(kind: str, n: int = 200, further: bool = False) -> list[Ask]:
 
 
 @cache
-def cached_model(name: str) -> Any:
+def cached_model(name: str) -> Model:
     """A model of this process, on one thread."""
     import torch
 

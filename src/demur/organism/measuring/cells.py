@@ -19,7 +19,7 @@ from demur.organism.tokens import RESPONSE
 from demur.organism.world import look_alikes, prompts, questions
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
 from demur.traces import Key, Recorder, Trace, generate, spec_of, watching
-from demur.types import Canvas, DemurError, Prompt
+from demur.types import Canvas, DemurError, Model, Prompt, Sampler
 
 STEPS = 32
 """T: signal values of a generation, as in the paper."""
@@ -90,7 +90,7 @@ class Cell:
         return np.array([final == outcome for final in self.final])
 
 
-def sampler_of(name: str, n_open: int | None = None) -> Any:
+def sampler_of(name: str, n_open: int | None = None) -> Sampler:
     """The card's samplers, greedy: ``ar``, ``low-confidence``, ``random`` and ``ar-order``."""
     steps = STEPS if n_open is None else n_open
     if name == "ar":
@@ -102,7 +102,7 @@ def sampler_of(name: str, n_open: int | None = None) -> Any:
     raise DemurError(f"sampler {name!r}", "ar, low-confidence, random or ar-order", "name one of these")
 
 
-def infill_canvas(model: Any, asked: Sequence[Prompt]) -> Canvas:
+def infill_canvas(model: Model, asked: Sequence[Prompt]) -> Canvas:
     """Prompts whose prefill is a template with mask tokens: these are the open places, and nothing follows them.
 
     Raises for a model without a mask token and for a prompt without holes.
@@ -119,12 +119,11 @@ def infill_canvas(model: Any, asked: Sequence[Prompt]) -> Canvas:
     if not all(holes):
         raise DemurError("a template without holes", "mask tokens in the prefill", "use the attack infill")
     rows = [[*row, *model.stop_ids[:1]] for row in rows]
-    canvas: Canvas = model.canvas_of(rows, 0, holes)
-    return canvas
+    return model.canvas_of(rows, 0, holes)
 
 
 def infill(
-    model: Any, asked: Sequence[Prompt], sampler: Any, seed: int = 0, pools: Sequence[Key] = (LAST,)
+    model: Model, asked: Sequence[Prompt], sampler: Sampler, seed: int = 0, pools: Sequence[Key] = (LAST,)
 ) -> list[Trace]:
     """Traces of filled templates; one batch. Their spec has the length of an open answer: how many holes a template
     has, and how wide its batch is, is no setting, and a template is read with the anchors of open answers.
@@ -136,7 +135,7 @@ def infill(
     return recorder.traces()
 
 
-def run(model: Any, ask: Ask, batch: int | None = None, pools: Sequence[Key] = (LAST,)) -> Cell:
+def run(model: Model, ask: Ask, batch: int | None = None, pools: Sequence[Key] = (LAST,)) -> Cell:
     """Generates and judges a cell. Prompts are batched by tokens; a row's result does not depend on its batch.
 
     Without ``batch`` it is as large as pays on a CPU: a diffusion step computes whole canvases and soon fills a cache.

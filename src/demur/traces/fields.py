@@ -1,0 +1,38 @@
+"""Trace fields: numbers of one's own, one for each step and row, recorded while the steps run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from demur.registry import Registry
+from demur.types import Canvas, DemurError, Step
+
+
+class TraceField(Protocol):
+    """Says one number of every step and row. Keep it on the device: whoever asks for a value waits for it."""
+
+    @property
+    def name(self) -> str:
+        """How the column is called: a word of its own."""
+        ...
+
+    def __call__(self, step: Step, canvas: Canvas) -> Float[Tensor, "b"]:
+        """The numbers after a step of a generation that began with ``canvas``; nan where there is none."""
+        ...
+
+
+TRACE_FIELDS = Registry(kind="trace field", group="demur.trace_fields")
+"""Trace fields by name. What stands behind a name is called without arguments and gives a :class:`TraceField`."""
+
+
+def named(names: Sequence[str]) -> tuple[TraceField, ...]:
+    """The trace fields with these names. Raises for one that is unknown, and for two of one name."""
+    made = tuple(TRACE_FIELDS.get(name)() for name in names)
+    twice = [field.name for field in made if sum(field.name == other.name for other in made) > 1]
+    if twice:
+        raise DemurError(f"two trace fields called {twice[0]!r}", "one of each name", "leave one out")
+    return made
