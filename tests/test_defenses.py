@@ -18,7 +18,6 @@ import torch
 
 import demur
 from demur.defenses import (
-    NAMES,
     REFUSAL,
     UNREADABLE,
     DiffuGuard,
@@ -28,6 +27,7 @@ from demur.defenses import (
     SelfExamine,
     check,
     line,
+    names,
     overhead,
 )
 from demur.defenses.diffuguard import divergence, given_of_answer
@@ -82,7 +82,7 @@ def made(name: str) -> Line:
 JOINED = ("perplexity+sri-guard", "diffuguard+sri-guard", "diffuguard+sri-guard-offline")
 
 
-@pytest.mark.parametrize("name", [*NAMES, *JOINED])
+@pytest.mark.parametrize("name", [*names(), *JOINED])
 def test_every_defense_keeps_its_contract(name: str) -> None:
     changes = "diffuguard" in name
     subject, sampler = (masked(), FAST) if changes else (model(), Autoregressive())

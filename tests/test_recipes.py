@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from small import one_line
 
-from demur.defenses import SETTINGS
+from demur.defenses import DEFENSES, settings_of
 from demur.experiment import Prompts, Subject, read, units_of
 from demur.experiment.config import content_of, folder_name
 from demur.experiment.judging import judge_of
@@ -56,7 +56,7 @@ def test_the_page_lists_every_key_and_no_other() -> None:
         "`pair`": PAIR_KEYS,
         "`attacker`": [f.name for f in fields(Endpoint) if f.init],
         "`budget`": [f.name for f in fields(Budget)],
-        "`defenses`": {key for keys in SETTINGS.values() for key in keys},
+        "`defenses`": {key for name in DEFENSES.own for key in settings_of(DEFENSES.get(name))},
     }
     assert set(listed) == set(known)
     for heading, keys in known.items():

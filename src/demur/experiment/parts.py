@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from demur.defenses import NAMES
+from demur.defenses import names
 from demur.experiment.config import Attacked, Config, Defended, Prompts, Side, Subject
 from demur.prompts import digest
 from demur.refusals import is_refusal
@@ -34,7 +34,7 @@ class _Defenses(tuple[str, ...]):
         return isinstance(name, str) and all(tuple.__contains__(self, part) for part in name.split("+"))
 
 
-DEFENSES = _Defenses(NAMES)
+DEFENSES = _Defenses(names())
 
 
 def attack_names() -> tuple[str, ...]:

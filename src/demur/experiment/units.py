@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
-from demur.defenses import ACTIVE
+from demur.defenses import is_active
 from demur.experiment.config import Attacked, Config, Defended, Subject, content_of, substance
 from demur.experiment.parts import digests_of, is_file, misfit, prompts_of, ready_made
 from demur.types import DemurError
@@ -41,7 +41,7 @@ class Unit:
     @property
     def passive(self) -> bool:
         """Whether its defense leaves the generation as it is: it looks at prompts, or at finished answers."""
-        return not set(self.defense.name.split("+")) & set(ACTIVE)
+        return not is_active(self.defense.name)
 
 
 def units_of(config: Config) -> list[Unit]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from demur.defenses import ACTIVE
+from demur.defenses import is_active
 from demur.dynamics import LAMBDA_R, Area, Difference, Rate, area, compare, held, irr, recovery
 from demur.report import published
 from demur.report.figure import Figure, gain, mean_area, share
@@ -105,7 +105,7 @@ def keys_of(attacks: Iterable[str], **values: Any) -> tuple[str, ...]:
 
 def seen_behind(defense: str) -> str:
     """The defense whose generations stand for those behind ``defense``: of one that only looks, the undefended."""
-    return defense if set(plain_name(defense).split("+")) & set(ACTIVE) else "none"
+    return defense if is_active(plain_name(defense)) else "none"
 
 
 def outcomes(rows: Sequence[Row], outcome: str) -> NDArray[np.bool_]:
