@@ -226,7 +226,7 @@ def area_by_words(path: Path, side: str) -> float:
     ids=["shipped", "held-out", "held-out-plain"],
 )
 def test_words_hardly_tell_the_sides_apart(path: Path, side: str, most: float) -> None:
-    """Measured: 0.61 in the shipped set, 0.63 in the held-out one, 0.76 against plain requests, which share no words."""
+    """Measured: 0.61 in the shipped set, 0.63 in the held-out one, 0.76 against plain requests that share no words."""
     assert area_by_words(path, side) <= most
 
 
