@@ -183,7 +183,7 @@ def test_what_a_real_model_stammers_is_stopped_and_a_perplexity_that_is_no_numbe
     assert all(v is not None and v.flagged for v in Line(reviews=(Moderation(model()),)).reviewed(traces))
     unread = SelfExamine(model(), question="Good morning.")
     assert all(v is not None and v.by == f"self-examine{UNREADABLE}" for v in Line(reviews=(unread,)).reviewed(traces))
-    monkeypatch.setattr("demur.defenses._perplexities", lambda _, prompts: [math.nan, math.inf, 1.0])
+    monkeypatch.setattr("demur.defenses.perplexity._perplexities", lambda _, prompts: [math.nan, math.inf, 1.0])
     asked = [trace.prompt for trace in traces]
     assert [v.flagged for v in Perplexity(model(), 2.0).filter(asked)] == [None, None, False]
     assert [bool(v) for v in Line((Perplexity(model(), 2.0),)).filtered(asked)] == [True, True, False]
@@ -348,7 +348,7 @@ def test_an_experiment_leaves_diffuguard_out_where_nothing_can_be_masked_again(t
                   (Defended(), Defended("diffuguard", {"steps": 3})), **how)  # fmt: skip
     assert {u.subject.model for u in units_of(both) if u.defense.name == "diffuguard"} == {"organism/diffusion"}
     assert [line for line in left_out(both) if line.startswith("diffuguard")] == [
-        "diffuguard (steps=3) on organism/ar, own sampler (a causal model's answer is never masked again)"
+        "diffuguard (steps=3) on organism/ar, own sampler (a causal model has no answer that is ever masked again)"
     ]
     for name, kind in (("organism/ar", "causal"), ("JetLM/SDAR-1.7B-Chat", "block-diffusion")):
         assert kind in misfit(Subject(name), Defended("diffuguard+sri-guard"))
