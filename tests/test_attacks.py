@@ -105,7 +105,7 @@ def test_every_attack_keeps_the_contract(name: str, kind: str, organisms: dict[s
 def test_every_attack_that_is_exported_is_under_the_contract() -> None:
     exported = [getattr(demur.attacks, name) for name in demur.attacks.__all__]
     kinds: set[Any] = {one for one in exported if isinstance(one, type) and hasattr(one, "access")}
-    assert kinds == set(ATTACKS.get(name) for name in ATTACKS.own)
+    assert kinds == {ATTACKS.get(name) for name in ATTACKS.own}
     assert {kind.name for kind in kinds} == set(ATTACKS)
     assert {kind.access for kind in kinds} == set(get_args(Access))
 
