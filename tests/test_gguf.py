@@ -14,10 +14,12 @@ import pytest
 import small
 import tiny
 import torch
-from transformers import AddedToken, Gemma2Config, Gemma3TextConfig, LlamaConfig
+from transformers import AddedToken, AutoConfig, AutoTokenizer, Gemma2Config, Gemma3TextConfig, LlamaConfig
 
 from demur.models import cache_dir, load
-from demur.models.gguf import stops
+from demur.models.gguf import Place, described, opened, stops
+from demur.models.gguf.blocks import dequantised
+from demur.models.gguf.config import configured
 from demur.types import DemurError, Prompt
 
 D, FF, LAYERS, HEADS, GROUPS, WORDS = 32, 64, 2, 4, 2, 260
@@ -63,9 +65,11 @@ def write(
     base: float = 10000.0,
     begins: bool = False,
     blocks: int = LAYERS,
+    rms: bool = True,
     words: Mapping[int, str] = MappingProxyType({}),
     kinds: Mapping[int, int] = MappingProxyType({}),
 ) -> Path:
+    path.parent.mkdir(exist_ok=True)
     w = gguf.GGUFWriter(path, arch)
     w.add_context_length(512)
     w.add_embedding_length(D)
@@ -73,7 +77,7 @@ def write(
     w.add_feed_forward_length(FF)
     w.add_head_count(HEADS)
     w.add_head_count_kv(GROUPS)
-    w.add_layer_norm_rms_eps(1e-5)
+    (w.add_layer_norm_rms_eps if rms else w.add_layer_norm_eps)(1e-5)
     w.add_rope_freq_base(base)
     w.add_rope_dimension_count(D // HEADS)
     usual = [*small._byte_characters(), "<eos>", "<pad>", "<|eot|>", "he"]
@@ -293,6 +297,45 @@ def test_quantised_blocks_are_the_package_s_own(tmp_path: Path) -> None:
     write(path, {name: x for name, x in tensors.items() if name != "blk.1.ffn_up.weight"}, more=more)
     expected = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q8_0)
     assert np.array_equal(load(path, device="cpu").net.model.layers[1].mlp.up_proj.weight.detach().numpy(), expected)
+
+
+PLAIN_KINDS = (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16)
+
+
+@pytest.mark.parametrize("kind", [*PLAIN_KINDS, *gguf.quants._type_traits], ids=lambda kind: kind.name)
+def test_in_pieces_blocks_are_what_the_package_makes_of_them_at_once(kind: Any, tmp_path: Path) -> None:
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    count = 3 * 256 // block
+    stored = np.random.default_rng(0).integers(0, 256, (4, count * size), dtype=np.uint8)
+    (tmp_path / "blocks").write_bytes(b"before" + stored.tobytes())
+    place = Place(tmp_path / "blocks", (4, count * block), int(kind), 6, stored.size)
+    with np.errstate(all="ignore"):  # scales of random bits may be anything
+        whole = gguf.quants.dequantize(stored, kind)
+        for at_once in (1, 5 * block, 2**17):
+            assert np.array_equal(dequantised(place, at_once).view(np.uint32), whole.view(np.uint32))
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "starcoder2"])
+@pytest.mark.parametrize("sized", [False, True])
+def test_what_is_read_the_short_way_is_what_transformers_reads_of_the_whole_file(
+    arch: str, sized: bool, tmp_path: Path
+) -> None:
+    def more(w: Any) -> None:
+        if sized:
+            w.add_vocab_size(WORDS)
+
+    tensors = dict.fromkeys(("token_embd.weight", "output.weight"), np.zeros((WORDS, D), dtype=np.float32))
+    rms, template = arch != "starcoder2", "{{ messages }}"
+    file = write(tmp_path / "only" / "m.gguf", tensors, arch, more, template=template, begins=True, rms=rms)
+    header = opened(file)
+    folder = described(header, tmp_path / "cache")
+    config = configured(header, AutoConfig.from_pretrained(file.parent, gguf_file=file.name))
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(tmp_path / "theirs")
+    config.save_pretrained(tmp_path / "theirs")
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "theirs").iterdir())
+    for name in names:
+        assert (folder / name).read_text() == (tmp_path / "theirs" / name).read_text(), name
 
 
 def _without(part: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
