@@ -344,6 +344,45 @@ def test_the_refusal_rubric_flags_what_is_no_refusal(text: str, flagged: bool | 
     assert verdict.score == (None if flagged is None else float(flagged))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        """{'score': 1, 'why': 'it only quotes {"score": 5}'}""",
+        """{score: 1, why: 'it only quotes {"score": 5}'}""",
+        """{“score”: 1, “why”: “it only quotes {"score": 5}”}""",
+        """{'why': 'it only quotes {"score": 5}', 'score': 1}""",
+    ],
+)
+def test_a_score_inside_an_object_that_is_no_json_is_not_taken_for_its_own(text: str) -> None:
+    with pytest.raises(Unreadable, match="more than one 'score'"):
+        read_harm(text)
+
+
+def test_a_score_that_prose_names_before_the_object_does_not_matter() -> None:
+    assert read_harm('My score: 4, since it tells how.\n{"score": 4, "why": "x"}')[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"temperature": float("inf")}, "temperature inf"),
+        ({"temperature": float("nan")}, "temperature nan"),
+        ({"temperature": True}, "temperature True"),
+        ({"threshold": True}, "threshold True"),
+    ],
+)
+def test_a_setting_that_is_no_number_is_one_line(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(DemurError, match=says):
+        LLMJudge("m", "http://localhost:1/v1", **settings)
+
+
+@pytest.mark.parametrize("bound", [-1, 1.5, True, "many"])
+def test_a_bound_of_a_budget_is_a_whole_number(bound: Any) -> None:
+    for name in ("requests", "tokens"):
+        with pytest.raises(DemurError, match=f"a budget of {bound!r} {name}"):
+            Budget(**{name: bound})
+
+
 @given(st.text(max_size=80))
 def test_reading_gives_a_verdict_or_says_why_not_whatever_comes(text: str) -> None:
     for read, scale in ((read_harm, range(1, 6)), (read_refusal, range(2))):

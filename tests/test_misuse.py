@@ -382,6 +382,43 @@ def test_a_guard_is_fitted_run_on_files_and_hides_what_nobody_has_marked(run: Ru
     assert one_by_one == [json.loads(line) for line in out.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("demur-harmless-999", True),
+        ("organism-test-forbiden-0001", True),
+        ("demur-poison-the-wells", False),
+        ("how_to_poison_wells_001", False),
+        ("poison-wells-harmful-1", False),
+    ],
+)
+def test_what_was_typed_for_an_id_is_not_repeated_if_it_may_be_a_request(run: Run, typed: str, shown: bool) -> None:
+    code, _, err = run("watch", typed, *AR)
+    assert (code, "no prompt has the id" in err) == (2, True)
+    assert (typed in err) is shown
+    assert "poison" not in err
+
+
+HOOK = """
+import sys
+class Closed:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "sklearn":
+            raise PermissionError("scikit-learn can not even be looked up")
+sys.meta_path.insert(0, Closed())
+"""
+
+
+def test_scikit_learn_is_not_even_looked_up_where_signals_are_judged(tmp_path: Path, guard: Path) -> None:
+    """Loading a guard and scoring with it; only what runs a network asks transformers, which looks for itself."""
+    code = f"{HOOK}\nimport demur, demur.cli, demur.guards, numpy as np\n"
+    code += f"guard = demur.guards.Guard.load({str(guard)!r})\n"
+    code += "signal = np.ones((2, guard.trained.shape[1] if hasattr(guard, 'trained') else 32), np.float32)\n"
+    code += "print(len(guard.detector(signal)), 'sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == "2 False", done.stderr
+
+
 def test_a_guard_judges_without_scikit_learn(run: Run, tmp_path: Path, guard: Path) -> None:
     """As where it is not installed, or of a version whose checks have moved: the same verdicts."""
     shutil.copy(guard, tmp_path / "g.safetensors")

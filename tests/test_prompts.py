@@ -374,7 +374,7 @@ def test_other_suffixes_and_folders_are_refused(tmp_path: Path) -> None:
         ("p.jsonl", '{"text": "x", "text": "y"}\n', "line 1: the key 'text' comes twice and says two things"),
         ("p.json", "x\n", "a list of objects, which begins with [, or objects one after the other"),
         ("p.json", '{"text": "x"},\n{"text": "y"}', "line 1: broken JSON (found ','); expected an object"),
-        ("p.json", '{"data": [{"text": "x"}]}', "line 1 has the columns data; expected one of text"),
+        ("p.json", '{"data": [{"txt": "x"}]}', "p.json, number 1 of 'data' has the columns txt; expected one of text"),
         ("p.json", '{"text": {"0": "x"}}', "line 1: the column 'text' holds an object"),
         ("p.json", '[{"text": "x"},\n{"text": x}]', "p.json, line 2: broken JSON (Expecting value"),
         (

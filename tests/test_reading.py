@@ -433,12 +433,56 @@ def test_an_answers_column_may_be_named_and_ids_may_come_twice(tmp_path: Path) -
         ({"Behavior": "Sum it up", "ContextString": "The tale."}, "The tale.\n\n---\n\nSum it up"),
         ({"Behavior": "Sum it up", "ContextString": ""}, "Sum it up"),
         ({"instruction": "Sum it up", "context": "The tale."}, "Sum it up\n\nThe tale."),
+        ({"question": "Who came?", "context": "The tale."}, "Who came?\n\nThe tale."),
+        ({"question": "Who came?", "context": None}, "Who came?"),
         ({"prompt": "Sum it up", "context": "a note"}, "Sum it up"),
     ],
 )
 def test_the_passage_that_a_request_is_about_is_asked_with_it(row: dict[str, Any], asked: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps([row]), encoding="utf-8")
     assert load(tmp_path / "a.json")[0].text == asked
+
+
+def test_a_passage_may_be_left_out_by_name_and_one_that_is_no_text_is_an_error(tmp_path: Path) -> None:
+    path = put(tmp_path, "p.json", json.dumps([{"question": "Who came?", "context": "The tale."}]))
+    assert texts(path, columns={"text": "question"}) == ["Who came?"]
+    path = put(tmp_path, "q.json", json.dumps([{"question": "Who came?", "context": {"title": ["The tale."]}}]))
+    assert "the column 'context' beside 'question' holds an object" in error_of(path)
+    assert texts(path, columns={"text": "question"}) == ["Who came?"]
+
+
+def test_rows_under_one_key_of_an_object_are_the_rows(tmp_path: Path) -> None:
+    rows = [{"text": ASK}, {"text": "And then?"}]
+    path = put(tmp_path, "p.json", json.dumps({"version": 1, "data": rows, "notes": ["a"]}, indent=1))
+    assert texts(path) == [ASK, "And then?"]
+    assert texts(path, limit=1) == [ASK]
+    said = error_of(put(tmp_path, "q.json", json.dumps({"data": [rows[0], {"text": ""}]})))
+    assert "number 2 of 'data'" in said
+    two = error_of(put(tmp_path, "r.json", json.dumps({"train": rows, "test": rows})))
+    assert "lists of rows under train, test; expected one list of rows" in two
+    assert texts(put(tmp_path, "s.json", json.dumps({"messages": TURNS, "tags": rows}))) == [ASK], "a row by itself"
+
+
+@pytest.mark.parametrize("turn", [{"content": None, "tool_calls": [{"id": "a"}]}, {}])
+def test_a_turn_without_text_names_its_row_and_what_to_do(turn: dict[str, Any], tmp_path: Path) -> None:
+    rows = [{"messages": [*TURNS, {"role": "assistant", **said}]} for said in ({"content": "So."}, turn)]
+    path = put(tmp_path, "t.jsonl", "\n".join(map(json.dumps, rows)))
+    said = error_of(path, transcripts)
+    assert "line 2: turn 2 of the column 'messages' has no content" in said
+    assert "take the row out" in said
+
+
+def test_a_refusal_in_a_field_of_its_own_is_the_answer(tmp_path: Path) -> None:
+    row = {"messages": [*TURNS, {"role": "assistant", "content": None, "refusal": "I can't."}]}
+    assert transcripts(put(tmp_path, "t.jsonl", json.dumps(row)))[0].response == "I can't."
+
+
+@pytest.mark.parametrize("head", ["Bake bread,Cook soup", "Bake bread", "¿Pan?,x y", "Bread?"])
+def test_the_words_of_a_table_without_a_header_are_not_repeated(head: str, tmp_path: Path) -> None:
+    for name in ("p.csv", "p.tsv"):
+        said = error_of(put(tmp_path, name, f"{head}\n{head}\n"))
+        assert not any(word in said for word in ("Bake", "Cook", "Pan", "Bread", "x y"))
+        assert "one of" in said
 
 
 @pytest.mark.parametrize("words", ["WAAR ONWAAR", "PRAWDA FAŁSZ", "ИСТИНА ЛОЖЬ", "DOĞRU YANLIŞ", "harmful unharmful"])

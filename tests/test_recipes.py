@@ -290,8 +290,38 @@ def test_a_judge_s_newer_settings_can_be_said() -> None:
     assert (judge.base_url, judge.endpoint.longest, judge.endpoint.patience) == ("http://h/v1", 900, 30)
 
 
-@pytest.mark.parametrize("settings", ["budget: {requests: .inf}", "cache: 5"])
+JUDGE_SETTINGS = {
+    "cache: 5": "judge llm with",
+    "budget: {requests: .inf}": "the number .inf; expected a finite number",
+    "budget: {requests: -1}": "a budget of -1 requests",
+    "temperature: .inf": "the number .inf; expected a finite number",
+    "temperature: 1.0e+999": "expected a finite number",
+    "threshold: true": "threshold True",
+    "timeout: 1:30": "the number 1:30; expected a finite number",
+}
+
+
+@pytest.mark.parametrize("settings", JUDGE_SETTINGS)
 def test_a_judges_settings_of_another_kind_are_one_line(settings: str, tmp_path: Path) -> None:
     judge = f"{{llm: {{model: m, base_url: 'http://localhost:1/v1', {settings}}}}}"
-    with pytest.raises(DemurError, match="judge llm with"):
+    with pytest.raises(DemurError) as error:
         reading(tmp_path, YAML.replace("judge: organism", f"judge: {judge}"))
+    assert JUDGE_SETTINGS[settings] in one_line(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("length: 40", "length: 12:30:45", "the number 12:30:45"),
+        ("alpha: 0.1", "alpha: .nan", "the number .nan"),
+        ("alpha: 0.1", "alpha: 0:0.1", "the number 0:0.1"),
+        ("[none]", "[none+none]", "defense 'none+none'"),
+        ("[none]", "[none+sri-guard]", "defense 'none+sri-guard'"),
+        ("[none]", "[sri-guard+sri-guard]", "defense 'sri-guard+sri-guard'"),
+        ("[organism/ar]", "[{name: organism/ar, samplers: [{ar: {temperature: .inf}}]}]", "the number .inf"),
+    ],
+)
+def test_a_value_that_only_yaml_takes_for_one_is_one_line(old: str, new: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(DemurError) as error:
+        reading(tmp_path, YAML.replace(old, new))
+    assert says in one_line(error.value)

@@ -342,6 +342,29 @@ def test_an_error_that_quotes_what_was_sent_is_shown_without_those_words(status:
     assert str(status) in said
 
 
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ('HTTP 400 (flagged: "poison wells")', 'HTTP 400 (flagged: "[...]")'),
+        ("HTTP 400 (blocked term POISON in the input)", "HTTP 400 (blocked term [...] in the input)"),
+        ("the well is what the prompt must not name", "[...] is what the prompt must not name"),
+        ("HTTP 429 (too many requests for model m)", "HTTP 429 (too many requests for model m)"),
+        ("HTTP 400 (temperature is not supported)", "HTTP 400 (temperature is not supported)"),
+    ],
+)
+def test_a_few_words_of_a_request_are_left_out_too(said: str, left: str) -> None:
+    assert (
+        without_words_of(said, ["Rate this reply.\n\nHow to poison wells in 400 towns, and the well of a king"]) == left
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "quoted"), [("如何打开城里的粮仓", "粮仓"), ("町の穀倉をどう開ける", "穀倉"), ("毒", "")]
+)
+def test_a_few_letters_of_writing_without_blanks_are_left_out_too(asked: str, quoted: str) -> None:
+    assert without_words_of(f"bad input: «{quoted}»", [f"rate this: {asked}"]) == f"bad input: «{quoted and '[...]'}»"
+
+
 def test_what_is_not_quoted_stays() -> None:
     assert without_words_of("HTTP 400 (the context is too long)", ["Open the gate of the town"]) == (
         "HTTP 400 (the context is too long)"

@@ -148,7 +148,7 @@ def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str,
     if is_id(text):
         near = get_close_matches(text.lower(), _ids(), 1, 0.6)
         raise DemurError(
-            f"no prompt has the id {text!r}",
+            f"no prompt has the id {_shown_id(text)!r}",
             "an id of a starter set (demur-harmless-001 to -120) or of the organism's world",
             f"did you mean {near[0]}? {TEXT}" if near else TEXT,
         )
@@ -204,6 +204,15 @@ def is_id(text: str) -> bool:
         return False
     slip = len(text) > 6 and bool(re.search(r"\d", text)) and bool(get_close_matches(text.lower(), _ids(), 1, 0.8))
     return slip or bool(_ID.fullmatch(text.lower()))
+
+
+def _shown_id(text: str) -> str:
+    """What was typed for an id, where its words are those of ids; else a label, since it may be a request."""
+    from demur.redaction import label
+
+    words = {word for known in _ids() for word in known.split("-") if word.isalpha()}
+    typed = [word for word in re.split(r"[\W_\d]+", text.lower()) if word]
+    return text if all(get_close_matches(word, words, 1, 0.75) for word in typed) else label(text, [text])
 
 
 def _by_id(text: str) -> Prompt | None:

@@ -339,12 +339,9 @@ def list_runs(
         ]
         print(json.dumps(known, indent=1))
         return
-    if not found:
-        raise DemurError(
-            f"no runs in {folder}",
-            "folders of demur evaluate",
-            "run: demur evaluate RECIPE (demur recipe organism prints one)",
-        )
+    if not found:  # no error: a program that asks gets an empty list, and the same status
+        then = "demur evaluate RECIPE makes one, and demur recipe organism prints a recipe"
+        print(f"no runs in {folder}: {then}", file=sys.stderr)
     for path, manifest in found:
         state = "finished" if manifest["finished"] else "unfinished"
         line = f"{path}  {manifest['written']}  {state}  rows {manifest.get('rows', '-')}"

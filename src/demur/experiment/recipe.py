@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from math import ceil
+from math import ceil, isinf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,6 +149,17 @@ class _Reader:
         elif node.id == "sequence":
             for item in node.value:
                 self.once(item)
+        else:
+            self.sound(node)
+
+    def sound(self, node: Any) -> None:
+        """Raises for a number that is none: infinite, or a time of day, which YAML 1.1 counts in seconds."""
+        if node.tag.endswith((":int", ":float")):
+            value = node.value.lower().replace("_", "")
+            if ":" in value or value.lstrip("+-") in (".inf", ".nan"):
+                raise self.wrong(node, f"the number {node.value}", "a finite number without colons")
+            if node.tag.endswith(":float") and isinf(float(value)):
+                raise self.wrong(node, f"the number {node.value}", "a finite number")
 
     def number(self, node: Any, what: str, least: int) -> int:
         """A whole number."""
@@ -379,6 +390,8 @@ class _Reader:
         name, settings = self.named(node, "a defense")
         if name not in DEFENSES:
             raise self.wrong(node, f"defense {name!r}{near(name, DEFENSES)}", ", ".join(DEFENSES))
+        if len(parts := name.split("+")) > 1 and ("none" in parts or len({*parts}) < len(parts)):
+            raise self.wrong(node, f"defense {name!r}", "different defenses joined by +, or none alone")
         try:
             check(name, settings)
         except DemurError as error:

@@ -7,6 +7,7 @@ the environment when the first request is sent; it is written nowhere and taken 
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
@@ -56,6 +57,13 @@ class Budget:
 
     requests: int | None = 2000
     tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests", "tokens"):
+            bound = getattr(self, name)
+            if bound is not None and (type(bound) is not int or bound < 0):
+                came = f"a budget of {bound!r} {name}"
+                raise DemurError(came, "a whole number of at least 0, or None (null) for no bound", "mend it")
 
 
 @dataclass(frozen=True)
@@ -133,8 +141,9 @@ class Endpoint:
             fits = type(value) is int and (least is None or value >= least)
             if not fits and not (value is None and name not in ("concurrency", "retries")):
                 raise DemurError(f"{name} {value!r}", "a whole number" + " of at least 1" * bool(least), "mend it")
-        if self.temperature is not None and not self.temperature >= 0:
-            raise DemurError(f"temperature {self.temperature}", "at least 0, or None (null)", "mend it")
+        warm = self.temperature
+        if warm is not None and (isinstance(warm, bool) or not 0 <= warm < math.inf):
+            raise DemurError(f"temperature {warm}", "a number of at least 0, or None (null)", "mend it")
         if self.api_key_env and not re.fullmatch(r"[A-Za-z_]\w*", self.api_key_env, re.ASCII):  # may be the key itself
             then = "put the key into a variable, and name that"
             raise DemurError("api_key_env is no name of an environment variable", "such as OPENAI_API_KEY", then)

@@ -68,7 +68,7 @@ class LLMJudge:
     def __post_init__(self) -> None:
         if isinstance(self.rubric, str) and self.rubric not in RUBRICS:
             raise DemurError(f"rubric {self.rubric!r}", " or ".join(RUBRICS), "name one of them, or give a Rubric")
-        if not self.question.low <= self.least <= self.question.high:
+        if isinstance(self.threshold, bool) or not self.question.low <= self.least <= self.question.high:
             scale = f"{self.question.low} .. {self.question.high}"
             raise DemurError(f"threshold {self.least}", f"a score of {self.question.name}, {scale}", "change it")
         shared = {setting.name: getattr(self, setting.name) for setting in fields(Endpoint) if setting.init}

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from itertools import pairwise
 from typing import Any
 
 from demur.types import REFUSED
@@ -244,17 +245,29 @@ def whole(text: str) -> str:
 
 
 def without_words_of(said: str, texts: Iterable[str]) -> str:
-    """What somebody said, without runs of four and more words that stand in ``texts``: servers like to quote what was
-    sent, and no request's words belong into a log.
+    """What somebody said, without the words that stand in ``texts``: servers like to quote what was sent, and no
+    request's words belong into a log.
+
+    Words that errors are made of (:data:`_ORDINARY`) stay where they stand by themselves; in a run of four words of a
+    text, or beside another word of it, they go too. Of writing without blanks, pairs of letters go.
     """
-    grams: set[tuple[str, ...]] = set()
+    singles: set[str] = set()
+    pairs: set[tuple[str, ...]] = set()
+    fours: set[tuple[str, ...]] = set()
     for text in texts:
-        words = [word.lower() for word in _WORD.findall(text)]
-        grams.update(zip(words, words[1:], words[2:], words[3:], strict=False))
+        words = [word.casefold() for word in _WORD.findall(text)]
+        singles.update(word for word in words if _tells(word))
+        pairs.update(pairwise(words))
+        fours.update(zip(words, words[1:], words[2:], words[3:], strict=False))
     places = list(_WORD.finditer(said))
-    quoted = [False] * len(places)
-    for at in range(len(places) - 3):
-        if tuple(place[0].lower() for place in places[at : at + 4]) in grams:
+    spoken = [place[0].casefold() for place in places]
+    quoted = [word in singles for word in spoken]
+    for at in range(len(spoken) - 1):
+        pair = tuple(spoken[at : at + 2])
+        if pair in pairs and (any(quoted[at : at + 2]) or all(_UNSPACED_LETTER.fullmatch(word) for word in pair)):
+            quoted[at : at + 2] = [True] * 2
+    for at in range(len(spoken) - 3):
+        if tuple(spoken[at : at + 4]) in fours:
             quoted[at : at + 4] = [True] * 4
     kept, end = "", 0
     for at, place in enumerate(places):
@@ -265,7 +278,42 @@ def without_words_of(said: str, texts: Iterable[str]) -> str:
     return kept + said[end:]
 
 
+def _tells(word: str) -> bool:
+    """Whether a word by itself tells something of the text that it stands in."""
+    return not (word in _ORDINARY or (word.isdecimal() and len(word) < 5) or _UNSPACED_LETTER.fullmatch(word))
+
+
+_ORDINARY = frozenset(
+    """
+    a about above after again all allowed alone already also an and another answer answered answers any are as ask
+    asked asking assistant at authentication authorization available bad be because been before begin beginning
+    being below between body broke broken budget busy but by byte bytes call can cannot capacity certificate chat
+    check choices client code complete completion completions connection contain contained contains content context
+    copy could data denied detected did different do does doing done due during e each empty end ended endpoint ends
+    error errors etc exceed exceeded exceeds exist exists expected expired fail failed fails failure few field
+    filter filtered finish first flagged follow following for forbidden format found from full g gateway get given
+    gives good had half harm harmful harmless has have header http https i id if in input inputs instead
+    instructions integer internal into invalid is it its json judge judged key kind known knows last later least
+    length less limit limits line lines list long longer made many marked material max maximum may message messages
+    method min minimum minutes missing model models more most much must n name named new next no nobody none not
+    nothing null number object objects of off old on one only or other others out output outside over overloaded own
+    page parameter parameters parse parsed part patience pause per permission please policies policy problem process
+    prompt prompts proxy quota rate rated reach read reason received refusal refuse refused refuses reject rejected
+    remove reply request requested requests required response retry role rubric s safety same say says scale score
+    scores second seconds see send sent sentence server service set should silence so some spent ssl status stop
+    string such support supported system t tcp temporarily text than that the their them then there these thinking
+    third this those thought thoughts time timeout to token tokens too total triggered try two type unable
+    unavailable unexpected unicode unknown unreachable unsupported until up upstream url usable usage use used user
+    using utf v value values version violated violates violation wait was way we web were what when where which
+    while who whole whom whose why will with within without word words wrong x yes you your
+    """.split()  # noqa: SIM905 - a list of words would be a word a line
+)
+"""Words that errors of endpoints, questions to judges and English sentences are made of. By themselves they tell
+nothing of a request."""
+
+
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_UNSPACED_LETTER = re.compile(f"[{_UNSPACED}]")
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\W_{_UNSPACED}]+")
 """A word; of Thai, Burmese, Khmer, Japanese and Chinese, which have no blanks between words, a letter."""
 

@@ -107,7 +107,8 @@ def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int,
     values = {value_of(found[field]) for found in named}
     if len(values) > 1:  # one of them may be a quotation: which, nobody knows
         raise Unreadable(f"more than one {field!r} in the answer: {', '.join(map(str, sorted(values)))}")
-    if re.search(rf'(?<!\\)"{field}"\s*:\s*"?[\w.+-]', rest):  # of an object that a quotation has broken, say
+    # Of an object that a quotation has broken, say, or one in single quotes whose reason holds the other.
+    if re.search(rf"""(?:(?<!\\)["'‘’“”`]{field}["'‘’“”`]|[{{,]\s*{field})\s*:\s*["'‘’“”]?[\w.+-]""", rest):
         raise Unreadable(f"more than one {field!r} in the answer, one of them in no whole JSON object")
     return values.pop(), _line(named[-1].get("why"))
 

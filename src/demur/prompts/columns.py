@@ -33,9 +33,9 @@ BEHIND_COLUMNS = ("goal", "behavior", "behaviour", "input")
 TEXT_COLUMNS = (*ASKED_COLUMNS, *BEHIND_COLUMNS)
 """Where the request is looked for when nobody names its column, in this order; any case, and a blank or a hyphen is
 an underscore."""
-CONTEXTS: Mapping[str, str] = {"behavior": "contextstring", "instruction": "context"}
+CONTEXTS: Mapping[str, str] = {"behavior": "contextstring", "instruction": "context", "question": "context"}
 """Columns with a passage that a request is about, by the request's own column: HarmBench's, which is put before it as
-its authors do, and Dolly's, put behind it as Alpaca's ``input`` is."""
+its authors do, and Dolly's and SQuAD's, put behind it as Alpaca's ``input`` is."""
 RESPONSE_COLUMNS = (
     "response", "answer", "output", "completion", "generation", "reply", "model_output", "model_response", "assistant",
 )  # fmt: skip
@@ -230,10 +230,16 @@ def _first_of(asked: Mapping[str, Any], row: Row, reading: Reading) -> dict[str,
 
 
 def _context(column: str, row: Row) -> str:
-    """The passage that a request of this column is about; empty where there is none."""
+    """The passage that a request of this column is about; empty where there is none. Raises for one that is no text."""
     name = CONTEXTS.get(fold(column))
     found = next(iter(called((name,), tuple(row.values))), None) if name else None
     passage = row.values[found] if found is not None else None
+    if found is not None and says_something(passage) and not isinstance(passage, str):
+        raise DemurError(
+            f"{row.where}: the column {found!r} beside {column!r} holds {kind_of(passage)}",
+            "the passage that the request is about, as text",
+            f"write it as text; or ask without it: {mapped('text', column)}",
+        )
     return passage if isinstance(passage, str) and passage.strip() else ""
 
 

@@ -52,7 +52,7 @@ def turns_of(value: Any, where: str, column: str) -> list[Message]:
 def _turn(turn: Mapping[str, Any], number: int, where: str, column: str) -> Message:
     said = turn.get("role") or turn.get("from")
     role = ROLES.get(str(said).strip().lower())
-    content = next((turn[name] for name in ("content", "value", "text") if turn.get(name) is not None), None)
+    content = next((turn[name] for name in ("content", "value", "text", "refusal") if turn.get(name) is not None), None)
     at = f"{where}: turn {number} of the column {column!r}"
     if role is None:
         shown = repr(said) if len(str(said)) < 16 else f"{kind_of(said)} of {len(str(said))} characters"
@@ -62,7 +62,11 @@ def _turn(turn: Mapping[str, Any], number: int, where: str, column: str) -> Mess
     if isinstance(content, list | tuple):
         content = _together(content, at)
     if not isinstance(content, str):
-        raise DemurError(f"{at} has {'no' if content is None else kind_of(content) + ' as'} content", "a text")
+        raise DemurError(
+            f"{at} has {'no' if content is None else kind_of(content) + ' as'} content",
+            "a text",
+            'take the row out (calls of tools have no text), or write "content": "" where the turn says nothing',
+        )
     if not is_unicode(content):
         raise DemurError(f"{at} holds half of a surrogate pair", "Unicode text")
     return Message(role, content)

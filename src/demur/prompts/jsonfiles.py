@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from demur.prompts.encoding import reading
-from demur.prompts.rows import Row, Rows, Wants, kind_of
+from demur.prompts.rows import Row, Rows, Wants, kind_of, shown_name
 from demur.types import DemurError
 
 _DIGITS = 4300
@@ -61,12 +61,34 @@ def json_lines(path: Path) -> Rows:
             yield _row(value, number, where)
 
 
-def json_values(path: Path) -> Rows:
+def json_values(path: Path, wants: Wants = lambda name: False) -> Rows:
     """One JSON list, or objects one after the other, read in pieces of 64 KiB, so that a limit holds however long the
-    file is.
+    file is. An object that is no row itself, but holds one list of rows under a key, such as ``{"data": [...]}``, is
+    that list.
     """
     for number, (line, value) in enumerate(_values(path), 1):
-        yield _row(value, number, f"{path}, line {line}")
+        where = f"{path}, line {line}"
+        key = _key_of_rows(value, where, wants) if number == 1 else None
+        if key is None:
+            yield _row(value, number, where)
+            continue
+        for at, row in enumerate(value[key], 1):
+            yield _row(row, at, f"{path}, number {at} of {shown_name(key)!r}")
+        return
+
+
+def _key_of_rows(value: Any, where: str, wants: Wants) -> str | None:
+    """The one key under which an object holds a list of rows. None for a row; raises for several such keys."""
+    if not isinstance(value, dict) or any(wants(str(name)) for name in value):
+        return None
+    keys = [key for key, rows in value.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
+    if len(keys) > 1:
+        raise DemurError(
+            f"{where}: an object with lists of rows under {', '.join(map(shown_name, keys))}",
+            "one list of rows",
+            "write the one that you mean into a file of its own",
+        )
+    return keys[0] if keys else None
 
 
 def _row(value: Any, number: int, where: str) -> Row:

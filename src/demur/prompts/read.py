@@ -29,7 +29,7 @@ def _separated(path: Path, wants: Wants) -> Rows:
 _READERS: Mapping[str, Callable[[Path, Wants], Rows]] = {
     ".jsonl": lambda path, wants: json_lines(path),
     ".ndjson": lambda path, wants: json_lines(path),
-    ".json": lambda path, wants: json_values(path),
+    ".json": json_values,
     ".csv": _separated,
     ".tsv": _separated,
     ".tab": _separated,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -127,10 +128,15 @@ def first_line(error: BaseException) -> str:
 
 
 def shown_name(column: Any) -> str:
-    """A column's name for an error; of a sentence, which is a prompt where a table has no header, its length alone."""
+    """A column's name for an error, if it is one word; of what has several, which is a prompt where a table has no
+    header, the length alone.
+    """
     text = str(column)
-    sentence = len(text.split()) > 2 or len(text) > 40 or text.rstrip().endswith((".", "?", "!")) or not text.isascii()
-    return f"one of {len(text)} characters" if sentence else text
+    return text if re.fullmatch(r"[\w.:/-]{1,40}", text, re.ASCII) and text[-1] != "." else _length(text)
+
+
+def _length(text: str) -> str:
+    return f"one of {len(text)} characters"
 
 
 def joined(names: Iterable[str]) -> str:
