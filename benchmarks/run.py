@@ -35,6 +35,7 @@ import families
 import guards
 import naive
 import numpy as np
+import recording
 import torch
 from measure import (
     CLOCKS,
@@ -450,6 +451,7 @@ PARTS = (
     families.each_family,
     families.replay,
     families.growth,
+    recording.linear_traces,
     guards.scoring,
     guards.watched,
     experiments.prompts,
