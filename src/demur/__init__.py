@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from demur.frames import rows as rows
+    from demur.experiment.table import rows as rows
     from demur.models import load as load
     from demur.prompts import starter as starter
     from demur.samplers import Autoregressive as Autoregressive
@@ -39,7 +39,7 @@ _HOMES = {
     "generate": "trace",
     "load": "models",
     "refusal_signal": "signals",
-    "rows": "frames",
+    "rows": "experiment.table",
     "scripted_refusals": "signals",
     "starter": "prompts",
     "teacher_forced": "trace",

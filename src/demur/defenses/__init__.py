@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -109,6 +109,7 @@ class Offline:
     """SRI Guard on finished generations."""
 
     guard: Guard
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def review(self, traces: Sequence[Trace]) -> list[Verdict]:
         """The guard's verdicts. What it can not judge is not shown, as online."""
@@ -126,6 +127,7 @@ class Perplexity:
 
     model: Any
     limit: float
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.CAUSAL})
 
     @classmethod
     def fitted(cls, model: Any, harmless: Sequence[Prompt], alpha: float) -> Perplexity:
@@ -186,6 +188,7 @@ class SelfExamine:
     no: str = "no"
     tokens: int = 8
     batch: int = 16
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def review(self, traces: Sequence[Trace]) -> list[Verdict]:
         """Flags answers of which the model says yes."""
@@ -220,6 +223,7 @@ class Moderation:
     safe: str = "safe"
     tokens: int = 6
     batch: int = 8
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def review(self, traces: Sequence[Trace]) -> list[Verdict]:
         """Flags what the moderation model calls unsafe."""
@@ -258,6 +262,37 @@ class Line:
     def reviewed(self, traces: Sequence[Trace]) -> list[Verdict | None]:
         """The first review's verdict that stops each answer, or None."""
         return _first([r.review(traces) for r in self.reviews], len(traces))
+
+
+CLASSES: Mapping[str, Any] = {
+    "sri-guard": Watch,
+    "sri-guard-offline": Offline,
+    "perplexity": Perplexity,
+    "self-examine": SelfExamine,
+    "moderation": Moderation,
+    "diffuguard": DiffuGuard,
+}
+"""The class behind each name but ``none``. What a class says of itself is asked of it, and not of its name."""
+
+
+def needs_of(name: str, settings: Mapping[str, Any]) -> frozenset[Need]:
+    """What defenses need of the model that they stand before. One that asks a model of its own needs nothing of it."""
+    asked = [part for part in _parts(name) if not ("model" in settings and "model" in SETTINGS.get(part, ()))]
+    return frozenset().union(*(getattr(CLASSES[part], "needs", frozenset()) for part in asked))
+
+
+def is_calibrated(name: str) -> bool:
+    """Whether one of these defenses is fitted on harmless prompts before it is used."""
+    return any(hasattr(CLASSES[part], "fitted") for part in _parts(name))
+
+
+def may_be_unreadable(name: str) -> bool:
+    """Whether one of these defenses reads its verdict out of a model's words, which may hold none."""
+    return any(hasattr(CLASSES[part], "verdict") for part in _parts(name))
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("+") if part in CLASSES]
 
 
 UNREADABLE = ", unreadable"
@@ -328,5 +363,6 @@ def overhead(defended: Sequence[float], undefended: Sequence[float]) -> float:
 
 __all__ = [
     "ACTIVE", "NAMES", "REFUSAL", "SETTINGS", "UNREADABLE", "DiffuGuard", "Filter", "Line", "Moderation", "Offline",
-    "Perplexity", "Review", "SelfExamine", "check", "line", "overhead",
+    "Perplexity", "Review", "SelfExamine", "check", "is_calibrated", "line", "may_be_unreadable", "needs_of",
+    "overhead",
 ]  # fmt: skip

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,7 +36,7 @@ from torch import Tensor
 
 from demur.samplers import MaskedDiffusion
 from demur.samplers.masked import Repair
-from demur.types import Canvas, DemurError, Forward, Prompt, Step, lacking
+from demur.types import Canvas, DemurError, Forward, Need, Prompt, Step, lacking
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class DiffuGuard:
     limit: float = 0.1
     share: float = 0.9
     steps: int = 8
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.REMASK})
 
     def __post_init__(self) -> None:
         for name, most in (("noise", 1), ("limit", 2), ("share", 1)):
