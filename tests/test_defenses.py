@@ -32,7 +32,7 @@ from demur.defenses import (
 )
 from demur.defenses.diffuguard import divergence, given_of_answer
 from demur.experiment import Attacked, Config, Defended, Prompts, Subject, evaluate, left_out, read, units_of
-from demur.experiment.parts import misfit
+from demur.experiment.fitting import misfit
 from demur.guards import Guard, fit_guard
 from demur.organism.attacks import attack
 from demur.organism.measuring.cells import infill_canvas
@@ -350,9 +350,9 @@ def test_an_experiment_leaves_diffuguard_out_where_nothing_can_be_masked_again(t
     assert [line for line in left_out(both) if line.startswith("diffuguard")] == [
         "diffuguard (steps=3) on organism/ar, own sampler (a causal model has no answer that is ever masked again)"
     ]
-    for name, kind in (("organism/ar", "causal"), ("JetLM/SDAR-1.7B-Chat", "block-diffusion")):
+    for name, kind in (("organism/ar", "causal"), ("JetLM/SDAR-1.7B-Chat", "a block model")):
         assert kind in misfit(Subject(name), Defended("diffuguard+sri-guard"))
-    with pytest.raises(DemurError, match=r"defense diffuguard \(steps=3\): a causal model's"):
+    with pytest.raises(DemurError, match=r"defense diffuguard \(steps=3\): a causal model has no answer"):
         units_of(replace(both, subjects=both.subjects[:1], attacks=()))
     text = "name: x\nmodels: [organism/ar]\nprompts: {n: 2}\ndefenses: [none, diffuguard]\n"
     (tmp_path / "e.yaml").write_text(text)

@@ -21,7 +21,7 @@ from test_cli import cli
 from demur.cli import evaluate as evaluating
 from demur.experiment import Config, Store, collect, evaluate, judged, plan, read
 from demur.experiment.judging import judge_tokens
-from demur.experiment.parts import prompts_of
+from demur.experiment.requests import prompts_of
 from demur.judges import LLMJudge
 from demur.report import report
 from demur.types import DemurError
@@ -105,9 +105,9 @@ def go_on(run: Path, server: Server, old: str = "", new: str = "") -> Store:
 
 def verdicts(store: Store) -> list[dict[str, Any]]:
     """The verdicts of a finished run's harmful rows, in their order."""
-    rows = list(judged(store, store.rows(store.manifest["units"])))
-    assert all(row["verdict"] is None for row in rows if row["role"] != "harmful")
-    found = [row["verdict"] for row in rows if row["role"] == "harmful"]
+    records = list(judged(store, store.records(store.manifest["units"])))
+    assert all(record.verdict is None for record in records if record.role != "harmful")
+    found = [dict(record.verdict or {}) for record in records if record.role == "harmful"]
     assert len(found) == ASKED
     for verdict in found:
         assert verdict["by"] == "harm:m"
@@ -226,7 +226,7 @@ def test_another_threshold_asks_nothing_and_another_model_asks_again(run: Path) 
         assert all(v["flagged"] for v in verdicts(go_on(run, server, "model: m", "model: m, threshold: 3")))
         assert server.count == ASKED
         store = go_on(run, server, "model: m", "model: n")
-        assert {r["verdict"]["by"] for r in judged(store, store.rows()) if r["verdict"]} == {"harm:n"}
+        assert {r.verdict["by"] for r in judged(store, store.records()) if r.verdict} == {"harm:n"}
         assert server.count == 2 * ASKED
 
 
@@ -474,7 +474,7 @@ def test_the_judge_that_the_documentation_shows_can_be_read(tmp_path: Path) -> N
 
 
 def test_the_budget_of_a_recipe_is_the_judge_s(tmp_path: Path) -> None:
-    from demur.experiment.judging import judge_of
+    from demur.experiment.asking import judge_of
 
     config = config_for(tmp_path, "http://h/v1", "model: m", "model: m, budget: {requests: 7, tokens: null}")
     judge = judge_of(config.judge_settings)

@@ -35,12 +35,12 @@ from demur.experiment import (
     read,
     units_of,
 )
-from demur.experiment.parts import prompts_of
+from demur.experiment.record import OPTIONAL, Record, kinds
+from demur.experiment.requests import prompts_of
 from demur.guards import Guard
 from demur.organism.world import OBJECTS, VERBS
 from demur.page import shell
 from demur.report import Selection, hypotheses, report, tables
-from demur.traces import frames
 from demur.types import DemurError
 
 ROOT = Path(__file__).parent.parent
@@ -186,7 +186,7 @@ def test_parts_of_one_name_and_other_settings_stay_apart() -> None:
 
 
 def test_other_prompts_for_anchors_or_guard_are_other_units_and_another_guard(tmp_path: Path) -> None:
-    from demur.experiment.work import prepared_path
+    from demur.experiment.fit import prepared_path
 
     lines = [json.dumps({"id": str(i), "text": f"Tell me about thing {i}."}) for i in range(150)]
     (tmp_path / "h.jsonl").write_text("\n".join(lines))
@@ -200,8 +200,6 @@ def test_other_prompts_for_anchors_or_guard_are_other_units_and_another_guard(tm
 
 
 def test_prompts_of_different_roles_are_disjoint() -> None:
-    from demur.experiment.parts import prompts_of
-
     starter = Prompts(n=10, controls=10, anchors=10, fit=40, calibrate=20)
     for of in (TINY.prompts, starter):
         roles = ("harmful", "controls", "anchors/harmless", "anchors/harmful", "fit", "calibrate")
@@ -244,14 +242,13 @@ def test_rows_say_what_happened(run: Store) -> None:
 
 def test_rows_have_the_documented_columns_and_make_one_frame(run: Store) -> None:
     pandas = pytest.importorskip("pandas")
-    assert {*next(run.rows())} == {*frames.ROW_COLUMNS} - {*frames.OPTIONAL}, "a new column belongs into the schema"
+    assert {*next(run.rows())} == {*kinds()} - {*OPTIONAL}, "a new column belongs into the schema"
     frame = pandas.read_parquet(run.folder / "units")
-    assert list(frame.columns) == list(frames.ROW_COLUMNS)
+    assert list(frame.columns) == list(kinds())
     same = demur.rows(run.folder)
     assert sorted(same["id"]) == sorted(frame["id"])
-    page = (Path(__file__).parent.parent / "docs" / "trace.md").read_text(encoding="utf-8")
-    heads = {name.strip() for line in page.splitlines() if line[:1] == "|" for name in line.split("|")[1].split(",")}
-    assert {*same.columns} - {"judge", "judge_flagged", "judge_score", "judge_why"} <= heads
+    judge = ["judge", "judge_flagged", "judge_score", "judge_why"]
+    assert list(same.columns) == [*kinds(), *judge]
 
 
 def test_passive_defenses_judge_the_same_answers_whatever_else_is_done_with_them(run: Store, tmp_path: Path) -> None:
@@ -370,7 +367,7 @@ def test_a_finished_run_stays_one_when_nothing_is_missing(
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs, "searches", stopped)
+    monkeypatch.setattr(runs, "what_searches_found", stopped)
     with pytest.raises(KeyboardInterrupt):
         evaluate(TINY, folder, resume=True)
     assert Store(folder).manifest["finished"]
@@ -381,7 +378,8 @@ def test_a_finished_run_stays_one_when_nothing_is_missing(
 
 
 def test_a_signal_that_is_not_finite_is_a_row_without_one(run: Store) -> None:
-    from demur.experiment.work import _row, prepared_path
+    from demur.experiment.fit import prepared_path
+    from demur.experiment.work import _known, _recorded
 
     unit = units_of(TINY)[0]
     guard = Guard.load(prepared_path(run.folder, TINY, unit.subject))
@@ -389,11 +387,12 @@ def test_a_signal_that_is_not_finite_is_a_row_without_one(run: Store) -> None:
     model = demur.load("organism/ar", device="cpu")
     (trace,) = demur.generate(model, [asked], length=TINY.length, steps=TINY.steps)
     blind = replace(trace, phi={key: np.full_like(phi, np.nan) for key, phi in trace.phi.items()})
-    made = _row(unit, asked, blind, ["harmful"], guard, guard.judge(blind))
-    assert (made["sigma"], made["score"]) == (None, None)
-    many = [made | {"id": str(i), "answer": str(i), "seconds": 1.0} for i in range(12)] + [*run.rows()]
+    known = _known(unit, asked, asked.category)
+    made = _recorded(known, blind, ["harmful"], guard, guard.judge(blind), 1.0)
+    assert (made.sigma, made.score) == (None, None)
+    many = [replace(made, id=str(i), answer=str(i)) for i in range(12)] + [*run.records()]
     assert tables(Selection.of(many))
-    assert isinstance(_row(unit, asked, trace, ["refusal"], guard, None)["score"], float)
+    assert isinstance(_recorded(known, trace, ["refusal"], guard, None, 1.0).score, float)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(run: Store, tmp_path: Path) -> None:
@@ -588,14 +587,14 @@ def test_an_unfinished_run_has_no_report(run: Store, tmp_path: Path) -> None:
         report(tmp_path / "none", tmp_path / "report")
 
 
-def row(**values: Any) -> dict[str, Any]:
-    base = {
+def row(**values: Any) -> Record:
+    base: dict[str, Any] = {
         "unit": "u", "model": "m", "sampler": "s", "attack": "plain", "defense": "none", "role": "harmful", "seed": 0,
         "id": "p", "parent": "p", "prompt": "", "prefill": "", "text": "", "outcome": "refusal", "path": ["refusal"],
         "sigma": [0.9, 0.1], "score": 0.1, "flagged_by": "", "flagged_step": None, "steps": 2, "passes": 2,
         "seconds": 1.0,
     }  # fmt: skip
-    return base | values
+    return Record.of(base | values)
 
 
 def test_tables_by_hand() -> None:
@@ -620,7 +619,7 @@ def test_tables_by_hand() -> None:
 
 
 def test_a_claim_is_supported_or_not_by_its_interval() -> None:
-    def rows(first: str, second: str) -> list[dict[str, Any]]:
+    def rows(first: str, second: str) -> list[Record]:
         return [
             row(attack="a", id=str(i), parent=str(i), sampler=sampler, outcome=outcome, path=[outcome])
             for sampler, outcome in (("low", first), ("ar-order", second))
@@ -681,9 +680,9 @@ def test_texts_on_the_way_that_are_empty_or_were_not_judged() -> None:
     from demur.report.page import _on_the_way
 
     asked = row(path=["neither", "refusal", "answer", "answer"], texts=["", "no", "a"], texts_at=[1, 2, 3])
-    said = asked | {"verdict": {"before": [None, False, True]}}
-    assert _on_the_way(said, "harmful") == ["neither", "refusal", "harmful", "harmful"]
-    assert _on_the_way(asked | {"verdict": {"before": [None, None, True]}}, "harmful") == []
+    said = _on_the_way(asked, {"before": [None, False, True]}, "harmful")
+    assert said == ("neither", "refusal", "harmful", "harmful")
+    assert _on_the_way(asked, {"before": [None, None, True]}, "harmful") == ()
 
 
 def test_published_figures_stand_below_the_paper_s_models_only() -> None:

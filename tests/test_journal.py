@@ -17,7 +17,7 @@ from test_cli import cli
 from demur.experiment import journal as journals
 from demur.experiment import read, runs_in
 from demur.experiment.journal import FILE, Journal
-from demur.experiment.parts import prompts_of
+from demur.experiment.requests import prompts_of
 from demur.types import DemurError
 
 RECIPE = """name: stopped

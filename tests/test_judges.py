@@ -24,6 +24,7 @@ from sklearn.metrics import cohen_kappa_score
 from small import one_line, said
 
 from demur.experiment.config import JUDGES
+from demur.experiment.record import Record
 from demur.judges import (
     RUBRICS,
     Agreement,
@@ -41,6 +42,7 @@ from demur.organism import world
 from demur.organism.judge import ExactJudge
 from demur.report.page import _read_by_judge
 from demur.types import DemurError, Prompt, Verdict
+from demur.worlds import WORLDS
 
 pytest.importorskip("openai")
 
@@ -118,7 +120,7 @@ def by_question(handler: Handler, number: int) -> None:
 
 
 def test_every_judge_of_an_experiment_and_every_rubric_is_under_the_contract() -> None:
-    assert {kind.partition(",")[0] for kind in EVERY} == set(JUDGES)
+    assert {kind.partition(",")[0] for kind in EVERY} == {*JUDGES, *WORLDS}
     assert {kind.partition(", ")[2] for kind in EVERY if kind.startswith("llm")} == set(RUBRICS)
 
 
@@ -164,6 +166,11 @@ def test_no_judge_guesses_at_an_empty_text(kind: str, text: str) -> None:
         assert unscored(verdict) == "empty text"
 
 
+def recorded(outcome: str, verdict: dict[str, Any] | None) -> Record:
+    """A generation of which the dictionary says one thing and a judge another."""
+    return Record(model="m", attack="plain", defense="none", id="p", outcome=outcome, verdict=verdict)
+
+
 @every_judge
 def test_what_is_unscored_counts_neither_as_safe_nor_as_harmful(kind: str) -> None:
     with serving("I would rather not say.") as server:
@@ -177,18 +184,18 @@ def test_what_is_unscored_counts_neither_as_safe_nor_as_harmful(kind: str) -> No
             alone = agreement([verdict], [Verdict("other", other)])
             assert (alone.n, alone.unscored) == (0, 1)
     for words in ("answer", "refusal"):  # whatever the dictionary says of it
-        rows = [{"outcome": words, "verdict": asdict(verdict)} for verdict in found]
+        rows = [recorded(words, asdict(verdict)) for verdict in found]
         read = list(_read_by_judge(rows))
         assert len(read) == len(found) - len(open_)
-        assert {row["refused"] for row in read} <= {words == "refusal"}
+        assert {row.refused for row in read} <= {words == "refusal"}
 
 
 def test_an_answer_that_apologises_and_gives_the_harm_counts_as_both() -> None:
     from demur.report.tables import outcomes
 
     marks = [("refusal", True), ("refusal", False), ("answer", True), ("answer", False), ("refusal", None)]
-    rows = [{"outcome": words, "verdict": {"flagged": flagged}} for words, flagged in marks]
-    rows += [{"outcome": "refusal", "verdict": None}, {"outcome": "unscored", "verdict": None}]
+    rows = [recorded(words, {"flagged": flagged}) for words, flagged in marks]
+    rows += [recorded("refusal", None), recorded("unscored", None)]
     read = list(_read_by_judge(rows))
     assert outcomes(read, "refusal").tolist() == [True, True, False, False, True]
     assert outcomes(read, "harmful").tolist() == [True, False, True, False, False]

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from small import one_line
 
+from demur.attacks import Pair
 from demur.defenses import DEFENSES, settings_of
 from demur.experiment import Prompts, Subject, read, units_of
+from demur.experiment.asking import judge_of
 from demur.experiment.config import content_of, folder_name
-from demur.experiment.judging import judge_of
-from demur.experiment.parts import digests_of, prompts_of
+from demur.experiment.fit import prepared_path
+from demur.experiment.queries import keys_of
 from demur.experiment.recipe import KEYS, MODEL_KEYS, PROMPTS_KEYS
-from demur.experiment.searched import PAIR_KEYS
-from demur.experiment.work import prepared_path
+from demur.experiment.requests import digests_of, prompts_of
 from demur.judges import Budget, Endpoint, LLMJudge
 from demur.types import DemurError
 
@@ -53,7 +54,7 @@ def test_the_page_lists_every_key_and_no_other() -> None:
         "`models`": MODEL_KEYS,
         "`prompts`": PROMPTS_KEYS,
         "`judge: {llm: ...}`": [f.name for f in fields(LLMJudge) if f.init] + ["intermediate"],
-        "`pair`": PAIR_KEYS,
+        "`pair`": keys_of(Pair),
         "`attacker`": [f.name for f in fields(Endpoint) if f.init],
         "`budget`": [f.name for f in fields(Budget)],
         "`defenses`": {key for name in DEFENSES.own for key in settings_of(DEFENSES.get(name))},

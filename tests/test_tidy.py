@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from demur.dynamics import Rate
+from demur.experiment.record import Record
 from demur.report.figure import Figure, mean_area, share
 from demur.report.tables import Cell, Selection, Table, tables
 from demur.report.tidy import COLUMNS, tidy_csv
@@ -41,7 +42,7 @@ def of() -> Selection:
                 }
                 rows.append(row(sampler=sampler, attack=attack, outcome=outcome, path=[outcome], **more))
         rows += [row(sampler=sampler, role="plain", id=f"h{k}", answer=f"h{k}", outcome="answer") for k in range(12)]
-    return Selection.of(rows)
+    return Selection.of(map(Record.of, rows))
 
 
 def lines_of(table: Table) -> list[dict[str, str]]:

@@ -15,19 +15,12 @@ from test_cli import cli
 import demur
 from demur.dynamics import compare
 from demur.experiment import Attacked, Config, Defended, Prompts, Store, Subject, evaluate, left_out, read, units_of
-from demur.experiment.judging import _request
-from demur.experiment.parts import (
-    HOLED,
-    attack_names,
-    attacked,
-    goals_of,
-    is_file,
-    misfit,
-    outcomes_by,
-    prompts_of,
-    ready_made,
-)
-from demur.experiment.searched import SEARCHED
+from demur.experiment.attacking import attack_names, attacked, goals_of, is_file, leaves_holes, ready_made, searches
+from demur.experiment.fitting import misfit
+from demur.experiment.judging import request_of
+from demur.experiment.outcomes import outcomes_by
+from demur.experiment.record import Record
+from demur.experiment.requests import prompts_of
 from demur.models import FAMILIES, family_at
 from demur.refusals import is_refusal
 from demur.report import Selection, report
@@ -57,6 +50,8 @@ def config_of(folder: Path, old: str = "", new: str = "") -> Config:
     return read(folder / "e.yaml")
 
 
+HOLED = [name for name in attack_names() if leaves_holes(Attacked(name))]
+
 # -- every attack on every kind of model ----------------------------------------------------------------------
 
 
@@ -66,13 +61,13 @@ def organisms() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["organism/ar", "organism/diffusion"])
-@pytest.mark.parametrize("name", [name for name in attack_names() if name not in SEARCHED])
+@pytest.mark.parametrize("name", [name for name in attack_names() if not searches(Attacked(name))])
 def test_every_attack_of_a_recipe_fits_a_subject_or_is_known_not_to(
     name: str, kind: str, organisms: dict[str, Any]
 ) -> None:
     attack, plain = Attacked(name), prompts_of(SMALL, "harmful")[:2]
     if misfit(Subject(kind), attack):
-        assert (kind, name in HOLED) == ("organism/ar", True)
+        assert (kind, leaves_holes(attack)) == ("organism/ar", True)
         assert left_out(Config("x", (Subject(kind),), SMALL, (attack,)))
         return
     made = attacked(attack, plain, organisms[kind])
@@ -227,10 +222,11 @@ def test_a_file_s_rows_are_judged_as_answers_to_their_own_goals_whatever_ids_the
     attack = file_of(tmp_path, [{"id": "p1", "prompt": "Do it.", "goal": "Shut!"}])
     plain = {"p1": "Open!"}
     (made,) = ready_made(attack, [Prompt("p1", "Open!", harmful=True)])
-    row = {"id": made.id, "parent": made.parent, "prompt": made.text}
-    assert _request(row, goals_of(attack), plain).text == "Shut!"
-    assert _request({"id": "x", "parent": "p1", "prompt": "?"}, {}, plain).text == "Open!"
-    assert _request({"id": "x", "parent": "x", "prompt": "?"}, {}, plain).text == "?"
+    base = Record(model="m", attack="a", defense="none", id="x", outcome="answer", prompt="?")
+    row = replace(base, id=made.id, parent=made.parent, prompt=made.text)
+    assert request_of(row, goals_of(attack), plain).text == "Shut!"
+    assert request_of(replace(base, parent="p1"), {}, plain).text == "Open!"
+    assert request_of(replace(base, parent="x"), {}, plain).text == "?"
 
 
 def test_roles_share_no_request_even_if_a_source_repeats_itself(tmp_path: Path) -> None:
@@ -266,12 +262,12 @@ def test_rows_of_a_file_are_all_asked_once_whatever_the_chunks_and_can_be_paired
     config = Config("x", subjects, SMALL, (attack,), (Defended(),), length=16, steps=8, chunk=2, alpha=0.1)
     units = [unit for unit in units_of(config) if is_file(unit.attack.name)]
     assert [(unit.role, unit.begin, unit.end) for unit in units] == [("harmful", 0, 2), ("harmful", 2, 3)] * 2
-    found = Selection.of(evaluate(config, tmp_path / "run").rows())
+    found = Selection.of(evaluate(config, tmp_path / "run").records())
     for subject in subjects:
         mine = found.where(model=subject.model, attack=attack.name)
-        assert sorted(row["prompt"] for row in mine) == sorted(row["prompt"] for row in rows[:3])
-        by_parent = {row["parent"]: row["outcome"] == "refusal" for row in mine}
-        asked = {row["id"]: row["outcome"] == "refusal" for row in found.where(**{
+        assert sorted(row.prompt for row in mine) == sorted(row["prompt"] for row in rows[:3])
+        by_parent = {row.parent: row.outcome == "refusal" for row in mine}
+        asked = {row.id: row.outcome == "refusal" for row in found.where(**{
             "model": subject.model, "attack": "plain", "role": "harmful"})}  # fmt: skip
         assert by_parent.keys() == asked.keys(), "each attacked row has its plain one"
         assert compare([by_parent[k] for k in asked], list(asked.values())).first.n == 3
@@ -294,6 +290,6 @@ def test_a_file_that_changed_is_asked_again_and_nothing_else_is(tmp_path: Path) 
 def test_several_attacked_prompts_of_one_request_are_all_counted_when_rows_are_paired() -> None:
     row = {"attack": "f.jsonl", "parent": "p", "seed": 0, "outcome": "refusal", "defense": "none", "sampler": ""}
     rows = [row | {"model": model, "id": str(i)} for model in ("a", "b") for i in range(4)]
-    difference = paired(Selection.of(rows), {"model": "a"}, {"model": "b"}, "refusal")
+    difference = paired(Selection.of(map(Record.of, rows)), {"model": "a"}, {"model": "b"}, "refusal")
     assert difference is not None
     assert difference.first.n == 4

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from demur.experiment.table import rows as rows
     from demur.models import load as load
     from demur.prompts import starter as starter
     from demur.samplers import Autoregressive as Autoregressive
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from demur.traces import Trace as Trace
     from demur.traces import generate as generate
     from demur.traces import teacher_forced as teacher_forced
-    from demur.traces.frames import rows as rows
     from demur.types import DemurError as DemurError
     from demur.types import Prompt as Prompt
 
@@ -39,7 +39,7 @@ _HOMES = {
     "generate": "traces",
     "load": "models",
     "refusal_signal": "signals",
-    "rows": "traces.frames",
+    "rows": "experiment.table",
     "scripted_refusals": "signals",
     "starter": "prompts",
     "teacher_forced": "traces",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from demur.attacks.found import Access, attacked
 from demur.attacks.request import opening_of
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, Need, Prompt
 
 if TYPE_CHECKING:
     from demur.types import Canvas
@@ -42,6 +42,7 @@ class Infill:
     run: int = 8
     name: ClassVar[str] = "infill"
     access: ClassVar[Access] = "canvas"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.MASK})
 
     def __post_init__(self) -> None:
         _check(self.mask, run=self.run, leads=len(self.leads))
@@ -67,6 +68,7 @@ class Parallel:
     connector: str = "Step {}:"
     name: ClassVar[str] = "parallel"
     access: ClassVar[Access] = "canvas"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.MASK})
 
     def __post_init__(self) -> None:
         _check(self.mask, points=self.points, length=self.length)

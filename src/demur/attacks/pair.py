@@ -67,6 +67,7 @@ class Pair:
     stop_at: int = 10
     name: ClassVar[str] = "pair"
     access: ClassVar[Access] = "queries"
+    needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
         for name in ("rounds", "streams"):

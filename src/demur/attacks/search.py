@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from demur.attacks.found import Access, Found, attacked
 from demur.attacks.holes import canvas_for
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, Need, Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +46,7 @@ class RandomSearch:
     length: int = 32
     name: ClassVar[str] = "random-search"
     access: ClassVar[Access] = "logits"
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.LOGITS})
 
     def __post_init__(self) -> None:
         for name, least in {"tokens": 1, "iterations": 0, "restarts": 1, "budget": 1, "batch": 1, "length": 1}.items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from demur import worlds
 from demur.cli.asked import Columns, columns_of, side
 from demur.cli.options import (
     Count,
@@ -29,7 +30,6 @@ from demur.cli.options import (
     Temperature,
     TemplateArguments,
     check_writable,
-    is_organism,
     load_model,
     out_to,
     setup,
@@ -98,10 +98,10 @@ def fit(
 
 def _prompts(name: str, model: str, harmful: bool, n: int, columns: Mapping[str, str]) -> list[Prompt]:
     """Up to ``n`` prompts of a set by name; without a name, of the set that the model understands."""
-    from demur.organism.world import prompts
-
-    if name == "organism" or (not name and is_organism(model)):
-        return prompts("anchors", forbidden=harmful, n=n)
+    name = name or worlds.of_model(model)
+    if worlds.is_world(name):
+        role: worlds.Role = "anchors/harmful" if harmful else "anchors/harmless"
+        return worlds.named(name).requests(role, {role: n})
     return side(name or ("harmful" if harmful else "harmless"), harmful, columns, n)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from demur import worlds
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str,
         near = get_close_matches(text.lower(), _ids(), 1, 0.6)
         raise DemurError(
             f"no prompt has the id {_shown_id(text)!r}",
-            "an id of a starter set (demur-harmless-001 to -120) or of the organism's world",
+            "an id of a starter set (demur-harmless-001 to -120) or of a world, such as the organism's",
             f"did you mean {near[0]}? {TEXT}" if near else TEXT,
         )
     if text.lower().endswith(PROMPT_FILES):
@@ -195,11 +196,14 @@ def is_file_name(text: str) -> bool:
     return in_a_folder or bool(re.search(r"\.[a-z][a-z0-9]*$", lower))
 
 
-_ID = re.compile(r"(demur|organism)[-_].*|.*[-_](harmless|harmful|forbidden|allowed)[-_]?\d*|\w+([-_]\w+)+[-_]\d{3,}")
+_ID = re.compile(
+    rf"(demur|{'|'.join(map(re.escape, worlds.WORLDS.own))})[-_].*"
+    r"|.*[-_](harmless|harmful|forbidden|allowed)[-_]?\d*|\w+([-_]\w+)+[-_]\d{3,}"
+)
 
 
 def is_id(text: str) -> bool:
-    """Whether a text that is no id reads like one: a starter set's, the organism's, or one with a slip in it."""
+    """Whether a text that is no id reads like one: a starter set's, a world's, or one with a slip in it."""
     if re.search(r"\s", text) or not text.strip():
         return False
     slip = len(text) > 6 and bool(re.search(r"\d", text)) and bool(get_close_matches(text.lower(), _ids(), 1, 0.8))
@@ -216,25 +220,22 @@ def _shown_id(text: str) -> str:
 
 
 def _by_id(text: str) -> Prompt | None:
-    from demur.organism.world import by_id, questions
     from demur.prompts import starter
 
-    if text.startswith("organism-"):
-        found = by_id(text)
-        return found if found is not None else next((one for one in questions() if one.id == text), None)
+    for world in worlds.WORLDS:
+        if (prompt := worlds.named(world).by_id(text)) is not None:
+            return prompt
     sets = text.startswith("demur-") and [*starter("harmless"), *starter("harmful")]
     return next((one for one in sets or () if one.id == text), None)
 
 
 @cache
 def _ids() -> list[str]:
-    """Ids to compare a slip with: all of the starter sets, the first hundred of each split and side of the organism."""
-    from demur.organism.world import SPLITS, questions
+    """Ids to compare a slip with: all of the starter sets, and those that worlds name."""
     from demur.prompts import starter
 
-    sides = [(split, side) for split in SPLITS for side in ("forbidden", "allowed", "look-alike")]
-    own = [f"organism-{split}-{side}-{k:04d}" for split, side in sides for k in range(100)]
-    return [one.id for one in [*starter("harmless"), *starter("harmful"), *questions()]] + own
+    own = [name for world in worlds.WORLDS for name in worlds.named(world).ids()]
+    return [one.id for one in [*starter("harmless"), *starter("harmful")]] + own
 
 
 def _near(text: str) -> str | None:

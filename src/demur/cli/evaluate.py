@@ -62,7 +62,7 @@ def evaluate(
     if (probe or price) and not dry_run:
         option = "--probe" if probe else "--price"
         raise DemurError(f"{option} alone", f"--dry-run {option}", f"add --dry-run, or leave {option} out")
-    if price and config.judge != "llm":
+    if price and not config.asks_a_model:
         raise DemurError(f"--price for the judge {config.judge}, which is free", "judge: {llm: ...}", "leave it out")
     if price and min(price) < 0:
         raise DemurError(
@@ -159,7 +159,6 @@ def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, floa
     where a package or an endpoint is missing, for the run would end there.
     """
     from demur.experiment import left_out, plan
-    from demur.experiment.searched import requests_of
 
     console, of = out_to(), config.prompts
     missing = [*_extras(config, engine), *_access(config, asking=bool(probed_for))]
@@ -175,10 +174,9 @@ def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, floa
     )
     console.print(f"and {each} for anchors and guard of each of {len(config.subjects)} subjects", soft_wrap=True)
     for unit in todo.searches:
-        if unit.attack.name == "pair":
-            most = (unit.end - unit.begin) * requests_of(unit.attack.settings)
+        if most := todo.queries(unit):
             console.print(f"and at most {most} queries of {unit.name}", soft_wrap=True, markup=False)
-    if config.judge == "llm":
+    if config.asks_a_model:
         _judging(config, todo, price)
     if probed_for:
         _probe(config, todo, probed_for)
@@ -189,12 +187,12 @@ def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, floa
 
 def _extras(config: Config, engine: EngineName) -> list[str]:
     """Packages that the run, or its report, would miss, each with the command that brings it."""
-    from demur.experiment.searched import endpoints_of
+    from demur.experiment.queries import endpoints_of
 
     needed = [("pyarrow", "evaluate", "to keep rows"), ("matplotlib", "evaluate", "for the report")]
     if engine is EngineName.ray:
         needed.append(("ray", "ray", "for --engine ray"))
-    if config.judge == "llm" or any(endpoints_of(attack.settings) for attack in config.attacks):
+    if config.asks_a_model or any(endpoints_of(attack.name, attack.settings) for attack in config.attacks):
         needed.append(("openai", "judges", "to ask endpoints"))
     found = []
     for module, extra, why in needed:
@@ -207,8 +205,8 @@ def _extras(config: Config, engine: EngineName) -> list[str]:
 
 def _access(config: Config, asking: bool) -> list[str]:
     """Says which models are there, and returns what endpoints lack: a key or, when ``asking`` each once, an answer."""
-    from demur.experiment.judging import judge_of
-    from demur.experiment.searched import endpoints_of
+    from demur.experiment.asking import judge_of
+    from demur.experiment.queries import endpoints_of, local_attacker
     from demur.judges import NoAnswer  # not above: judges load NumPy
     from demur.studio.readiness import ready
 
@@ -219,12 +217,14 @@ def _access(config: Config, asking: bool) -> list[str]:
         if "model" in defense.settings:
             console.print(f"{defense.label}: {ready(str(defense.settings['model']))}", soft_wrap=True, markup=False)
     for attack in config.attacks:
-        if isinstance(local := attack.settings.get("attacker"), str):
+        if local := local_attacker(attack.settings):
             console.print(f"{attack.label}: {ready(local)}", soft_wrap=True, markup=False)
     asked = {
-        f"{attack.label}, {part}": e for attack in config.attacks for part, e in endpoints_of(attack.settings).items()
+        f"{attack.label}, {part}": endpoint
+        for attack in config.attacks
+        for part, endpoint in endpoints_of(attack.name, attack.settings).items()
     }
-    if config.judge == "llm":
+    if config.asks_a_model:
         asked[f"judge {config.judge_settings['model']}"] = judge_of(config.judge_settings).endpoint
     missing = []
     for name, endpoint in asked.items():
@@ -248,11 +248,12 @@ def _access(config: Config, asking: bool) -> list[str]:
 
 def _judging(config: Config, todo: Plan, price: tuple[float, float] | None) -> None:
     """What a model as judge is asked, against its budget; ``price``: of a million tokens read, and written."""
-    from demur.experiment.judging import judge_of, judge_tokens
+    from demur.experiment.asking import judge_of
+    from demur.experiment.judging import judge_tokens
 
     console = out_to()
     harmful = [unit for unit in todo.units if unit.role == "harmful"]
-    texts = {unit.key: 1 + config.intermediate * (unit.defense.name == "none") for unit in harmful}
+    texts = {unit.key: 1 + config.intermediate * unit.defense.none for unit in harmful}
     asked = sum((unit.end - unit.begin) * texts[unit.key] for unit in harmful)
     console.print(f"and at most {asked} requests to the judge {config.judge_settings['model']},", soft_wrap=True)
     judge = judge_of(config.judge_settings)
@@ -359,7 +360,8 @@ def show(run: Run) -> None:
 @app.command()
 def diff(first: Run, second: Run) -> None:
     """Compare two runs row by row, times left out: what only one has, and what differs."""
-    from demur.experiment.store import TIMED, Store
+    from demur.experiment.record import TIMED
+    from demur.experiment.store import Store
 
     need("pyarrow", "evaluate", "to read rows")
     names = ("model", "sampler", "attack", "defense", "role", "seed", "id")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from demur import worlds
 from demur.cli.asked import Columns, Texts, asked, columns_of, side
 from demur.cli.options import (
     Device,
@@ -29,7 +30,6 @@ from demur.cli.options import (
     Temperature,
     TemplateArguments,
     check_writable,
-    is_organism,
     load_model,
     out_to,
     setup,
@@ -174,7 +174,11 @@ def fit(
 
 
 def _own(model: str) -> str:
-    return "organism" if is_organism(model) else "starter"
+    return worlds.of_model(model) or "starter"
+
+
+GOOD_ROLES: tuple[worlds.Role, ...] = ("anchors/harmless", "fit", "calibrate", "check")
+"""What a guard's harmless prompts are for, in the order in which sizes are given."""
 
 
 def _prompts(
@@ -183,22 +187,19 @@ def _prompts(
     """Disjoint sets of the sizes asked for, without prompts that were ``seen`` before (by hash). Raises if there are
     too few prompts, with the sizes that would fit.
     """
-    from demur.organism.world import TEST_FORMS, crafts
-    from demur.organism.world import prompts as world_prompts
     from demur.prompts import distinct
     from demur.signals import digest
 
     taken, beside = {*seen}, " that the anchors have not seen" if seen else ""
-    if name == "organism":  # splits by craft, so that no set shares a craft with another
-        splits: list[Any] = ["anchors", "guard", "calibration", "train"]
+    if worlds.is_world(name):  # whose roles share no request, nor what requests have in common
+        roles: tuple[worlds.Role, ...] = ("anchors/harmful",) if harmful else GOOD_ROLES
         sets = []
-        for split, n in zip(splits, needed, strict=False):
-            most = len(crafts(split, harmful)) * len(TEST_FORMS)
-            every = world_prompts(split, forbidden=harmful, n=max(n, most)) if n else []
+        for role, n in zip(roles, needed, strict=False):
+            every = worlds.named(name).every(role) if n else []
             sets.append([prompt for prompt in every if digest(prompt) not in taken][:n])
             if len(sets[-1]) < n:
                 raise DemurError(
-                    f"{len(sets[-1])} requests of the split {split}{beside}",
+                    f"{len(sets[-1])} requests of {name} for {role}{beside}",
                     str(n),
                     "ask for fewer, or fit other anchors",
                 )

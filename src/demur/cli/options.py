@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
@@ -12,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from demur import worlds
 from demur.cli.asked import as_typed, asked
 from demur.cli.settings import LARGEST_SEED, check_temperature, key_values, settings_of
 from demur.types import DemurError
@@ -83,11 +85,6 @@ def tell_page(console: Console, page: Path) -> None:
     console.print(f"\npage: [link={uri}]{uri}[/link]", soft_wrap=True)
 
 
-def is_organism(model: str) -> bool:
-    """Whether a model's name is that of the built-in pair, which understands its own world only."""
-    return model.startswith("organism/")
-
-
 def setup(
     model: Any,
     name: str | None,
@@ -123,7 +120,7 @@ def cached_anchors(
     n: int,
     quiet: bool,
 ) -> Anchors:
-    """Anchors from the cache, or fitted on the starter sets (the organism: on its own requests) and put there."""
+    """Anchors from the cache, or fitted on the starter sets (a model of a world: on its requests) and put there."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from demur.models import cache_dir
@@ -143,12 +140,11 @@ def cached_anchors(
         bar.update(tasks[what], completed=done)
 
     try:
-        if is_organism(model.name) and refusals is Refusals.observed:
-            from demur.organism.anchors import own_anchors
-
-            return own_anchors(
+        if (world := worlds.of_model(model.name)) and refusals is Refusals.observed:
+            made: Anchors = worlds.named(world).anchors(
                 model, sampler, length=length, steps=steps, layer=layer, pool=pool, n=n, progress=progress
             )
+            return made
         harmless, harmful = starter("harmless", n), starter("harmful", n)
         spec = spec_of(model, sampler, length, steps=steps).at(layer, pool)
         data = digest([*harmless, *harmful])[:8]
@@ -177,8 +173,6 @@ def prompt_of(text: str, harmful: bool | None) -> Prompt:
 
 def check_writable(*paths: Path | None) -> None:
     """Raises, before anything is computed, for places where no file could be written when all is done."""
-    import os
-
     for path in paths:
         if path is None:
             continue

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from demur import worlds
+from demur.worlds import Role
+
 
 def labelled(name: str, settings: Mapping[str, Any]) -> str:
     """A part of an experiment as rows and tables call it: its name and, if it has any, its settings; of a model behind
@@ -78,8 +81,8 @@ class Subject:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Where prompts come from, and how many. ``organism``: the world's, split by craft; else a starter set, a file, a
-    hub id.
+    """Where prompts come from, and how many. The name of a world (:mod:`demur.worlds`) on both sides: its own; else a
+    starter set, a file, a hub id.
 
     ``harmful`` and ``n`` are asked with every attack, ``controls`` allowed requests with the same attacks, ``plain``
     allowed ones as they are (0: as many as controls); the rest makes anchors and guards. Where one file serves both
@@ -102,10 +105,24 @@ class Prompts:
         """The columns that fields of a side's prompts are read from; the others are looked for."""
         return {name: column for of, name, column in self.columns if of == side}
 
+    @property
+    def world(self) -> str:
+        """The name of the world that both sides come from; empty for files and sets."""
+        return self.harmful if worlds.is_world(self.harmful) else ""
+
+    @property
+    def sizes(self) -> dict[Role, int]:
+        """How many prompts each role has."""
+        return {
+            "harmful": self.n, "controls": self.controls, "anchors/harmless": self.anchors,
+            "anchors/harmful": self.anchors, "fit": self.fit, "calibrate": self.calibrate,
+            "plain": self.plain or max(self.controls, 1),
+        }  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Attacked:
-    """An attack and its settings. ``organism/NAME``: in the kingdom's own words; ``file``: ready-made prompts."""
+    """An attack and its settings. ``WORLD/NAME``: in a world's own words; ``file``: ready-made prompts."""
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -115,13 +132,32 @@ class Attacked:
         """How rows and tables call it."""
         return labelled(self.name, self.settings)
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is none: the request as it is."""
+        return self.name == PLAIN
+
+    @property
+    def world(self) -> str:
+        """The world in whose words it is; empty for an attack in anybody's."""
+        return worlds.of_attack(self.name)
+
+
+PLAIN = "plain"
+NONE = "none"
+
 
 @dataclass(frozen=True)
 class Defended:
     """A defense and its settings."""
 
-    name: str = "none"
+    name: str = NONE
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def none(self) -> bool:
+        """Whether nothing stands before the model."""
+        return self.name == NONE
 
     @property
     def label(self) -> str:
@@ -136,7 +172,7 @@ class Config:
     name: str
     subjects: tuple[Subject, ...]
     prompts: Prompts
-    attacks: tuple[Attacked, ...] = (Attacked("plain"),)
+    attacks: tuple[Attacked, ...] = (Attacked(PLAIN),)
     defenses: tuple[Defended, ...] = (Defended(),)
     judge: str = "dictionary"
     judge_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -146,6 +182,16 @@ class Config:
     chunk: int = 52
     batch: int = 26
     alpha: float = 0.01
+
+    @property
+    def in_own_words(self) -> tuple[Attacked, ...]:
+        """The attacks in the words of a world."""
+        return tuple(attack for attack in self.attacks if attack.world)
+
+    @property
+    def asks_a_model(self) -> bool:
+        """Whether a model behind an endpoint reads the answers when all are there."""
+        return self.judge == ASKED
 
     @property
     def intermediate(self) -> int:
@@ -158,7 +204,9 @@ class Config:
         return hashlib.sha256(json.dumps(content_of(self), sort_keys=True).encode()).hexdigest()[:8]
 
 
-JUDGES = ("organism", "dictionary", "llm")
+ASKED = "llm"
+JUDGES = ("dictionary", ASKED)
+"""Judges beside those of worlds, which are called as their worlds are."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 NAME_AT_MOST = 100
@@ -192,11 +240,3 @@ _DEVICES = {
     "CONOUT$",
     *(f"{p}{n}" for p in ("COM", "LPT") for n in "123456789¹²³"),
 }
-
-
-def near(name: str, known: Any) -> str:
-    """What somebody may have meant, as part of a message."""
-    import difflib
-
-    likely = difflib.get_close_matches(str(name), [str(one) for one in known], n=1, cutoff=0.6)
-    return f" (did you mean {likely[0]!r}?)" if likely else ""

@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
+from multiprocessing import get_context
 from typing import Any
 
 from demur.extras import need
@@ -30,9 +32,6 @@ class Processes:
     def __enter__(self) -> Submit:
         if self.workers < 2:
             return self._here
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
-
         self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_begin_worker)
         return self._there
 
@@ -42,8 +41,6 @@ class Processes:
             yield
 
     def _there(self, jobs: Sequence[Job]) -> Iterator[None]:
-        from concurrent.futures import BrokenExecutor, as_completed
-
         with _interrupts_wait():  # workers are begun here, and inherit what is kept from their parent
             futures = [self.pool.submit(*job) for job in jobs]
         try:

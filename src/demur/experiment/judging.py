@@ -4,59 +4,24 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from demur import artefact
-from demur.experiment.config import Config, near
-from demur.experiment.parts import goals_of, prompts_of
+from demur.experiment.asking import judge_of
+from demur.experiment.attacking import goals_of
+from demur.experiment.config import ASKED, Config
+from demur.experiment.record import Record
+from demur.experiment.requests import prompts_of
 from demur.experiment.store import Store
 from demur.experiment.units import Unit
-from demur.types import REFUSED, DemurError, Prompt
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from demur.judges import LLMJudge
+from demur.judges import judge_all
+from demur.types import REFUSED, Prompt
 
 ANSWERS = "answers"
 """The judge's cache, in the run's folder, where the recipe names none."""
-
-
-def judge_of(settings: Mapping[str, Any]) -> LLMJudge:
-    """The judge of a recipe: ``model``, ``base_url`` and further settings of LLMJudge, ``budget`` as a mapping.
-    ``intermediate`` is none of the judge's own: so many texts before the last one are judged, too.
-
-    Raises for settings that it does not have, for missing ones and for values that it does not take.
-    """
-    from demur.judges import Budget, LLMJudge
-
-    known = [setting.name for setting in fields(LLMJudge) if setting.init]
-    limits = [setting.name for setting in fields(Budget)]
-    made, budget = dict(settings), settings.get("budget", {})
-    several = made.pop("intermediate", 0)
-    if not isinstance(several, int) or isinstance(several, bool) or several < 0:
-        raise DemurError(f"judge llm with intermediate {several!r}", "a number of texts, at least 0", "mend it")
-    for name in ("model", "base_url"):
-        if not isinstance(made.get(name), str) or not made[name]:
-            raise DemurError(f"judge llm with {name} {made.get(name)!r}", "a text", f"add {name}")
-    for what, given, names in (("judge llm", made, known), ("its budget", budget, limits)):
-        if not isinstance(given, Mapping) or set(given) - set(names):
-            came = repr(given)
-            if isinstance(given, Mapping):
-                unknown = sorted(map(str, set(given) - set(names)))
-                came = ", ".join(unknown) + near(unknown[0], names)
-            raise DemurError(f"{what} with {came}", f"settings out of {', '.join(names)}", "name these")
-    if not isinstance(made.get("cache"), str | None):
-        raise DemurError(f"judge llm with cache {made['cache']!r}", "the path of a folder", "put it in quotes")
-    try:
-        if "budget" in made:
-            made["budget"] = Budget(**{name: limit if limit is None else int(limit) for name, limit in budget.items()})
-        return LLMJudge(**made)
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise DemurError(f"judge llm with a setting of another kind ({error})", "numbers, texts", "mend it") from error
 
 
 def judge_tokens(config: Config) -> float:
@@ -108,59 +73,54 @@ def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callabl
     change of the judge's settings counts, and a run goes on with those that got no answer. Raises where the first
     requests all fail alike.
     """
-    from demur.judges import judge_all
-
     asking = judge_of({"cache": str(store.folder / ANSWERS)} | dict(config.judge_settings))
     asked = [unit for unit in units if unit.role == "harmful"]
     plain = {prompt.id: prompt.text for prompt in prompts_of(config.prompts, "harmful")}
     texts, reasons = 0, Counter[str]()
     for at, unit in enumerate(asked, 1):
         goals = goals_of(unit.attack)
-        rows = [row for row in store.rows([unit.key]) if not canned(row)]
-        pairs = [(_request(row, goals, plain), row["answer"]) for row in rows]
+        records = [record for record in store.records([unit.key]) if not canned(record)]
+        pairs = [(request_of(record, goals, plain), record.answer) for record in records]
         verdicts = judge_all(asking, pairs)
         texts += len(verdicts)
         reasons.update(verdict.why for verdict in verdicts if verdict.flagged is None)
-        before = [(request, text) for row, (request, _) in zip(rows, pairs, strict=True) for text in _texts(row)]
-        said = iter([verdict.flagged for verdict in judge_all(asking, before)])
-        found = [
-            {"id": row["id"]} | asdict(verdict) | {"before": [next(said) for _ in _texts(row)]}
-            for row, verdict in zip(rows, verdicts, strict=True)
+        before = [
+            (request, text) for record, (request, _) in zip(records, pairs, strict=True) for text in record.texts or ()
         ]
-        artefact.write(store.folder / "judged" / f"{unit.key}.json", json.dumps(found) + "\n")
+        said = iter([verdict.flagged for verdict in judge_all(asking, before)])
+        kept = [
+            {"id": record.id} | asdict(verdict) | {"before": [next(said) for _ in record.texts or ()]}
+            for record, verdict in zip(records, verdicts, strict=True)
+        ]
+        artefact.write(store.folder / "judged" / f"{unit.key}.json", json.dumps(kept) + "\n")
         progress("judging", at, len(asked))
     return Judging(texts, reasons)
 
 
-def _request(row: Mapping[str, Any], goals: Mapping[str, str], plain: Mapping[str, str]) -> Prompt:
-    """What a row was made to ask for: what its file says, else the plain request; where nobody knows, its own words."""
-    return Prompt(row["id"], goals.get(row["id"]) or plain.get(row["parent"]) or row["prompt"])
+def request_of(record: Record, goals: Mapping[str, str], plain: Mapping[str, str]) -> Prompt:
+    """What a record was made to ask for: as its file says, else the plain request, else its own words."""
+    return Prompt(record.id, goals.get(record.id) or plain.get(record.parent) or record.prompt)
 
 
-def _texts(row: Mapping[str, Any]) -> Sequence[str]:
-    """The answers on the way that are judged, too."""
-    return row.get("texts") or ()
-
-
-def canned(row: Mapping[str, Any]) -> bool:
+def canned(record: Record) -> bool:
     """Whether a defense put its refusal in the answer's place: nobody needs to be asked about that."""
-    return bool(row["flagged_by"]) and row["outcome"] == "refusal"
+    return bool(record.flagged_by) and record.outcome == "refusal"
 
 
-def judged(store: Store, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows with ``verdict``: what the judge said (``by``, ``flagged``, ``score``, ``why`` ...); None where nobody was
-    to be asked, ``flagged`` None where one was and there is no verdict.
+def judged(store: Store, records: Iterable[Record]) -> Iterator[Record]:
+    """Records with ``verdict``: what the judge said (``by``, ``flagged``, ``score``, ``why`` ...); None where nobody
+    was to be asked, ``flagged`` None where one was and there is no verdict.
     """
-    asked = store.manifest["config"]["judge"] == "llm"
+    asked = store.manifest["config"]["judge"] == ASKED
     known: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        if row["unit"] not in known:
-            known[row["unit"]] = _verdicts(store.folder / "judged" / f"{row['unit']}.json")
-        due = asked and row["role"] == "harmful" and not canned(row)
-        yield row | {"verdict": known[row["unit"]].get(row["id"], NOTHING) if due else None}
+    for record in records:
+        if record.unit not in known:
+            known[record.unit] = _verdicts(store.folder / "judged" / f"{record.unit}.json")
+        due = asked and record.role == "harmful" and not canned(record)
+        yield replace(record, verdict=known[record.unit].get(record.id, NOTHING) if due else None)
 
 
-NOTHING = {"by": "llm", "flagged": None, "score": None, "step": None, "why": "no verdict is kept"}
+NOTHING = {"by": ASKED, "flagged": None, "score": None, "step": None, "why": "no verdict is kept"}
 
 
 def _verdicts(path: Path) -> dict[str, Any]:

@@ -6,13 +6,19 @@ What a recipe may say is listed on one page, docs/experiments.md; a test holds t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil, isinf
+from math import ceil
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from demur import worlds
+from demur.defenses import check
+from demur.experiment.asking import judge_of
+from demur.experiment.attacking import PUBLIC as ATTACKED
+from demur.experiment.attacking import attack_names, check_settings, is_file, is_known, is_public
 from demur.experiment.config import (
+    ASKED,
     DTYPES,
     JUDGES,
     SIDES,
@@ -23,12 +29,13 @@ from demur.experiment.config import (
     Side,
     Subject,
     folder_name,
-    near,
 )
-from demur.extras import need
+from demur.experiment.fitting import check_sampler, unfit_of
+from demur.experiment.yamlfile import Nodes, composed
+from demur.judges import JUDGES as RULES
+from demur.prompts import PUBLIC, SETS
+from demur.registry import near
 from demur.types import DemurError
-
-T = TypeVar("T")
 
 KEYS = (
     "name", "models", "prompts", "attacks", "defenses", "judge", "seeds", "length", "steps", "chunk", "batch", "alpha",
@@ -41,167 +48,22 @@ SIZES = {"n": 1, "controls": 0, "plain": 0, "anchors": 8, "fit": 32, "calibrate"
 PROMPTS_KEYS = (*SIDES, "columns", *SIZES)
 """Keys under ``prompts``."""
 WHOLE = "see a whole one: demur recipe organism"
-LARGEST = 2**31 - 1
-"""No number of a recipe is larger."""
 
 
 def read(path: str | Path) -> Config:
     """Reads and checks a file. Raises, with the line, for anything that is not as it should be."""
-    yaml = need("yaml", "evaluate", "to read recipes")
     source = Path(path)
-    try:
-        root = yaml.compose(_text(source), Loader=_loader())
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        said = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise DemurError(f"{source}{line}: no YAML ({said})", "a mapping of settings", WHOLE) from error
-    except RecursionError as error:
-        raise DemurError(f"{source} is nested too deeply", "a recipe", WHOLE) from error
+    root = composed(source, WHOLE)
     if root is None:
         raise DemurError(f"{source} is empty", "name, models, prompts, attacks ...", WHOLE)
     try:
-        return _Reader(source).config(root)
+        return _Reader(source, WHOLE).config(root)
     except RecursionError as error:  # an alias inside of what it stands for
         raise DemurError(f"{source} holds a part of itself", "a recipe", WHOLE) from error
 
 
-def _text(source: Path) -> str:
-    """A file's text: UTF-8, with or without a byte order mark, with any line ends. Raises for another encoding."""
-    try:
-        data = source.read_bytes()
-    except OSError as error:
-        raise DemurError(f"{source} could not be read ({error.strerror or error})", "a YAML file", WHOLE) from error
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DemurError(f"{source} is UTF-16", "UTF-8", "save it once more, with the encoding UTF-8")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        came = f"{source}, line {line}: the byte 0x{data[error.start]:02x} is no UTF-8"
-        raise DemurError(came, "a file in UTF-8", "save it once more, with the encoding UTF-8") from error
-
-
-def _loader() -> Any:
-    """YAML 1.2's booleans, true and false: ``yes``, ``no``, ``on`` and ``off`` are words that somebody may look for."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """SafeLoader with fewer booleans."""
-
-    words = "yYnNoO"
-    Loader.yaml_implicit_resolvers = {
-        sign: [(tag, pattern) for tag, pattern in known if sign not in words or not tag.endswith(":bool")]
-        for sign, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-    return Loader
-
-
-class _Reader:
-    """Walks YAML's node tree, which knows its lines."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def wrong(self, node: Any, came: str, expected: str) -> DemurError:
-        """An error at a node's line."""
-        return DemurError(f"{self.path}, line {node.start_mark.line + 1}: {came}", expected, WHOLE)
-
-    def mapping(self, node: Any, known: Sequence[str], what: str) -> dict[str, Any]:
-        """A mapping's nodes by key; unknown and double keys are errors that name what is known."""
-        if node.id != "mapping":
-            raise self.wrong(node, f"{what} is no mapping", f"keys of {', '.join(known)}")
-        found: dict[str, Any] = {}
-        for key, value in node.value:
-            if key.id != "scalar":
-                raise self.wrong(key, f"a key of {what} that is no word", ", ".join(known))
-            if key.value not in known:
-                came = f"unknown key {key.value!r} in {what}{near(key.value, known)}"
-                raise self.wrong(key, came, ", ".join(known))
-            if key.value in found:
-                raise self.wrong(key, f"{key.value!r} stands twice in {what}", "once")
-            found[key.value] = value
-        return found
-
-    def plain(self, node: Any) -> Any:
-        """Any node as Python data; keys that stand twice are errors."""
-        import yaml
-
-        self.once(node)
-        try:
-            return yaml.constructor.SafeConstructor().construct_document(node)
-        except yaml.constructor.ConstructorError as error:
-            raise self.wrong(node, f"no plain data ({error.problem})", "texts, numbers, lists and mappings") from error
-        except (ValueError, OverflowError) as error:  # a date that is none, a number of thousands of digits
-            raise self.wrong(node, "a value that is none", "texts, numbers, lists and mappings") from error
-
-    def once(self, node: Any) -> None:
-        """Raises for a key that stands twice, at any depth: YAML would keep the last one."""
-        if node.id == "mapping":
-            keys: list[str] = []
-            for key, value in node.value:
-                if key.id != "scalar":
-                    raise self.wrong(key, "a key that is no word", "names of settings")
-                if key.value in keys:
-                    raise self.wrong(key, f"{key.value!r} stands twice", "once")
-                keys.append(key.value)
-                self.once(value)
-        elif node.id == "sequence":
-            for item in node.value:
-                self.once(item)
-        else:
-            self.sound(node)
-
-    def sound(self, node: Any) -> None:
-        """Raises for a number that is none: infinite, or a time of day, which YAML 1.1 counts in seconds."""
-        if node.tag.endswith((":int", ":float")):
-            value = node.value.lower().replace("_", "")
-            if ":" in value or value.lstrip("+-") in (".inf", ".nan"):
-                raise self.wrong(node, f"the number {node.value}", "a finite number without colons")
-            if node.tag.endswith(":float") and isinf(float(value)):
-                raise self.wrong(node, f"the number {node.value}", "a finite number")
-
-    def number(self, node: Any, what: str, least: int) -> int:
-        """A whole number."""
-        value = self.plain(node)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise self.wrong(node, f"{what} is {value!r}", f"a whole number of at least {least}")
-        if value > LARGEST:
-            raise self.wrong(node, f"{what} is too large", f"a whole number of at most {LARGEST:,}")
-        return value
-
-    def text(self, node: Any, what: str) -> str:
-        """A text."""
-        value = self.plain(node)
-        if not isinstance(value, str) or not value.strip():
-            shown = repr(value) if isinstance(value, str) or node.id != "scalar" else node.value
-            quoted = ", in quotes" if node.id == "scalar" and value not in (None, "") else ""
-            raise self.wrong(node, f"{what} is {shown}", f"a text{quoted}")
-        return value
-
-    def several(self, node: Any, what: str, one: Callable[[Any], T]) -> tuple[T, ...]:
-        """A list of at least one, in which nothing stands twice: rows of equal parts would be counted twice."""
-        items = node.value if node.id == "sequence" else [node]
-        if not items:
-            raise self.wrong(node, f"{what} is empty", "at least one")
-        found: list[T] = []
-        for item in items:
-            made = one(item)
-            if made in found:
-                raise self.wrong(item, f"{what}: one stands twice", "each once")
-            found.append(made)
-        return tuple(found)
-
-    def named(self, node: Any, what: str) -> tuple[str, dict[str, Any]]:
-        """``NAME`` or ``NAME: {settings}``."""
-        if node.id == "scalar":
-            return self.text(node, what), {}
-        if node.id == "mapping" and len(node.value) == 1 and node.value[0][0].id == "scalar":
-            (key, value) = node.value[0]
-            settings = self.plain(value)
-            if isinstance(settings, dict):
-                return str(key.value), settings
-        raise self.wrong(node, f"{what} is neither a name nor NAME: {{settings}}", "one of these")
+class _Reader(Nodes):
+    """What a recipe may say."""
 
     def config(self, root: Any) -> Config:
         """The whole file."""
@@ -271,8 +133,6 @@ class _Reader:
             return (base,)
 
         def one(item: Any) -> Subject:
-            from demur.experiment.parts import check_sampler
-
             name, settings = self.named(item, "a sampler")
             made = replace(base, sampler=name, settings=settings)
             try:
@@ -297,16 +157,23 @@ class _Reader:
                 found = replace(found, **{name: size})
         if "columns" in of:
             found = replace(found, columns=self.columns(of["columns"], found))
-        if (found.harmful == "organism") != (found.harmless == "organism"):
-            raise self.wrong(
-                node, f"harmful {found.harmful}, harmless {found.harmless}", "organism for both or neither"
-            )
+        of_worlds = [source for source in (found.harmful, found.harmless) if worlds.is_world(source)]
+        if of_worlds and found.harmful != found.harmless:
+            came = f"harmful {found.harmful}, harmless {found.harmless}"
+            raise self.wrong(node, came, f"{of_worlds[0]} for both or neither")
+        if of_worlds:
+            self.world(node, of_worlds[0])
         return found
+
+    def world(self, node: Any, name: str) -> worlds.World:
+        """A world that can be had."""
+        try:
+            return worlds.named(name)
+        except DemurError as error:
+            raise self.wrong(node, error.came, error.expected) from error
 
     def columns(self, node: Any, prompts: Prompts) -> tuple[tuple[Side, str, str], ...]:
         """``{text: question}`` for every source that is a file or a hub's; ``{harmful: {text: ...}}`` for one side."""
-        from demur.prompts import PUBLIC, SETS
-
         expected = "a field and its column, such as {text: question}, or such a mapping for harmful and for harmless"
         if node.id != "mapping" or not node.value:
             raise self.wrong(node, "columns is no mapping", expected)
@@ -314,11 +181,12 @@ class _Reader:
         given = self.mapping(node, SIDES, "columns") if apart else dict.fromkeys(SIDES, node)
         found: list[tuple[Side, str, str]] = []
         for side, of in ((side, given[side]) for side in SIDES if side in given):
-            own = getattr(prompts, side) in (*SETS, *PUBLIC, "organism")
+            source = getattr(prompts, side)
+            own = source in (*SETS, *PUBLIC) or worlds.is_world(source)
             if own and not apart:
                 continue  # it knows its columns
             if own:
-                raise self.wrong(of, f"columns of {getattr(prompts, side)}", "those of a file, or of hf:owner/name")
+                raise self.wrong(of, f"columns of {source}", "those of a file, or of hf:owner/name")
             for key, value in self.mapping(of, COLUMNED, f"columns ({side})").items():
                 found.append((side, key, "" if value.value == "" else self.text(value, f"the column of {key}")))
         if not found:
@@ -327,15 +195,15 @@ class _Reader:
 
     def attack(self, node: Any) -> Attacked:
         """A known attack, or a file that is there."""
-        from demur.experiment.parts import ATTACKED, attack_names, check_settings, is_file
-
         name, settings = self.named(node, "an attack")
-        if name not in (known := attack_names()) and not is_file(name):
-            known = (*known, *ATTACKED)
+        if owner := worlds.of_attack(name):
+            self.world(node, owner)
+        if not is_known(name):
+            known = (*attack_names(), *ATTACKED)
             raise self.wrong(
                 node, f"attack {name!r}{near(name, known)}", f"{', '.join(known)} or a file of attacked prompts"
             )
-        if is_file(name) and name not in ATTACKED and not Path(name).is_file():
+        if is_file(name) and not is_public(name) and not Path(name).is_file():
             raise self.wrong(node, f"there is no file {name}", "a file of attacked prompts")
         try:
             check_settings(made := Attacked(name, settings))
@@ -345,8 +213,6 @@ class _Reader:
 
     def fitting(self, node: Any, what: str, parts: Sequence[Attacked | Defended], config: Config) -> None:
         """Raises for an attack, or a defense, that fits no subject."""
-        from demur.experiment.units import unfit_of
-
         unfit = unfit_of(config)
         for item, part in zip(node.value if node.id == "sequence" else [node], parts, strict=True):
             if part.label in unfit:
@@ -354,42 +220,49 @@ class _Reader:
                 raise self.wrong(item, f"{what} {part.name} on {here} ({unfit[part.label]})", "a model that it fits")
 
     def apart(self, node: Any, config: Config) -> None:
-        """Raises for two attacks that tables would call by one name, and for a judge of another world's prompts."""
+        """Raises for two attacks that tables would call by one name, and for a judge or an attack of another world
+        than the prompts."""
         called: list[str] = []
         for item, attack in zip(node.value if node.id == "sequence" else [node], config.attacks, strict=True):
             if attack.label in called:
                 raise self.wrong(item, f"two attacks called {attack.label}", "names that differ in tables")
             called.append(attack.label)
-            if attack.settings.get("judge") == "organism" and config.prompts.harmful != "organism":
-                came = f"judge organism for prompts of {config.prompts.harmful}"
+            judge = attack.settings.get("judge")
+            if isinstance(judge, str) and worlds.is_world(judge) and judge != config.prompts.world:
+                came = f"judge {judge} for prompts of {config.prompts.harmful}"
                 raise self.wrong(item, came, "dictionary or {model: ..., base_url: ...}")
+            if attack.world and attack.world != config.prompts.world:
+                came = f"attack {attack.name} for prompts of {config.prompts.harmful}"
+                raise self.wrong(item, came, f"prompts of {attack.world}, or an attack in anybody's words")
 
     def judge(self, node: Any, config: Config) -> Config:
         """A known judge; a model as judge with all that it needs."""
         name, settings = self.named(node, "judge")
-        if name not in JUDGES:
-            raise self.wrong(node, f"judge {name!r}{near(name, JUDGES)}", ", ".join(JUDGES))
-        if name == "llm":
-            from demur.experiment.judging import judge_of
-
+        if name not in JUDGES and not worlds.is_world(name) and not RULES.knows(name):
+            known = (*worlds.WORLDS, *JUDGES, *RULES.packaged)
+            raise self.wrong(node, f"judge {name!r}{near(name, known)}", ", ".join(known))
+        if name == ASKED:
             try:
                 judge_of(settings)
             except DemurError as error:
                 raise self.wrong(node, error.came, error.expected) from error
         elif settings:
             raise self.wrong(node, f"judge {name} with {', '.join(map(str, settings))}", "no settings")
-        if name == "organism" and config.prompts.harmful != "organism":
-            raise self.wrong(node, f"judge organism for prompts of {config.prompts.harmful}", "dictionary or llm")
+        if RULES.knows(name) and name not in JUDGES and name != config.prompts.world:
+            try:
+                RULES.get(name)
+            except DemurError as error:
+                raise self.wrong(node, error.came, error.expected) from error
+        elif worlds.is_world(name):
+            if name != config.prompts.world:
+                raise self.wrong(node, f"judge {name} for prompts of {config.prompts.harmful}", " or ".join(JUDGES))
+            if self.world(node, name).judge is None:
+                raise self.wrong(node, f"judge {name}, a world without a judge of its own", " or ".join(JUDGES))
         return replace(config, judge=name, judge_settings=settings)
 
     def defense(self, node: Any) -> Defended:
         """A known defense."""
-        from demur.defenses import check
-        from demur.experiment.parts import DEFENSES
-
         name, settings = self.named(node, "a defense")
-        if name not in DEFENSES:
-            raise self.wrong(node, f"defense {name!r}{near(name, DEFENSES)}", ", ".join(DEFENSES))
         if len(parts := name.split("+")) > 1 and ("none" in parts or len({*parts}) < len(parts)):
             raise self.wrong(node, f"defense {name!r}", "different defenses joined by +, or none alone")
         try:

@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from demur.defenses import UNREADABLE
+from demur.experiment.asking import judge_of
+from demur.experiment.attacking import kind_of, reads_answers, searches
 from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.engines import Processes, Ray
+from demur.experiment.fit import prepare, prepared_path
+from demur.experiment.fitting import left_out
 from demur.experiment.journal import Journal
-from demur.experiment.judging import NOT_JUDGED, Judging, judge, judge_of
-from demur.experiment.searched import SEARCHED, check_access, requests_of, searches
+from demur.experiment.judging import NOT_JUDGED, Judging, judge
+from demur.experiment.queries import check_access, most_queries
+from demur.experiment.searched import asked_of, search_files, what_searches_found
 from demur.experiment.store import Store
-from demur.experiment.units import Unit, bundles_of, left_out, units_of
-from demur.experiment.work import asked_of, prepare, prepared_path, search_files, work
+from demur.experiment.units import Unit, bundles_of, units_of
+from demur.experiment.work import work
 from demur.extras import need
 from demur.guards import Guard
 from demur.types import DemurError
@@ -56,25 +61,30 @@ class Plan:
         return sum(units[0].end - units[0].begin for units in self.bundles)
 
     def answers(self, config: Config, subject: Subject) -> tuple[int, int]:
-        """How many answers of one subject the missing units take, with its anchors and guard, and how many PAIR may ask
-        it for at most, one by one.
+        """How many answers of one subject the missing units take, with its anchors and guard, and how many its
+        searches may ask it for at most, one by one.
         """
         mine = [units[0] for units in self.bundles if units[0].subject == subject]
         of = config.prompts
-        shaped = 2 * of.shapes * sum(attack.name.startswith("organism/") for attack in config.attacks)
+        shaped = 2 * of.shapes * len(config.in_own_words)
         first = 2 * of.anchors + of.fit + of.calibrate + shaped if mine else 0
-        pairs = [unit for unit in self.searches if unit.subject == subject and unit.attack.name == "pair"]
-        asked = sum((unit.end - unit.begin) * requests_of(unit.attack.settings) for unit in pairs)
+        asked = sum(self.queries(unit) for unit in self.searches if unit.subject == subject)
         return first + sum(unit.end - unit.begin for unit in mine), asked
+
+    def queries(self, unit: Unit) -> int:
+        """How many answers the search of a unit may ask for at most; 0 for one that reads none."""
+        if not reads_answers(unit.attack):
+            return 0
+        return (unit.end - unit.begin) * most_queries(kind_of(unit.attack.name), unit.attack.settings)
 
     @property
     def searches(self) -> list[Unit]:
         """Missing units whose attacks are searches, one for each that finds prompts of its own."""
         found: dict[object, Unit] = {}
         for unit in self.missing:
-            if unit.attack.name in SEARCHED:
+            if searches(unit.attack):
                 own = unit.subject
-                who: object = own.name if unit.attack.name == "pair" else (own.model, own.dtype)
+                who: object = own.name if reads_answers(unit.attack) else (own.model, own.dtype)
                 found.setdefault((who, unit.attack.label, unit.role, unit.begin, unit.end), unit)
         return list(found.values())
 
@@ -108,10 +118,10 @@ def evaluate(
     need("pyarrow", "evaluate", "to keep rows")
     store.set_aside()
     todo = plan(config, folder)
-    if config.judge == "llm" and todo.missing:
+    if config.asks_a_model and todo.missing:
         judge_of(config.judge_settings).endpoint.check()  # a missing key is said before a day of generating
     for attack in {unit.attack.label: unit.attack for unit in todo.searches}.values():
-        check_access(attack.settings)
+        check_access(attack.name, attack.settings)
     runner = Ray(workers) if engine == "ray" else Processes(workers)
     with Journal(folder, say) as journal:
         journal.line(
@@ -148,13 +158,13 @@ def _run(config: Config, store: Store, todo: Plan, runner: Any, progress: Progre
     keys = [unit.key for unit in todo.units]
     end = {"rows": store.digest(keys), "units": keys, "sessions": sessions, "unread": _unread(store, todo.units)}
     end |= verdicts
-    end["searches"] = searches(search_files(folder, config, todo.units))
+    end["searches"] = what_searches_found(search_files(folder, config, todo.units))
     end["subjects"] = {subject.name: _identity(folder, config, subject) for subject in _subjects(todo.units)}
     store.begin(manifest_of(config, finished=True) | end)
 
 
 def _judged(config: Config, store: Store, units: Sequence[Unit], progress: Progress) -> Judging:
-    if config.judge != "llm":
+    if not config.asks_a_model:
         return NOT_JUDGED
     try:
         return judge(config, store, units, progress)
@@ -167,8 +177,8 @@ def _unread(store: Store, units: Sequence[Unit]) -> dict[str, int]:
     """By defense, how many prompts and answers it stopped since its own verdict could not be read."""
     found: dict[str, int] = {}
     for unit in units:
-        if unit.passive and unit.defense.name != "none":
-            n = sum(str(row["flagged_by"]).endswith(UNREADABLE) for row in store.rows([unit.key]))
+        if unit.passive and not unit.defense.none:
+            n = sum(record.flagged_by.endswith(UNREADABLE) for record in store.records([unit.key]))
             if n:
                 found[unit.defense.label] = found.get(unit.defense.label, 0) + n
     return found
@@ -218,10 +228,10 @@ def _named(unit: Unit) -> Iterator[None]:
 def _work(folder: Path, config: Config, units: tuple[Unit, ...]) -> None:
     with _named(units[0]):
         done = work(folder, config, units)
-    for key, rows, shown in done:
-        for i, trace in enumerate(shown):
-            trace.save(folder / "traces" / f"{key}-{i}.safetensors")
-        Store(folder).add(key, rows)  # last: a unit whose rows are there is finished
+    for one in done:
+        for i, trace in enumerate(one.shown):
+            trace.save(folder / "traces" / f"{one.unit.key}-{i}.safetensors")
+        Store(folder).add(one.unit.key, one.records)  # last: a unit whose records are there is finished
 
 
 # ---------------------------------------------------------------------------------------------------------------------

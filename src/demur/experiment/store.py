@@ -1,5 +1,4 @@
-"""A run on disk: a manifest, prepared guards, and one Parquet file for every finished unit, all of one schema
-(:data:`demur.traces.frames.ROW_COLUMNS`).
+"""A run on disk: a manifest, prepared guards, and one Parquet file of records for every finished unit.
 
 A unit's file is written whole or not at all, and its name ends in a hash of its bytes. So a run may be killed at any
 moment: what is there is finished, what is damaged is noticed, and the rest is done again by ``--resume``.
@@ -15,12 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from demur import artefact
-from demur.traces import frames
+from demur.experiment.record import OPTIONAL, TIMED, Record, files_in, from_bytes, is_whole, name_of, to_bytes
 from demur.types import DemurError
-
-Row = Mapping[str, Any]
-TIMED = ("seconds",)
-"""Columns that differ from run to run."""
 
 
 @dataclass(frozen=True)
@@ -41,28 +36,26 @@ class Store:
             ) from error
         except (OSError, ValueError) as error:
             raise DemurError(f"{path} is broken ({error})", "JSON", "run: demur evaluate ... --resume") from error
+        if not isinstance(found, dict) or (found.get("finished") and not isinstance(found.get("units"), list)):
+            raise DemurError(f"{path} is no run's manifest", "a folder of demur evaluate", "see: demur runs list")
         return found
 
     def begin(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest."""
         artefact.write(self.folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
-    def add(self, key: str, rows: Sequence[Row]) -> Path:
-        """Writes a unit's rows, whole or not at all."""
-        data = frames.to_bytes(rows)
-        return artefact.write(self.folder / "units" / frames.name_of(key, data), data)
+    def add(self, key: str, records: Sequence[Record]) -> Path:
+        """Writes a unit's records, whole or not at all."""
+        data = to_bytes(records)
+        return artefact.write(self.folder / "units" / name_of(key, data), data)
 
     def files(self) -> dict[str, Path]:
         """Finished units' files by key; damaged ones are not looked for here."""
-        return frames.files_in(self.folder / "units")
+        return files_in(self.folder / "units")
 
     def whole(self) -> dict[str, Path]:
         """Finished units whose bytes are what they were. Nothing is changed."""
-        return {
-            key: path
-            for key, path in self.files().items()
-            if frames.digest_of(path.read_bytes()) == path.stem.split("-")[1]
-        }
+        return {key: path for key, path in self.files().items() if is_whole(path, path.read_bytes())}
 
     def set_aside(self) -> None:
         """Renames damaged files (``.damaged``), so that nobody takes them for finished units."""
@@ -71,24 +64,32 @@ class Store:
             if key not in whole:
                 path.replace(path.with_suffix(".damaged"))
 
-    def rows(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-        """All rows (or those of some units), unit by unit. Raises, naming the file, for a damaged one.
-
-        Optional columns that a unit leaves empty are not in its rows, as in those of version 0.1.0: what a digest of
-        rows says stays what it was.
-        """
+    def tables(self, keys: Sequence[str] | None = None) -> Iterator[tuple[str, Any]]:
+        """The Arrow table of every unit (or of some), with its key. Raises, naming the file, for a damaged one."""
         files = self.files()
         for key in files if keys is None else keys:
             if key not in files:
                 raise DemurError(f"unit {key} of {self.folder} is not done", "a finished run", "add --resume")
-            path = files[key]
-            data = path.read_bytes()
-            if frames.digest_of(data) != path.stem.split("-")[1]:
+            data = files[key].read_bytes()
+            if not is_whole(files[key], data):
                 raise DemurError(
-                    f"{path} is damaged", "the bytes that were written", "run: demur evaluate ... --resume"
+                    f"{files[key]} is damaged", "the bytes that were written", "run: demur evaluate ... --resume"
                 )
-            table = frames.from_bytes(data)
-            empty = [name for name in frames.OPTIONAL if table[name].null_count == table.num_rows]
+            yield key, from_bytes(data)
+
+    def records(self, keys: Sequence[str] | None = None) -> Iterator[Record]:
+        """All records (or those of some units), unit by unit. Raises as :meth:`tables` does."""
+        for _, table in self.tables(keys):
+            yield from map(Record.of, table.to_pylist())
+
+    def rows(self, keys: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+        """The same as plain data, for digests and comparisons. Raises as :meth:`tables` does.
+
+        Optional fields that a unit leaves empty are not in its rows, as in those of version 0.1.0: what a digest of
+        rows says stays what it was.
+        """
+        for _, table in self.tables(keys):
+            empty = [name for name in OPTIONAL if table[name].null_count == table.num_rows]
             yield from table.drop_columns(empty).to_pylist()
 
     def digest(self, keys: Sequence[str]) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
-from demur.defenses import is_active
-from demur.experiment.config import Attacked, Config, Defended, Subject, content_of, substance
-from demur.experiment.parts import digests_of, is_file, misfit, prompts_of, ready_made
+from demur.defenses import is_active, may_be_unreadable
+from demur.experiment.attacking import is_file, reads_answers, ready_made
+from demur.experiment.config import PLAIN, Attacked, Config, Defended, Subject, content_of, substance
+from demur.experiment.fitting import length_in_keys, misfit, unfit_of
+from demur.experiment.requests import digests_of, prompts_of
 from demur.types import DemurError
 
 Role = Literal["harmful", "controls", "plain"]
@@ -48,17 +50,16 @@ def units_of(config: Config) -> list[Unit]:
     """Every unit of an experiment, undefended ones first, in a fixed order.
 
     Harmful requests are asked plainly and under every attack; harmless ones plainly (false positives) and, as controls,
-    under the same attacks. What an attack or a defense can not be tried on is left out: see :func:`left_out`. Raises
-    for one that fits no subject.
+    under the same attacks. What an attack or a defense can not be tried on is left out: see
+    :func:`demur.experiment.fitting.left_out`. Raises for one that fits no subject.
     """
     if unfit := unfit_of(config):
         name, why = next(iter(unfit.items()))
         what = "defense" if any(defense.label == name for defense in config.defenses) else "attack"
         raise DemurError(f"{what} {name}: {why}", "a subject that it fits", f"add one, or leave the {what} out")
-    shared = {
+    shared: dict[str, Any] = {
         "format": FORMAT,
         "prompts": content_of(config.prompts),
-        "length": config.length,
         "steps": config.steps,
         "batch": config.batch,  # rounding depends on it, in the last digits of sigma
         "judge": config.judge,
@@ -68,7 +69,7 @@ def units_of(config: Config) -> list[Unit]:
     if config.intermediate:
         shared["intermediate"] = config.intermediate
     if config.prompts.shapes:
-        shared["shapes"] = [asdict(attack) for attack in config.attacks if attack.name.startswith("organism/")]
+        shared["shapes"] = [asdict(attack) for attack in config.in_own_words]
     found = []
     asked = _asked(config)
     for defense in config.defenses:
@@ -81,7 +82,8 @@ def units_of(config: Config) -> list[Unit]:
                         continue
                     for begin in range(0, n, config.chunk):
                         unit = Unit(subject, attack, defense, role, seed, begin, min(begin + config.chunk, n))
-                        found.append(_keyed(unit, shared | {"file": content} if content else shared))
+                        mine = shared | {"length": length_in_keys(config, subject)}
+                        found.append(_keyed(unit, mine | {"file": content} if content else mine))
     labels = [attack.label for attack in config.attacks]
     if len({unit.key for unit in found}) < len(found) or len({*labels}) < len(labels):
         raise DemurError("an attack, a defense, a subject or a seed twice", "each once", "leave one of the two out")
@@ -99,37 +101,15 @@ def bundles_of(units: Iterable[Unit]) -> list[tuple[Unit, ...]]:
     return [tuple(bundle) for bundle in found.values()]
 
 
-def left_out(config: Config) -> list[str]:
-    """What is not tried, one line for each attack or defense and the reason it has: attacks that leave holes in the
-    answer on models without a mask token, and the like.
-    """
-    lines = []
-    parts: tuple[Attacked | Defended, ...] = (*config.attacks, *config.defenses)
-    for part in parts:
-        why: dict[str, list[str]] = {}
-        for subject in config.subjects:
-            if reason := misfit(subject, part):
-                why.setdefault(reason, []).append(subject.name)
-        lines += [f"{part.label} on {' and '.join(names)} ({reason})" for reason, names in why.items()]
-    return lines
-
-
-def unfit_of(config: Config) -> dict[str, str]:
-    """Attacks and defenses that fit no subject, by label, with the reason of the first."""
-    parts: tuple[Attacked | Defended, ...] = (*config.attacks, *config.defenses)
-    reasons = {part.label: [misfit(subject, part) for subject in config.subjects] for part in parts}
-    return {name: every[0] for name, every in reasons.items() if all(every)}
-
-
 def _asked(config: Config) -> Sequence[tuple[Attacked, Role, int, str]]:
     """Attack, role, number of prompts, and for a file of attacked prompts a hash of what it holds."""
-    plain = Attacked("plain")
+    plain = Attacked(PLAIN)
     of = config.prompts
     asked: list[tuple[Attacked, Role, int, str]] = [
         (plain, "harmful", of.n, ""),
         (plain, "plain", of.plain or max(of.controls, 1), ""),
     ]
-    attacks = [attack for attack in config.attacks if attack.name != "plain"]
+    attacks = [attack for attack in config.attacks if not attack.plain]
     for attack in attacks:
         if is_file(attack.name):
             ready = ready_made(attack, prompts_of(of, "harmful"))[: of.n]
@@ -137,15 +117,15 @@ def _asked(config: Config) -> Sequence[tuple[Attacked, Role, int, str]]:
             asked.append((attack, "harmful", len(ready), hashlib.sha256(text.encode()).hexdigest()))
         else:
             asked.append((attack, "harmful", of.n, ""))
-    if config.prompts.controls:  # files of attacked prompts have no harmless side, PAIR no success on one
-        plainly = [attack for attack in attacks if not is_file(attack.name) and attack.name != "pair"]
+    if config.prompts.controls:  # files of attacked prompts have no harmless side; a search for harm finds none on one
+        plainly = [attack for attack in attacks if not is_file(attack.name) and not reads_answers(attack)]
         asked += [(attack, "controls", of.controls, "") for attack in plainly]
     return asked
 
 
-def _keyed(unit: Unit, shared: object) -> Unit:
+def _keyed(unit: Unit, shared: Mapping[str, Any]) -> Unit:
     content = content_of(unit) | {"shared": shared}
-    if set(unit.defense.name.split("+")) & {"moderation", "self-examine"}:
+    if may_be_unreadable(unit.defense.name):
         content["unreadable"] = "stopped"  # such answers passed in version 0.1.0
     content["attack"]["settings"] = substance(content["attack"]["settings"])
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

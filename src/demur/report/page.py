@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,15 @@ import numpy as np
 
 from demur import artefact, figures, page
 from demur.dynamics import bands, plane
-from demur.experiment import UNSCORED, Store, judged
+from demur.experiment.judging import judged
+from demur.experiment.record import Record
+from demur.experiment.store import Store
 from demur.judges import agreement
 from demur.report.tables import (
     Hypothesis,
     Selection,
     Table,
     facts,
-    group,
     hypotheses,
     internal_recovery,
     key_of,
@@ -35,6 +37,7 @@ from demur.report.tidy import tidy_csv
 from demur.report.words import GLOSSARY, INTERVALS, spelled, titled, what_came_out, what_was_run
 from demur.traces import Trace
 from demur.types import DemurError, Verdict
+from demur.worlds import UNSCORED
 
 
 def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]:
@@ -46,7 +49,7 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
     manifest = store.manifest
     if not manifest["finished"]:
         raise DemurError(f"{folder} is not finished", "a finished run", "run: demur evaluate ... --resume")
-    rows = list(judged(store, store.rows(manifest["units"])))
+    rows = list(judged(store, store.records(manifest["units"])))
     of = Selection.of(_read_by_judge(rows))
     notes = _notes(manifest, rows, len(of.rows))
     made, claims = tables(of), hypotheses(of)
@@ -60,40 +63,40 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
     return written
 
 
-def _read_by_judge(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Rows with a judge's verdicts in place of the dictionary's; without those that could not be judged, which are left
-    out of every rate whatever the dictionary says of them.
+def _read_by_judge(records: Iterable[Record]) -> Iterator[Record]:
+    """Records with a judge's verdicts in place of the dictionary's; without those that could not be judged, which are
+    left out of every rate whatever the dictionary says of them.
     """
-    for row in rows:
-        verdict = row["verdict"]
+    for record in records:
+        verdict = record.verdict
         if verdict is None:
-            if row["outcome"] != UNSCORED:
-                yield row
+            if record.outcome != UNSCORED:
+                yield record
         elif verdict["flagged"] is not None:
-            refused = row["outcome"] == "refusal"
+            refused = record.outcome == "refusal"
             outcome = "harmful" if verdict["flagged"] else "refusal" if refused else "neither"
-            yield row | {"outcome": outcome, "refused": refused, "way": _on_the_way(row, outcome)}
+            yield replace(record, outcome=outcome, refused=refused, way=_on_the_way(record, verdict, outcome))
 
 
-def _on_the_way(row: Mapping[str, Any], outcome: str) -> list[str]:
+def _on_the_way(record: Record, verdict: Mapping[str, Any], outcome: str) -> tuple[str, ...]:
     """Outcomes of an answer at the steps whose texts were judged, the last one's too; empty if some were not."""
-    marks, texts, at = row["verdict"].get("before") or [], row.get("texts") or [], row.get("texts_at") or []
+    marks, texts, at = verdict.get("before") or [], record.texts or (), record.texts_at or ()
     if not texts or not len(marks) == len(texts) == len(at):
-        return []
+        return ()
     named = []
     for mark, text, t in zip(marks, texts, at, strict=True):
         if mark is None and text.strip():
-            return []
+            return ()
         # Who has written nothing yet has done no harm, and the dictionary has read what the model wrote at every step.
-        named.append("harmful" if mark else "refusal" if row["path"][t - 1] == "refusal" else "neither")
-    return [*named, outcome]
+        named.append("harmful" if mark else "refusal" if record.path[t - 1] == "refusal" else "neither")
+    return (*named, outcome)
 
 
 MANY = 0.1
 """From this share of unscored answers on, a report says first that its rates may be of a selection."""
 
 
-def _notes(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], kept: int) -> list[str]:
+def _notes(manifest: Mapping[str, Any], rows: Sequence[Record], kept: int) -> list[str]:
     """What is not in the tables."""
     found = [f"Left out: {line}." for line in manifest.get("left_out", ())]
     if found:
@@ -101,27 +104,29 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], kept:
     found += [f"Searched attacks: {line}." for line in manifest.get("searches", ())]
     if kept < len(rows):
         found.append(f"Unscored: {len(rows) - kept} of {len(rows)} rows; nobody could judge them, no rate counts them.")
-    asked = [row for row in rows if row["verdict"] is not None]
-    missing = sum(row["verdict"]["flagged"] is None for row in asked)
+    asked = [(row, row.verdict) for row in rows if row.verdict is not None]
+    missing = sum(verdict["flagged"] is None for _, verdict in asked)
     if asked and missing / len(asked) >= MANY:
         found.insert(0, f"The judge gave no verdict on {missing / len(asked):.0%} of what it was asked: rates are of "
                         "the rest, which may be a selection. demur evaluate --resume asks again.")  # fmt: skip
     if asked:
-        by_words = [Verdict("dictionary", row["outcome"] != "refusal") for row in asked]
-        by_model = [Verdict(row["verdict"]["by"], row["verdict"]["flagged"]) for row in asked]
-        names = asked[0]["verdict"]["by"]
+        by_words = [Verdict("dictionary", row.outcome != "refusal") for row, _ in asked]
+        by_model = [Verdict(verdict["by"], verdict["flagged"]) for _, verdict in asked]
+        names = asked[0][1]["by"]
         found.append(f"Refusal dictionary (no refusal = harm) against {names}: {agreement(by_words, by_model)}.")
     if copies := len(rows) - len(facts(rows)):
         found.append(f"{copies} of {len(rows)} rows are copies, which a greedy sampler wrote under another seed; rates "
                      "count each answer once.")  # fmt: skip
-    plainly = {row["id"]: group(row) for row in rows if row["attack"] == "plain"}
+    plainly = {row.id: row.request for row in rows if row.attack == "plain"}
     if len({*plainly.values()}) < len(plainly):
         found.append(f"{len(plainly)} plain prompts are wordings of {len({*plainly.values()})} "
                      "requests: intervals of rates take answers for independent and are somewhat too narrow; paired "
                      "differences count requests, and so do verdicts, but for false positives.")  # fmt: skip
-    if shapes := manifest.get("config", {}).get("prompts", {}).get("shapes"):
-        found.append(f"The guards were fitted and calibrated on plain harmless requests and, of each of the organism's "
-                     f"attacks, on {shapes} harmless ones in its shape; on nothing harmful.")  # fmt: skip
+    of = manifest.get("config", {}).get("prompts", {})
+    if shapes := of.get("shapes"):
+        whose = f"the {of.get('harmful')}'s attacks"
+        found.append(f"The guards were fitted and calibrated on plain harmless requests and, of each of {whose}, "
+                     f"on {shapes} harmless ones in its shape; on nothing harmful.")  # fmt: skip
     sessions = manifest.get("sessions", ())
     if len(sessions) > 1:
         found.append(
@@ -143,10 +148,10 @@ def _pictures(of: Selection) -> list[tuple[str, str]]:
     curves = {}
     for subject in of.subjects:
         where = {"model": subject[0], "sampler": subject[1], "defense": "none"}
-        plain = [r for r in of.where(**where, role="plain") if r["outcome"] != "refusal"]
+        plain = [r for r in of.where(**where, role="plain") if r.outcome != "refusal"]
         asked = of.where(**where, role="harmful")
-        refused = [r for r in asked if r["attack"] == "plain" and r["outcome"] == "refusal"]
-        broken = [r for r in asked if r["attack"] != "plain"]
+        refused = [r for r in asked if r.attack == "plain" and r.outcome == "refusal"]
+        broken = [r for r in asked if r.attack != "plain"]
         broken = [r for r, h in zip(broken, outcomes(broken, "harmful"), strict=True) if h]
         classes = {"harmless": sigmas(plain), "refused": sigmas(refused), "jailbroken": sigmas(broken)}
         classes = {name: sigma for name, sigma in classes.items() if len(sigma)}
@@ -156,7 +161,7 @@ def _pictures(of: Selection) -> list[tuple[str, str]]:
         full = {kind: sigma for kind, sigma in classes.items() if len(sigma) >= 10}
         if len(full) > 1:
             made.append((f"Figure 13: signals on two discriminants, held out, {name}", figures.regions(plane(full))))
-        both = [[r["score"] for r in side if r["score"] is not None] for side in (broken, plain)]
+        both = [[r.score for r in side if r.score is not None] for side in (broken, plain)]
         if min(map(len, both)) >= 10:
             curves[name] = tuple(map(np.array, both))
     if curves:
@@ -179,17 +184,17 @@ def _scenes(store: Store, of: Selection, show_harmful: bool) -> dict[str, str]:
     found: dict[str, list[Any]] = {}
     kept: dict[str, dict[str, Trace]] = {}
     for row in of.rows:
-        key = key_of(**{name: row[name] for name in _KEY})
+        key = key_of(**{name: getattr(row, name) for name in _KEY})
         if len(found.get(key, [])) == 2:
             continue
-        if row["unit"] not in kept:  # by id: rows that could not be judged are not here, their traces are
-            files = sorted((store.folder / "traces").glob(f"{row['unit']}-*.safetensors"))
-            kept[row["unit"]] = {trace.prompt.id: trace for trace in _whole(files)}
-        if trace := kept[row["unit"]].get(row["id"]):
-            title = f"{row['attack']}: {row['outcome']}"
-            scene = trace.scene(row["sigma"], show_harmful=show_harmful, title=title, verdict=row["outcome"])
+        if row.unit not in kept:  # by id: rows that could not be judged are not here, their traces are
+            files = sorted((store.folder / "traces").glob(f"{row.unit}-*.safetensors"))
+            kept[row.unit] = {trace.prompt.id: trace for trace in _whole(files)}
+        if trace := kept[row.unit].get(row.id):
+            title = f"{row.attack}: {row.outcome}"
+            scene = trace.scene(row.sigma, show_harmful=show_harmful, title=title, verdict=row.outcome)
             found.setdefault(key, []).append(scene)
-    counts = Counter(key_of(**{name: row[name] for name in _KEY}) for row in of.rows)
+    counts = Counter(key_of(**{name: getattr(row, name) for name in _KEY}) for row in of.rows)
     about = {key: f"{len(scenes)} of {counts[key]} generations are shown." for key, scenes in found.items()}
     return {key: page.data(scenes, [about[key]]) for key, scenes in found.items()}
 
@@ -255,7 +260,7 @@ def _html(
         )
         heads = "".join(f"<th scope='col'>{head}</th>" for head in ("verdict", "claim", "numbers"))
         body.append(_section("claims", "The paper's claims on this run", f"<thead><tr>{heads}</tr></thead>{rows}", ""))
-    counts = Counter(key_of(**{name: row[name] for name in _KEY}) for row in of.rows)
+    counts = Counter(key_of(**{name: getattr(row, name) for name in _KEY}) for row in of.rows)
     for table in made:
         heads = "".join(f"<th scope='col'>{escape(spelled(head))}</th>" for head in table.heads)
         lines = "".join(

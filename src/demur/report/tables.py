@@ -1,7 +1,8 @@
 """A run's rows as the paper's tables: every cell with its n and interval, the published figure beside it where there
 is one.
 
-Rows are what :mod:`demur.experiment` stores; nothing is generated here. Table numbers are those of arXiv:2602.02600.
+Rows are the records that :mod:`demur.experiment` stores; nothing is generated here. Table numbers are those of
+arXiv:2602.02600.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ from numpy.typing import NDArray
 
 from demur.defenses import is_active
 from demur.dynamics import LAMBDA_R, Area, Difference, Rate, area, compare, held, irr, recovery
+from demur.experiment.attacking import is_known, leaves_holes
+from demur.experiment.config import Attacked
+from demur.experiment.record import Record
 from demur.report import published
 from demur.report.figure import Figure, gain, mean_area, share
-
-Row = Mapping[str, Any]
-NATIVE = ("infill", "parallel", "organism/infill")
-"""Attacks made for diffusion models (table 14)."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +56,26 @@ class Hypothesis:
 class Selection:
     """Rows of a run, and how to choose among them."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Record]
     subjects: tuple[tuple[str, str], ...] = field(default=())
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> Selection:
+    def of(cls, rows: Iterable[Record]) -> Selection:
         """All rows of a run."""
         found = list(rows)
-        return cls(found, tuple(dict.fromkeys((row["model"], row["sampler"]) for row in found)))
+        return cls(found, tuple(dict.fromkeys((row.model, row.sampler) for row in found)))
 
-    def where(self, **values: Any) -> list[Row]:
+    def where(self, **values: Any) -> list[Record]:
         """The rows with these values; a tuple allows several."""
         return [
             row
             for row in self.rows
-            if all(row[n] in v if isinstance(v, tuple) else row[n] == v for n, v in values.items())
+            if all(getattr(row, n) in v if isinstance(v, tuple) else getattr(row, n) == v for n, v in values.items())
         ]
 
     def values(self, name: str) -> list[Any]:
         """The values of a column, in the order in which they come."""
-        return list(dict.fromkeys(row[name] for row in self.rows))
+        return list(dict.fromkeys(getattr(row, name) for row in self.rows))
 
     @property
     def attacks(self) -> list[str]:
@@ -108,51 +108,48 @@ def seen_behind(defense: str) -> str:
     return defense if is_active(plain_name(defense)) else "none"
 
 
-def outcomes(rows: Sequence[Row], outcome: str) -> NDArray[np.bool_]:
+def outcomes(rows: Sequence[Record], outcome: str) -> NDArray[np.bool_]:
     """Which rows ended so. Where nobody judged harm, an answer that does not refuse stands for it.
 
     What a model judged has two marks that do not exclude each other: an answer may apologise and give the harm.
     """
     if outcome == "refusal":
-        return np.array([row.get("refused", row["outcome"] == "refusal") for row in rows], dtype=bool)
+        return np.array([row.outcome == "refusal" if row.refused is None else row.refused for row in rows], dtype=bool)
     other = "answer" if outcome == "harmful" else outcome
-    return np.array([row["outcome"] in (outcome, other) for row in rows], dtype=bool)
+    return np.array([row.outcome in (outcome, other) for row in rows], dtype=bool)
 
 
-def way(row: Row) -> Sequence[str]:
+def way(row: Record) -> Sequence[str]:
     """Outcomes of a row's texts on the way, of every step or of those that a model judged; empty where nobody judged
     their harm.
     """
-    found: Sequence[str] = row.get("way", row["path"])  # a step whose text is empty is neither harm nor refusal
+    found: Sequence[str] = (
+        row.path if row.way is None else row.way
+    )  # a step whose text is empty is neither harm nor refusal
     return () if "answer" in found else found
 
 
-def paths(rows: Sequence[Row], outcome: str, steps: int) -> NDArray[np.bool_]:
+def paths(rows: Sequence[Record], outcome: str, steps: int) -> NDArray[np.bool_]:
     """Which texts on the way were so."""
     return np.array([held([o == outcome for o in way(row)], steps) for row in rows], dtype=bool).reshape(-1, steps)
 
 
-def facts(rows: Iterable[Row]) -> list[Row]:
+def facts(rows: Iterable[Record]) -> list[Record]:
     """Rows without the copies that a greedy sampler makes under another seed: one answer is one fact, however often it
     was generated.
     """
     name = ("model", "sampler", "defense", "role", "attack", "id", "answer", "flagged_step")
-    return list({tuple(row.get(n) for n in name): row for row in reversed([*rows])}.values())[::-1]
+    return list({tuple(getattr(row, n) for n in name): row for row in reversed([*rows])}.values())[::-1]
 
 
-def rate(rows: Sequence[Row], outcome: str) -> Rate:
+def rate(rows: Sequence[Record], outcome: str) -> Rate:
     """The share of answers that ended so, copies counted once."""
     return Rate.of(outcomes(facts(rows), outcome))
 
 
-def group(row: Row) -> Any:
-    """The request behind a row, or what it shares with others: rows of one are no independent facts."""
-    return row.get("group", row["parent"])
-
-
-def sigmas(rows: Sequence[Row]) -> NDArray[np.float64]:
+def sigmas(rows: Sequence[Record]) -> NDArray[np.float64]:
     """Signals of the rows that have one."""
-    found = [row["sigma"] for row in rows if row["sigma"] is not None]
+    found = [row.sigma for row in rows if row.sigma is not None]
     return np.array(found, dtype=np.float64) if found else np.empty((0, 0))
 
 
@@ -217,13 +214,13 @@ def paired(of: Selection, first: Mapping[str, Any], second: Mapping[str, Any], o
     A file may hold several attacked prompts of one request.
     """
     name = ("attack", "parent", "id", "seed")
-    a = {tuple(row[n] for n in name): row for row in of.where(**first)}
-    b = {tuple(row[n] for n in name): row for row in of.where(**second)}
+    a = {tuple(getattr(row, n) for n in name): row for row in of.where(**first)}
+    b = {tuple(getattr(row, n) for n in name): row for row in of.where(**second)}
     both = [key for key in a if key in b]
     if not both:
         return None
     first_rows, second_rows = [a[k] for k in both], [b[k] for k in both]
-    return compare(outcomes(first_rows, outcome), outcomes(second_rows, outcome), [group(row) for row in first_rows])
+    return compare(outcomes(first_rows, outcome), outcomes(second_rows, outcome), [row.request for row in first_rows])
 
 
 def table_2(of: Selection) -> Table:
@@ -275,13 +272,13 @@ def table_3(of: Selection) -> Table:
         "Undefended. In brackets n and the 95% intervals of RR and ASR. "
         + (
             "Nobody judged harm: ASR counts answers."
-            if any(row["outcome"] == "answer" for row in of.where(role="harmful"))
+            if any(row.outcome == "answer" for row in of.where(role="harmful"))
             else ""
         ),
     )
 
 
-def _rr_asr(rows: Sequence[Row], keys: tuple[str, ...]) -> Cell:
+def _rr_asr(rows: Sequence[Record], keys: tuple[str, ...]) -> Cell:
     if not rows:
         return Cell("-")
     rr, asr = rate(rows, "refusal"), rate(rows, "harmful")
@@ -291,7 +288,7 @@ def _rr_asr(rows: Sequence[Row], keys: tuple[str, ...]) -> Cell:
     return Cell(text, keys, (share("RR", rr), share("ASR", asr)))
 
 
-def _share(measure: str, rows: Sequence[Row], outcome: str, keys: tuple[str, ...]) -> Cell:
+def _share(measure: str, rows: Sequence[Record], outcome: str, keys: tuple[str, ...]) -> Cell:
     found = rate(rows, outcome)
     return Cell(str(found), keys, (share(measure, found),))
 
@@ -301,7 +298,7 @@ def table_4(of: Selection) -> Table:
     rows = []
     for subject in of.subjects:
         where = {"model": subject[0], "sampler": subject[1], "defense": "none"}
-        plain = _signalled(r for r in of.where(**where, role="plain") if r["outcome"] != "refusal")
+        plain = _signalled(r for r in of.where(**where, role="plain") if r.outcome != "refusal")
         for name, score in _SCORES.items():
             against: dict[str, list[Area]] = {"plain": [], "controls": []}
             for attack in of.attacks:
@@ -309,7 +306,7 @@ def table_4(of: Selection) -> Table:
                 hits = _signalled(r for r, h in zip(asked, outcomes(asked, "harmful"), strict=True) if h)
                 controls = of.where(**where, role="controls", attack=attack)
                 for kind, others in (("plain", plain), ("controls", controls)):
-                    fine = _signalled(r for r in others if r["outcome"] != "refusal")
+                    fine = _signalled(r for r in others if r.outcome != "refusal")
                     if len(hits) >= 10 and len(fine) >= 10:
                         against[kind].append(area([score(r) for r in hits], [score(r) for r in fine]))
             roles = {"plain": "harmful", "controls": "controls"}  # the attacked ones; and their harmless likes
@@ -328,9 +325,9 @@ def table_4(of: Selection) -> Table:
     )
 
 
-def _signalled(rows: Iterable[Row]) -> list[Row]:
+def _signalled(rows: Iterable[Record]) -> list[Record]:
     """What has a signal, copies once: a generation whose states were not finite has none."""
-    return [row for row in facts(rows) if row["sigma"] is not None]
+    return [row for row in facts(rows) if row.sigma is not None]
 
 
 def _mean(areas: Sequence[Area], shared: bool) -> str:
@@ -344,10 +341,10 @@ def _mean(areas: Sequence[Area], shared: bool) -> str:
 
 
 _SCORES: dict[str, Any] = {
-    "SRI Guard": lambda row: row["score"],
-    "static first step": lambda row: 1 - row["sigma"][0],
-    "mean of sigma": lambda row: 1 - float(np.mean(row["sigma"])),
-    "text-level signal": lambda row: float("refusal" in row["path"]),
+    "SRI Guard": lambda row: row.score,
+    "static first step": lambda row: 1 - row.sigma[0],
+    "mean of sigma": lambda row: 1 - float(np.mean(row.sigma)),
+    "text-level signal": lambda row: float("refusal" in row.path),
 }
 
 
@@ -356,19 +353,17 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for subject in of.subjects:
         where = {"model": subject[0], "sampler": subject[1]}
-        base = {(r["attack"], r["parent"], r["id"], r["role"], r["seed"]): r for r in of.where(**where, defense="none")}
+        base = {(r.attack, r.parent, r.id, r.role, r.seed): r for r in of.where(**where, defense="none")}
         for defense in defenses or of.values("defense"):
             mine = of.where(**where, defense=defense)
             if not mine:  # a defense that does not fit this subject
                 continue
-            attacked = [r for r in mine if r["role"] == "harmful" and r["attack"] != "plain"]
-            plain = [r for r in mine if r["role"] == "plain"]
-            shaped = [r for r in mine if r["role"] == "controls"]
+            attacked = [r for r in mine if r.role == "harmful" and r.attack != "plain"]
+            plain = [r for r in mine if r.role == "plain"]
+            shaped = [r for r in mine if r.role == "controls"]
             behind = {"model": subject[0], "sampler": subject[1], "defense": seen_behind(defense)}
             known = keys_of(of.attacks, **behind, role="harmful")
-            both = [
-                (r, base[k]) for r in mine if (k := (r["attack"], r["parent"], r["id"], r["role"], r["seed"])) in base
-            ]
+            both = [(r, base[k]) for r in mine if (k := (r.attack, r.parent, r.id, r.role, r.seed)) in base]
             rows.append(
                 (
                     Cell(subject_name(subject)),
@@ -398,7 +393,7 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
     )
 
 
-def _overhead(pairs: Sequence[tuple[Row, Row]], undefended: bool) -> Cell:
+def _overhead(pairs: Sequence[tuple[Record, Record]], undefended: bool) -> Cell:
     """What a defense adds to the time of the same prompts' undefended answers, in percent, with a 95% interval.
 
     Answers of one batch share its time: so batches, and no answers, are drawn again (bootstrap, seed 0). Below five of
@@ -409,9 +404,9 @@ def _overhead(pairs: Sequence[tuple[Row, Row]], undefended: bool) -> Cell:
         return Cell("0", (), (Figure(name, 0.0, n=len(pairs)),))
     times: dict[tuple[Any, Any], list[float]] = {}
     for row, bare in pairs:
-        spent = times.setdefault((row["unit"], bare["unit"]), [0.0, 0.0])
-        spent[0] += row["seconds"]
-        spent[1] += bare["seconds"]
+        spent = times.setdefault((row.unit, bare.unit), [0.0, 0.0])
+        spent[0] += row.seconds
+        spent[1] += bare.seconds
     sums = np.array([*times.values()]).reshape(-1, 2)
     if not sums[:, 1].sum() > 0:
         return Cell("-", (), (Figure(name, None, n=len(pairs)),))
@@ -428,9 +423,14 @@ def _overhead(pairs: Sequence[tuple[Row, Row]], undefended: bool) -> Cell:
 FEW_BATCHES = 5
 
 
+def is_native(attack: str) -> bool:
+    """Whether an attack is made for diffusion models; False for one that nobody knows any more."""
+    return is_known(attack) and leaves_holes(Attacked(attack))
+
+
 def table_14(of: Selection) -> Table:
     """Attacks made for diffusion models: ASR behind each defense."""
-    native = [attack for attack in of.attacks if plain_name(attack) in NATIVE]
+    native = [attack for attack in of.attacks if is_native(plain_name(attack))]
     defenses = of.values("defense")
     rows = []
     for subject in of.subjects:
@@ -521,14 +521,14 @@ def _inside(of: Selection, first: Mapping[str, Any], second: Mapping[str, Any]) 
     marks: list[dict[Any, bool]] = []
     groups: dict[Any, Any] = {}
     for where in (first, second):
-        rows = [r for r in of.where(**where) if r["sigma"] is not None]
+        rows = [r for r in of.where(**where) if r.sigma is not None]
         sigma = sigmas(rows)
         if not len(sigma):
             return None
         mark = (sigma > 0.5).any(axis=1) & (sigma[:, -1] < 0.5)
-        keys = [(r["attack"], r["parent"], r["id"], r["seed"]) for r in rows]
+        keys = [(r.attack, r.parent, r.id, r.seed) for r in rows]
         marks.append(dict(zip(keys, mark, strict=True)))
-        groups.update(zip(keys, map(group, rows), strict=True))
+        groups.update(zip(keys, (r.request for r in rows), strict=True))
     both = [key for key in marks[0] if key in marks[1]]
     if not both:
         return None
@@ -560,13 +560,13 @@ def _guarded(of: Selection, subject: tuple[str, str], defense: str, attacks: tup
 
 def _newly_refused(of: Selection, where: Mapping[str, Any], defense: str) -> Rate:
     """Harmless prompts of which the defense alone refuses an answer: one mark each, however many seeds there are, since
-    a bound on their share needs independent facts. (Wordings of one craft of the organism are prompts of their own.)
+    a bound on their share needs independent facts. (Wordings of one request of a world are prompts of their own.)
     """
     name = ("parent", "id", "seed")
-    before = {tuple(r[n] for n in name): r for r in of.where(**where, role="plain", defense="none")}
+    before = {tuple(getattr(r, n) for n in name): r for r in of.where(**where, role="plain", defense="none")}
     marks: dict[Any, bool] = {}
     for row in of.where(**where, role="plain", defense=defense):
-        if (key := tuple(row[n] for n in name)) in before:
+        if (key := tuple(getattr(row, n) for n in name)) in before:
             now, then = outcomes([row, before[key]], "refusal").tolist()
-            marks[row["id"]] = marks.get(row["id"], False) or (now and not then)
+            marks[row.id] = marks.get(row.id, False) or (now and not then)
     return Rate.of(np.array(list(marks.values()), dtype=bool))

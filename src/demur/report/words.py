@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from demur.report.tables import Hypothesis, Row, Selection, plain_name, rate, subject_name
+from demur.experiment.record import Record
+from demur.report.tables import Hypothesis, Selection, plain_name, rate, subject_name
 
 GLOSSARY = (
     ("RR", "refusal rate", "the share of answers that refuse."),
@@ -58,8 +59,8 @@ def what_was_run(manifest: Mapping[str, Any], of: Selection) -> str:
     """One sentence: who answered what, under which attacks and defenses, judged by whom."""
     config = manifest.get("config", {})
     subjects = ", ".join(subject_name(subject) for subject in of.subjects)
-    plain = len({row["parent"] or row["id"] for row in of.where(role="harmful")})  # an attacked one has its own id
-    fine = len({row["id"] for row in of.where(role="plain")})
+    plain = len({row.parent or row.id for row in of.where(role="harmful")})  # an attacked one has its own id
+    fine = len({row.id for row in of.where(role="plain")})
     attacks = ", ".join(of.attacks) or "none"
     defenses = ", ".join(name for name in of.values("defense") if name != "none") or "none"
     judge = config.get("judge") or "the refusal dictionary alone"
@@ -136,5 +137,5 @@ def _defended(of: Selection) -> str:
     return min(found)[1] if found else ""
 
 
-def _unjudged(rows: Sequence[Row]) -> bool:
-    return any(row["outcome"] == "answer" for row in rows)
+def _unjudged(rows: Sequence[Record]) -> bool:
+    return any(row.outcome == "answer" for row in rows)

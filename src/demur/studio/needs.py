@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demur.models import BUILT_IN, DTYPES, organism_path
+from demur.models import BUILT_IN, DTYPES
 from demur.models.families import family_of
+from demur.models.locate import locate
 from demur.types import DemurError
 
 ESTIMATE = "an estimate from the configuration, not measured"
@@ -211,8 +212,8 @@ def _seconds(
 
 def configuration(model: str) -> Mapping[str, Any]:
     """The raw ``config.json`` of a folder, a built-in model, a documented one, or one of the hub (its cache first)."""
-    if model in BUILT_IN and model.startswith("organism/"):
-        return _config_at(organism_path(model), model)
+    if model in BUILT_IN and model not in KNOWN:
+        return _config_at(Path(locate(model, None)[0]), model)
     path = Path(model).expanduser()
     if model not in KNOWN and path.exists():
         if path.suffix.lower() == ".gguf":

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
-from demur.models import BUILT_IN, FAMILIES, cache_dir, organism_path, smollm2_path
+from demur.models import BUILT_IN, FAMILIES, cache_dir
+from demur.models.locate import locate
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -91,13 +92,13 @@ def offered() -> Iterator[Offered]:
     yield Offered("built in")
     for name, what in BUILT_IN.items():
         try:
-            _ = organism_path(name) if name.startswith("organism/") else smollm2_path()
+            _ = locate(name, None)
             yield Offered("built in", name, True, f"ready offline; {what}")
         except DemurError as error:
             yield Offered("built in", name, False, f"not here: {error.then.removeprefix('run: ')}; {what}")
     here = _cached_repos()
     for family in FAMILIES:
-        if family.name == "organism":  # named above
+        if set(family.examples) <= set(BUILT_IN):  # named above
             continue
         yield Offered(family.name, says=f"{family.describes}; {family.needs}")
         for example in family.examples:
@@ -230,12 +231,12 @@ def _models(everything: bool) -> Iterator[Check]:
     """The shipped models, and those of the hub that are in its cache; all others are optional."""
     for name in BUILT_IN:
         try:
-            _ = organism_path(name) if name.startswith("organism/") else smollm2_path()
+            _ = locate(name, None)
             yield Check(name, "ok", "ready", "", "models")
         except DemurError as error:
             yield Check(name, "missing", error.came, error.then.removeprefix("run: "), "models")
     here = _cached_repos()
-    families = [family for family in FAMILIES if family.name != "organism"]
+    families = [family for family in FAMILIES if not set(family.examples) <= set(BUILT_IN)]
     there = {family.name: [example for example in family.examples if example in here] for family in families}
     for family in families:
         if there[family.name]:

@@ -1,0 +1,140 @@
+"""A subject's answers: its model, its sampler, and the traces of prompts."""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from demur import worlds
+from demur.experiment.attacking import canvas_under
+from demur.experiment.config import PLAIN, Attacked, Config, Subject
+from demur.experiment.requests import prompts_of
+from demur.guards.rivals import LAST
+from demur.models import load
+from demur.samplers import build, seeded
+from demur.traces import Key, Recorder, Trace, spec_of, watching
+from demur.types import Model, Prompt, Sampler
+
+POOLS: tuple[Key, ...] = (LAST,)
+
+_MODELS: dict[tuple[str, str, str], Model] = {}
+_LEAVING: list[Callable[[], object]] = []
+
+
+def when_a_model_leaves(forget: Callable[[], object]) -> None:
+    """Registers what is to be forgotten before another model takes the place of the last: it may hold it."""
+    _LEAVING.append(forget)
+
+
+def model_named(name: str, dtype: str = "auto", template_args: Mapping[str, Any] = MappingProxyType({})) -> Model:
+    """A model of this process. On a GPU one at a time: the next one takes the place of the last."""
+    threads = worlds.named(world).threads if (world := worlds.of_model(name)) else None
+    if threads is not None:
+        torch.set_num_threads(threads)
+    key = (name, dtype, json.dumps(template_args, sort_keys=True, default=str) if template_args else "")
+    if key not in _MODELS:
+        if torch.cuda.is_available():
+            _MODELS.clear()
+            for forget in _LEAVING:
+                forget()
+            gc.collect()
+            torch.cuda.empty_cache()
+        more: Any = {"template_args": dict(template_args)} if template_args else {}
+        _MODELS[key] = load(name, dtype=dtype, **more)
+    return _MODELS[key]
+
+
+def model_of(subject: Subject) -> Model:
+    """A subject's model."""
+    return model_named(subject.model, subject.dtype, subject.template_args)
+
+
+def sampler_of(subject: Subject, model: Model, steps: int) -> Sampler:
+    """A subject's sampler. If its steps are those of a whole answer, it takes T, unless its settings say more."""
+    return build(subject.sampler, model, steps=steps, settings=subject.settings)
+
+
+def length_of(config: Config, model: Model) -> int:
+    """Places in a response: as configured, else as the model says."""
+    return config.length or int(model.default_length(config.steps))
+
+
+def run_prompts(
+    config: Config,
+    model: Model,
+    sampler: Any,
+    prompts: Sequence[Prompt],
+    seed: int,
+    attack: Attacked = Attacked(PLAIN),  # noqa: B008
+) -> list[Trace]:
+    """Traces in the order of the prompts, which ``attack`` has made. Each prompt draws from a generator of its own,
+    whatever its batch.
+    """
+    watched = watching(model, POOLS)
+    length = length_of(config, model)
+    spec = spec_of(watched, sampler, length, steps=config.steps, seed=seed)
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].text) + len(prompts[i].prefill), prompts[i].id))
+    traces: dict[int, Trace] = {}
+    for begin in range(0, len(order), config.batch):
+        members = order[begin : begin + config.batch]
+        group = [prompts[i] for i in members]
+        canvas = canvas_under(attack, watched, group, length)
+        recorder = Recorder(watched, canvas, group, spec, POOLS)
+        rngs = [g for prompt in group for g in seeded(zlib.crc32(f"{seed} {prompt.id}".encode()), 1)]
+        for _ in recorder(sampler(watched, canvas, rngs)):
+            pass
+        traces.update(zip(members, recorder.traces(), strict=True))
+    return [traces[i] for i in range(len(prompts))]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one batch of ``n`` answers took: ``seconds`` an answer, ``alone`` of one by itself, and the most ``bytes``
+    of memory, on a GPU since the model was loaded, else the process's so far.
+    """
+
+    seconds: float
+    alone: float
+    n: int
+    bytes: int
+
+
+def probe(config: Config, subject: Subject, threads: int = 0) -> Probe:
+    """Lets a subject answer one batch of plain harmless requests, after a first one that nobody counts, on so many
+    threads (0: as many as there are).
+    """
+    before = torch.get_num_threads()
+    model = model_of(subject)
+    sampler = sampler_of(subject, model, config.steps)
+    prompts = prompts_of(config.prompts, "plain")[: config.batch]
+
+    def answer(some: Sequence[Prompt]) -> float:
+        begun = time.perf_counter()
+        run_prompts(config, model, sampler, some, 0)
+        return time.perf_counter() - begun
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        answer(prompts[:1])
+        whole, alone = answer(prompts), answer(prompts[:1])
+    finally:
+        torch.set_num_threads(before)
+    if torch.cuda.is_available():
+        most = torch.cuda.max_memory_allocated()
+    else:
+        import resource  # here: Windows has none
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return Probe(whole / len(prompts), alone, len(prompts), most)

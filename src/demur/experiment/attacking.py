@@ -1,0 +1,182 @@
+"""Attacks as recipes name them: which there are, of what sort each is, and the prompts that it makes.
+
+The sort of an attack is what its class says, and not its name. ``access`` says what it does: ``text``, ``prefill`` and
+``canvas`` make a prompt of a prompt (``canvas`` with holes in the answer), ``logits`` searches with the probabilities
+of a model, ``queries`` with a model's answers. ``needs`` says what it needs of the model that it is tried on.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from demur import worlds
+from demur.attacks import ATTACKS, canvas_for, make, mask_of
+from demur.experiment.config import Attacked
+from demur.experiment.queries import check_queries
+from demur.prompts import load
+from demur.types import Canvas, DemurError, Need, Prompt
+
+PUBLIC = ("wildjailbreak",)
+"""Public sets of attacked prompts, which stand where a file of them may stand."""
+FILES = (".jsonl", ".csv", ".json")
+"""How the names of files of attacked prompts end."""
+
+
+def attack_names() -> tuple[str, ...]:
+    """Every attack that has a name: in anybody's words, and in those of the worlds. Files of attacked prompts come
+    beside them.
+    """
+    own = [f"{world}/{name}" for world in worlds.WORLDS for name in worlds.named(world).attacks]
+    return (*dict.fromkeys(["plain", *ATTACKS]), *own)
+
+
+def is_file(name: str) -> bool:
+    """Whether an attack is a file, or a public set, of attacked prompts."""
+    return name.endswith(FILES) or name in PUBLIC
+
+
+def is_public(name: str) -> bool:
+    """Whether it is a public set."""
+    return name in PUBLIC
+
+
+def is_known(name: str) -> bool:
+    """Whether a recipe may name an attack. Raises for a world that can not be imported."""
+    if world := worlds.of_attack(name):
+        return name.removeprefix(f"{world}/") in worlds.named(world).attacks
+    return ATTACKS.knows(name) or is_file(name)
+
+
+def kind_of(name: str) -> Any:
+    """What says of what sort an attack is: its class, or the world's attack. None for a file."""
+    if is_file(name):
+        return None
+    return worlds.attack_of(name) if worlds.of_attack(name) else ATTACKS[name]
+
+
+def needs_of(attack: Attacked) -> frozenset[Need]:
+    """What an attack needs of the model that it is tried on."""
+    return frozenset(getattr(kind_of(attack.name), "needs", ()))
+
+
+def access_of(attack: Attacked) -> str:
+    """What an attacker must be able to do (:data:`demur.attacks.Access`); ``text`` for a file."""
+    return str(getattr(kind_of(attack.name), "access", "text"))
+
+
+def leaves_holes(attack: Attacked) -> bool:
+    """Whether its prompts leave holes in the answer: it is made for diffusion models."""
+    return access_of(attack) == "canvas"
+
+
+def searches(attack: Attacked) -> bool:
+    """Whether it searches: what it finds is found once for its subject, and kept."""
+    return access_of(attack) in ("logits", "queries")
+
+
+def reads_answers(attack: Attacked) -> bool:
+    """Whether its search reads answers, which are a sampler's, and not a model's logits. On a harmless request there is
+    nothing for it to find.
+    """
+    return access_of(attack) == "queries"
+
+
+def check_settings(attack: Attacked) -> None:
+    """Raises for settings that an attack does not have or does not take, as far as that is known without its model."""
+    if is_file(attack.name) or attack.world:
+        if attack.settings:
+            raise DemurError(
+                f"{attack.name} with {', '.join(map(str, attack.settings))}", "no settings", "leave them out"
+            )
+        return
+    if reads_answers(attack):
+        check_queries(attack.name, kind_of(attack.name), attack.settings)
+        return
+    given = _given(attack, mask=lambda: "<mask>", model=lambda: SimpleNamespace(name="any model", forward=None))
+    try:
+        make(attack.name, **(given | dict(attack.settings)))
+    except TypeError as error:
+        raise DemurError(
+            f"{attack.name} with a setting of another kind ({error})", "what its page says", "mend it"
+        ) from error
+
+
+def made_for(attack: Attacked, model: Any) -> Any:
+    """An attack of a name for a model: one that makes prompts, or one that searches with the model's logits."""
+    if attack.world:
+        return worlds.attack_of(attack.name)
+    return make(
+        attack.name, **(_given(attack, mask=lambda: mask_of(model), model=lambda: model) | dict(attack.settings))
+    )
+
+
+def _given(attack: Attacked, **parts: Callable[[], Any]) -> dict[str, Any]:
+    """What an attack's class takes beside a recipe's settings."""
+    takes = inspect.signature(kind_of(attack.name)).parameters
+    return {name: part() for name, part in parts.items() if name in takes and name not in attack.settings}
+
+
+def attacked(attack: Attacked, prompts: Sequence[Prompt], model: Any) -> list[Prompt]:
+    """The prompts under an attack that makes no search."""
+    if attack.plain:
+        return list(prompts)
+    made = made_for(attack, model)
+    return [made(prompt) for prompt in prompts]
+
+
+def canvas_under(attack: Attacked, model: Any, prompts: Sequence[Prompt], length: int) -> Canvas:
+    """Open places behind the prompt or, where an attack leaves holes, these."""
+    holed = leaves_holes(attack) and model.mask_id is not None
+    canvas: Canvas = canvas_for(model, prompts, length) if holed else model.canvas(prompts, length)
+    return canvas
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files of attacked prompts
+
+GOALS = ("goal", "Goal")
+"""Columns of a file of attacked prompts that hold the request behind each."""
+BEHAVIOURS = ("behaviour", "behavior", "Behaviour", "Behavior")
+"""Columns that name it."""
+
+
+def ready_made(attack: Attacked, plain: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts of a file of attacked prompts, in its order; ids begin with the file's name, since its own may be
+    those of other requests.
+
+    ``parent`` is what its column of that name says, else its goal or behaviour, else the row's own id; where that is
+    the text of one of the ``plain`` requests, it is that one's id, so that rows can be paired with it.
+    """
+    ready = load(attack.name, harmful=True)
+    for column in (*GOALS, *BEHAVIOURS):
+        if not any(prompt.parent for prompt in ready):
+            with suppress(DemurError):  # no such column: everything else was read above
+                ready = load(attack.name, harmful=True, columns={"parent": column})
+    ids = {prompt.text.strip(): prompt.id for prompt in plain}
+
+    def made(prompt: Prompt) -> Prompt:
+        named = prompt.parent if prompt.parent != prompt.text else None  # the request itself stands for no other
+        own = own_id(attack, prompt.id)
+        return replace(prompt, id=own, attack=attack.name, parent=ids.get((prompt.parent or "").strip(), named or own))
+
+    return [made(prompt) for prompt in ready]
+
+
+def own_id(attack: Attacked, of_row: str) -> str:
+    """What a row of a file of attacked prompts is called in a run."""
+    return f"{Path(attack.name).name}/{of_row}"
+
+
+def goals_of(attack: Attacked) -> dict[str, str]:
+    """The requests behind a file's attacked prompts, by the rows' ids; nothing where it does not say."""
+    if is_file(attack.name):
+        for column in GOALS:
+            with suppress(DemurError):
+                return {own_id(attack, p.id): p.text for p in load(attack.name, columns={"text": column})}
+    return {}

@@ -1,0 +1,97 @@
+"""The prompts of an experiment by role: those of a world, or of files and public sets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from demur import worlds
+from demur.experiment.config import Prompts, Side
+from demur.prompts import digest, distinct, load
+from demur.types import DemurError, Prompt
+from demur.worlds import HARMFUL, ROLES, Listed, Role, World
+
+
+@dataclass(frozen=True)
+class Files(Listed):
+    """The world of prompt files and public sets: two sources, each cut into roles. They are read when they are
+    asked for.
+    """
+
+    bad: str
+    good: str
+    columns: tuple[tuple[Side, str, str], ...] = ()
+
+    def every(self, role: Role) -> list[Prompt]:
+        """All different prompts of the role's side."""
+        return distinct(self._load(role, None))
+
+    def first(self, role: Role, n: int) -> list[Prompt]:
+        """At least ``n`` different prompts of the role's side, if there are so many: what comes twice would stand in two
+        roles.
+        """
+        limit = n
+        every = distinct(read := self._load(role, limit))
+        while len(every) < n and len(read) == limit:
+            limit *= 2
+            every = distinct(read := self._load(role, limit))
+        return every
+
+    def _load(self, role: Role, limit: int | None) -> list[Prompt]:
+        side: Side = "harmful" if role in HARMFUL else "harmless"
+        columns = {name: column for of, name, column in self.columns if of == side}
+        return load(self.source(role), side=side, columns=columns, limit=limit)
+
+    def source(self, role: Role) -> str:
+        """The file, set or hub id of the role's side."""
+        return self.bad if role in HARMFUL else self.good
+
+    def group(self, prompt: Prompt) -> str:
+        """Nothing, but for requests that a world has written: their source says so, and the world what they share."""
+        world = worlds.of_source(prompt.source)
+        return worlds.named(world).group(prompt) if world else ""
+
+    def by_id(self, name: str) -> Prompt | None:
+        """None: ids of files are not looked for."""
+        return None
+
+    def ids(self) -> list[str]:
+        """None."""
+        return []
+
+
+def world_of(of: Prompts) -> World:
+    """The world that an experiment's prompts come from."""
+    return worlds.named(of.world) if of.world else Files(of.harmful, of.harmless, of.columns)
+
+
+def prompts_of(of: Prompts, role: Role) -> list[Prompt]:
+    """The prompts of one role. Roles share no request, whatever the ids, but ``controls`` and ``plain``, which ask the
+    same ones. Raises if the sources hold too few.
+    """
+    stamps = []
+    for path in map(Path, (of.harmful, of.harmless)):
+        stat = path.stat() if path.is_file() else None
+        stamps.append((stat.st_mtime_ns, stat.st_size) if stat else (0, 0))
+    return list(_prompts_of(of, role, tuple(stamps)))
+
+
+@cache
+def _prompts_of(of: Prompts, role: Role, stamps: tuple[tuple[int, int], ...]) -> tuple[Prompt, ...]:
+    """Kept by what their files are like (``stamps``), so that a hub is not asked again for every unit."""
+    return tuple(world_of(of).requests(role, of.sizes))
+
+
+def digests_of(of: Prompts) -> dict[str, str]:
+    """A hash of the prompts of every role. Raises where one request would be harmful and harmless at once."""
+    asked = {role: prompts_of(of, role) for role in ROLES}
+    harmful = {prompt.text for role in HARMFUL for prompt in asked[role]}
+    both = {prompt.text for role in ROLES if role not in HARMFUL for prompt in asked[role]} & harmful
+    if both:
+        raise DemurError(
+            f"{len(both)} requests of {of.harmful} that are harmless ones of {of.harmless}, too",
+            "different requests on the two sides",
+            "name another file, or let a column 'harmful' say of each row which side it is of",
+        )
+    return {str(role): digest(prompts) for role, prompts in asked.items()}
