@@ -409,13 +409,13 @@ sys.meta_path.insert(0, Closed())
 """
 
 
-def test_scikit_learn_is_not_even_looked_up_where_signals_are_judged(tmp_path: Path, guard: Path) -> None:
+def test_scikit_learn_is_not_even_looked_up_where_signals_are_judged() -> None:
     """Loading a guard and scoring with it; only what runs a network asks transformers, which looks for itself."""
+    file = Path(__file__).parent / "older" / "guard-0.1.0.safetensors"
     code = f"{HOOK}\nimport demur, demur.cli, demur.guards, numpy as np\n"
-    code += f"guard = demur.guards.Guard.load({str(guard)!r})\n"
-    code += "signal = np.ones((2, guard.trained.shape[1] if hasattr(guard, 'trained') else 32), np.float32)\n"
-    code += "print(len(guard.detector(signal)), 'sklearn' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    code += f"guard = demur.guards.Guard.load({str(file)!r})\n"
+    code += "print(len(guard.scores(np.ones((2, guard.spec.steps)))), 'sklearn' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "2 False", done.stderr
 
 
