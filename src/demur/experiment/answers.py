@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from demur import worlds
+from demur.ablation.material import LAST
 from demur.experiment.attacking import canvas_under
 from demur.experiment.config import PLAIN, Attacked, Config, Subject
 from demur.experiment.requests import prompts_of
-from demur.guards.rivals import LAST
 from demur.models import load
 from demur.samplers import build, seeded
 from demur.traces import Key, Recorder, Trace, spec_of, watching

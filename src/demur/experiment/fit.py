@@ -8,13 +8,13 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from demur.ablation.material import LAST
 from demur.experiment.answers import length_of, model_of, run_prompts, sampler_of
 from demur.experiment.attacking import attacked, needs_of
 from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.fitting import length_in_keys
 from demur.experiment.requests import digests_of, prompts_of
 from demur.guards import Guard, fit_guard
-from demur.guards.rivals import LAST
 from demur.signals import fit_anchors
 from demur.traces import Trace, spec_of
 from demur.types import DemurError

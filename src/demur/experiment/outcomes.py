@@ -30,7 +30,7 @@ def outcomes_by(config: Config) -> Callable[[Trace], list[Outcome]]:
 
 
 def by_judge(judge: Judge, trace: Trace) -> list[Outcome]:
-    """What a judge without settings says of the whole answer after each step, as an answer to the prompt as it was asked;
+    """What a judge without settings says of the whole answer after each step, to the prompt as it was asked;
     where it sees no harm, the dictionary tells a refusal from an answer. Each text is judged once.
     """
     said: dict[str, Outcome] = {}

@@ -28,8 +28,8 @@ class Files(Listed):
         return distinct(self._load(role, None))
 
     def first(self, role: Role, n: int) -> list[Prompt]:
-        """At least ``n`` different prompts of the role's side, if there are so many: what comes twice would stand in two
-        roles.
+        """At least ``n`` different prompts of the role's side, if there are so many. What comes twice would stand in
+        two roles.
         """
         limit = n
         every = distinct(read := self._load(role, limit))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from demur.attacks import Access
 from demur.organism.attacks import PREFILLED, SHAPES, attack
 from demur.organism.judge import judge, outcomes
-from demur.organism.lessons import RESPONSE
+from demur.organism.tokens import RESPONSE
 from demur.organism.world import SPLITS, TEST_FORMS, Split, by_id, craft_of, crafts, prompts, questions
 from demur.types import Need, Prompt
 from demur.worlds import HARMFUL, Role
