@@ -70,6 +70,12 @@ def test_every_unit_has_the_documented_schema_whatever_is_missing_in_it(tmp_path
     assert list(frame.columns) == list(frames.ROW_COLUMNS)
 
 
+def test_rows_have_the_name_of_version_0_1_too() -> None:
+    import demur.frames
+
+    assert (demur.frames.schema, demur.frames.rows) == (frames.schema, demur.rows)
+
+
 def test_what_a_row_holds_is_read_again_unchanged(tmp_path: Path) -> None:
     store = run_in(tmp_path / "run", UNITS)
     read = list(store.rows())
