@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
 
-def looked_up(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's ``__getattr__`` (PEP 562): each name comes from the module of ``package`` that ``homes`` says.
+def looked_up(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A package's ``__getattr__`` and ``__dir__`` (PEP 562): a name comes from the module of it that ``homes`` says.
 
     Type checkers do not see through it: a package imports the same names under ``TYPE_CHECKING``.
     """
@@ -18,4 +19,4 @@ def looked_up(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
             return getattr(import_module(f"{package}.{homes[name]}"), name)
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return look_up
+    return look_up, lambda: sorted({*vars(sys.modules[package]), *homes})

@@ -172,6 +172,7 @@ def test_the_signal_of_arrays_loads_no_torch() -> None:
     code = (
         "import sys, demur.signals.sigma\n"
         "from demur import refusal_signal, rows\n"
+        "assert {'refusal_signal', 'Anchors', 'sigma'} <= set(dir(demur.signals))\n"
         "assert 0.5 == refusal_signal([[1.0, 0.0]], [[0.0, 1.0]], [[0.0, 1.0]])[0]\n"
         "print(sorted({'torch', 'transformers', 'pandas', 'sklearn'} & set(sys.modules)))"
     )

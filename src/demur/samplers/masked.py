@@ -90,7 +90,7 @@ class MaskedDiffusion:
     rule that out.
     """
 
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.REMASK, Need.MASK})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.REMASK})
     whole: ClassVar[bool] = True  # ``steps`` are those of a whole answer
 
     steps: int | None = 32

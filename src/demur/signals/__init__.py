@@ -34,4 +34,4 @@ _HOMES = {
     "scripted_refusals": "fit",
 }
 __all__ = list(_HOMES)
-__getattr__ = looked_up(__name__, _HOMES)
+__getattr__, __dir__ = looked_up(__name__, _HOMES)

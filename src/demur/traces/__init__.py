@@ -49,4 +49,4 @@ _HOMES = {
     "watching": "generation",
 }
 __all__ = list(_HOMES)
-__getattr__ = looked_up(__name__, _HOMES)
+__getattr__, __dir__ = looked_up(__name__, _HOMES)
