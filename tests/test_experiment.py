@@ -106,7 +106,7 @@ def test_the_file_gives_the_configuration(tmp_path: Path) -> None:
         ("organism/page", "flip: {mode: words, mode: fool}", 5, "'mode' stands twice"),
         ("[organism/ar]", "[{name: organism/ar, dtype: float23}]", 3, "dtype 'float23'"),
         ("[organism/ar]", "[{name: organism/ar, samplers: [random]}]", 3, "sampler random on the causal model"),
-        ("[organism/ar]", "[{name: x, samplers: [random: {lenght: 3}]}]", 3, "a setting that it does not take"),
+        ("[organism/ar]", "[{name: x, samplers: [random: {lenght: 3}]}]", 3, "sampler random with lenght=3"),
         ("name: tiny", "name: !foo x", 2, "no plain data"),
         ("length: 40", "length: forty", 8, "length is 'forty'"),
         ("chunk: 4", "chunk: 0", 9, "chunk is 0"),
@@ -128,8 +128,8 @@ def test_the_file_gives_the_configuration(tmp_path: Path) -> None:
         (
             "harmful: organism, harmless: organism",
             "harmful: harmful, harmless: harmless",
-            7,
-            "judge organism for prompts",
+            5,
+            "attack organism/page for prompts of harmful",
         ),
     ],
 )

@@ -101,17 +101,18 @@ class Record:
         if isinstance(row, cls):
             return row
         assert isinstance(row, Mapping)
-        known = {one.name: one for one in fields(cls) if one.name in kinds()}
+        known = kinds()
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in row.items()
-            if name in known and not (value is None and "None" not in str(known[name].type))
+            if name in known and (value is not None or known[name].endswith(" or null"))
         }
         more = {name: value for name, value in row.items() if name not in known}
         try:
             return cls(**values, more=MappingProxyType(more))
         except TypeError as error:
-            lacking = [name for name in kinds() if name not in values and known[name].default is MISSING]
+            needed = [one.name for one in fields(cls) if one.name in known and one.default is MISSING]
+            lacking = [name for name in needed if name not in values]
             raise DemurError(f"a row without {', '.join(lacking)}", "a row of demur evaluate", "") from error
 
     def plain(self) -> dict[str, Any]:
