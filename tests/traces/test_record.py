@@ -50,15 +50,13 @@ def _written(canvas: Canvas, model: Any) -> Iterator[Step]:
         yield Step(index, ids, open_, committed, ids, sure, live, {}, start=column, span="new")
 
 
-@pytest.mark.parametrize("cells", [1, 700, 10**9])
+@pytest.mark.parametrize("cells", [1, 20_000, 10**6])
 def test_law_11_no_more_than_so_many_cells_wait(cells: int, monkeypatch: pytest.MonkeyPatch, llama: Any) -> None:
     monkeypatch.setattr(record, "CELLS", cells)
     canvas = llama.canvas(PROMPTS, 100)
     recorder = Recorder(llama, canvas, PROMPTS, spec_of(llama, Autoregressive(), 100), [])
     for step, _ in recorder(_written(canvas, llama)):
-        waiting = sum(marks.open.numel() for marks, _ in recorder._waiting)
-        assert waiting < cells, step.index
-        assert waiting <= step.ids.numel() * (step.index + 1)
+        assert recorder._marks.open.numel() <= max(cells, step.ids.numel())
     for trace in recorder.traces():
         assert trace.text() == "".join(chr(65 + i % 26) for i in range(100))
         assert (trace.stop, len(trace.guesses.places)) == ("full", 100)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -61,7 +61,10 @@ class Recorder:
         self.fields = tuple(fields)
         self.seconds = 0.0
         self.ended = False
-        self._waiting: list[tuple[_Marks, Phi, list[Tensor]]] = []
+        self._size = max(1, CELLS // canvas.ids.numel())
+        self._marks = _Marks.room_for(self._size, canvas)
+        self._phis: list[Phi] = []  # of the steps that wait
+        self._values: list[list[Float[Tensor, "b"]]] = []  # of these steps, by field
         self._moved: list[_Moved] = []
         self._passes: list[int] = []
         self._left_open = canvas.open  # after each row's last step that was moved
@@ -79,22 +82,26 @@ class Recorder:
         self.ended = True
 
     def _keep(self, step: Step, phi: Phi) -> None:
-        marks = _Marks(step.live, step.committed, step.open, step.predictions, step.confidence)
-        self._waiting.append((marks, phi, [field(step, self.canvas).float() for field in self.fields]))
+        self._marks.take(len(self._phis), step)
+        self._phis.append(phi)
+        self._values.append([field(step, self.canvas).float() for field in self.fields])
         self._passes.append(step.passes)
         self._final = step.ids, step.open
         if step.replaced is not None:
             self._replaced = step.replaced if self._replaced is None else self._replaced | step.replaced
-        if len(self._waiting) * step.ids.numel() >= CELLS:
+        if len(self._phis) == self._size:
             self._move()
 
     def _move(self) -> None:
         """Reduces the steps that wait to what a trace keeps of them, and moves that to the host."""
-        if self._waiting:
-            begin = len(self._passes) - len(self._waiting)
-            moved, self._left_open = _reduced(self._waiting, self.canvas, self._left_open, begin)
-            self._moved.append(moved)
-            self._waiting.clear()
+        if self._phis:
+            begin = len(self._passes) - len(self._phis)
+            marks = _Marks(*(kind[: len(self._phis)] for kind in self._marks))
+            moved, self._left_open = _reduced(marks, self._phis, self.canvas, self._left_open, begin)
+            values = [torch.stack(of_field).cpu().numpy() for of_field in zip(*self._values, strict=True)]
+            self._moved.append(replace(moved, fields=values))
+            self._phis.clear()
+            self._values.clear()
 
     def traces(self) -> list[Trace]:
         """One trace for each row. Raises if no step was taken."""
@@ -140,7 +147,7 @@ class Recorder:
                     passes=int(passes[taken].sum()),
                     seconds=self.seconds,
                     ends=frozenset(self.model.stop_ids) & pieces.keys(),
-                    fields={field.name: self._values(k, i) for k, field in enumerate(self.fields)},
+                    fields={field.name: self._of_field(k, i) for k, field in enumerate(self.fields)},
                 )
             )
         return traces
@@ -149,8 +156,8 @@ class Recorder:
         """A row's pooled states after its own steps."""
         return np.concatenate([moved.phi[key][moved.live[:, i], i] for moved in self._moved])
 
-    def _values(self, k: int, i: int) -> Float[np.ndarray, "s"]:
-        """The k-th field of a row's own steps."""
+    def _of_field(self, k: int, i: int) -> Float[np.ndarray, "s"]:
+        """The k-th field after a row's own steps."""
         return np.concatenate([moved.fields[k][moved.live[:, i], i] for moved in self._moved])
 
     def _stop(self, commits: Int[np.ndarray, "k 3"], final: Int[np.ndarray, "g"], left: bool) -> str:
@@ -166,13 +173,30 @@ class Recorder:
 
 
 class _Marks(NamedTuple):
-    """What a trace needs of a step. Its hidden states are let go, so that no volume of them ever stands in memory."""
+    """What a trace needs of steps that wait, in room that is used again and again.
 
-    live: Bool[Tensor, "b"]
-    committed: Bool[Tensor, "b n"]
-    open: Bool[Tensor, "b n"]
-    predictions: Int[Tensor, "b n"]
-    confidence: Float[Tensor, "b n"]
+    Kept as they come, rows of thousands of columns would be let go between small things that stay, and leave holes in
+    memory that nothing fits into: 69 MiB for 4,096 tokens, instead of some 10.
+    """
+
+    live: Bool[Tensor, "c b"]
+    committed: Bool[Tensor, "c b n"]
+    open: Bool[Tensor, "c b n"]
+    predictions: Int[Tensor, "c b n"]
+    confidence: Float[Tensor, "c b n"]
+
+    @classmethod
+    def room_for(cls, steps: int, canvas: Canvas) -> _Marks:
+        """Room for so many steps, on the canvas's device."""
+        flags, device = (steps, *canvas.ids.shape), canvas.ids.device
+        live, committed, open_ = (torch.empty(x, dtype=torch.bool, device=device) for x in (flags[:2], flags, flags))
+        predictions = torch.empty(flags, dtype=canvas.ids.dtype, device=device)
+        return cls(live, committed, open_, predictions, torch.empty(flags, dtype=torch.float32, device=device))
+
+    def take(self, i: int, step: Step) -> None:
+        """Takes note of a step. Its hidden states are let go, so that no volume of them ever stands in memory."""
+        self.live[i], self.committed[i], self.open[i] = step.live, step.committed, step.open
+        self.predictions[i], self.confidence[i] = step.predictions, step.confidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,21 +213,19 @@ class _Moved:
     guessed: Int[np.ndarray, "k 4"]
     confidence: Float[np.ndarray, "k"]
     phi: Mapping[Key, Float[np.ndarray, "c b d"]]
-    fields: Sequence[Float[np.ndarray, "c b"]]
+    fields: Sequence[Float[np.ndarray, "c b"]] = ()
 
 
 def _reduced(
-    waiting: Sequence[tuple[_Marks, Phi, list[Tensor]]], canvas: Canvas, before: Bool[Tensor, "b n"], begin: int
+    marks: _Marks, phis: Sequence[Phi], canvas: Canvas, before: Bool[Tensor, "b n"], begin: int
 ) -> tuple[_Moved, Bool[Tensor, "b n"]]:
     """The entries of steps that wait, counted from ``begin``, and what each row has open after its last one of them.
 
     ``before`` is what it had open before the first. A step in which a row takes no part says nothing of it.
     """
-    marks, phis = [marks for marks, _, _ in waiting], [phi for _, phi, _ in waiting]
-    fields = [values for _, _, values in waiting]
-    live, committed, still_open, tokens, confidence = (torch.stack(kind) for kind in zip(*marks, strict=True))
+    live, committed, still_open, tokens, confidence = marks
     rows = torch.arange(canvas.rows, device=live.device)
-    counted = torch.arange(1, len(marks) + 1, device=live.device)[:, None]
+    counted = torch.arange(1, len(live) + 1, device=live.device)[:, None]
     latest = torch.cat([torch.zeros_like(counted[:1]).expand(1, canvas.rows), torch.where(live, counted, 0)])
     latest = latest.cummax(dim=0).values  # a row's last step of its own so far, from 1; 0 is before the first
     opens = torch.cat([before[None], still_open])
@@ -218,13 +240,12 @@ def _reduced(
 
     written, opened = own & committed, own & still_open & (committed | ~was_open)
     moved = _Moved(
-        live=live.cpu().numpy(),
+        live=live.cpu().numpy().copy(),  # on a CPU, that is the room itself
         written=entries(written, tokens[written]),
         opened=entries(opened, torch.full_like(tokens[opened], -1)),
         guessed=entries(guessed, tokens[guessed]),
-        confidence=confidence[guessed].float().cpu().numpy(),
+        confidence=confidence[guessed].cpu().numpy(),
         phi={key: torch.stack([phi[key] for phi in phis]).cpu().numpy() for key in phis[0]},
-        fields=[torch.stack(values).cpu().numpy() for values in zip(*fields, strict=True)],
     )
     return moved, opens[latest[-1], rows]
 
