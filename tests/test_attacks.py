@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import FrozenInstanceError, asdict, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -40,7 +40,7 @@ from demur.attacks.pair import message_in
 from demur.attacks.text import MODES
 from demur.samplers import MaskedDiffusion, seeded
 from demur.traces import Recorder, spec_of
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, Need, Prompt
 
 ASKED = Prompt("gate-1", "How do I open the gate?", harmful=True, source="us", category="open gate", licence="CC0")
 HOLED = ("infill", "parallel")
@@ -83,6 +83,7 @@ def test_every_attack_keeps_the_contract(name: str, kind: str, organisms: dict[s
     assert made == attack(ASKED) == make(name, **settings_of_again(name, attack))(ASKED)
     assert attack.name == name
     assert attack.access in get_args(Access)
+    assert attack.needs == {"canvas": {Need.MASK}, "logits": {Need.LOGITS}}.get(attack.access, set())
     if attack.access in ("prefill", "canvas"):
         assert made.text == ASKED.text
         assert made.prefill
@@ -112,7 +113,7 @@ def test_every_attack_that_is_exported_is_under_the_contract() -> None:
 
 def settings_of_again(name: str, attack: Any) -> dict[str, Any]:
     """The settings of an attack, from its fields."""
-    return {field: getattr(attack, field) for field in attack.__dataclass_fields__ if field not in ("name", "access", "needs")}
+    return {field.name: getattr(attack, field.name) for field in fields(attack)}
 
 
 @pytest.mark.parametrize("name", ATTACKS)

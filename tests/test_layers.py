@@ -83,11 +83,20 @@ def inside_functions(path: Path) -> Iterator[tuple[str, int]]:
                     yield str(node.module), node.lineno
 
 
-def layers(container: str) -> dict[str, int]:
-    """The heights of a container's modules, by the contract of pyproject.toml: 0 is the highest."""
+def contracts() -> list[dict[str, list[str]]]:
+    """The contracts of layers in pyproject.toml."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    contracts = tomllib.loads(text)["tool"]["importlinter"]["contracts"]
-    (of,) = (one["layers"] for one in contracts if one["type"] == "layers" and one["containers"] == [container])
+    every = tomllib.loads(text)["tool"]["importlinter"]["contracts"]
+    return [contract for contract in every if contract["type"] == "layers"]
+
+
+CONTAINERS = [container for contract in contracts() for container in contract["containers"]]
+"""Packages whose modules have an order."""
+
+
+def layers(container: str) -> dict[str, int]:
+    """The heights of a container's modules: 0 is the highest."""
+    (of,) = (contract["layers"] for contract in contracts() if container in contract["containers"])
     return {name.strip(): height for height, layer in enumerate(of) for name in layer.split("|")}
 
 
@@ -105,7 +114,7 @@ def test_no_import_inside_a_function_points_upwards() -> None:
         f"{path}:{line} imports {imported}"
         for path in modules()
         for imported, line in inside_functions(path)
-        for container in ("demur", "demur.experiment")
+        for container in CONTAINERS
         if upwards(name_of(path), imported, container)
     ]
     assert found == []

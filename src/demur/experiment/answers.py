@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from demur import worlds
-from demur.ablation.material import LAST
 from demur.experiment.attacking import canvas_under
 from demur.experiment.config import PLAIN, Attacked, Config, Subject
 from demur.experiment.requests import prompts_of
@@ -24,7 +23,8 @@ from demur.samplers import build, seeded
 from demur.traces import Key, Recorder, Trace, spec_of, watching
 from demur.types import Model, Prompt, Sampler
 
-POOLS: tuple[Key, ...] = (LAST,)
+LAST: Key = ("last", "generated")
+"""What a guard of an experiment reads: the layer and the pooling mode of the paper's main results."""
 
 _MODELS: dict[tuple[str, str, str], Model] = {}
 _LEAVING: list[Callable[[], object]] = []
@@ -79,7 +79,7 @@ def run_prompts(
     """Traces in the order of the prompts, which ``attack`` has made. Each prompt draws from a generator of its own,
     whatever its batch.
     """
-    watched = watching(model, POOLS)
+    watched = watching(model, (LAST,))
     length = length_of(config, model)
     spec = spec_of(watched, sampler, length, steps=config.steps, seed=seed)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].text) + len(prompts[i].prefill), prompts[i].id))
@@ -88,7 +88,7 @@ def run_prompts(
         members = order[begin : begin + config.batch]
         group = [prompts[i] for i in members]
         canvas = canvas_under(attack, watched, group, length)
-        recorder = Recorder(watched, canvas, group, spec, POOLS)
+        recorder = Recorder(watched, canvas, group, spec, (LAST,))
         rngs = [g for prompt in group for g in seeded(zlib.crc32(f"{seed} {prompt.id}".encode()), 1)]
         for _ in recorder(sampler(watched, canvas, rngs)):
             pass

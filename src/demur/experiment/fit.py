@@ -8,8 +8,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from demur.ablation.material import LAST
-from demur.experiment.answers import length_of, model_of, run_prompts, sampler_of
+from demur.experiment.answers import LAST, length_of, model_of, run_prompts, sampler_of
 from demur.experiment.attacking import attacked, needs_of
 from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.fitting import length_in_keys

@@ -129,4 +129,4 @@ def _keyed(unit: Unit, shared: Mapping[str, Any]) -> Unit:
         content["unreadable"] = "stopped"  # such answers passed in version 0.1.0
     content["attack"]["settings"] = substance(content["attack"]["settings"])
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-    return Unit(**{name: getattr(unit, name) for name in unit.__dataclass_fields__ if name != "key"}, key=key)
+    return replace(unit, key=key)
