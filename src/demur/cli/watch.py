@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,6 +41,7 @@ from demur.types import DemurError
 if TYPE_CHECKING:
     from demur.guards import Guard
     from demur.scene import Scene
+    from demur.traces import Trace
     from demur.types import Prompt
 
 
@@ -77,6 +79,10 @@ def watch(
     ] = False,
     html: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("demur-watch.html"),
     save: Annotated[Path | None, typer.Option(help="Also save the trace (of the first sampler) here.")] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option(help="A trace field of your own, module:Class, recorded with the trace; repeatable."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a step instead of the view.")] = False,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -94,7 +100,7 @@ def watch(
     from demur.studio.terminal import panel, side_by_side
     from demur.studio.watching import Run
     from demur.studio.watching import watch as moments
-    from demur.traces import spec_of
+    from demur.traces import fields_named, spec_of
 
     console = out_to()
     prompts = asked(prompt, text, harmful=harmful, columns=columns_of(column))
@@ -102,6 +108,7 @@ def watch(
         raise DemurError(f"--save with {len(prompts)} prompts", "one prompt, since it writes one trace", "ask one")
     check_temperature(temperature)
     check_writable(html, save)
+    fields = fields_named(*field or ())
     known = _guard_at(guard)  # now, and not after minutes of loading a model
     given = Anchors.load(anchors) if anchors and signal and not guard else None
     net = load_model(model, dtype, device, system, quiet=as_json, template=template)
@@ -120,14 +127,14 @@ def watch(
     for one in prompts:
         shown: list[Scene] = []
         with Live(console=console, auto_refresh=False, transient=False) if not as_json else _Nothing() as live:
-            for now in moments(net, one, runs, seed=seed, steps=steps, wanted=[(layer, pool.value)]):
+            for now in moments(net, one, runs, seed=seed, steps=steps, wanted=[(layer, pool.value)], fields=fields):
                 for i, moment in enumerate(now):
                     if moment is None:
                         continue
                     scene = moment.scene(runs[i], show_harmful=show_harmful)
                     shown[i : i + 1] = [scene]
                     if as_json:
-                        print(json.dumps(_line(one, runs[i].name, scene)), flush=True)
+                        print(json.dumps(_line(one, runs[i].name, scene) | _values(moment.trace)), flush=True)
                     if i == 0 and moment.done and save:
                         moment.trace.save(save)
                 if not as_json:
@@ -167,6 +174,12 @@ class _Nothing:
 
     def __exit__(self, *_: object) -> None:
         return None
+
+
+def _values(trace: Trace) -> dict[str, Any]:
+    """The last step's values of trace fields, for machines; null where one is not finite."""
+    last = {name: float(values[-1]) for name, values in trace.fields.items()}
+    return {"fields": {name: value if isfinite(value) else None for name, value in last.items()}} if last else {}
 
 
 def _line(prompt: Prompt, run: str, scene: Scene) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from demur.experiment.config import PLAIN, Attacked, Config, Subject
 from demur.experiment.requests import prompts_of
 from demur.models import load
 from demur.samplers import build, seeded
-from demur.traces import Key, Recorder, Trace, spec_of, watching
+from demur.traces import Key, Recorder, Trace, fields_named, spec_of, watching
 from demur.types import Model, Prompt, Sampler
 
 LAST: Key = ("last", "generated")
@@ -88,7 +88,7 @@ def run_prompts(
         members = order[begin : begin + config.batch]
         group = [prompts[i] for i in members]
         canvas = canvas_under(attack, watched, group, length)
-        recorder = Recorder(watched, canvas, group, spec, (LAST,))
+        recorder = Recorder(watched, canvas, group, spec, (LAST,), fields_named(*config.fields))
         rngs = [g for prompt in group for g in seeded(zlib.crc32(f"{seed} {prompt.id}".encode()), 1)]
         for _ in recorder(sampler(watched, canvas, rngs)):
             pass

@@ -35,7 +35,12 @@ def substance(settings: Mapping[str, Any]) -> dict[str, Any]:
 Side = Literal["harmful", "harmless"]
 SIDES: tuple[Side, ...] = ("harmful", "harmless")
 
-_LATER: dict[str, tuple[Any, ...]] = {"columns": ((), []), "template_args": ({},)}
+_LATER: dict[str, tuple[Any, ...]] = {
+    "columns": ((), []),
+    "template_args": ({},),
+    "detector": ("autoencoder",),
+    "fields": ((), []),
+}
 """Fields that version 0.1.0 did not have, and what they hold where a recipe does not use them."""
 
 
@@ -167,7 +172,10 @@ class Defended:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole experiment. Two equal configurations are one run; ``key`` names it."""
+    """The whole experiment. Two equal configurations are one run; ``key`` names it.
+
+    ``detector`` is the guard's, by name; ``fields`` are trace fields that records keep, by name.
+    """
 
     name: str
     subjects: tuple[Subject, ...]
@@ -182,6 +190,8 @@ class Config:
     chunk: int = 52
     batch: int = 26
     alpha: float = 0.01
+    detector: str = "autoencoder"
+    fields: tuple[str, ...] = ()
 
     @property
     def in_own_words(self) -> tuple[Attacked, ...]:

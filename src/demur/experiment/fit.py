@@ -14,6 +14,8 @@ from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.fitting import length_in_keys
 from demur.experiment.requests import digests_of, prompts_of
 from demur.guards import Guard, fit_guard
+from demur.guards.detectors import named
+from demur.registry import is_path
 from demur.signals import fit_anchors
 from demur.traces import Trace, spec_of
 from demur.types import DemurError
@@ -27,6 +29,8 @@ def prepared_path(folder: Path, config: Config, subject: Subject) -> Path:
     content += repr((length_in_keys(config, subject), config.steps, config.batch, config.alpha))
     if of.shapes:
         content += repr([*config.in_own_words])
+    if config.detector != Config.detector:
+        content += config.detector
     return folder / "prepared" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
 
 
@@ -41,7 +45,7 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
     if path.is_file():
         kept = None
         with suppress(DemurError):  # broken: fitted again
-            kept = Guard.load(path)
+            kept = guard_of(path, config.detector)
         if kept is not None:
             spec = spec_of(model, sampler, length_of(config, model), steps=config.steps).at(*LAST)
             if different := kept.spec.differences(spec):
@@ -63,11 +67,16 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
             for role, traces in learnt.items():
                 shaped = attacked(attack, prompts_of(replace(of, fit=of.shapes, calibrate=of.shapes), role), model)
                 traces.extend(run_prompts(config, model, sampler, shaped, 0, attack))
-    fit_guard(anchors, learnt["fit"], learnt["calibrate"], alpha=config.alpha).save(path)
+    fit_guard(anchors, learnt["fit"], learnt["calibrate"], alpha=config.alpha, detector=config.detector).save(path)
     return path
 
 
 @cache
-def guard_at(path: Path) -> Guard:
+def guard_at(path: Path, detector: str) -> Guard:
     """A guard of this process."""
-    return Guard.load(path)
+    return guard_of(path, detector)
+
+
+def guard_of(path: Path, detector: str) -> Guard:
+    """A guard from its file, which can not say where a detector's code is: the recipe does."""
+    return Guard.load(path, detector=named(detector) if is_path(detector) else None)

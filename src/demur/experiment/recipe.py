@@ -6,7 +6,7 @@ What a recipe may say is listed on one page, docs/experiments.md; a test holds t
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -32,13 +32,16 @@ from demur.experiment.config import (
 )
 from demur.experiment.fitting import check_sampler, unfit_of
 from demur.experiment.yamlfile import Nodes, composed
+from demur.guards.detectors import named as detector_named
 from demur.judges import JUDGES as RULES
 from demur.prompts import PUBLIC, SETS
 from demur.registry import near
+from demur.traces import fields_named
 from demur.types import DemurError
 
 KEYS = (
     "name", "models", "prompts", "attacks", "defenses", "judge", "seeds", "length", "steps", "chunk", "batch", "alpha",
+    "detector", "fields",
 )  # fmt: skip
 """Keys of a recipe."""
 MODEL_KEYS = ("name", "samplers", "dtype", "template_args")
@@ -95,10 +98,28 @@ class _Reader(Nodes):
             if not isinstance(alpha, float) or not 0 < alpha < 1:
                 raise self.wrong(of["alpha"], f"alpha is {alpha!r}", "a number between 0 and 1")
             config = replace(config, alpha=alpha)
+        config = self.looked_up(of, config)
         if config.prompts.calibrate + 1 < 1 / config.alpha:
             came = f"calibrate {config.prompts.calibrate} for alpha {config.alpha:g}"
             raise self.wrong(of["prompts"], came, f"at least {ceil(1 / config.alpha) - 1}, or a larger alpha")
         return config
+
+    def looked_up(self, of: dict[str, Any], config: Config) -> Config:
+        """The guard's detector and the fields of traces, which are named alone."""
+        if "detector" in of:
+            config = replace(config, detector=self.part(of["detector"], detector_named))
+        if "fields" in of:
+            config = replace(config, fields=self.several(of["fields"], "fields", lambda n: self.part(n, fields_named)))
+        return config
+
+    def part(self, node: Any, look_up: Callable[..., object]) -> str:
+        """The name of a part that can be found. Raises at its line for one that can not."""
+        name = self.text(node, "a name")
+        try:
+            look_up(name)
+        except DemurError as error:
+            raise self.wrong(node, error.came, error.expected) from error
+        return name
 
     def name(self, node: Any) -> str:
         """A run's name, which is that of its folder."""

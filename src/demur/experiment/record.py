@@ -84,6 +84,10 @@ class Record:
     passes: int = _said("forward passes", "passes", default=0)
     texts: tuple[str, ...] | None = _said("answers on the way, where a recipe asks for them", default=None)
     texts_at: tuple[int, ...] | None = _said("the steps of these", "steps", default=None)
+    fields: str | None = _said(
+        "numbers of trace fields, one a step, by their names: a JSON object of lists; where a recipe asks for them",
+        default=None,
+    )
     seconds: float = _said("of generation and defense; the only field that differs from run to run", "s", default=0.0)
 
     verdict: Mapping[str, Any] | None = _beside(default=None)
@@ -131,7 +135,7 @@ class Record:
 
 KINDS: Mapping[str, str] = {"str": "text", "int": "whole number", "float": "number"}
 """Types of fields, in the words of docs/records.md."""
-OPTIONAL = ("texts", "texts_at")
+OPTIONAL = ("texts", "texts_at", "fields")
 """Fields that only some recipes fill; where no record of a unit has them, its rows are read without them, as in version
 0.1.0: what a digest of rows says stays what it was.
 """

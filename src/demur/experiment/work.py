@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[Done]:
     """
     first = units[0]
     model = model_of(first.subject)
-    guard = guard_at(prepared_path(folder, config, first.subject))
+    guard = guard_at(prepared_path(folder, config, first.subject), config.detector)
     asked = asked_of(folder, config, first)
     lines = [_line(config, unit, model, guard) for unit in units]
     filtered = [_timed(defense.filtered, asked) for defense in lines]
@@ -76,6 +78,8 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[Done]:
                 records.append(_blocked(known, verdict, looking))
                 continue
             record = _recorded(known, traces[i], paths[i], guard, review[i], looking + each + reading)
+            if config.fields:
+                record = replace(record, fields=_of_fields(traces[i]))
             if config.intermediate and unit.role == "harmful" and unit.defense.none:
                 at = steps_on_the_way(traces[i].steps, config.intermediate)
                 record = replace(record, texts=tuple(traces[i].answer(t) for t in at), texts_at=tuple(at))
@@ -84,6 +88,12 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[Done]:
         shown = [replace(traces[i], phi={}) for i in passed[:SHOWN]] if kept else []
         done.append(Done(unit, records, shown))
     return done
+
+
+def _of_fields(trace: Trace) -> str:
+    """A trace's own fields as JSON, null where a value is not finite."""
+    values = {name: [value if isfinite(value) else None for value in of.tolist()] for name, of in trace.fields.items()}
+    return json.dumps(values)
 
 
 def _timed(call: Callable[[list[Any]], list[Any]], items: list[Any]) -> tuple[list[Any], float]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from demur.samplers import seeded
 from demur.scene import Scene
 from demur.signals import Anchors, reading
-from demur.traces import DEFAULT, Key, Recorder, Trace, spec_of, watching
+from demur.traces import DEFAULT, Key, Recorder, Trace, TraceField, spec_of, watching
 from demur.types import Prompt, Sampler
 
 if TYPE_CHECKING:
@@ -56,17 +56,26 @@ class Moment:
 
 
 def watch(
-    model: Any, prompt: Prompt, runs: Sequence[Run], *, seed: int, steps: int, wanted: Sequence[Key] = DEFAULT
+    model: Any,
+    prompt: Prompt,
+    runs: Sequence[Run],
+    *,
+    seed: int,
+    steps: int,
+    wanted: Sequence[Key] = DEFAULT,
+    fields: Sequence[TraceField] = (),
 ) -> Iterator[tuple[Moment | None, ...]]:
     """All runs in step: after each step, a moment for every run that is still going (None for one that has ended)."""
     watched = watching(model, wanted)
-    yield from zip_longest(*(_moments(watched, prompt, run, seed, steps, wanted) for run in runs))
+    yield from zip_longest(*(_moments(watched, prompt, run, seed, steps, wanted, fields) for run in runs))
 
 
-def _moments(model: Any, prompt: Prompt, run: Run, seed: int, steps: int, wanted: Sequence[Key]) -> Iterator[Moment]:
+def _moments(
+    model: Any, prompt: Prompt, run: Run, seed: int, steps: int, wanted: Sequence[Key], fields: Sequence[TraceField]
+) -> Iterator[Moment]:
     canvas = model.canvas([prompt], run.length)
     spec = spec_of(model, run.sampler, run.length, steps=steps, seed=seed)
-    recorder = Recorder(model, canvas, [prompt], spec, wanted)
+    recorder = Recorder(model, canvas, [prompt], spec, wanted, fields)
     previous = None
     for _ in recorder(run.sampler(model, canvas, seeded(seed, 1))):
         if previous is not None:

@@ -13,6 +13,7 @@ from demur.lazy import looked_up
 if TYPE_CHECKING:
     from demur.traces.fields import TRACE_FIELDS as TRACE_FIELDS
     from demur.traces.fields import TraceField as TraceField
+    from demur.traces.fields import fields_named as fields_named
     from demur.traces.generation import as_prompts as as_prompts
     from demur.traces.generation import default_sampler as default_sampler
     from demur.traces.generation import generate as generate
@@ -40,6 +41,7 @@ _HOMES = {
     "TraceField": "fields",
     "as_prompts": "generation",
     "default_sampler": "generation",
+    "fields_named": "fields",
     "generate": "generation",
     "opened_thought": "text",
     "spec_of": "spec",

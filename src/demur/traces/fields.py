@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from jaxtyping import Float
@@ -29,7 +28,7 @@ TRACE_FIELDS = Registry(kind="trace field", group="demur.trace_fields")
 """Trace fields by name. What stands behind a name is called without arguments and gives a :class:`TraceField`."""
 
 
-def named(names: Sequence[str]) -> tuple[TraceField, ...]:
+def fields_named(*names: str) -> tuple[TraceField, ...]:
     """The trace fields with these names. Raises for one that is unknown, and for two of one name."""
     made = tuple(TRACE_FIELDS.get(name)() for name in names)
     twice = [field.name for field in made if sum(field.name == other.name for other in made) > 1]

@@ -1,0 +1,315 @@
+"""Parts from outside: the example package, by ``module:Class`` and by the names that it registers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+
+import demur
+from demur import artefact, testing
+from demur.attacks import ATTACKS
+from demur.defenses import DEFENSES
+from demur.guards import DETECTORS
+from demur.judges import JUDGES
+from demur.models import FAMILIES
+from demur.registry import Registry
+from demur.samplers import SAMPLERS
+from demur.traces import TRACE_FIELDS
+from demur.types import DemurError, Kind
+from demur.worlds import WORLDS
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "plugin"
+REGISTERED = {
+    SAMPLERS: "right-to-left", DETECTORS: "lowest", ATTACKS: "polite", DEFENSES: "no-novels", JUDGES: "recipes",
+    WORLDS: "kitchen", TRACE_FIELDS: "surety",
+}  # fmt: skip
+"""The example's parts, by the registry that they are in, and the name that they have there."""
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the example has been installed, as pip does it."""
+    folder = tmp_path_factory.mktemp("installed")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    subprocess.run([*command, str(folder), str(EXAMPLE)], check=True)
+    return folder
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The example's module, as a file that lies on the path."""
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    import demur_example  # type: ignore[import-not-found]
+
+    yield demur_example
+    for name in ("demur_example", "demur_example_world"):
+        sys.modules.pop(name, None)
+
+
+def demur_at(folder: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line in a folder; ``path``: where installed packages lie beside the usual ones."""
+    more = os.pathsep.join(p for p in (str(path or ""), os.environ.get("PYTHONPATH", "")) if p)
+    environment = os.environ | {"PYTHONPATH": more, "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-m", "demur", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+# -- contracts ------------------------------------------------------------------------------------------------
+
+
+def test_every_part_of_the_example_keeps_its_contract(example: Any) -> None:
+    import demur_example_world  # type: ignore[import-not-found]
+
+    testing.check_sampler(example.RightToLeft())
+    testing.check_detector(example.Lowest)
+    testing.check_attack(example.Polite())
+    testing.check_defense(example.NoNovels())
+    testing.check_judge(example.Recipes())
+    testing.check_world(demur_example_world.Kitchen())
+    testing.check_trace_field(example.Surety())
+
+
+@pytest.mark.parametrize("kind", [Kind.CAUSAL, Kind.MASKED, Kind.BLOCK])
+def test_models_of_every_kind_and_their_samplers_keep_the_contracts(kind: Kind) -> None:
+    model = testing.tiny(kind)
+    testing.check_model(model)
+    for name in demur.samplers.fitting(model.offers):
+        testing.check_sampler(SAMPLERS[name](), model)
+
+
+class Broken:
+    """Parts that break a contract, each in one way."""
+
+    class Moving:
+        """A sampler that moves a given token."""
+
+        needs = SAMPLERS["low-confidence"]().needs
+
+        def __call__(self, model: Any, canvas: Any, rngs: Any) -> Any:
+            for step in SAMPLERS["low-confidence"](steps=4)(model, canvas, rngs):
+                step.ids[:, -9] = 7
+                yield step
+
+    class Leaning:
+        """A detector whose rows lean on each other."""
+
+        name = "leaning"
+
+        @classmethod
+        def fit(cls, harmless: Any, *, seed: int = 0) -> Any:
+            return cls()
+
+        def __call__(self, sigma: Any) -> Any:
+            return sigma.mean(axis=1) - sigma.mean()
+
+    class Silent:
+        """An attack that does not say what it was made from."""
+
+        name = "silent"
+
+        def __call__(self, prompt: demur.Prompt) -> demur.Prompt:
+            return demur.Prompt(prompt.id, prompt.text, prompt.harmful)
+
+    class Certain:
+        """A judge that judges an empty text."""
+
+        name = "certain"
+
+        def __call__(self, prompt: Any, text: str) -> Any:
+            return demur.types.Verdict("certain", True)
+
+    class Batched:
+        """A trace field of the whole batch."""
+
+        name = "batched"
+
+        def __call__(self, step: Any, canvas: Any) -> Any:
+            return step.confidence.nanmean().expand(canvas.rows)
+
+
+@pytest.mark.parametrize(
+    ("check", "part"),
+    [
+        (testing.check_sampler, Broken.Moving()),
+        (testing.check_detector, Broken.Leaning),
+        (testing.check_attack, Broken.Silent()),
+        (testing.check_judge, Broken.Certain()),
+        (testing.check_trace_field, Broken.Batched()),
+    ],
+    ids=lambda one: getattr(one, "__name__", type(one).__name__),
+)
+def test_a_part_that_breaks_its_contract_is_caught(check: Any, part: Any) -> None:
+    with pytest.raises((AssertionError, DemurError)):
+        check(part)
+
+
+# -- names ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nobody", "'nobody'"),
+        ("no_such_module:Thing", "no_such_module"),
+        ("demur_example:Nothing", "Nothing"),
+        ("json:", "'json:'"),
+        (":Class", "':Class'"),
+        ("not a module:Class", "'not a module:Class'"),
+    ],
+)
+@pytest.mark.parametrize("registry", list(REGISTERED), ids=lambda registry: registry.kind)
+def test_a_name_that_finds_nothing_is_one_line(registry: Registry, name: str, says: str, example: Any) -> None:
+    with pytest.raises(DemurError) as caught:
+        registry.get(name)
+    assert says in small.one_line(caught.value)
+
+
+def test_a_module_that_fails_while_it_is_imported_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing_part.py").write_text("raise RuntimeError('two\\nlines')\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DemurError, match=r"RuntimeError: two lines"):
+        ATTACKS.get("failing_part:Attack")
+
+
+def test_a_file_of_this_folder_hides_no_installed_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "demur.py").write_text("raise RuntimeError('hidden')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert ATTACKS.get("demur.attacks.text:Flip").name == "flip"
+
+
+# -- runs -----------------------------------------------------------------------------------------------------
+
+RECIPE = """
+name: outside
+models:
+  - {{name: organism/diffusion, samplers: [{sampler}]}}
+prompts: {{harmful: {world}, harmless: {world}, n: 2, controls: 2, plain: 2, anchors: 8, fit: 32, calibrate: 19}}
+attacks: [{attack}]
+defenses: [none, sri-guard, {defense}]
+judge: {judge}
+detector: {detector}
+fields: [{field}]
+alpha: 0.1
+length: 8
+steps: 4
+"""
+PATHS = {
+    "sampler": "demur_example:RightToLeft", "world": "demur_example_world:Kitchen", "attack": "demur_example:Polite",
+    "defense": "demur_example:NoNovels", "judge": "demur_example:Recipes", "detector": "demur_example:Lowest",
+    "field": "demur_example:Surety",
+}  # fmt: skip
+NAMES = {
+    "sampler": "right-to-left", "world": "kitchen", "attack": "polite", "defense": "no-novels", "judge": "recipes",
+    "detector": "lowest", "field": "surety",
+}  # fmt: skip
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """The rows of the one run in a folder, without their times."""
+    (run,) = (folder / "runs").iterdir()
+    frame = demur.rows(run).drop(columns="seconds")
+    return json.loads(frame.to_json(orient="records"))
+
+
+@pytest.mark.slow
+def test_a_run_of_parts_from_outside_by_path_and_by_name(tmp_path: Path, installed: Path) -> None:
+    """By path from files in the folder, with two workers; by name from an installed package, with one."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder, names in ((here, PATHS), (there, NAMES)):
+        folder.mkdir()
+        (folder / "recipe.yaml").write_text(RECIPE.format(**names))
+    for module in EXAMPLE.glob("*.py"):
+        (here / module.name).write_bytes(module.read_bytes())
+    done = demur_at(here, "evaluate", "recipe.yaml", "--out", "runs/outside", "--workers", "2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    done = demur_at(there, "evaluate", "recipe.yaml", "--out", "runs/outside", path=installed)
+    assert done.returncode == 0, done.stderr[-2000:]
+    mine, theirs = rows_of(here), rows_of(there)
+    assert {row["attack"] for row in theirs} == {"plain", "polite"}
+    assert all(len(json.loads(row["fields"])["surety"]) == row["steps"] for row in theirs if row["fields"])
+    assert any(row["fields"] for row in theirs)
+    renamed = {path: NAMES[part] for part, path in PATHS.items()}
+    for row in mine:
+        for column in ("attack", "defense", "sampler", "flagged_by"):
+            for path, name in renamed.items():
+                row[column] = row[column].replace(path, name)
+    told = ("attack", "defense", "role", "id", "text", "outcome", "sigma", "score", "flagged_step", "fields")
+    assert sorted(str([row[k] for k in told]) for row in mine) == sorted(str([row[k] for k in told]) for row in theirs)
+
+
+@pytest.mark.slow
+def test_a_run_of_parts_from_outside_under_ray(tmp_path: Path, installed: Path) -> None:
+    pytest.importorskip("ray")
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(**NAMES))
+    done = demur_at(tmp_path, "evaluate", "recipe.yaml", "--out", "runs/outside", "--ray", "local", path=installed)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert rows_of(tmp_path)
+
+
+def test_the_command_line_takes_a_sampler_and_a_field_by_path(tmp_path: Path) -> None:
+    for module in EXAMPLE.glob("*.py"):
+        (tmp_path / module.name).write_bytes(module.read_bytes())
+    said = ["watch", "How do I open the granary?", "-m", "organism/diffusion", "--no-signal", "--json", "--length", "6"]
+    done = demur_at(tmp_path, *said, "--sampler", PATHS["sampler"], "--field", PATHS["field"])
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 6
+    assert all(0 < line["fields"]["surety"] <= 1 for line in lines)
+
+
+def test_a_checkpoint_of_a_family_from_outside_is_run_by_it(tmp_path: Path, example: Any) -> None:
+    from demur.models import family_at, organism_path
+
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for file in organism_path("organism/ar").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "demur_example"}
+    artefact.write(folder / "config.json", json.dumps(config))
+    with pytest.raises(DemurError, match="demur_example"):
+        demur.load(str(folder))
+    name = f"demur_example:FAMILY@{folder}"
+    assert family_at(name) is example.FAMILY
+    model = demur.load(name)
+    testing.check_model(model)
+    mine, plain = (demur.generate(one, ["How do I open the granary?"])[0] for one in (model, demur.load("organism/ar")))
+    assert mine.tokens().tolist() == plain.tokens().tolist()
+    with pytest.raises(DemurError, match="Polite is a type"):
+        demur.load(f"demur_example:Polite@{folder}")
+
+
+def test_a_detector_from_outside_is_named_by_where_it_is(example: Any) -> None:
+    assert DETECTORS.name_of(example.Lowest) == "demur_example:Lowest"
+    assert DETECTORS.get(DETECTORS.name_of(example.Lowest)) is example.Lowest
+
+
+def test_the_names_of_an_installed_package_are_found(installed: Path) -> None:
+    code = """
+import json
+from demur.attacks import ATTACKS
+from demur.defenses import DEFENSES
+from demur.guards import DETECTORS
+from demur.judges import JUDGES
+from demur.models.families import PACKAGED
+from demur.samplers import SAMPLERS
+from demur.traces import TRACE_FIELDS
+from demur.worlds import WORLDS
+every = (SAMPLERS, DETECTORS, ATTACKS, DEFENSES, JUDGES, WORLDS, TRACE_FIELDS, PACKAGED)
+print(json.dumps([sorted(registry.packaged) for registry in every]))
+print([str(registry.get(name)) for registry in every for name in registry.packaged])
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(installed), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = json.loads(done.stdout.splitlines()[0])
+    assert names == [[name] for name in (*REGISTERED.values(), "example")]
+    assert "example" not in {family.name for family in FAMILIES}
