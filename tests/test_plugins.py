@@ -17,6 +17,7 @@ import demur
 from demur import artefact, testing
 from demur.attacks import ATTACKS
 from demur.defenses import DEFENSES
+from demur.experiment import read, units_of
 from demur.guards import DETECTORS
 from demur.judges import JUDGES
 from demur.models import FAMILIES
@@ -213,6 +214,19 @@ NAMES = {
 }  # fmt: skip
 
 
+OUTSIDE = """
+from dataclasses import replace
+from demur.organism.world import prompts
+from demur.worlds import Listed
+
+class Outside(Listed):
+    name = "outside_world:Outside"
+    harmless = [replace(p, source="outside") for p in prompts("guard", forbidden=False, n=120)]
+    harmful = [replace(p, source="outside") for p in prompts("test", forbidden=True, n=20)]
+"""
+"""A world of requests that the organism answers and refuses."""
+
+
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """The rows of the one run in a folder, without their times."""
     (run,) = (folder / "runs").iterdir()
@@ -226,7 +240,8 @@ def test_a_run_of_parts_from_outside_by_path_and_by_name(tmp_path: Path, install
     here, there = tmp_path / "here", tmp_path / "there"
     for folder, names in ((here, PATHS), (there, NAMES)):
         folder.mkdir()
-        (folder / "recipe.yaml").write_text(RECIPE.format(**names))
+        (folder / "recipe.yaml").write_text(RECIPE.format(**names | {"world": "outside_world:Outside"}))
+        (folder / "outside_world.py").write_text(OUTSIDE)
     for module in EXAMPLE.glob("*.py"):
         (here / module.name).write_bytes(module.read_bytes())
     done = demur_at(here, "evaluate", "recipe.yaml", "--out", "runs/outside", "--workers", "2")
@@ -246,11 +261,29 @@ def test_a_run_of_parts_from_outside_by_path_and_by_name(tmp_path: Path, install
     assert sorted(str([row[k] for k in told]) for row in mine) == sorted(str([row[k] for k in told]) for row in theirs)
 
 
+def test_a_recipe_in_a_world_from_outside_is_read_and_planned(tmp_path: Path, example: Any) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(**PATHS))
+    units = units_of(read(recipe))
+    assert {(unit.attack.name, unit.role) for unit in units} == {
+        ("plain", "harmful"),
+        ("plain", "plain"),
+        ("demur_example:Polite", "harmful"),
+        ("demur_example:Polite", "controls"),
+    }
+    for part, path in PATHS.items():
+        recipe.write_text(RECIPE.format(**PATHS | {part: path + "Nowhere"}))
+        with pytest.raises(DemurError) as caught:
+            units_of(read(recipe))
+        assert "Nowhere" in small.one_line(caught.value), part
+
+
 @pytest.mark.slow
 def test_a_run_of_parts_from_outside_under_ray(tmp_path: Path, installed: Path) -> None:
     pytest.importorskip("ray")
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(**NAMES))
-    done = demur_at(tmp_path, "evaluate", "recipe.yaml", "--out", "runs/outside", "--ray", "local", path=installed)
+    (tmp_path / "recipe.yaml").write_text(RECIPE.format(**NAMES | {"world": "outside_world:Outside"}))
+    (tmp_path / "outside_world.py").write_text(OUTSIDE)
+    done = demur_at(tmp_path, "evaluate", "recipe.yaml", "--out", "runs/outside", "--engine", "ray", path=installed)
     assert done.returncode == 0, done.stderr[-2000:]
     assert rows_of(tmp_path)
 
@@ -264,6 +297,22 @@ def test_the_command_line_takes_a_sampler_and_a_field_by_path(tmp_path: Path) ->
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 6
     assert all(0 < line["fields"]["surety"] <= 1 for line in lines)
+
+
+def test_a_guard_of_a_detector_from_outside_is_fitted_shown_and_used(tmp_path: Path) -> None:
+    for module in EXAMPLE.glob("*.py"):
+        (tmp_path / module.name).write_bytes(module.read_bytes())
+    sizes = ["--anchors", "8", "--fit", "32", "--calibrate", "19", "--alpha", "0.1"]
+    asked = ["guard", "fit", "organism/ar", "--detector", PATHS["detector"], *sizes, "--out", "g.safetensors"]
+    done = demur_at(tmp_path, *asked)
+    assert done.returncode == 0, done.stderr[-2000:]
+    done = demur_at(tmp_path, "guard", "show", "g.safetensors")
+    assert done.returncode == 2
+    assert "--detector" in done.stderr
+    for said in (["guard", "show", "g.safetensors"], ["guard", "run", "g.safetensors", "How do I open the gate?"]):
+        done = demur_at(tmp_path, *said, "--detector", PATHS["detector"], "--json")
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert json.loads(done.stdout)
 
 
 def test_a_checkpoint_of_a_family_from_outside_is_run_by_it(tmp_path: Path, example: Any) -> None:
@@ -297,6 +346,7 @@ def test_the_names_of_an_installed_package_are_found(installed: Path) -> None:
 import json
 from demur.attacks import ATTACKS
 from demur.defenses import DEFENSES
+from demur.experiment import read, units_of
 from demur.guards import DETECTORS
 from demur.judges import JUDGES
 from demur.models.families import PACKAGED

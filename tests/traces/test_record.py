@@ -47,7 +47,7 @@ def _written(canvas: Canvas, model: Any) -> Iterator[Step]:
         ids, open_ = ids.clone(), open_ & ~committed
         ids[:, column] = 65 + index % 26
         sure = torch.where(committed, 0.5, float("nan"))
-        yield Step(index, ids, open_, committed, ids, sure, live, {}, start=column, span="new", everyone=True)
+        yield Step(index, ids, open_, committed, ids, sure, live, {}, start=column, span="new")
 
 
 @pytest.mark.parametrize("cells", [1, 20_000, 10**6])

@@ -17,6 +17,7 @@ from demur.cli.asked import Columns, Texts, asked, columns_of, side
 from demur.cli.options import (
     Device,
     Dtype,
+    GuardDetector,
     LayerName,
     Length,
     PoolName,
@@ -224,11 +225,12 @@ def _prompts(
 def show(
     path: Annotated[Path, typer.Argument(help="A file of `demur guard fit`.")],
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    detector: GuardDetector = None,
 ) -> None:
     """Show what a guard belongs to, what it was fitted on and what it promises."""
     from demur.guards import Guard
 
-    guard = Guard.load(path)
+    guard = Guard.load(path, detector=detector)
     if as_json:
         print(json.dumps(_card(guard)))
     else:
@@ -288,6 +290,7 @@ def run(
         typer.Argument(help="What to ask; or ids of starter or organism prompts; or files of prompts. Several."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model the guard belongs to.")] = None,
+    detector: GuardDetector = None,
     offline: Annotated[bool, typer.Option("--offline", help="Judge finished answers instead of every step.")] = False,
     harmful: Annotated[
         bool | None,
@@ -312,7 +315,7 @@ def run(
     from demur.redaction import hidden, redact
 
     prompts = asked(prompt, text, harmful=harmful, columns=columns_of(column))
-    known = Guard.load(guard)
+    known = Guard.load(guard, detector=detector)
     net = load_model(model or known.spec.model, dtype, device, system, quiet=as_json, template=template)
     chosen, size = _sampler(known)
     console = out_to()

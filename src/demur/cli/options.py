@@ -57,6 +57,10 @@ SamplerName = Annotated[
     str | None,
     typer.Option("--sampler", help=f"{SAMPLERS}, or module:Class; default: the one of the model's family."),
 ]
+GuardDetector = Annotated[
+    str | None,
+    typer.Option("--detector", help="module:Class of the guard's detector, where its file holds one that is yours."),
+]
 Temperature = Annotated[float | None, typer.Option(min=0, help="0 is greedy; default: the sampler's own.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A setting of the sampler, KEY=VALUE, such as block_length=32.")

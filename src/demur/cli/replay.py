@@ -15,6 +15,7 @@ from demur.cli.options import (
     Count,
     Device,
     Dtype,
+    GuardDetector,
     ModelName,
     PoolName,
     Refusals,
@@ -54,6 +55,7 @@ def replay(
     guard: Annotated[
         Path | None, typer.Option(help="A file of `demur guard fit`: its verdict on each row, with its own anchors.")
     ] = None,
+    detector: GuardDetector = None,
     refusals: RefusalsFrom = Refusals.observed,
     n: Count = 40,
     steps: Annotated[
@@ -96,7 +98,7 @@ def replay(
     if guard:
         from demur.guards import Guard
 
-        watcher = Guard.load(guard)
+        watcher = Guard.load(guard, detector=detector)
         fitted = watcher.anchors
     if anchors:
         if watcher is not None:

@@ -15,6 +15,7 @@ from demur.cli.options import (
     Count,
     Device,
     Dtype,
+    GuardDetector,
     LayerName,
     Length,
     ModelName,
@@ -68,6 +69,7 @@ def watch(
     guard: Annotated[
         Path | None, typer.Option(help="A file of `demur guard fit`: it watches, and may stop the answer.")
     ] = None,
+    detector: GuardDetector = None,
     refusals: RefusalsFrom = Refusals.observed,
     n: Count = 40,
     signal: Annotated[bool, typer.Option("--signal/--no-signal", help="Without anchors there is no sigma.")] = True,
@@ -109,7 +111,7 @@ def watch(
     check_temperature(temperature)
     check_writable(html, save)
     fields = fields_named(*field or ())
-    known = _guard_at(guard)  # now, and not after minutes of loading a model
+    known = _guard_at(guard, detector)  # now, and not after minutes of loading a model
     given = Anchors.load(anchors) if anchors and signal and not guard else None
     net = load_model(model, dtype, device, system, quiet=as_json, template=template)
     runs = []
@@ -152,12 +154,12 @@ def _check(net: Any, prompts: Sequence[Prompt], length: int, layer: str) -> None
         net.canvas([prompt], length)
 
 
-def _guard_at(path: Path | None) -> Guard | None:
+def _guard_at(path: Path | None, detector: str | None) -> Guard | None:
     if path is None:
         return None
     from demur.guards import Guard  # brings scikit-learn, which takes seconds to come
 
-    return Guard.load(path)
+    return Guard.load(path, detector=detector)
 
 
 def _watched(sampler: Any, guard: Guard) -> Any:

@@ -14,7 +14,6 @@ from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.fitting import length_in_keys
 from demur.experiment.requests import digests_of, prompts_of
 from demur.guards import Guard, fit_guard
-from demur.guards.detectors import named
 from demur.registry import is_path
 from demur.signals import fit_anchors
 from demur.traces import Trace, spec_of
@@ -79,4 +78,4 @@ def guard_at(path: Path, detector: str) -> Guard:
 
 def guard_of(path: Path, detector: str) -> Guard:
     """A guard from its file, which can not say where a detector's code is: the recipe does."""
-    return Guard.load(path, detector=named(detector) if is_path(detector) else None)
+    return Guard.load(path, detector=detector if is_path(detector) else None)

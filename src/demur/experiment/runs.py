@@ -20,7 +20,7 @@ from demur.experiment.asking import judge_of
 from demur.experiment.attacking import kind_of, reads_answers, searches
 from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.engines import Processes, Ray
-from demur.experiment.fit import prepare, prepared_path
+from demur.experiment.fit import guard_of, prepare, prepared_path
 from demur.experiment.fitting import left_out
 from demur.experiment.journal import Journal
 from demur.experiment.judging import NOT_JUDGED, Judging, judge
@@ -30,7 +30,6 @@ from demur.experiment.store import Store
 from demur.experiment.units import Unit, bundles_of, units_of
 from demur.experiment.work import work
 from demur.extras import need
-from demur.guards import Guard
 from demur.types import DemurError
 
 Engine = Literal["process", "ray"]
@@ -199,7 +198,7 @@ def _identity(folder: Path, config: Config, subject: Subject) -> dict[str, str]:
     path = prepared_path(folder, config, subject)
     if not path.is_file():  # a finished run that somebody has cleaned up
         return {}
-    spec = Guard.load(path).spec
+    spec = guard_of(path, config.detector).spec
     return {name: getattr(spec, name) for name in ("model", "revision", "weights", "dtype", "template")}
 
 

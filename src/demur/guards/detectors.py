@@ -311,7 +311,11 @@ def named(name: str, *, anywhere: bool = True) -> type[Detector]:
     Raises for a name that is none of these, and for a class that is no detector.
     """
     if name not in DETECTORS and not anywhere:
-        then = "pass the class itself: Guard.load(path, detector=...)" if ":" in name else "name one of these"
+        then = (
+            "say where its class is: --detector module:Class, Guard.load(path, detector=...)"
+            if ":" in name
+            else "name one of these"
+        )
         raise DemurError(f"detector {name!r:.80}", ", ".join(DETECTORS), then)
     found = DETECTORS.get(name)
     if not (isinstance(found, type) and callable(getattr(found, "fit", None)) and "__call__" in dir(found)):

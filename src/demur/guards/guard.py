@@ -165,16 +165,16 @@ class Guard:
         return artefact.save(path, "guard", arrays, json.loads(json.dumps(card)))
 
     @classmethod
-    def load(cls, path: str | Path, spec: Spec | None = None, *, detector: type[Detector] | None = None) -> Guard:
+    def load(cls, path: str | Path, spec: Spec | None = None, *, detector: type[Detector] | str | None = None) -> Guard:
         """Reads what :meth:`save` wrote, also what version 0.1.0 wrote. Raises for a missing, broken or changed file,
         and if ``spec`` is another one.
 
-        ``detector``: the class, where the file's detector is neither built in nor offered by an installed package. A
+        ``detector``: the class, or ``module:Class``, where the file's detector is neither built in nor offered by an installed package. A
         file is not allowed to say what is imported.
         """
         arrays, card = artefact.load(path, "guard")
         with artefact.reading(path, "guard"):
-            guard = cls._of_card(arrays, card, detector)
+            guard = cls._of_card(arrays, card, named(detector) if isinstance(detector, str) else detector)
         if spec is not None:
             guard.check(spec)
         return guard
