@@ -130,7 +130,7 @@ def test_somebody_elses_detector_is_held_and_a_file_can_not_say_what_is_imported
     for detector in (Lowest, f"{__name__}:Lowest"):
         guard = g.fit_guard(tiny_guard().anchors, fit, other, alpha=0.3, detector=detector)  # type: ignore[arg-type]
         path = guard.save(tmp_path / "guard.safetensors")
-        with pytest.raises(DemurError, match=r"pass the class itself"):
+        with pytest.raises(DemurError, match=r"say where its class is"):
             g.Guard.load(path)
         again = g.Guard.load(path, detector=Lowest)
         assert again.judge_all(fit[:5]) == guard.judge_all(fit[:5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,8 +40,9 @@ REGISTERED = {
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder into which the example has been installed, as pip does it."""
     folder = tmp_path_factory.mktemp("installed")
+    source = shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("source") / "plugin")  # building writes beside it
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
-    subprocess.run([*command, str(folder), str(EXAMPLE)], check=True)
+    subprocess.run([*command, str(folder), str(source)], check=True)
     return folder
 
 
@@ -180,6 +182,17 @@ def test_a_module_that_fails_while_it_is_imported_is_one_line(tmp_path: Path, mo
         ATTACKS.get("failing_part:Attack")
 
 
+def test_a_broken_package_breaks_nobody_who_does_not_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    point = metadata.EntryPoint("broken", "no_such_module:Part", "demur.samplers")
+    monkeypatch.setitem(SAMPLERS.__dict__, "packaged", {"broken": point})
+    with pytest.warns(demur.types.DemurWarning, match="broken"):
+        assert demur.samplers.fitting(testing.tiny(Kind.CAUSAL).offers) == ["ar"]
+    with pytest.raises(DemurError, match="broken"):
+        SAMPLERS.get("broken")
+
+
 def test_a_file_of_this_folder_hides_no_installed_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "demur.py").write_text("raise RuntimeError('hidden')\n")
     monkeypatch.chdir(tmp_path)
@@ -229,8 +242,8 @@ class Outside(Listed):
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     """The rows of the one run in a folder, without their times."""
-    (run,) = (folder / "runs").iterdir()
-    frame = demur.rows(run).drop(columns="seconds")
+    (manifest,) = (folder / "runs").rglob("manifest.json")
+    frame = demur.rows(manifest.parent).drop(columns="seconds")
     return json.loads(frame.to_json(orient="records"))
 
 
@@ -302,7 +315,7 @@ def test_the_command_line_takes_a_sampler_and_a_field_by_path(tmp_path: Path) ->
 def test_a_guard_of_a_detector_from_outside_is_fitted_shown_and_used(tmp_path: Path) -> None:
     for module in EXAMPLE.glob("*.py"):
         (tmp_path / module.name).write_bytes(module.read_bytes())
-    sizes = ["--anchors", "8", "--fit", "32", "--calibrate", "19", "--alpha", "0.1"]
+    sizes = ["--n-anchors", "8", "--n-fit", "32", "--n-calibrate", "19", "--n-check", "8", "--alpha", "0.1"]
     asked = ["guard", "fit", "organism/ar", "--detector", PATHS["detector"], *sizes, "--out", "g.safetensors"]
     done = demur_at(tmp_path, *asked)
     assert done.returncode == 0, done.stderr[-2000:]

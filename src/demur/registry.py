@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +30,7 @@ class Registry:
     group: str
     own: Mapping[str, str] = field(default_factory=dict)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         """All names: ours in their order, then those of packages."""
         return iter([*self.own, *sorted(self.packaged)])
 
@@ -67,6 +68,18 @@ class Registry:
             f"{', '.join(self)}, or module:Class",
             "name one of these",
         )
+
+    def working(self) -> Iterator[tuple[str, Any]]:
+        """All names with what stands behind them. One of a package that can not be imported is left out, with a warning:
+        a broken package breaks nobody who does not ask for it.
+        """
+        for name in self:
+            try:
+                yield name, self.get(name)
+            except DemurError as error:
+                if name in self.own:
+                    raise
+                warnings.warn(f"left out: {error.came}", DemurWarning, stacklevel=2)
 
     def name_of(self, part: Any) -> str:
         """The name under which :meth:`get` finds a class or function again."""

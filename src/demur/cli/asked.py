@@ -222,8 +222,8 @@ def _shown_id(text: str) -> str:
 def _by_id(text: str) -> Prompt | None:
     from demur.prompts import starter
 
-    for world in worlds.WORLDS:
-        if (prompt := worlds.named(world).by_id(text)) is not None:
+    for _, world in worlds.WORLDS.working():
+        if (prompt := world().by_id(text)) is not None:
             return prompt
     sets = text.startswith("demur-") and [*starter("harmless"), *starter("harmful")]
     return next((one for one in sets or () if one.id == text), None)
@@ -234,7 +234,7 @@ def _ids() -> list[str]:
     """Ids to compare a slip with: all of the starter sets, and those that worlds name."""
     from demur.prompts import starter
 
-    own = [name for world in worlds.WORLDS for name in worlds.named(world).ids()]
+    own = [name for _, world in worlds.WORLDS.working() for name in world().ids()]
     return [one.id for one in [*starter("harmless"), *starter("harmful")]] + own
 
 

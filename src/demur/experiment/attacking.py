@@ -32,7 +32,7 @@ def attack_names() -> tuple[str, ...]:
     """Every attack that has a name: in anybody's words, and in those of the worlds. Files of attacked prompts come
     beside them.
     """
-    own = [f"{world}/{name}" for world in worlds.WORLDS for name in worlds.named(world).attacks]
+    own = [f"{world}/{name}" for world, make in worlds.WORLDS.working() for name in make().attacks]
     return (*dict.fromkeys(["plain", *ATTACKS]), *own)
 
 

@@ -169,8 +169,8 @@ class Guard:
         """Reads what :meth:`save` wrote, also what version 0.1.0 wrote. Raises for a missing, broken or changed file,
         and if ``spec`` is another one.
 
-        ``detector``: the class, or ``module:Class``, where the file's detector is neither built in nor offered by an installed package. A
-        file is not allowed to say what is imported.
+        ``detector``: the class, or ``module:Class``, where the file's detector is neither built in nor offered by an
+        installed package. A file is not allowed to say what is imported.
         """
         arrays, card = artefact.load(path, "guard")
         with artefact.reading(path, "guard"):

@@ -290,7 +290,7 @@ def family_of(raw: Mapping[str, Any], name: str) -> Family:
     if said is not None:
         return said
     model_type = raw.get("model_type", "")
-    packaged: list[Family] = [PACKAGED.get(one) for one in PACKAGED]
+    packaged: list[Family] = [family for _, family in PACKAGED.working()]
     for family in (*FAMILIES, *packaged):
         if model_type in family.model_types:
             return family

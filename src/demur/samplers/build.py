@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
@@ -46,9 +46,9 @@ def needs_of(sampler: Any) -> frozenset[Need]:
     return frozenset(getattr(sampler, "needs", frozenset()))
 
 
-def fitting(offers: frozenset[Need], names: Iterable[str] = SAMPLERS) -> list[str]:
+def fitting(offers: frozenset[Need]) -> list[str]:
     """The samplers that a model with these ``offers`` can be run with."""
-    return [name for name in names if needs_of(SAMPLERS.get(name)()) <= offers]
+    return [name for name, make in SAMPLERS.working() if needs_of(make()) <= offers]
 
 
 def check(name: str, offers: frozenset[Need], model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> Any:

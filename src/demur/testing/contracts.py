@@ -15,7 +15,7 @@ import torch
 from demur.defenses import Filter, Line, Review
 from demur.guards.detectors import Detector
 from demur.guards.detectors import check as detector_is_sound
-from demur.samplers import seeded
+from demur.samplers import build, seeded
 from demur.samplers.build import needs_of
 from demur.testing.tiny import fitting
 from demur.traces import Trace, generate
@@ -118,8 +118,6 @@ def check_defense(defense: Any, model: Model | None = None) -> None:
     assert all(isinstance(verdict, Verdict) for verdict in verdicts), "a verdict is a demur.types.Verdict"
     if isinstance(defense, Filter | Review):
         return
-    from demur.samplers import build
-
     guarded = generate(model, PROMPTS, Line(around=(defense,)).sampler(build(None, model)), length=8)
     for before, after in zip(plain, guarded, strict=True):
         same = min(before.steps, after.steps)
