@@ -70,8 +70,8 @@ class Registry:
         )
 
     def working(self) -> Iterator[tuple[str, Any]]:
-        """All names with what stands behind them. One of a package that can not be imported is left out, with a warning:
-        a broken package breaks nobody who does not ask for it.
+        """All names with what stands behind them. One of a package that can not be imported is left out, with a
+        warning: a broken package breaks nobody who does not ask for it.
         """
         for name in self:
             try:

@@ -222,6 +222,7 @@ def _shown_id(text: str) -> str:
 def _by_id(text: str) -> Prompt | None:
     from demur.prompts import starter
 
+    prompt: Prompt | None
     for _, world in worlds.WORLDS.working():
         if (prompt := world().by_id(text)) is not None:
             return prompt
