@@ -222,9 +222,9 @@ def _shown_id(text: str) -> str:
 def _by_id(text: str) -> Prompt | None:
     from demur.prompts import starter
 
-    prompt: Prompt | None
-    for _, world in worlds.WORLDS.working():
-        if (prompt := world().by_id(text)) is not None:
+    for _, make in worlds.WORLDS.working():
+        world: worlds.World = make()
+        if (prompt := world.by_id(text)) is not None:
             return prompt
     sets = text.startswith("demur-") and [*starter("harmless"), *starter("harmful")]
     return next((one for one in sets or () if one.id == text), None)
