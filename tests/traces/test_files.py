@@ -88,3 +88,14 @@ def test_a_file_whose_guesses_fit_nothing_is_one_line(changed: dict[str, Any], s
     with pytest.raises(DemurError, match=says) as caught:
         Trace.load(forged)
     small.one_line(caught.value)
+
+
+def test_the_module_s_name_of_version_0_1_0_still_leads_here() -> None:
+    import demur.trace
+    import demur.traces
+
+    assert demur.trace.generate is demur.traces.generate
+    assert demur.trace.Trace is demur.traces.Trace
+    assert set(demur.trace.__all__) == set(demur.traces.__all__)
+    for name in ("STEPS", "Key", "DEFAULT", "Recorder", "teacher_forced", "spec_of", "watching", "default_sampler"):
+        assert getattr(demur.trace, name) is getattr(demur.traces, name)
