@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -14,7 +14,7 @@ from demur.models.vocabulary import token_bytes
 from demur.types import OFFERS, Canvas, Identity, Kind, Layer, Need, Prompt
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False)
 class Adapter:
     """A model behind the protocol :class:`demur.types.Model`, without its passes.
 
@@ -26,6 +26,7 @@ class Adapter:
     net: Any
     tokenizer: Any
     identity: Identity
+    _: KW_ONLY
     system: str | None = None
     layers: tuple[Layer, ...] = ("last",)
     preferred: str = ""
