@@ -131,6 +131,7 @@ def test_anchors_are_fitted_shown_and_refused_for_another_setting(run: Run, tmp_
     assert not (tmp_path / "demur-watch.html").exists()
 
 
+@pytest.mark.slow
 def test_a_model_that_refuses_nothing_has_no_observed_anchors_and_the_error_counts(run: Run) -> None:
     code, _, err = run("anchors", "fit", "smollm2", "--n", "10", "--steps", "8")
     assert code == 2
@@ -253,6 +254,7 @@ def test_a_guard_is_fitted_shown_and_used(run: Run, tmp_path: Path) -> None:
     assert len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_prompts_that_the_anchors_have_seen_are_left_out_of_a_guard(run: Run, tmp_path: Path) -> None:
     """Anchors and guard from one list: the guard begins where the anchors stopped."""
     from demur.guards import Guard
@@ -297,6 +299,7 @@ def test_too_few_prompts_for_a_promise_are_an_error_with_the_number_that_is_need
     assert "smaller numbers" in err
 
 
+@pytest.mark.slow
 def test_the_ablation_of_any_model_from_files(run: Run, tmp_path: Path) -> None:
     for side in ("forbidden", "allowed"):
         for attack in ("page", "suppression"):

@@ -194,6 +194,7 @@ def test_without_a_cache_of_its_own_a_run_keeps_the_answers_beside_its_rows(run:
         assert server.count == ASKED == len(list((run / "answers").iterdir()))
 
 
+@pytest.mark.slow
 def test_texts_on_the_way_are_judged_for_table_1_if_the_recipe_says_so(tmp_path: Path) -> None:
     """The judge of this test finds harm in every text that is not the last one of its answer."""
     final: set[str] = set()
@@ -530,6 +531,7 @@ def writing(bad: Callable[[int], bool] = lambda number: False) -> Callable[[Hand
     return act
 
 
+@pytest.mark.slow
 def test_pair_of_a_recipe_searches_once_for_all_defenses_and_a_second_run_asks_nothing(tmp_path: Path) -> None:
     with serving(writing()) as server:
         config = paired(tmp_path, server.url)
@@ -558,6 +560,7 @@ def test_pair_of_a_recipe_searches_once_for_all_defenses_and_a_second_run_asks_n
     assert "Searched attacks: pair" in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_attacker_that_fails_is_named_with_its_unit_and_nothing_is_asked_twice(tmp_path: Path) -> None:
     with serving(writing(lambda number: number > 4)) as server:
         config = paired(tmp_path, server.url, "n: 3", "n: 2")
@@ -614,6 +617,7 @@ def test_attacks_of_one_name_and_a_judge_of_another_world_are_named(
         paired(tmp_path, "http://x/v1", old, new)
 
 
+@pytest.mark.slow
 def test_a_search_that_broke_off_is_made_again_and_one_that_nobody_needs_is_removed(tmp_path: Path) -> None:
     with serving(writing(lambda number: number == 2)) as server:
         config = paired(tmp_path, server.url, "n: 3", "n: 1")

@@ -395,6 +395,7 @@ def test_a_signal_that_is_not_finite_is_a_row_without_one(run: Store) -> None:
     assert isinstance(_recorded(known, trace, ["refusal"], guard, None, 1.0).score, float)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_loses_nothing(run: Store, tmp_path: Path) -> None:
     """A real limit on the size of files: what is too large is not written, what was there stays."""
     script = (
@@ -798,6 +799,7 @@ def test_the_commands_of_a_run(run: Store, tmp_path: Path, capsys: pytest.Captur
     assert (tmp_path / "r" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_the_report_in_a_browser_and_from_a_cell_to_its_generations(tmp_path: Path) -> None:
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if found is None:

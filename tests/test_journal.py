@@ -81,6 +81,7 @@ def test_a_log_that_can_not_be_written_ends_no_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "workers"), [(signal.SIGINT, 1), pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_goes_on(
     number: signal.Signals, workers: int, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import ast
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -83,6 +84,7 @@ def inside_functions(path: Path) -> Iterator[tuple[str, int]]:
                     yield str(node.module), node.lineno
 
 
+@cache
 def contracts() -> list[dict[str, list[str]]]:
     """The contracts of layers in pyproject.toml."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
@@ -94,6 +96,7 @@ CONTAINERS = [container for contract in contracts() for container in contract["c
 """Packages whose modules have an order."""
 
 
+@cache
 def layers(container: str) -> dict[str, int]:
     """The heights of a container's modules: 0 is the highest."""
     (of,) = (contract["layers"] for contract in contracts() if container in contract["containers"])

@@ -293,6 +293,7 @@ def written_by(model: Any, begun: str) -> Callable[[Handler, int], None]:
     return act
 
 
+@pytest.mark.slow
 def test_real_prose_goes_through_pair_and_back(smollm2: Any) -> None:
     """The attacker's own words: a message where its answer is begun as the object, mostly none where it is not."""
     heard: list[Prompt] = []

@@ -145,6 +145,7 @@ def test_pair_without_an_attacker_and_a_missing_file_are_named_with_their_line(t
         config_of(tmp_path, "- infill", "- nowhere.jsonl")
 
 
+@pytest.mark.slow
 def test_what_is_left_out_is_named_once_by_the_plan_the_run_and_the_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from demur.refusals import is_refusal
 from demur.types import DemurError
 
 
+@pytest.mark.slow
 def test_no_lesson_is_a_test_prompt_or_an_attack_on_a_forbidden_craft() -> None:
     told = [
         (stage, lesson)
@@ -58,6 +59,7 @@ def test_lessons_depend_on_stage_seed_and_step_only() -> None:
     assert one != lessons.lessons("safety", 3, 18, 32)
 
 
+@pytest.mark.slow
 def test_every_lesson_fits_into_the_response_and_is_words_of_the_vocabulary() -> None:
     from demur.organism.making.vocabulary import tokenizer
 
