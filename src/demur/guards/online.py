@@ -148,13 +148,14 @@ class _Sight:
         key: Key = (guard.spec.layer, guard.spec.pool)  # type: ignore[assignment]
         self.model, self.canvas, self.key = model, canvas, key
         self.pooler, self.signal = Pooler(canvas, [key]), Signal(guard.anchors)
+        self.rows_may_wait = Need.RENOISE in model.offers
         self.taken = torch.zeros(canvas.rows, dtype=torch.long, device=canvas.ids.device)  # every row's own steps
         self.tokens = canvas.ids
 
     def of(self, step: Step, *, signal: bool = True) -> Callable[[], list[list[float]]]:
         """Asks for state and sigma of every row after the step; without ``signal``, for the state alone."""
         state = torch.where(step.live, int(RowState.RUNNING), int(RowState.ENDED))
-        if Need.RENOISE in self.model.offers:
+        if self.rows_may_wait:
             state = torch.where(_waits(self.model, self.canvas, step), int(RowState.WAITING), state)
         if not signal:
             return crossing(state, torch.zeros(len(state), dtype=torch.float32, device=state.device))
