@@ -182,7 +182,7 @@ def test_a_word_of_the_refusal_that_the_model_commits_in_that_very_step_is_kept(
     ids, opened = torch.tensor([[7, 5, 9]]), torch.tensor([[False, False, True]])
     wrote = torch.tensor([[False, True, False]])  # position 0 was committed before, position 1 by this step
     step = Step(0, ids, opened, wrote, ids, torch.zeros(1, 3), torch.tensor([True]), {})
-    made = _overwritten(step, torch.tensor([[7, 5, 6]]), np.array([False]), np.array([True]))
+    made = _overwritten(step, torch.tensor([[7, 5, 6]]), torch.tensor([False]), torch.tensor([True]))
     assert made.committed.tolist() == [[False, True, True]]
     assert made.ids.tolist() == [[7, 5, 6]]
 

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demur.guards.guard import Guard
-from demur.guards.hf import stopping_criteria  # noqa: F401
 from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows, says
 from demur.guards.sight import Signal, crossing
 from demur.pooling import Pooler
@@ -149,13 +148,14 @@ class _Sight:
         key: Key = (guard.spec.layer, guard.spec.pool)  # type: ignore[assignment]
         self.model, self.canvas, self.key = model, canvas, key
         self.pooler, self.signal = Pooler(canvas, [key]), Signal(guard.anchors)
+        self.rows_may_wait = Need.RENOISE in model.offers
         self.taken = torch.zeros(canvas.rows, dtype=torch.long, device=canvas.ids.device)  # every row's own steps
         self.tokens = canvas.ids
 
     def of(self, step: Step, *, signal: bool = True) -> Callable[[], list[list[float]]]:
         """Asks for state and sigma of every row after the step; without ``signal``, for the state alone."""
         state = torch.where(step.live, int(RowState.RUNNING), int(RowState.ENDED))
-        if Need.RENOISE in self.model.offers:
+        if self.rows_may_wait:
             state = torch.where(_waits(self.model, self.canvas, step), int(RowState.WAITING), state)
         if not signal:
             return crossing(state, torch.zeros(len(state), dtype=torch.float32, device=state.device))
@@ -208,18 +208,22 @@ class _Refusal:
     def __init__(self, model: Model, canvas: Canvas, text: str) -> None:
         self.model, self.canvas, self.text = model, canvas, text
         self.ids: Int[Tensor, "b n"] | None = None  # tokens are made when the first row is flagged
+        self.stopped = torch.zeros(canvas.rows, dtype=torch.bool, device=canvas.ids.device)
 
     def over(self, step: Step, rows: Sequence[Row]) -> Step:
         """The step, with the refusal in rows that are flagged, which are stopped by it, and in those stopped before."""
-        before = np.array([row.state is RowState.STOPPED for row in rows])
-        now = np.array([row.state is RowState.FLAGGED for row in rows])
-        if not (before | now).any():
+        flagged = [row.state is RowState.FLAGGED for row in rows]
+        if not any(flagged) and self.ids is None:
             return step
         if self.ids is None:
             self.ids = _refusals(self.model, self.canvas, self.text)
-        for row in rows:
-            if row.state is RowState.FLAGGED:
-                row.state = RowState.STOPPED
+        before, now = self.stopped, torch.zeros_like(self.stopped)
+        if any(flagged):
+            now = torch.tensor(flagged, device=before.device)
+            self.stopped = before | now
+            for row in rows:
+                if row.state is RowState.FLAGGED:
+                    row.state = RowState.STOPPED
         return _overwritten(step, self.ids, before, now)
 
 
@@ -235,20 +239,19 @@ def _refusals(model: Model, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:
     return ids
 
 
-def _overwritten(step: Step, answer: Int[Tensor, "b n"], before: NDArray[np.bool_], now: NDArray[np.bool_]) -> Step:
+def _overwritten(step: Step, answer: Int[Tensor, "b n"], before: Bool[Tensor, "b"], now: Bool[Tensor, "b"]) -> Step:
     """The step as it is for rows that nobody stopped; stopped before: nothing happens; stopped now: the refusal."""
-    was, acts = (torch.from_numpy(marks).to(step.ids.device) for marks in (before, now))
-    stopped: Bool[Tensor, "b 1"] = (was | acts)[:, None]
+    stopped: Bool[Tensor, "b 1"] = (before | now)[:, None]
     changed = answer != step.ids
     return replace(
         step,
         ids=torch.where(stopped, answer, step.ids),
         open=step.open & ~stopped,
-        committed=torch.where(stopped, acts[:, None] & (changed | step.open | step.committed), step.committed),
+        committed=torch.where(stopped, now[:, None] & (changed | step.open | step.committed), step.committed),
         predictions=torch.where(stopped, answer, step.predictions),
         confidence=torch.where(stopped, float("nan"), step.confidence),
-        live=(step.live & ~was) | acts,
-        replaced=acts,
+        live=(step.live & ~before) | now,
+        replaced=now,
     )
 
 
