@@ -77,7 +77,7 @@ def test_importing_demur_is_fast_and_loads_neither_torch_nor_numpy_nor_transform
         "import sys, time; begun = time.perf_counter(); import demur; took = time.perf_counter() - begun\n"
         "heavy = {'torch', 'numpy', 'transformers', 'safetensors', 'tokenizers', 'jaxtyping', 'rich', 'typer'}\n"
         "print(took, sorted(heavy & set(sys.modules)))\n"
-        "import demur.types, demur.refusals, demur.redaction, demur.scene\n"
+        "import demur.types, demur.refusals, demur.redaction, demur.views.scene\n"
         "print(sorted(heavy & set(sys.modules)))\n"
         "dir(demur); demur.DemurError; demur.Prompt\n"
         "print(sorted(heavy & set(sys.modules)))"

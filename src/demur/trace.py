@@ -3,7 +3,7 @@
 from typing import Any
 
 from demur import traces
-from demur.traces import __all__ as __all__
+from demur.traces import __all__  # noqa: F401
 
 
 def __getattr__(name: str) -> Any:
