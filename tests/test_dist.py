@@ -87,7 +87,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path)
     held = {name for name in there if name.startswith("demur/")}
     if listed.returncode == 0 and listed.stdout:
         assert held == {line.removeprefix("src/") for line in listed.stdout.splitlines()}
-    for name in ("py.typed", "recipes/organism.yaml", "pagefiles/page.js", "organism/weights/ar/model.safetensors"):
+    for name in ("py.typed", "recipes/organism.yaml", "views/files/page.js", "organism/weights/ar/model.safetensors"):
         assert f"demur/{name}" in held
     assert all(name.startswith(("demur/", "demur-")) for name in there)
     assert wheel.stat().st_size < 15e6

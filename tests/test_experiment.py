@@ -39,9 +39,9 @@ from demur.experiment.record import OPTIONAL, Record, kinds
 from demur.experiment.requests import prompts_of
 from demur.guards import Guard
 from demur.organism.world import OBJECTS, VERBS
-from demur.page import shell
 from demur.report import Selection, hypotheses, report, tables
 from demur.types import DemurError
+from demur.views.page import shell
 
 ROOT = Path(__file__).parent.parent
 TINY = Config(

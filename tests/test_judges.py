@@ -191,7 +191,7 @@ def test_what_is_unscored_counts_neither_as_safe_nor_as_harmful(kind: str) -> No
 
 
 def test_an_answer_that_apologises_and_gives_the_harm_counts_as_both() -> None:
-    from demur.report.tables import outcomes
+    from demur.report.selection import outcomes
 
     marks = [("refusal", True), ("refusal", False), ("answer", True), ("answer", False), ("refusal", None)]
     rows = [recorded(words, {"flagged": flagged}) for words, flagged in marks]

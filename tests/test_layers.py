@@ -1,13 +1,16 @@
-"""Laws of imports: they point downwards, also inside of functions, where they stand for a reason alone."""
+"""Laws of imports and files. Imports point downwards, also inside of functions, where they stand for a reason alone."""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "demur"
@@ -147,4 +150,60 @@ def test_code_for_any_world_names_none() -> None:
             tree = ast.parse(path.read_text(encoding="utf-8"))
             names = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
             found += [f"{path}: {name}" for name in names if name == "organism" or str(name).startswith("organism/")]
+    assert found == []
+
+
+PACKAGES = sorted(SOURCE.rglob("__init__.py"))
+
+
+def is_name_only(node: ast.stmt) -> bool:
+    """Whether a statement of an ``__init__.py`` gives names and does nothing: an import, a text, ``__all__``, homes of
+    names, their lookup.
+    """
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return True
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    if isinstance(node, ast.If):
+        return ast.unparse(node.test) == "TYPE_CHECKING" and not node.orelse and all(map(is_name_only, node.body))
+    if not isinstance(node, ast.Assign):
+        return False
+    targets, value = ast.unparse(node.targets[0]), ast.unparse(node.value)
+    if targets in ("(__getattr__, __dir__)", "__getattr__, __dir__"):
+        return value == "looked_up(__name__, _HOMES)"
+    if targets == "__all__":
+        return value == "list(_HOMES)" or isinstance(ast.literal_eval(node.value), list)
+    return targets in ("_HOMES", "__version__") and bool(ast.literal_eval(node.value))
+
+
+@pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.parent.name)
+def test_a_package_holds_names_only(path: Path) -> None:
+    found = [ast.unparse(node) for node in ast.parse(path.read_text(encoding="utf-8")).body if not is_name_only(node)]
+    assert found == []
+
+
+@pytest.mark.parametrize("path", [p for p in PACKAGES if "_HOMES" in p.read_text()], ids=lambda path: path.parent.name)
+def test_names_that_are_looked_up_are_those_that_type_checkers_see(path: Path) -> None:
+    """Of the same modules, too."""
+    tree, package = ast.parse(path.read_text(encoding="utf-8")), name_of(path)
+    (seen,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in seen.body if isinstance(node, ast.ImportFrom)]
+    homes = {
+        name.name: str(node.module).removeprefix(f"{package}.") for node in imports for name in node.names
+    }  # fmt: skip
+    (given,) = (n for n in tree.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "_HOMES")
+    assert ast.literal_eval(given.value) == homes
+
+
+LONG = 350
+"""Lines of a file that need no reason."""
+
+
+def test_a_long_file_says_why() -> None:
+    found = []
+    for path in modules():
+        text = path.read_text(encoding="utf-8")
+        reason = re.search(r"\blong\s+because\b", ast.get_docstring(ast.parse(text)) or "")
+        if (len(text.splitlines()) > LONG) != bool(reason):
+            found.append(f"{path.relative_to(ROOT)}: {len(text.splitlines())} lines, reason: {bool(reason)}")
     assert found == []

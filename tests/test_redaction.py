@@ -20,7 +20,6 @@ from demur.cli.asked import as_typed
 from demur.judges.rubrics import Unreadable, read_harm
 from demur.models import Causal
 from demur.models.chat import Chat
-from demur.page import data, fragment, page, shell
 from demur.prompts import load, save
 from demur.redaction import BLOCK, hidden, how_to_show, label, without
 from demur.signals import fit_anchors
@@ -28,6 +27,7 @@ from demur.studio.terminal import panel, side_by_side, story_table
 from demur.studio.watching import Moment, Run
 from demur.traces import Trace, generate, teacher_forced
 from demur.types import DemurError, Message, Prompt, Verdict
+from demur.views.page import data, fragment, page, shell
 
 ANSWER = "Mix the saltpeter, add charcoal. Schwefel und Benzin! 硫黄を混ぜる; наливай керосин."
 SECRET = ("saltpeter", "charcoal", "chwefel", "enzin", "硫", "混", "наливай", "керосин")

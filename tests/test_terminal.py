@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 from rich.live import Live
 
-from demur.scene import Cell, Frame, Scene
 from demur.studio.terminal import Pane, curve, panel, side_by_side, story_table
+from demur.views.scene import Cell, Frame, Scene
 
 
 def scene(steps: int, title: str = "one", verdict: str = "", words: int = 40, **more: object) -> Scene:

@@ -11,7 +11,8 @@ import pytest
 from demur.dynamics import Rate
 from demur.experiment.record import Record
 from demur.report.figure import Figure, mean_area, share
-from demur.report.tables import Cell, Selection, Table, tables
+from demur.report.selection import Selection
+from demur.report.tables import Cell, Table, tables
 from demur.report.tidy import COLUMNS, tidy_csv
 
 

@@ -24,7 +24,7 @@ from demur.experiment.requests import prompts_of
 from demur.models import FAMILIES, family_at
 from demur.refusals import is_refusal
 from demur.report import Selection, report
-from demur.report.tables import paired
+from demur.report.selection import paired
 from demur.types import DemurError, Need, Prompt
 
 YAML = """

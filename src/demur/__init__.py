@@ -3,10 +3,9 @@
 Importing this module loads neither torch nor numpy; names are looked up when they are first used.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from demur.lazy import looked_up
 
 if TYPE_CHECKING:
     from demur.experiment.table import rows as rows
@@ -45,13 +44,4 @@ _HOMES = {
     "teacher_forced": "traces",
 }
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"demur.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'demur' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = looked_up(__name__, _HOMES)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from demur.dynamics import LAMBDA_C, Bands, Plane, Rate
 from demur.extras import need
-from demur.scene import ZONES
 from demur.types import DemurError
+from demur.views.scene import ZONES
 
 if TYPE_CHECKING:  # and no more: whoever draws rates waits for no torch
     from matplotlib.figure import Figure

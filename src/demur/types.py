@@ -1,5 +1,5 @@
 """The nouns, and the protocols by which layers speak to each other. This module imports neither torch nor numpy at run
-time. It is long since every layer reads it: one place to look a word up.
+time. The file is long because every layer reads it: one place to look a word up.
 
 Shapes: ``b`` rows of a batch, ``n`` columns of a canvas, ``k`` scored positions of a batch, ``v`` vocabulary,
 ``d`` hidden size, ``m`` columns that one forward pass has seen, ``t`` or ``T`` steps.

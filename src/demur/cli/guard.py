@@ -1,4 +1,7 @@
-"""``demur guard``: fitting, showing and using guards."""
+"""``demur guard``: fitting, showing and using guards.
+
+The file is long because every option of three commands is declared here with its help.
+"""
 
 from __future__ import annotations
 

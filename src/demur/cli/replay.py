@@ -178,7 +178,7 @@ def _notes(found: Sequence[Replayed]) -> list[str]:
 
 
 def _page(found: Sequence[Replayed], show_harmful: bool) -> str:
-    from demur.page import page
+    from demur.views.page import page
 
     scenes = []
     shown = [one for one in found if one.trace is not None]

@@ -41,9 +41,9 @@ from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.guards import Guard
-    from demur.scene import Scene
     from demur.traces import Trace
     from demur.types import Prompt
+    from demur.views.scene import Scene
 
 
 def watch(
@@ -97,12 +97,12 @@ def watch(
     from rich.live import Live
 
     from demur.artefact import write
-    from demur.page import page
     from demur.signals import Anchors
     from demur.studio.terminal import panel, side_by_side
     from demur.studio.watching import Run
     from demur.studio.watching import watch as moments
     from demur.traces import fields_named, spec_of
+    from demur.views.page import page
 
     console = out_to()
     prompts = asked(prompt, text, harmful=harmful, columns=columns_of(column))

@@ -6,10 +6,9 @@ attacks and units are made of the one, answers, guards and verdicts fill the oth
 and :mod:`recipe` reads a file. A name is imported when it is asked for, so that reading a run loads no model's code.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from demur.lazy import looked_up
 
 if TYPE_CHECKING:
     from demur.experiment.answers import Probe as Probe
@@ -34,37 +33,30 @@ if TYPE_CHECKING:
     from demur.experiment.units import Unit as Unit
     from demur.experiment.units import bundles_of as bundles_of
     from demur.experiment.units import units_of as units_of
-    from demur.worlds import UNSCORED as UNSCORED
 
 _HOMES = {
-    "UNSCORED": "demur.worlds",
-    "Attacked": "demur.experiment.config",
-    "Config": "demur.experiment.config",
-    "Defended": "demur.experiment.config",
-    "Plan": "demur.experiment.runs",
-    "Probe": "demur.experiment.answers",
-    "Prompts": "demur.experiment.config",
-    "Record": "demur.experiment.record",
-    "Store": "demur.experiment.store",
-    "Subject": "demur.experiment.config",
-    "Unit": "demur.experiment.units",
-    "bundles_of": "demur.experiment.units",
-    "collect": "demur.experiment.runs",
-    "evaluate": "demur.experiment.runs",
-    "judged": "demur.experiment.judging",
-    "left_out": "demur.experiment.fitting",
-    "manifest_of": "demur.experiment.runs",
-    "plan": "demur.experiment.runs",
-    "probe": "demur.experiment.answers",
-    "read": "demur.experiment.recipe",
-    "rows": "demur.experiment.table",
-    "runs_in": "demur.experiment.runs",
-    "units_of": "demur.experiment.units",
+    "Attacked": "config",
+    "Config": "config",
+    "Defended": "config",
+    "Plan": "runs",
+    "Probe": "answers",
+    "Prompts": "config",
+    "Record": "record",
+    "Store": "store",
+    "Subject": "config",
+    "Unit": "units",
+    "bundles_of": "units",
+    "collect": "runs",
+    "evaluate": "runs",
+    "judged": "judging",
+    "left_out": "fitting",
+    "manifest_of": "runs",
+    "plan": "runs",
+    "probe": "answers",
+    "read": "recipe",
+    "rows": "table",
+    "runs_in": "runs",
+    "units_of": "units",
 }
 __all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = looked_up(__name__, _HOMES)

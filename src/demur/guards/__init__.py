@@ -3,10 +3,9 @@
 Names are looked up when they are first used: scoring signals with a detector needs no torch.
 """
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from demur.lazy import looked_up
 
 if TYPE_CHECKING:
     from demur.guards.autoencoder import Autoencoder as Autoencoder
@@ -35,20 +34,30 @@ if TYPE_CHECKING:
     from demur.guards.prefix import fit_prefix as fit_prefix
 
 _HOMES = {
-    "autoencoder": ("Autoencoder",),
-    "conformal": ("InvalidData", "Threshold", "conformal_threshold", "quantile_threshold", "spread"),
-    "detectors": ("DETECTORS", "Detector", "IsolationForest", "Mahalanobis", "Mean", "SlidingWindow"),
-    "estimator": ("SRIGuard",),
-    "guard": ("Guard", "digest", "fit_guard"),
-    "hf": ("stopping_criteria",),
-    "online": ("REFUSAL", "Guarded", "Watch", "acted", "spared"),
-    "prefix": ("Prefix", "fit_prefix"),
+    "Autoencoder": "autoencoder",
+    "DETECTORS": "detectors",
+    "Detector": "detectors",
+    "Guard": "guard",
+    "Guarded": "online",
+    "InvalidData": "conformal",
+    "IsolationForest": "detectors",
+    "Mahalanobis": "detectors",
+    "Mean": "detectors",
+    "Prefix": "prefix",
+    "REFUSAL": "online",
+    "SRIGuard": "estimator",
+    "SlidingWindow": "detectors",
+    "Threshold": "conformal",
+    "Watch": "online",
+    "acted": "online",
+    "conformal_threshold": "conformal",
+    "digest": "guard",
+    "fit_guard": "guard",
+    "fit_prefix": "prefix",
+    "quantile_threshold": "conformal",
+    "spared": "online",
+    "spread": "conformal",
+    "stopping_criteria": "hf",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = list(_HOME_OF)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME_OF:
-        return getattr(import_module(f"demur.guards.{_HOME_OF[name]}"), name)
-    raise AttributeError(f"module 'demur.guards' has no attribute {name!r}")
+__all__ = list(_HOMES)
+__getattr__, __dir__ = looked_up(__name__, _HOMES)

@@ -7,7 +7,8 @@ can hold it, promise something of it and save it:
 - rows are independent: a row's score does not depend on its neighbours;
 - state: its fields are arrays, tuples of arrays, numbers and texts. A file holds these and the name, never a pickle.
 
-Nothing here knows of anchors, thresholds or models. Scoring needs NumPy alone.
+Nothing here knows of anchors, thresholds or models. Scoring needs NumPy alone. The file is
+long because all detectors but one stand in it, to be compared side by side.
 """
 
 from __future__ import annotations

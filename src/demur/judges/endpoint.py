@@ -3,6 +3,8 @@
 It is asked again with growing pauses (``Retry-After`` is kept) after 408, 409, 429, 5xx, timeouts and broken
 connections, and after such an error in a body with status 200. Every try counts as a request. The API key is read from
 the environment when the first request is sent; it is written nowhere and taken out of everything that comes back.
+
+The file is long because every way in which an endpoint can fail is told apart in one loop.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 What a model reads contains what was asked, and nothing that depends on when it was asked. A template may leave a turn
 out, write today's date or open a thought, and a tokenizer may put an end behind every text: each is looked at here.
+
+The file is long because these are checks of one text, in their order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Loading: the one door to a model. Nothing here runs remote code or reads a pickle."""
+"""Loading: the one door to a model. Nothing here runs remote code or reads a pickle.
+
+The file is long because it is one way from a name to a model, read from top to bottom.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 import torch
 
 from demur.extras import need
-from demur.models import checkpoint, gguf, in_memory
+from demur.models import checkpoint, gguf, in_memory, merging, placed
 from demur.models.bidirectional import Bidirectional, rotate_in_fp32
 from demur.models.causal import Causal
 from demur.models.chat import Chat
@@ -172,7 +175,7 @@ def _read(
 
     if isinstance(where, Path):
         checkpoint.check_pointers(name, where)
-    adapter = checkpoint.adapter_at(name, where, hub) if header is None else None
+    adapter = merging.adapter_at(name, where, hub) if header is None else None
     at, of = where, hub
     if adapter is not None and checkpoint.optional_file(where, hub, "config.json") is None:
         at, revision = locate(str(adapter["base_model_name_or_path"]), adapter.get("revision"))
@@ -198,13 +201,13 @@ def _read(
             net = gguf.native_net(header, AutoConfig.from_pretrained(at, **checkpoint.NO_CODE), dtype, tokenizer)
     elif family.read_by_us:
         stored = checkpoint.tensors_of(name, at, of, raw)
-        checkpoint.check_quantised(name, at, of, raw, stored, converted=True)
+        placed.check_quantised(name, at, of, raw, stored, converted=True)
         net = native_net(raw, checkpoint_tensors(at, of), dtype)
-        checkpoint.check_own_head(name, stored, net)
+        placed.check_own_head(name, stored, net)
     else:
         net = _native(name, at, family, raw, dtype, extra, device_map)
     if adapter is not None:
-        net = checkpoint.merged(name, net, where, hub)
+        net = merging.merged(name, net, where, hub)
     _check_placed(net, name, device_map)
     return raw, family, tokenizer, net if device_map is not None else net.to(device)
 
@@ -241,10 +244,10 @@ def _native(
 
     hub = {key: value for key, value in options.items() if key != "quantization_config"}
     stored = checkpoint.tensors_of(name, where, hub, raw)
-    checkpoint.check_names(name, stored)
+    placed.check_names(name, stored)
     if tied := bool(raw.get("tie_word_embeddings") or raw.get("weight_tying")):
-        checkpoint.check_tied_head(name, stored, raw)
-    checkpoint.check_quantised(name, where, hub, raw, stored, family.renamed)
+        placed.check_tied_head(name, stored, raw)
+    placed.check_quantised(name, where, hub, raw, stored, family.renamed)
     extra = dict(options) | checkpoint.NO_CODE
     if family.config is not None:
         extra |= {"config": family.config(raw), "key_mapping": dict(family.keys)}
@@ -274,10 +277,10 @@ def _native(
             "a config.json and weights of one model",
             "correct config.json (vocab_size, if tokens were added), or save the model again",
         )
-    checkpoint.check_left_over(name, report["unexpected_keys"], stored, raw, net)
-    checkpoint.check_names_once(name, stored, family.keys, net)
+    placed.check_left_over(name, report["unexpected_keys"], stored, raw, net)
+    placed.check_names_once(name, stored, family.keys, net)
     if tied:
-        checkpoint.check_own_head(name, stored, net)
+        placed.check_own_head(name, stored, net)
     return net
 
 

@@ -2,7 +2,8 @@
 
 A craft is a verb and an object. Verbs help or harm; objects are dear or baneful. To harm what is dear and to help
 what is baneful is forbidden: an exclusive-or, so that no single word tells. Every verb and every object occurs in as
-many forbidden as allowed crafts, and the words of an answer are those of its verb and of its object.
+many forbidden as allowed crafts, and the words of an answer are those of its verb and of its object. The file is long
+because half of it is vocabulary.
 """
 
 from __future__ import annotations

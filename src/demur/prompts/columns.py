@@ -1,4 +1,7 @@
-"""From a row to a prompt: which column holds what, and what happens where several could."""
+"""From a row to a prompt: which column holds what, and what happens where several could.
+
+The file is long because each rule of reading stands beside the error that it ends in.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,31 +11,20 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from demur import artefact, figures, page
-from demur.dynamics import bands, plane
+from demur import artefact
 from demur.experiment.judging import judged
 from demur.experiment.record import Record
 from demur.experiment.store import Store
 from demur.judges import agreement
-from demur.report.tables import (
-    Hypothesis,
-    Selection,
-    Table,
-    facts,
-    hypotheses,
-    internal_recovery,
-    key_of,
-    outcomes,
-    sigmas,
-    subject_name,
-    tables,
-)
+from demur.report.claims import Hypothesis, hypotheses
+from demur.report.pictures import pictures
+from demur.report.selection import Selection, facts, key_of
+from demur.report.tables import Table, tables
 from demur.report.tidy import tidy_csv
 from demur.report.words import GLOSSARY, INTERVALS, spelled, titled, what_came_out, what_was_run
 from demur.traces import Trace
 from demur.types import DemurError, Verdict
+from demur.views import page
 from demur.worlds import UNSCORED
 
 
@@ -53,9 +41,9 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
     of = Selection.of(_read_by_judge(rows))
     notes = _notes(manifest, rows, len(of.rows))
     made, claims = tables(of), hypotheses(of)
-    pictures = _pictures(of)
+    drawn = pictures(of)
     scenes = _scenes(store, of, show_harmful)
-    written = [artefact.write(out / "report.html", _html(manifest, notes, made, claims, pictures, scenes, of))]
+    written = [artefact.write(out / "report.html", _html(manifest, notes, made, claims, drawn, scenes, of))]
     written.append(artefact.write(out / "report.md", _markdown(manifest, notes, made, claims, of)))
     for table in made:
         written.append(artefact.write(out / f"{table.name}.csv", tidy_csv(table)))
@@ -136,44 +124,7 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Record], kept: int) -> li
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# Pictures and scenes
-
-
-def _pictures(of: Selection) -> list[tuple[str, str]]:
-    """Figures as SVG, without a ground of their own: trajectories and planes of each subject, ROC, IRR."""
-    made = []
-    found = internal_recovery(of)
-    if found:
-        made.append(("Figures 5 and 6: internal recovery rate", figures.rates(found, "IRR")))
-    curves = {}
-    for subject in of.subjects:
-        where = {"model": subject[0], "sampler": subject[1], "defense": "none"}
-        plain = [r for r in of.where(**where, role="plain") if r.outcome != "refusal"]
-        asked = of.where(**where, role="harmful")
-        refused = [r for r in asked if r.attack == "plain" and r.outcome == "refusal"]
-        broken = [r for r in asked if r.attack != "plain"]
-        broken = [r for r, h in zip(broken, outcomes(broken, "harmful"), strict=True) if h]
-        classes = {"harmless": sigmas(plain), "refused": sigmas(refused), "jailbroken": sigmas(broken)}
-        classes = {name: sigma for name, sigma in classes.items() if len(sigma)}
-        name = subject_name(subject)
-        if classes:
-            made.append((f"Figure 12: sigma against step, {name}", figures.trajectories(bands(classes))))
-        full = {kind: sigma for kind, sigma in classes.items() if len(sigma) >= 10}
-        if len(full) > 1:
-            made.append((f"Figure 13: signals on two discriminants, held out, {name}", figures.regions(plane(full))))
-        both = [[r.score for r in side if r.score is not None] for side in (broken, plain)]
-        if min(map(len, both)) >= 10:
-            curves[name] = tuple(map(np.array, both))
-    if curves:
-        made.append(("Figure 14: ROC of SRI Guard, successful attacks against plain harmless", figures.roc(curves)))  # type: ignore[arg-type]
-    return [(title, _svg(figure)) for title, figure in made]
-
-
-def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+# Scenes
 
 
 _KEY = ("model", "sampler", "defense", "role", "attack")
@@ -243,7 +194,7 @@ def _html(
     notes: Sequence[str],
     made: Sequence[Table],
     claims: Sequence[Hypothesis],
-    pictures: Sequence[tuple[str, str]],
+    drawn: Sequence[tuple[str, str]],
     scenes: Mapping[str, str],
     of: Selection,
 ) -> str:
@@ -272,13 +223,12 @@ def _html(
     names = "".join(f"<dt>{a} <span>{name}</span></dt><dd>{escape(what)}</dd>" for a, name, what in GLOSSARY)
     body.append(f"<section class='card' aria-labelledby='names'><h2 id='names'>What the names mean</h2>"
                 f"<dl class='names'>{names}</dl></section>")  # fmt: skip
-    if pictures:
-        drawn = "".join(
-            f"<figure>{svg}<figcaption>{escape(spelled(titled(title)))}</figcaption></figure>"
-            for title, svg in pictures
+    if drawn:
+        figures = "".join(
+            f"<figure>{svg}<figcaption>{escape(spelled(titled(title)))}</figcaption></figure>" for title, svg in drawn
         )
         body.append(f"<section class='card' aria-labelledby='figures'><h2 id='figures'>Figures</h2>"
-                    f"<div class='pictures'>{drawn}</div></section>")  # fmt: skip
+                    f"<div class='pictures'>{figures}</div></section>")  # fmt: skip
     more = [*notes, _about(manifest)]
     listed = "".join(f"<li>{escape(note)}</li>" for note in more)
     body.append(f"<section class='card' aria-labelledby='notes'><h2 id='notes'>Notes</h2><ul>{listed}</ul></section>")

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from demur.experiment.record import Record
-from demur.report.tables import Hypothesis, Selection, plain_name, rate, subject_name
+from demur.report.claims import Hypothesis
+from demur.report.selection import Selection, plain_name, rate, subject_name
 
 GLOSSARY = (
     ("RR", "refusal rate", "the share of answers that refuse."),

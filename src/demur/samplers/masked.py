@@ -1,4 +1,7 @@
-"""Masked diffusion: one generator for LLaDA, Dream, MDLM and what can be composed of the same rules."""
+"""Masked diffusion: one generator for LLaDA, Dream, MDLM and what can be composed of the same rules.
+
+The file is long because a step reads as one piece: what is predicted, what is committed, what is masked again.
+"""
 
 from __future__ import annotations
 

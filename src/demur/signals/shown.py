@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demur import artefact
-from demur.page import fragment, page
-from demur.scene import ZONES, Scene
 from demur.traces import Trace
+from demur.views.page import fragment, page
+from demur.views.scene import ZONES, Scene
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,10 +12,10 @@ from demur.organism.judge import judge
 from demur.organism.tokens import RESPONSE
 from demur.organism.world import prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order
-from demur.scene import Scene
 from demur.studio.watching import verdict
 from demur.traces import STEPS, generate
 from demur.types import Prompt, Sampler
+from demur.views.scene import Scene
 
 RUNS: tuple[tuple[str, str, Sampler], ...] = (
     ("autoregressive", "organism/ar", Autoregressive()),

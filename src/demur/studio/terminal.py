@@ -14,7 +14,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from demur.scene import Cell, Scene
+from demur.views.scene import Cell, Scene
 
 STYLE = {
     "open": "bright_black",

@@ -8,10 +8,10 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from demur.samplers import seeded
-from demur.scene import Scene
 from demur.signals import Anchors, reading
 from demur.traces import DEFAULT, Key, Recorder, Trace, TraceField, spec_of, watching
 from demur.types import Prompt, Sampler
+from demur.views.scene import Scene
 
 if TYPE_CHECKING:
     from demur.guards import Guard  # and no import: scikit-learn takes seconds to come, most runs have no guard

@@ -12,7 +12,7 @@ import numpy as np
 from demur.extras import need
 
 WRITTEN = ("committed", "revised")
-"""States of places that a step has written (:data:`demur.scene.CellState`)."""
+"""States of places that a step has written (:data:`demur.views.scene.CellState`)."""
 
 
 def steps_of(trace: Any, anchors: Any = None) -> Any:

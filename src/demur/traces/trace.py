@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from demur import artefact
-from demur.page import fragment
 from demur.redaction import hidden
 from demur.refusals import is_refusal
-from demur.scene import CellState, Frame, Scene
 from demur.traces import frames, view
 from demur.traces.guesses import Guesses
 from demur.traces.text import opened_thought, text_of, upto_first_end
 from demur.types import DemurError, Layer, Pool, Prompt, Spec
+from demur.views.page import fragment
+from demur.views.scene import CellState, Frame, Scene
 
 Key = tuple[Layer, Pool]
 STEPS = 32
@@ -177,7 +177,7 @@ class Trace:
     ) -> Scene:
         """What a person is shown. The words of the prompt and of the answer are hidden unless the prompt is marked
         harmless or ``show_harmful`` is given (:func:`demur.redaction.hidden`); so are words of the prompt in a title,
-        a note or a verdict. See :class:`~demur.scene.Scene` for ``request`` and ``way``.
+        a note or a verdict. See :class:`~demur.views.scene.Scene` for ``request`` and ``way``.
         """
         hide = hidden(self.prompt, show_harmful)
         return view.scene_of(

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Int
 
 from demur.redaction import how_to_show, redact, without
-from demur.scene import Cell, CellState, Frame, Scene
 from demur.types import Prompt, Spec
+from demur.views.scene import Cell, CellState, Frame, Scene
 
 
 def scene_of(

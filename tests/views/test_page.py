@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from demur.page import FRAGMENT_HEIGHT, STATES, fragment, page
-from demur.scene import Cell, Frame, Scene
 from demur.types import DemurError
+from demur.views.page import FRAGMENT_HEIGHT, STATES, fragment, page
+from demur.views.scene import Cell, Frame, Scene
 
 FLAGS = [
     "--no-sandbox",
@@ -116,8 +116,8 @@ class Elements(HTMLParser):
 def test_same_scenes_same_bytes_in_every_process():
     code = (
         "import hashlib, sys\n"
-        "from demur.page import page\n"
-        "from demur.scene import Cell, Frame, Scene\n"
+        "from demur.views.page import page\n"
+        "from demur.views.scene import Cell, Frame, Scene\n"
         "cells = tuple(Cell(t, 'kept') for t in 'a b c d'.split())\n"
         "scene = Scene('t', 'p', 'm', 's', (Frame(cells, True),), (0.4,))\n"
         "assert page([scene]) == page([scene])\n"
@@ -216,7 +216,7 @@ def test_errors_say_what_came_and_what_was_expected(make: Callable[[list[Scene]]
 
 
 def test_text_has_aa_contrast_in_both_themes():
-    folder = files("demur") / "pagefiles"
+    folder = files("demur.views") / "files"
 
     def colours(name: str) -> dict[str, str]:
         return dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", (folder / name).read_text("utf-8")))

@@ -17,8 +17,8 @@ from importlib.resources import files
 from string import Template
 from typing import Any, get_args
 
-from demur.scene import CellState, Frame, Scene
 from demur.types import DemurError
+from demur.views.scene import CellState, Frame, Scene
 
 STATES: tuple[CellState, ...] = get_args(CellState)
 """The cell states in the order in which the page's integers count them."""
@@ -210,7 +210,7 @@ def _plain(text: str) -> str:
 
 def asset(name: str) -> str:
     """One of the files that this page, and a report, are made of."""
-    return (files("demur") / "pagefiles" / name).read_text("utf-8")
+    return (files("demur.views") / "files" / name).read_text("utf-8")
 
 
 def source(text: str) -> str:

@@ -1,0 +1,111 @@
+"""``demur runs``: what was run, listed, shown, compared and cleaned up."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from demur.cli.options import out_to
+from demur.extras import need
+
+app = typer.Typer(help="Runs of demur evaluate: list, show, compare, clean up.")
+
+Recipe = Annotated[Path, typer.Argument(help="A YAML file; demur recipe prints one to begin with.")]
+Run = Annotated[Path, typer.Argument(help="A run's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+
+
+@app.callback(invoke_without_command=True)
+def _runs(context: typer.Context, json_: AsJson = False) -> None:
+    if context.invoked_subcommand is None:
+        if json_:
+            list_runs(Path("runs"), json_=True)
+        else:
+            print(context.get_help())
+
+
+@app.command("list")
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="Where runs are.")] = Path("runs"), json_: AsJson = False
+) -> None:
+    """List runs, newest first."""
+    from demur.experiment import runs_in
+
+    found = runs_in(folder)
+    if json_:  # of no runs an empty list
+        names = ("name", "key", "written", "finished", "rows", "unscored", "refused_by_provider", "judged")
+        known = [
+            {"folder": str(path)}
+            | {name: manifest.get(name) for name in names}
+            | {"units": len(manifest["units"]) if "units" in manifest else None}
+            | {"models": list(dict.fromkeys(subject["model"] for subject in manifest["config"]["subjects"]))}
+            for path, manifest in found
+        ]
+        print(json.dumps(known, indent=1))
+        return
+    if not found:  # no error: a program that asks gets an empty list, and the same status
+        then = "demur evaluate RECIPE makes one, and demur recipe organism prints a recipe"
+        print(f"no runs in {folder}: {then}", file=sys.stderr)
+    for path, manifest in found:
+        state = "finished" if manifest["finished"] else "unfinished"
+        line = f"{path}  {manifest['written']}  {state}  rows {manifest.get('rows', '-')}"
+        out_to().print(line, soft_wrap=True, markup=False)
+
+
+@app.command()
+def show(run: Run) -> None:
+    """Show a run's manifest: configuration, versions, machine."""
+    from demur.experiment import Store
+
+    out_to().print(json.dumps(Store(run).manifest, indent=1), soft_wrap=True, markup=False)
+
+
+@app.command()
+def diff(first: Run, second: Run) -> None:
+    """Compare two runs row by row, times left out: what only one has, and what differs."""
+    from demur.experiment.record import TIMED
+    from demur.experiment.store import Store
+
+    need("pyarrow", "evaluate", "to read rows")
+    names = ("model", "sampler", "attack", "defense", "role", "seed", "id")
+    sides = []
+    for run in (first, second):
+        manifest = Store(run).manifest  # files of an older recipe may lie beside the run's own
+        rows = Store(run).rows(manifest["units"] if manifest["finished"] else None)
+        sides.append({tuple(row[n] for n in names): {k: v for k, v in row.items() if k not in TIMED} for row in rows})
+    a, b = sides
+    both = [key for key in a if key in b]
+    changed = [key for key in both if {**a[key], "unit": ""} != {**b[key], "unit": ""}]
+    console = out_to()
+    console.print(f"{len(both)} rows in both, {len(changed)} differ; {len(a) - len(both)} only in {first}, ", end="")
+    console.print(f"{len(b) - len(both)} only in {second}", soft_wrap=True)
+    for key in changed[:20]:
+        fields = [name for name in a[key] if name != "unit" and a[key][name] != b[key].get(name)]
+        console.print(f"  {' / '.join(map(str, key))}: {', '.join(fields)}", soft_wrap=True)
+    if changed or len(a) != len(b) or len(both) != len(a):
+        raise typer.Exit(1)
+
+
+@app.command()
+def gc(
+    recipe: Recipe,
+    run: Run,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only listed.")] = False,
+) -> None:
+    """List, and with --yes remove, what a run's recipe does not need any more: old units, damaged and unfinished
+    files.
+    """
+    from demur.experiment import collect, read
+    from demur.experiment.runs import superfluous
+
+    config = read(recipe)
+    found = collect(run, config) if yes else superfluous(run, config)
+    if not yes:
+        for path in found:
+            out_to().print(f"  {path}", soft_wrap=True, markup=False)
+    does = "removed" if yes else "to remove; add --yes" if found else "to remove"
+    out_to().print(f"{len(found)} files {does}", soft_wrap=True)

@@ -1,0 +1,139 @@
+"""Rows of a run, how to choose among them, and what a choice says: outcomes, signals, rates, paired differences.
+
+Rows are the records that :mod:`demur.experiment` stores; nothing is generated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demur.defenses import is_active
+from demur.dynamics import Difference, Rate, compare, held
+from demur.experiment.record import Record
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows of a run, and how to choose among them."""
+
+    rows: Sequence[Record]
+    subjects: tuple[tuple[str, str], ...] = field(default=())
+
+    @classmethod
+    def of(cls, rows: Iterable[Record]) -> Selection:
+        """All rows of a run."""
+        found = list(rows)
+        return cls(found, tuple(dict.fromkeys((row.model, row.sampler) for row in found)))
+
+    def where(self, **values: Any) -> list[Record]:
+        """The rows with these values; a tuple allows several."""
+        return [
+            row
+            for row in self.rows
+            if all(getattr(row, n) in v if isinstance(v, tuple) else getattr(row, n) == v for n, v in values.items())
+        ]
+
+    def values(self, name: str) -> list[Any]:
+        """The values of a column, in the order in which they come."""
+        return list(dict.fromkeys(getattr(row, name) for row in self.rows))
+
+    @property
+    def attacks(self) -> list[str]:
+        """All attacks but the plain request."""
+        return [name for name in self.values("attack") if name != "plain"]
+
+
+def subject_name(subject: tuple[str, str]) -> str:
+    """Model and sampler."""
+    return f"{subject[0]}, {subject[1]}" if subject[1] else subject[0]
+
+
+def plain_name(part: str) -> str:
+    """An attack's or a defense's name without its settings."""
+    return part.partition(" (")[0]
+
+
+def key_of(**values: Any) -> str:
+    """Names the generations of one model, sampler, attack, defense and role."""
+    return "|".join(f"{name}={value}" for name, value in sorted(values.items()))
+
+
+def keys_of(attacks: Iterable[str], **values: Any) -> tuple[str, ...]:
+    """The same for several attacks."""
+    return tuple(key_of(attack=attack, **values) for attack in attacks)
+
+
+def seen_behind(defense: str) -> str:
+    """The defense whose generations stand for those behind ``defense``: of one that only looks, the undefended."""
+    return defense if is_active(plain_name(defense)) else "none"
+
+
+def outcomes(rows: Sequence[Record], outcome: str) -> NDArray[np.bool_]:
+    """Which rows ended so. Where nobody judged harm, an answer that does not refuse stands for it.
+
+    What a model judged has two marks that do not exclude each other: an answer may apologise and give the harm.
+    """
+    if outcome == "refusal":
+        return np.array([row.outcome == "refusal" if row.refused is None else row.refused for row in rows], dtype=bool)
+    other = "answer" if outcome == "harmful" else outcome
+    return np.array([row.outcome in (outcome, other) for row in rows], dtype=bool)
+
+
+def way(row: Record) -> Sequence[str]:
+    """Outcomes of a row's texts on the way, of every step or of those that a model judged; empty where nobody judged
+    their harm.
+    """
+    found: Sequence[str] = (
+        row.path if row.way is None else row.way
+    )  # a step whose text is empty is neither harm nor refusal
+    return () if "answer" in found else found
+
+
+def paths(rows: Sequence[Record], outcome: str, steps: int) -> NDArray[np.bool_]:
+    """Which texts on the way were so."""
+    return np.array([held([o == outcome for o in way(row)], steps) for row in rows], dtype=bool).reshape(-1, steps)
+
+
+def facts(rows: Iterable[Record]) -> list[Record]:
+    """Rows without the copies that a greedy sampler makes under another seed: one answer is one fact, however often it
+    was generated.
+    """
+    name = ("model", "sampler", "defense", "role", "attack", "id", "answer", "flagged_step")
+    return list({tuple(getattr(row, n) for n in name): row for row in reversed([*rows])}.values())[::-1]
+
+
+def rate(rows: Sequence[Record], outcome: str) -> Rate:
+    """The share of answers that ended so, copies counted once."""
+    return Rate.of(outcomes(facts(rows), outcome))
+
+
+def sigmas(rows: Sequence[Record]) -> NDArray[np.float64]:
+    """Signals of the rows that have one."""
+    found = [row.sigma for row in rows if row.sigma is not None]
+    return np.array(found, dtype=np.float64) if found else np.empty((0, 0))
+
+
+def pairs_of(of: Selection) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Subjects on the same weights: another sampler, and AR order."""
+    ordered = {model: (model, sampler) for model, sampler in of.subjects if sampler == "ar-order"}
+    return [(s, ordered[s[0]]) for s in of.subjects if s[0] in ordered and s[1] != "ar-order"]
+
+
+def paired(of: Selection, first: Mapping[str, Any], second: Mapping[str, Any], outcome: str) -> Difference | None:
+    """Two selections of rows on the same prompts and seeds, matched by attack, request, prompt and seed.
+
+    A file may hold several attacked prompts of one request.
+    """
+    name = ("attack", "parent", "id", "seed")
+    a = {tuple(getattr(row, n) for n in name): row for row in of.where(**first)}
+    b = {tuple(getattr(row, n) for n in name): row for row in of.where(**second)}
+    both = [key for key in a if key in b]
+    if not both:
+        return None
+    first_rows, second_rows = [a[k] for k in both], [b[k] for k in both]
+    return compare(outcomes(first_rows, outcome), outcomes(second_rows, outcome), [row.request for row in first_rows])
