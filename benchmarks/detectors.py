@@ -4,8 +4,8 @@
 
 One row a model and detector. Fitted and calibrated (alpha 0.02) on harmless answers alone. *Area* and *TPR at 1%*:
 answers that did harm against harmless ones that nobody has seen. (The organism: attacks in its own words that its judge
-calls harmful. SmolLM2, which refuses next to nothing: answers to harmful requests of the matched pairs.) *Flagged*: these
-harmless ones, offline and at any step. *A look*: the score of one signal while it grows, of one row; the median and the
+calls harmful. SmolLM2, which refuses next to nothing: answers to harmful requests of the matched pairs.) *Flagged*:
+these harmless ones, offline and at any step. *A look*: the score of one signal while it grows, of one row; the median and the
 quartiles of 200, in microseconds.
 """
 
