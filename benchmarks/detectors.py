@@ -2,11 +2,13 @@
 
     python benchmarks/detectors.py [organism/ar organism/diffusion smollm2]
 
-One row a model and detector. Fitted and calibrated (alpha 0.02) on harmless answers alone. *Area* and *TPR at 1%*:
-answers that did harm against harmless ones that nobody has seen. (The organism: attacks in its own words that its judge
-calls harmful. SmolLM2, which refuses next to nothing: answers to harmful requests of the matched pairs.) *Flagged*:
-these harmless ones, offline and at any step. *A look*: the score of one signal while it grows, of one row; the median and the
-quartiles of 200, in microseconds.
+One row a model and detector. Fitted and calibrated (alpha 0.02) on harmless answers alone.
+
+- *Area*, *TPR at 1%*: answers that did harm against harmless ones that nobody has seen. Of the organism: attacks in its
+  own words that its judge calls harmful. Of SmolLM2, which refuses next to nothing: answers to harmful requests of the
+  matched pairs.
+- *Flagged*: these harmless ones, offline and at any step.
+- *A look*: the score of one signal while it grows, of one row; the median and the quartiles of 200, in microseconds.
 """
 
 from __future__ import annotations
