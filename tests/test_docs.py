@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shlex
@@ -141,3 +142,61 @@ def test_the_project_speaks_of_itself_only() -> None:
         for file in (ROOT / folder).rglob("*"):
             if file.suffix in (".py", ".md", ".js", ".css", ".html", ".json") and file.stat().st_size < 1e6:
                 assert "/work/" not in file.read_text(encoding="utf-8"), file
+
+
+HISTORY = ("study.md", "study-seed-0.md")
+"""Pages that tools write."""
+CODE_PAGES = [
+    page
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    if page.name not in HISTORY
+]
+GONE = {"demur.samplers.FOR_KIND", "demur.guards.BUILT_IN"}
+"""What decisions name since it is no more."""
+
+
+@pytest.mark.parametrize("page", CODE_PAGES, ids=lambda page: page.name)
+def test_every_path_and_every_name_of_the_package_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    paths = set(re.findall(r"\b((?:src|tests|examples|benchmarks)/[\w./-]*\w)", text))
+    assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+    names = set(re.findall(r"`(demur(?:\.[A-Za-z_]\w*)+)", text)) - GONE
+    assert [name for name in sorted(names) if not (is_there(name) or name in ENTRY_POINTS | KEYS)] == []
+    inside = set(re.findall(r"`((?:[a-z]\w*/)+\w+\.py)", text))
+    at = (ROOT, ROOT / "src/demur", page.parent)
+    assert [path for path in sorted(inside) if not any((folder / path).exists() for folder in at)] == []
+
+
+ENTRY_POINTS = set(re.findall(r"demur\.[a-z_]+", (ROOT / "examples/plugin/pyproject.toml").read_text(encoding="utf-8")))
+"""Groups of entry points: they look like modules."""
+KEYS = {"demur.record"}
+"""Names inside of files."""
+
+
+def is_there(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:end]))
+        except ImportError:
+            continue
+        return all((found := getattr(found, part, None)) is not None for part in parts[end:])
+    return False
+
+
+def test_names_that_are_gone_are_told_from_those_that_are_there() -> None:
+    assert is_there("demur.redaction.hidden")
+    assert is_there("demur.guards.Guard.judge")
+    assert not is_there("demur.guards.criteria")
+    assert not any(map(is_there, GONE))
+
+
+def test_the_map_of_the_readme_and_of_the_architecture_names_every_room() -> None:
+    rooms = {path.name for path in (ROOT / "src/demur").iterdir() if (path / "__init__.py").exists()}
+    for page in (ROOT / "README.md", ROOT / "docs/architecture.md"):
+        fenced = re.findall(r"^```\w*\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+        shown = next(code for code in fenced if code.startswith("src/demur/"))
+        assert rooms - set(re.findall(r"(\w+)/ ", shown)) == set(), page.name
+        files = re.findall(r"^  (\w+\.py) |  (\w+\.py)  ", shown, re.MULTILINE)
+        assert [a or b for a, b in files if not (ROOT / "src/demur" / (a or b)).exists()] == [], page.name
