@@ -182,6 +182,19 @@ def test_a_module_that_fails_while_it_is_imported_is_one_line(tmp_path: Path, mo
         ATTACKS.get("failing_part:Attack")
 
 
+ODD = ["os:system", "math:pi", "builtins:dict", "builtins:eval"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("part", ["sampler", "attack", "defense", "judge", "detector", "field"])
+def test_what_is_no_part_is_one_line_before_anything_runs(part: str, odd: str, tmp_path: Path, example: Any) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(**PATHS | {part: odd}))
+    with pytest.raises(DemurError) as caught:
+        units_of(read(recipe))
+    assert odd in small.one_line(caught.value)
+
+
 def test_a_broken_package_breaks_nobody_who_does_not_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib import metadata
 

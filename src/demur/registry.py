@@ -62,12 +62,32 @@ class Registry:
             except Exception as error:  # whatever a package's own code raises
                 raise _broken(f"{self.kind} {name!r} ({point.value})", error) from error
         if is_path(name):
-            return imported(name, self.kind)
+            part = imported(name, self.kind)
+            if not callable(part):
+                raise DemurError(f"{self.kind} {name!r}, a {type(part).__name__}", "a class or a function", "mend it")
+            return part
         raise DemurError(
             f"{self.kind} {name!r}{near(name, self)}",
             f"{', '.join(self)}, or module:Class",
             "name one of these",
         )
+
+    def make(self, name: str) -> Any:
+        """What the part of a name gives without any settings. Raises as :meth:`get`, and for one that can not be made
+        so.
+        """
+        part = self.get(name)
+        try:
+            return part()
+        except DemurError:
+            raise
+        except Exception as error:  # whatever somebody else's class raises
+            said = " ".join(str(error).split())[:160]
+            raise DemurError(
+                f"{self.kind} {name!r} could not be made ({type(error).__name__}: {said})",
+                "a class that needs no settings",
+                "see docs/extending.md",
+            ) from error
 
     def working(self) -> Iterator[tuple[str, Any]]:
         """All names with what stands behind them. One of a package that can not be imported is left out, with a

@@ -203,7 +203,7 @@ def is_world(name: str) -> bool:
 
 def named(name: str) -> World:
     """The world with a name. Raises for one that is unknown or can not be imported."""
-    made: World = WORLDS.get(name)()
+    made: World = WORLDS.make(name)
     return made
 
 

@@ -33,7 +33,12 @@ def make(name: str, **settings: Any) -> Attack:
     missing ones.
     """
     cls = ATTACKS.get(name)
-    takes = inspect.signature(cls)
+    try:
+        takes = inspect.signature(cls)
+    except ValueError as error:  # a builtin that does not say
+        raise DemurError(
+            f"{name!r} is no attack", "a class whose call makes a prompt", "see docs/extending.md"
+        ) from error
     try:
         takes.bind(**settings)
     except TypeError as error:

@@ -114,12 +114,14 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
         if not isinstance(settings.get(setting, ""), str):
             raise DemurError(f"{name} with {setting} {settings[setting]!r}", "a text", "put it in quotes")
     try:
-        for _, cls in parts:
+        for part, cls in parts:
             own = _own(cls, settings)
             if hasattr(cls, "check"):
                 cls.check(own)
             elif not hasattr(cls, "made"):
-                cls(**own)
+                made = cls(**own)
+                if not (isinstance(made, Filter | Review) or callable(made)):
+                    raise DemurError(f"{part!r} is no defense", "filter, review or a call", "see docs/extending.md")
     except TypeError as error:
         raise DemurError(f"{name} with a setting of another kind ({error})", "numbers", "mend it") from error
 

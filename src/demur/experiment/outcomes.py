@@ -7,7 +7,7 @@ from functools import partial
 
 from demur import worlds
 from demur.experiment.config import Config
-from demur.judges import JUDGES, Judge
+from demur.judges import JUDGES, Judge, judge_named
 from demur.refusals import is_refusal
 from demur.traces import Trace
 from demur.worlds import UNSCORED
@@ -25,7 +25,7 @@ def outcomes_by(config: Config) -> Callable[[Trace], list[Outcome]]:
         rule = worlds.named(config.judge).judge
         return by_dictionary if rule is None else rule.outcomes
     if JUDGES.knows(config.judge) and config.judge not in JUDGES.own:
-        return partial(by_judge, JUDGES.get(config.judge)())
+        return partial(by_judge, judge_named(config.judge))
     return by_dictionary
 
 

@@ -34,6 +34,7 @@ from demur.experiment.fitting import check_sampler, unfit_of
 from demur.experiment.yamlfile import Nodes, composed
 from demur.guards.detectors import named as detector_named
 from demur.judges import JUDGES as RULES
+from demur.judges import judge_named
 from demur.prompts import PUBLIC, SETS
 from demur.registry import near
 from demur.traces import fields_named
@@ -271,7 +272,7 @@ class _Reader(Nodes):
             raise self.wrong(node, f"judge {name} with {', '.join(map(str, settings))}", "no settings")
         if RULES.knows(name) and name not in JUDGES and name != config.prompts.world:
             try:
-                RULES.get(name)
+                judge_named(name)
             except DemurError as error:
                 raise self.wrong(node, error.came, error.expected) from error
         elif worlds.is_world(name):

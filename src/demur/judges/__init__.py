@@ -9,7 +9,7 @@ from demur.judges.dictionary import Dictionary
 from demur.judges.endpoint import Budget, Endpoint, Spending, chat, talk
 from demur.judges.judge import Judge, judge_all
 from demur.judges.llm import LLMJudge
-from demur.judges.named import JUDGES
+from demur.judges.named import JUDGES, judge_named
 from demur.judges.raters import Agreement, agreement
 from demur.judges.replies import NoAnswer, Reply
 from demur.judges.rubrics import RUBRICS, Rubric
@@ -30,5 +30,6 @@ __all__ = [
     "agreement",
     "chat",
     "judge_all",
+    "judge_named",
     "talk",
 ]

@@ -51,12 +51,19 @@ def fitting(offers: frozenset[Need]) -> list[str]:
     return [name for name, make in SAMPLERS.working() if needs_of(make()) <= offers]
 
 
+def _plain(name: str) -> Any:
+    """A sampler without settings. Raises for what is none."""
+    plain = SAMPLERS.make(name)
+    if not callable(plain):
+        raise DemurError(f"sampler {name!r}, a {type(plain).__name__}", "steps of a canvas", "see docs/extending.md")
+    return plain
+
+
 def check(name: str, offers: frozenset[Need], model: str, settings: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """The sampler ``name`` with ``settings``. Raises for an unknown name, for a setting that it does not have or take,
     and where it needs what ``model`` does not offer; that one is for the error alone.
     """
-    make = SAMPLERS.get(name)
-    plain = make()
+    make, plain = SAMPLERS.get(name), _plain(name)
     if lacking := missing(needs_of(plain), offers):
         known = ", ".join(fitting(offers)) or "a sampler that fits it"
         raise DemurError(f"sampler {name} on {model}, which has no {lacking}", known, "name one of these")
@@ -87,7 +94,7 @@ def build(
     """
     chosen = name or model.preferred
     given = dict(settings or {})
-    plain = SAMPLERS.get(chosen)()
+    plain = _plain(chosen)
     if steps is not None and getattr(plain, "whole", False) and getattr(plain, "steps", None) is not None:
         given.setdefault("steps", steps)
     made: Sampler = check(chosen, model.offers, f"the {model.kind} model {model.name}", given)

@@ -24,13 +24,17 @@ class TraceField(Protocol):
         ...
 
 
+NEXT = "see docs/extending.md"
 TRACE_FIELDS = Registry(kind="trace field", group="demur.trace_fields")
 """Trace fields by name. What stands behind a name is called without arguments and gives a :class:`TraceField`."""
 
 
 def fields_named(*names: str) -> tuple[TraceField, ...]:
     """The trace fields with these names. Raises for one that is unknown, and for two of one name."""
-    made = tuple(TRACE_FIELDS.get(name)() for name in names)
+    made = tuple(map(TRACE_FIELDS.make, names))
+    for name, field in zip(names, made, strict=True):
+        if not (callable(field) and isinstance(getattr(field, "name", None), str)):
+            raise DemurError(f"trace field {name!r}, a {type(field).__name__}", "a name and a call", NEXT)
     twice = [field.name for field in made if sum(field.name == other.name for other in made) > 1]
     if twice:
         raise DemurError(f"two trace fields called {twice[0]!r}", "one of each name", "leave one out")
