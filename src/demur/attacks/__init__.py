@@ -8,7 +8,7 @@ tuned on any model or prompt.
 
 from demur.attacks.found import Access, Found, attacked
 from demur.attacks.holes import Infill, Parallel, canvas_for, mask_of
-from demur.attacks.named import ATTACKS, make
+from demur.attacks.named import ATTACKS, make, settings_of
 from demur.attacks.pair import Pair, chat_by, rating_by
 from demur.attacks.request import opening_of, task_of
 from demur.attacks.search import RandomSearch
@@ -36,5 +36,6 @@ __all__ = [
     "mask_of",
     "opening_of",
     "rating_by",
+    "settings_of",
     "task_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from demur.registry import Registry
@@ -28,17 +28,20 @@ ATTACKS = Registry(
 """Attacks by name. ``infill`` and ``parallel`` need ``mask``, ``random-search`` a model, ``pair`` three callables."""
 
 
+def settings_of(name: str) -> Mapping[str, inspect.Parameter]:
+    """What an attack takes, by its name. Raises for an unknown one, and for what does not say."""
+    try:
+        return inspect.signature(ATTACKS.get(name)).parameters
+    except ValueError as error:  # a builtin
+        raise DemurError(f"{name!r} is no attack", "a class with settings", "see docs/extending.md") from error
+
+
 def make(name: str, **settings: Any) -> Attack:
     """An attack by name. Raises for an unknown name, for settings that it does not have, of another kind, and for
     missing ones.
     """
-    cls = ATTACKS.get(name)
-    try:
-        takes = inspect.signature(cls)
-    except ValueError as error:  # a builtin that does not say
-        raise DemurError(
-            f"{name!r} is no attack", "a class whose call makes a prompt", "see docs/extending.md"
-        ) from error
+    cls, known = ATTACKS.get(name), settings_of(name)
+    takes = inspect.Signature([*known.values()])
     try:
         takes.bind(**settings)
     except TypeError as error:
