@@ -7,7 +7,6 @@ of a model, ``queries`` with a model's answers. ``needs`` says what it needs of 
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from demur import worlds
-from demur.attacks import ATTACKS, canvas_for, make, mask_of
+from demur.attacks import ATTACKS, canvas_for, make, mask_of, settings_of
 from demur.experiment.config import Attacked
 from demur.experiment.queries import check_queries
 from demur.prompts import load
@@ -118,7 +117,7 @@ def made_for(attack: Attacked, model: Any) -> Any:
 
 def _given(attack: Attacked, **parts: Callable[[], Any]) -> dict[str, Any]:
     """What an attack's class takes beside a recipe's settings."""
-    takes = inspect.signature(kind_of(attack.name)).parameters
+    takes = settings_of(attack.name)
     return {name: part() for name, part in parts.items() if name in takes and name not in attack.settings}
 
 
