@@ -7,7 +7,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 INSTALL := -m pip install --quiet --disable-pip-version-check
 PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 
-.PHONY: help demo test test-slow test-all test-lowest test-newest check format dist bench golden docs clean
+.PHONY: help demo test test-readme test-slow test-all test-lowest test-newest check format dist bench golden docs clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -51,6 +51,9 @@ demo: .venv/ready  ## the same request under three ways of generating, then a re
 test: .venv/ready  ## run the tests that take seconds
 	@echo "tests: laws, golden facts, errors, the page in a browser (slow ones: make test-slow)"
 	@$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
+
+test-readme: .venv/ready  ## run the README: its commands in their order, and its Python
+	@$(BIN)/pytest -m slow tests/test_docs.py
 
 test-slow: .venv/ready  ## run the tests that take minutes: whole runs, kills, the wheel and the sdist, the README's commands
 	@$(BIN)/pytest -n 2 --dist loadgroup -m slow
