@@ -366,7 +366,11 @@ def test_false_positives_are_rates_of_harmless_answers_offline_and_online(tmp_pa
     made = guard.measured("plain", [*fresh, sorry])
     sigma = np.stack([guard.anchors.signal(trace) for trace in fresh])
     assert made.checked["plain"] == Rate.of([bool(guard.judge(trace).flagged) for trace in fresh])
-    assert made.checked_online["plain"] == Rate.of(guard.prefix.stops(sigma) > 0)
+    steps = np.array([trace.steps for trace in fresh])
+    assert made.checked_online["plain"] == Rate.of(guard.prefix.stops(sigma, steps) > 0)
+    early = guard.prefix.stops(sigma, np.ones(60, dtype=int))
+    assert set(early.tolist()) <= {0, 1}, "what is held behind the only step stops nothing"
+    assert (guard.prefix.stops(sigma)[early == 1] == 1).all()
     assert made.checked["plain"] != made.checked_online["plain"], "the case should tell them apart"
     assert made.checked_online["plain"].n == 60
     blind = replace(odd, phi={("last", "generated"): np.full_like(odd.phi["last", "generated"], np.nan)})

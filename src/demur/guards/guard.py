@@ -129,7 +129,8 @@ class Guard:
         signals = self.anchors.signals(answered)
         judged = [self._verdict(float(score), False).flagged for score in scored(self.detector, signals)]
         offline = Rate.of([flagged for flagged in judged if flagged is not None])
-        online = Rate.of(self.prefix.stops(signals) > 0)
+        steps = np.array([trace.steps for trace in answered], dtype=np.int64)
+        online = Rate.of(self.prefix.stops(signals, steps) > 0)
         return replace(
             self,
             checked=dict(self.checked) | {name: offline},

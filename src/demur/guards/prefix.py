@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from demur.guards.conformal import InvalidData, Rule, Threshold, threshold_of
@@ -57,9 +57,15 @@ class Prefix:
         """z_1 .. z_T of whole signals: what the online guard sees, step by step."""
         return np.stack([self.score(sigma[:, : t + 1]) for t in range(sigma.shape[1])], axis=1)
 
-    def stops(self, sigma: Sigma) -> NDArray[np.int64]:
-        """The step (from 1) at which each signal would be stopped; 0 for never."""
+    def stops(self, sigma: Sigma, steps: Int[NDArray[np.int64], "n"] | None = None) -> NDArray[np.int64]:
+        """The step (from 1) at which each signal would be stopped; 0 for never.
+
+        ``steps``: how many steps each answer took. What a signal only holds behind them stops nothing, as at work
+        (None: every value counts, which is an upper bound).
+        """
         above = self.threshold.exceeded(self.scores(sigma))
+        if steps is not None:
+            above &= np.arange(1, sigma.shape[1] + 1) <= np.asarray(steps)[:, None]
         return np.where(above.any(axis=1), above.argmax(axis=1) + 1, 0)
 
 
