@@ -220,6 +220,7 @@ def _plain_environment() -> dict[str, str]:
 SMALL = ("--length", "40", "--n-anchors", "40", "--n-fit", "64", "--n-calibrate", "24", "--n-check", "20")
 
 
+@pytest.mark.slow
 def test_a_guard_is_fitted_shown_and_used(run: Run, tmp_path: Path) -> None:
     code, out, err = run("guard", "fit", "organism/ar", *SMALL, "--alpha", "0.1")
     assert code == 0, err

@@ -325,6 +325,7 @@ def test_the_command_line_takes_a_sampler_and_a_field_by_path(tmp_path: Path) ->
     assert all(0 < line["fields"]["surety"] <= 1 for line in lines)
 
 
+@pytest.mark.slow
 def test_a_guard_of_a_detector_from_outside_is_fitted_shown_and_used(tmp_path: Path) -> None:
     for module in EXAMPLE.glob("*.py"):
         (tmp_path / module.name).write_bytes(module.read_bytes())

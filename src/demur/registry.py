@@ -9,11 +9,13 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from demur.types import DemurError, DemurWarning
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,8 @@ class Registry:
     @cached_property
     def packaged(self) -> Mapping[str, metadata.EntryPoint]:
         """Entry points of installed packages. A name of ours is ours, whatever a package says."""
+        from importlib import metadata  # here: it takes longer to load than all of this package's names
+
         points = metadata.entry_points(group=self.group)
         return {point.name: point for point in points if point.name not in self.own}
 
