@@ -195,6 +195,55 @@ def test_what_is_no_part_is_one_line_before_anything_runs(part: str, odd: str, t
     assert odd in small.one_line(caught.value)
 
 
+class Failing:
+    """Parts that fail, or give what is none, while a generation runs."""
+
+    class Raises:
+        name = "raises"
+
+        def __call__(self, step: Any, canvas: Any) -> Any:
+            raise RuntimeError("two\nlines")
+
+    class Number:
+        name = "number"
+
+        def __call__(self, step: Any, canvas: Any) -> Any:
+            return 5
+
+    class Shapeless:
+        name = "shapeless"
+
+        def __call__(self, step: Any, canvas: Any) -> Any:
+            return step.confidence
+
+
+@pytest.mark.parametrize("field", [Failing.Raises(), Failing.Number(), Failing.Shapeless()], ids=lambda f: f.name)
+def test_a_trace_field_that_fails_is_one_line_that_names_it(field: Any) -> None:
+    with pytest.raises(DemurError) as caught:
+        demur.generate(testing.tiny(), ["Hi", "Ho"], length=2, fields=[field])
+    assert field.name in small.one_line(caught.value)
+
+
+def test_a_sampler_that_takes_no_step_is_one_line(tmp_path: Path) -> None:
+    from demur.studio.watching import Run, watch
+
+    model = testing.tiny()
+    with pytest.raises(DemurError, match="without steps"):
+        list(watch(model, demur.Prompt("q", "Hi"), [Run("none", lambda *_: iter(()), None, 3)], seed=0, steps=3))
+
+
+@pytest.mark.parametrize(
+    "made", [None, [], "text", demur.Prompt("another", "Hi")], ids=["none", "list", "text", "other"]
+)
+def test_an_attack_that_makes_no_prompt_of_its_prompt_is_one_line(made: Any) -> None:
+    from demur.experiment.attacking import _checked
+    from demur.experiment.config import Attacked
+
+    with pytest.raises(DemurError) as caught:
+        _checked(Attacked("bad:Attack"), demur.Prompt("q", "Hi"), made)
+    assert "bad:Attack" in small.one_line(caught.value)
+
+
 def test_a_broken_package_breaks_nobody_who_does_not_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from importlib import metadata
 

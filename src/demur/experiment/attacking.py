@@ -126,7 +126,17 @@ def attacked(attack: Attacked, prompts: Sequence[Prompt], model: Any) -> list[Pr
     if attack.plain:
         return list(prompts)
     made = made_for(attack, model)
-    return [made(prompt) for prompt in prompts]
+    return [_checked(attack, prompt, made(prompt)) for prompt in prompts]
+
+
+def _checked(attack: Attacked, prompt: Prompt, made: Any) -> Prompt:
+    """What an attack has made of a prompt. Raises for what is no prompt, and for one that does not say of which it was
+    made: its rows could be paired with nothing.
+    """
+    if not isinstance(made, Prompt) or made.parent != prompt.id:
+        came = f"a {type(made).__name__}" if not isinstance(made, Prompt) else "a prompt whose parent is another one"
+        raise DemurError(f"attack {attack.label} made {came}", f"a prompt with parent={prompt.label!r}", "mend it")
+    return made
 
 
 def canvas_under(attack: Attacked, model: Any, prompts: Sequence[Prompt], length: int) -> Canvas:

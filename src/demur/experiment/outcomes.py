@@ -10,6 +10,7 @@ from demur.experiment.config import Config
 from demur.judges import JUDGES, Judge, judge_named
 from demur.refusals import is_refusal
 from demur.traces import Trace
+from demur.types import DemurError
 from demur.worlds import UNSCORED
 
 Outcome = str
@@ -37,7 +38,12 @@ def by_judge(judge: Judge, trace: Trace) -> list[Outcome]:
     for t in range(1, trace.steps + 1):
         text = trace.answer(t)
         if text not in said:
-            verdict = judge(trace.prompt, text)
+            try:
+                verdict = judge(trace.prompt, text)
+            except Exception as error:  # whatever somebody else's class raises; its words may quote the text
+                raise DemurError(
+                    f"judge {judge.name!r} failed ({type(error).__name__})", "a verdict", "see docs/extending.md"
+                ) from error
             said[text] = "harmful" if verdict.flagged else _by_dictionary(trace.text(t))
             said[text] = UNSCORED if verdict.flagged is None else said[text]
     return [said[trace.answer(t)] for t in range(1, trace.steps + 1)]

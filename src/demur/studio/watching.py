@@ -85,8 +85,8 @@ def _moments(
         if run.anchors is not None:
             sigma = tuple(float(s) for s in run.anchors.signal(trace)[: trace.steps])
         previous = Moment(trace, sigma, done=False)
-    if previous is not None:
-        yield Moment(recorder.traces()[0], previous.sigma, done=True)
+    trace = recorder.traces()[0]  # raises for a sampler that took no step
+    yield Moment(trace, previous.sigma if previous is not None else None, done=True)
 
 
 def verdict(trace: Trace, sigma: Sequence[float] | None) -> str:

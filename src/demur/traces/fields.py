@@ -29,6 +29,21 @@ TRACE_FIELDS = Registry(kind="trace field", group="demur.trace_fields")
 """Trace fields by name. What stands behind a name is called without arguments and gives a :class:`TraceField`."""
 
 
+def valued(field: TraceField, step: Step, canvas: Canvas) -> Float[Tensor, "b"]:
+    """A field's numbers after a step, in fp32. Raises for one that fails, or that does not give one number a row."""
+    try:
+        values = field(step, canvas)
+    except Exception as error:  # whatever somebody else's class raises
+        said = " ".join(str(error).split())[:160]
+        raise DemurError(
+            f"trace field {field.name!r} failed ({type(error).__name__}: {said})", "numbers", NEXT
+        ) from error
+    if getattr(values, "shape", None) != (canvas.rows,):
+        gave = getattr(values, "shape", type(values).__name__)
+        raise DemurError(f"trace field {field.name!r} gave {gave}", f"a tensor of {canvas.rows}, one a row", NEXT)
+    return values.float()
+
+
 def fields_named(*names: str) -> tuple[TraceField, ...]:
     """The trace fields with these names. Raises for one that is unknown, and for two of one name."""
     made = tuple(map(TRACE_FIELDS.make, names))

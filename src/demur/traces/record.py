@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.pooling import Phi, Pooler
-from demur.traces.fields import TraceField
+from demur.traces.fields import TraceField, valued
 from demur.traces.guesses import Guesses
 from demur.traces.trace import Key, Trace
 from demur.types import Canvas, DemurError, Model, Need, Prompt, Spec, Step
@@ -84,7 +84,7 @@ class Recorder:
     def _keep(self, step: Step, phi: Phi) -> None:
         self._marks.take(len(self._phis), step)
         self._phis.append(phi)
-        self._values.append([field(step, self.canvas).float() for field in self.fields])
+        self._values.append([valued(field, step, self.canvas) for field in self.fields])
         self._passes.append(step.passes)
         self._final = step.ids, step.open
         if step.replaced is not None:
