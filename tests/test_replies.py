@@ -203,7 +203,8 @@ def test_first_requests_that_fail_alike_end_the_asking(act: Act, why: str, concu
         with pytest.raises(DemurError) as error:
             judge_all(judging(server.url, concurrency=concurrency), [(ASKED, f"text {i}") for i in range(100)])
         time.sleep(0.1)
-        assert server.count <= 2 * SAME
+        # On a busy machine a thread may have begun its request before another one's failure was counted.
+        assert server.count <= (SAME if concurrency == 1 else 6 * SAME), "of a hundred"
     assert why in one_line(error.value)
 
 
