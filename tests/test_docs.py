@@ -94,7 +94,7 @@ def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
             check=False,
         )
         assert "Traceback" not in done.stderr, f"{line}: {done.stderr}"
-        if FROM_THE_HUB.search(line):
+        if FROM_THE_HUB.search(line) and not line.startswith("demur doctor"):  # that knows some configurations itself
             assert done.returncode == 2, f"{line}: {done.stdout}"
         else:
             assert done.returncode == 0, f"{line}: {done.stdout[-1000:]} {done.stderr[-2000:]}"
