@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from demur.attacks.found import Access, attacked
 from demur.attacks.request import opening_of
-from demur.types import DemurError, Need, Prompt
+from demur.types import DemurError, Model, Need, Prompt
 
 if TYPE_CHECKING:
     from demur.types import Canvas
@@ -86,7 +86,7 @@ class Parallel:
         return attacked(prompt, self.name, prefill="\n".join(parts))
 
 
-def mask_of(model: Any) -> str:
+def mask_of(model: Model) -> str:
     """The text of a model's mask token. Raises for a model that has none or whose tokenizer does not read it back."""
     if model.mask_id is None:
         raise _no_mask(model)
@@ -100,7 +100,7 @@ def mask_of(model: Any) -> str:
     return text
 
 
-def canvas_for(model: Any, prompts: Sequence[Prompt], length: int) -> Canvas:
+def canvas_for(model: Model, prompts: Sequence[Prompt], length: int) -> Canvas:
     """The canvas of prompts whose prefill may hold masks: these are a row's open places, and its answer ends with them.
 
     A prompt without masks in its prefill gets ``length`` open places at the end, as from ``model.canvas``. A mask token
@@ -137,13 +137,13 @@ def canvas_for(model: Any, prompts: Sequence[Prompt], length: int) -> Canvas:
     return canvas
 
 
-def _row(model: Any, prompt: Prompt) -> list[int]:
+def _row(model: Model, prompt: Prompt) -> list[int]:
     """A prompt's tokens, without open places; one place is left for the end of the answer."""
     row: list[int] = model.canvas([prompt], 1).ids[0, :-1].tolist()
     return row
 
 
-def _no_mask(model: Any) -> DemurError:
+def _no_mask(model: Model) -> DemurError:
     return DemurError(
         f"holes in an answer of {model.name}, which has no mask token", "a masked-diffusion model", "use prefill"
     )

@@ -6,11 +6,11 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from demur.attacks.found import Access, Found, attacked
 from demur.refusals import without_thoughts
-from demur.types import REFUSED, DemurError, Need, Prompt, RefusedByProvider, Verdict
+from demur.types import REFUSED, DemurError, Model, Need, Prompt, RefusedByProvider, Verdict
 
 Message = dict[str, str]
 TASK = """\
@@ -152,7 +152,7 @@ def rating_by(
 
 
 def chat_by(
-    model: Any, *, temperature: float = 1.0, seed: int = 0, max_tokens: int = 512
+    model: Model, *, temperature: float = 1.0, seed: int = 0, max_tokens: int = 512
 ) -> Callable[[list[Message]], str]:
     """A loaded causal chat model as PAIR's attacker: chat messages to its text of at most ``max_tokens`` tokens.
 
