@@ -20,6 +20,7 @@ from demur.dynamics.rates import Rate
 from demur.organism.world import prompts as world_prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
 from demur.signals import Anchors, fit_anchors, scripted_refusals
+from demur.signals.whitened import fit_whitened
 from demur.traces import Trace, generate
 from demur.types import DemurError, Prompt, Spec
 
@@ -230,16 +231,17 @@ def tiny_traces(
 
 
 @cache
-def tiny_guard(kind: str = "ar", alpha: float = 0.2) -> g.Guard:
+def tiny_guard(kind: str = "ar", alpha: float = 0.2, signal: str = "sri") -> g.Guard:
     """A guard of a random tiny model; a made-up refusal anchor, since such a model refuses nothing."""
     model, sampler = subject(kind)
     fit = tiny_traces(80, sampler=sampler, model=model)
     phi = np.stack([trace.aligned("last", "generated") for trace in fit])
-    away = phi[::2].mean(axis=0) + 0.5 * np.random.default_rng(0).normal(size=phi.shape[1:]).astype(np.float32)
+    push = 0.5 * np.random.default_rng(0).normal(size=phi.shape[1:]).astype(np.float32)
+    away = phi[::2].mean(axis=0) + push
     ones = np.ones(8, np.float32)
-    anchors = Anchors(
-        phi.mean(axis=0), away, ones, ones, fit[0].spec.at("last", "generated"), "observed", 80, 80, 80, 80
-    )
+    whitened = fit_whitened(phi[1::2], phi[::2] + push) if signal == "whitened" else None
+    spec = fit[0].spec.at("last", "generated", "" if whitened is None else signal)
+    anchors = Anchors(phi.mean(axis=0), away, ones, ones, spec, "observed", 80, 80, 80, 80, whitened=whitened)
     calibrate = tiny_traces(40, offset=1000, sampler=sampler, model=model)
     return g.fit_guard(anchors, fit, calibrate, alpha=alpha, detector=partial(g.Autoencoder.fit, epochs=20))
 

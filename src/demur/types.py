@@ -250,7 +250,8 @@ class Spec:
     ``template`` is a hash of what the model's chat template makes of fixed conversations, system prompt and
     ``template_args`` included, as tokens; ``day`` is the day on which a template that writes the date was rendered.
     ``source`` is a hash of the template's source and the system prompt. In specs of version 0.1.0 it is empty, and
-    ``template`` holds that hash.
+    ``template`` holds that hash. ``signal`` is how anchors read states, as ``layer`` and ``pool`` say which: empty for
+    the paper's sigma, ``whitened`` for :mod:`demur.signals.whitened`.
 
     ``model`` (how the user named it), ``seed`` and ``versions`` are provenance: they are stored, and do not make two
     specs incomparable. So is ``revision`` where one side has none, as a copy in a folder has. Weights are compared
@@ -272,9 +273,10 @@ class Spec:
     template_args: Mapping[str, Any] = field(default_factory=dict)
     day: str = ""
     source: str = ""
+    signal: str = ""
 
     PROVENANCE = ("model", "seed", "versions", "source")
-    LATER = ("template_args", "day", "source")
+    LATER = ("template_args", "day", "source", "signal")
     """Fields that version 0.1.0 does not know."""
 
     def differences(self, other: Spec, leaving: Container[str] = ()) -> list[str]:
@@ -295,9 +297,9 @@ class Spec:
                 different_fields.append(f"{name}: {mine!r} against {its!r}")
         return different_fields
 
-    def at(self, layer: Layer, pool: str) -> Spec:
-        """The same spec for one layer and pooling mode."""
-        return replace(self, layer=layer, pool=pool)
+    def at(self, layer: Layer, pool: str, signal: str = "") -> Spec:
+        """The same spec for one layer and pooling mode, and one way of reading the states (empty: the paper's)."""
+        return replace(self, layer=layer, pool=pool, signal=signal)
 
     def plain(self) -> dict[str, Any]:
         """Its fields, as JSON may hold them; ``Spec(**plain)`` gives it back. Without what version 0.1.0 does not know
@@ -314,7 +316,7 @@ class Spec:
     @property
     def former_key(self) -> str:
         """The key that version 0.1.0 had for this, under which files of that time are found."""
-        leaving = ("seed", "versions", *self.LATER)
+        leaving = ("seed", "versions", *(name for name in self.LATER if name != "signal" or not self.signal))
         fields = {name: value for name, value in asdict(self).items() if name not in leaving}
         return _key(fields | {"template": self.source or self.template})
 

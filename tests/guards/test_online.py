@@ -13,10 +13,11 @@ from test_guards import ASKED, KEYS, RUN, Blind, limited, organism, organism_gua
 
 from demur import guards as g
 from demur.guards.rows import Row, RowState, new_rows
-from demur.guards.sight import as_offline, where_it_lies
+from demur.guards.sight import as_offline
 from demur.organism.attacks import attack
 from demur.organism.world import prompts as world_prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
+from demur.signals.anchors import SIGNALS
 from demur.traces import Recorder, Trace, generate, spec_of, watching
 from demur.types import DemurError, Prompt
 
@@ -309,30 +310,34 @@ def test_a_guard_that_reads_a_step_late_acts_one_step_later(kind: str) -> None:
 # -- what the host is told ----------------------------------------------------------------------------------
 
 
-def test_sigma_where_the_states_lie_is_sigma_as_offline() -> None:
+@pytest.mark.parametrize("signal", SIGNALS)
+def test_sigma_where_the_states_lie_is_sigma_as_offline(signal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensor operations against NumPy: to rounding, nan for what is not finite, rows at steps of their own."""
-    anchors = tiny_guard().anchors
+    from demur.guards import sight
+
+    anchors = tiny_guard(signal=signal).anchors
     rng = np.random.default_rng(0)
     near = anchors.harmless + 1e-4 * rng.normal(size=anchors.harmless.shape)
     phi = np.concatenate([near, 100 * rng.normal(size=near.shape), np.zeros_like(near[:1])]).astype(np.float32)
     phi = np.concatenate([phi, np.full_like(phi[:1], np.nan), np.full_like(phi[:1], np.inf)])
     step = np.arange(len(phi)) % 8
     offline = as_offline(anchors, phi, step)
-    directions = torch.from_numpy(anchors.directions)[torch.from_numpy(step)]
-    there = where_it_lies(torch.from_numpy(phi), directions).numpy()
+    monkeypatch.setattr(sight, "ON_HOST", ())
+    there = sight.Signal(anchors)(torch.from_numpy(phi), torch.from_numpy(step)).numpy()
     np.testing.assert_allclose(there, offline, rtol=0, atol=1e-9)
     assert np.isnan(offline[-2:]).all()
     for i, t in enumerate(step):
         assert offline[i] == anchors.at(phi[i : i + 1, None], t)[0, 0] or np.isnan(offline[i])
 
 
+@pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])
-def test_where_sigma_is_computed_changes_no_fate(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_sigma_is_computed_changes_no_fate(kind: str, signal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The way of an accelerator, on a CPU; the host is told once a step, one pair of numbers a row."""
     from demur.guards import online, sight
 
     model, sampler = subject(kind)
-    guard, told = tiny_guard(kind, alpha=0.4), []
+    guard, told = tiny_guard(kind, alpha=0.4, signal=signal), []
     plain = record(model, g.Watch(guard)(sampler), ASKED, sampler)
     monkeypatch.setattr(sight, "ON_HOST", ())
     monkeypatch.setattr(online, "crossing", lambda *numbers: told.append(numbers) or sight.crossing(*numbers))
@@ -343,12 +348,13 @@ def test_where_sigma_is_computed_changes_no_fate(kind: str, monkeypatch: pytest.
     assert {tuple(tuple(numbers.shape) for numbers in pair) for pair in told} == {((len(ASKED),), (len(ASKED),))}
 
 
+@pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])
-def test_the_online_guard_sees_the_offline_guards_bits(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_online_guard_sees_the_offline_guards_bits(kind: str, signal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from demur.guards import online
 
     model, sampler = subject(kind)
-    guard, kept = limited(tiny_guard(kind), np.inf), []
+    guard, kept = limited(tiny_guard(kind, signal=signal), np.inf), []
     monkeypatch.setattr(online, "new_rows", lambda *given: kept.append(new_rows(*given)) or kept[-1])
     traces = record(model, g.Watch(guard)(sampler), ASKED, sampler)
     (rows,) = kept

@@ -141,10 +141,7 @@ class Guard:
 
     def save(self, path: str | Path) -> Path:
         """Writes one safetensors file with the card in its header. Never a pickle."""
-        arrays: dict[str, NDArray[Any]] = {
-            f"anchors/{name}": getattr(self.anchors, name)
-            for name in ("harmless", "harmful", "harmless_sigma", "harmful_sigma")
-        }
+        arrays: dict[str, NDArray[Any]] = {f"anchors/{name}": array for name, array in self.anchors.arrays.items()}
         state, detector = state_of(self.detector)
         arrays |= {f"detector/{name}": array for name, array in state.items()}
         arrays["band"] = self.band

@@ -26,7 +26,7 @@ class Signal:
 
     def __init__(self, anchors: Anchors) -> None:
         self.anchors = anchors
-        self.directions: Float[Tensor, "T 2 d"] | None = None  # on the states' device, once these are known
+        self.tables: tuple[Tensor, ...] = ()  # what the anchors read by, on the states' device once it is known
 
     def __call__(self, phi: Float[Tensor, "b d"], step: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
         """In [0, 1], where the states lie; nan for a state that is not finite. ``step`` counts from 0; one outside
@@ -35,9 +35,12 @@ class Signal:
         step = step.clamp(0, len(self.anchors.harmless) - 1)
         if phi.device.type in ON_HOST:
             return torch.from_numpy(as_offline(self.anchors, phi.detach().cpu().numpy(), step.cpu().numpy()))
-        if self.directions is None:
-            self.directions = torch.from_numpy(self.anchors.directions).to(phi.device)
-        return where_it_lies(phi, self.directions[step])
+        whitened = self.anchors.whitened
+        if not self.tables:
+            read_by = (self.anchors.directions,) if whitened is None else (whitened.weights, whitened.offsets)
+            self.tables = tuple(torch.from_numpy(table).to(phi.device) for table in read_by)
+        at_step = [table[step] for table in self.tables]
+        return where_it_lies(phi, *at_step) if whitened is None else whitened_where_it_lies(phi, *at_step)
 
 
 def as_offline(
@@ -59,6 +62,15 @@ def where_it_lies(phi: Float[Tensor, "b d"], directions: Float[Tensor, "b 2 d"])
     cosines = (directions * x[:, None]).sum(dim=-1) / (x.norm(dim=-1, keepdim=True) + EPS)
     logs = torch.log((1.0 - cosines).clamp(min=0.0) + EPS)
     return torch.sigmoid((logs[:, 0] - logs[:, 1]) / TAU)
+
+
+def whitened_where_it_lies(
+    phi: Float[Tensor, "b d"], weights: Float[Tensor, "b d"], offsets: Float[Tensor, "b"]
+) -> Float[Tensor, "b"]:
+    """The same of whitened anchors (:class:`demur.signals.whitened.Whitened`), each row with those of its step."""
+    x = phi.double()
+    sigma = torch.sigmoid((x * weights.double()).sum(dim=-1) + offsets)
+    return torch.where(x.isfinite().all(dim=-1), sigma, torch.nan)
 
 
 def crossing(state: Int[Tensor, "b"], sigma: Float[Tensor, "b"]) -> Callable[[], list[list[float]]]:

@@ -18,11 +18,15 @@ from numpy.typing import NDArray
 from demur import artefact
 from demur.signals.shown import Shown, reading
 from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal
+from demur.signals.whitened import Whitened
 from demur.traces import Trace
 from demur.types import DemurError, DemurWarning, Prompt, Spec
 
-STATES = ("layer", "pool")
-"""What a spec says of pooled states: the anchors' own, since traces may hold several."""
+STATES = ("layer", "pool", "signal")
+"""What a spec says of pooled states and how they are read: the anchors' own, since traces may hold several."""
+SIGNALS = ("sri", "whitened")
+"""How anchors read states: the paper's sigma, or along a whitened direction."""
+SignalName = Literal["sri", "whitened"]
 _GROUP = 16  # so many traces' states are held in float64 at once
 
 
@@ -43,6 +47,9 @@ class Anchors:
 
     ``prompts`` are hashes (:func:`digest`) of all prompts that were asked, on both sides, sorted: their signals lean
     towards the anchors, so nobody may calibrate or measure on them. Empty where it is not known (older files).
+
+    ``whitened``: directions and offsets that read states in place of the cosines to both anchors, where the spec's
+    ``signal`` says so (:mod:`demur.signals.whitened`).
     """
 
     harmless: Float[NDArray[np.float32], "T d"]
@@ -56,10 +63,12 @@ class Anchors:
     asked_harmless: int
     asked_harmful: int
     prompts: tuple[str, ...] = ()
+    whitened: Whitened | None = None
 
     def __repr__(self) -> str:
         """In short: what they are of, and of how many answers."""
         where = f"{self.spec.model}, {self.spec.sampler}, {self.spec.layer}/{self.spec.pool}, T {self.spec.steps}"
+        where += f", {self.signal_name}" if self.whitened is not None else ""
         kept = f"{self.n_harmless} answered, {self.n_harmful} refused ({self.refusals})"
         return f"Anchors({where}; {kept})"
 
@@ -106,12 +115,22 @@ class Anchors:
             raise DemurError("no traces", "at least one", "generate some first: demur.generate(model, prompts)")
         return Shown(tuple(scenes))
 
+    @property
+    def signal_name(self) -> SignalName:
+        """How states are read, one of :data:`SIGNALS`."""
+        return "sri" if self.whitened is None else "whitened"
+
     def signal(self, trace: Trace, *, tau: float = TAU, eps: float = EPS) -> Float[NDArray[np.float64], "T"]:
-        """sigma of a trace. Raises, naming both sides, if the trace was not made under the anchors' spec."""
+        """sigma of a trace. Raises, naming both sides, if the trace was not made under the anchors' spec.
+
+        ``tau`` and ``eps`` are those of the paper's sigma; another value is an error for whitened anchors.
+        """
         if (tau, eps) == (TAU, EPS):
             sigma: Float[NDArray[np.float64], "T"] = self.signals([trace])[0]
             return sigma
         self.check(trace.spec, leaving=STATES)
+        if self.whitened is not None:
+            raise DemurError(f"tau {tau} and eps {eps} for whitened anchors", "none: they have none", "leave both out")
         phi = trace.aligned(self.spec.layer, self.spec.pool)  # type: ignore[arg-type]
         return refusal_signal(phi, self.harmless, self.harmful, tau=tau, eps=eps)
 
@@ -124,7 +143,7 @@ class Anchors:
             group = traces[begin : begin + _GROUP]
             states = [trace.aligned(self.spec.layer, self.spec.pool) for trace in group]  # type: ignore[arg-type]
             phi = np.stack(states) if len(states) > 1 else states[0][None]
-            found[begin : begin + _GROUP] = between(phi, self.directions, TAU, EPS)
+            found[begin : begin + _GROUP] = self.at(phi, 0)
         return found
 
     @cached_property
@@ -134,6 +153,8 @@ class Anchors:
 
     def at(self, phi: Float[NDArray[Any], "b k d"], t: int) -> Float[NDArray[np.float64], "b k"]:
         """sigma of k steps from t on (counted from 0) of b rows: bit for bit what :meth:`signal` gives of them."""
+        if self.whitened is not None:
+            return self.whitened(phi, t)
         return between(phi, self.directions[t : t + phi.shape[1]], TAU, EPS)
 
     def check(self, spec: Spec, leaving: Container[str] = ()) -> None:
@@ -158,8 +179,15 @@ class Anchors:
 
     def save(self, path: str | Path) -> Path:
         """Writes one safetensors file with the card in its header."""
+        return artefact.save(path, "anchors", self.arrays, {"spec": self.spec.plain()} | self.card)
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a file holds beside its header."""
         arrays = {name: getattr(self, name) for name in ("harmless", "harmful", "harmless_sigma", "harmful_sigma")}
-        return artefact.save(path, "anchors", arrays, {"spec": self.spec.plain()} | self.card)
+        if self.whitened is not None:
+            arrays |= {"weights": self.whitened.weights, "offsets": self.whitened.offsets}
+        return arrays
 
     @property
     def card(self) -> dict[str, Any]:
@@ -181,10 +209,18 @@ class Anchors:
     @classmethod
     def of_card(cls, arrays: Mapping[str, NDArray[Any]], card: Mapping[str, Any], spec: Spec) -> Anchors:
         """Anchors from arrays and a :attr:`card`. Raises TypeError, ValueError or KeyError for what are none."""
-        shape, means = (spec.steps, *arrays["harmless"].shape[1:]), ("harmless", "harmful")
-        for name in (*means, "harmless_sigma", "harmful_sigma"):
-            expected = shape if name in means else shape[:1]
+        shape = (spec.steps, *arrays["harmless"].shape[1:])
+        of_states, of_steps = ["harmless", "harmful"], ["harmless_sigma", "harmful_sigma"]
+        if spec.signal:
+            of_states.append("weights")
+            of_steps.append("offsets")
+        if spec.signal not in ("", "whitened") or {*arrays} != {*of_states, *of_steps}:
+            raise ValueError(f"the signal {spec.signal!r:.40} with the arrays {', '.join(sorted(arrays))}")
+        for name in (*of_states, *of_steps):
+            expected = shape if name in of_states else shape[:1]
             if arrays[name].shape != expected or arrays[name].dtype.kind != "f" or len(shape) != 2:
                 found = f"{arrays[name].dtype} of shape {arrays[name].shape}"
                 raise ValueError(f"{name} is {found} for a spec of T {spec.steps}")
-        return artefact.made(cls, {**arrays, **card, "spec": spec})
+        whitened = Whitened(arrays["weights"], arrays["offsets"]) if spec.signal else None
+        own = {name: array for name, array in arrays.items() if name not in ("weights", "offsets")}
+        return artefact.made(cls, {**own, **card, "spec": spec, "whitened": whitened})

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from demur.refusals import SCRIPTED
-from demur.signals.anchors import Anchors, digest
+from demur.signals.anchors import SIGNALS, Anchors, SignalName, digest
 from demur.signals.sigma import refusal_signal
+from demur.signals.whitened import fit_whitened
 from demur.traces import DEFAULT, STEPS, Key, Trace, generate, teacher_forced
 from demur.types import DemurError, Layer, Model, Pool, Prompt, Sampler
 
@@ -20,6 +21,7 @@ def fit_anchors(
     *,
     layer: Layer = "last",
     pool: Pool = "generated",
+    signal: SignalName = "sri",
     refusals: Literal["observed", "scripted"] | None = None,
     at_least: int = 1,
 ) -> Anchors:
@@ -27,8 +29,12 @@ def fit_anchors(
 
     Refusal is decided on the final text by the dictionary. ``refusals`` is scripted where the harmful traces were
     replayed (:func:`scripted_refusals`), so that nobody can forget to say so; name it to replay refusals that the model
-    did write. Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), and if specs differ.
+    did write. ``signal``: how the anchors read states, the paper's ``sri`` or ``whitened``
+    (:mod:`demur.signals.whitened`). Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), and if
+    specs differ.
     """
+    if signal not in SIGNALS:
+        raise DemurError(f"the signal {signal!r:.40}", " or ".join(SIGNALS), "sri is the paper's")
     complied = [trace for trace in harmless if not trace.refused()]
     refused = [trace for trace in harmful if trace.refused()]
     if min(len(complied), len(refused)) < max(at_least, 1):
@@ -46,19 +52,23 @@ def fit_anchors(
         refusals = "scripted" if any(trace.origin == "replayed" for trace in refused) else "observed"
     phis = [np.stack([trace.aligned(layer, pool) for trace in group]) for group in (complied, refused)]
     good, bad = (phi.mean(axis=0, dtype=np.float64).astype(np.float32) for phi in phis)
-    sigmas = [refusal_signal(phi, good, bad).mean(axis=0).astype(np.float32) for phi in phis]
+    whitened = fit_whitened(*phis) if signal == "whitened" else None
+    read = whitened or (lambda phi: refusal_signal(phi, good, bad))
+    sigmas = [read(phi).mean(axis=0).astype(np.float32) for phi in phis]
+    spec = spec.at(layer, pool, "" if whitened is None else signal)
     return Anchors(
         harmless=good,
         harmful=bad,
         harmless_sigma=sigmas[0],
         harmful_sigma=sigmas[1],
-        spec=spec.at(layer, pool),
+        spec=spec,
         refusals=refusals,
         n_harmless=len(complied),
         n_harmful=len(refused),
         asked_harmless=len(harmless),
         asked_harmful=len(harmful),
         prompts=tuple(sorted({digest(trace.prompt) for trace in (*harmless, *harmful)})),
+        whitened=whitened,
     )
 
 
@@ -85,6 +95,7 @@ def anchors_of(
     steps: int = STEPS,
     layer: Layer = "last",
     pool: Pool = "generated",
+    signal: SignalName = "sri",
     refusals: Literal["observed", "scripted"] = "observed",
     seed: int = 0,
     batch: int = 8,
@@ -109,4 +120,4 @@ def anchors_of(
         progress("replaying written refusals", len(harmful), len(harmful))
     else:
         bad = run("answering harmful prompts", harmful)
-    return fit_anchors(good, bad, layer=layer, pool=pool, refusals=refusals, at_least=at_least)
+    return fit_anchors(good, bad, layer=layer, pool=pool, signal=signal, refusals=refusals, at_least=at_least)
