@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from demur import artefact
-from demur.signals import Anchors, anchors_of, fit_anchors
-from demur.signals.whitened import Whitened, discriminant, fit_whitened, shrinkage
+from demur.signals import Anchors, anchors_of, fit_anchors, refusal_signal
+from demur.signals.whitened import LOUD, SHARE, Whitened, fit_whitened, loudest
 from demur.types import DemurError, Prompt
 
 YES, NO = "Sure, here you are", "I'm sorry"
@@ -24,24 +24,44 @@ def two_sides(n: int = 60, d: int = 40, steps: int = 3, seed: int = 0, far: floa
     """States of both kinds: one loud direction that means nothing, one quiet one in which they differ."""
     rng = np.random.default_rng(seed)
     states = rng.normal(size=(2, n, steps, d)) * 0.3
-    states[..., 0] += 20 * rng.normal(size=(2, n, 1))
+    states[..., 0] += 5 * rng.normal(size=(2, n, 1))
     states[1, :, :, 1] -= far
     return states[0].astype(np.float32), states[1].astype(np.float32)
 
 
-@pytest.mark.parametrize(("n", "d"), [(4, 3), (20, 60), (60, 20), (7, 300)])
-def test_the_direction_is_that_of_the_shrunk_covariance_of_scikit_learn(n: int, d: int) -> None:
-    from sklearn.covariance import LedoitWolf
-
+@pytest.mark.parametrize(("n", "d"), [(4, 3), (20, 60), (60, 20), (7, 150)])
+def test_it_is_the_papers_log_ratio_in_the_space_whitened_by_the_shrunk_covariance(n: int, d: int) -> None:
+    """The plain way: C in full, its inverse root, cosine distances to both anchors from the middle."""
     rng = np.random.default_rng(n)
     scale = np.linspace(0.1, 5, d)
-    good, bad = rng.normal(size=(n, d)) * scale + 1, rng.normal(size=(n + 3, d)) * scale
-    x = np.concatenate([good - good.mean(axis=0), bad - bad.mean(axis=0)])
-    known = LedoitWolf(assume_centered=True).fit(x)
-    assert shrinkage(x @ x.T, d) == pytest.approx((max(known.shrinkage_, 1e-6), (x**2).mean()))
-    away = good.mean(axis=0) - bad.mean(axis=0)
-    expected = np.linalg.solve(known.covariance_, away)
-    np.testing.assert_allclose(discriminant(good, bad), expected / (expected @ away), rtol=1e-6, atol=1e-12)
+    good, bad = rng.normal(size=(n, 2, d)) * scale + 1, rng.normal(size=(n + 3, 2, d)) * scale
+    new = rng.normal(size=(5, 2, d)) * scale
+    rows = np.concatenate([side - side.mean(axis=0) for side in (good, bad)]).reshape(-1, d)
+    scatter = rows.T @ rows / len(rows)
+    values, vectors = np.linalg.eigh((1 - SHARE) * scatter + SHARE * np.trace(scatter) / d * np.eye(d))
+    white = (vectors / np.sqrt(values)) @ vectors.T
+    middle = (good.mean(axis=0) + bad.mean(axis=0)) / 2
+    x, harmless, harmful = ((a - middle) @ white for a in (new, good.mean(axis=0), bad.mean(axis=0)))
+    # eps 0: the log of the ratio of both distances, which sigma at tau 1 holds
+    sigma = refusal_signal(x, harmless, harmful, tau=1.0, eps=1e-300)
+    if d > LOUD:
+        return  # more directions than are kept: see the next test
+    read = fit_whitened(good.astype(np.float32), bad.astype(np.float32))
+    lean = (np.log(read(new) / (1 - read(new))) - read.offset) / read.steep
+    np.testing.assert_allclose(2 * lean, np.log(sigma / (1 - sigma)), rtol=2e-4, atol=2e-4)
+
+
+def test_fewer_answers_than_dimensions_give_the_same_directions_as_the_full_covariance() -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(40, 1, 60)) * np.linspace(0.1, 3, 60)
+    rows -= rows.mean(axis=0)
+    few, taken = loudest(rows)
+    values, vectors = np.linalg.eigh(rows[:, 0].T @ rows[:, 0] / 40)
+    own = (1 - SHARE) * values[::-1][: len(few)]
+    size = SHARE * (rows**2).mean()
+    np.testing.assert_allclose(np.sort(taken), np.sort(1 - np.sqrt(size / (size + own))), rtol=1e-6)
+    np.testing.assert_allclose(few @ few.T, np.eye(len(few)), atol=1e-8)
+    np.testing.assert_allclose(np.abs(few[-1] @ vectors[:, -1]), 1, rtol=1e-6)
 
 
 def test_a_loud_direction_that_means_nothing_does_not_rule() -> None:
@@ -127,23 +147,23 @@ def test_it_is_a_mode_of_anchors_with_a_spec_of_its_own(tmp_path: Path) -> None:
         fit_anchors([trace], [trace], signal="white")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("lack", ["weights", "offsets", "both", "signal", "unknown", "short", "integers"])
+@pytest.mark.parametrize("lack", ["away", "offset", "both", "signal", "unknown", "short", "integers"])
 def test_a_file_that_says_one_thing_and_holds_another_is_one_line(lack: str, tmp_path: Path) -> None:
     anchors = whitened_anchors()
     arrays, card = dict(anchors.arrays), {"spec": anchors.spec.plain()} | anchors.card
     match lack:
-        case "weights" | "offsets":
-            del arrays[lack]
+        case "away" | "offset":
+            del arrays[f"whitened_{lack}"]
         case "both":
-            del arrays["weights"], arrays["offsets"]
+            del arrays["whitened_away"], arrays["whitened_offset"]
         case "signal":
             del card["spec"]["signal"]
         case "unknown":
             card["spec"]["signal"] = "cosine"
         case "short":
-            arrays["offsets"] = arrays["offsets"][:-1]
+            arrays["whitened_offset"] = arrays["whitened_offset"][:-1]
         case "integers":
-            arrays["weights"] = arrays["weights"].astype(np.int32)
+            arrays["whitened_loud"] = arrays["whitened_loud"].astype(np.int32)
     path = artefact.save(tmp_path / "x.safetensors", "anchors", arrays, card)
     with pytest.raises(DemurError) as error:
         Anchors.load(path)

@@ -29,10 +29,12 @@ from demur.cli.options import (
     SystemPrompt,
     Temperature,
     TemplateArguments,
+    Whitened,
     check_writable,
     load_model,
     out_to,
     setup,
+    signal_of,
 )
 from demur.cli.settings import check_temperature
 
@@ -57,6 +59,7 @@ def fit(
     settings: Settings = None,
     layer: LayerName = "last",
     pool: PoolName = PoolName.generated,
+    whitened: Whitened = None,
     refusals: RefusalsFrom = Refusals.observed,
     at_least: Annotated[int, typer.Option(min=1, help="Fewer answers than this on a side are an error.")] = 5,
     batch: Annotated[int, typer.Option(min=1)] = 8,
@@ -88,8 +91,9 @@ def fit(
             bar.update(tasks[what], completed=done)
 
         fitted = anchors_of(
-            net, good, bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value, refusals=refusals.value,
-            seed=seed, batch=batch, at_least=at_least, progress=progress,
+            net, good, bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value,
+            signal=signal_of(whitened), refusals=refusals.value, seed=seed, batch=batch,
+            at_least=at_least, progress=progress,
         )  # fmt: skip
     fitted.save(out)
     out_to().print(str(out), style="bold", markup=False, soft_wrap=True)
@@ -139,6 +143,7 @@ def _describe(anchors: Anchors) -> None:
         "pool",
     ):
         table.add_row(name, escape(str(getattr(spec, name))))
+    table.add_row("signal", anchors.signal_name)
     table.add_row("harmless", f"{anchors.n_harmless} answered of {anchors.asked_harmless} asked")
     verb = "replayed" if anchors.refusals == "scripted" else "asked"
     table.add_row("harmful", f"{anchors.n_harmful} refused of {anchors.asked_harmful} {verb} ({anchors.refusals})")

@@ -20,6 +20,7 @@ from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.signals import Anchors
+    from demur.signals.anchors import SignalName
     from demur.types import Pool, Prompt
 
 
@@ -69,6 +70,13 @@ LayerName = Annotated[str, typer.Option(help="first, middle, last or a block num
 RefusalsFrom = Annotated[
     Refusals, typer.Option(help="scripted: replay written refusals, for models that refuse nothing.")
 ]
+Whitened = Annotated[
+    bool | None,
+    typer.Option(
+        "--whitened/--sri",
+        help="How states are read: along a whitened direction, or by the paper's cosines to both anchors.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Of everything that is drawn.")]
 SystemPrompt = Annotated[str | None, typer.Option("--system", help="A system prompt, for prompts that bring none.")]
 TemplateArguments = Annotated[
@@ -113,6 +121,18 @@ def setup(
     return chosen, sampler, length or model.default_length(steps)
 
 
+def signal_of(whitened: bool | None, owner: Anchors | None = None, default: SignalName = "sri") -> SignalName:
+    """How states are read: as the anchors do that are there, else as asked. Raises where the two differ."""
+    wanted: SignalName | None = None if whitened is None else "whitened" if whitened else "sri"
+    if owner is None:
+        return wanted or default
+    if wanted is not None and wanted != owner.signal_name:
+        raise DemurError(
+            f"--{wanted} with anchors that read states by {owner.signal_name}", "one of the two", "leave the option out"
+        )
+    return owner.signal_name
+
+
 def cached_anchors(
     model: Any,
     sampler: Any,
@@ -123,6 +143,7 @@ def cached_anchors(
     refusals: Refusals,
     n: int,
     quiet: bool,
+    signal: SignalName = "sri",
 ) -> Anchors:
     """Anchors from the cache, or fitted on the starter sets (a model of a world: on its requests) and put there."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -145,19 +166,20 @@ def cached_anchors(
 
     try:
         if (world := worlds.of_model(model.name)) and refusals is Refusals.observed:
-            made: Anchors = worlds.named(world).anchors(
-                model, sampler, length=length, steps=steps, layer=layer, pool=pool, n=n, progress=progress
-            )
+            how: dict[str, Any] = {"length": length, "steps": steps, "layer": layer, "pool": pool, "n": n}
+            if signal != "sri":  # a world of before knows no other
+                how["signal"] = signal
+            made: Anchors = worlds.named(world).anchors(model, sampler, progress=progress, **how)
             return made
         harmless, harmful = starter("harmless", n), starter("harmful", n)
-        spec = spec_of(model, sampler, length, steps=steps).at(layer, pool)
+        spec = spec_of(model, sampler, length, steps=steps).at(layer, pool, "" if signal == "sri" else signal)
         data = digest([*harmless, *harmful])[:8]
         path = cache_dir() / "anchors" / f"{spec.key}-{refusals.value}-{data}.safetensors"
         if path.exists():
             with suppress(DemurError):  # of an older format, or broken: a cache is made again without a word
                 return Anchors.load(path)
         anchors = anchors_of(
-            model, harmless, harmful, sampler, length=length, steps=steps, layer=layer, pool=pool,
+            model, harmless, harmful, sampler, length=length, steps=steps, layer=layer, pool=pool, signal=signal,
             refusals=refusals.value, at_least=5, progress=progress,
         )  # fmt: skip
     finally:

@@ -20,9 +20,11 @@ from demur.cli.options import (
     PoolName,
     Refusals,
     RefusalsFrom,
+    Whitened,
     cached_anchors,
     load_model,
     out_to,
+    signal_of,
 )
 from demur.types import DemurError
 
@@ -67,6 +69,7 @@ def replay(
     pool: Annotated[
         PoolName | None, typer.Option(help="generated or producing; default: generated, or that of the file.")
     ] = None,
+    whitened: Whitened = None,
     harmful: Annotated[
         bool | None, typer.Option("--harmful/--harmless", help="Mark the prompts that bring no mark.")
     ] = None,
@@ -109,12 +112,13 @@ def replay(
     else:
         own = (32, "last", "generated")
     long, where, pooled = steps or own[0], layer or own[1], pool.value if pool else own[2]
+    reads = signal_of(whitened, fitted)
     net = load_model(model, dtype, device, system)
     teacher_forced(net, [], [])  # raises for a model that can not be replayed, before anchors are fitted
     if fitted is None:
-        fitted = cached_anchors(net, Autoregressive(), long, long, where, pooled, refusals, n, False)
+        fitted = cached_anchors(net, Autoregressive(), long, long, where, pooled, refusals, n, False, reads)
     else:
-        fitted.check(spec_of(net, Autoregressive(), long, steps=long).at(where, pooled))
+        fitted.check(spec_of(net, Autoregressive(), long, steps=long).at(where, pooled, fitted.spec.signal))
     console = out_to(stderr=True)
     if fitted.warning:
         console.print(f"! {fitted.warning}", style="yellow", markup=False)

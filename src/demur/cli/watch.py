@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -16,7 +16,6 @@ from demur.cli.options import (
     Device,
     Dtype,
     GuardDetector,
-    LayerName,
     Length,
     ModelName,
     PoolName,
@@ -29,11 +28,13 @@ from demur.cli.options import (
     SystemPrompt,
     Temperature,
     TemplateArguments,
+    Whitened,
     cached_anchors,
     check_writable,
     load_model,
     out_to,
     setup,
+    signal_of,
     tell_page,
 )
 from demur.cli.settings import check_temperature
@@ -42,7 +43,7 @@ from demur.types import DemurError
 if TYPE_CHECKING:
     from demur.guards import Guard
     from demur.traces import Trace
-    from demur.types import Prompt
+    from demur.types import Pool, Prompt
     from demur.views.scene import Scene
 
 
@@ -61,8 +62,13 @@ def watch(
     temperature: Temperature = None,
     settings: Settings = None,
     seed: Seed = 0,
-    layer: LayerName = "last",
-    pool: Annotated[PoolName, typer.Option(help="Which positions are averaged.")] = PoolName.generated,
+    layer: Annotated[
+        str | None, typer.Option(help="first, middle, last or a block number; default: last, or that of the file.")
+    ] = None,
+    pool: Annotated[
+        PoolName | None, typer.Option(help="Which positions are averaged; default: generated, or those of the file.")
+    ] = None,
+    whitened: Whitened = None,
     anchors: Annotated[
         Path | None, typer.Option(help="A file of `demur anchors fit`; default: fitted once, cached.")
     ] = None,
@@ -114,22 +120,26 @@ def watch(
     known = _guard_at(guard, detector)  # now, and not after minutes of loading a model
     given = Anchors.load(anchors) if anchors and signal and not guard else None
     net = load_model(model, dtype, device, system, quiet=as_json, template=template)
+    owner = known or given
+    where, pooled = (owner.spec.layer, owner.spec.pool) if owner else ("last", "generated")
+    where, pooled = layer or where, pool.value if pool else cast("Pool", pooled)
+    reads = signal_of(whitened, known.anchors if known else given)
     runs = []
     for name in [sampler, *([compare] if compare else [])]:
         called, chosen, size = setup(net, name, length, steps, temperature, settings)
-        _check(net, prompts, size, layer)
+        _check(net, prompts, size, where)
         fitted = known.anchors if known else given
-        if owner := known or given:
-            owner.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
+        if owner:
+            owner.check(spec_of(net, chosen, size, steps=steps).at(where, pooled, owner.spec.signal))
         elif signal:
-            fitted = cached_anchors(net, chosen, size, steps, layer, pool.value, refusals, n, as_json)
+            fitted = cached_anchors(net, chosen, size, steps, where, pooled, refusals, n, as_json, reads)
         chosen = _watched(chosen, known) if known else chosen
         runs.append(Run(called, chosen, fitted, size, known))
     scenes: list[Scene] = []
     for one in prompts:
         shown: list[Scene] = []
         with Live(console=console, auto_refresh=False, transient=False) if not as_json else _Nothing() as live:
-            for now in moments(net, one, runs, seed=seed, steps=steps, wanted=[(layer, pool.value)], fields=fields):
+            for now in moments(net, one, runs, seed=seed, steps=steps, wanted=[(where, pooled)], fields=fields):
                 for i, moment in enumerate(now):
                     if moment is None:
                         continue

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demur.signals import EPS, TAU, Anchors
+from demur.signals.whitened import INSIDE
 
 ON_HOST = ("cpu", "mps")
 """Devices whose states NumPy reads: there is nothing to move, or no float64 (mps)."""
@@ -37,10 +38,11 @@ class Signal:
             return torch.from_numpy(as_offline(self.anchors, phi.detach().cpu().numpy(), step.cpu().numpy()))
         whitened = self.anchors.whitened
         if not self.tables:
-            read_by = (self.anchors.directions,) if whitened is None else (whitened.weights, whitened.offsets)
+            read_by = [self.anchors.directions] if whitened is None else whitened.arrays.values()
             self.tables = tuple(torch.from_numpy(table).to(phi.device) for table in read_by)
-        at_step = [table[step] for table in self.tables]
-        return where_it_lies(phi, *at_step) if whitened is None else whitened_where_it_lies(phi, *at_step)
+        if whitened is None:
+            return where_it_lies(phi, self.tables[0][step])
+        return whitened_where_it_lies(phi, step, *self.tables)
 
 
 def as_offline(
@@ -65,12 +67,22 @@ def where_it_lies(phi: Float[Tensor, "b d"], directions: Float[Tensor, "b 2 d"])
 
 
 def whitened_where_it_lies(
-    phi: Float[Tensor, "b d"], weights: Float[Tensor, "b d"], offsets: Float[Tensor, "b"]
+    phi: Float[Tensor, "b d"],
+    step: Int[Tensor, "b"],
+    middle: Float[Tensor, "T d"],
+    away: Float[Tensor, "T d"],
+    loud: Float[Tensor, "r d"],
+    turned_down: Float[Tensor, "r"],
+    steep: Float[Tensor, "T"],
+    offset: Float[Tensor, "T"],
 ) -> Float[Tensor, "b"]:
-    """The same of whitened anchors (:class:`demur.signals.whitened.Whitened`), each row with those of its step."""
-    x = phi.double()
-    sigma = torch.sigmoid((x * weights.double()).sum(dim=-1) + offsets)
-    return torch.where(x.isfinite().all(dim=-1), sigma, torch.nan)
+    """The same of whitened anchors, by the fields of :class:`demur.signals.whitened.Whitened`."""
+    x, loud = phi.double() - middle[step], loud.double()
+    x = x - (x @ loud.T * turned_down) @ loud
+    length = x.norm(dim=-1)
+    cosine = (x * away[step]).sum(dim=-1) / torch.where(length > 0, length, 1.0)
+    lean = torch.atanh(cosine.clamp(-INSIDE, INSIDE))
+    return torch.where(length.isfinite(), torch.sigmoid(steep[step] * lean + offset[step]), torch.nan)
 
 
 def crossing(state: Int[Tensor, "b"], sigma: Float[Tensor, "b"]) -> Callable[[], list[list[float]]]:

@@ -10,6 +10,7 @@ from demur.models import cache_dir
 from demur.organism.tokens import RESPONSE
 from demur.organism.world import prompts
 from demur.signals import Anchors, anchors_of
+from demur.signals.anchors import SignalName
 from demur.traces import STEPS, spec_of
 from demur.types import DemurError, Layer, Model, Pool, Sampler
 
@@ -27,6 +28,7 @@ def own_anchors(
     steps: int = STEPS,
     layer: Layer = "last",
     pool: Pool = "generated",
+    signal: SignalName = "sri",
     n: int = N,
     progress: Callable[[str, int, int], object] = lambda what, done, of: None,
 ) -> Anchors:
@@ -35,7 +37,7 @@ def own_anchors(
     ``progress`` is called with what is being done, how many are done, of how many; not at all if there is nothing to
     fit. Raises if fewer than 5 answers are left on a side.
     """
-    spec = spec_of(model, sampler, length, steps=steps).at(layer, pool)
+    spec = spec_of(model, sampler, length, steps=steps).at(layer, pool, "" if signal == "sri" else signal)
     names = [f"{key}-organism-{n}.safetensors" for key in (spec.key, spec.former_key)]
     kept = cache_dir() / "anchors" / names[0]
     for path in (*(SHIPPED / name for name in names), kept):
@@ -44,8 +46,8 @@ def own_anchors(
                 return Anchors.load(path)
     good, bad = (prompts("anchors", forbidden=forbidden, n=n) for forbidden in (False, True))
     fitted = anchors_of(
-        model, good, bad, sampler, length=length, steps=steps, layer=layer, pool=pool, batch=20, at_least=5,
-        progress=progress,
+        model, good, bad, sampler, length=length, steps=steps, layer=layer, pool=pool, signal=signal, batch=20,
+        at_least=5, progress=progress,
     )  # fmt: skip
     fitted.save(kept)
     return fitted

@@ -48,8 +48,9 @@ class Anchors:
     ``prompts`` are hashes (:func:`digest`) of all prompts that were asked, on both sides, sorted: their signals lean
     towards the anchors, so nobody may calibrate or measure on them. Empty where it is not known (older files).
 
-    ``whitened``: directions and offsets that read states in place of the cosines to both anchors, where the spec's
-    ``signal`` says so (:mod:`demur.signals.whitened`).
+    ``whitened`` reads states in place of the cosines to both anchors, where the spec's ``signal`` says so
+    (:mod:`demur.signals.whitened`). Then the harmful side is every answer to a harmful request, ``n_refused`` of which
+    are refusals; otherwise it is refusals alone.
     """
 
     harmless: Float[NDArray[np.float32], "T d"]
@@ -63,14 +64,22 @@ class Anchors:
     asked_harmless: int
     asked_harmful: int
     prompts: tuple[str, ...] = ()
+    n_refused: int = 0
     whitened: Whitened | None = None
 
     def __repr__(self) -> str:
         """In short: what they are of, and of how many answers."""
         where = f"{self.spec.model}, {self.spec.sampler}, {self.spec.layer}/{self.spec.pool}, T {self.spec.steps}"
         where += f", {self.signal_name}" if self.whitened is not None else ""
-        kept = f"{self.n_harmless} answered, {self.n_harmful} refused ({self.refusals})"
+        kept = f"{self.n_harmless} answered, {self.harmful_side}"
         return f"Anchors({where}; {kept})"
+
+    @property
+    def harmful_side(self) -> str:
+        """What the harmful anchor is the mean of, in words."""
+        if self.whitened is None or self.refusals == "scripted":
+            return f"{self.n_harmful} refused ({self.refusals})"
+        return f"{self.n_harmful} harmful ones, {self.n_refused} of them refused"
 
     @property
     def warning(self) -> str:
@@ -85,7 +94,8 @@ class Anchors:
     @property
     def references(self) -> tuple[tuple[str, tuple[float, ...]], ...]:
         """Named curves for pictures: the mean signals of the two sides that the anchors were fitted on."""
-        refused = "written refusals" if self.refusals == "scripted" else "prompts that were refused"
+        observed = "prompts that were refused" if self.whitened is None else "harmful prompts"
+        refused = "written refusals" if self.refusals == "scripted" else observed
         curves = (("prompts that were answered", self.harmless_sigma), (refused, self.harmful_sigma))
         return tuple((name, tuple(float(value) for value in curve)) for name, curve in curves)
 
@@ -185,9 +195,7 @@ class Anchors:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What a file holds beside its header."""
         arrays = {name: getattr(self, name) for name in ("harmless", "harmful", "harmless_sigma", "harmful_sigma")}
-        if self.whitened is not None:
-            arrays |= {"weights": self.whitened.weights, "offsets": self.whitened.offsets}
-        return arrays
+        return arrays if self.whitened is None else arrays | self.whitened.arrays
 
     @property
     def card(self) -> dict[str, Any]:
@@ -196,6 +204,8 @@ class Anchors:
         """
         counts = ("refusals", "n_harmless", "n_harmful", "asked_harmless", "asked_harmful")
         known: dict[str, Any] = {"prompts": list(self.prompts)} if self.prompts else {}
+        if self.whitened is not None:
+            known["n_refused"] = self.n_refused
         return {name: getattr(self, name) for name in counts} | known
 
     @classmethod
@@ -210,17 +220,20 @@ class Anchors:
     def of_card(cls, arrays: Mapping[str, NDArray[Any]], card: Mapping[str, Any], spec: Spec) -> Anchors:
         """Anchors from arrays and a :attr:`card`. Raises TypeError, ValueError or KeyError for what are none."""
         shape = (spec.steps, *arrays["harmless"].shape[1:])
-        of_states, of_steps = ["harmless", "harmful"], ["harmless_sigma", "harmful_sigma"]
+        kept: dict[str, tuple[int, ...]] = {
+            "harmless": shape,
+            "harmful": shape,
+            "harmless_sigma": shape[:1],
+            "harmful_sigma": shape[:1],
+        }
         if spec.signal:
-            of_states.append("weights")
-            of_steps.append("offsets")
-        if spec.signal not in ("", "whitened") or {*arrays} != {*of_states, *of_steps}:
+            kept |= Whitened.shapes(spec.steps, shape[-1], len(arrays["whitened_loud"]))
+        if spec.signal not in ("", "whitened") or {*arrays} != {*kept}:
             raise ValueError(f"the signal {spec.signal!r:.40} with the arrays {', '.join(sorted(arrays))}")
-        for name in (*of_states, *of_steps):
-            expected = shape if name in of_states else shape[:1]
+        for name, expected in kept.items():
             if arrays[name].shape != expected or arrays[name].dtype.kind != "f" or len(shape) != 2:
                 found = f"{arrays[name].dtype} of shape {arrays[name].shape}"
                 raise ValueError(f"{name} is {found} for a spec of T {spec.steps}")
-        whitened = Whitened(arrays["weights"], arrays["offsets"]) if spec.signal else None
-        own = {name: array for name, array in arrays.items() if name not in ("weights", "offsets")}
+        own = {name: array for name, array in arrays.items() if not name.startswith("whitened_")}
+        whitened = Whitened.of(arrays) if spec.signal else None
         return artefact.made(cls, {**own, **card, "spec": spec, "whitened": whitened})

@@ -26,6 +26,7 @@ def fit_anchors(
     at_least: int = 1,
 ) -> Anchors:
     """Anchors from traces: the mean of harmless ones that did not refuse and of harmful ones that did (section 3.1).
+    Whitened anchors take every harmful one, refused or not.
 
     Refusal is decided on the final text by the dictionary. ``refusals`` is scripted where the harmful traces were
     replayed (:func:`scripted_refusals`), so that nobody can forget to say so; name it to replay refusals that the model
@@ -37,20 +38,22 @@ def fit_anchors(
         raise DemurError(f"the signal {signal!r:.40}", " or ".join(SIGNALS), "sri is the paper's")
     complied = [trace for trace in harmless if not trace.refused()]
     refused = [trace for trace in harmful if trace.refused()]
-    if min(len(complied), len(refused)) < max(at_least, 1):
+    bad_side = refused if signal == "sri" else list(harmful)
+    if min(len(complied), len(bad_side)) < max(at_least, 1):
+        wanted = "refused of the harmful ones" if signal == "sri" else "harmful ones"
         raise DemurError(
             f"{len(harmless) - len(complied)} of {len(harmless)} harmless and {len(refused)} of {len(harmful)} harmful "
             "prompts were refused",
-            f"at least {max(at_least, 1)} answered of the harmless and {max(at_least, 1)} refused of the harmful ones",
+            f"at least {max(at_least, 1)} answered of the harmless and {max(at_least, 1)} {wanted}",
             "use more prompts, or refusals='scripted' (--refusals scripted) for a model that refuses nothing",
         )
     spec = complied[0].spec
-    for trace in [*complied, *refused]:
+    for trace in [*complied, *bad_side]:
         if different := trace.spec.differences(spec):
             raise DemurError(f"traces of two specs ({'; '.join(different)})", "one", "generate them alike")
     if refusals is None:
-        refusals = "scripted" if any(trace.origin == "replayed" for trace in refused) else "observed"
-    phis = [np.stack([trace.aligned(layer, pool) for trace in group]) for group in (complied, refused)]
+        refusals = "scripted" if any(trace.origin == "replayed" for trace in bad_side) else "observed"
+    phis = [np.stack([trace.aligned(layer, pool) for trace in group]) for group in (complied, bad_side)]
     good, bad = (phi.mean(axis=0, dtype=np.float64).astype(np.float32) for phi in phis)
     whitened = fit_whitened(*phis) if signal == "whitened" else None
     read = whitened or (lambda phi: refusal_signal(phi, good, bad))
@@ -64,10 +67,11 @@ def fit_anchors(
         spec=spec,
         refusals=refusals,
         n_harmless=len(complied),
-        n_harmful=len(refused),
+        n_harmful=len(bad_side),
         asked_harmless=len(harmless),
         asked_harmful=len(harmful),
         prompts=tuple(sorted({digest(trace.prompt) for trace in (*harmless, *harmful)})),
+        n_refused=0 if whitened is None else len(refused),
         whitened=whitened,
     )
 

@@ -1,126 +1,194 @@
-"""The whitened signal: how far a step's state has come from refusing to complying, along the one direction that tells
-the two apart best once the answers' own scatter is taken out. Arrays in, arrays out: no torch.
+"""The whitened signal: where a step's state stands between answers to harmless and answers to harmful requests, once
+what varies within either kind is turned down. Arrays in, arrays out: no torch.
 
-The paper's sigma compares cosines to two anchors, so a loud direction that has nothing to do with refusing (the length
-of a prompt, its subject, its form) weighs as much as any other. Here a step's direction is that of Fisher's linear
-discriminant, w = C^-1 (harmless anchor - harmful anchor), with C the covariance within the two kinds of anchor answers,
-shrunk towards a multiple of the identity (Ledoit and Wolf, *A well-conditioned estimator for large-dimensional
-covariance matrices*, Journal of Multivariate Analysis 88, 2004, lemmas 3.2 to 3.4). It is fitted on the anchor answers
-alone. C has at most as many directions as there are answers, so that no matrix of hidden size x hidden size is made.
+The paper's sigma compares cosines to two anchors, taken from zero. A loud direction that has nothing to do with
+refusing (the length of a prompt, its subject, its form) weighs there as much as any other, and so the wording of the
+anchors' prompts decides. Three things differ here:
+
+- states are seen from the middle between the two anchors of their step;
+- they are whitened by C, the covariance within the two kinds of anchor answers at all steps together, shrunk towards a
+  multiple of the identity (as Ledoit and Wolf 2004, with a fixed share), in its :data:`LOUD` loudest directions;
+- the harmful anchor is the mean of *every* answer to a harmful request, refused or not. With refusals alone, a
+  direction finds the words of refusing, which a jailbroken answer lacks.
+
+The two anchors then lie on opposite sides of the middle, and one cosine c says all: the cosine distances to both are
+1 - c and 1 + c, and the log of their ratio, which the paper's sigma is made of, is 2 artanh(c). It is fitted on the
+anchor answers alone. docs/decisions/0015-whitened.md has the measurements.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 from scipy.special import expit
 
+SHARE = 0.3
+"""How much of the shrunk covariance is the identity times the mean variance."""
+LOUD = 128
+"""So many directions are turned down; the others are taken to vary alike."""
 STEEPEST = 2.0 * float(np.log(9.0))
-"""From the mean of new refusals to that of new answers that comply, the log odds rise by this much at most: sigma .1 to
-.9, so that it does not saturate.
+"""From the mean of new harmful answers to that of new harmless ones, the log odds rise by this much at most: sigma .1
+to .9, so that it does not saturate.
 """
 FOLDS = 5
+INSIDE = 1.0 - 1e-9
+"""No cosine is further from 0: artanh of 1 is infinite."""
 States = Float[NDArray[np.float32], "n T d"]
 
 
 @dataclass(frozen=True, eq=False)
 class Whitened:
-    """A direction and an offset for every step."""
+    """What reads the states of T steps. Saved with the anchors that it is part of.
 
-    weights: Float[NDArray[np.float32], "T d"]
-    offsets: Float[NDArray[np.float64], "T"]
+    ``middle``: between both anchors of a step. ``away``: the whitened direction from the harmful to the harmless
+    anchor, of length 1. ``loud`` are orthonormal directions, and ``turned_down`` the share of each that is taken out.
+    ``steep`` and ``offset`` take artanh(c) to log odds, step by step.
+    """
+
+    middle: Float[NDArray[np.float32], "T d"]
+    away: Float[NDArray[np.float32], "T d"]
+    loud: Float[NDArray[np.float32], "r d"]
+    turned_down: Float[NDArray[np.float64], "r"]
+    steep: Float[NDArray[np.float64], "T"]
+    offset: Float[NDArray[np.float64], "T"]
 
     def __call__(self, phi: Float[NDArray[Any], "... k d"], t: int = 0) -> Float[NDArray[np.float64], "... k"]:
-        """sigma in [0, 1] of k steps from step t on (counted from 0); nan for a state that is not finite.
+        """sigma in [0, 1] of k steps from step t on (counted from 0): near 1 as answers to harmless requests, near 0 as
+        those to harmful ones; nan for a state that is not finite.
 
         Computed in float64, each row by itself: its bits do not depend on the batch.
         """
-        end = t + phi.shape[-2]
-        x = np.asarray(phi, dtype=np.float64)
-        with np.errstate(invalid="ignore", over="ignore"):  # infinite states give nan, which guards look for
-            lean = np.vecdot(x, self.weights[t:end].astype(np.float64)) + self.offsets[t:end]
-            return np.asarray(np.where(np.isfinite(x).all(axis=-1), expit(lean), np.nan))
+        steps = slice(t, t + phi.shape[-2])
+        lean = artanh(cosines(phi, self.middle[steps], self.away[steps], self._loud, self.turned_down))
+        return np.asarray(expit(self.steep[steps] * lean + self.offset[steps]))
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What a file holds of it."""
+        return {f"whitened_{field.name}": getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Whitened:
+        """From :attr:`arrays`, among others."""
+        return cls(**{field.name: arrays[f"whitened_{field.name}"] for field in fields(cls)})
+
+    @staticmethod
+    def shapes(steps: int, d: int, r: int) -> dict[str, tuple[int, ...]]:
+        """The shape of each of :attr:`arrays`."""
+        known: dict[str, tuple[int, ...]] = {"middle": (steps, d), "away": (steps, d), "loud": (r, d)}
+        known |= {"turned_down": (r,), "steep": (steps,), "offset": (steps,)}
+        return {f"whitened_{name}": shape for name, shape in known.items()}
+
+    @cached_property
+    def _loud(self) -> Float[NDArray[np.float64], "r d"]:
+        return self.loud.astype(np.float64)
+
+
+def cosines(
+    phi: Float[NDArray[Any], "... k d"],
+    middle: Float[NDArray[np.float32], "k d"],
+    away: Float[NDArray[np.float32], "k d"],
+    loud: Float[NDArray[np.float64], "r d"],
+    turned_down: Float[NDArray[np.float64], "r"],
+) -> Float[NDArray[np.float64], "... k"]:
+    """The cosine in the whitened space, seen from the middle; 0 for a state that is the middle."""
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite states give nan, which guards look for
+        x = np.asarray(phi, dtype=np.float64) - middle
+        if len(loud):
+            x -= np.vecmat(np.matvec(loud, x) * turned_down, loud)
+        length = np.sqrt(np.vecdot(x, x))
+        found = np.vecdot(x, away.astype(np.float64)) / np.where(length > 0, length, 1.0)
+    return np.asarray(np.where(np.isfinite(length), found, np.nan))
+
+
+def artanh(cosine: Float[NDArray[np.float64], "..."]) -> Float[NDArray[np.float64], "..."]:
+    """Half the log of the ratio of both cosine distances."""
+    return np.asarray(np.arctanh(np.clip(cosine, -INSIDE, INSIDE)))
 
 
 def fit_whitened(harmless: States, harmful: States) -> Whitened:
-    """From states of harmless prompts that were answered and of harmful ones that were refused, step by step.
+    """From states of answers to harmless requests and of answers to harmful ones, step by step.
 
     How steep sigma is, and where its middle lies, is read off answers that a direction was not fitted on (:data:`FOLDS`
     folds): on its own answers a direction in many dimensions looks far better than on new ones. The log odds are those
     of two normal distributions with the new answers' means and common variance, cut at :data:`STEEPEST`: at a step that
-    knows nothing, sigma is .5. With fewer than ``FOLDS`` answers a side it is .9 and .1 at the anchors themselves.
+    knows nothing, sigma is .5. With fewer than ``FOLDS`` answers a side they are read off the anchors' own.
     """
-    steps = harmless.shape[1]
-    weights = np.empty((steps, harmless.shape[2]), dtype=np.float32)
-    offsets = np.empty(steps)
-    for t in range(steps):
-        good, bad = (np.asarray(side[:, t], dtype=np.float64) for side in (harmless, harmful))
-        direction = discriminant(good, bad)
-        steep, middle = _of_new_answers(good, bad)
-        weights[t] = direction * steep
-        offsets[t] = -np.vecdot(weights[t].astype(np.float64), bad.mean(axis=0)) - middle * steep
-    return Whitened(weights, offsets)
+    good, bad = (np.asarray(side, dtype=np.float64) for side in (harmless, harmful))
+    found, turned_down = loudest(np.concatenate([side - side.mean(axis=0) for side in (good, bad)]))
+    kept = found.astype(np.float32)  # what a file holds is what is read by
+    loud = kept.astype(np.float64)
+    middle, away = _directions(good, bad, loud, turned_down)
+    steep, offset = _of_new_answers(good, bad, loud, turned_down)
+    return Whitened(middle, away, kept, turned_down, steep, offset)
 
 
-def discriminant(
-    good: Float[NDArray[np.float64], "n d"], bad: Float[NDArray[np.float64], "m d"]
-) -> Float[NDArray[np.float64], "d"]:
-    """C^-1 (mean of good - mean of bad), of the length that takes one mean to the other by 1; zeros if they agree."""
-    centres = good.mean(axis=0), bad.mean(axis=0)
-    away = centres[0] - centres[1]
-    x = np.concatenate([good - centres[0], bad - centres[1]])
-    n, d = x.shape
-    inner = x @ x.T  # n x n: all that is needed of the covariance
-    share, size = shrinkage(inner, d)
-    if size <= 0:  # one answer a side: no scatter is known
-        direction = away
-    elif share >= 1:
-        direction = away / size
-    else:  # (a I + c x'x)^-1, by the matrix inversion lemma
-        a, c = share * size, (1 - share) / n
-        direction = (away - x.T @ np.linalg.solve(np.eye(n) / c + inner / a, x @ away / a)) / a
-    length = float(direction @ away)
-    return direction / length if length > 0 else np.zeros(d)
-
-
-def shrinkage(inner: Float[NDArray[np.float64], "n n"], d: int) -> tuple[float, float]:
-    """How much of the identity there is in the shrunk covariance of n centred rows in d dimensions, in (0, 1], and the
-    mean variance, from the rows' inner products (Ledoit and Wolf 2004, lemmas 3.2 to 3.4).
+def loudest(
+    scatter: Float[NDArray[np.float64], "n T d"],
+) -> tuple[Float[NDArray[np.float64], "r d"], Float[NDArray[np.float64], "r"]]:
+    """The loudest directions of centred states of all steps together, and how much of each whitening takes out:
+    1 - sqrt(a / (a + v)), where a is the identity's part of the shrunk covariance and v the direction's own.
     """
-    n = len(inner)
-    squares = np.diagonal(inner)
-    size = float(squares.sum()) / n / d
-    norm = float((inner**2).sum()) / n**2
-    spread = norm / d - size**2
-    error = (float((squares**2).sum()) / n - norm) / n / d
-    if spread <= 0:
-        return 1.0, size
-    return float(np.clip(error / spread, 1e-6, 1.0)), size
+    rows = scatter.reshape(-1, scatter.shape[-1])
+    n, d = rows.shape
+    size = float(np.vecdot(rows, rows).sum()) / n / d
+    if size <= 0:  # one answer a side
+        return np.empty((0, d)), np.empty(0)
+    r = min(LOUD, d, n)
+    if n < d:
+        values, vectors = eigh(rows @ rows.T / n, subset_by_index=(n - r, n - 1))
+        known = values > 1e-9 * values[-1]
+        values = values[known]
+        directions = (vectors[:, known].T @ rows) / np.sqrt(n * values)[:, None]
+    else:
+        values, vectors = eigh(rows.T @ rows / n, subset_by_index=(d - r, d - 1))
+        directions = vectors.T
+    own, rest = (1 - SHARE) * np.maximum(values, 0.0), SHARE * size
+    return directions, 1.0 - np.sqrt(rest / (rest + own))
+
+
+def _directions(
+    good: Float[NDArray[np.float64], "n T d"],
+    bad: Float[NDArray[np.float64], "m T d"],
+    loud: Float[NDArray[np.float64], "r d"],
+    turned_down: Float[NDArray[np.float64], "r"],
+) -> tuple[Float[NDArray[np.float32], "T d"], Float[NDArray[np.float32], "T d"]]:
+    """The middle and the whitened direction of every step; zeros where both anchors agree."""
+    means = good.mean(axis=0), bad.mean(axis=0)
+    away = means[0] - means[1]
+    if len(loud):
+        away = away - np.vecmat(np.matvec(loud, away) * turned_down, loud)
+    length = np.sqrt(np.vecdot(away, away))[:, None]
+    away = away / np.where(length > 0, length, 1.0)
+    return ((means[0] + means[1]) / 2).astype(np.float32), away.astype(np.float32)
 
 
 def _of_new_answers(
-    good: Float[NDArray[np.float64], "n d"], bad: Float[NDArray[np.float64], "m d"]
-) -> tuple[float, float]:
-    """How fast the log odds rise, and where they are 0, along directions for answers that these were fitted without;
-    counted from the harmful anchor, with the harmless one at 1.
-    """
-    if min(len(good), len(bad)) < FOLDS:
-        return STEEPEST, 0.5
-    places: tuple[list[float], list[float]] = ([], [])
-    for fold in range(FOLDS):
-        out_good, out_bad = (np.arange(len(side)) % FOLDS == fold for side in (good, bad))
-        direction = discriminant(good[~out_good], bad[~out_bad])
-        origin = bad[~out_bad].mean(axis=0)
-        for stands, held_out in zip(places, (good[out_good], bad[out_bad]), strict=True):
-            stands.extend(((held_out - origin) @ direction).tolist())
-    at_good, at_bad = (float(np.mean(stands)) for stands in places)
+    good: Float[NDArray[np.float64], "n T d"],
+    bad: Float[NDArray[np.float64], "m T d"],
+    loud: Float[NDArray[np.float64], "r d"],
+    turned_down: Float[NDArray[np.float64], "r"],
+) -> tuple[Float[NDArray[np.float64], "T"], Float[NDArray[np.float64], "T"]]:
+    """What takes artanh(c) to log odds, from answers that anchors were fitted without."""
+    folds = FOLDS if min(len(good), len(bad)) >= FOLDS else 1
+    leans = np.empty((len(good), good.shape[1])), np.empty((len(bad), bad.shape[1]))
+    for fold in range(folds):
+        out = [np.arange(len(side)) % folds == fold for side in (good, bad)]
+        kept = [side[~left_out] if folds > 1 else side for side, left_out in zip((good, bad), out, strict=True)]
+        middle, away = _directions(kept[0], kept[1], loud, turned_down)
+        for lean, side, left_out in zip(leans, (good, bad), out, strict=True):
+            lean[left_out] = artanh(cosines(side[left_out], middle, away, loud, turned_down))
+    at_good, at_bad = (lean.mean(axis=0) for lean in leans)
     gap = at_good - at_bad
-    squares = sum(float(((np.asarray(stands) - np.mean(stands)) ** 2).sum()) for stands in places)
-    variance = squares / (len(good) + len(bad) - 2)
-    if gap <= 0:
-        return 0.0, 0.5
-    return min(STEEPEST / gap, gap / variance if variance > 0 else np.inf), (at_good + at_bad) / 2
+    freedom = max(len(good) + len(bad) - 2, 1)
+    variance = sum(((lean - lean.mean(axis=0)) ** 2).sum(axis=0) for lean in leans) / freedom
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steep = np.where(gap > 0, np.fmin(STEEPEST / gap, gap / variance), 0.0)
+    return steep, -steep * (at_good + at_bad) / 2
