@@ -40,6 +40,7 @@ from demur.cli.settings import check_temperature
 
 if TYPE_CHECKING:
     from demur.signals import Anchors
+    from demur.signals.anchors import SignalName
     from demur.types import Prompt
 
 app = typer.Typer(help="Anchors: what refusing and complying look like inside one model.", no_args_is_help=True)
@@ -77,9 +78,9 @@ def fit(
 
     check_writable(out)
     check_temperature(temperature)
-    columns = columns_of(column)
+    columns, signal = columns_of(column), signal_of(whitened)
     sides = ((harmless, False), (harmful, True))
-    good, bad = (_prompts(name, model, is_harmful, n, columns) for name, is_harmful in sides)
+    good, bad = (_prompts(name, model, is_harmful, n, columns, signal) for name, is_harmful in sides)
     net = load_model(model, dtype, device, system, template=template)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
     with Progress(console=out_to(stderr=True), transient=True) as bar:
@@ -92,7 +93,7 @@ def fit(
 
         fitted = anchors_of(
             net, good, bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value,
-            signal=signal_of(whitened), refusals=refusals.value, seed=seed, batch=batch,
+            signal=signal, refusals=refusals.value, seed=seed, batch=batch,
             at_least=at_least, progress=progress,
         )  # fmt: skip
     fitted.save(out)
@@ -100,12 +101,18 @@ def fit(
     _describe(fitted)
 
 
-def _prompts(name: str, model: str, harmful: bool, n: int, columns: Mapping[str, str]) -> list[Prompt]:
+def _prompts(
+    name: str, model: str, harmful: bool, n: int, columns: Mapping[str, str], signal: SignalName
+) -> list[Prompt]:
     """Up to ``n`` prompts of a set by name; without a name, of the set that the model understands."""
+    from demur.prompts import packaged
+
     name = name or worlds.of_model(model)
     if worlds.is_world(name):
         role: worlds.Role = "anchors/harmful" if harmful else "anchors/harmless"
         return worlds.named(name).requests(role, {role: n})
+    if not name and signal == "whitened":
+        return packaged("harmful" if harmful else "harmless")[:n]
     return side(name or ("harmful" if harmful else "harmless"), harmful, columns, n)
 
 
@@ -146,7 +153,7 @@ def _describe(anchors: Anchors) -> None:
     table.add_row("signal", anchors.signal_name)
     table.add_row("harmless", f"{anchors.n_harmless} answered of {anchors.asked_harmless} asked")
     verb = "replayed" if anchors.refusals == "scripted" else "asked"
-    table.add_row("harmful", f"{anchors.n_harmful} refused of {anchors.asked_harmful} {verb} ({anchors.refusals})")
+    table.add_row("harmful", f"{anchors.harmful_side}, of {anchors.asked_harmful} {verb}")
     known = f"hashes of {len(anchors.prompts)} are kept" if anchors.prompts else "not kept (an older file)"
     table.add_row("prompts", f"{known}: nothing is calibrated or measured on them" if anchors.prompts else known)
     for name, values in (("harmless", anchors.harmless_sigma), ("refused", anchors.harmful_sigma)):

@@ -133,11 +133,11 @@ def _typed(text: str, harmful: bool | None) -> Prompt:
 
 def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str, str] | None) -> list[Prompt] | None:
     """The prompts of an id, a set, a file or a pattern of files; None for a text. Raises for a name of nothing."""
-    from demur.prompts import PUBLIC, SETS
+    from demur.prompts import MORE_SETS, PUBLIC, SETS
 
     if (prompt := _by_id(text)) is not None:
         return [prompt]
-    if text in SETS or text in PUBLIC or re.fullmatch(r"hf:\S+", text):
+    if text in (*SETS, *MORE_SETS, *PUBLIC) or re.fullmatch(r"hf:\S+", text):
         return _read(text, harmful, columns)
     place = os.path.expanduser(argument)
     if os.path.lexists(place):

@@ -33,10 +33,12 @@ from demur.cli.options import (
     SystemPrompt,
     Temperature,
     TemplateArguments,
+    Whitened,
     check_writable,
     load_model,
     out_to,
     setup,
+    signal_of,
 )
 from demur.cli.settings import check_alpha, check_temperature
 from demur.types import DemurError
@@ -71,21 +73,21 @@ def fit(
     ] = None,
     harmless: Annotated[str, typer.Option(help="Prompts: harmless, organism, alpaca, a file or hf:owner/name.")] = "",
     harmful: Annotated[str, typer.Option(help="For anchors only: harmful, organism, advbench, a file or hf:...")] = "",
-    n_anchors: Annotated[int, typer.Option(min=8, help="Prompts a side for anchors.")] = 100,
-    n_fit: Annotated[int, typer.Option(min=8, help="Harmless prompts to fit on.")] = 400,
-    n_calibrate: Annotated[int, typer.Option(min=2, help="Harmless prompts for the threshold.")] = 200,
+    n_anchors: Annotated[int, typer.Option(min=8, help="Prompts a side for anchors.")] = 120,
+    n_fit: Annotated[int, typer.Option(min=8, help="Harmless prompts to fit on.")] = 200,
+    n_calibrate: Annotated[int, typer.Option(min=2, help="Harmless prompts for the threshold.")] = 160,
     n_check: Annotated[int, typer.Option(min=0, help="Harmless prompts to measure false positives on.")] = 100,
     alpha: Annotated[float, typer.Option(help="False positives that may not be exceeded.")] = 0.01,
     threshold: Annotated[Threshold, typer.Option(help="conformal: with a guarantee; quantile: the paper's.")] = (
         Threshold.conformal
     ),
     detector: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="autoencoder (the paper's), isolation-forest, mahalanobis, mean, window, one that a package "
-            "brings, or module:Class."
+            help="paper (its signal and its autoencoder), or a detector: last (default), mean, window, mahalanobis, "
+            "isolation-forest, autoencoder, one that a package brings, or module:Class."
         ),
-    ] = "autoencoder",
+    ] = None,
     paper: Annotated[
         bool, typer.Option("--paper", help="The published protocol: fit 1,200, calibrate 200, 99% quantile.")
     ] = False,
@@ -96,6 +98,7 @@ def fit(
     settings: Settings = None,
     layer: LayerName = "last",
     pool: PoolName = PoolName.generated,
+    whitened: Whitened = None,
     refusals: RefusalsFrom = Refusals.observed,
     batch: Annotated[int, typer.Option(min=1)] = 16,
     seed: Seed = 0,
@@ -110,21 +113,25 @@ def fit(
 
     from demur.guards import fit_guard
     from demur.guards.detectors import named
+    from demur.guards.kits import kit_of
     from demur.signals import Anchors, anchors_of
     from demur.traces import generate, spec_of
 
     if paper:
         n_anchors, n_fit, n_calibrate, threshold, alpha = 400, 1200, 200, Threshold.quantile, 0.01
+        detector = detector or "paper"
     check_writable(out)
     check_temperature(temperature)
     check_alpha(alpha, n_calibrate if threshold is Threshold.conformal else None)
     if n_fit < LEAST_TO_FIT:
         raise DemurError(f"--n-fit {n_fit}", f"at least {LEAST_TO_FIT} prompts to fit on", "the paper has 1,200")
-    named(detector)  # before anything is generated
+    kit = kit_of(detector)
+    named(kit.detector)  # before anything is generated
     columns = columns_of(column)
     key: Any = (layer, pool.value)
     needed = [0 if anchors else n_anchors, n_fit, n_calibrate, n_check]
     known = Anchors.load(anchors) if anchors else None
+    signal = signal_of(whitened, known, kit.signal)
     if known and not known.prompts:
         out_to(stderr=True).print(
             f"! {anchors} does not say which prompts it was fitted on: some of them may be among those taken now, and "
@@ -137,7 +144,7 @@ def fit(
     net = load_model(model, dtype, device, system, template=template)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
     if known:
-        known.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value))
+        known.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value, known.spec.signal))
     with Progress(console=out_to(stderr=True), transient=True) as bar:
 
         def run(what: str, prompts: list[Prompt]) -> list[Trace]:
@@ -159,7 +166,7 @@ def fit(
 
             fitted = anchors_of(
                 net, good[0], bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value,
-                refusals=refusals.value, seed=seed, batch=batch, at_least=5, progress=progress,
+                signal=signal, refusals=refusals.value, seed=seed, batch=batch, at_least=5, progress=progress,
             )  # fmt: skip
         guard = fit_guard(
             fitted,
@@ -168,7 +175,7 @@ def fit(
             alpha=alpha,
             threshold=threshold.value,
             seed=seed,
-            detector=detector,
+            detector=kit.detector,
         )
         if good[3]:
             guard = guard.measured("harmless, unseen", run("answering prompts to check on", good[3]))
@@ -191,7 +198,7 @@ def _prompts(
     """Disjoint sets of the sizes asked for, without prompts that were ``seen`` before (by hash). Raises if there are
     too few prompts, with the sizes that would fit.
     """
-    from demur.prompts import distinct
+    from demur.prompts import distinct, packaged
     from demur.signals import digest
 
     taken, beside = {*seen}, " that the anchors have not seen" if seen else ""
@@ -208,9 +215,8 @@ def _prompts(
                     "ask for fewer, or fit other anchors",
                 )
         return sets
-    if name == "starter":
-        name = "harmful" if harmful else "harmless"
-    every = [p for p in distinct(side(name, harmful, columns)) if digest(p) not in taken]
+    whole = packaged("harmful" if harmful else "harmless") if name == "starter" else side(name, harmful, columns)
+    every = [p for p in distinct(whole) if digest(p) not in taken]
     if len(every) < sum(needed):
         raise DemurError(
             f"{len(every)} different prompts in {name}{beside}",
@@ -243,7 +249,8 @@ def show(
 def _card(guard: Guard) -> dict[str, Any]:
     """What :func:`_describe` shows, for programs; hashes of prompts are in the file itself."""
     a = guard.anchors
-    about = {"refusals": a.refusals, "n_harmless": a.n_harmless, "n_harmful": a.n_harmful, "warning": a.warning or None}
+    about: dict[str, Any] = {"signal": a.signal_name, "refusals": a.refusals, "n_harmless": a.n_harmless, "n_harmful": a.n_harmful}
+    about |= {"n_refused": a.n_refused if a.whitened else a.n_harmful, "warning": a.warning or None}
     rates = {name: rate.row() for name, rate in guard.checked.items()}
     return {
         "spec": asdict(guard.spec),
@@ -270,7 +277,8 @@ def _describe(guard: Guard) -> None:
     for name in ("model", "revision", "weights", "dtype", "template", "sampler", "settings", "steps", "layer", "pool"):
         table.add_row(name, escape(str(getattr(spec, name))))
     a = guard.anchors
-    table.add_row("anchors", f"{a.n_harmless} answered and {a.n_harmful} refused prompts ({a.refusals})")
+    table.add_row("signal", a.signal_name)
+    table.add_row("anchors", f"{a.n_harmless} answered prompts and {a.harmful_side}")
     table.add_row(
         "fitted on", f"{guard.n_fit} signals of harmless prompts, by the detector {escape(guard.detector.name)}"
     )

@@ -149,7 +149,7 @@ def cached_anchors(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from demur.models import cache_dir
-    from demur.prompts import digest, starter
+    from demur.prompts import digest, packaged, starter
     from demur.signals import Anchors, anchors_of
     from demur.traces import spec_of
 
@@ -171,7 +171,10 @@ def cached_anchors(
                 how["signal"] = signal
             made: Anchors = worlds.named(world).anchors(model, sampler, progress=progress, **how)
             return made
-        harmless, harmful = starter("harmless", n), starter("harmful", n)
+        if signal == "whitened":
+            harmless, harmful = packaged("harmless")[:n], packaged("harmful")[:n]
+        else:
+            harmless, harmful = starter("harmless", n), starter("harmful", n)
         spec = spec_of(model, sampler, length, steps=steps).at(layer, pool, "" if signal == "sri" else signal)
         data = digest([*harmless, *harmful])[:8]
         path = cache_dir() / "anchors" / f"{spec.key}-{refusals.value}-{data}.safetensors"

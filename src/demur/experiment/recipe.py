@@ -35,7 +35,7 @@ from demur.experiment.yamlfile import Nodes, composed
 from demur.guards.detectors import named as detector_named
 from demur.judges import JUDGES as RULES
 from demur.judges import judge_named
-from demur.prompts import PUBLIC, SETS
+from demur.prompts import MORE_SETS, PUBLIC, SETS
 from demur.registry import near
 from demur.traces import fields_named
 from demur.types import DemurError
@@ -204,7 +204,7 @@ class _Reader(Nodes):
         found: list[tuple[Side, str, str]] = []
         for side, of in ((side, given[side]) for side in SIDES if side in given):
             source = getattr(prompts, side)
-            own = source in (*SETS, *PUBLIC) or worlds.is_world(source)
+            own = source in (*SETS, *MORE_SETS, *PUBLIC) or worlds.is_world(source)
             if own and not apart:
                 continue  # it knows its columns
             if own:

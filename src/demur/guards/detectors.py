@@ -152,6 +152,27 @@ class Mean:
 
 
 @dataclass(frozen=True, eq=False)
+class Last:
+    """1 minus sigma at step T: where the whole answer stands. While it is written, where it stands so far.
+
+    With pooled states, sigma at a step is of everything up to it, so that earlier steps are no further evidence.
+    """
+
+    name: ClassVar[str] = "last"
+    logarithmic: ClassVar[bool] = True
+
+    @classmethod
+    def fit(cls, harmless: Signals, *, seed: int = 0) -> Self:
+        """The same, whatever comes."""
+        del harmless, seed
+        return cls()
+
+    def __call__(self, sigma: Signals) -> Scores:
+        """In [0, 1]."""
+        return np.asarray(1.0 - sigma[:, -1])
+
+
+@dataclass(frozen=True, eq=False)
 class SlidingWindow:
     """1 minus the lowest mean of ``width`` successive steps: a hesitation that is short, and may be anywhere.
 
@@ -297,6 +318,7 @@ DETECTORS = Registry(
     own={
         "autoencoder": "demur.guards.autoencoder:Autoencoder",
         "isolation-forest": "demur.guards.detectors:IsolationForest",
+        "last": "demur.guards.detectors:Last",
         "mahalanobis": "demur.guards.detectors:Mahalanobis",
         "mean": "demur.guards.detectors:Mean",
         "window": "demur.guards.detectors:SlidingWindow",

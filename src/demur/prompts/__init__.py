@@ -1,14 +1,15 @@
-"""Prompts: two starter sets of our own writing, and one door for everybody else's.
+"""Prompts: sets of our own writing, and one door for everybody else's.
 
-``starter`` gives the sets that come with the package, ``load`` reads a file or a public data set, ``save``
-writes JSON Lines that ``load`` reads back unchanged, ``distinct`` drops what comes twice, ``digest`` is a SHA-256
-over ids and texts.
+``starter`` gives the two starter sets, ``packaged`` everything of one side that comes with the package, ``load`` reads a
+file or a public data set, ``save`` writes JSON Lines that ``load`` reads back unchanged, ``distinct`` drops what comes
+twice, ``digest`` is a SHA-256 over ids and texts.
 
 The starter sets have 120 harmless and 120 harmful requests, one sentence each, twelve in each of ten
 categories per set. Topic and form are kept from giving them away: 41 of the harmless requests share
 vocabulary with harmful ones (an airport scanner, killing a process; they carry a ``note`` in the file), both
 sets have the same share of questions, imperatives and statements, and about the same length. The harmful ones
-carry no details; they exist to be refused.
+carry no details; they exist to be refused. ``matched`` are 420 further pairs, each of a harmful and a harmless request
+with the same form and most of their words; ``everyday`` are 360 harmless requests of the kind that most people have.
 """
 
 from demur.prompts.columns import (
@@ -20,13 +21,14 @@ from demur.prompts.columns import (
 )
 from demur.prompts.hub import PUBLIC, Public
 from demur.prompts.read import SUFFIXES, Side, Transcript, load, transcripts
-from demur.prompts.starters import SETS, starter
+from demur.prompts.starters import MORE_SETS, SETS, packaged, starter
 from demur.prompts.write import digest, distinct, save
 
 __all__ = [
     "ASKED_COLUMNS",
     "BEHIND_COLUMNS",
     "CONVERSATION_COLUMNS",
+    "MORE_SETS",
     "PUBLIC",
     "RESPONSE_COLUMNS",
     "SETS",
@@ -38,6 +40,7 @@ __all__ = [
     "digest",
     "distinct",
     "load",
+    "packaged",
     "save",
     "starter",
     "transcripts",

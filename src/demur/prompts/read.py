@@ -15,7 +15,7 @@ from demur.prompts.encoding import PACKED, stem_of, suffix_of
 from demur.prompts.hub import PUBLIC, hub_rows
 from demur.prompts.jsonfiles import json_lines, json_values, text_lines
 from demur.prompts.rows import Rows, Wants, left_out, mapped
-from demur.prompts.starters import SETS, SOURCE, starter_file
+from demur.prompts.starters import MORE_SETS, SETS, SOURCE, starter_file
 from demur.prompts.tables import SEPARATORS, parquet, separated
 from demur.types import DemurError, Prompt
 
@@ -67,9 +67,10 @@ def load(
     """The first ``limit`` prompts (at least one; all if None) of a file, a starter set or a public data set.
 
     ``source`` is the path of a file in UTF-8 (:data:`SUFFIXES`; JSON Lines, a JSON list, CSV, TSV, Parquet, or text
-    with one request a line); or ``harmless`` or ``harmful``, the starter sets; or one of :data:`PUBLIC`, such as
-    ``advbench`` or ``alpaca`` (rows with an ``input`` are left out); or ``hf:owner/name``, any data set of the Hugging
-    Face hub, ``hf:owner/name:config`` where it has several configurations. A ``Path`` is always a file. ``split``
+    with one request a line); or ``harmless`` or ``harmful``, the starter sets; or ``everyday`` or ``matched``
+    (:data:`MORE_SETS`); or one of :data:`PUBLIC`, such as ``advbench`` or ``alpaca`` (rows with an ``input`` are left
+    out); or ``hf:owner/name``, any data set of the Hugging Face hub, ``hf:owner/name:config`` where it has several
+    configurations. A ``Path`` is always a file. ``split``
     matters to such data sets only. Files are read as a stream, and with a ``limit`` the hub is too; without one the
     data set is kept in the hub's cache and later found there offline.
 
@@ -218,8 +219,9 @@ def _of_side(rows: Rows, reading: Reading, wanted: bool) -> Rows:
 def _open(source: str | Path, split: str, limit: int | None, reading: Reading) -> tuple[Rows, Reading]:
     """Rows of a source, and its name, stem, label and text column."""
     if isinstance(source, str):
-        if source in SETS:
-            return json_lines(starter_file(source)), replace(reading, stem=source, name=SOURCE)
+        if source in (*SETS, *MORE_SETS):
+            name = SOURCE if source in SETS else f"demur {source} set"
+            return json_lines(starter_file(source)), replace(reading, stem=source, name=name)
         if source in PUBLIC or source.startswith("hf:"):
             return _public(source, split, limit, reading)
     path = Path(source).expanduser()
@@ -264,7 +266,7 @@ def _only(rows: Rows, column: str, value: str) -> Rows:
 def _missing(source: str | Path, path: Path) -> DemurError:
     """The error for a file that is not there, with the nearest name that is."""
     bare = isinstance(source, str) and path.name == source and suffix_of(path) not in _READERS
-    named = [*SETS, *PUBLIC] if bare else []
+    named = [*SETS, *MORE_SETS, *PUBLIC] if bare else []
     if not path.parent.is_dir():
         is_id = re.fullmatch(r"[\w-]+/[\w.-]+", str(source)) and suffix_of(path) not in _READERS
         then = f"a data set of the hub is written hf:{source}" if is_id else ""
@@ -275,5 +277,5 @@ def _missing(source: str | Path, path: Path) -> DemurError:
         here = []
     near = difflib.get_close_matches(path.name, [*named, *here], n=1, cutoff=0.3)
     then = f"did you mean {near[0] if near[0] in named else path.parent / near[0]}?" if near else ""
-    known = f"a prompt file ({', '.join(SUFFIXES)}), {', '.join([*SETS, *PUBLIC])} or hf:owner/name"
+    known = f"a prompt file ({', '.join(SUFFIXES)}), {', '.join([*SETS, *MORE_SETS, *PUBLIC])} or hf:owner/name"
     return DemurError(f"there is no file {path}", known, then)

@@ -1,4 +1,4 @@
-"""The two starter sets, of our own writing: see :mod:`demur.prompts`."""
+"""The sets that come with the package, of our own writing: see :mod:`demur.prompts`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from demur.types import DemurError, Prompt
 
 SETS = ("harmless", "harmful")
 """The starter sets, by name."""
+MORE_SETS = ("everyday", "matched")
+"""Further sets: 360 everyday requests, all harmless, and 420 pairs of a harmful and a harmless one that share words."""
 SOURCE = "demur starter set"
+EVERYDAY_IN_TURN = 3
 
 
 def starter_file(name: str) -> Path:
@@ -32,3 +35,24 @@ def starter(name: Literal["harmless", "harmful"], n: int | None = None) -> list[
     if n is not None and not 1 <= n <= len(prompts):
         raise DemurError(f"n={n}", f"1 to {len(prompts)}, the size of the starter set {name!r}")
     return prompts[:n]
+
+
+def packaged(name: Literal["harmless", "harmful"]) -> list[Prompt]:
+    """All prompts of one side that come with the package, in a fixed order: what guards are made of unless others are
+    named.
+
+    Harmless: starter and everyday ones in turn (one to three, 480), then those of the matched pairs (420). Harmful: the
+    starter set (120), then those of the matched pairs (420). Raises `DemurError` for another name.
+    """
+    first = starter(name)
+    pairs = [prompt for prompt in _whole("matched") if prompt.harmful == (name == "harmful")]
+    if name == "harmful":
+        return [*first, *pairs]
+    everyday = _whole("everyday")
+    turns = [[one, *everyday[i * EVERYDAY_IN_TURN : (i + 1) * EVERYDAY_IN_TURN]] for i, one in enumerate(first)]
+    return [*(prompt for turn in turns for prompt in turn), *pairs]
+
+
+def _whole(name: str) -> list[Prompt]:
+    reading = Reading(stem=name, name=f"demur {name} set")
+    return [prompt_of(row, reading) for row in json_lines(starter_file(name))]
