@@ -40,7 +40,7 @@ def test_a_row_has_the_same_bits_alone_and_in_any_batch(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_hesitates_has_a_higher_score_than_what_does_not(name: str) -> None:
     detector, odd = fitted(name), signals(200, seed=4)
-    odd[:, 8:16] = 0.1
+    odd[:, 24 if name == "last" else 8 :][:, :8] = 0.1
     harmless = detector(signals(1000, seed=8))
     assert (detector(odd) > np.quantile(harmless, 0.99)).mean() > 0.9
 

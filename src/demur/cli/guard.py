@@ -41,7 +41,7 @@ from demur.cli.options import (
     signal_of,
 )
 from demur.cli.settings import check_alpha, check_temperature
-from demur.types import DemurError
+from demur.types import DemurError, Need
 
 if TYPE_CHECKING:
     from demur.guards import Guard
@@ -84,8 +84,9 @@ def fit(
     detector: Annotated[
         str | None,
         typer.Option(
-            help="paper (its signal and its autoencoder), or a detector: last (default), mean, window, mahalanobis, "
-            "isolation-forest, autoencoder, one that a package brings, or module:Class."
+            help="paper (its signal and its autoencoder; the default for diffusion), or a detector: last (the default "
+            "for causal models, on the whitened signal), mean, window, mahalanobis, isolation-forest, autoencoder, one "
+            "that a package brings, or module:Class."
         ),
     ] = None,
     paper: Annotated[
@@ -125,13 +126,12 @@ def fit(
     check_alpha(alpha, n_calibrate if threshold is Threshold.conformal else None)
     if n_fit < LEAST_TO_FIT:
         raise DemurError(f"--n-fit {n_fit}", f"at least {LEAST_TO_FIT} prompts to fit on", "the paper has 1,200")
-    kit = kit_of(detector)
-    named(kit.detector)  # before anything is generated
+    if detector not in (None, "paper"):
+        named(detector)  # before anything is generated
     columns = columns_of(column)
     key: Any = (layer, pool.value)
     needed = [0 if anchors else n_anchors, n_fit, n_calibrate, n_check]
     known = Anchors.load(anchors) if anchors else None
-    signal = signal_of(whitened, known, kit.signal)
     if known and not known.prompts:
         out_to(stderr=True).print(
             f"! {anchors} does not say which prompts it was fitted on: some of them may be among those taken now, and "
@@ -143,6 +143,8 @@ def fit(
     bad = [] if known else _prompts(harmful or _own(model), True, [n_anchors], (), columns)[0]
     net = load_model(model, dtype, device, system, template=template)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
+    kit = kit_of(detector, Need.CAUSAL in net.offers)
+    signal = signal_of(whitened, known, kit.signal)
     if known:
         known.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value, known.spec.signal))
     with Progress(console=out_to(stderr=True), transient=True) as bar:
@@ -175,7 +177,7 @@ def fit(
             alpha=alpha,
             threshold=threshold.value,
             seed=seed,
-            detector=kit.detector,
+            detector=None if detector is None else kit.detector,  # none: what goes with the anchors that are there
         )
         if good[3]:
             guard = guard.measured("harmless, unseen", run("answering prompts to check on", good[3]))
@@ -249,7 +251,12 @@ def show(
 def _card(guard: Guard) -> dict[str, Any]:
     """What :func:`_describe` shows, for programs; hashes of prompts are in the file itself."""
     a = guard.anchors
-    about: dict[str, Any] = {"signal": a.signal_name, "refusals": a.refusals, "n_harmless": a.n_harmless, "n_harmful": a.n_harmful}
+    about: dict[str, Any] = {
+        "signal": a.signal_name,
+        "refusals": a.refusals,
+        "n_harmless": a.n_harmless,
+        "n_harmful": a.n_harmful,
+    }
     about |= {"n_refused": a.n_refused if a.whitened else a.n_harmful, "warning": a.warning or None}
     rates = {name: rate.row() for name, rate in guard.checked.items()}
     return {

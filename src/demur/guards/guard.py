@@ -21,7 +21,7 @@ from demur import artefact
 from demur.dynamics.rates import Rate
 from demur.guards.conformal import InvalidData, Rule, Threshold, threshold_of
 from demur.guards.detectors import Detector, Fit, fitted, name_of, named, restored, scored, state_of
-from demur.guards.kits import DEFAULT, PAPER
+from demur.guards.kits import detector_for
 from demur.guards.prefix import Prefix, fit_prefix
 from demur.signals import STATES, Anchors, digest
 from demur.traces import Trace
@@ -257,17 +257,17 @@ def fit_guard(
     The paper's protocol (section 5) is 1,200 to fit on, 200 to calibrate on and ``threshold="quantile"``. Traces whose
     final text is a refusal are left out on both sides and counted.
 
-    ``detector``: none for what goes with the anchors' signal (:mod:`demur.guards.kits`), ``last`` for whitened anchors
-    and the paper's ``autoencoder`` for its sigma; a name (:data:`demur.guards.detectors.DETECTORS`, or
-    ``module:Class``), a class with ``fit``, or a function ``fit(harmless, seed=...)``, such as
-    ``functools.partial(Autoencoder.fit, epochs=50)``.
+    ``detector``: none for what goes with the anchors' signal (:func:`demur.guards.kits.detector_for`), such as ``last``
+    for whitened anchors and the paper's ``autoencoder`` for its sigma. Or a name
+    (:data:`demur.guards.detectors.DETECTORS`, or ``module:Class``), a class with ``fit``, or a function
+    ``fit(harmless, seed=...)``, such as ``functools.partial(Autoencoder.fit, epochs=50)``.
 
     Raises for a prompt that is marked harmful, for one that stands on both sides or that the anchors were fitted on
     (its signal leans towards them, so that it is not like a new one's), for traces of another spec than the anchors',
     for too few, and for a detector that breaks its contract (:func:`demur.guards.detectors.check`).
     """
     if detector is None:
-        detector = (PAPER if anchors.signal_name == PAPER.signal else DEFAULT).detector
+        detector = detector_for(anchors)
     fit_of = _fit_of(detector)
     kept: list[list[Trace]] = []
     for name, traces in (("fit on", fit), ("calibrate on", calibrate)):

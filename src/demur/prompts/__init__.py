@@ -1,8 +1,8 @@
 """Prompts: sets of our own writing, and one door for everybody else's.
 
-``starter`` gives the two starter sets, ``packaged`` everything of one side that comes with the package, ``load`` reads a
-file or a public data set, ``save`` writes JSON Lines that ``load`` reads back unchanged, ``distinct`` drops what comes
-twice, ``digest`` is a SHA-256 over ids and texts.
+``starter`` gives the two starter sets, ``packaged`` everything of one side that comes with the package, ``load``
+reads a file or a public data set, ``save`` writes JSON Lines that ``load`` reads back unchanged, ``distinct`` drops
+what comes twice, ``digest`` is a SHA-256 over ids and texts.
 
 The starter sets have 120 harmless and 120 harmful requests, one sentence each, twelve in each of ten
 categories per set. Topic and form are kept from giving them away: 41 of the harmless requests share
