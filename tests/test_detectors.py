@@ -53,8 +53,14 @@ def test_a_detector_comes_back_from_arrays_and_a_card(name: str) -> None:
     assert type(again) is type(detector)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("alpha", [0.01, 0.1])
+@pytest.mark.parametrize(
+    ("alpha", "name"),
+    [
+        pytest.param(alpha, name, marks=[pytest.mark.slow] * (alpha == 0.1 and name == "isolation-forest"))
+        for alpha in (0.01, 0.1)
+        for name in NAMES
+    ],
+)
 def test_the_promise_holds_over_2000_splits_offline_and_online(name: str, alpha: float) -> None:
     """The pool is drawn anew for every split; the mean rate may not exceed alpha, nor fall far below it."""
     n, pool = 99, signals(4_000, seed=77)
