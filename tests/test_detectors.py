@@ -78,6 +78,29 @@ def test_the_promise_holds_over_2000_splits_offline_and_online(name: str, alpha:
         assert np.mean(rates) >= (n + 1 - k) / (n + 1) - 4 * error
 
 
+@pytest.mark.slow
+def test_the_autoencoder_steps_as_torchs_adam_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from demur.guards import autoencoder
+
+    def theirs(tensors: list[Any], rate: float) -> Any:
+        adam = torch.optim.Adam(tensors, lr=rate)
+
+        def step(gradients: Any) -> None:
+            for tensor, gradient in zip(tensors, gradients, strict=True):
+                tensor.grad = gradient
+            adam.step()
+
+        return step
+
+    ours = g.Autoencoder.fit(signals(300))
+    monkeypatch.setattr(autoencoder, "_adam", theirs)
+    other = g.Autoencoder.fit(signals(300))
+    for one, two in zip((*ours.weights, *ours.biases), (*other.weights, *other.biases), strict=True):
+        assert (one == two).all()
+
+
 def test_the_forest_scores_as_scikit_learns() -> None:
     from sklearn.ensemble import IsolationForest
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,9 @@ def test_models_of_every_kind_and_their_samplers_keep_the_contracts(kind: Kind) 
     model = testing.tiny(kind)
     testing.check_model(model)
     for name in demur.samplers.fitting(model.offers):
-        testing.check_sampler(SAMPLERS[name](), model)
+        sampler = SAMPLERS[name]()
+        few = {"steps": 8} if kind == Kind.MASKED and hasattr(sampler, "steps") else {}  # a pass a step: they add up
+        testing.check_sampler(replace(sampler, **few), model)
 
 
 class Broken:
