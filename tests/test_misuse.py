@@ -410,8 +410,8 @@ sys.meta_path.insert(0, Closed())
 
 
 def test_scikit_learn_is_not_even_looked_up_where_signals_are_judged() -> None:
-    """Loading a guard and judging with it, as where it is installed: the same verdicts to the last bit. Only what runs a
-    network asks transformers, which looks for itself.
+    """Loading a guard and judging with it: the same verdicts to the last bit. Only what runs a network asks
+    transformers, which looks for itself.
     """
     file = Path(__file__).parent / "older" / "guard-0.1.0.safetensors"
     code = "import demur, demur.cli, demur.guards, numpy as np\n"

@@ -379,10 +379,9 @@ def test_the_command_line_takes_a_sampler_and_a_field_by_path(
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry and Path(entry) != EXAMPLE])
     monkeypatch.setattr(sys, "argv", ["demur", *said, "--sampler", PATHS["sampler"], "--field", PATHS["field"]])
     assert "demur_example" not in sys.modules
-    try:
+    with pytest.raises(SystemExit) as end:
         cli.main()
-    except SystemExit as end:
-        assert not end.code
+    assert not end.value.code
     assert sys.modules.pop("demur_example").__file__ == str(tmp_path / "demur_example.py")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 6
