@@ -6,7 +6,8 @@ export DEMUR_CACHE ?= $(CURDIR)/.demur
 TORCH ?= $(shell grep '^torch==' constraints.txt)
 INSTALL := -m pip install --quiet --disable-pip-version-check
 # a file's tests on one worker, for what they share; the longest files first (tests/conftest.py)
-FAST := -n 2 --dist loadfile --no-loadscope-reorder -m 'not slow'
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
+FAST := $(TWO) -m 'not slow'
 PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 
 .PHONY: help demo test test-readme test-slow test-all test-lowest test-newest check format dist bench golden docs clean
@@ -58,7 +59,7 @@ test-readme: .venv/ready  ## run the README: its commands in their order, and it
 	@$(BIN)/pytest -m slow tests/test_docs.py
 
 test-slow: .venv/ready  ## run the tests that take minutes: whole runs, kills, the wheel and the sdist, the README's commands
-	@$(BIN)/pytest -n 2 --dist loadgroup -m slow
+	@$(BIN)/pytest $(TWO) -m slow
 
 test-all: test test-slow  ## run all tests
 
