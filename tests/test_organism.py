@@ -180,7 +180,6 @@ def test_a_shipped_model_loads_at_once_refuses_what_is_forbidden_and_teaches_wha
         assert (verdict.flagged, verdict.why) == (False, outcome)
 
 
-@pytest.mark.slow
 def test_the_tokenizer_beside_the_weights_is_the_one_of_the_world() -> None:
     from transformers import PreTrainedTokenizerFast
 
