@@ -188,7 +188,7 @@ class _Newest:
         # transformers 5.24 calls "cache" what was "past_key_values"; what comes out tells of a cache of any other name.
         names = ("cache", "past_key_values")
         caches = [options.get(name) for name in names] + [getattr(output, name, None) for name in names]
-        cache = next((cache for cache in caches if cache is not None), None)
+        cache: Any = next((cache for cache in caches if cache is not None), None)
         mask = options.get("attention_mask")
         self.cached = cache is not None
         self.begun = self.cached and cache.get_seq_length() <= self.columns
