@@ -5,6 +5,9 @@ export DEMUR_CACHE ?= $(CURDIR)/.demur
 # torch with which the newest versions of everything else are tried: a newer one brings gigabytes, another TORCH= is your choice
 TORCH ?= $(shell grep '^torch==' constraints.txt)
 INSTALL := -m pip install --quiet --disable-pip-version-check
+# a file's tests on one worker, for what they share; the longest files first (tests/conftest.py)
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
+FAST := $(TWO) -m 'not slow'
 PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 
 .PHONY: help demo test test-readme test-slow test-all test-lowest test-newest check format dist bench golden docs clean
@@ -50,23 +53,23 @@ demo: .venv/ready  ## the same request under three ways of generating, then a re
 
 test: .venv/ready  ## run the tests that take seconds
 	@echo "tests: laws, golden facts, errors, the page in a browser (slow ones: make test-slow)"
-	@$(BIN)/pytest -n 2 --dist loadfile -m 'not slow'
+	@$(BIN)/pytest $(FAST)
 
 test-readme: .venv/ready  ## run the README: its commands in their order, and its Python
 	@$(BIN)/pytest -m slow tests/test_docs.py
 
 test-slow: .venv/ready  ## run the tests that take minutes: whole runs, kills, the wheel and the sdist, the README's commands
-	@$(BIN)/pytest -n 2 --dist loadgroup -m slow
+	@$(BIN)/pytest $(TWO) -m slow
 
 test-all: test test-slow  ## run all tests
 
 test-lowest: .venv-lowest/ready  ## run the fast tests with the lowest versions that demur works with
 	@.venv-lowest/bin/python -m pip freeze | grep -iE '^(torch|transformers|numpy|scikit-learn)=='
-	@.venv-lowest/bin/pytest -n 2 --dist loadfile -m 'not slow'
+	@.venv-lowest/bin/pytest $(FAST)
 
 test-newest: .venv-newest/ready  ## run the fast tests with the newest versions there are (`make clean` first for today's)
 	@.venv-newest/bin/python -m pip freeze | grep -iE '^(torch|transformers|numpy|scikit-learn)=='
-	@.venv-newest/bin/pytest -n 2 --dist loadfile -m 'not slow'
+	@.venv-newest/bin/pytest $(FAST)
 
 check: .venv/ready  ## format, lint, types, layers
 	@echo "check: format"; $(BIN)/ruff format --check .

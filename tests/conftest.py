@@ -9,17 +9,36 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from demur.models import Bidirectional, Causal
 
 torch.set_num_threads(1)
+threadpool_limits(1)  # NumPy's, too
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
 
 # ``HYPOTHESIS_PROFILE=wide`` looks at more examples, other ones at every run.
 _quiet = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
 settings.register_profile("fast", max_examples=30, derandomize=True, **_quiet)
 settings.register_profile("wide", max_examples=400, **_quiet)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+LONGEST = (
+    "test_dist.py", "test_study.py", "test_page.py", "test_laws.py", "test_experiment.py", "test_defenses.py",
+    "test_endpoint_runs.py", "test_families.py", "test_misuse.py", "test_detectors.py", "test_plugins.py",
+    "test_cli.py", "test_models.py", "test_online.py", "test_exactness.py", "test_units.py", "test_docs.py",
+    "test_protocol.py", "test_organism.py", "test_guards.py", "test_judges.py", "test_replies.py", "test_hf.py",
+    "test_making.py",
+)  # fmt: skip
+"""Files that take longest, in their order: begun first, or else one worker ends alone. What is not here follows."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files come first; the order within a file stays."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 LOADING_ITSELF = ("test_models.py", "test_loading.py", "test_families.py")

@@ -53,8 +53,14 @@ def test_a_detector_comes_back_from_arrays_and_a_card(name: str) -> None:
     assert type(again) is type(detector)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("alpha", [0.01, 0.1])
+@pytest.mark.parametrize(
+    ("alpha", "name"),
+    [
+        pytest.param(alpha, name, marks=[pytest.mark.slow] * (alpha == 0.1 and name == "isolation-forest"))
+        for alpha in (0.01, 0.1)
+        for name in NAMES
+    ],
+)
 def test_the_promise_holds_over_2000_splits_offline_and_online(name: str, alpha: float) -> None:
     """The pool is drawn anew for every split; the mean rate may not exceed alpha, nor fall far below it."""
     n, pool = 99, signals(4_000, seed=77)
@@ -70,6 +76,29 @@ def test_the_promise_holds_over_2000_splits_offline_and_online(name: str, alpha:
         assert np.mean(rates) <= alpha + 3 * error
         k = np.ceil((n + 1) * (1 - alpha) - 1e-9)
         assert np.mean(rates) >= (n + 1 - k) / (n + 1) - 4 * error
+
+
+@pytest.mark.slow
+def test_the_autoencoder_steps_as_torchs_adam_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from demur.guards import autoencoder
+
+    def theirs(tensors: list[Any], rate: float) -> Any:
+        adam = torch.optim.Adam(tensors, lr=rate)
+
+        def step(gradients: Any) -> None:
+            for tensor, gradient in zip(tensors, gradients, strict=True):
+                tensor.grad = gradient
+            adam.step()
+
+        return step
+
+    ours = g.Autoencoder.fit(signals(300))
+    monkeypatch.setattr(autoencoder, "_adam", theirs)
+    other = g.Autoencoder.fit(signals(300))
+    for one, two in zip((*ours.weights, *ours.biases), (*other.weights, *other.biases), strict=True):
+        assert (one == two).all()
 
 
 def test_the_forest_scores_as_scikit_learns() -> None:

@@ -129,6 +129,7 @@ def by_text(handler: Handler, number: int) -> None:
 # -- verdicts -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_recipe_with_a_model_as_judge_ends_in_verdicts_and_a_second_run_asks_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,9 +100,11 @@ def test_signals_say_what_they_can_not_draw(llama: Causal, llada: Bidirectional)
         figures.signals(other, anchors)
 
 
+BACKENDS = ["", "agg", "TkAgg", "nonsense", "module://matplotlib_inline.backend_inline", "../x"]
+
+
 @pytest.mark.parametrize(
-    "backend",
-    ["", "agg", "TkAgg", "nonsense", "module://matplotlib_inline.backend_inline", "module://not.there", "../x"],
+    "backend", ["module://not.there", *(pytest.param(other, marks=pytest.mark.slow) for other in BACKENDS)]
 )
 def test_pictures_need_no_display_and_no_backend(backend: str, tmp_path: Path) -> None:
     code = (

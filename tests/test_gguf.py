@@ -14,6 +14,8 @@ import pytest
 import small
 import tiny
 import torch
+import transformers
+from packaging.version import Version
 from transformers import AddedToken, AutoConfig, AutoTokenizer, Gemma2Config, Gemma3TextConfig, LlamaConfig
 
 from demur.models import cache_dir, load
@@ -166,6 +168,14 @@ def test_scaled_rotary_positions_are_those_of_the_header(kind: str, tmp_path: Pa
     same(write(tmp_path / "m.gguf", tensors | extra, more=more, base=base), net)
 
 
+OLD = Version(transformers.__version__) < Version("5.23")
+"""Before 5.23 transformers makes no tokenizer of these architectures without scores, or without a token that begins, as
+the files of these tests are; demur says so in one line. A model's own file has them.
+"""
+needs_5_23 = pytest.mark.skipif(OLD, reason="transformers before 5.23 makes no tokenizer of this test's file")
+
+
+@needs_5_23
 @pytest.mark.parametrize("local", [None, 10000.0, 500.0])
 @pytest.mark.parametrize("arch", ["gemma2", "gemma3"])
 def test_of_gemma_the_query_is_scaled_by_the_head_and_each_kind_of_layer_has_its_base(
@@ -315,7 +325,13 @@ def test_in_pieces_blocks_are_what_the_package_makes_of_them_at_once(kind: Any, 
             assert np.array_equal(dequantised(place, at_once).view(np.uint32), whole.view(np.uint32))
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "starcoder2"])
+@pytest.mark.parametrize(
+    "arch",
+    [
+        *(pytest.param(arch, marks=needs_5_23) for arch in ("llama", "gemma2", "gemma3", "phi3")),
+        *("qwen2", "qwen3", "starcoder2"),
+    ],
+)
 @pytest.mark.parametrize("sized", [False, True])
 def test_what_is_read_the_short_way_is_what_transformers_reads_of_the_whole_file(
     arch: str, sized: bool, tmp_path: Path

@@ -410,15 +410,22 @@ sys.meta_path.insert(0, Closed())
 
 
 def test_scikit_learn_is_not_even_looked_up_where_signals_are_judged() -> None:
-    """Loading a guard and scoring with it; only what runs a network asks transformers, which looks for itself."""
+    """Loading a guard and judging with it: the same verdicts to the last bit. Only what runs a network asks
+    transformers, which looks for itself.
+    """
     file = Path(__file__).parent / "older" / "guard-0.1.0.safetensors"
-    code = f"{HOOK}\nimport demur, demur.cli, demur.guards, numpy as np\n"
+    code = "import demur, demur.cli, demur.guards, numpy as np\n"
     code += f"guard = demur.guards.Guard.load({str(file)!r})\n"
-    code += "print(len(guard.scores(np.ones((2, guard.spec.steps)))), 'sklearn' in sys.modules)"
+    code += "sigma = np.random.default_rng(0).random((9, guard.spec.steps))\n"
+    code += "said = repr([(v.flagged, v.score) for v in guard.judge_signals(sigma, [True] + 8 * [False])])\n"
+    here: dict[str, str] = {}
+    exec(code, here)
+    code = f"{HOOK}{code}print(said, 'sklearn' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "2 False", done.stderr
+    assert done.stdout.strip() == f"{here['said']} False", done.stderr
 
 
+@pytest.mark.slow
 def test_a_guard_judges_without_scikit_learn(run: Run, tmp_path: Path, guard: Path) -> None:
     """As where it is not installed, or of a version whose checks have moved: the same verdicts."""
     shutil.copy(guard, tmp_path / "g.safetensors")

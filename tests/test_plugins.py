@@ -7,7 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ import pytest
 import small
 
 import demur
-from demur import artefact, testing
+from demur import artefact, cli, testing
 from demur.attacks import ATTACKS
 from demur.defenses import DEFENSES
 from demur.experiment import read, units_of
 from demur.guards import DETECTORS
 from demur.judges import JUDGES
 from demur.models import FAMILIES
+from demur.models.families import PACKAGED
 from demur.registry import Registry
 from demur.samplers import SAMPLERS
 from demur.traces import TRACE_FIELDS
@@ -85,7 +88,9 @@ def test_models_of_every_kind_and_their_samplers_keep_the_contracts(kind: Kind) 
     model = testing.tiny(kind)
     testing.check_model(model)
     for name in demur.samplers.fitting(model.offers):
-        testing.check_sampler(SAMPLERS[name](), model)
+        sampler = SAMPLERS[name]()
+        few = {"steps": 8} if kind == Kind.MASKED and hasattr(sampler, "steps") else {}  # a pass a step: they add up
+        testing.check_sampler(replace(sampler, **few), model)
 
 
 class Broken:
@@ -363,13 +368,22 @@ def test_a_run_of_parts_from_outside_under_ray(tmp_path: Path, installed: Path) 
     assert rows_of(tmp_path)
 
 
-def test_the_command_line_takes_a_sampler_and_a_field_by_path(tmp_path: Path) -> None:
+def test_the_command_line_takes_a_sampler_and_a_field_by_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From files of the current folder, which is not on the path."""
     for module in EXAMPLE.glob("*.py"):
         (tmp_path / module.name).write_bytes(module.read_bytes())
     said = ["watch", "How do I open the granary?", "-m", "organism/diffusion", "--no-signal", "--json", "--length", "6"]
-    done = demur_at(tmp_path, *said, "--sampler", PATHS["sampler"], "--field", PATHS["field"])
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry and Path(entry) != EXAMPLE])
+    monkeypatch.setattr(sys, "argv", ["demur", *said, "--sampler", PATHS["sampler"], "--field", PATHS["field"]])
+    assert "demur_example" not in sys.modules
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert sys.modules.pop("demur_example").__file__ == str(tmp_path / "demur_example.py")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(lines) == 6
     assert all(0 < line["fields"]["surety"] <= 1 for line in lines)
 
@@ -417,6 +431,27 @@ def test_a_detector_from_outside_is_named_by_where_it_is(example: Any) -> None:
     assert DETECTORS.get(DETECTORS.name_of(example.Lowest)) is example.Lowest
 
 
+def test_the_names_that_a_package_registers_are_found(
+    tmp_path: Path, example: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an installer writes of ``[project.entry-points]``, read anew."""
+    registered = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]["entry-points"]
+    info = tmp_path / "demur_example-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.4\nName: demur-example\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(
+        "".join(f"[{group}]\n{name} = {value}\n" for group, of in registered.items() for name, value in of.items())
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    every = [Registry(one.kind, one.group, one.own) for one in (*REGISTERED, PACKAGED)]
+    assert [sorted(one.packaged) for one in every] == [[name] for name in (*REGISTERED.values(), "example")]
+    for one, known in zip(every, REGISTERED, strict=False):
+        name = REGISTERED[known]
+        assert one.name_of(one.get(name)) == name
+        assert name in one
+
+
+@pytest.mark.slow
 def test_the_names_of_an_installed_package_are_found(installed: Path) -> None:
     code = """
 import json

@@ -50,7 +50,9 @@ def asked_of_the_organism() -> list[Prompt]:
     return [*asked, *(attack("page", prompt) for prompt in world_prompts("test", forbidden=True, n=6))]
 
 
-@pytest.mark.parametrize("more", [{}, {"use_cache": False}], ids=["cached", "uncached"])
+@pytest.mark.parametrize(
+    "more", [{}, pytest.param({"use_cache": False}, marks=pytest.mark.slow)], ids=["cached", "uncached"]
+)
 def test_a_plain_network_stops_where_watch_stops(more: Any) -> None:
     """Two calls of other sizes and lengths, one criteria; answers whose last token is fed back in either."""
     asked, net, tok = asked_of_the_organism(), organism().net, organism().tokenizer

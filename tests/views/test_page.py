@@ -603,8 +603,15 @@ def axe() -> str:
     return (Path(found.origin).parent / "axe.min.js").read_text("utf-8")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_axe_finds_nothing(browser: Browser, tmp_path: Path, axe: str, scheme: str, width: int):
     scenes = [*asked("first", ("a", "b", "c"), "note"), *asked("second", ("a", "b")), hostile(), written(3), written(3)]
     scenes += [replace(written(2, "long"), prompt="word " * 900, sigma=None, redacted=True, hint="hidden")]

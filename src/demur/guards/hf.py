@@ -185,7 +185,11 @@ class _Newest:
         """After each pass: the newest column's state is a token's own, or the one that will produce it."""
         states = self.collect(output.last_hidden_state)[self.layer]
         self.states, self.columns = states[:, -1].float(), states.shape[1]
-        mask, cache = options.get("attention_mask"), options.get("past_key_values")
+        # transformers 5.24 calls "cache" what was "past_key_values"; what comes out tells of a cache of any other name.
+        names = ("cache", "past_key_values")
+        caches = [options.get(name) for name in names] + [getattr(output, name, None) for name in names]
+        cache: Any = next((cache for cache in caches if cache is not None), None)
+        mask = options.get("attention_mask")
         self.cached = cache is not None
         self.begun = self.cached and cache.get_seq_length() <= self.columns
         if self.columns > 1 and isinstance(mask, Tensor) and mask.ndim == 2:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
@@ -38,7 +39,9 @@ def tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    words = {word for text in every_text() for word, _ in split.pre_tokenize_str(text)}
+    # No token goes on from a mark to the space after it, so texts may be cut there, and what they share is split once.
+    pieces = {piece for text in set(every_text()) for piece in re.findall(r"\s*\S+|\s+", text)}
+    words = {word for piece in pieces for word, _ in split.pre_tokenize_str(piece)}
     names = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), *sorted(w for w in words if len(w) > 1)]
     backend = Tokenizer(
         models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], ignore_merges=True, fuse_unk=False)
