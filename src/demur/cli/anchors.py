@@ -153,7 +153,10 @@ def _describe(anchors: Anchors) -> None:
     table.add_row("signal", anchors.signal_name)
     table.add_row("harmless", f"{anchors.n_harmless} answered of {anchors.asked_harmless} asked")
     verb = "replayed" if anchors.refusals == "scripted" else "asked"
-    table.add_row("harmful", f"{anchors.harmful_side}, of {anchors.asked_harmful} {verb}")
+    if anchors.whitened is None:
+        table.add_row("harmful", f"{anchors.n_harmful} refused of {anchors.asked_harmful} {verb} ({anchors.refusals})")
+    else:
+        table.add_row("harmful", f"{anchors.n_harmful} {verb}, {anchors.n_refused} of them refused ({anchors.refusals})")
     known = f"hashes of {len(anchors.prompts)} are kept" if anchors.prompts else "not kept (an older file)"
     table.add_row("prompts", f"{known}: nothing is calibrated or measured on them" if anchors.prompts else known)
     for name, values in (("harmless", anchors.harmless_sigma), ("refused", anchors.harmful_sigma)):
