@@ -77,6 +77,10 @@ def fitted(fit: Fit, harmless: Signals, others: Signals, seed: int) -> Detector:
     """
     try:
         made = fit(harmless.copy(), seed=seed)
+        if not callable(made) or not isinstance(getattr(made, "name", None), str):
+            raise InvalidData(
+                f"fit gave a {type(made).__name__}", "a fitted detector, with a name and a call", "mend its fit"
+            )
         check(made, others)
     except DemurError:
         raise
@@ -343,6 +347,8 @@ def named(name: str, *, anywhere: bool = True) -> type[Detector]:
     found = DETECTORS.get(name)
     if not (isinstance(found, type) and callable(getattr(found, "fit", None)) and "__call__" in dir(found)):
         raise DemurError(f"{name!r} is no detector", "a class with fit and __call__", "see docs/extending.md")
+    if not (isinstance(called := getattr(found, "name", None), str) and called.isprintable() and called.strip()):
+        raise DemurError(f"the detector {name!r}, whose name is {called!r:.80}", "a text", "see docs/extending.md")
     return found
 
 
