@@ -19,6 +19,7 @@ from demur.models.families import PACKAGED, family_of
 from demur.prompts import PUBLIC, SETS
 from demur.registry import Registry, imported
 from demur.samplers import SAMPLERS, build, fitting
+from demur.studio.readiness import offered
 from demur.testing import tiny
 from demur.types import DemurError, DemurWarning, Need, said_needs
 from demur.worlds import WORLDS
@@ -126,6 +127,7 @@ from demur.types import Kind
 F = Family(name="f", kind=Kind.CAUSAL, model_types=("of_two_families",), examples=(), describes="", needs="")
 """
     offer(PACKAGED, "first_family", {"first": "F"}, code)
+    assert "f" in [one.family for one in offered()], "demur models names it"
     assert family_of({"model_type": "of_two_families"}, "x").name == "f"
     offer(PACKAGED, "second_family", {"second": "F"}, code)
     with pytest.raises(DemurError, match="first and second"):
