@@ -17,7 +17,7 @@ from demur.experiment.attacking import attacked
 from demur.experiment.config import Attacked, Prompts
 from demur.experiment.outcomes import by_judge
 from demur.experiment.requests import prompts_of
-from demur.guards.detectors import fitted, named
+from demur.guards.detectors import fitted, named, scored
 from demur.judges import judge_named
 from demur.testing import PROMPTS, check_defense, check_detector, check_judge, check_trace_field, check_world, tiny
 from demur.traces import Trace, generate
@@ -318,3 +318,26 @@ def test_a_world_with_too_few_or_unmarked_requests_is_one_line(name: str, role: 
     with pytest.raises((AssertionError, DemurError)):
         check_world(globals()[name]())
     check_world(Kitchen())
+
+
+def test_a_file_of_a_detector_that_nobody_has_here_says_what_to_do() -> None:
+    with pytest.raises(DemurError) as caught:
+        named("of-another-machine", anywhere=False)
+    line_said = small.one_line(caught.value)
+    assert "install the package" in line_said
+    assert "--detector module:Class" in line_said
+
+
+def test_a_detector_that_fails_on_some_signals_is_one_line() -> None:
+    def call(self: Any, sigma: Any) -> Any:
+        if (sigma[:, -1] == sigma[:, -2]).any():
+            raise ValueError("held\nvalues")
+        return -sigma.min(axis=1)
+
+    made = detector(__call__=call)()
+    held = SIGNALS.copy()
+    held[:, 8:] = held[:, 7:8]
+    assert len(scored(made, SIGNALS)) == len(SIGNALS)
+    with pytest.raises(DemurError) as caught:
+        scored(made, held)
+    assert "unfinished signals" in small.one_line(caught.value)
