@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from demur.cli import app
+from demur.experiment import read, units_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -41,6 +42,20 @@ def test_python_examples_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(code, f"{page} example {number}", "exec"), {"__name__": "__main__"})  # the example, as it stands
+
+
+def test_the_recipe_of_the_page_on_extending_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = next(page for page in PAGES if page.name == "extending.md")
+    *parts, world, field = [code for code in blocks(page, "python") if "check_" in code and "FAMILY" not in code]
+    code = {"my_module.py": [*parts, field], "my_worlds.py": [world]}
+    for name, several in code.items():  # as a reader has them: in files of the folder, without the calls of checks
+        lines = "\n".join(several).splitlines()
+        (tmp_path / name).write_text("\n".join(line for line in lines if not line.startswith("check_")))
+    (recipe,) = blocks(page, "yaml")
+    (tmp_path / "mine.yaml").write_text(recipe)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert units_of(read(tmp_path / "mine.yaml"))
 
 
 def commands() -> list[str]:

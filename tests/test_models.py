@@ -831,3 +831,10 @@ def test_what_would_break_a_law_or_does_not_exist_is_refused(quantize: str, said
     small.causal("llama").net.save_pretrained(tmp_path)
     with pytest.raises(DemurError, match=said):
         models.load(tmp_path, quantize=quantize)
+
+
+def test_an_adapter_without_a_kind_can_not_be_made() -> None:
+    from demur.models.adapter import Adapter
+
+    with pytest.raises(TypeError, match="fill_id"):
+        Adapter(net=None, tokenizer=None, identity=None)  # type: ignore[abstract, arg-type]

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import demur.prompts as door
+from demur.hub import takes_connection
 from demur.prompts import SETS, TEXT_COLUMNS, digest, load, save, starter
 from demur.prompts import hub as hub_door
 from demur.types import DemurError, Prompt
@@ -475,7 +476,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`datasets`, with a hub that seems to be in reach; no call leaves the machine."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_door, "_reachable", lambda endpoint: True)
+    monkeypatch.setattr(hub_door, "takes_connection", lambda endpoint, seconds: True)
     return datasets
 
 
@@ -627,7 +628,7 @@ def test_a_data_set_of_the_cache_is_found_without_a_hub(
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_door, "_reachable", lambda endpoint: False)
+    monkeypatch.setattr(hub_door, "takes_connection", lambda endpoint, seconds: False)
     folder = tmp_path / "tatsu-lab___alpaca" / "default" / "0.0.0" / "0123"
     table = datasets.Dataset.from_list([{"instruction": "x", "input": "y"}, {"instruction": "z", "input": ""}])
     from datasets.arrow_writer import ArrowWriter
@@ -658,10 +659,10 @@ def test_the_hub_is_in_reach_if_it_takes_a_connection(monkeypatch: pytest.Monkey
         monkeypatch.delenv(name.upper(), raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert hub_door._reachable(f"http://127.0.0.1:{port}")
-    assert not hub_door._reachable(f"http://127.0.0.1:{port}")
+        assert takes_connection(f"http://127.0.0.1:{port}")
+    assert not takes_connection(f"http://127.0.0.1:{port}")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    assert hub_door._reachable("https://hub.invalid"), "a proxy may reach what we cannot"
+    assert takes_connection("https://hub.invalid"), "a proxy may reach what we cannot"
 
 
 # --- imports ------------------------------------------------------------------------------------------------

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,12 +26,14 @@ class Registry:
     ``kind`` is the word for one of them, in errors. ``group`` is where installed packages register theirs (an entry
     point group); ``own`` are ours, each as ``module:name``. Wherever a name is taken, ``module:Class`` is taken too: a
     class that need not be registered, of an installed module or of one in the current folder. It is imported, so its
-    code runs: take no recipe with such a name from somebody whose code you would not run.
+    code runs: take no recipe with such a name from somebody whose code you would not run. ``reserved`` are names that
+    mean something else where a part is named.
     """
 
     kind: str
     group: str
     own: Mapping[str, str] = field(default_factory=dict)
+    reserved: tuple[str, ...] = ()
 
     def __iter__(self) -> Iterator[str]:
         """All names: ours in their order, then those of packages."""
@@ -41,11 +44,28 @@ class Registry:
 
     @cached_property
     def packaged(self) -> Mapping[str, metadata.EntryPoint]:
-        """Entry points of installed packages. A name of ours is ours, whatever a package says."""
+        """Entry points of installed packages. A name of ours is ours, whatever a package says; it, and a name that
+        could not be written where a part is named, is left out with a warning.
+        """
+        found: dict[str, metadata.EntryPoint] = {}
+        for point in self._points:
+            if point.name in self.own or point.name in self.reserved:
+                self._left_out(point, "a name of demur's own")
+            elif not re.fullmatch(r"\w[\w-]*", point.name):
+                self._left_out(point, "a name is letters, digits, - and _")
+            else:
+                found.setdefault(point.name, point)
+        return found
+
+    @cached_property
+    def _points(self) -> tuple[metadata.EntryPoint, ...]:
         from importlib import metadata  # here: it takes longer to load than all of this package's names
 
-        points = metadata.entry_points(group=self.group)
-        return {point.name: point for point in points if point.name not in self.own}
+        return tuple(metadata.entry_points(group=self.group))
+
+    def _left_out(self, point: metadata.EntryPoint, why: str) -> None:
+        said = f"left out: {self.kind} {point.name!r} of {_package(point)} ({why}); {point.value} finds it"
+        warnings.warn(said, DemurWarning, stacklevel=4)
 
     def __getitem__(self, name: str) -> Any:
         """As :meth:`get`."""
@@ -61,9 +81,18 @@ class Registry:
             return imported(self.own[name], self.kind)
         if name in self.packaged:
             point = self.packaged[name]
+            if others := {
+                other.value: other for other in self._points if other.name == name and other.value != point.value
+            }:
+                several = [point, *others.values()]
+                raise DemurError(
+                    f"{self.kind} {name!r}, which {' and '.join(_package(one) for one in several)} both register",
+                    "one of them",
+                    f"name it by module:Class: {' or '.join(one.value for one in several)}",
+                )
             try:
                 return point.load()
-            except Exception as error:  # whatever a package's own code raises
+            except (Exception, SystemExit) as error:  # whatever a package's own code raises
                 raise _broken(f"{self.kind} {name!r} ({point.value})", error) from error
         if is_path(name):
             part = imported(name, self.kind)
@@ -85,7 +114,7 @@ class Registry:
             return part()
         except DemurError:
             raise
-        except Exception as error:  # whatever somebody else's class raises
+        except (Exception, SystemExit) as error:  # whatever somebody else's class raises
             said = " ".join(str(error).split())[:160]
             raise DemurError(
                 f"{self.kind} {name!r} could not be made ({type(error).__name__}: {said})",
@@ -97,13 +126,20 @@ class Registry:
         """All names with what stands behind them. One of a package that can not be imported is left out, with a
         warning: a broken package breaks nobody who does not ask for it.
         """
+        yield from self._those(self.get)
+
+    def made(self) -> Iterator[tuple[str, Any]]:
+        """All names with what their parts give without settings; left out as by :meth:`working`."""
+        yield from self._those(self.make)
+
+    def _those(self, give: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
         for name in self:
             try:
-                yield name, self.get(name)
+                yield name, give(name)
             except DemurError as error:
                 if name in self.own:
                     raise
-                warnings.warn(f"left out: {error.came}", DemurWarning, stacklevel=2)
+                warnings.warn(f"left out: {error.came}", DemurWarning, stacklevel=3)
 
     def name_of(self, part: Any) -> str:
         """The name under which :meth:`get` finds a class or function again."""
@@ -125,13 +161,18 @@ def imported(path: str, kind: str) -> Any:
         if _lies_here(module_name) and str(Path.cwd()) not in sys.path:
             sys.path.append(str(Path.cwd()))  # last, so that no file in a folder hides an installed module
             importlib.invalidate_caches()
-        part: Any = importlib.import_module(module_name)
-    except Exception as error:  # whatever the module's own code raises
+        module: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # whatever the module's own code raises
         raise _broken(f"{kind} {path!r}", error) from error
+    part = module
     for name in attribute.split("."):
         if not hasattr(part, name):
             known = [other for other in vars(part) if not other.startswith("_")]
-            raise DemurError(f"{kind} {path!r}{near(name, known)}", f"a class or function of {module_name}", "mend it")
+            raise DemurError(
+                f"{kind} {path!r}{near(name, known)}",
+                f"a class or function of {module_name}{_hides(module)}",
+                "mend it",
+            )
         part = getattr(part, name)
     return part
 
@@ -147,7 +188,20 @@ def _lies_here(module: str) -> bool:
     return top.is_dir() or top.with_suffix(".py").is_file()
 
 
-def _broken(what: str, error: Exception) -> DemurError:
+def _hides(module: Any) -> str:
+    """Words for a module that is another one than the file, or folder, of its name that lies here."""
+    file = getattr(module, "__file__", None)
+    if not _lies_here(module.__name__) or (file and Path(file).resolve().is_relative_to(Path.cwd().resolve())):
+        return ""
+    return f" (which is {file or 'built in'}, and not the one of this folder: give that another name)"
+
+
+def _package(point: metadata.EntryPoint) -> str:
+    """The package that registers something."""
+    return f"the package {point.dist.name}" if point.dist is not None else "a package"
+
+
+def _broken(what: str, error: BaseException) -> DemurError:
     said = " ".join(str(error).split())[:160]
     return DemurError(
         f"{what} could not be imported ({type(error).__name__}: {said})", "a module that can be imported", "mend it"

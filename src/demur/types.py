@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -352,6 +352,24 @@ class Verdict:
     step: int | None = None
     why: str = ""
 
+    def __post_init__(self) -> None:
+        for name, kinds, words in (
+            ("flagged", bool, "True, False or None"),
+            ("score", int | float, "a number or None"),
+        ):
+            value = getattr(self, name)
+            if value is None or isinstance(value, kinds):
+                continue
+            try:  # of NumPy or torch, whose False is not ours: `is False` does not hold of it
+                plain = value.item()
+            except (AttributeError, ValueError, RuntimeError):
+                plain = value
+            if not isinstance(plain, kinds):
+                raise DemurError(
+                    f"a verdict of {self.by!r} with {name}={type(value).__name__}", words, "mend the judge"
+                )
+            object.__setattr__(self, name, plain)
+
     def __repr__(self) -> str:
         """In short; ``why`` may quote an answer, so its length alone."""
         told = {"score": self.score, "step": self.step, "why": f"{len(self.why)} characters" if self.why else None}
@@ -399,6 +417,18 @@ OFFERS: Mapping[Kind, frozenset[Need]] = {
 def missing(needs: frozenset[Need], offers: frozenset[Need]) -> str:
     """What is needed and not offered, as words; empty if nothing is."""
     return ", ".join(sorted(needs - offers))
+
+
+def said_needs(part: Any, what: str) -> frozenset[Need]:
+    """What a part says that it ``needs``; nothing if it says nothing. ``what`` names it in the error for a text, or for
+    something else that is no set of :class:`Need`.
+    """
+    said = getattr(part, "needs", ())
+    if isinstance(said, str) or not isinstance(said, Iterable) or not all(isinstance(need, str) for need in said):
+        raise DemurError(
+            f"{what}, which needs {said!r:.80}", "a frozenset of demur.types.Need", "see docs/extending.md"
+        )
+    return frozenset(said)
 
 
 def lacking(model: Model, needs: frozenset[Need]) -> str:

@@ -192,8 +192,16 @@ class Listed:
         raise DemurError(f"anchors of the world {self.name!r}", "a world with models of its own", "demur anchors fit")
 
 
-WORLDS = Registry(kind="world", group="demur.worlds", own={"organism": "demur.organism.kingdom:Kingdom"})
-"""Worlds by name. What stands behind a name is called without arguments and gives a :class:`World`."""
+WORLDS = Registry(
+    kind="world", group="demur.worlds", own={"organism": "demur.organism.kingdom:Kingdom"},
+    reserved=(
+        "starter", "harmless", "harmful", "advbench", "alpaca", "jailbreakbench", "jailbreakbench-benign",
+        "wildjailbreak", "dictionary", "llm",
+    ),
+)  # fmt: skip
+"""Worlds by name, none of them that of a set of prompts or of a judge. What stands behind a name is called without
+arguments and gives a :class:`World`.
+"""
 
 
 def is_world(name: str) -> bool:

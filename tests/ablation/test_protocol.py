@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,33 @@ def test_every_rival_scores_what_leans_towards_refusal_higher(rows: list[protoco
             assert 0 <= low <= value <= high <= 1, row
             assert low < high, "60 generations never settle a figure"
         assert (row.positives, row.negatives) == (60, 150 if row.against == protocol.PLAIN else 60)
+
+
+class Lowest:
+    """A detector from outside."""
+
+    name = "lowest"
+
+    @classmethod
+    def fit(cls, harmless: Any, *, seed: int = 0) -> Any:
+        return Fitted()
+
+
+@dataclass(frozen=True)
+class Fitted(Lowest):
+    def __call__(self, sigma: Any) -> Any:
+        return -sigma.min(axis=1)
+
+
+def test_a_detector_from_outside_stands_beside_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demur.ablation.rivals.RIVALS", {"lowest sigma": RIVALS["lowest sigma"]})
+    name = f"{__name__}:Fitted"
+    rows = {(row.detector, row.attack, row.against): row for row in protocol.ablate(sets(), detectors=[name])}
+    mine = {key[1:]: row.auroc for key, row in rows.items() if key[0] == name}
+    assert mine
+    assert mine == {key[1:]: row.auroc for key, row in rows.items() if key[0] == "lowest sigma"}
+    with pytest.raises(DemurError, match="nowhere:Part"):
+        protocol.ablate(sets(), detectors=["nowhere:Part"])
 
 
 @pytest.mark.slow

@@ -96,10 +96,11 @@ def ablate(
     *,
     seeds: Sequence[int] = (0, 1, 2),
     least: int = 10,
+    detectors: Sequence[str] = (),
     progress: Callable[[str], object] = lambda name: None,
 ) -> list[Comparison]:
     """Rows for every detector whose states were recorded, every attack with ``least`` successes, both kinds of
-    negatives.
+    negatives. ``detectors`` are others, by name or ``module:Class``, that stand beside ours.
 
     Supervised detectors are fitted anew for each attack, without it, without its kin (:func:`kin`), and twice over:
     every request is judged by a fit on the other half of the requests, since all attacks wrap the same ones. Where
@@ -109,7 +110,7 @@ def ablate(
     controls = {name: m.answered for name, m in sets.controls.items()}
     plain = sets.plain.answered
     rows = []
-    for name, rival in available(sets.good.phi).items():
+    for name, rival in available(sets.good.phi, detectors).items():
         progress(name)
         own = tuple(seeds) if rival.seeded else tuple(seeds)[:1]
         setting = sets.setting

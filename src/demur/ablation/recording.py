@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from demur.ablation.material import Material, request_of
 from demur.ablation.shelf import Recorded, Shelf, read_by_the_model
 from demur.dynamics.text import held
-from demur.samplers import seeded
+from demur.samplers import seeded, steps_of
 from demur.traces import STEPS, Key, Recorder, Trace, default_sampler, spec_of, watching
 from demur.types import Canvas, DemurError, Model, Need, Prompt, Sampler, Spec, Step
 
@@ -183,7 +183,7 @@ class Noting:
 
     def __call__(self, model: Model, canvas: Canvas, rngs: Any) -> Iterator[Step]:
         """The sampler's steps."""
-        for step in self.undefended(model, canvas, rngs):
+        for step in steps_of(self.undefended, model, canvas, rngs):
             if step.index == 0:
                 self.states.append(_last_given(model, canvas, step))
             yield step

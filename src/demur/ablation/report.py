@@ -29,14 +29,21 @@ def check_protocol(paper: bool, alpha: float) -> None:
 
 
 def fit_report(
-    sets: Sets, name: str, *, seeds: Sequence[int] = (0, 1, 2), alpha: float = 0.01, paper: bool = False
+    sets: Sets,
+    name: str,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    alpha: float = 0.01,
+    paper: bool = False,
+    detectors: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Every detector and the guard with its threshold, for one fit set called ``name``.
+    """Every detector and the guard with its threshold, for one fit set called ``name``. ``detectors``: others to stand
+    beside ours.
 
     The guard is left out, and ``short`` says so, where there are too few calibration answers for ``alpha``.
     """
     threshold: Rule = "quantile" if paper else "conformal"
-    rows = ablate(sets, seeds=seeds)
+    rows = ablate(sets, seeds=seeds, detectors=detectors)
     n, needed = len(sets.calibrate.answered), 1 if paper else math.ceil(1 / alpha - 1 - 1e-9)
     enough = n >= needed
     return {
@@ -46,7 +53,7 @@ def fit_report(
         "short": None if enough else f"{n} calibration answers; alpha {alpha:g} needs {needed}",
         "rows": [asdict(row) for row in rows],
         "summary": [asdict(line) for line in summarised(rows)],
-        "without": [name for name in available(sets.good.phi) if name not in {row.detector for row in rows}],
+        "without": [name for name in available(sets.good.phi, detectors) if name not in {row.detector for row in rows}],
         "flags": [_flag_row(flag) for flag in flags(sets, alpha=alpha, threshold=threshold)] if enough else [],
         "blind": [asdict(line) for line in blind(sets, alpha=alpha, threshold=threshold)] if enough else [],
     }
@@ -81,13 +88,21 @@ def in_words(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def model_report(
-    sets: Sets, *, seeds: Sequence[int], alpha: float, paper: bool, split: int | None, pictures: Path | None = None
+    sets: Sets,
+    *,
+    seeds: Sequence[int],
+    alpha: float,
+    paper: bool,
+    split: int | None,
+    pictures: Path | None = None,
+    detectors: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Detectors, guard and dynamics of one model on sets of its own.
 
     ``split`` is the seed that shuffled the prompts; ``pictures`` a folder for figures (needs matplotlib).
+    ``detectors``: others to stand beside ours.
     """
-    fit = fit_report(sets, "plain", seeds=seeds, alpha=alpha, paper=paper)
+    fit = fit_report(sets, "plain", seeds=seeds, alpha=alpha, paper=paper, detectors=detectors)
     judged = all(m.harmful is not None for m in sets.attacked.values())
     about: dict[str, Any] = {"model": sets.model, "sampler": sets.sampler, "judged": judged, "fits": [fit]}
     about |= {"sets": answered(sets), "split": split} | dynamics_report(sets)

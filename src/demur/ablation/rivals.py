@@ -8,7 +8,7 @@ and is an upper reference, not a competitor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from demur.ablation.material import LAST, Material, anchored, sigma_of
+from demur.guards.detectors import fitted, named, scored
 from demur.guards.estimator import SRIGuard
 from demur.traces import Key
 from demur.types import DemurError
@@ -284,6 +285,19 @@ RIVALS: dict[str, Rival] = {
 """By name. The families of TrajGuard and D2-Monitor are represented by their ideas, not by their authors' code."""
 
 
-def available(keys: Mapping[Key, Any]) -> dict[str, Rival]:
-    """The rivals whose states were recorded."""
-    return {name: rival for name, rival in RIVALS.items() if all(key in keys for key in rival.needs)}
+def available(keys: Mapping[Key, Any], detectors: Sequence[str] = ()) -> dict[str, Rival]:
+    """The rivals whose states were recorded; ``detectors`` are others to stand beside them (:func:`of_detector`)."""
+    every = RIVALS | {name: of_detector(name) for name in detectors}
+    return {name: rival for name, rival in every.items() if all(key in keys for key in rival.needs)}
+
+
+def of_detector(name: str) -> Rival:
+    """A detector of sigma by its name or ``module:Class``, as a guard holds it. Raises where there is none."""
+    cls = named(name)
+
+    def made(setting: Setting) -> Scorer:
+        learnt = setting.sigma(setting.fit)
+        detector = fitted(cls.fit, learnt, learnt, setting.seed)
+        return lambda m: scored(detector, setting.sigma(m))
+
+    return Rival(f"the detector {cls.name}, of sigma", "named at the command line", made, seeded=True)

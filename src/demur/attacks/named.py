@@ -24,6 +24,7 @@ ATTACKS = Registry(
         "random-search": "demur.attacks.search:RandomSearch",
         "pair": "demur.attacks.pair:Pair",
     },
+    reserved=("wildjailbreak",),  # a recipe takes it for the public set
 )
 """Attacks by name. ``infill`` and ``parallel`` need ``mask``, ``random-search`` a model, ``pair`` three callables."""
 

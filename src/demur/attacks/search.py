@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from demur.attacks.found import Access, Found, attacked
 from demur.attacks.holes import canvas_for
-from demur.types import DemurError, Need, Prompt
+from demur.types import DemurError, Need, Prompt, Scoring
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ class RandomSearch:
     Every candidate is scored as text, in the model's template, so that the score is that of the prompt as it is asked.
     """
 
-    model: Any
+    model: Scoring
     tokens: int = 20
     iterations: int = 100
     restarts: int = 1

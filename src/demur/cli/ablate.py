@@ -78,6 +78,10 @@ def ablate(
         bool, typer.Option("--keep/--no-keep", help="Keep what was generated, in the cache, for the next call.")
     ] = True,
     out: Annotated[Path, typer.Option(help="Where the reports go.")] = Path("out/ablation"),
+    detector: Annotated[
+        list[str] | None,
+        typer.Option(help="Measure this detector, too: a packaged name or module:Class; with a model; repeatable."),
+    ] = None,
     sampler: SamplerName = None,
     length: Length = None,
     steps: Steps = 32,
@@ -99,7 +103,14 @@ def ablate(
     own = {"anchors": n_anchors, "fit": n_fit, "calibrate": n_calibrate, "plain": n_test}
     if model is None:
         alone: dict[str, Any] = {"--attacked": attacked, "--control": control, "--sampler": sampler, "--system": system}
-        alone |= {"--template-arg": template, "--column": column, "--seed": seed, "--length": length, "--set": settings}
+        alone |= {
+            "--template-arg": template,
+            "--column": column,
+            "--seed": seed,
+            "--detector": detector,
+            "--length": length,
+            "--set": settings,
+        }
         alone |= {_option(name): count for name, count in own.items()}
         for option, value in alone.items():
             if value is not None:
@@ -115,6 +126,10 @@ def ablate(
         raise DemurError(
             "no attacked prompts", "--attacked FILE, once for each attack", "or name no model: the organism"
         )
+    from demur.guards.detectors import named as detector_named
+
+    for name in detector or ():
+        detector_named(name)  # now, and not after minutes of generating
     counts = counts_of(n, paper, {name: count for name, count in own.items() if count is not None})
     columns = columns_of(column)
     asked = questions(
@@ -131,7 +146,13 @@ def ablate(
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
     sets = _recorded(net, chosen, asked, keep, length=size, steps=steps)
     report = model_report(
-        sets, seeds=range(seeds), alpha=alpha, paper=paper, split=seed, pictures=out / "ablation" if pictures else None
+        sets,
+        seeds=range(seeds),
+        alpha=alpha,
+        paper=paper,
+        split=seed,
+        pictures=out / "ablation" if pictures else None,
+        detectors=detector or (),
     )
     _tell(f"{model}, {type(chosen).__name__}", report, write_report(report, out))
 

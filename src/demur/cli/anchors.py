@@ -156,7 +156,9 @@ def _describe(anchors: Anchors) -> None:
     if anchors.whitened is None:
         table.add_row("harmful", f"{anchors.n_harmful} refused of {anchors.asked_harmful} {verb} ({anchors.refusals})")
     else:
-        table.add_row("harmful", f"{anchors.n_harmful} {verb}, {anchors.n_refused} of them refused ({anchors.refusals})")
+        table.add_row(
+            "harmful", f"{anchors.n_harmful} {verb}, {anchors.n_refused} of them refused ({anchors.refusals})"
+        )
     known = f"hashes of {len(anchors.prompts)} are kept" if anchors.prompts else "not kept (an older file)"
     table.add_row("prompts", f"{known}: nothing is calibrated or measured on them" if anchors.prompts else known)
     for name, values in (("harmless", anchors.harmless_sigma), ("refused", anchors.harmful_sigma)):

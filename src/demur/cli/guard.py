@@ -309,6 +309,10 @@ def run(
     ] = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Default: the model the guard belongs to.")] = None,
     detector: GuardDetector = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="module:Class of the guard's sampler, where its file belongs to one that is yours."),
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Judge finished answers instead of every step.")] = False,
     harmful: Annotated[
         bool | None,
@@ -335,7 +339,7 @@ def run(
     prompts = asked(prompt, text, harmful=harmful, columns=columns_of(column))
     known = Guard.load(guard, detector=detector)
     net = load_model(model or known.spec.model, dtype, device, system, quiet=as_json, template=template)
-    chosen, size = _sampler(known)
+    chosen, size = _sampler(known, sampler)
     console = out_to()
     for trace in _answers(net, prompts, Watch(known, online=not offline)(chosen), known, size, seed, batch, as_json):
         one, verdict, said = trace.prompt, acted(trace), trace.text()
@@ -349,13 +353,13 @@ def run(
             console.print(f"  {said}", soft_wrap=True, markup=False)
 
 
-def _sampler(guard: Guard) -> tuple[Any, int]:
+def _sampler(guard: Guard, named: str | None) -> tuple[Any, int]:
     """The sampler that a guard belongs to, and its response length."""
-    from demur.samplers import CLASSES
+    from demur.samplers.build import made_again
 
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in guard.spec.settings.items()}
     size = int(settings.pop("length", guard.spec.steps))  # type: ignore[arg-type]
-    return CLASSES[guard.spec.sampler](**settings), size
+    return made_again(guard.spec.sampler, settings, named), size
 
 
 def _answers(

@@ -90,7 +90,7 @@ def _estimate(wanted: Needs) -> None:
     console = out_to()
     size = f"{wanted.parameters / 1e9:.2f}B" if wanted.parameters >= 1e8 else f"{wanted.parameters / 1e6:.1f}M"
     console.print(escape(f"{wanted.model}: {wanted.kind}, {size} parameters, {wanted.dtype}"), soft_wrap=True)
-    ways = "" if wanted.kind in ("causal", "block") else f", {wanted.steps} steps"
+    ways = f", {wanted.steps} steps" if wanted.counts_steps else ""
     asked = f"batch {wanted.batch}, prompts of {wanted.prompt} tokens, answers of {wanted.length}{ways}"
     console.print(f"{asked}; {ESTIMATE}\n", soft_wrap=True)
     table = Table(show_header=False, box=None)

@@ -21,7 +21,7 @@ from demur.types import DemurError
 if TYPE_CHECKING:
     from demur.signals import Anchors
     from demur.signals.anchors import SignalName
-    from demur.types import Pool, Prompt
+    from demur.types import Model, Pool, Prompt, Sampler
 
 
 class Refusals(StrEnum):
@@ -98,13 +98,13 @@ def tell_page(console: Console, page: Path) -> None:
 
 
 def setup(
-    model: Any,
+    model: Model,
     name: str | None,
     length: int | None,
     steps: int,
     temperature: float | None,
     more: list[str] | None,
-) -> tuple[str, Any, int]:
+) -> tuple[str, Sampler, int]:
     """A sampler's name (default: of the model's family), the sampler with its settings, and its response length."""
     from demur.samplers import build
 
@@ -134,8 +134,8 @@ def signal_of(whitened: bool | None, owner: Anchors | None = None, default: Sign
 
 
 def cached_anchors(
-    model: Any,
-    sampler: Any,
+    model: Model,
+    sampler: Sampler,
     length: int,
     steps: int,
     layer: str,
@@ -223,7 +223,7 @@ def load_model(
     system: str | None = None,
     quiet: bool = False,
     template: Sequence[str] | None = None,
-) -> Any:
+) -> Model:
     """A model by name, with a note while it takes long. The dtype ``4bit`` is the default one with 4-bit weights.
 
     ``template``: arguments of the chat template, each KEY=VALUE.

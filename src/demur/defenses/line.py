@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from demur.defenses.setup import Setup
 from demur.guards.guard import Guard
 from demur.registry import Registry, near
 from demur.traces import Trace
-from demur.types import DemurError, Need, Prompt, Verdict
+from demur.types import DemurError, Need, Prompt, Verdict, said_needs
 
 DEFENSES = Registry(
     kind="defense",
@@ -27,10 +27,12 @@ DEFENSES = Registry(
         "moderation": "demur.defenses.moderation:Moderation",
         "diffuguard": "demur.defenses.diffuguard:DiffuGuard",
     },
+    reserved=("none",),
 )
 """Defenses by name. Several may be joined by ``+``; a prompt or answer is flagged if any of them flags it."""
 NONE = "none"
 """The name of no defense at all."""
+NEXT = "see docs/extending.md#a-defense"
 
 
 @runtime_checkable
@@ -81,7 +83,7 @@ def is_active(name: str) -> bool:
 def needs_of(name: str, settings: Mapping[str, Any]) -> frozenset[Need]:
     """What defenses need of the model that they stand before. One that asks a model of its own needs nothing of it."""
     asked = [cls for _, cls in parts_of(name) if not ("model" in settings and "model" in settings_of(cls))]
-    return frozenset(need for cls in asked for need in getattr(cls, "needs", ()))
+    return frozenset(need for cls in asked for need in said_needs(cls, f"defense {name}"))
 
 
 def is_calibrated(name: str) -> bool:
@@ -121,7 +123,9 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
             elif not hasattr(cls, "made"):
                 made = cls(**own)
                 if not (isinstance(made, Filter | Review) or callable(made)):
-                    raise DemurError(f"{part!r} is no defense", "filter, review or a call", "see docs/extending.md")
+                    raise DemurError(f"{part!r} is no defense", "filter, review or a call", NEXT)
+                if callable(made) and not getattr(cls, "active", False):  # else it shares the undefended answers
+                    raise DemurError(f"{part!r} makes another sampler and is not active", "active = True", NEXT)
     except TypeError as error:
         raise DemurError(f"{name} with a setting of another kind ({error})", "numbers", "mend it") from error
 
@@ -140,17 +144,38 @@ class Line:
 
     def filtered(self, prompts: Sequence[Prompt]) -> list[Verdict | None]:
         """The first filter's verdict that stops each prompt, or None."""
-        return _first([f.filter(prompts) for f in self.filters], len(prompts))
+        return _first([_asked(f, "filter", f.filter, prompts) for f in self.filters], len(prompts))
 
     def sampler(self, sampler: Any) -> Any:
         """The sampler, changed if something changes it, and watched if something watches."""
         for defense in self.around:
             sampler = defense(sampler)
+            if not callable(sampler):
+                came = f"the defense {type(defense).__name__} made a {type(sampler).__name__} of a sampler"
+                raise DemurError(came, "a sampler", NEXT)
         return sampler
 
     def reviewed(self, traces: Sequence[Trace]) -> list[Verdict | None]:
         """The first review's verdict that stops each answer, or None."""
-        return _first([r.review(traces) for r in self.reviews], len(traces))
+        return _first([_asked(r, "review", r.review, traces) for r in self.reviews], len(traces))
+
+
+def _asked(part: Any, what: str, ask: Callable[[Any], Any], items: Sequence[Any]) -> list[Verdict]:
+    """A filter's or a review's verdicts. Raises for one that fails (what it says may quote a prompt), and for anything
+    but one verdict for each item.
+    """
+    called = f"the {what} of the defense {type(part).__name__}"
+    try:
+        verdicts = list(ask(items))
+    except DemurError:
+        raise
+    except Exception as error:  # whatever somebody else's class raises
+        raise DemurError(f"{called} failed ({type(error).__name__})", "one verdict for each", NEXT) from error
+    if len(verdicts) != len(items):
+        raise DemurError(f"{called} gave {len(verdicts)} verdicts for {len(items)}", "one for each", NEXT)
+    if strange := [verdict for verdict in verdicts if not isinstance(verdict, Verdict)]:
+        raise DemurError(f"{called} gave a {type(strange[0]).__name__}", "a demur.types.Verdict", NEXT)
+    return verdicts
 
 
 UNREADABLE = ", unreadable"
@@ -188,7 +213,7 @@ def line(
         cls.made(setup, **_own(cls, settings)) if hasattr(cls, "made") else cls(**_own(cls, settings))
         for _, cls in parts_of(name)
     ]
-    around = [part for part in made if not isinstance(part, Filter | Review)]
+    around = [part for part in made if callable(part)]
     around.sort(key=lambda part: getattr(part, "outermost", False))  # a guard watches what the others have made
     return Line(
         filters=tuple(part for part in made if isinstance(part, Filter)),

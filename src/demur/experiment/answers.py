@@ -19,7 +19,7 @@ from demur.experiment.attacking import canvas_under
 from demur.experiment.config import PLAIN, Attacked, Config, Subject
 from demur.experiment.requests import prompts_of
 from demur.models import load
-from demur.samplers import build, seeded
+from demur.samplers import build, seeded, steps_of
 from demur.traces import Key, Recorder, Trace, fields_named, spec_of, watching
 from demur.types import Model, Prompt, Sampler
 
@@ -90,7 +90,7 @@ def run_prompts(
         canvas = canvas_under(attack, watched, group, length)
         recorder = Recorder(watched, canvas, group, spec, (LAST,), fields_named(*config.fields))
         rngs = [g for prompt in group for g in seeded(zlib.crc32(f"{seed} {prompt.id}".encode()), 1)]
-        for _ in recorder(sampler(watched, canvas, rngs)):
+        for _ in recorder(steps_of(sampler, watched, canvas, rngs)):
             pass
         traces.update(zip(members, recorder.traces(), strict=True))
     return [traces[i] for i in range(len(prompts))]

@@ -19,10 +19,11 @@ from demur.attacks import ATTACKS, canvas_for, make, mask_of, settings_of
 from demur.experiment.config import Attacked
 from demur.experiment.queries import check_queries
 from demur.prompts import load
-from demur.types import Canvas, DemurError, Need, Prompt
+from demur.types import Canvas, DemurError, Model, Need, Prompt, said_needs
 
 PUBLIC = ("wildjailbreak",)
 """Public sets of attacked prompts, which stand where a file of them may stand."""
+NEXT = "mend it: demur.testing.check_attack, docs/extending.md"
 FILES = (".jsonl", ".csv", ".json")
 """How the names of files of attacked prompts end."""
 
@@ -31,7 +32,7 @@ def attack_names() -> tuple[str, ...]:
     """Every attack that has a name: in anybody's words, and in those of the worlds. Files of attacked prompts come
     beside them.
     """
-    own = [f"{world}/{name}" for world, make in worlds.WORLDS.working() for name in make().attacks]
+    own = [f"{name}/{attack}" for name, world in worlds.WORLDS.made() for attack in world.attacks]
     return (*dict.fromkeys(["plain", *ATTACKS]), *own)
 
 
@@ -61,7 +62,7 @@ def kind_of(name: str) -> Any:
 
 def needs_of(attack: Attacked) -> frozenset[Need]:
     """What an attack needs of the model that it is tried on."""
-    return frozenset(getattr(kind_of(attack.name), "needs", ()))
+    return said_needs(kind_of(attack.name), f"attack {attack.name}")
 
 
 def access_of(attack: Attacked) -> str:
@@ -106,7 +107,7 @@ def check_settings(attack: Attacked) -> None:
         ) from error
 
 
-def made_for(attack: Attacked, model: Any) -> Any:
+def made_for(attack: Attacked, model: Model) -> Any:
     """An attack of a name for a model: one that makes prompts, or one that searches with the model's logits."""
     if attack.world:
         return worlds.attack_of(attack.name)
@@ -121,12 +122,25 @@ def _given(attack: Attacked, **parts: Callable[[], Any]) -> dict[str, Any]:
     return {name: part() for name, part in parts.items() if name in takes and name not in attack.settings}
 
 
-def attacked(attack: Attacked, prompts: Sequence[Prompt], model: Any) -> list[Prompt]:
+def attacked(attack: Attacked, prompts: Sequence[Prompt], model: Model) -> list[Prompt]:
     """The prompts under an attack that makes no search."""
     if attack.plain:
         return list(prompts)
     made = made_for(attack, model)
-    return [_checked(attack, prompt, made(prompt)) for prompt in prompts]
+    return [_made_of(attack, made, prompt) for prompt in prompts]
+
+
+def _made_of(attack: Attacked, made: Any, prompt: Prompt) -> Prompt:
+    """What an attack makes of a prompt. Raises for one that fails; what it says may quote the request."""
+    try:
+        changed = made(prompt)
+    except DemurError:
+        raise
+    except Exception as error:  # whatever somebody else's class raises
+        raise DemurError(
+            f"attack {attack.label} failed on {prompt.label!r} ({type(error).__name__})", "a prompt", NEXT
+        ) from error
+    return _checked(attack, prompt, changed)
 
 
 def _checked(attack: Attacked, prompt: Prompt, made: Any) -> Prompt:
@@ -136,10 +150,13 @@ def _checked(attack: Attacked, prompt: Prompt, made: Any) -> Prompt:
     if not isinstance(made, Prompt) or made.parent != prompt.id:
         came = f"a {type(made).__name__}" if not isinstance(made, Prompt) else "a prompt whose parent is another one"
         raise DemurError(f"attack {attack.label} made {came}", f"a prompt with parent={prompt.label!r}", "mend it")
+    if made.harmful != prompt.harmful:  # on which hangs what may be shown
+        came = f"attack {attack.label} made harmful={made.harmful} of harmful={prompt.harmful}"
+        raise DemurError(came, "the prompt's own label", "use dataclasses.replace, and leave harmful alone")
     return made
 
 
-def canvas_under(attack: Attacked, model: Any, prompts: Sequence[Prompt], length: int) -> Canvas:
+def canvas_under(attack: Attacked, model: Model, prompts: Sequence[Prompt], length: int) -> Canvas:
     """Open places behind the prompt or, where an attack leaves holes, these."""
     holed = leaves_holes(attack) and model.mask_id is not None
     canvas: Canvas = canvas_for(model, prompts, length) if holed else model.canvas(prompts, length)

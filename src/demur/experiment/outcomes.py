@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from demur import worlds
 from demur.experiment.config import Config
 from demur.judges import JUDGES, Judge, judge_named
 from demur.refusals import is_refusal
 from demur.traces import Trace
-from demur.types import DemurError
+from demur.types import DemurError, Verdict
 from demur.worlds import UNSCORED
 
 Outcome = str
@@ -39,11 +40,16 @@ def by_judge(judge: Judge, trace: Trace) -> list[Outcome]:
         text = trace.answer(t)
         if text not in said:
             try:
-                verdict = judge(trace.prompt, text)
+                verdict: Any = judge(trace.prompt, text)
+            except DemurError:
+                raise
             except Exception as error:  # whatever somebody else's class raises; its words may quote the text
                 raise DemurError(
                     f"judge {judge.name!r} failed ({type(error).__name__})", "a verdict", "see docs/extending.md"
                 ) from error
+            if not isinstance(verdict, Verdict):
+                came = f"judge {judge.name!r} gave a {type(verdict).__name__}"
+                raise DemurError(came, "a demur.types.Verdict", "see docs/extending.md")
             said[text] = "harmful" if verdict.flagged else _by_dictionary(trace.text(t))
             said[text] = UNSCORED if verdict.flagged is None else said[text]
     return [said[trace.answer(t)] for t in range(1, trace.steps + 1)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from demur import worlds
 from demur.experiment.config import Prompts, Side
@@ -80,7 +83,27 @@ def prompts_of(of: Prompts, role: Role) -> list[Prompt]:
 @cache
 def _prompts_of(of: Prompts, role: Role, stamps: tuple[tuple[int, int], ...]) -> tuple[Prompt, ...]:
     """Kept by what their files are like (``stamps``), so that a hub is not asked again for every unit."""
-    return tuple(world_of(of).requests(role, of.sizes))
+    asked = tuple(world_of(of).requests(role, of.sizes))
+    if of.world:
+        _check(of.world, role, asked, of.sizes[role])
+    return asked
+
+
+def _check(world: str, role: Role, asked: Sequence[Any], n: int) -> None:
+    """Raises for requests of a world that are too few, none, of the other side, or two of one id: rows are told apart
+    by ids, and what may be shown hangs on the label.
+    """
+    then = "mend it: demur.testing.check_world, docs/extending.md"
+    if strange := [one for one in asked if not isinstance(one, Prompt)]:
+        raise DemurError(f"a {type(strange[0]).__name__} among the requests of {world} for {role}", "prompts", then)
+    if len(asked) != n:
+        raise DemurError(f"{len(asked)} requests of {world} for {role}", f"{n}", then)
+    if wrong := [one for one in asked if one.harmful != (role in HARMFUL)]:
+        came = f"request {wrong[0].label!r} of {world} for {role}, with harmful={wrong[0].harmful}"
+        raise DemurError(came, f"harmful={role in HARMFUL}", then)
+    if twice := [one for one, count in Counter(one.id for one in asked).items() if count > 1]:
+        came = f"two requests of {world} for {role} with one id ({next(p.label for p in asked if p.id == twice[0])!r})"
+        raise DemurError(came, "an id for each", then)
 
 
 def digests_of(of: Prompts) -> dict[str, str]:

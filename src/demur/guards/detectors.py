@@ -61,7 +61,17 @@ def scored(detector: Detector, sigma: Signals) -> Scores:
     whole = np.array(sigma, dtype=np.float64, order="C")
     if not known.all():
         whole[~known] = 0.5  # any signal: its score is not used
-    scores = np.asarray(detector(whole))
+    try:
+        scores = np.asarray(detector(whole))
+    except DemurError:
+        raise
+    except Exception as error:  # whatever somebody else's class raises
+        said = " ".join(str(error).split())[:200]
+        raise InvalidData(
+            f"the detector {detector.name} failed on {len(sigma)} signals ({type(error).__name__}: {said})",
+            "one number a row, for unfinished signals too, which hold their last value",
+            "mend its __call__",
+        ) from error
     if scores.shape != (len(sigma),) or scores.dtype.kind not in "biuf":
         raise InvalidData(
             f"the detector {detector.name} gave {scores.dtype} of shape {scores.shape} for {len(sigma)} signals",
@@ -77,6 +87,10 @@ def fitted(fit: Fit, harmless: Signals, others: Signals, seed: int) -> Detector:
     """
     try:
         made = fit(harmless.copy(), seed=seed)
+        if not callable(made) or not isinstance(getattr(made, "name", None), str):
+            raise InvalidData(
+                f"fit gave a {type(made).__name__}", "a fitted detector, with a name and a call", "mend its fit"
+            )
         check(made, others)
     except DemurError:
         raise
@@ -334,15 +348,14 @@ def named(name: str, *, anywhere: bool = True) -> type[Detector]:
     Raises for a name that is none of these, and for a class that is no detector.
     """
     if name not in DETECTORS and not anywhere:
-        then = (
-            "say where its class is: --detector module:Class, Guard.load(path, detector=...)"
-            if ":" in name
-            else "name one of these"
-        )
-        raise DemurError(f"detector {name!r:.80}", ", ".join(DETECTORS), then)
+        then = "install the package that registers it, or say where its class is: --detector module:Class, "
+        then += "Guard.load(path, detector=...)"
+        raise DemurError(f"detector {name!r:.80}, which no package here has", ", ".join(DETECTORS), then)
     found = DETECTORS.get(name)
     if not (isinstance(found, type) and callable(getattr(found, "fit", None)) and "__call__" in dir(found)):
         raise DemurError(f"{name!r} is no detector", "a class with fit and __call__", "see docs/extending.md")
+    if not (isinstance(called := getattr(found, "name", None), str) and called.isprintable() and called.strip()):
+        raise DemurError(f"the detector {name!r}, whose name is {called!r:.80}", "a text", "see docs/extending.md")
     return found
 
 

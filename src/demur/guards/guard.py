@@ -108,7 +108,7 @@ class Guard:
             return Verdict("sri-guard", None, None, None, "the signal is not finite: look at the model's states")
         flagged = bool(self.threshold.exceeded(np.array(score)))
         step = self.spec.steps if flagged else None
-        return Verdict("sri-guard", flagged, score, step, f"error {score:.3g}, limit {limit:.3g}")
+        return Verdict("sri-guard", flagged, score, step, f"score {score:.3g}, limit {limit:.3g}")
 
     def check(self, spec: Spec) -> None:
         """Raises, naming both sides, unless the guard may be used on generations of ``spec``."""

@@ -26,6 +26,7 @@ from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows, say
 from demur.guards.sight import Signal, crossing
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
+from demur.samplers import steps_of
 from demur.traces import Key, Trace, spec_of
 from demur.types import Canvas, DemurError, Model, Need, Sampler, Step, Verdict
 
@@ -90,7 +91,7 @@ class Guarded:
             if online:
                 look(guard, rows, every)
 
-        for step in self.undefended(model, canvas, rngs):
+        for step in steps_of(self.undefended, model, canvas, rngs):
             last = answer.over(step, rows)  # who was flagged after the step before is stopped by this one
             yield last
             if not online:

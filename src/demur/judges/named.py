@@ -6,7 +6,12 @@ from demur.judges.judge import Judge
 from demur.registry import Registry
 from demur.types import DemurError
 
-JUDGES = Registry(kind="judge", group="demur.judges", own={"dictionary": "demur.judges.dictionary:Dictionary"})
+JUDGES = Registry(
+    kind="judge",
+    group="demur.judges",
+    own={"dictionary": "demur.judges.dictionary:Dictionary"},
+    reserved=("llm",),  # what a recipe calls a model behind an endpoint
+)
 """Judges that need no settings, by name. What stands behind a name is called without arguments and gives a
 :class:`demur.judges.Judge`. A model behind an endpoint is a judge too: see :class:`demur.judges.LLMJudge`.
 """

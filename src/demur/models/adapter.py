@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -15,7 +16,7 @@ from demur.types import OFFERS, Canvas, Identity, Kind, Layer, Need, Prompt
 
 
 @dataclass(frozen=True, eq=False)
-class Adapter:
+class Adapter(ABC):
     """A model behind the protocol :class:`demur.types.Model`, without its passes.
 
     ``system``: a system prompt for every prompt that brings none. ``layers``: whose states a pass returns.
@@ -37,9 +38,9 @@ class Adapter:
     USUAL_LENGTH: ClassVar[int] = 128
 
     @property
+    @abstractmethod
     def kind(self) -> Kind:
         """How the model writes."""
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         """In one short line, for a notebook: neither the network nor the vocabulary nor the system prompt."""
@@ -73,9 +74,9 @@ class Adapter:
         return stop_ids(self.net, self.tokenizer)
 
     @property
+    @abstractmethod
     def fill_id(self) -> int:
         """The token that is written into open places."""
-        raise NotImplementedError
 
     @property
     def chat(self) -> Chat:

@@ -6,13 +6,14 @@ anything that is none of the special ones and that transformers knows as a causa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from demur.models.llada2 import native_config
 from demur.registry import Registry, imported, is_path
-from demur.types import OFFERS, DemurError, Kind, Model, Need
+from demur.types import OFFERS, DemurError, DemurWarning, Kind, Model, Need
 
 
 @dataclass(frozen=True)
@@ -280,6 +281,16 @@ def own_family(name: str) -> tuple[Family | None, str]:
     return family, checkpoint
 
 
+def packaged_families() -> Iterator[tuple[str, Family]]:
+    """Families of installed packages by name. What is none is left out with a warning."""
+    for name, family in PACKAGED.working():
+        if isinstance(family, Family):
+            yield name, family
+        else:
+            came = f"left out: model family {name!r}, a {type(family).__name__} and no demur.models.Family"
+            warnings.warn(came, DemurWarning, stacklevel=2)
+
+
 def family_of(raw: Mapping[str, Any], name: str) -> Family:
     """The family of a raw ``config.json``: the one that the model's name says, else by its ``model_type`` one of ours,
     one of an installed package, or that of any causal LM. Raises, naming all families, if none can run it.
@@ -290,10 +301,17 @@ def family_of(raw: Mapping[str, Any], name: str) -> Family:
     if said is not None:
         return said
     model_type = raw.get("model_type", "")
-    packaged: list[Family] = [family for _, family in PACKAGED.working()]
-    for family in (*FAMILIES, *packaged):
-        if model_type in family.model_types:
-            return family
+    if ours := next((family for family in FAMILIES if model_type in family.model_types), None):
+        return ours
+    theirs = {name: family for name, family in packaged_families() if model_type in family.model_types}
+    if len(theirs) > 1:
+        raise DemurError(
+            f"{name}: model type {model_type!r}, which the families {' and '.join(theirs)} of installed packages run",
+            "one of them",
+            f"say which: module:FAMILY@{name}",
+        )
+    if theirs:
+        return next(iter(theirs.values()))
     if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return ANY_CAUSAL
     raise DemurError(

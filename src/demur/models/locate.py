@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from demur.hub import takes_connection
 from demur.models.families import ANY_CAUSAL, BUILT_IN, FAMILIES, Family, family_of, own_family
 from demur.types import DemurError
 
@@ -103,23 +104,9 @@ def _refusal(name: str, revision: str | None, error: BaseException) -> BaseExcep
 
 def hub_is_reachable(seconds: float = 3.0) -> bool:
     """Whether the hub takes a connection; False in offline mode. A proxy is taken to reach it."""
-    import socket
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies, proxy_bypass
-
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return False
-    parts = urlsplit(constants.ENDPOINT)
-    host = parts.hostname or ""
-    if {parts.scheme, "all"} & set(getproxies()) and not proxy_bypass(host):
-        return True
-    try:
-        with socket.create_connection((host, parts.port or (80 if parts.scheme == "http" else 443)), seconds):
-            return True
-    except OSError:
-        return False
+    return not constants.HF_HUB_OFFLINE and takes_connection(constants.ENDPOINT, seconds)
 
 
 def smollm2_path() -> Path:

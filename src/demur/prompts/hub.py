@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from demur.extras import need
+from demur.hub import takes_connection
 from demur.prompts.rows import Row, Rows, Wants, first_line
 from demur.types import DemurError
 
@@ -38,6 +39,8 @@ PUBLIC: Mapping[str, Public] = {
 """Public data sets by short name. ``wildjailbreak`` holds attacked prompts, of the evaluation part (Jiang et al.,
 arXiv:2406.18510; gated), ``jailbreakbench`` the behaviours of Chao et al., arXiv:2404.01318."""
 
+SECONDS = 5.0
+"""So long the hub may take to answer."""
 _GIVE_A_FILE = "or give a local .jsonl, .json, .csv or .parquet file"
 
 
@@ -47,7 +50,7 @@ def hub_rows(name: str, config: str, split: str, limit: int | None, wants: Wants
     """
     datasets = need("datasets", "data", f"to read the data set {name}")
     offline = bool(datasets.config.HF_HUB_OFFLINE)
-    reached = offline or _reachable(datasets.config.HF_ENDPOINT)
+    reached = offline or takes_connection(datasets.config.HF_ENDPOINT, SECONDS)
     try:
         with _cache_only(datasets.config, offline or not reached):
             table = datasets.load_dataset(name, config or None, split=split, streaming=limit is not None)
@@ -58,26 +61,6 @@ def hub_rows(name: str, config: str, split: str, limit: int | None, wants: Wants
             yield Row(number, f"{name}, split {split}, row {number}", values, names)
     except Exception as error:  # what a download can raise is no closed list
         raise _hub_error(name, split, error, offline) from error
-
-
-def _reachable(endpoint: str, seconds: float = 5.0) -> bool:
-    """Whether the hub takes a connection. Asked first, because `datasets` itself tries for half a minute.
-
-    True where a proxy is set, which is asked by nobody but the real request.
-    """
-    import socket
-    from urllib.parse import urlsplit
-    from urllib.request import getproxies, proxy_bypass
-
-    parts = urlsplit(endpoint)
-    host = parts.hostname or ""
-    if {parts.scheme, "all"} & set(getproxies()) and not proxy_bypass(host):
-        return True
-    try:
-        with socket.create_connection((host, parts.port or (80 if parts.scheme == "http" else 443)), seconds):
-            return True
-    except OSError:
-        return False
 
 
 @contextmanager

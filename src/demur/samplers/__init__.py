@@ -12,6 +12,7 @@ from demur.samplers.masked import MaskedDiffusion
 from demur.samplers.presets import autoregressive_order, bd3lm, dream, llada2, mdlm, sdar
 from demur.samplers.renoising import Renoise
 from demur.samplers.rules import filtered
+from demur.samplers.steps import steps_of
 
 __all__ = [
     "CLASSES",
@@ -33,4 +34,5 @@ __all__ = [
     "mdlm",
     "sdar",
     "seeded",
+    "steps_of",
 ]

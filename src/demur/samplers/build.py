@@ -12,7 +12,7 @@ from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.block import BlockDiffusion
 from demur.samplers.masked import MaskedDiffusion
 from demur.samplers.renoising import Renoise
-from demur.types import DemurError, Model, Need, Sampler, missing
+from demur.types import DemurError, Model, Need, Sampler, missing, said_needs
 
 SAMPLERS = Registry(
     kind="sampler",
@@ -41,14 +41,52 @@ CLASSES: Mapping[str, Callable[..., Any]] = {
 """By the name that a spec holds: a sampler can be made again from ``spec.sampler`` and ``spec.settings``."""
 
 
+def spec_name(sampler: Any) -> str:
+    """What a spec calls a sampler: one of ours by its class alone, any other one by ``module:Class``, since two
+    packages may have a class of one name.
+    """
+    made_by = sampler if hasattr(sampler, "__qualname__") else type(sampler)  # a function is its own
+    if made_by.__module__.partition(".")[0] == "demur":
+        return str(made_by.__name__)
+    return f"{made_by.__module__}:{made_by.__qualname__}"
+
+
+def made_again(called: str, settings: Mapping[str, Any], named: str | None = None) -> Sampler:
+    """The sampler that a spec calls so, with the spec's settings. A file can not say what is imported: one of ours, or
+    of an installed package's names, is found; any other one must be ``named``, as ``module:Class``. Raises otherwise.
+    """
+    make = CLASSES.get(called) if named is None else SAMPLERS.get(named)
+    if make is None:
+        registered = {point.value: name for name, point in SAMPLERS.packaged.items()}
+        if called not in registered:
+            raise DemurError(
+                f"the sampler {called}, which no installed package has registered",
+                "its class",
+                f"name it: --sampler {called if ':' in called else 'module:Class'}",
+            )
+        make = SAMPLERS.get(registered[called])
+    try:
+        made: Sampler = make(**settings)
+    except Exception as error:  # whatever somebody else's class raises
+        said = " ".join(str(error).split())[:160]
+        raise DemurError(
+            f"the sampler {named or called} can not be made with {', '.join(settings) or 'no settings'} ({said})",
+            f"the one that a spec calls {called}",
+            "name that one",
+        ) from error
+    if spec_name(made) != called:
+        raise DemurError(f"the sampler {named}", called, "name that one")
+    return made
+
+
 def needs_of(sampler: Any) -> frozenset[Need]:
     """What a sampler says that it needs of a model; nothing if it says nothing."""
-    return frozenset(getattr(sampler, "needs", frozenset()))
+    return said_needs(sampler, f"the sampler {type(sampler).__name__}")
 
 
 def fitting(offers: frozenset[Need]) -> list[str]:
     """The samplers that a model with these ``offers`` can be run with."""
-    return [name for name, make in SAMPLERS.working() if needs_of(make()) <= offers]
+    return [name for name, plain in SAMPLERS.made() if needs_of(plain) <= offers]
 
 
 def _plain(name: str) -> Any:

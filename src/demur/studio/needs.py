@@ -15,7 +15,7 @@ from typing import Any
 from demur.models import BUILT_IN, DTYPES
 from demur.models.families import family_of
 from demur.models.locate import locate
-from demur.types import DemurError
+from demur.types import OFFERS, DemurError, Kind, Need
 
 ESTIMATE = "an estimate from the configuration, not measured"
 
@@ -142,6 +142,11 @@ class Needs:
     steps: int
     gigabytes: Mapping[str, float]
     seconds: Mapping[str, float | None]
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether the steps of a sampler say how many passes there are: without a cache, every step is one."""
+        return Need.CACHE not in OFFERS[Kind(self.kind)]
 
     @property
     def total(self) -> float:

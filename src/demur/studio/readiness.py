@@ -11,6 +11,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
 from demur.models import BUILT_IN, FAMILIES, cache_dir
+from demur.models.families import packaged_families
 from demur.models.locate import locate
 from demur.types import DemurError
 
@@ -97,9 +98,8 @@ def offered() -> Iterator[Offered]:
         except DemurError as error:
             yield Offered("built in", name, False, f"not here: {error.then.removeprefix('run: ')}; {what}")
     here = _cached_repos()
-    for family in FAMILIES:
-        if set(family.examples) <= set(BUILT_IN):  # named above
-            continue
+    ours = [family for family in FAMILIES if not set(family.examples) <= set(BUILT_IN)]  # else it is named above
+    for family in (*ours, *(family for _, family in packaged_families())):
         yield Offered(family.name, says=f"{family.describes}; {family.needs}")
         for example in family.examples:
             there = example in here

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from demur.samplers import seeded
+from demur.samplers import seeded, steps_of
 from demur.signals import Anchors, reading
 from demur.traces import DEFAULT, Key, Recorder, Trace, TraceField, spec_of, watching
 from demur.types import Prompt, Sampler
@@ -77,7 +77,7 @@ def _moments(
     spec = spec_of(model, run.sampler, run.length, steps=steps, seed=seed)
     recorder = Recorder(model, canvas, [prompt], spec, wanted, fields)
     previous = None
-    for _ in recorder(run.sampler(model, canvas, seeded(seed, 1))):
+    for _ in recorder(steps_of(run.sampler, model, canvas, seeded(seed, 1))):
         if previous is not None:
             yield previous
         trace = recorder.traces()[0]

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from demur.defenses import Filter, Line, Review
-from demur.guards.detectors import Detector
-from demur.guards.detectors import check as detector_is_sound
+from demur.guards.detectors import Detector, fitted
 from demur.samplers import build, seeded
 from demur.samplers.build import needs_of
+from demur.samplers.steps import fault
 from demur.testing.tiny import fitting
 from demur.traces import Trace, generate
-from demur.types import DemurError, Model, Need, Prompt, Scoring, Verdict
+from demur.types import Canvas, DemurError, Model, Need, Prompt, Scoring, Verdict
 from demur.worlds import HARMFUL, ROLES
 
 PROMPTS = (
@@ -35,17 +35,21 @@ def check_sampler(sampler: Any, model: Model | None = None, length: int = 8) -> 
     """
     model = model or fitting(needs_of(sampler))
     canvas = model.canvas(PROMPTS, length)
-    before, given = canvas, ~canvas.open
-    for index, step in enumerate(sampler(model, canvas, seeded(0, canvas.rows))):
-        assert step.index == index, f"step {index} calls itself {step.index}"
-        assert torch.equal(step.ids[given], canvas.ids[given]), f"step {index} has moved a given token"
-        written = step.committed & given
-        assert not bool(written.any()), f"step {index} says that it wrote a given place"
-        silent = (step.ids != before.ids) & ~step.committed & ~step.open & canvas.open
-        assert not bool(silent.any()), f"step {index} has written a place without saying so in `committed`"
-        assert bool((step.open <= canvas.open).all()), f"step {index} has opened a given place"
+    kept = Canvas(ids=canvas.ids.clone(), open=canvas.open.clone(), pad=canvas.pad)
+    before, index, most = kept.ids, 0, 100 * length + 1000
+    try:
+        steps = iter(sampler(model, canvas, seeded(0, canvas.rows)))
+    except TypeError as error:
+        raise AssertionError(f"a sampler is called with model, canvas and rngs, and gives steps ({error})") from error
+    for index, step in enumerate(steps):
+        assert index < most, f"it has taken {index} steps over {length} open places and has not ended"
+        wrong = fault(step, index, before, kept, model)
+        assert not wrong, f"step {index}: {wrong}"
         assert set(step.hidden) == set(model.layers), f"step {index} has states of other layers than the model's"
-        before = type(canvas)(ids=step.ids, open=step.open, pad=canvas.pad)
+        before, last = step.ids.clone(), step
+    assert index or before is not kept.ids, "it took no step"
+    left = last.open.any(dim=1) & ~torch.isin(last.ids, torch.tensor(model.stop_ids)).logical_and(kept.open).any(dim=1)
+    assert not bool(left.any()), "it has ended and left places open, in a row without an end of sequence"
     together = generate(model, PROMPTS, sampler, length=length, seed=3)
     again = generate(model, PROMPTS, sampler, length=length, seed=3)
     for i, prompt in enumerate(PROMPTS):
@@ -99,7 +103,12 @@ def check_detector(cls: type[Detector], seed: int = 0) -> None:
     """
     rng = np.random.default_rng(seed)
     harmless = np.clip(rng.normal(0.7, 0.1, (200, 32)), 0, 1)
-    detector_is_sound(cls.fit(harmless, seed=seed), harmless)
+    for part in ("name", "fit", "__call__"):
+        assert part in dir(cls), f"a detector has name, fit and __call__; {cls.__name__} has no {part}"
+    try:
+        fitted(cls.fit, harmless, harmless, seed)
+    except DemurError as error:
+        raise AssertionError(str(error)) from error
 
 
 def check_defense(defense: Any, model: Model | None = None) -> None:
@@ -108,21 +117,20 @@ def check_defense(defense: Any, model: Model | None = None) -> None:
     """
     model = model or fitting(frozenset(getattr(defense, "needs", frozenset())))
     plain = generate(model, PROMPTS, length=8)
-    verdicts: list[Verdict] = []
-    if isinstance(defense, Filter):
-        verdicts += (found := defense.filter(PROMPTS))
-        assert len(found) == len(PROMPTS), f"{len(found)} verdicts for {len(PROMPTS)} prompts"
-    if isinstance(defense, Review):
-        verdicts += (found := defense.review(plain))
-        assert len(found) == len(plain), f"{len(found)} verdicts for {len(plain)} answers"
-    assert all(isinstance(verdict, Verdict) for verdict in verdicts), "a verdict is a demur.types.Verdict"
-    if isinstance(defense, Filter | Review):
+    looks, acts = isinstance(defense, Filter | Review), callable(defense)
+    assert looks or acts, "a defense has filter, review or a call"
+    try:
+        Line(filters=(defense,) if isinstance(defense, Filter) else ()).filtered(PROMPTS)
+        Line(reviews=(defense,) if isinstance(defense, Review) else ()).reviewed(plain)
+    except DemurError as error:
+        raise AssertionError(str(error)) from error
+    if not acts:
         return
+    assert getattr(defense, "active", False), "it makes another sampler and does not say `active = True`"
     guarded = generate(model, PROMPTS, Line(around=(defense,)).sampler(build(None, model)), length=8)
     for before, after in zip(plain, guarded, strict=True):
         same = min(before.steps, after.steps)
-        acted = next((t for t in range(same) if not np.array_equal(before.replay(t), after.replay(t))), same)
-        assert acted == same or getattr(defense, "active", False), "it changes a generation and does not say `active`"
+        assert same, "it leaves a generation without steps"
 
 
 def check_judge(judge: Callable[[Prompt, str], Verdict]) -> None:
@@ -146,6 +154,7 @@ def check_world(world: Any, n: int = 4) -> None:
         assert len(prompts) == n, f"{len(prompts)} requests for {role}, not {n}"
         assert world.requests(role, sizes) == prompts, f"{role} gives other requests when it is asked again"
         assert all(prompt.harmful == (role in HARMFUL) for prompt in prompts), f"{role} holds requests of another side"
+        assert len({prompt.id for prompt in prompts}) == len(prompts), f"{role} has two requests of one id"
         for prompt in prompts:
             shared = {owners.setdefault(prompt.text, role), role} <= {role, "controls", "plain"}
             assert shared, f"{role} and {owners[prompt.text]} share a request"
@@ -159,7 +168,10 @@ def check_world(world: Any, n: int = 4) -> None:
 def check_trace_field(field: Any, model: Model | None = None) -> None:
     """A trace field: one number a row and step, which does not depend on the row's neighbours."""
     model = model or fitting(frozenset(getattr(field, "needs", frozenset())))
-    together = generate(model, PROMPTS, length=6, fields=[field])
+    untouched, together = generate(model, PROMPTS, length=6), generate(model, PROMPTS, length=6, fields=[field])
+    for before, after in zip(untouched, together, strict=True):
+        same = np.array_equal(before.commits, after.commits) and np.array_equal(before.start, after.start)
+        assert same, f"{field.name} changes the generation: it may only look"
     for i, prompt in enumerate(PROMPTS):
         values = together[i].fields[field.name]
         assert values.shape == (together[i].steps,), f"{field.name} has {values.shape}, not one value a step"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,16 +36,19 @@ TRACE_FIELDS = Registry(kind="trace field", group="demur.trace_fields")
 def valued(field: TraceField, step: Step, canvas: Canvas) -> Float[Tensor, "b"]:
     """A field's numbers after a step, in fp32. Raises for one that fails, or that does not give one number a row."""
     try:
-        values = field(step, canvas)
+        values: Any = field(step, canvas)
     except Exception as error:  # whatever somebody else's class raises
         said = " ".join(str(error).split())[:160]
         raise DemurError(
             f"trace field {field.name!r} failed ({type(error).__name__}: {said})", "numbers", NEXT
         ) from error
-    if getattr(values, "shape", None) != (canvas.rows,):
-        gave = getattr(values, "shape", type(values).__name__)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":
+        values = torch.as_tensor(values, device=canvas.ids.device)
+    if not isinstance(values, Tensor) or tuple(values.shape) != (canvas.rows,) or values.is_complex():
+        gave = f"shape {tuple(values.shape)} of {values.dtype}" if isinstance(values, Tensor) else type(values).__name__
         raise DemurError(f"trace field {field.name!r} gave {gave}", f"a tensor of {canvas.rows}, one a row", NEXT)
-    return values.float()
+    numbers: Float[Tensor, "b"] = values.float()
+    return numbers
 
 
 def fields_named(*names: str) -> tuple[TraceField, ...]:
@@ -50,7 +57,38 @@ def fields_named(*names: str) -> tuple[TraceField, ...]:
     for name, field in zip(names, made, strict=True):
         if not (callable(field) and isinstance(getattr(field, "name", None), str)):
             raise DemurError(f"trace field {name!r}, a {type(field).__name__}", "a name and a call", NEXT)
-    twice = [field.name for field in made if sum(field.name == other.name for other in made) > 1]
-    if twice:
+    return checked(made)
+
+
+COLUMNS = (
+    "id",
+    "step",
+    "place",
+    "token",
+    "piece",
+    "state",
+    "committed",
+    "open",
+    "confidence",
+    "refused",
+    "sigma",
+    "text",
+)
+"""Columns of a trace's tables (docs/trace.md), which no field may be called."""
+
+
+def checked(fields: Sequence[TraceField]) -> tuple[TraceField, ...]:
+    """The same fields. Raises for what is none, for a name that is no word of its own, and for two of one name."""
+    for field in fields:
+        name = getattr(field, "name", None)
+        if not (callable(field) and isinstance(name, str)) or isinstance(field, type):
+            what = f"the class {field.__name__}" if isinstance(field, type) else f"a {type(field).__name__}"
+            raise DemurError(f"a trace field that is {what}", "an object with a name and a call", NEXT)
+        if not re.fullmatch(r"\w[\w-]*", name) or name in COLUMNS:
+            raise DemurError(
+                f"a trace field called {name!r:.80}", f"a word of its own, none of {', '.join(COLUMNS)}", NEXT
+            )
+    names = [field.name for field in fields]
+    if twice := [name for name in names if names.count(name) > 1]:
         raise DemurError(f"two trace fields called {twice[0]!r}", "one of each name", "leave one out")
-    return made
+    return tuple(fields)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from demur.samplers import build, seeded
+from demur.samplers import build, seeded, steps_of
 from demur.traces.fields import TraceField
 from demur.traces.record import Recorder
 from demur.traces.spec import spec_of
@@ -60,7 +60,7 @@ def generate(
         group = prompts[begin : begin + batch]
         canvas = watched.canvas(group, length)
         recorder = Recorder(watched, canvas, group, spec, pools, fields)
-        for _ in recorder(sampler(watched, canvas, seeded(seed + begin, len(group)))):
+        for _ in recorder(steps_of(sampler, watched, canvas, seeded(seed + begin, len(group)))):
             pass
         traces += recorder.traces()
         if progress is not None:

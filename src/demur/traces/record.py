@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.pooling import Phi, Pooler
-from demur.traces.fields import TraceField, valued
+from demur.traces.fields import TraceField, checked, valued
 from demur.traces.guesses import Guesses
 from demur.traces.trace import Key, Trace
 from demur.types import Canvas, DemurError, Model, Need, Prompt, Spec, Step
@@ -58,7 +58,7 @@ class Recorder:
                 )
         self.model, self.canvas, self.prompts, self.spec = model, canvas, tuple(prompts), spec
         self.pooler = Pooler(canvas, wanted)
-        self.fields = tuple(fields)
+        self.fields = checked(fields)
         self.seconds = 0.0
         self.ended = False
         self._size = max(1, CELLS // canvas.ids.numel())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from importlib import metadata
 
-from demur.samplers.build import needs_of
+from demur.samplers.build import needs_of, spec_name
 from demur.traces.trace import STEPS
 from demur.types import Model, Need, Sampler, Spec
 
@@ -21,12 +21,14 @@ def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, 
     # that were fitted without it are measured on them.
     while hasattr(sampler, "undefended"):
         sampler = sampler.undefended
-    settings = {k: v for k, v in vars(sampler).items() if k != "cache" and not k.startswith("_")}
+    of_slots: list[str] = [each.name for each in fields(sampler)] if is_dataclass(sampler) else []
+    held = getattr(sampler, "__dict__", None) or {name: getattr(sampler, name) for name in of_slots}
+    settings = {k: v for k, v in held.items() if k != "cache" and not k.startswith("_")}
     if Need.CAUSAL not in needs_of(sampler):
         settings["length"] = length
     return Spec(
         **asdict(model.identity),
-        sampler=type(sampler).__name__,
+        sampler=spec_name(sampler),
         settings=settings,
         steps=steps,
         seed=seed,

@@ -17,7 +17,7 @@ from demur.organism.attacks import attack
 from demur.organism.judge import OUTCOMES, Outcome, outcomes
 from demur.organism.tokens import RESPONSE
 from demur.organism.world import look_alikes, prompts, questions
-from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
+from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded, steps_of
 from demur.traces import Key, Recorder, Trace, generate, spec_of, watching
 from demur.types import Canvas, DemurError, Model, Prompt, Sampler
 
@@ -130,7 +130,7 @@ def infill(
     """
     canvas = infill_canvas(model, asked)
     recorder = Recorder(model, canvas, asked, spec_of(model, sampler, RESPONSE, steps=STEPS), pools)
-    for _ in recorder(sampler(model, canvas, seeded(seed, len(asked)))):
+    for _ in recorder(steps_of(sampler, model, canvas, seeded(seed, len(asked)))):
         pass
     return recorder.traces()
 
