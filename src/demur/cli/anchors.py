@@ -35,12 +35,15 @@ from demur.cli.options import (
     out_to,
     setup,
     signal_of,
+    told_on,
 )
 from demur.cli.settings import check_temperature
+from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.signals import Anchors
     from demur.signals.anchors import SignalName
+    from demur.signals.stability import Stability
     from demur.types import Prompt
 
 app = typer.Typer(help="Anchors: what refusing and complying look like inside one model.", no_args_is_help=True)
@@ -84,17 +87,10 @@ def fit(
     net = load_model(model, dtype, device, system, template=template)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
     with Progress(console=out_to(stderr=True), transient=True) as bar:
-        tasks: dict[str, Any] = {}
-
-        def progress(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(escape(what), total=of)
-            bar.update(tasks[what], completed=done)
-
         fitted = anchors_of(
             net, good, bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value,
             signal=signal, refusals=refusals.value, seed=seed, batch=batch,
-            at_least=at_least, progress=progress,
+            at_least=at_least, progress=told_on(bar),
         )  # fmt: skip
     fitted.save(out)
     out_to().print(str(out), style="bold", markup=False, soft_wrap=True)
@@ -114,6 +110,74 @@ def _prompts(
     if not name and signal == "whitened":
         return packaged("harmful" if harmful else "harmless")[:n]
     return side(name or ("harmful" if harmful else "harmless"), harmful, columns, n)
+
+
+@app.command("check")
+def check(
+    model: Annotated[str, typer.Argument(help="Built-in name, folder, .gguf file or hub id.")],
+    harmless: Annotated[str, typer.Option(help="Prompts: harmless, organism, alpaca, a file or hf:owner/name.")] = "",
+    harmful: Annotated[str, typer.Option(help="Prompts: harmful, organism, advbench, a file or hf:owner/name.")] = "",
+    n: Count = 100,
+    sampler: SamplerName = None,
+    length: Length = None,
+    steps: Steps = 32,
+    layer: LayerName = "last",
+    pool: PoolName = PoolName.generated,
+    refusals: RefusalsFrom = Refusals.observed,
+    batch: Annotated[int, typer.Option(min=1)] = 8,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    system: SystemPrompt = None,
+    template: TemplateArguments = None,
+    column: Columns = None,
+) -> None:
+    """How far a signal hangs on the wording of the anchors' prompts: ten anchor sets, at random and by kind."""
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from demur.signals.anchors import SIGNALS
+    from demur.signals.fit import anchor_traces
+    from demur.signals.stability import stability
+
+    columns = columns_of(column)
+    sides = ((harmless, False), (harmful, True))
+    good, bad = (_prompts(name, model, is_harmful, n, columns, "whitened") for name, is_harmful in sides)
+    net = load_model(model, dtype, device, system, template=template, quiet=as_json)
+    _, chosen, size = setup(net, sampler, length, steps, None, None)
+    key: Any = (layer, pool.value)
+    with Progress(console=out_to(stderr=True), transient=True, disable=as_json) as bar:
+        both = anchor_traces(
+            net, good, bad, chosen, pools=[key], length=size, steps=steps, refusals=refusals.value, seed=seed,
+            batch=batch, progress=told_on(bar),
+        )  # fmt: skip
+    found: dict[SignalName, Stability] = {}
+    for signal in SIGNALS:
+        try:
+            found[signal] = stability(*both, layer=layer, pool=pool.value, signal=signal, seed=seed)
+        except DemurError as error:  # too few refusals for the one are enough harmful answers for the other
+            out_to(stderr=True).print(f"! {signal}: {error}", style="yellow", markup=False, soft_wrap=True)
+    if not found:
+        raise typer.Exit(1)
+    refused = [sum(trace.refused() for trace in side) for side in both]
+    if as_json:
+        counts = {"harmless": len(good), "harmful": len(bad), "harmless_refused": refused[0], "refused": refused[1]}
+        told = {name: each.plain() | {"warning": each.warning or None} for name, each in found.items()}
+        print(json.dumps(counts | told))
+        return
+    table = Table(title=f"{refused[0]} of {len(good)} harmless and {refused[1]} of {len(bad)} harmful prompts refused")
+    for head in ("signal", "anchor sets", "TPR at 5%", "area", "sigma moves by"):
+        table.add_column(head)
+    for name, each in found.items():
+        for kind, spread in (("random", each.random), ("by kind", each.kinds)):
+            if spread is not None:
+                cells = (f"{spread.tpr:.2f} ± {spread.tpr_spread:.2f}", f"{spread.area:.3f} ± {spread.area_spread:.3f}")
+                table.add_row(name, kind, *cells, f"{spread.sigma:.3f}")
+    out_to().print(table)
+    for name, each in found.items():
+        if each.warning:
+            out_to().print(f"! {name}: {each.warning}", style="yellow", markup=False, soft_wrap=True)
 
 
 @app.command("show")

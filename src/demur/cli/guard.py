@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +39,7 @@ from demur.cli.options import (
     out_to,
     setup,
     signal_of,
+    told_on,
 )
 from demur.cli.settings import check_alpha, check_temperature
 from demur.types import DemurError, Need
@@ -115,7 +116,9 @@ def fit(
     from demur.guards import fit_guard
     from demur.guards.detectors import named
     from demur.guards.kits import kit_of
-    from demur.signals import Anchors, anchors_of
+    from demur.signals import Anchors, fit_anchors
+    from demur.signals.fit import anchor_traces
+    from demur.signals.stability import LEAST, stability
     from demur.traces import generate, spec_of
 
     if paper:
@@ -156,20 +159,16 @@ def fit(
                 progress=lambda done: bar.update(task, completed=done),
             )  # fmt: skip
 
-        if known:
-            fitted = known
-        else:
-            tasks: dict[str, Any] = {}
-
-            def progress(what: str, done: int, of: int) -> None:
-                if what not in tasks:
-                    tasks[what] = bar.add_task(escape(f"anchors: {what}"), total=of)
-                bar.update(tasks[what], completed=done)
-
-            fitted = anchors_of(
-                net, good[0], bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value,
-                signal=signal, refusals=refusals.value, seed=seed, batch=batch, at_least=5, progress=progress,
+        fitted, steady = known, None
+        if fitted is None:
+            both = anchor_traces(
+                net, good[0], bad, chosen, length=size, steps=steps, pools=[key], refusals=refusals.value,
+                seed=seed, batch=batch, progress=told_on(bar, "anchors: "),
             )  # fmt: skip
+            where: Any = {"layer": layer, "pool": pool.value, "signal": signal}
+            fitted = fit_anchors(*both, refusals=refusals.value, at_least=5, **where)
+            if min(fitted.n_harmless, fitted.n_harmful) >= LEAST:
+                steady = stability(*both, seed=seed, **where)
         guard = fit_guard(
             fitted,
             run("answering prompts to fit on", good[1]),
@@ -181,6 +180,7 @@ def fit(
         )
         if good[3]:
             guard = guard.measured("harmless, unseen", run("answering prompts to check on", good[3]))
+    guard = replace(guard, stability=steady)
     guard.save(out)
     out_to().print(str(out), style="bold", markup=False, soft_wrap=True)
     _describe(guard)
@@ -271,6 +271,7 @@ def _card(guard: Guard) -> dict[str, Any]:
         "limit_offline": guard.threshold.value,
         "limit_online": guard.prefix.threshold.value,
         "promise": guard.promise,
+        "stability": guard.stability and guard.stability.plain() | {"warning": guard.stability.warning or None},
         "false_positives": rates,
         "false_positives_online": {name: rate.row() for name, rate in guard.checked_online.items()},
     }
@@ -295,9 +296,14 @@ def _describe(guard: Guard) -> None:
     for name, rate in guard.checked.items():
         online = guard.checked_online.get(name)  # a guard of before does not know it
         table.add_row(escape(f"measured, {name}"), f"false positives {rate}" + (f", online {online}" if online else ""))
+    if guard.stability is not None:
+        for name, spread in (("random", guard.stability.random), ("by kind", guard.stability.kinds)):
+            if spread is not None:
+                table.add_row(f"ten anchor sets, {name}", escape(str(spread)))
     out_to().print(table)
-    if a.warning:
-        out_to().print(f"! {a.warning}", style="yellow", markup=False)
+    for warning in (a.warning, guard.stability.warning if guard.stability else ""):
+        if warning:
+            out_to().print(f"! {warning}", style="yellow", markup=False)
 
 
 @app.command()

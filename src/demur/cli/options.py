@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -131,6 +131,18 @@ def signal_of(whitened: bool | None, owner: Anchors | None = None, default: Sign
             f"--{wanted} with anchors that read states by {owner.signal_name}", "one of the two", "leave the option out"
         )
     return owner.signal_name
+
+
+def told_on(bar: Any, prefix: str = "") -> Callable[[str, int, int], None]:
+    """Progress of several things, each a line of a bar when it begins."""
+    tasks: dict[str, Any] = {}
+
+    def progress(what: str, done: int, of: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(escape(prefix + what), total=of)
+        bar.update(tasks[what], completed=done)
+
+    return progress
 
 
 def cached_anchors(

@@ -24,6 +24,7 @@ from demur.guards.detectors import Detector, Fit, fitted, name_of, named, restor
 from demur.guards.kits import detector_for
 from demur.guards.prefix import Prefix, fit_prefix
 from demur.signals import STATES, Anchors, digest
+from demur.signals.stability import Stability
 from demur.traces import Trace
 from demur.types import DemurError, Spec, Verdict
 
@@ -44,6 +45,7 @@ class Guard:
     ``refused`` counts harmless prompts that were left out because the model refused them. ``checked`` is the measured
     false-positive rate on answered harmless prompts that took no part, by name of the set (nothing: not measured) and
     of the offline guard; ``checked_online`` the online guard's on the same prompts (nothing in older files).
+    ``stability`` is how far the signal hangs on the anchors' prompts, where that was measured.
     """
 
     anchors: Anchors
@@ -57,6 +59,7 @@ class Guard:
     refused: int = 0
     checked: Mapping[str, Rate] = field(default_factory=dict)
     checked_online: Mapping[str, Rate] = field(default_factory=dict)
+    stability: Stability | None = None
 
     @property
     def spec(self) -> Spec:
@@ -161,6 +164,8 @@ class Guard:
         }
         if self.checked_online:
             card["checked_online"] = {name: [rate.k, rate.n] for name, rate in self.checked_online.items()}
+        if self.stability is not None:
+            card["stability"] = self.stability.plain()
         return artefact.save(path, "guard", arrays, json.loads(json.dumps(card)))
 
     @classmethod
@@ -212,7 +217,8 @@ class Guard:
             for name in ("checked", "checked_online")
         }
         whole = said | rates | {"anchors": anchors, "detector": made, "threshold": threshold, "prefix": prefix}
-        return artefact.made(cls, whole | {"band": arrays["band"]})
+        steady = Stability.of(card["stability"]) if "stability" in card else None
+        return artefact.made(cls, whole | {"band": arrays["band"], "stability": steady})
 
 
 def _of_version_1(

@@ -24,9 +24,9 @@ from demur.types import DemurError, DemurWarning, Prompt, Spec
 
 STATES = ("layer", "pool", "signal")
 """What a spec says of pooled states and how they are read: the anchors' own, since traces may hold several."""
-SIGNALS = ("sri", "whitened")
-"""How anchors read states: the paper's sigma, or along a whitened direction."""
 SignalName = Literal["sri", "whitened"]
+SIGNALS: tuple[SignalName, ...] = ("sri", "whitened")
+"""How anchors read states: the paper's sigma, or along a whitened direction."""
 _GROUP = 16  # so many traces' states are held in float64 at once
 
 

@@ -95,24 +95,40 @@ def anchors_of(
     harmful: Sequence[Prompt],
     sampler: Sampler | None = None,
     *,
-    length: int | None = None,
-    steps: int = STEPS,
     layer: Layer = "last",
     pool: Pool = "generated",
     signal: SignalName = "sri",
     refusals: Literal["observed", "scripted"] = "observed",
+    at_least: int = 1,
+    **run: Any,
+) -> Anchors:
+    """Anchors of a model from prompts: runs it on both sets (:func:`anchor_traces`, which takes what is left of the
+    settings) and calls :func:`fit_anchors`. Raises if fewer than ``at_least`` answers are left on a side, with the
+    counts.
+    """
+    good, bad = anchor_traces(model, harmless, harmful, sampler, pools=[(layer, pool)], refusals=refusals, **run)
+    return fit_anchors(good, bad, layer=layer, pool=pool, signal=signal, refusals=refusals, at_least=at_least)
+
+
+def anchor_traces(
+    model: Model,
+    harmless: Sequence[Prompt],
+    harmful: Sequence[Prompt],
+    sampler: Sampler | None = None,
+    *,
+    pools: Sequence[Key] = DEFAULT,
+    length: int | None = None,
+    steps: int = STEPS,
+    refusals: Literal["observed", "scripted"] = "observed",
     seed: int = 0,
     batch: int = 8,
-    at_least: int = 1,
     progress: Callable[[str, int, int], object] = lambda what, done, of: None,
-) -> Anchors:
-    """Anchors of a model from prompts: runs it on both sets and calls :func:`fit_anchors`.
+) -> tuple[list[Trace], list[Trace]]:
+    """The traces of both sides.
 
-    ``refusals="scripted"`` replays written refusals after the harmful prompts instead of generating; the anchors say so
-    wherever they are used. ``progress`` is called with what is being done, how many are done, of how many.
-    Raises if fewer than ``at_least`` answers are left on a side, with the counts.
+    ``refusals="scripted"`` replays written refusals after the harmful prompts instead of generating; anchors of them
+    say so wherever they are used. ``progress`` is called with what is being done, how many are done, of how many.
     """
-    pools = [(layer, pool)]
     common: dict[str, Any] = {"length": length, "steps": steps, "seed": seed, "pools": pools, "batch": batch}
 
     def run(what: str, prompts: Sequence[Prompt]) -> list[Trace]:
@@ -124,4 +140,4 @@ def anchors_of(
         progress("replaying written refusals", len(harmful), len(harmful))
     else:
         bad = run("answering harmful prompts", harmful)
-    return fit_anchors(good, bad, layer=layer, pool=pool, signal=signal, refusals=refusals, at_least=at_least)
+    return good, bad
