@@ -56,7 +56,7 @@ class Sets:
     @cached_property
     def setting(self) -> Setting:
         """What a detector that has seen no attack may learn from."""
-        return Setting(self.good.answered, self.bad.refusing, self.fit.answered)
+        return Setting(self.good.answered, self.bad.refusing, self.fit.answered, harmful=self.bad)
 
     def sigma(self, m: Material, key: Key = LAST) -> Float[NDArray[np.float64], "n T"]:
         """The signal of generations under these sets' anchors, in [0, 1], 0 = refusing."""

@@ -39,6 +39,7 @@ CANVAS_KEYS: tuple[Key, ...] = (LAST, MIDDLE, FIRST, RESPONSE, MASKED)
 class Setting:
     """What a detector may learn from: answered harmless and refused harmful prompts (anchors), harmless ones to fit on.
 
+    ``harmful`` are all answers to the harmful prompts of the anchors, refused or not (default: the refused ones).
     ``attacked`` and ``controls`` (successful attacks and the same attacks on harmless requests, by attack, without the
     one under test, its kin, and the requests under test) are for supervised rivals only.
     """
@@ -47,6 +48,7 @@ class Setting:
     bad: Material
     fit: Material
     seed: int = 0
+    harmful: Material | None = None
     attacked: Mapping[str, Material] = field(default_factory=dict)
     controls: Mapping[str, Material] = field(default_factory=dict)
 
@@ -129,6 +131,19 @@ def _whitened(setting: Setting) -> Scorer:
     return _autoencoder(setting, of)
 
 
+def _whitened_reading(of: Callable[[NDArray[np.float64]], Scores]) -> Callable[[Setting], Scorer]:
+    """The whitened signal of anchors, read by a plain statistic: the default guard for causal models, and its like."""
+
+    def made(setting: Setting) -> Scorer:
+        from demur.signals.whitened import fit_whitened
+
+        bad = setting.bad if setting.harmful is None else setting.harmful
+        read = fit_whitened(setting.good.phi[LAST], bad.phi[LAST])
+        return lambda m: 1.0 - of(read(m.phi[LAST])) if len(m) else np.empty(0)
+
+    return made
+
+
 def _layers(setting: Setting) -> Scorer:
     """sigma of the first, the middle and the last layer, one behind the other."""
     keys = (FIRST, MIDDLE, LAST)
@@ -150,6 +165,10 @@ def _static(setting: Setting) -> Scorer:
 
 def _mean(setting: Setting) -> Scorer:
     return lambda m: 1.0 - setting.sigma(m).mean(axis=1)
+
+
+def _last(setting: Setting) -> Scorer:
+    return lambda m: 1.0 - setting.sigma(m)[:, -1]
 
 
 def _lowest(setting: Setting) -> Scorer:
@@ -273,6 +292,9 @@ RIVALS: dict[str, Rival] = {
     "SRI, whitened": Rival("states whitened by harmless scatter", "ours", _whitened, seeded=True),
     "SRI, log ratio": Rival("before the sigmoid, standardised", "ours", _log_ratio, seeded=True),
     "SRI, differences": Rival("sigma's changes over steps", "ours", _differences, seeded=True),
+    "whitened, last": Rival("1 - the whitened signal at T", "ours", _whitened_reading(lambda s: s[:, -1])),
+    "whitened, mean": Rival("1 - its mean over steps", "ours", _whitened_reading(lambda s: s.mean(axis=1))),
+    "last sigma": Rival("1 - sigma at T", "ours", _last),
     "mean of sigma": Rival("1 - mean over steps", "ours", _mean),
     "lowest sigma": Rival("1 - minimum over steps", "ours", _lowest),
     "Mahalanobis": Rival("of sigma, shrunk covariance", "Ledoit and Wolf 2004", _mahalanobis),

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from demur import worlds
+from demur.signals.anchors import SignalName
 from demur.worlds import Role
 
 
@@ -39,6 +40,7 @@ _LATER: dict[str, tuple[Any, ...]] = {
     "columns": ((), []),
     "template_args": ({},),
     "detector": ("autoencoder",),
+    "signal": ("sri",),
     "fields": ((), []),
 }
 """Fields that version 0.1.0 did not have, and what they hold where a recipe does not use them."""
@@ -174,7 +176,8 @@ class Defended:
 class Config:
     """The whole experiment. Two equal configurations are one run; ``key`` names it.
 
-    ``detector`` is the guard's, by name; ``fields`` are trace fields that records keep, by name.
+    ``detector`` is the guard's, by name; ``signal`` is how its anchors read states; ``fields`` are trace fields that
+    records keep, by name.
     """
 
     name: str
@@ -191,6 +194,7 @@ class Config:
     batch: int = 26
     alpha: float = 0.01
     detector: str = "autoencoder"
+    signal: SignalName = "sri"
     fields: tuple[str, ...] = ()
 
     @property

@@ -30,6 +30,8 @@ def prepared_path(folder: Path, config: Config, subject: Subject) -> Path:
         content += repr([*config.in_own_words])
     if config.detector != Config.detector:
         content += config.detector
+    if config.signal != Config.signal:
+        content += f"signal {config.signal}"
     return folder / "prepared" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
 
 
@@ -46,7 +48,7 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
         with suppress(DemurError):  # broken: fitted again
             kept = guard_of(path, config.detector)
         if kept is not None:
-            spec = spec_of(model, sampler, length_of(config, model), steps=config.steps).at(*LAST)
+            spec = spec_of(model, sampler, length_of(config, model), steps=config.steps).at(*LAST, kept.spec.signal)
             if different := kept.spec.differences(spec):
                 raise DemurError(
                     f"{subject.name} is not what it was when this run began ({'; '.join(different)})",
@@ -59,7 +61,7 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
     def run(role: Role) -> list[Trace]:
         return run_prompts(config, model, sampler, prompts_of(of, role), 0)
 
-    anchors = fit_anchors(run("anchors/harmless"), run("anchors/harmful"), at_least=5)
+    anchors = fit_anchors(run("anchors/harmless"), run("anchors/harmful"), signal=config.signal, at_least=5)
     learnt: dict[Role, list[Trace]] = {"fit": run("fit"), "calibrate": run("calibrate")}
     for attack in config.in_own_words:
         if of.shapes and needs_of(attack) <= model.offers:

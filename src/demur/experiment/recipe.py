@@ -37,12 +37,13 @@ from demur.judges import JUDGES as RULES
 from demur.judges import judge_named
 from demur.prompts import MORE_SETS, PUBLIC, SETS
 from demur.registry import near
+from demur.signals.anchors import SIGNALS
 from demur.traces import fields_named
 from demur.types import DemurError
 
 KEYS = (
     "name", "models", "prompts", "attacks", "defenses", "judge", "seeds", "length", "steps", "chunk", "batch", "alpha",
-    "detector", "fields",
+    "detector", "signal", "fields",
 )  # fmt: skip
 """Keys of a recipe."""
 MODEL_KEYS = ("name", "samplers", "dtype", "template_args")
@@ -106,9 +107,14 @@ class _Reader(Nodes):
         return config
 
     def looked_up(self, of: dict[str, Any], config: Config) -> Config:
-        """The guard's detector and the fields of traces, which are named alone."""
+        """The guard's detector and signal, and the fields of traces, which are named alone."""
         if "detector" in of:
             config = replace(config, detector=self.part(of["detector"], detector_named))
+        if "signal" in of:
+            signal = self.text(of["signal"], "a name")
+            if signal not in SIGNALS:
+                raise self.wrong(of["signal"], f"signal is {signal!r}", " or ".join(SIGNALS))
+            config = replace(config, signal=signal)
         if "fields" in of:
             config = replace(config, fields=self.several(of["fields"], "fields", lambda n: self.part(n, fields_named)))
         return config

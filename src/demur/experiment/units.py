@@ -66,7 +66,7 @@ def units_of(config: Config) -> list[Unit]:
         "alpha": config.alpha,
         "digests": digests_of(config.prompts),
     }
-    shared |= {name: value for name, value in content_of(config).items() if name in ("detector", "fields")}
+    shared |= {name: value for name, value in content_of(config).items() if name in ("detector", "signal", "fields")}
     if config.intermediate:
         shared["intermediate"] = config.intermediate
     if config.prompts.shapes:
