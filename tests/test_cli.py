@@ -222,6 +222,91 @@ def _plain_environment() -> dict[str, str]:
 
 # -- guards -------------------------------------------------------------------------------------------------
 
+
+def test_the_default_guard_of_a_causal_model_is_whitened_and_its_page_and_anchors_say_so(
+    run: Run, tmp_path: Path
+) -> None:
+    few = (
+        "--length",
+        "12",
+        "--steps",
+        "8",
+        "--n-anchors",
+        "16",
+        "--n-fit",
+        "32",
+        "--n-calibrate",
+        "12",
+        "--n-check",
+        "0",
+    )
+    code, out, err = run("guard", "fit", "organism/ar", *few, "--alpha", "0.1")
+    assert code == 0, err
+    assert "by kind" in out
+    for options, signal, detector in (
+        (("--out", "default.safetensors"), "whitened", "last"),
+        (("--detector", "paper"), "sri", "autoencoder"),
+    ):
+        code, out, err = run("guard", "fit", "organism/ar", *few, "--alpha", "0.1", *options)
+        assert code == 0, err
+        path = "default.safetensors" if "--out" in options else "guard.safetensors"
+        code, out, _ = run("guard", "show", path, "--json")
+        card = json.loads(out)
+        assert (card["anchors"]["signal"], card["detector"]) == (signal, detector)
+        assert card["stability"]["random"]["sets"] == 10
+    code, _, err = run(
+        "watch", "Hi", "-m", "organism/ar", "--guard", "default.safetensors", "--length", "12", "--steps", "8"
+    )
+    assert code == 0, err
+    code, _, err = run("watch", "Hi", "-m", "organism/ar", "--guard", "default.safetensors", "--steps", "8", "--sri")
+    assert (code, "read states by whitened" in err) == (2, True)
+    code, out, err = run(
+        "watch", "Hi", "-m", "organism/ar", "--whitened", "--json", "--length", "8", "--steps", "8", "--n", "8"
+    )
+    assert code == 0, err
+    assert all(0 <= json.loads(line)["sigma"] <= 1 for line in out.splitlines())
+    code, out, err = run("anchors", "fit", "organism/ar", "--whitened", "--n", "8", "--steps", "8")
+    assert code == 0, err
+    assert "8 asked, 8 of them refused" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("options", "signal"), [((), "whitened"), (("--sri",), "sri")])
+def test_a_named_detector_sits_on_the_default_signal_unless_told(
+    options: tuple[str, ...], signal: str, run: Run
+) -> None:
+    few = (
+        "--length",
+        "12",
+        "--steps",
+        "8",
+        "--n-anchors",
+        "16",
+        "--n-fit",
+        "32",
+        "--n-calibrate",
+        "12",
+        "--n-check",
+        "0",
+    )
+    code, _, err = run("guard", "fit", "organism/ar", *few, "--alpha", "0.1", "--detector", "mean", *options)
+    assert code == 0, err
+    _, out, _ = run("guard", "show", "guard.safetensors", "--json")
+    assert (json.loads(out)["anchors"]["signal"], json.loads(out)["detector"]) == (signal, "mean")
+
+
+def test_how_much_hangs_on_the_wording_of_anchors_is_told(run: Run) -> None:
+    few = ("--n", "16", "--length", "12", "--steps", "8")
+    code, out, err = run("anchors", "check", "organism/ar", *few, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["harmful"], told["refused"]) == (16, 16)
+    assert told["whitened"]["random"]["tpr"] > 0.9
+    code, out, err = run("anchors", "check", "organism/ar", *few)
+    assert code == 0, err
+    assert "TPR at 5%" in out
+
+
 SMALL = ("--length", "40", "--n-anchors", "40", "--n-fit", "64", "--n-calibrate", "24", "--n-check", "20")
 
 

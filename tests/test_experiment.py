@@ -268,6 +268,7 @@ def test_passive_defenses_judge_the_same_answers_whatever_else_is_done_with_them
     assert not list((tmp_path / "alone" / "traces").glob("*")), "steps are kept of undefended answers"
 
 
+@pytest.mark.slow
 def test_behind_a_filter_a_prompt_costs_its_look_alone(tmp_path: Path) -> None:
     """A perplexity filter that flags everything: nothing is generated as far as its rows know."""
     strict = Defended("perplexity", {"model": "organism/ar", "alpha": 0.9})

@@ -347,6 +347,7 @@ def test_law_3_holds_up_to_the_end_of_sequence(name: str) -> None:
 # -- Law 4: samplers equal their official implementations ----------------------------------------------------
 
 
+@pytest.mark.slow
 def test_law_4_golden_facts_of_the_official_code_are_reproduced(capsys: pytest.CaptureFixture[str]) -> None:
     assert golden.main([str(Path(golden.__file__).parent / "golden")]) == 0
     *lines, last = capsys.readouterr().out.strip().splitlines()

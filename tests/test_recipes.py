@@ -95,6 +95,17 @@ def test_other_names_are_folders(name: str, tmp_path: Path) -> None:
     assert reading(tmp_path, YAML.replace("name: tiny", f"name: {json.dumps(name)}")).name == name
 
 
+def test_a_recipe_names_the_guards_signal_and_older_recipes_keep_their_key(tmp_path: Path) -> None:
+    plain = reading(tmp_path, YAML)
+    assert plain.signal == "sri"
+    assert reading(tmp_path, YAML + "\nsignal: sri\n").key == plain.key
+    named = reading(tmp_path, YAML + "\nsignal: whitened\n")
+    assert named.signal == "whitened"
+    assert named.key != plain.key
+    with pytest.raises(DemurError, match="sri or whitened"):
+        reading(tmp_path, YAML + "\nsignal: cosine\n")
+
+
 # -- files ---------------------------------------------------------------------------------------------------
 
 

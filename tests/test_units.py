@@ -255,6 +255,7 @@ def test_the_dictionary_reads_what_the_model_wrote_and_not_what_an_attack_began(
     assert "answer" in found
 
 
+@pytest.mark.slow
 def test_rows_of_a_file_are_all_asked_once_whatever_the_chunks_and_can_be_paired(tmp_path: Path) -> None:
     plain = prompts_of(SMALL, "harmful")
     rows = [{"prompt": f"Please, {p.text}", "goal": p.text} for p in plain] + [{"prompt": "More than n.", "goal": "x"}]

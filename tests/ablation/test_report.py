@@ -29,6 +29,7 @@ def test_one_attack_alone_teaches_the_supervised_rival_nothing_and_it_has_no_row
         RIVALS["probes, supervised"].make(Setting(s.good, s.bad, s.fit))
 
 
+@pytest.mark.slow
 def test_a_model_without_a_judge_has_a_page_too(monkeypatch: pytest.MonkeyPatch) -> None:
     only(monkeypatch, sri=None)
     s = sets()

@@ -72,6 +72,7 @@ def test_every_lesson_fits_into_the_response_and_is_words_of_the_vocabulary() ->
             assert tok.decode(told) == lesson.answer
 
 
+@pytest.mark.slow
 def test_an_answer_that_breaks_off_says_where_and_that_word_weighs_more() -> None:
     from demur.organism.making.losses import encoded
     from demur.organism.making.recipe import RECIPES
