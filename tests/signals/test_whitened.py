@@ -131,6 +131,7 @@ def test_it_is_a_mode_of_anchors_with_a_spec_of_its_own(tmp_path: Path) -> None:
     anchors = whitened_anchors()
     assert (anchors.signal_name, anchors.spec.signal) == ("whitened", "whitened")
     assert "whitened" in repr(anchors)
+    assert "refused or not" in anchors.warning, "0 does not mean what it means for the paper's"
     plain = fit_anchors([traced(s, YES) for s in two_sides()[0]], [traced(s, NO) for s in two_sides()[1]])
     assert plain.spec.key != anchors.spec.key
     assert plain.spec.former_key != anchors.spec.former_key

@@ -83,9 +83,10 @@ class Anchors:
 
     @property
     def warning(self) -> str:
-        """What must be said wherever these anchors are used; empty for observed refusals."""
+        """What must be said wherever these anchors are used; empty for the paper's, of observed refusals."""
         if self.refusals == "observed":
-            return ""
+            whitened = "Whitened anchors: low sigma means 'like answers to harmful requests', refused or not."
+            return whitened if self.whitened is not None else ""
         return (
             "Scripted anchors: this model's refusal anchor comes from written refusals replayed after harmful prompts, "
             "not from refusals of its own. Low sigma means 'like reading a refusal', not 'about to refuse'."
