@@ -223,31 +223,33 @@ def _plain_environment() -> dict[str, str]:
 # -- guards -------------------------------------------------------------------------------------------------
 
 
+FEWEST = (
+    "--length",
+    "12",
+    "--steps",
+    "8",
+    "--n-anchors",
+    "16",
+    "--n-fit",
+    "32",
+    "--n-calibrate",
+    "12",
+    "--n-check",
+    "0",
+)
+
+
 def test_the_default_guard_of_a_causal_model_is_whitened_and_its_page_and_anchors_say_so(
     run: Run, tmp_path: Path
 ) -> None:
-    few = (
-        "--length",
-        "12",
-        "--steps",
-        "8",
-        "--n-anchors",
-        "16",
-        "--n-fit",
-        "32",
-        "--n-calibrate",
-        "12",
-        "--n-check",
-        "0",
-    )
-    code, out, err = run("guard", "fit", "organism/ar", *few, "--alpha", "0.1")
+    code, out, err = run("guard", "fit", "organism/ar", *FEWEST, "--alpha", "0.1")
     assert code == 0, err
     assert "by kind" in out
     for options, signal, detector in (
         (("--out", "default.safetensors"), "whitened", "last"),
         (("--detector", "paper"), "sri", "autoencoder"),
     ):
-        code, out, err = run("guard", "fit", "organism/ar", *few, "--alpha", "0.1", *options)
+        code, out, err = run("guard", "fit", "organism/ar", *FEWEST, "--alpha", "0.1", *options)
         assert code == 0, err
         path = "default.safetensors" if "--out" in options else "guard.safetensors"
         code, out, _ = run("guard", "show", path, "--json")
@@ -275,21 +277,7 @@ def test_the_default_guard_of_a_causal_model_is_whitened_and_its_page_and_anchor
 def test_a_named_detector_sits_on_the_default_signal_unless_told(
     options: tuple[str, ...], signal: str, run: Run
 ) -> None:
-    few = (
-        "--length",
-        "12",
-        "--steps",
-        "8",
-        "--n-anchors",
-        "16",
-        "--n-fit",
-        "32",
-        "--n-calibrate",
-        "12",
-        "--n-check",
-        "0",
-    )
-    code, _, err = run("guard", "fit", "organism/ar", *few, "--alpha", "0.1", "--detector", "mean", *options)
+    code, _, err = run("guard", "fit", "organism/ar", *FEWEST, "--alpha", "0.1", "--detector", "mean", *options)
     assert code == 0, err
     _, out, _ = run("guard", "show", "guard.safetensors", "--json")
     assert (json.loads(out)["anchors"]["signal"], json.loads(out)["detector"]) == (signal, "mean")

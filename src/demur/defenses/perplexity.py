@@ -41,7 +41,7 @@ class Perplexity:
         return cls.fitted(judge, setup.calibrate, setup.alpha if alpha is None else alpha)
 
     @classmethod
-    def fitted(cls, model: Any, harmless: Sequence[Prompt], alpha: float) -> Self:
+    def fitted(cls, model: Scoring, harmless: Sequence[Prompt], alpha: float) -> Self:
         """Calibrated on harmless prompts. Raises for a diffusion model and for too few prompts."""
         if lacking(model, frozenset({Need.CAUSAL})):
             raise DemurError(f"perplexity under the {model.kind} model {model.name}", "a causal model", "name one")

@@ -39,7 +39,7 @@ class Signal:
         whitened = self.anchors.whitened
         if not self.tables:
             read_by = [self.anchors.directions] if whitened is None else whitened.arrays.values()
-            self.tables = tuple(torch.from_numpy(table).to(phi.device) for table in read_by)
+            self.tables = tuple(torch.from_numpy(table).to(phi.device, torch.float64) for table in read_by)
         if whitened is None:
             return where_it_lies(phi, self.tables[0][step])
         return whitened_where_it_lies(phi, step, *self.tables)
@@ -77,7 +77,7 @@ def whitened_where_it_lies(
     offset: Float[Tensor, "T"],
 ) -> Float[Tensor, "b"]:
     """The same of whitened anchors, by the fields of :class:`demur.signals.whitened.Whitened`."""
-    x, loud = phi.double() - middle[step], loud.double()
+    x = phi.double() - middle[step]
     x = x - (x @ loud.T * turned_down) @ loud
     length = x.norm(dim=-1)
     cosine = (x * away[step]).sum(dim=-1) / torch.where(length > 0, length, 1.0)
