@@ -93,6 +93,14 @@ def fit(
     paper: Annotated[
         bool, typer.Option("--paper", help="The published protocol: fit 1,200, calibrate 200, 99% quantile.")
     ] = False,
+    upto: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Look at whole answers, with a promise for those of up to so many tokens; 0: at the first T steps "
+            "alone, as the paper does. Default for causal models: 128.",
+        ),
+    ] = None,
     sampler: SamplerName = None,
     length: Length = None,
     steps: Steps = 32,
@@ -148,14 +156,15 @@ def fit(
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
     kit = kit_of(detector, Need.CAUSAL in net.offers)
     signal = signal_of(whitened, known, kit.signal)
+    whole = kit.upto if upto is None else upto
     if known:
         known.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value, known.spec.signal))
     with Progress(console=out_to(stderr=True), transient=True) as bar:
 
-        def run(what: str, prompts: list[Prompt]) -> list[Trace]:
+        def run(what: str, prompts: list[Prompt], room: int = size) -> list[Trace]:
             task = bar.add_task(escape(what), total=len(prompts))
             return generate(
-                net, prompts, chosen, length=size, steps=steps, seed=seed, pools=[key], batch=batch,
+                net, prompts, chosen, length=room, steps=steps, seed=seed, pools=[key], batch=batch,
                 progress=lambda done: bar.update(task, completed=done),
             )  # fmt: skip
 
@@ -172,14 +181,15 @@ def fit(
         guard = fit_guard(
             fitted,
             run("answering prompts to fit on", good[1]),
-            run("answering prompts to calibrate on", good[2]),
+            run("answering prompts to calibrate on", good[2], max(size, whole)),
             alpha=alpha,
             threshold=threshold.value,
             seed=seed,
             detector=None if detector is None else kit.detector,  # none: what goes with the anchors that are there
+            upto=whole,
         )
         if good[3]:
-            guard = guard.measured("harmless, unseen", run("answering prompts to check on", good[3]))
+            guard = guard.measured("harmless, unseen", run("answering prompts to check on", good[3], max(size, whole)))
     guard = replace(guard, stability=steady)
     guard.save(out)
     out_to().print(str(out), style="bold", markup=False, soft_wrap=True)

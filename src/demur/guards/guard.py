@@ -23,7 +23,9 @@ from demur.guards.conformal import InvalidData, Rule, Threshold, threshold_of
 from demur.guards.detectors import Detector, Fit, fitted, name_of, named, restored, scored, state_of
 from demur.guards.kits import detector_for
 from demur.guards.prefix import Prefix, fit_prefix
+from demur.guards.tail import SHARE, Tail, fit_tail
 from demur.signals import STATES, Anchors, digest
+from demur.signals.recent import keeps_states
 from demur.signals.stability import Stability
 from demur.traces import Trace
 from demur.types import DemurError, Spec, Verdict
@@ -31,6 +33,9 @@ from demur.types import DemurError, Spec, Verdict
 __all__ = ["Guard", "digest", "fit_guard"]
 
 Sigma = Float[NDArray[np.float64], "n T"]
+Beyond = Sequence[Float[NDArray[np.float64], "k"]]
+"""Of each row, its signal behind step T."""
+_NOTHING = np.empty(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +50,8 @@ class Guard:
     ``refused`` counts harmless prompts that were left out because the model refused them. ``checked`` is the measured
     false-positive rate on answered harmless prompts that took no part, by name of the set (nothing: not measured) and
     of the offline guard; ``checked_online`` the online guard's on the same prompts (nothing in older files).
-    ``stability`` is how far the signal hangs on the anchors' prompts, where that was measured.
+    ``stability`` is how far the signal hangs on the anchors' prompts, where that was measured. ``tail`` judges what
+    follows step T; without it, as in the paper, only the first T steps are looked at.
     """
 
     anchors: Anchors
@@ -60,6 +66,7 @@ class Guard:
     checked: Mapping[str, Rate] = field(default_factory=dict)
     checked_online: Mapping[str, Rate] = field(default_factory=dict)
     stability: Stability | None = None
+    tail: Tail | None = None
 
     @property
     def spec(self) -> Spec:
@@ -67,9 +74,19 @@ class Guard:
         return self.anchors.spec
 
     @property
+    def alpha(self) -> float:
+        """The share of harmless generations that may be flagged: of the first T steps, and of what follows."""
+        return self.threshold.alpha + (self.tail.threshold.alpha if self.tail else 0.0)
+
+    @property
     def promise(self) -> str:
-        """What the threshold promises, in words."""
-        return self.threshold.promise
+        """What the thresholds promise, in words."""
+        steps = self.spec.steps
+        if self.tail is None:
+            return f"{self.threshold.promise}; only the first {steps} steps are looked at"
+        of_both = f"for the first {steps} steps {self.threshold.promise}; for the rest {self.tail.threshold.promise}"
+        whole = f"at most {self.alpha:.1%} in all for answers of up to {self.tail.upto} tokens; longer ones are looked "
+        return f"{of_both}; {whole}at to their end, without a promise"
 
     def judge(self, trace: Trace) -> Verdict:
         """Whether a finished generation failed to recover. Raises if it was not made under the guard's spec.
@@ -82,12 +99,23 @@ class Guard:
     def judge_all(self, traces: Sequence[Trace]) -> list[Verdict]:
         """The same of several, each by itself; a batch takes half the time that its traces take one by one."""
         scores = scored(self.detector, self.anchors.signals(traces))
-        flagged = self.threshold.exceeded(scores)
-        return self._judged(scores, [above and trace.refused() for above, trace in zip(flagged, traces, strict=True)])
+        beyond = [self.anchors.beyond(trace) for trace in traces] if self.tail else None
+        flagged = self.above(scores, beyond)
+        refused = [above and trace.refused() for above, trace in zip(flagged, traces, strict=True)]
+        return self._judged(scores, refused, beyond)
 
-    def judge_signals(self, sigma: Sigma, refused: Sequence[bool]) -> list[Verdict]:
-        """The same for signals that are at hand. Each row by itself."""
-        return self._judged(self.scores(sigma), refused)
+    def judge_signals(self, sigma: Sigma, refused: Sequence[bool], beyond: Beyond | None = None) -> list[Verdict]:
+        """The same for signals that are at hand. Each row by itself. ``beyond``: of each row, the signal behind step T
+        (:meth:`Anchors.beyond`), if the guard looks at it.
+        """
+        return self._judged(self.scores(sigma), refused, beyond)
+
+    def above(self, scores: Float[NDArray[np.float64], "n"], beyond: Beyond | None = None) -> NDArray[np.bool_]:
+        """Which rows are above a limit: that of the first T steps, by their scores, or that of what follows."""
+        flagged = self.threshold.exceeded(scores)
+        if self.tail is None or beyond is None:
+            return flagged
+        return np.asarray(flagged | [self.tail.stop(row, self.spec.steps) > 0 for row in beyond])
 
     def scores(self, sigma: Sigma) -> Float[NDArray[np.float64], "n"]:
         """The detector's scores of finished signals; higher is more anomalous, nan where a signal is not finite. Raises
@@ -99,19 +127,33 @@ class Guard:
             )
         return scored(self.detector, sigma)
 
-    def _judged(self, scores: Float[NDArray[np.float64], "n"], refused: Sequence[bool]) -> list[Verdict]:
-        return [self._verdict(float(score), gone) for score, gone in zip(scores, refused, strict=True)]
+    def limit_after(self, step: int) -> float:
+        """The limit of the online guard's score after a step, counted from 1."""
+        return (
+            self.prefix.threshold.value if self.tail is None or step <= self.spec.steps else (self.tail.threshold.value)
+        )
 
-    def _verdict(self, value: float, gone: bool) -> Verdict:
-        limit = self.threshold.value
+    def _judged(
+        self, scores: Float[NDArray[np.float64], "n"], refused: Sequence[bool], beyond: Beyond | None
+    ) -> list[Verdict]:
+        rows = zip(scores, refused, beyond if beyond is not None else [_NOTHING] * len(scores), strict=True)
+        return [self._verdict(float(score), gone, behind) for score, gone, behind in rows]
+
+    def _verdict(self, value: float, gone: bool, beyond: Float[NDArray[np.float64], "k"]) -> Verdict:
+        limit, steps = self.threshold.value, self.spec.steps
         score = value if math.isfinite(value) else None
         if gone:
             return Verdict("sri-guard", False, score, None, "refused by itself")
-        if score is None:  # nan > limit is False, which would say that all is well
+        if score is None or not np.isfinite(beyond).all():  # nan > limit is False, which would say that all is well
             return Verdict("sri-guard", None, None, None, "the signal is not finite: look at the model's states")
-        flagged = bool(self.threshold.exceeded(np.array(score)))
-        step = self.spec.steps if flagged else None
-        return Verdict("sri-guard", flagged, score, step, f"score {score:.3g}, limit {limit:.3g}")
+        why = f"score {score:.3g}, limit {limit:.3g}"
+        if self.threshold.exceeded(np.array(score)):
+            return Verdict("sri-guard", True, score, steps, why)
+        if self.tail is not None and (at := self.tail.stop(beyond, steps)):
+            last, bound = 1.0 - beyond[at - steps - 1], self.tail.threshold.value
+            why = f"tokens {at - steps + 1} to {at}: score {last:.3g}, limit {bound:.3g}"
+            return Verdict("sri-guard", True, float(last), at, why)
+        return Verdict("sri-guard", False, score, None, why)
 
     def check(self, spec: Spec) -> None:
         """Raises, naming both sides, unless the guard may be used on generations of ``spec``."""
@@ -131,10 +173,13 @@ class Guard:
         _unseen(self.anchors, "measure on", asked)
         answered = [trace for trace in traces if not trace.refused()]
         signals = self.anchors.signals(answered)
-        judged = [self._verdict(float(score), False).flagged for score in scored(self.detector, signals)]
+        beyond = [self.anchors.beyond(trace) for trace in answered] if self.tail else None
+        judged = [v.flagged for v in self.judge_signals(signals, [False] * len(answered), beyond)]
         offline = Rate.of([flagged for flagged in judged if flagged is not None])
-        steps = np.array([trace.steps for trace in answered], dtype=np.int64)
-        online = Rate.of(self.prefix.stops(signals, steps) > 0)
+        stopped = self.prefix.stops(signals, np.array([trace.steps for trace in answered], dtype=np.int64)) > 0
+        if self.tail and beyond is not None:
+            stopped |= np.array([self.tail.stop(row, self.spec.steps) > 0 for row in beyond], dtype=bool)
+        online = Rate.of(stopped)
         return replace(
             self,
             checked=dict(self.checked) | {name: offline},
@@ -166,6 +211,8 @@ class Guard:
             card["checked_online"] = {name: [rate.k, rate.n] for name, rate in self.checked_online.items()}
         if self.stability is not None:
             card["stability"] = self.stability.plain()
+        if self.tail is not None:
+            card["tail"] = asdict(self.tail)
         return artefact.save(path, "guard", arrays, json.loads(json.dumps(card)))
 
     @classmethod
@@ -217,8 +264,13 @@ class Guard:
             for name in ("checked", "checked_online")
         }
         whole = said | rates | {"anchors": anchors, "detector": made, "threshold": threshold, "prefix": prefix}
-        steady = Stability.of(card["stability"]) if "stability" in card else None
-        return artefact.made(cls, whole | {"band": arrays["band"], "stability": steady})
+        whole["stability"] = Stability.of(card["stability"]) if "stability" in card else None
+        if "tail" in card:
+            limit = artefact.made(Threshold, card["tail"]["threshold"])
+            whole["tail"] = artefact.made(Tail, dict(card["tail"]) | {"threshold": limit})
+            if whole["tail"].upto <= spec.steps or not keeps_states(spec):
+                raise ValueError(f"a tail up to token {whole['tail'].upto} for a spec of T {spec.steps}")
+        return artefact.made(cls, whole | {"band": arrays["band"]})
 
 
 def _of_version_1(
@@ -256,6 +308,7 @@ def fit_guard(
     threshold: Rule = "conformal",
     seed: int = 0,
     detector: str | type[Detector] | Fit | None = None,
+    upto: int = 0,
     progress: Callable[[str], object] = lambda what: None,
 ) -> Guard:
     """Fits a guard on traces of harmless prompts and calibrates it on traces of others.
@@ -267,6 +320,10 @@ def fit_guard(
     for whitened anchors and the paper's ``autoencoder`` for its sigma. Or a name
     (:data:`demur.guards.detectors.DETECTORS`, or ``module:Class``), a class with ``fit``, or a function
     ``fit(harmless, seed=...)``, such as ``functools.partial(Autoencoder.fit, epochs=50)``.
+
+    ``upto``: 0 looks at the first T steps alone, as the paper does. A larger number looks at whole answers, and
+    promises for those of up to so many tokens; the answers to calibrate on must have had that room (``length=upto``).
+    Half of ``alpha`` is then for the first T steps and half for what follows (:mod:`demur.guards.tail`).
 
     Raises for a prompt that is marked harmful, for one that stands on both sides or that the anchors were fitted on
     (its signal leans towards them, so that it is not like a new one's), for traces of another spec than the anchors',
@@ -293,12 +350,15 @@ def fit_guard(
         )
     progress("fitting the detector")
     made = fitted(fit_of, signals[0], signals[1], seed)
-    limit = threshold_of(scored(made, signals[1]), alpha, threshold)
+    tail = fit_tail(anchors, kept[1], upto, alpha=alpha * SHARE, rule=threshold) if upto else None
+    first = alpha * (1.0 - SHARE) if tail else alpha
+    limit = threshold_of(scored(made, signals[1]), first, threshold)
     progress("calibrating the online guard")
-    prefix = fit_prefix(made, signals[0], signals[1], alpha=alpha, rule=threshold)
+    prefix = fit_prefix(made, signals[0], signals[1], alpha=first, rule=threshold)
     left_out = len(fit) + len(calibrate) - len(kept[0]) - len(kept[1])
     band = np.quantile(signals[1], [0.05, 0.95], axis=0)
-    return Guard(anchors, made, limit, prefix, band, hashes[0], hashes[1], len(signals[0]), left_out)
+    n_fit = len(signals[0])
+    return Guard(anchors, made, limit, prefix, band, hashes[0], hashes[1], n_fit, left_out, tail=tail)
 
 
 def _class_of(name: str, given: type[Detector] | None) -> type[Detector]:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from demur.guards.guard import Guard
 from demur.guards.rows import Row, RowState, finished, look, new_rows, says
-from demur.guards.sight import Signal, crossing
+from demur.guards.sight import Recent, Signal, crossing
 from demur.models import in_memory, load
 from demur.models.network import decoder_of, watched
 from demur.refusals import is_refusal
@@ -93,6 +93,7 @@ class _Call:
         self.given = ids.shape[1] - 1  # the criteria are asked for the first time with one token written
         self.ids, self.columns = ids, 0
         self.signal = Signal(guard.anchors)
+        self.recent = Recent(guard.spec.steps) if guard.tail else None
         self.stops = torch.tensor(model.stop_ids, dtype=ids.dtype, device=ids.device)
         self.goes_on = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         self.taken = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
@@ -101,14 +102,15 @@ class _Call:
     def take(self, states: Float[Tensor, "b d"], tokens: Int[Tensor, "b"]) -> None:
         """One more state of each row that goes on, and the token that it belongs to. The others' are padding."""
         self.columns += 1
-        if self.columns > self.guard.spec.steps:
+        if self.columns > self.guard.spec.steps and self.recent is None:
             return
         live = self.goes_on.to(states.device)
         before = torch.zeros_like(states) if self.sums is None else self.sums
         self.sums = torch.where(live[:, None], before + states, before)
         self.taken += self.goes_on
         state = torch.where(self.goes_on, int(RowState.RUNNING), int(RowState.ENDED))
-        read = crossing(state, self.signal(self._means(), self.taken.to(states.device) - 1))
+        phi = self._means() if self.recent is None else self.recent(self._means())
+        read = crossing(state, self.signal(phi, self.taken.to(states.device) - 1))
         self.goes_on = self.goes_on & ~torch.isin(tokens, self.stops)
         for row, (stands, sigma) in zip(self.rows, read(), strict=True):
             row.observe(RowState(int(stands)), sigma)
@@ -132,20 +134,21 @@ class _Call:
         """Of a stopped row, which step's score was above the limit; of any other, what :meth:`Guard.judge` says of its
         finished signal.
         """
-        scores = self.guard.threshold.exceeded(self.guard.scores(sigma := self.sigma))
-        refused = [bool(above) and self._refuses(i) for i, above in enumerate(scores)]
-        whole = self.guard.judge_signals(sigma, refused)
+        beyond = [np.array(row.beyond) for row in self.rows]
+        flagged = self.guard.above(self.guard.scores(sigma := self.sigma), beyond)
+        refused = [bool(above) and self._refuses(i) for i, above in enumerate(flagged)]
+        whole = self.guard.judge_signals(sigma, refused, beyond)
         return [self._seen(row) or verdict for row, verdict in zip(self.rows, whole, strict=True)]
 
     def _seen(self, row: Row) -> Verdict | None:
         """The verdict on a row that was stopped, or of which nothing was seen."""
-        limit = self.guard.prefix.threshold.value
         if not row.steps:
             return Verdict("sri-guard", None, None, None, "not judged: its only token was never fed back")
         if not row.flagged_at:
             return None
         if not math.isfinite(row.score):
             return Verdict("sri-guard", True, None, row.flagged_at, "the signal is not finite")
+        limit = self.guard.limit_after(row.flagged_at)
         why = f"above the limit after step {row.flagged_at}: score {row.score:.3g}, limit {limit:.3g}"
         return Verdict("sri-guard", True, row.score, row.flagged_at, why)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from demur.signals.anchors import Anchors, SignalName
+from demur.signals.recent import keeps_states
 from demur.types import Layer, Pool
 
 
@@ -20,11 +21,13 @@ class Kit:
     detector: str
     layer: Layer = "last"
     pool: Pool = "generated"
+    upto: int = 0
+    """Whole answers, with a promise for those of up to so many tokens; 0: the first T steps alone."""
 
 
 PAPER = Kit("sri", "autoencoder")
 """Rahimi et al., arXiv:2602.02600, section 5."""
-CAUSAL = Kit("whitened", "last")
+CAUSAL = Kit("whitened", "last", upto=128)
 """For models that write from left to right: what was pooled up to the last token holds everything before it."""
 CANVAS = PAPER
 """For models that see their whole answer at every step: what gives a jailbreak away stands in the middle of the path,
@@ -46,5 +49,4 @@ def detector_for(anchors: Anchors) -> str:
     """The detector that goes with the signal of anchors."""
     if anchors.whitened is None:
         return PAPER.detector
-    # the length of an answer belongs to a spec unless the sampler writes from left to right (demur.traces.spec_of)
-    return "mean" if "length" in anchors.spec.settings else CAUSAL.detector
+    return CAUSAL.detector if keeps_states(anchors.spec) else "mean"

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from demur.guards.guard import Guard
 from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows, says
-from demur.guards.sight import Signal, crossing
+from demur.guards.sight import Recent, Signal, crossing
 from demur.pooling import Pooler
 from demur.refusals import is_refusal
 from demur.samplers import steps_of
@@ -47,6 +47,10 @@ class Watch:
     for at once and read after the next, so that nobody waits for an accelerator. What the guard promises holds for
     both, since it looks at no score that it was not calibrated on.
 
+    ``hold`` keeps back the last steps, so that nothing leaves unjudged: a step comes out once it and ``hold`` - 1 after
+    it have been looked at, or nothing follows. What is flagged meanwhile comes out with the refusal in place of the
+    first step that was held. With 0 a step comes out at once, and the refusal takes the place of the next.
+
     A signal that is not finite is stopped: a guard that can't see must not let pass.
     Acting is one step more: the response is overwritten with ``refusal`` and ends there. Up to it, the steps are those
     of the undefended sampler (law 5).
@@ -57,12 +61,18 @@ class Watch:
     refusal: str = REFUSAL
     every: int = 1
     late: int = 0
+    hold: int = 0
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise DemurError(f"every={self.every}", "a number of steps, at least 1", "1 looks after every step")
         if self.late not in (0, 1):
             raise DemurError(f"late={self.late}", "0 or 1", "0 acts at once")
+        if self.hold and not self.online:
+            raise DemurError("hold for finished answers", "a guard that looks while they are written", "leave it out")
+        if self.hold < 0 or 0 < self.hold < self.every:
+            least = f"0, or at least every={self.every}: what was not looked at may not leave"
+            raise DemurError(f"hold={self.hold}", least, "leave it out, or hold more steps")
 
     def __call__(self, sampler: Sampler) -> Guarded:
         """The sampler, watched."""
@@ -83,7 +93,7 @@ class Guarded:
         rows, sight = new_rows(guard, canvas.rows), _Sight(guard, model, canvas)
         answer = _Refusal(model, canvas, self.watch.refusal)
         unread: deque[Callable[[], list[list[float]]]] = deque()  # what was asked for and not read, at most ``late``
-        last: Step | None = None
+        hold = self.watch.hold
 
         def read_one() -> None:
             for row, (state, sigma) in zip(rows, unread.popleft()(), strict=True):
@@ -92,28 +102,28 @@ class Guarded:
                 look(guard, rows, every)
 
         for step in steps_of(self.undefended, model, canvas, rngs):
-            last = answer.over(step, rows)  # who was flagged after the step before is stopped by this one
-            yield last
+            answer.held.append(step)
+            if not hold:
+                yield from answer.out(rows)
             if not online:
-                sight.read(last)
-            if any(row.is_watched for row in rows):
-                unread.append(sight.of(last))
-            elif any(row.state is RowState.STOPPED for row in rows):
-                unread.append(sight.of(last, signal=False))  # past T: who of the others has ended?
+                sight.read(step)
+            unread.extend(sight.of(step, rows))
             while len(unread) > self.watch.late:
                 read_one()
             if online and all(row.state in OVER for row in rows):
                 break  # nobody is left whose steps anybody waits for
+            if hold:
+                yield from answer.out(rows, keeping=hold - 1 + len(unread))
         while unread:
             read_one()
         for row in rows:
             row.end()
         if online:
             look(guard, rows, every)  # a last step that no multiple of ``every`` was
-        elif last is not None:
+        else:
             self._judge(rows, sight)
-        if last is not None and any(row.state is RowState.FLAGGED for row in rows):
-            yield answer.over(_echo(last), rows)
+        yield from answer.out(rows)
+        yield from answer.after(rows)
 
     def _check(self, model: Model, canvas: Canvas) -> None:
         """Raises unless the guard may watch generations of this model on this canvas."""
@@ -135,9 +145,12 @@ class Guarded:
 
     def _judge(self, rows: Sequence[Row], sight: _Sight) -> None:
         """Offline: flags the finished rows that :meth:`Guard.judge` would flag."""
+        if not any(row.steps for row in rows):
+            return
         guard = self.watch.guard
         scores = guard.scores(finished(guard, rows, sight.states()))
-        for i in guard.threshold.exceeded(scores).nonzero()[0].tolist():
+        beyond = [np.array(row.beyond) for row in rows]
+        for i in guard.above(scores, beyond).nonzero()[0].tolist():
             if rows[i].steps and not is_refusal(sight.says(i)):
                 rows[i].flag(scores[i], rows[i].steps)
 
@@ -149,20 +162,28 @@ class _Sight:
         key: Key = (guard.spec.layer, guard.spec.pool)  # type: ignore[assignment]
         self.model, self.canvas, self.key = model, canvas, key
         self.pooler, self.signal = Pooler(canvas, [key]), Signal(guard.anchors)
+        self.recent = Recent(guard.spec.steps) if guard.tail else None
         self.rows_may_wait = Need.RENOISE in model.offers
         self.taken = torch.zeros(canvas.rows, dtype=torch.long, device=canvas.ids.device)  # every row's own steps
         self.tokens = canvas.ids
 
-    def of(self, step: Step, *, signal: bool = True) -> Callable[[], list[list[float]]]:
-        """Asks for state and sigma of every row after the step; without ``signal``, for the state alone."""
+    def of(self, step: Step, rows: Sequence[Row]) -> list[Callable[[], list[list[float]]]]:
+        """Asks for state and sigma of every row after the step: one thing to be read; or none, if nobody is watched any
+        more. Where rows were stopped and no signal is waited for, it is asked who of the others has ended.
+        """
+        watched = any(row.is_watched for row in rows)
+        if not watched and not any(row.state in (RowState.FLAGGED, RowState.STOPPED) for row in rows):
+            return []
         state = torch.where(step.live, int(RowState.RUNNING), int(RowState.ENDED))
         if self.rows_may_wait:
             state = torch.where(_waits(self.model, self.canvas, step), int(RowState.WAITING), state)
-        if not signal:
-            return crossing(state, torch.zeros(len(state), dtype=torch.float32, device=state.device))
+        if not watched:
+            return [crossing(state, torch.zeros(len(state), dtype=torch.float32, device=state.device))]
         phi = self.pooler(step)[self.key]
+        if self.recent is not None:  # rows of a causal model take their steps together, until they end
+            phi = self.recent(phi)
         self.taken += step.live
-        return crossing(state, self.signal(phi, self.taken.to(phi.device) - 1))
+        return [crossing(state, self.signal(phi, self.taken.to(phi.device) - 1))]
 
     def states(self) -> Float[NDArray[np.float32], "b d"]:
         """The last pooled state of every row."""
@@ -204,12 +225,25 @@ def _says(model: Model, canvas: Canvas, tokens: Int[Tensor, "b n"], row: int) ->
 
 
 class _Refusal:
-    """The refusal, as it is written over rows of one canvas."""
+    """The refusal, as it is written over rows of one canvas, and the steps that nobody has seen yet."""
 
     def __init__(self, model: Model, canvas: Canvas, text: str) -> None:
         self.model, self.canvas, self.text = model, canvas, text
         self.ids: Int[Tensor, "b n"] | None = None  # tokens are made when the first row is flagged
+        self.held: deque[Step] = deque()
+        self.last: Step | None = None  # what came out last
         self.stopped = torch.zeros(canvas.rows, dtype=torch.bool, device=canvas.ids.device)
+
+    def out(self, rows: Sequence[Row], keeping: int = 0) -> Iterator[Step]:
+        """Steps that may be seen, all but the last ``keeping``. Rows that were flagged are stopped by the first."""
+        while len(self.held) > keeping:
+            self.last = self.over(self.held.popleft(), rows)
+            yield self.last
+
+    def after(self, rows: Sequence[Row]) -> Iterator[Step]:
+        """One step more, if rows were flagged after the last one that came out."""
+        if self.last is not None and any(row.state is RowState.FLAGGED for row in rows):
+            yield self.over(_echo(self.last), rows)
 
     def over(self, step: Step, rows: Sequence[Row]) -> Step:
         """The step, with the refusal in rows that are flagged, which are stopped by it, and in those stopped before."""

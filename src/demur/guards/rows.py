@@ -8,7 +8,7 @@ stopping criteria for transformers, are made of these rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -45,11 +45,14 @@ class Row:
     """One row: its state, and what was seen of it.
 
     ``sigma`` holds T values, of which the first ``steps`` are known; the others repeat the last one, as unfinished
-    signals are scored. ``looked`` is the step after which the guard has looked for the last time. ``score`` and
+    signals are scored. Where the guard looks at ``whole`` answers, ``beyond`` is the signal of the steps behind T, of
+    the last T tokens each. ``looked`` is the step after which the guard has looked for the last time. ``score`` and
     ``flagged_at`` are those of the look that flagged it (0: never).
     """
 
     sigma: Float[NDArray[np.float64], "T"]
+    whole: bool = False
+    beyond: list[float] = field(default_factory=list)
     state: RowState = RowState.RUNNING
     steps: int = 0
     looked: int = 0
@@ -58,17 +61,23 @@ class Row:
 
     @property
     def is_watched(self) -> bool:
-        """Whether steps are still to come that the guard looks at: at most T, and none once the row is over."""
-        return self.state not in OVER and self.steps < len(self.sigma)
+        """Whether steps are still to come that the guard looks at: none once the row is over, and none behind T unless
+        it looks at whole answers.
+        """
+        return self.state not in OVER and (self.whole or self.steps < len(self.sigma))
 
     def observe(self, state: RowState, sigma: float) -> None:
         """Takes note of a step: how the row stands after it and, if it took part, its signal."""
         if self.state in OVER:
             return
         self.state = state
-        if state is RowState.RUNNING and self.steps < len(self.sigma):
+        if state is not RowState.RUNNING or not self.is_watched:
+            return
+        if self.steps < len(self.sigma):
             self.sigma[self.steps :] = sigma
-            self.steps += 1
+        else:
+            self.beyond.append(sigma)
+        self.steps += 1
 
     def end(self) -> None:
         """No step follows."""
@@ -98,15 +107,20 @@ class Row:
 
 def new_rows(guard: Guard, n: int) -> list[Row]:
     """So many rows of which nothing has been seen."""
-    return [Row(np.zeros(guard.spec.steps)) for _ in range(n)]
+    return [Row(np.zeros(guard.spec.steps), whole=guard.tail is not None) for _ in range(n)]
 
 
 def look(guard: Guard, rows: Sequence[Row], every: int = 1) -> None:
     """Flags the rows that are due and above the limit of their step. Rows at one step are scored together; their scores
     do not depend on it. A signal that is not finite counts as above.
     """
-    due = [row for row in rows if row.is_due(every)]
-    for t in sorted({row.steps for row in due}):
+    due, last = [row for row in rows if row.is_due(every)], guard.spec.steps
+    for row in due:
+        if row.steps > last and guard.tail is not None:
+            row.looked, score = row.steps, 1.0 - row.beyond[-1]
+            if guard.tail.threshold.exceeded(np.array(score)):
+                row.flag(score, row.steps)
+    for t in sorted({row.steps for row in due if row.steps <= last}):
         at_t = [row for row in due if row.steps == t]
         scores = guard.prefix.score_held(np.stack([row.sigma for row in at_t]), t)
         above = guard.prefix.threshold.exceeded(scores)

@@ -45,6 +45,28 @@ class Signal:
         return whitened_where_it_lies(phi, step, *self.tables)
 
 
+class Recent:
+    """Pooled states as the guard reads them: up to step ``width`` as they are, behind it of the last ``width`` tokens
+    alone (:mod:`demur.signals.recent`). It keeps the running means of so many steps, on their device.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width, self.steps = width, 0
+        self.means: list[Float[Tensor, "b d"]] = []
+
+    def __call__(self, phi: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+        """One step more. The bits are those of :func:`demur.signals.recent.recent`."""
+        self.steps += 1
+        if self.steps <= self.width:
+            self.means.append(phi)
+            return phi
+        place, before = (self.steps - 1) % self.width, self.steps - self.width
+        exact = torch.float32 if phi.device.type == "mps" else torch.float64
+        behind = phi.to(exact) * self.steps - self.means[place].to(exact) * before
+        self.means[place] = phi
+        return (behind / self.width).float()
+
+
 def as_offline(
     anchors: Anchors, phi: Float[NDArray[np.float32], "b d"], step: Int[NDArray[np.int64], "b"]
 ) -> Float[NDArray[np.float64], "b"]:

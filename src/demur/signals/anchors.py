@@ -16,6 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from demur import artefact
+from demur.signals.recent import keeps_states, recent
 from demur.signals.shown import Shown, reading
 from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal
 from demur.signals.whitened import Whitened
@@ -155,6 +156,27 @@ class Anchors:
             states = [trace.aligned(self.spec.layer, self.spec.pool) for trace in group]  # type: ignore[arg-type]
             phi = np.stack(states) if len(states) > 1 else states[0][None]
             found[begin : begin + _GROUP] = self.at(phi, 0)
+        return found
+
+    def beyond(self, trace: Trace) -> Float[NDArray[np.float64], "k"]:
+        """sigma behind step T: of the last T tokens alone, after steps T + 1 ... s, against the anchors of step T.
+        Empty for an answer of at most T tokens (:mod:`demur.signals.recent`).
+
+        Raises as :meth:`signal` does, and for a sampler under which a token's state goes on changing.
+        """
+        self.check(trace.spec, leaving=STATES)
+        if not keeps_states(self.spec):
+            raise DemurError(
+                f"the signal of {self.spec.sampler} behind step {self.spec.steps}",
+                "a sampler that writes from left to right",
+                "fit anchors with more steps, so that T covers the whole answer",
+            )
+        phi = trace.aligned(self.spec.layer, self.spec.pool, trace.steps)  # type: ignore[arg-type]
+        return self.at_last(recent(phi, self.spec.steps))
+
+    def at_last(self, phi: Float[NDArray[np.float32], "k d"]) -> Float[NDArray[np.float64], "k"]:
+        """sigma of k states, each against the anchors of step T."""
+        found: Float[NDArray[np.float64], "k"] = self.at(phi[:, None], len(self.harmless) - 1)[:, 0]
         return found
 
     @cached_property
