@@ -233,7 +233,7 @@ FEWEST = (
     "--n-fit",
     "32",
     "--n-calibrate",
-    "12",
+    "19",
     "--n-check",
     "0",
 )

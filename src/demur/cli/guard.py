@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.markup import escape
@@ -46,6 +46,7 @@ from demur.types import DemurError, Need
 
 if TYPE_CHECKING:
     from demur.guards import Guard
+    from demur.signals import Anchors
     from demur.traces import Trace
     from demur.types import Prompt
 
@@ -78,7 +79,9 @@ def fit(
     n_fit: Annotated[int, typer.Option(min=8, help="Harmless prompts to fit on.")] = 200,
     n_calibrate: Annotated[int, typer.Option(min=2, help="Harmless prompts for the threshold.")] = 160,
     n_check: Annotated[int, typer.Option(min=0, help="Harmless prompts to measure false positives on.")] = 100,
-    alpha: Annotated[float, typer.Option(help="False positives that may not be exceeded.")] = 0.01,
+    alpha: Annotated[
+        float, typer.Option(help="False positives that may not be exceeded; half of it is for what follows step T.")
+    ] = 0.02,
     threshold: Annotated[Threshold, typer.Option(help="conformal: with a guarantee; quantile: the paper's.")] = (
         Threshold.conformal
     ),
@@ -124,7 +127,7 @@ def fit(
     from demur.guards import fit_guard
     from demur.guards.detectors import named
     from demur.guards.kits import kit_of
-    from demur.signals import Anchors, fit_anchors
+    from demur.signals import fit_anchors
     from demur.signals.fit import anchor_traces
     from demur.signals.stability import LEAST, stability
     from demur.traces import generate, spec_of
@@ -134,7 +137,6 @@ def fit(
         detector = detector or "paper"
     check_writable(out)
     check_temperature(temperature)
-    check_alpha(alpha, n_calibrate if threshold is Threshold.conformal else None)
     if n_fit < LEAST_TO_FIT:
         raise DemurError(f"--n-fit {n_fit}", f"at least {LEAST_TO_FIT} prompts to fit on", "the paper has 1,200")
     if detector not in (None, "paper"):
@@ -142,21 +144,15 @@ def fit(
     columns = columns_of(column)
     key: Any = (layer, pool.value)
     needed = [0 if anchors else n_anchors, n_fit, n_calibrate, n_check]
-    known = Anchors.load(anchors) if anchors else None
-    if known and not known.prompts:
-        out_to(stderr=True).print(
-            f"! {anchors} does not say which prompts it was fitted on: some of them may be among those taken now, and "
-            "then the promise does not hold. Make it again: demur anchors fit",
-            style="yellow",
-            markup=False,
-        )
+    known = _known(anchors) if anchors else None
     good = _prompts(harmless or _own(model), False, needed, known.prompts if known else (), columns)
     bad = [] if known else _prompts(harmful or _own(model), True, [n_anchors], (), columns)[0]
     net = load_model(model, dtype, device, system, template=template)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
     kit = kit_of(detector, Need.CAUSAL in net.offers)
     signal = signal_of(whitened, known, kit.signal)
-    whole = kit.upto if upto is None else upto
+    whole = _whole(kit.upto, upto, steps)
+    check_alpha(alpha, n_calibrate if threshold is Threshold.conformal else None, parts=2 if whole else 1)
     if known:
         known.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value, known.spec.signal))
     with Progress(console=out_to(stderr=True), transient=True) as bar:
@@ -194,6 +190,31 @@ def fit(
     guard.save(out)
     out_to().print(str(out), style="bold", markup=False, soft_wrap=True)
     _describe(guard)
+
+
+def _known(path: Path) -> Anchors:
+    """The anchors of a file. Says so where it does not tell which prompts they have seen."""
+    from demur.signals import Anchors
+
+    known = Anchors.load(path)
+    if not known.prompts:
+        out_to(stderr=True).print(
+            f"! {path} does not say which prompts it was fitted on: some of them may be among those taken now, and "
+            "then the promise does not hold. Make it again: demur anchors fit",
+            style="yellow",
+            markup=False,
+        )
+    return known
+
+
+def _whole(usual: int, asked: int | None, steps: int) -> int:
+    """How many tokens the promise is for; 0 where only the first T steps are looked at. Raises for fewer than T."""
+    if asked is None:
+        return usual if usual > steps else 0
+    if 0 < asked <= steps:
+        then = "0 looks at the first steps alone, as the paper does"
+        raise DemurError(f"--upto {asked} with --steps {steps}", "0, or more tokens than steps", then)
+    return asked
 
 
 def _own(model: str) -> str:
@@ -276,10 +297,12 @@ def _card(guard: Guard) -> dict[str, Any]:
         "n_fit": guard.n_fit,
         "n_calibrate": guard.threshold.n,
         "refused": guard.refused,
-        "alpha": guard.threshold.alpha,
+        "alpha": guard.alpha,
         "threshold": guard.threshold.rule,
         "limit_offline": guard.threshold.value,
         "limit_online": guard.prefix.threshold.value,
+        "limit_tail": guard.tail.threshold.value if guard.tail else None,
+        "upto": guard.tail.upto if guard.tail else 0,
         "promise": guard.promise,
         "stability": guard.stability and guard.stability.plain() | {"warning": guard.stability.warning or None},
         "false_positives": rates,
@@ -301,7 +324,9 @@ def _describe(guard: Guard) -> None:
         "fitted on", f"{guard.n_fit} signals of harmless prompts, by the detector {escape(guard.detector.name)}"
     )
     table.add_row("left out", f"{guard.refused} harmless prompts that the model refused")
-    table.add_row("threshold", f"{guard.threshold.value:.4g}, online {guard.prefix.threshold.value:.4g}")
+    behind = f", behind step {spec.steps} {guard.tail.threshold.value:.4g}" if guard.tail else ""
+    table.add_row("threshold", f"{guard.threshold.value:.4g}, online {guard.prefix.threshold.value:.4g}{behind}")
+    table.add_row("looks at", "whole answers" if guard.tail else f"the first {spec.steps} steps, at nothing behind them")
     table.add_row("promise", escape(guard.promise))
     for name, rate in guard.checked.items():
         online = guard.checked_online.get(name)  # a guard of before does not know it
@@ -330,6 +355,15 @@ def run(
         typer.Option(help="module:Class of the guard's sampler, where its file belongs to one that is yours."),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Judge finished answers instead of every step.")] = False,
+    hold: Annotated[
+        int, typer.Option(min=0, help="Keep the last so many steps back until they are judged; 1: nothing unjudged.")
+    ] = 0,
+    length: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Tokens of an answer, for models that write from left to right. Default: the guard's."
+        ),
+    ] = None,
     harmful: Annotated[
         bool | None,
         typer.Option("--harmful/--harmless", help="Mark the prompts that bring no mark; only harmless ones are shown."),
@@ -355,9 +389,11 @@ def run(
     prompts = asked(prompt, text, harmful=harmful, columns=columns_of(column))
     known = Guard.load(guard, detector=detector)
     net = load_model(model or known.spec.model, dtype, device, system, quiet=as_json, template=template)
-    chosen, size = _sampler(known, sampler)
+    chosen, size = _sampler(known, sampler, length)
     console = out_to()
-    for trace in _answers(net, prompts, Watch(known, online=not offline)(chosen), known, size, seed, batch, as_json):
+    for trace in _answers(
+        net, prompts, Watch(known, online=not offline, hold=hold)(chosen), known, size, seed, batch, as_json
+    ):
         one, verdict, said = trace.prompt, acted(trace), trace.text()
         said = redact(said) if hidden(one, show_harmful) and not verdict.flagged else said
         if as_json:
@@ -369,13 +405,16 @@ def run(
             console.print(f"  {said}", soft_wrap=True, markup=False)
 
 
-def _sampler(guard: Guard, named: str | None) -> tuple[Any, int]:
-    """The sampler that a guard belongs to, and its response length."""
+def _sampler(guard: Guard, named: str | None, length: int | None) -> tuple[Any, int]:
+    """The sampler that a guard belongs to, and its response length. Raises for another length than the guard's."""
     from demur.samplers.build import made_again
 
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in guard.spec.settings.items()}
-    size = int(settings.pop("length", guard.spec.steps))  # type: ignore[arg-type]
-    return made_again(guard.spec.sampler, settings, named), size
+    own = settings.pop("length", None)
+    if own is not None and length not in (None, own):
+        raise DemurError(f"--length {length}", f"{own}, which the guard was fitted for", "leave it out")
+    usual = guard.tail.upto if guard.tail else guard.spec.steps
+    return made_again(guard.spec.sampler, settings, named), int(cast(int, own or length or usual))
 
 
 def _answers(

@@ -60,18 +60,20 @@ def check_temperature(temperature: float | None) -> None:
         raise DemurError(f"--temperature {temperature}", "a finite number, at least 0", "0 is greedy")
 
 
-def check_alpha(alpha: float, n_calibrate: int | None = None) -> None:
+def check_alpha(alpha: float, n_calibrate: int | None = None, parts: int = 1) -> None:
     """Raises unless 0 < alpha < 1, and for fewer calibration prompts than its promise needs, before anything is
-    generated. ``n_calibrate`` None: there is no promise.
+    generated. ``n_calibrate`` None: there is no promise. ``parts``: so many limits share alpha.
     """
     if not 0 < alpha < 1:
         raise DemurError(f"--alpha {alpha:g}", "a rate between 0 and 1, such as 0.01", "0.01 is one false alarm in 100")
-    needed = math.ceil(1 / alpha - 1 - 1e-9)
+    needed = math.ceil(parts / alpha - 1 - 1e-9)
     if n_calibrate is not None and n_calibrate < needed:
+        shared = " (half for the first steps, half for what follows; --upto 0 needs half as many)" if parts > 1 else ""
         raise DemurError(
             f"{n_calibrate} calibration prompts for --alpha {alpha:g}",
-            f"at least {needed}",
-            f"--n-calibrate {needed} or more, or a larger --alpha (--alpha {1 / (n_calibrate + 1):.2g} needs no more)",
+            f"at least {needed}{shared}",
+            f"--n-calibrate {needed} or more, or a larger --alpha "
+            f"(--alpha {parts / (n_calibrate + 1):.2g} needs no more)",
         )
 
 

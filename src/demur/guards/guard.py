@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from demur import artefact
 from demur.dynamics.rates import Rate
-from demur.guards.conformal import InvalidData, Rule, Threshold, threshold_of
+from demur.guards.conformal import InvalidData, Rule, Threshold, spread, threshold_of
 from demur.guards.detectors import Detector, Fit, fitted, name_of, named, restored, scored, state_of
 from demur.guards.kits import detector_for
 from demur.guards.prefix import Prefix, fit_prefix
-from demur.guards.tail import SHARE, Tail, fit_tail
+from demur.guards.tail import Tail, fit_tail
 from demur.signals import STATES, Anchors, digest
 from demur.signals.recent import keeps_states
 from demur.signals.stability import Stability
@@ -81,12 +81,18 @@ class Guard:
     @property
     def promise(self) -> str:
         """What the thresholds promise, in words."""
-        steps = self.spec.steps
+        steps, first = self.spec.steps, self.threshold
         if self.tail is None:
-            return f"{self.threshold.promise}; only the first {steps} steps are looked at"
-        of_both = f"for the first {steps} steps {self.threshold.promise}; for the rest {self.tail.threshold.promise}"
-        whole = f"at most {self.alpha:.1%} in all for answers of up to {self.tail.upto} tokens; longer ones are looked "
-        return f"{of_both}; {whole}at to their end, without a promise"
+            return first.promise
+        beyond = f"longer answers than {self.tail.upto} tokens are looked at to their end, without a promise"
+        if first.rule == "quantile":
+            return f"{first.promise}; {beyond}"
+        low, high = spread(first.n, first.alpha)
+        return (
+            f"at most {self.alpha:.1%} false positives on answers of up to {self.tail.upto} tokens to prompts like the "
+            f"{first.n} harmless calibration prompts: {first.alpha:.1%} in the first {steps} steps (for this one "
+            f"calibration set, 95%: {low:.1%} to {high:.1%}) and as much behind them; {beyond}"
+        )
 
     def judge(self, trace: Trace) -> Verdict:
         """Whether a finished generation failed to recover. Raises if it was not made under the guard's spec.
@@ -350,8 +356,8 @@ def fit_guard(
         )
     progress("fitting the detector")
     made = fitted(fit_of, signals[0], signals[1], seed)
-    tail = fit_tail(anchors, kept[1], upto, alpha=alpha * SHARE, rule=threshold) if upto else None
-    first = alpha * (1.0 - SHARE) if tail else alpha
+    first = alpha / 2 if upto else alpha
+    tail = fit_tail(anchors, kept[1], upto, alpha=first, rule=threshold) if upto else None
     limit = threshold_of(scored(made, signals[1]), first, threshold)
     progress("calibrating the online guard")
     prefix = fit_prefix(made, signals[0], signals[1], alpha=first, rule=threshold)

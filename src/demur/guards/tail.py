@@ -24,9 +24,6 @@ from demur.signals import Anchors
 from demur.signals.recent import keeps_states
 from demur.traces import Trace
 
-SHARE = 0.5
-"""The part of alpha that is left for what follows step T."""
-
 
 @dataclass(frozen=True)
 class Tail:
