@@ -25,6 +25,7 @@ def teacher_forced(
     responses: str | Sequence[str] | Sequence[Sequence[int]],
     *,
     steps: int = STEPS,
+    length: int | None = None,
     pools: Sequence[Key] = DEFAULT,
     sampler: Sampler | None = None,
     batch: int = 16,
@@ -33,7 +34,7 @@ def teacher_forced(
     """Traces of finished responses from one pass each: what a live generation of these tokens would have recorded.
 
     ``responses`` are texts or token rows (exact). They end with their first end of sequence, as a live generation does,
-    and only their first ``steps`` tokens are fed. A text rarely holds its end: its trace then lacks one state that a
+    and only their first ``length`` tokens are fed (default: ``steps``, the T of their spec). A text rarely holds its end: its trace then lacks one state that a
     live one has, the end's own, and holds the one before it; a row with the token at its end has it. ``sampler`` is the
     one the traces shall be comparable with (default: greedy). The responses may come from another model (a closed one,
     say): then this one is a surrogate, and the signal is what it would have felt in saying them. Confidence is not
@@ -46,14 +47,15 @@ def teacher_forced(
             "a causal model: a diffusion model's steps can't be read off its final text",
             "generate with it instead",
         )
-    check_counts(steps=steps, batch=batch)
+    length = steps if length is None else length
+    check_counts(steps=steps, length=length, batch=batch)
     prompts, responses = as_prompts(prompts), [responses] if isinstance(responses, str) else responses
     if len(prompts) != len(responses):
         raise DemurError(f"{len(responses)} responses for {len(prompts)} prompts", "one each", "pair them up")
     sampler = sampler if sampler is not None else Autoregressive()
     watched = watching(model, pools)
     spec = spec_of(model, sampler, steps, steps=steps)
-    rows = [_up_to_its_end(_token_row(model, response), model.stop_ids)[:steps] for response in responses]
+    rows = [_up_to_its_end(_token_row(model, response), model.stop_ids)[:length] for response in responses]
     if not all(rows):
         raise DemurError("an empty response", "responses of at least one token", "leave its prompt out")
     # Rows of like length share a batch, so that little of it is padding; the order is put back at the end.
