@@ -35,7 +35,8 @@ PARAGRAPHS = (
     "Before we begin, a word about rivers. A river never asks where it is going. It follows the land, turns where it "
     "must, rests in the shade of trees, and after many days it reaches the sea without having made any plan.",
     "Old libraries have a sound of their own. Pages turn, chairs creak, and somewhere a clock counts the afternoon. "
-    "People come in from the cold, take off their gloves, and look for a place near the window where the light is good.",
+    "People come in from the cold, take off their gloves, and look for a place near the window where the light is "
+    "good.",
 )
 
 
