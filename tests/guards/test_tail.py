@@ -19,10 +19,12 @@ from demur import guards as g
 from demur.guards.conformal import conformal_threshold
 from demur.guards.tail import Tail, fit_tail, worst
 from demur.organism.world import prompts as world_prompts
+from demur.prompts.read import Transcript
 from demur.samplers import Autoregressive
 from demur.signals import fit_anchors
 from demur.signals.recent import recent
-from demur.traces import Trace, generate
+from demur.studio.replaying import replayed
+from demur.traces import Trace, generate, teacher_forced
 from demur.types import DemurError, Prompt
 
 T, LONG = 8, 24
@@ -275,3 +277,28 @@ def test_the_window_on_the_device_has_the_offline_bits() -> None:
     offline = recent(means.transpose(0, 1).numpy(), T)
     assert (seen[T:].transpose(1, 0, 2) == offline).all()
     assert (seen[:T] == means[:T].numpy()).all()
+
+
+def test_a_replayed_answer_is_judged_to_its_end() -> None:
+    """From texts, as `demur replay --guard` reads them; its first T tokens alone where the guard looks no further."""
+    model, asked, plain, guard = subject_of("whitened")
+    long = [i for i, trace in enumerate(plain) if trace.steps == LONG]
+    made = teacher_forced(
+        model, [asked[i] for i in long], [plain[i].tokens().tolist() for i in long], steps=T, length=LONG
+    )
+    for i, trace in zip(long, made, strict=True):
+        assert trace.steps == LONG
+        np.testing.assert_allclose(guard.anchors.beyond(trace), guard.anchors.beyond(plain[i]), atol=1e-3)
+    said = [Transcript(asked[i], "a plain answer of more than eight bytes", "here", i) for i in long[:3]]
+    for whole in (True, False):
+        judge = guard if whole else replace(guard, tail=None)
+        found = replayed(model, said, guard.anchors, judge, steps=T, wanted=("last", "generated"))
+        assert {one.trace.steps for one in found if one.trace} == ({39} if whole else {T})
+        assert [one.verdict for one in found] == judge.judge_all([one.trace for one in found if one.trace])
+
+
+def test_pictures_go_on_behind_step_t() -> None:
+    _, _, plain, guard = subject_of("whitened")
+    trace = next(trace for trace in plain if trace.steps == LONG)
+    shown = guard.anchors.show(trace).scenes[0]
+    assert len(shown.sigma or ()) == LONG

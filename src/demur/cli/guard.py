@@ -326,7 +326,9 @@ def _describe(guard: Guard) -> None:
     table.add_row("left out", f"{guard.refused} harmless prompts that the model refused")
     behind = f", behind step {spec.steps} {guard.tail.threshold.value:.4g}" if guard.tail else ""
     table.add_row("threshold", f"{guard.threshold.value:.4g}, online {guard.prefix.threshold.value:.4g}{behind}")
-    table.add_row("looks at", "whole answers" if guard.tail else f"the first {spec.steps} steps, at nothing behind them")
+    table.add_row(
+        "looks at", "whole answers" if guard.tail else f"the first {spec.steps} steps, at nothing behind them"
+    )
     table.add_row("promise", escape(guard.promise))
     for name, rate in guard.checked.items():
         online = guard.checked_online.get(name)  # a guard of before does not know it

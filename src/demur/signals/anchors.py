@@ -111,7 +111,7 @@ class Anchors:
         notes = [self.warning] if self.warning else []
         scenes = []
         for trace, sigma in zip(shown, self.signals(shown), strict=True):
-            own = sigma[: trace.steps].tolist()
+            own = [*sigma[: trace.steps].tolist(), *(self.beyond(trace).tolist() if keeps_states(self.spec) else ())]
             title = f"{trace.prompt.label}: {trace.spec.model}, {trace.spec.sampler}"
             scenes.append(
                 trace.scene(

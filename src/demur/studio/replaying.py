@@ -47,14 +47,18 @@ def replayed(
     batch: int = 16,
     progress: Callable[[int], object] | None = None,
 ) -> list[Replayed]:
-    """Signals of transcripts, in their order, from one pass each over at most ``steps`` tokens of the answer.
+    """Signals of transcripts, in their order, from one pass each over at most ``steps`` tokens of the answer, or over
+    the whole answer where the guard looks at it.
 
     A row without an answer, or that the model can't be asked (a prompt longer than its context), has no signal and says
     why. Raises if that is so of every row, and as :func:`demur.traces.teacher_forced` does for other reasons.
     """
     answers = [_read(model, one.response) for one in transcripts]
     why = {i: NO_ANSWER for i, (tokens, _) in enumerate(answers) if not tokens}
-    traces = _traces(model, transcripts, answers, why, steps=steps, wanted=wanted, batch=batch, progress=progress)
+    whole = guard is not None and guard.tail is not None
+    length = max([steps, *(len(tokens) for tokens, _ in answers)]) if whole else steps
+    sizes = {"steps": steps, "length": length}
+    traces = _traces(model, transcripts, answers, why, **sizes, wanted=wanted, batch=batch, progress=progress)
     if not traces:
         reason = next(iter(why.values()))
         raise DemurError(
@@ -69,7 +73,10 @@ def replayed(
             found.append(Replayed(one, None, None, refused, len(tokens), None, why[i]))
             continue
         sigma = anchors.signal(traces[i])
-        verdict = guard.judge_signals(sigma[None], [bool(refused)])[0] if guard is not None else None
+        verdict = None
+        if guard is not None:
+            beyond = [guard.anchors.beyond(traces[i])] if whole else None
+            verdict = guard.judge_signals(sigma[None], [bool(refused)], beyond)[0]
         reason = "" if np.isfinite(sigma).all() else "the signal is not finite: look at the model's states"
         found.append(Replayed(one, traces[i], None if reason else sigma, refused, len(tokens), verdict, reason))
     return found
@@ -95,6 +102,7 @@ def _traces(
     why: dict[int, str],
     *,
     steps: int,
+    length: int,
     wanted: Key,
     batch: int,
     progress: Callable[[int], object] | None,
@@ -105,15 +113,17 @@ def _traces(
 
     def passed() -> dict[int, Trace]:
         rows = [i for i in range(len(transcripts)) if i not in why]
-        asked, said = [transcripts[i].prompt for i in rows], [answers[i][0][:steps] for i in rows]
-        made = teacher_forced(model, asked, said, steps=steps, pools=[wanted], batch=batch, progress=progress)
+        asked, said = [transcripts[i].prompt for i in rows], [answers[i][0][:length] for i in rows]
+        made = teacher_forced(
+            model, asked, said, steps=steps, length=length, pools=[wanted], batch=batch, progress=progress
+        )
         return dict(zip(rows, made, strict=True))
 
     try:
         return passed()
     except DemurError:
         before = len(why)
-        for i, reason in _refused_by(model, transcripts, answers, steps):
+        for i, reason in _refused_by(model, transcripts, answers, length):
             why.setdefault(i, reason)
         if len(why) == before:
             raise
@@ -121,11 +131,11 @@ def _traces(
 
 
 def _refused_by(
-    model: Any, transcripts: Sequence[Transcript], answers: Sequence[tuple[list[int], str]], steps: int
+    model: Any, transcripts: Sequence[Transcript], answers: Sequence[tuple[list[int], str]], length: int
 ) -> Iterator[tuple[int, str]]:
     """Rows whose prompt and answer make no canvas of the model, and what it says of them."""
     for i, (one, (tokens, _)) in enumerate(zip(transcripts, answers, strict=True)):
         try:
-            model.canvas([one.prompt], max(min(len(tokens), steps), 1))
+            model.canvas([one.prompt], max(min(len(tokens), length), 1))
         except DemurError as error:
             yield i, f"{error.came}; expected {error.expected}" if error.expected else error.came

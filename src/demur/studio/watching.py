@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from demur.samplers import seeded, steps_of
 from demur.signals import Anchors, reading
+from demur.signals.recent import keeps_states
 from demur.traces import DEFAULT, Key, Recorder, Trace, TraceField, spec_of, watching
 from demur.types import Prompt, Sampler
 from demur.views.scene import Scene
@@ -83,7 +84,9 @@ def _moments(
         trace = recorder.traces()[0]
         sigma = None
         if run.anchors is not None:
-            sigma = tuple(float(s) for s in run.anchors.signal(trace)[: trace.steps])
+            sigma = tuple(run.anchors.signal(trace)[: trace.steps].tolist())
+            if keeps_states(run.anchors.spec):
+                sigma += tuple(run.anchors.beyond(trace).tolist())
         previous = Moment(trace, sigma, done=False)
     trace = recorder.traces()[0]  # raises for a sampler that took no step
     yield Moment(trace, previous.sigma if previous is not None else None, done=True)

@@ -34,8 +34,9 @@ def teacher_forced(
     """Traces of finished responses from one pass each: what a live generation of these tokens would have recorded.
 
     ``responses`` are texts or token rows (exact). They end with their first end of sequence, as a live generation does,
-    and only their first ``length`` tokens are fed (default: ``steps``, the T of their spec). A text rarely holds its end: its trace then lacks one state that a
-    live one has, the end's own, and holds the one before it; a row with the token at its end has it. ``sampler`` is the
+    and only their first ``length`` tokens are fed (default: ``steps``, the T of their spec). A text rarely holds its
+    end: its trace then lacks one state that a live one has, the end's own, and holds the one before it; a row with the
+    token at its end has it. ``sampler`` is the
     one the traces shall be comparable with (default: greedy). The responses may come from another model (a closed one,
     say): then this one is a surrogate, and the signal is what it would have felt in saying them. Confidence is not
     computed (nan). Raises for an empty response, for steps or a batch below 1, and for a diffusion model, whose
