@@ -302,3 +302,14 @@ def test_pictures_go_on_behind_step_t() -> None:
     trace = next(trace for trace in plain if trace.steps == LONG)
     shown = guard.anchors.show(trace).scenes[0]
     assert len(shown.sigma or ()) == LONG
+
+
+def test_a_guard_that_knows_short_answers_alone_does_not_flag_whatever_is_longer() -> None:
+    """An answer that ends before T counts by its last state, so that the limit is that of an answer, not 0."""
+    model, asked, plain, guard = subject_of("whitened")
+    short = [trace for trace in plain if trace.steps < T]
+    assert len(short) > 9
+    tail = fit_tail(guard.anchors, short, LONG, alpha=0.1, rule="conformal")
+    highest = max(float(1.0 - guard.anchors.signal(trace)[-1]) for trace in short)
+    assert tail.threshold.value == pytest.approx(highest)
+    assert tail.threshold.value > 0.0

@@ -12,11 +12,12 @@ from demur.attacks.named import ATTACKS, make, settings_of
 from demur.attacks.pair import Pair, chat_by, rating_by
 from demur.attacks.request import opening_of, task_of
 from demur.attacks.search import RandomSearch
-from demur.attacks.text import Flip, Plain, Prefill, Prefix, Role, Suppression, flipped
+from demur.attacks.text import Delay, Flip, Plain, Prefill, Prefix, Role, Suppression, flipped
 
 __all__ = [
     "ATTACKS",
     "Access",
+    "Delay",
     "Flip",
     "Found",
     "Infill",

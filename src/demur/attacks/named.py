@@ -17,6 +17,7 @@ ATTACKS = Registry(
         "suppression": "demur.attacks.text:Suppression",
         "prefix": "demur.attacks.text:Prefix",
         "role": "demur.attacks.text:Role",
+        "delay": "demur.attacks.text:Delay",
         "flip": "demur.attacks.text:Flip",
         "prefill": "demur.attacks.text:Prefill",
         "infill": "demur.attacks.holes:Infill",

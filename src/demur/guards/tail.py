@@ -62,10 +62,12 @@ def fit_tail(anchors: Anchors, calibrate: Sequence[Trace], upto: int, *, alpha: 
 
 
 def worst(anchors: Anchors, trace: Trace, upto: int | None = None) -> float:
-    """The highest score of an answer's windows behind step T; 0 for an answer that has none, inf where it can't be
-    seen.
+    """The highest score of an answer's windows from step T on; inf where it can't be seen.
+
+    The window that ends at step T is among them (of a shorter answer: its last state). So answers that end before T
+    count as what they are, and not as nothing: else a guard that was calibrated on short answers would flag any longer
+    one.
     """
-    sigma = anchors.beyond(trace)[: None if upto is None else max(upto - anchors.spec.steps, 0)]
-    if not len(sigma):
-        return 0.0
+    behind = anchors.beyond(trace)[: None if upto is None else max(upto - anchors.spec.steps, 0)]
+    sigma = np.concatenate([anchors.signal(trace)[-1:], behind])
     return float((1.0 - sigma).max()) if np.isfinite(sigma).all() else np.inf
