@@ -310,7 +310,7 @@ def test_a_guard_that_knows_short_answers_alone_does_not_flag_whatever_is_longer
     asked = [Prompt(f"q{i}", f"Prompt {i} about {i * i}") for i in range(7100, 7170)]
     answers = generate(model, asked, length=LONG, steps=T, batch=70)
     short = [trace for trace in answers if trace.steps < T]
-    assert len(short) > 9
+    assert len(short) >= 9
     tail = fit_tail(guard.anchors, short, LONG, alpha=0.1, rule="conformal")
     highest = max(float(1.0 - guard.anchors.signal(trace)[-1]) for trace in short)
     assert tail.threshold.value == pytest.approx(highest)
