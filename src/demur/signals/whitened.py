@@ -66,7 +66,7 @@ class Whitened:
         Computed in float64, each row by itself: its bits do not depend on the batch.
         """
         steps = slice(t, t + phi.shape[-2])
-        lean = artanh(cosines(phi, self.middle[steps], self.away[steps], self._loud, self.turned_down))
+        lean = artanh(cosines(phi, self.middle[steps], self._seen[steps], self._loud, self.turned_down))
         return np.asarray(expit(self.steep[steps] * lean + self.offset[steps]))
 
     @property
@@ -90,21 +90,39 @@ class Whitened:
     def _loud(self) -> Float[NDArray[np.float64], "r d"]:
         return self.loud.astype(np.float64)
 
+    @cached_property
+    def _seen(self) -> Float[NDArray[np.float64], "T d"]:
+        return turned(self.away.astype(np.float64), self._loud, self.turned_down)
+
+
+def turned(
+    x: Float[NDArray[np.float64], "... d"],
+    loud: Float[NDArray[np.float64], "r d"],
+    turned_down: Float[NDArray[np.float64], "r"],
+) -> Float[NDArray[np.float64], "... d"]:
+    """x whitened: with its part in the loud directions turned down. The map is symmetric."""
+    return np.asarray(x - np.vecmat(np.matvec(loud, x) * turned_down, loud)) if len(loud) else x
+
 
 def cosines(
     phi: Float[NDArray[Any], "... k d"],
     middle: Float[NDArray[np.float32], "k d"],
-    away: Float[NDArray[np.float32], "k d"],
+    seen: Float[NDArray[np.float64], "k d"],
     loud: Float[NDArray[np.float64], "r d"],
     turned_down: Float[NDArray[np.float64], "r"],
 ) -> Float[NDArray[np.float64], "... k"]:
-    """The cosine in the whitened space, seen from the middle; 0 for a state that is the middle."""
+    """The cosine in the whitened space between a state, seen from the middle, and the direction whose whitened form is
+    whitened once more in ``seen``; 0 for a state that is the middle.
+
+    Nothing is whitened here. W is symmetric, so (W x) . a is x . (W a); and W x is shorter than x by what was taken out
+    of its loud parts: each keeps the share 1 - turned_down, squared.
+    """
     with np.errstate(invalid="ignore", over="ignore"):  # infinite states give nan, which guards look for
         x = np.asarray(phi, dtype=np.float64) - middle
-        if len(loud):
-            x -= np.vecmat(np.matvec(loud, x) * turned_down, loud)
-        length = np.sqrt(np.vecdot(x, x))
-        found = np.vecdot(x, away.astype(np.float64)) / np.where(length > 0, length, 1.0)
+        parts = np.matvec(loud, x) if len(loud) else x[..., :0]
+        taken_out = np.vecdot(np.square(parts), 1.0 - np.square(1.0 - turned_down))
+        length = np.sqrt(np.maximum(np.vecdot(x, x) - taken_out, 0.0))
+        found = np.vecdot(x, seen) / np.where(length > 0, length, 1.0)
     return np.asarray(np.where(np.isfinite(length), found, np.nan))
 
 
@@ -162,9 +180,7 @@ def _directions(
 ) -> tuple[Float[NDArray[np.float32], "T d"], Float[NDArray[np.float32], "T d"]]:
     """The middle and the whitened direction of every step; zeros where both anchors agree."""
     means = good.mean(axis=0), bad.mean(axis=0)
-    away = means[0] - means[1]
-    if len(loud):
-        away = away - np.vecmat(np.matvec(loud, away) * turned_down, loud)
+    away = turned(means[0] - means[1], loud, turned_down)
     length = np.sqrt(np.vecdot(away, away))[:, None]
     away = away / np.where(length > 0, length, 1.0)
     return ((means[0] + means[1]) / 2).astype(np.float32), away.astype(np.float32)
@@ -183,8 +199,9 @@ def _of_new_answers(
         out = [np.arange(len(side)) % folds == fold for side in (good, bad)]
         kept = [side[~left_out] if folds > 1 else side for side, left_out in zip((good, bad), out, strict=True)]
         middle, away = _directions(kept[0], kept[1], loud, turned_down)
+        seen = turned(away.astype(np.float64), loud, turned_down)
         for lean, side, left_out in zip(leans, (good, bad), out, strict=True):
-            lean[left_out] = artanh(cosines(side[left_out], middle, away, loud, turned_down))
+            lean[left_out] = artanh(cosines(side[left_out], middle, seen, loud, turned_down))
     at_good, at_bad = (lean.mean(axis=0) for lean in leans)
     gap = at_good - at_bad
     freedom = max(len(good) + len(bad) - 2, 1)
