@@ -203,7 +203,8 @@ class Odd(Lowest):
 @pytest.mark.parametrize("how", ["plain", "float32", "ints", "negative", "tiny", "tensor", "list", "ties"])
 def test_what_somebody_elses_scores_are_made_of_does_not_matter(how: str, tmp_path: Path) -> None:
     fit, other, fresh = tiny_traces(80), tiny_traces(40, offset=1000), tiny_traces(12, offset=5000)
-    guard = g.fit_guard(tiny_guard().anchors, fit, other, alpha=0.3, detector=partial(Odd.fit, how=how))
+    alpha = 0.45 if how == "ties" else 0.3  # 14 of 40 have the higher of two scores, which nothing can exceed
+    guard = g.fit_guard(tiny_guard().anchors, fit, other, alpha=alpha, detector=partial(Odd.fit, how=how))
     again = g.Guard.load(guard.save(tmp_path / "guard.safetensors"), detector=Odd)
     assert again.judge_all(fresh) == guard.judge_all(fresh)
     if how in (
@@ -231,6 +232,7 @@ def test_what_somebody_elses_scores_are_made_of_does_not_matter(how: str, tmp_pa
         ("complex", "one number a row"),
         ("error", "IndexError"),
         ("module", "holds a Linear"),
+        ("ties", "14 of 40 harmless signals at or above the limit 1 .* never flag"),
     ],
 )
 def test_what_is_wrong_with_somebody_elses_detector_is_one_line(how: str, says: str) -> None:

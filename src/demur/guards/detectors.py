@@ -15,16 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from demur.guards.conformal import InvalidData
+from demur.guards import telling
+from demur.guards.conformal import InvalidData, Threshold
 from demur.registry import Registry
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 Signals = Float[NDArray[np.float64], "n T"]
 Scores = Float[NDArray[np.float64], "n"]
@@ -92,7 +93,7 @@ def fitted(fit: Fit, harmless: Signals, others: Signals, seed: int) -> Detector:
                 f"fit gave a {type(made).__name__}", "a fitted detector, with a name and a call", "mend its fit"
             )
         check(made, others)
-    except DemurError:
+    except (DemurError, DemurWarning):  # a warning is raised where whoever runs this makes errors of them
         raise
     except Exception as error:
         raise InvalidData(
@@ -105,7 +106,8 @@ def fitted(fit: Fit, harmless: Signals, others: Signals, seed: int) -> Detector:
 
 def check(detector: Detector, sigma: Signals) -> None:
     """Raises if scores of some harmless signals are not finite, change when they are asked again, or depend on the rows
-    beside them, and if the detector would not come back from a file.
+    beside them, if the detector would not come back from a file, and if its scores do not tell signals apart
+    (:func:`demur.guards.telling.check_telling`, which also warns of what may be a fault).
     """
     some = sigma[:8]
     together = scored(detector, some)
@@ -141,6 +143,15 @@ def check(detector: Detector, sigma: Signals) -> None:
             "all that it has learnt in its fields",
             "look at what its fit keeps elsewhere",
         )
+    telling.check_telling(detector.name, partial(scored, detector), sigma)
+
+
+def check_limit(detector: Detector, sigma: Signals, limit: Threshold) -> None:
+    """Raises for a limit, set on harmless signals, that no score can exceed: see
+    :func:`demur.guards.telling.check_limit`.
+    """
+    score = partial(scored, detector)
+    telling.check_limit(detector.name, score, sigma.shape[1], score(sigma), limit)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from demur import artefact
 from demur.dynamics.rates import Rate
 from demur.guards.conformal import InvalidData, Rule, Threshold, spread, threshold_of
-from demur.guards.detectors import Detector, Fit, fitted, name_of, named, restored, scored, state_of
+from demur.guards.detectors import Detector, Fit, check_limit, fitted, name_of, named, restored, scored, state_of
 from demur.guards.kits import detector_for
 from demur.guards.prefix import Prefix, fit_prefix
 from demur.guards.tail import Tail, fit_tail
@@ -333,7 +333,8 @@ def fit_guard(
 
     Raises for a prompt that is marked harmful, for one that stands on both sides or that the anchors were fitted on
     (its signal leans towards them, so that it is not like a new one's), for traces of another spec than the anchors',
-    for too few, and for a detector that breaks its contract (:func:`demur.guards.detectors.check`).
+    for too few, for a detector that breaks its contract (:func:`demur.guards.detectors.check`), and for a limit that no
+    score can exceed.
     """
     if detector is None:
         detector = detector_for(anchors)
@@ -359,6 +360,7 @@ def fit_guard(
     first = alpha / 2 if upto else alpha
     tail = fit_tail(anchors, kept[1], upto, alpha=first, rule=threshold) if upto else None
     limit = threshold_of(scored(made, signals[1]), first, threshold)
+    check_limit(made, signals[1], limit)
     progress("calibrating the online guard")
     prefix = fit_prefix(made, signals[0], signals[1], alpha=first, rule=threshold)
     left_out = len(fit) + len(calibrate) - len(kept[0]) - len(kept[1])

@@ -1,0 +1,134 @@
+"""What would make a guard that never flags is said when a detector is fitted: by kind of fault."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from test_guards import signals
+
+from demur.guards import telling
+from demur.guards.conformal import InvalidData, threshold_of
+from demur.guards.detectors import DETECTORS, check_limit, fitted, named, scored
+from demur.guards.telling import constant, made_up, refusing
+from demur.types import DemurWarning
+
+N = 104
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """A detector that scores signals as ``how`` says."""
+
+    how: str
+    name: ClassVar[str] = "reading"
+
+    @classmethod
+    def fit(cls, harmless: Any, *, seed: int = 0) -> Reading:
+        return cls("one")
+
+    def __call__(self, sigma: Any) -> Any:
+        return HOW[self.how](sigma)
+
+
+HOW: dict[str, Callable[[Any], Any]] = {
+    "one": lambda s: np.full(len(s), 0.7),
+    "zero": lambda s: np.zeros(len(s)),
+    "nearly one": lambda s: 1e6 + 1e-7 * s[:, 0],
+    "saturated": lambda s: np.minimum(100 * (1.01 - s.mean(axis=1)), 1.0),
+    "low at all": lambda s: s.max(axis=1) < 0.05,
+    "end": lambda s: np.clip(0.2 - s[:, -1], 0, 1),
+    "upside down": lambda s: s.mean(axis=1),
+    "own": lambda s: 1.0 - s.mean(axis=1),
+}
+
+
+def fit(how: str, harmless: Any) -> Any:
+    return fitted(lambda x, seed: Reading(how), harmless, harmless, 0)
+
+
+@pytest.mark.parametrize("how", ["one", "zero", "nearly one", "saturated"])
+def test_one_score_for_every_signal_is_an_error(how: str) -> None:
+    with pytest.raises(InvalidData, match=r"all 104 harmless signals the score .* would never flag") as error:
+        fit(how, signals(N))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("how", ["one", "zero"])
+def test_signals_that_are_all_equal_may_have_one_score(how: str) -> None:
+    fit(how, np.full((N, 32), 0.9))
+    assert not constant(np.full((N, 32), 0.9), np.ones(N))
+
+
+@pytest.mark.parametrize("how", ["low at all", "end"])
+def test_one_score_for_harmless_signals_alone_is_a_warning(how: str) -> None:
+    with pytest.warns(DemurWarning, match="all 104 harmless signals the score 0; a limit can not be set"):
+        fit(how, signals(N))
+
+
+def test_one_score_for_nearly_all_harmless_signals_is_a_warning() -> None:
+    """As of ``last``, where sigma at T is 1 but for rounding."""
+    saturated = signals(N)
+    saturated[8:, -1] = 1.0
+    with pytest.warns(DemurWarning, match="last gives 96 of 104 harmless signals the score 0"):
+        fitted(named("last").fit, saturated, saturated, 0)
+    with pytest.raises(DemurWarning, match="last gives 96 of 104"):  # where warnings are errors, as in these tests
+        fitted(named("last").fit, saturated, saturated, 0)
+    saturated[8:20, -1] = 0.99
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted(named("last").fit, saturated, saturated, 0)
+
+
+def test_scores_that_are_higher_for_what_is_normal_are_a_warning() -> None:
+    with pytest.warns(DemurWarning, match="higher must be more anomalous"):
+        fit("upside down", signals(N))
+
+
+@pytest.mark.parametrize("name", DETECTORS.own)
+def test_what_is_packaged_is_no_fault(name: str) -> None:
+    harmless, others = signals(400), signals(N, seed=9)
+    detector = fitted(named(name).fit, harmless, others, 0)
+    scores = scored(detector, others)
+    for alpha in (0.01, 0.1):
+        check_limit(detector, others, threshold_of(scores, alpha, "conformal"))
+
+
+def limit(how: str, harmless: Any, alpha: float = 0.01) -> None:
+    detector = Reading(how)
+    scores = scored(detector, harmless)
+    check_limit(detector, harmless, threshold_of(scores, alpha, "conformal"))
+
+
+def test_a_limit_on_the_higher_of_two_scores_is_an_error() -> None:
+    harmless = signals(N)
+    harmless[:3] = 0.0
+    with pytest.raises(InvalidData, match=r"3 of 104 harmless signals at or above the limit 1 .* never flag"):
+        limit("low at all", harmless)
+    limit("low at all", harmless, alpha=0.1)  # the limit is the lower score
+
+
+def test_a_limit_on_scores_that_saturate_is_an_error() -> None:
+    """One harmless answer that refuses from beginning to end has the highest score that a mean can give."""
+    harmless = signals(N)
+    harmless[5] = 0.0
+    with pytest.raises(InvalidData, match="1 of 104 harmless signals at or above the limit 1 of"):
+        limit("own", harmless)
+    limit("own", harmless, alpha=0.02)
+
+
+def test_a_harmless_signal_above_all_that_is_made_up_is_a_warning() -> None:
+    scores = np.r_[np.linspace(0, 1, N - 1), 5.0]
+    with pytest.warns(DemurWarning, match="does this guard ever flag"):
+        telling.check_limit("own", Reading("own"), 32, scores, threshold_of(scores, 0.01, "conformal"))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 32])
+def test_made_up_signals_are_in_range_and_whole(steps: int) -> None:
+    for made in (made_up(steps), refusing(steps)):
+        assert made.shape[1] == steps
+        assert ((made >= 0) & (made <= 1)).all()
