@@ -3,7 +3,8 @@
 A rival is a function from a :class:`Setting` to a scorer; scores are higher for what is more anomalous, everywhere.
 Those that are not ``supervised`` see harmless prompts and the anchors only. The supervised one sees successful
 attacks, never the one it is tested on nor the requests that it is tested on (:func:`demur.ablation.protocol.ablate`),
-and is an upper reference, not a competitor.
+and is an upper reference, not a competitor. The file is long because all rivals stand in it, side by side; those that
+follow a path of states are computed in ``paths``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.special import logit
 
+from demur.ablation import paths
 from demur.ablation.material import LAST, Material, anchored, sigma_of
 from demur.guards.detectors import fitted, named, scored
 from demur.guards.estimator import SRIGuard
+from demur.signals.whitened import fit_whitened
 from demur.traces import Key
 from demur.types import DemurError
 
@@ -52,6 +56,11 @@ class Setting:
     attacked: Mapping[str, Material] = field(default_factory=dict)
     controls: Mapping[str, Material] = field(default_factory=dict)
 
+    @property
+    def all_harmful(self) -> Material:
+        """All answers to the harmful prompts of the anchors."""
+        return self.bad if self.harmful is None else self.harmful
+
     def sigma(self, m: Material, key: Key = LAST) -> Float[NDArray[np.float64], "n T"]:
         """The signal under this setting's anchors."""
         return sigma_of(m, self.good, self.bad, key)
@@ -83,7 +92,8 @@ def _autoencoder(setting: Setting, of: Callable[[Material], NDArray[np.float64]]
     return lambda m: detector.errors(of(m)) if len(m) else np.empty(0)
 
 
-def _sri(key: Key) -> Callable[[Setting], Scorer]:
+def sri(key: Key) -> Callable[[Setting], Scorer]:
+    """SRI Guard's detector on sigma of one layer and pooling mode."""
     return lambda setting: _autoencoder(setting, lambda m: setting.sigma(m, key))
 
 
@@ -131,15 +141,47 @@ def _whitened(setting: Setting) -> Scorer:
     return _autoencoder(setting, of)
 
 
-def _whitened_reading(of: Callable[[NDArray[np.float64]], Scores]) -> Callable[[Setting], Scorer]:
-    """The whitened signal of anchors, read by a plain statistic: the default guard for causal models, and its like."""
+def whitened_reading(of: Callable[[NDArray[np.float64]], Scores], key: Key = LAST) -> Callable[[Setting], Scorer]:
+    """1 - the whitened signal of anchors, read by a plain statistic: the default guard for causal models, and its
+    like.
+    """
 
     def made(setting: Setting) -> Scorer:
-        from demur.signals.whitened import fit_whitened
+        read = fit_whitened(setting.good.phi[key], setting.all_harmful.phi[key])
+        return lambda m: 1.0 - of(read(m.phi[key])) if len(m) else np.empty(0)
 
-        bad = setting.bad if setting.harmful is None else setting.harmful
-        read = fit_whitened(setting.good.phi[LAST], bad.phi[LAST])
-        return lambda m: 1.0 - of(read(m.phi[LAST])) if len(m) else np.empty(0)
+    return made
+
+
+def _segments(of: Callable[..., Any], read_off: Callable[..., Scores]) -> Callable[[Setting], Scorer]:
+    """How the whitened states of successive windows agree."""
+
+    def made(setting: Setting) -> Scorer:
+        good, bad, fit = (m.phi[LAST] for m in (setting.good, setting.all_harmful, setting.fit))
+        score = paths.fit_segments(good, bad, fit, of, read_off)
+        return lambda m: score(m.phi[LAST]) if len(m) else np.empty(0)
+
+    return made
+
+
+def _markov(setting: Setting) -> Scorer:
+    """How unlikely a path of states is under a hidden Markov model of harmless ones."""
+    score = paths.fit_markov(setting.fit.phi[LAST], setting.seed)
+    return lambda m: score(m.phi[LAST]) if len(m) else np.empty(0)
+
+
+def _with_direction(of: Callable[[NDArray[np.float64]], Scores]) -> Callable[[Setting], Scorer]:
+    """What the whitened signal says of the answer and the refusal direction of the prompt, together."""
+
+    def made(setting: Setting) -> Scorer:
+        read = fit_whitened(setting.good.phi[LAST], setting.all_harmful.phi[LAST])
+        direction = _direction(setting)
+
+        def both(m: Material) -> tuple[Scores, Scores]:
+            return -logit(np.clip(of(read(m.phi[LAST])), 1e-9, 1 - 1e-9)), direction(m)
+
+        together = paths.fit_sum(*both(setting.fit))
+        return lambda m: together(*both(m)) if len(m) else np.empty(0)
 
     return made
 
@@ -153,6 +195,14 @@ def _layers(setting: Setting) -> Scorer:
 def _text(setting: Setting) -> Scorer:
     """The text-level signal (1 until the text refuses) in place of sigma."""
     return _autoencoder(setting, lambda m: (1.0 - m.refused).astype(np.float64))
+
+
+def _at_last(sigma: NDArray[np.float64]) -> Scores:
+    return sigma[:, -1]
+
+
+def _over_steps(sigma: NDArray[np.float64]) -> Scores:
+    return np.asarray(sigma.mean(axis=1))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -280,20 +330,38 @@ def _probes(setting: Setting) -> Scorer:
 _PAPER = "Rahimi et al., arXiv:2602.02600, table 4"
 _REFERENCE = "its reference code"
 RIVALS: dict[str, Rival] = {
-    "SRI, last layer": Rival("autoencoder of sigma: SRI Guard", _PAPER, _sri(LAST), seeded=True),
-    "SRI, middle layer": Rival("the same, middle layer", _PAPER, _sri(MIDDLE), (MIDDLE,), seeded=True),
-    "SRI, first layer": Rival("the same, first layer", _PAPER, _sri(FIRST), (FIRST,), seeded=True),
+    "SRI, last layer": Rival("autoencoder of sigma: SRI Guard", _PAPER, sri(LAST), seeded=True),
+    "SRI, middle layer": Rival("the same, middle layer", _PAPER, sri(MIDDLE), (MIDDLE,), seeded=True),
+    "SRI, first layer": Rival("the same, first layer", _PAPER, sri(FIRST), (FIRST,), seeded=True),
     "text-level signal": Rival("autoencoder of 'does the text refuse yet'", _PAPER, _text, seeded=True),
     "static first step": Rival("1 - sigma at the first step", _PAPER, _static),
-    "SRI, producing": Rival("states that produced the tokens", _REFERENCE, _sri(PRODUCING), (PRODUCING,), seeded=True),
-    "SRI, response": Rival("all response positions", _REFERENCE, _sri(RESPONSE), (RESPONSE,), seeded=True),
-    "SRI, masked": Rival("positions still masked", "ours", _sri(MASKED), (MASKED,), seeded=True),
+    "SRI, producing": Rival("states that produced the tokens", _REFERENCE, sri(PRODUCING), (PRODUCING,), seeded=True),
+    "SRI, response": Rival("all response positions", _REFERENCE, sri(RESPONSE), (RESPONSE,), seeded=True),
+    "SRI, masked": Rival("positions still masked", "ours", sri(MASKED), (MASKED,), seeded=True),
     "SRI, three layers": Rival("sigma of three layers together", "ours", _layers, (FIRST, MIDDLE, LAST), seeded=True),
     "SRI, whitened": Rival("states whitened by harmless scatter", "ours", _whitened, seeded=True),
     "SRI, log ratio": Rival("before the sigmoid, standardised", "ours", _log_ratio, seeded=True),
     "SRI, differences": Rival("sigma's changes over steps", "ours", _differences, seeded=True),
-    "whitened, last": Rival("1 - the whitened signal at T", "ours", _whitened_reading(lambda s: s[:, -1])),
-    "whitened, mean": Rival("1 - its mean over steps", "ours", _whitened_reading(lambda s: s.mean(axis=1))),
+    "whitened, last": Rival("1 - the whitened signal at T", "ours", whitened_reading(_at_last)),
+    "whitened, mean": Rival("1 - its mean over steps", "ours", whitened_reading(_over_steps)),
+    "whitened, lowest": Rival("1 - its minimum over steps", "ours", whitened_reading(lambda s: s.min(axis=1))),
+    "whitened, rolling": Rival(
+        f"1 - its lowest mean of {paths.WIDTH} steps", "ours", whitened_reading(lambda s: paths.rolling(s).min(axis=1))
+    ),
+    "whitened, last + direction": Rival("sum with the refusal direction", "ours", _with_direction(_at_last)),
+    "whitened, mean + direction": Rival("sum with the refusal direction", "ours", _with_direction(_over_steps)),
+    "segments, mean turn": Rival(
+        "1 - cosine of successive windows' whitened states", "ours", _segments(paths.turns, lambda x: x.mean(axis=1))
+    ),
+    "segments, odd turns": Rival(
+        "the same, how far off harmless ones either way",
+        "ours",
+        _segments(paths.turns, lambda x: np.abs(x).mean(axis=1)),
+    ),
+    "segments, largest jump": Rival(
+        "distance of successive windows' whitened states", "ours", _segments(paths.jumps, lambda x: x.max(axis=1))
+    ),
+    "hidden Markov": Rival("likelihood of the path of states", "after Rabiner 1989", _markov, seeded=True),
     "last sigma": Rival("1 - sigma at T", "ours", _last),
     "mean of sigma": Rival("1 - mean over steps", "ours", _mean),
     "lowest sigma": Rival("1 - minimum over steps", "ours", _lowest),
