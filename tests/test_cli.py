@@ -396,6 +396,17 @@ def test_the_ablation_of_any_model_from_files(run: Run, tmp_path: Path) -> None:
     assert {row["attack"] for row in found["rows"]} == {"page"}
     assert {row["against"] for row in found["rows"]} == {"plain harmless", "same attack, harmless"}
     assert len({row["detector"] for row in found["rows"]}) >= 17
+    code, _, err = run(
+        "ablate", "organism/ar", "--layers", "1,last", "--harmless", "allowed.jsonl", "--harmful", "forbidden.jsonl",
+        "--n", "24", "--seeds", "1", "--attacked", "forbidden/page.jsonl", "--control", "allowed/page.jsonl",
+        "--length", "40", "--out", "deep",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "4 states (layers x pooling modes) at 32 steps" in err
+    deep = json.loads((tmp_path / "deep" / "layers.json").read_text())
+    assert len(deep["lines"]) == 2 * 2 * 2 * 2, "layers, modes, readings, kinds of negatives"
+    code, _, err = run("ablate", "--layers", "all")
+    assert (code, "--layers without a model" in err) == (2, True)
     code, _, err = run("ablate", "organism/ar")
     assert (code, "--attacked" in err) == (2, True)
 

@@ -147,6 +147,28 @@ def rates(groups: Mapping[str, Mapping[str, Rate]], label: str, title: str = "")
     return figure
 
 
+def depths(
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], layers: Sequence[str], label: str, title: str = ""
+) -> Figure:
+    """Lines over the layers of a model, with their 95% intervals: curve -> a value with its ends at each layer, nan
+    where there is none.
+    """
+    if not curves:
+        raise DemurError("no curves", "at least one", "measure some first")
+    figure, axes = _axes(max(5.2, 1.6 + 0.16 * len(layers)), 3.0)
+    places = range(len(layers))
+    for colour, (name, points) in zip(_colours(list(curves)), curves.items(), strict=True):
+        value, low, high = np.array(points).T
+        axes.fill_between(places, low, high, color=colour, alpha=0.12, linewidth=0)
+        axes.plot(places, value, color=colour, linewidth=1.6, marker="o", markersize=2.5, label=name)
+    every = max(1, len(layers) // 12)
+    shown = [place for place in places if place % every == 0 or place == len(layers) - 1]
+    axes.set_xticks(shown, [layers[place] for place in shown], fontsize=8)
+    axes.set(xlabel="layer", ylabel=label, ylim=(-0.02, 1.02), title=title)
+    axes.legend(loc="best", fontsize=7.5)
+    return figure
+
+
 def _axes(width: float, height: float) -> tuple[Figure, Any]:
     matplotlib = need("matplotlib", "plots")
     from matplotlib.figure import Figure

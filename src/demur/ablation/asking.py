@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from demur.ablation.material import Material, request_of
 from demur.ablation.protocol import Sets
@@ -10,7 +10,7 @@ from demur.ablation.recording import gather
 from demur.ablation.rivals import CANVAS_KEYS, CAUSAL_KEYS
 from demur.ablation.shelf import Shelf
 from demur.ablation.splits import Questions
-from demur.traces import STEPS
+from demur.traces import STEPS, Key
 from demur.types import Model, Need, Prompt, Sampler
 
 
@@ -19,6 +19,8 @@ def record_sets(
     sampler: Sampler,
     asked: Questions,
     *,
+    pools: Sequence[Key] | None = None,
+    recorded: Sequence[Key] | None = None,
     length: int | None = None,
     steps: int = STEPS,
     seed: int = 0,
@@ -28,15 +30,17 @@ def record_sets(
 ) -> Sets:
     """What a model says to every set of prompts. Nobody judges: success is an answer that is no refusal.
 
-    ``group`` names what a prompt asks for, whatever wraps it; ``kept`` holds what was generated before; ``progress`` is
-    called with a set's name, how many of its prompts are done, and of how many.
+    ``pools`` are the states to hold (default: what the rivals read), ``recorded`` those to capture and keep
+    (:func:`demur.ablation.recording.gather`). ``group`` names what a prompt asks for, whatever wraps it; ``kept`` holds
+    what was generated before; ``progress`` is called with a set's name, how many of its prompts are done, and of how
+    many.
     """
-    pools = CAUSAL_KEYS if Need.CAUSAL in model.offers else CANVAS_KEYS
+    read = pools or (CAUSAL_KEYS if Need.CAUSAL in model.offers else CANVAS_KEYS)
 
     def run(name: str, prompts: list[Prompt]) -> Material:
         return gather(
-            model, name, prompts, sampler, pools=pools, length=length, steps=steps, seed=seed, group=group, kept=kept,
-            progress=lambda done: progress(name, done, len(prompts)),
+            model, name, prompts, sampler, pools=read, recorded=recorded, length=length, steps=steps, seed=seed,
+            group=group, kept=kept, progress=lambda done: progress(name, done, len(prompts)),
         )  # fmt: skip
 
     return Sets(

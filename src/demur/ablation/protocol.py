@@ -58,6 +58,24 @@ class Sets:
         """What a detector that has seen no attack may learn from."""
         return Setting(self.good.answered, self.bad.refusing, self.fit.answered, harmful=self.bad)
 
+    def in_pool(self, key: Key) -> Sets:
+        """The same with the states of one layer and pooling mode alone."""
+
+        def cut(m: Material) -> Material:
+            return replace(m, phi={key: m.phi[key]})
+
+        return replace(
+            self,
+            good=cut(self.good),
+            bad=cut(self.bad),
+            fit=cut(self.fit),
+            calibrate=cut(self.calibrate),
+            plain=cut(self.plain),
+            attacked={name: cut(m) for name, m in self.attacked.items()},
+            controls={name: cut(m) for name, m in self.controls.items()},
+            refused=None if self.refused is None else cut(self.refused),
+        )
+
     def sigma(self, m: Material, key: Key = LAST) -> Float[NDArray[np.float64], "n T"]:
         """The signal of generations under these sets' anchors, in [0, 1], 0 = refusing."""
         return self.setting.sigma(m, key)
@@ -97,10 +115,12 @@ def ablate(
     seeds: Sequence[int] = (0, 1, 2),
     least: int = 10,
     detectors: Sequence[str] = (),
+    rivals: Mapping[str, Rival] | None = None,
     progress: Callable[[str], object] = lambda name: None,
 ) -> list[Comparison]:
     """Rows for every detector whose states were recorded, every attack with ``least`` successes, both kinds of
-    negatives. ``detectors`` are others, by name or ``module:Class``, that stand beside ours.
+    negatives. ``detectors`` are others, by name or ``module:Class``, that stand beside ours; ``rivals`` stand in place
+    of all of these.
 
     Supervised detectors are fitted anew for each attack, without it, without its kin (:func:`kin`), and twice over:
     every request is judged by a fit on the other half of the requests, since all attacks wrap the same ones. Where
@@ -110,7 +130,7 @@ def ablate(
     controls = {name: m.answered for name, m in sets.controls.items()}
     plain = sets.plain.answered
     rows = []
-    for name, rival in available(sets.good.phi, detectors).items():
+    for name, rival in (available(sets.good.phi, detectors) if rivals is None else rivals).items():
         progress(name)
         own = tuple(seeds) if rival.seeded else tuple(seeds)[:1]
         setting = sets.setting

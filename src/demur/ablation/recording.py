@@ -33,6 +33,7 @@ def gather(
     sampler: Sampler | None = None,
     *,
     pools: Sequence[Key],
+    recorded: Sequence[Key] | None = None,
     length: int | None = None,
     steps: int = STEPS,
     seed: int = 0,
@@ -44,6 +45,9 @@ def gather(
 ) -> Material:
     """Generates answers to prompts and keeps what detectors read, in all ``pools`` at once.
 
+    ``recorded``: more than that is captured and ``kept`` (default: ``pools``), so that the same answers can be read
+    again in other pools without generating; in memory there are ``pools`` only.
+
     ``length`` open places a prompt (None: the model's own); signals are cut at ``steps``. ``harm`` judges the text
     after every step; ``group`` names what a prompt asks for, whatever wraps it. What is ``kept`` is read and not
     generated again: then other rows share a batch, and a state may differ from a fresh one's in its last bits.
@@ -54,35 +58,41 @@ def gather(
     chosen = sampler if sampler is not None else default_sampler(model)
     length = model.default_length(steps) if length is None else length
     spec = spec_of(model, chosen, length, steps=steps)
+    whole = pools if recorded is None else recorded
     # Prompts of like length share a batch; no row depends on its neighbours.
     ordered = sorted(prompts, key=lambda prompt: (len(prompt.text) + len(prompt.prefill), prompt.id))
     seeds = row_seeds(ordered, seed)
     found: dict[int, Recorded] = {}
     places = []
     if kept is not None:
-        places = [kept.place(spec, pools, length, s, prompt) for s, prompt in zip(seeds, ordered, strict=True)]
+        places = [kept.place(spec, whole, length, s, prompt) for s, prompt in zip(seeds, ordered, strict=True)]
         read = (kept.read(place, prompt) for place, prompt in zip(places, ordered, strict=True))
-        found = {i: recorded for i, recorded in enumerate(read) if recorded is not None}
+        found = {i: _only(answer, pools) for i, answer in enumerate(read) if answer is not None}
     progress(len(found))
     missing = [i for i in range(len(ordered)) if i not in found]
     for begin in range(0, len(missing), batch):
         some = missing[begin : begin + batch]
-        answers = _answered(model, [ordered[i] for i in some], chosen, spec, pools, length, [seeds[i] for i in some])
-        for i, recorded in zip(some, answers, strict=True):
-            found[i] = recorded
+        answers = _answered(model, [ordered[i] for i in some], chosen, spec, whole, length, [seeds[i] for i in some])
+        for i, answer in zip(some, answers, strict=True):
+            found[i] = _only(answer, pools)
             if kept is not None:
-                kept.write(places[i], recorded)
+                kept.write(places[i], answer)
         progress(len(found))
     every = [found[i] for i in range(len(ordered))]
     return material(
         name,
-        [recorded.trace for recorded in every],
-        np.stack([recorded.asked for recorded in every]),
+        [answer.trace for answer in every],
+        np.stack([answer.asked for answer in every]),
         pools=pools,
         steps=steps,
         harm=harm,
         group=group,
     )
+
+
+def _only(answer: Recorded, pools: Sequence[Key]) -> Recorded:
+    """An answer with the states of ``pools`` alone."""
+    return replace(answer, trace=replace(answer.trace, phi={key: answer.trace.phi[key] for key in pools}))
 
 
 def row_seeds(prompts: Sequence[Prompt], seed: int) -> list[int]:

@@ -37,14 +37,14 @@ def table_4(fit: Json, intervals: bool = True) -> list[tuple[str, ...]]:
                 row += ["-"] * 4
                 continue
             worst = f"{line['worst']:.2f} {line['worst_attack']}"
-            row += [_cell(line, "auroc", "low", "high", 3, intervals)]
-            row += [_cell(line, what, f"{what}_low", f"{what}_high", 2, intervals) for what in ("tpr_1", "tpr_5")]
+            row += [cell(line, "auroc", "low", "high", 3, intervals)]
+            row += [cell(line, what, f"{what}_low", f"{what}_high", 2, intervals) for what in ("tpr_1", "tpr_5")]
             row.append(worst)
         found.append(tuple(row))
     return found
 
 
-def _cell(line: Json, value: str, low: str, high: str, digits: int = 2, interval: bool = True) -> str:
+def cell(line: Json, value: str, low: str, high: str, digits: int = 2, interval: bool = True) -> str:
     """``0.912 (0.87 to 0.95)``."""
     ends = f" ({line[low]:.2f} to {line[high]:.2f})" if interval else ""
     return f"{line[value]:.{digits}f}{ends}"
@@ -86,7 +86,7 @@ def across(reports: Sequence[Json], names: Sequence[str]) -> str:
 def _of(fit: Json | None, name: str, against: str, what: str, low: str, high: str) -> str:
     """One pair's figure for a detector, or a dash."""
     lines = [] if fit is None else [x for x in fit["summary"] if (x["detector"], x["against"]) == (name, against)]
-    return _cell(lines[0], what, low, high) if lines else "-"
+    return cell(lines[0], what, low, high) if lines else "-"
 
 
 def _subject_of(report: Json, about: Json) -> Json:
@@ -156,9 +156,9 @@ def _attack_table(fit: Json) -> str:
         (
             row["attack"],
             row["against"],
-            _cell(row, "auroc", "low", "high"),
+            cell(row, "auroc", "low", "high"),
             f"{row['spread']:.2f}",
-            *[_cell(row, what, f"{what}_low", f"{what}_high") for what in ("precision", "tpr_1", "tpr_5")],
+            *[cell(row, what, f"{what}_low", f"{what}_high") for what in ("precision", "tpr_1", "tpr_5")],
             f"{row['positives']} / {row['negatives']}",
         )
         for row in rows

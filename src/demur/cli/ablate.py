@@ -31,6 +31,7 @@ from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.ablation.protocol import Sets
+    from demur.ablation.shelf import Shelf
     from demur.ablation.splits import Counts, Questions
     from demur.types import Prompt
 
@@ -82,6 +83,14 @@ def ablate(
         list[str] | None,
         typer.Option(help="Measure this detector, too: a packaged name or module:Class; with a model; repeatable."),
     ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            help="In place of detectors, compare layers (all, or such as 1,12,last) in every pooling mode, read as the "
+            "paper does and as the default guard does; with a model. Everything is generated once. All states lie in "
+            "the cache: 4 bytes x layers x modes x T x width an answer, told before it begins."
+        ),
+    ] = None,
     sampler: SamplerName = None,
     length: Length = None,
     steps: Steps = 32,
@@ -108,6 +117,7 @@ def ablate(
             "--column": column,
             "--seed": seed,
             "--detector": detector,
+            "--layers": layers,
             "--length": length,
             "--set": settings,
         }
@@ -128,6 +138,8 @@ def ablate(
         )
     from demur.guards.detectors import named as detector_named
 
+    if layers is not None and detector:
+        raise DemurError("--detector beside --layers", "one of the two", "leave one out")
     for name in detector or ():
         detector_named(name)  # now, and not after minutes of generating
     counts = counts_of(n, paper, {name: count for name, count in own.items() if count is not None})
@@ -144,6 +156,14 @@ def ablate(
         out_to(stderr=True).print(note, soft_wrap=True, markup=False)
     net = load_model(model, dtype, device, system, template=template)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
+    if layers is not None:
+        from demur.cli.layers import by_layer
+
+        by_layer(
+            net, chosen, asked, layers, out,
+            length=size, steps=steps, seeds=range(seeds), split=seed, keep=keep, pictures=pictures,
+        )  # fmt: skip
+        return
     sets = _recorded(net, chosen, asked, keep, length=size, steps=steps)
     report = model_report(
         sets,
@@ -195,10 +215,8 @@ def _recorded(net: Any, sampler: Any, asked: Questions, keep: bool, *, length: i
     from rich.progress import Progress, TaskID
 
     from demur.ablation.asking import record_sets
-    from demur.ablation.material import request_of
     from demur.ablation.shelf import Shelf
     from demur.models import cache_dir
-    from demur.organism.world import craft_of
 
     shelf = Shelf(cache_dir() / "ablate") if keep else None
     with Progress(console=out_to(stderr=True), transient=True) as bar:
@@ -211,13 +229,26 @@ def _recorded(net: Any, sampler: Any, asked: Questions, keep: bool, *, length: i
 
         sets = record_sets(
             net, sampler, asked, length=length, steps=steps, kept=shelf, progress=progress,
-            group=lambda prompt: prompt.category if craft_of(prompt) else request_of(prompt),
+            group=group_of,
         )  # fmt: skip
     if shelf is not None:
-        said = f"{shelf.reused} of {shelf.reused + shelf.made} answers were kept before"
-        said += f"; none could be kept now ({shelf.full})" if shelf.full else f" in {shelf.folder}"
-        out_to(stderr=True).print(said, soft_wrap=True, markup=False)
+        tell_shelf(shelf)
     return sets
+
+
+def group_of(prompt: Prompt) -> str:
+    """What a prompt asks for, whatever wraps it."""
+    from demur.ablation.material import request_of
+    from demur.organism.world import craft_of
+
+    return prompt.category if craft_of(prompt) else request_of(prompt)
+
+
+def tell_shelf(shelf: Shelf) -> None:
+    """How many answers were not generated again."""
+    said = f"{shelf.reused} of {shelf.reused + shelf.made} answers were kept before"
+    said += f"; none could be kept now ({shelf.full})" if shelf.full else f" in {shelf.folder}"
+    out_to(stderr=True).print(said, soft_wrap=True, markup=False)
 
 
 def _tell(name: str, report: Mapping[str, Any], written: tuple[Path, Path]) -> None:
