@@ -768,6 +768,17 @@ def test_the_papers_figures_stand_beside_its_own_models_under_its_own_samplers()
         assert {len(line) for line in table.rows} == {len(table.heads)}
 
 
+def test_report_and_documentation_say_of_which_version_the_papers_figures_are() -> None:
+    from demur.report.page import _notes
+    from demur.report.published import VERSION
+
+    by = {model: [row(model=model, sampler="low-confidence")] for model in ("GSAI-ML/LLaDA-8B-Instruct", "organism/ar")}
+    assert [VERSION in _notes({}, rows, 1) for rows in by.values()] == [True, False]
+    for name in ("experiments", "limits"):
+        text = (Path(__file__).parents[1] / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        assert VERSION in " ".join(text.split()), name
+
+
 # -- the command --------------------------------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from demur.experiment.judging import judged
 from demur.experiment.record import Record
 from demur.experiment.store import Store
 from demur.judges import agreement
+from demur.report import published
 from demur.report.claims import Hypothesis, hypotheses
 from demur.report.pictures import pictures
 from demur.report.selection import Selection, facts, key_of
@@ -115,6 +116,8 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Record], kept: int) -> li
         whose = f"the {of.get('harmful')}'s attacks"
         found.append(f"The guards were fitted and calibrated on plain harmless requests and, of each of {whose}, "
                      f"on {shapes} harmless ones in its shape; on nothing harmful.")  # fmt: skip
+    if any(published.model_of((row.model, row.sampler)) for row in rows):
+        found.append(published.VERSION)
     sessions = manifest.get("sessions", ())
     if len(sessions) > 1:
         found.append(

@@ -1,6 +1,7 @@
 """Figures of the paper, to stand beside a run's own where it is of one of the paper's models.
 
-Rahimi et al., arXiv:2602.02600, tables 1 to 3, 13 and 14. Where a cell of ours has no counterpart, it stays empty.
+Rahimi et al., arXiv:2602.02600, tables 1 to 3, 13 and 14 (:data:`VERSION` says of which version). Where a cell of ours
+has no counterpart, it stays empty.
 """
 
 from __future__ import annotations
@@ -8,6 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+VERSION = (
+    "Published figures are those of arXiv:2602.02600 as they were collected when this project began. Whether they are "
+    "of its v1 (February 2026) or its v3 (EMNLP 2026) was not written down, so compare with the version at hand."
+)
+"""Where published figures come from, as far as it is known; report and documentation say it in these words.
+
+What was looked at to settle it: the reference code (three commits of February 2026, hence of v1's time) holds no
+figures. Recovery from harmful intermediate texts, which table 1 measures, is in the abstract of v3 and not in that of
+v1; that is a hint, and no proof.
+"""
 MODELS = {
     r"llada-1\.5": "LLaDA-1.5",
     "llada-8b": "LLaDA",
