@@ -51,6 +51,8 @@ Tokens = list[list[int]]
 Outcome = str
 """``equal``, or what is different."""
 ROUNDED = "a padded batch in bf16 rounds otherwise"
+ANEW = "what was read before is computed anew there, which in bf16 rounds otherwise"
+BY_ROUNDING = (ROUNDED, ANEW)
 """Believed if the same setting is equal in fp32."""
 
 
@@ -425,41 +427,57 @@ def run_sdar(official: Official, x: Setting) -> Outcome:
     found = _steps(sdar(**settings), model, canvas, x.seed_of_torch)
     script = official.file("SDAR/generate.py")
 
-    def generated(merged: bool = False) -> Any:
+    def generated(merged: bool = False, clipped: bool = False) -> tuple[list[int], bool]:
+        """What the official code wrote, and whether it raised since a mask was predicted."""
         torch.manual_seed(x.seed_of_torch)
-        return script.block_diffusion_generate(
-            Sdar(net, merged), {"input_ids": torch.tensor(prompts)}, MASK, gen_length=length, block_length=block,
-            denoising_steps=steps, temperature=temperature, top_k=top_k, top_p=top_p, remasking_strategy=strategy,
-            confidence_threshold=threshold, eb_threshold=0.35, stopping_criteria_idx=stop,
-        )  # fmt: skip
+        script.torch = _Clipped() if clipped else torch
+        try:
+            whole = script.block_diffusion_generate(
+                Sdar(net, merged), {"input_ids": torch.tensor(prompts)}, MASK, gen_length=length, block_length=block,
+                denoising_steps=steps, temperature=temperature, top_k=top_k, top_p=top_p, remasking_strategy=strategy,
+                confidence_threshold=threshold, eb_threshold=0.35, stopping_criteria_idx=stop,
+            )  # fmt: skip
+        except IndexError as error:
+            return _until_raised(error), True
+        finally:
+            script.torch = torch
+        return whole[0].tolist(), False
 
     try:
-        theirs = generated()
-    except (UnboundLocalError, IndexError, RuntimeError) as error:
+        theirs, raised = generated()
+    except (UnboundLocalError, RuntimeError) as error:
         kept = bool((found[-1].ids == canvas.ids)[~canvas.open].all())
-        why = {"UnboundLocalError": "entropy_bounded raises there", "IndexError": "a predicted mask raises there"}
-        why["RuntimeError"] = (
-            "temperature 0 raises there" if temperature == 0 else "top_k above the vocabulary raises there"
-        )
-        return why[type(error).__name__] if kept else "DIFFERENT: given tokens changed"
-    if not _differing(theirs.tolist(), found[-1].ids.tolist()):
-        return "equal"
-    if bool(
-        (theirs[:, : len(prompts[0])] != canvas.ids[:, : len(prompts[0])])[
-            canvas.ids[:, : len(prompts[0])] == MASK
-        ].any()
-    ):
+        if not kept:
+            return "DIFFERENT: given tokens changed"
+        if isinstance(error, UnboundLocalError):
+            return "entropy_bounded raises there"
+        return "temperature 0 raises there" if temperature == 0 else "top_k above the vocabulary raises there"
+    mine = found[-1].ids[0].tolist()
+
+    def same(tokens: list[int]) -> bool:
+        return tokens == mine[: len(tokens)]
+
+    if same(theirs):
+        return "a predicted mask raises there" if raised else "equal"
+    if any(given == MASK != written for given, written in zip(prompts[0], theirs, strict=False)):
         return "masks in prompts are filled there"
-    mine = found[-1].ids.tolist()
-    if dtype == "bfloat16" and not _differing(generated(merged=True).tolist(), mine):
+    if dtype == "bfloat16" and same(generated(merged=True)[0]):
         return "keys and values in bf16 round otherwise"
-    script.torch = _Clipped()
-    try:  # equal, if only topk takes no more places than are masked
-        clipped = generated(), generated(merged=dtype == "bfloat16")
-    finally:
-        script.torch = torch
-    same = [not _differing(tokens.tolist(), mine) for tokens in clipped]
-    return "written tokens are overwritten there" if any(same) else "DIFFERENT"
+    for merged in (False, True)[: 1 + (dtype == "bfloat16")]:  # equal, if topk takes no more places than are masked
+        if same(generated(merged, clipped=True)[0]):
+            return "written tokens are overwritten there"
+    return "DIFFERENT"
+
+
+def _until_raised(error: IndexError) -> list[int]:
+    """What SDAR's code had written when it raised: the finished blocks, and its own as it stood."""
+    at = error.__traceback__
+    while at is not None and at.tb_frame.f_code.co_name != "block_diffusion_generate":
+        at = at.tb_next
+    assert at is not None
+    kept = at.tb_frame.f_locals
+    written: list[int] = kept["x"][0, : kept["num_block"] * kept["block_length"]].tolist() + kept["cur_x"][0].tolist()
+    return written
 
 
 class _Clipped:
@@ -553,22 +571,67 @@ def run_bd3lm(official: Official, x: Setting) -> Outcome:
     canvas = model.canvas_of(prompts, length)
     sampler = bd3lm(steps=per_block or -(-steps // -(-length // block)), temperature=temperature, remasking=remasking)
     found = _steps(sampler, model, canvas, x.seed_of_torch)
-    torch.manual_seed(x.seed_of_torch)
-    theirs = official.module("core.samplers.bd3lm").BD3LMSampler(model=net, tokenizer=_Ids()).sample(
-        [list(row) for row in prompts], max_new_tokens=length, block_size=block, steps=steps,
-        steps_per_block=per_block, temperature=temperature, remasking=remasking, right_shift_logits=bool(shift),
-        return_dict=False,
-    )  # fmt: skip
     begin = -(-max(map(len, prompts)) // block) * block
-    answers = [_upto(row[begin:].tolist(), block, length) for row in theirs]
+
+    def generated(of: Any) -> Tokens:
+        torch.manual_seed(x.seed_of_torch)
+        theirs = official.module("core.samplers.bd3lm").BD3LMSampler(model=of, tokenizer=_Ids()).sample(
+            [list(row) for row in prompts], max_new_tokens=length, block_size=block, steps=steps,
+            steps_per_block=per_block, temperature=temperature, remasking=remasking, right_shift_logits=bool(shift),
+            return_dict=False,
+        )  # fmt: skip
+        return [_upto(row[begin:].tolist(), block, length) for row in theirs]
+
+    answers = generated(net)
     mine = [_upto(row, block, length) for row in found[-1].ids[:, -length:].tolist()]
     if not _differing(answers, mine):
         return "equal"
     if all(_behind_padding(its, own) for its, own in zip(answers, mine, strict=True)):
         return "a generated padding token is not seen there"
-    return (
-        ROUNDED if dtype == "bfloat16" and (begin, len(set(map(len, prompts)))) != (len(prompts[0]), 1) else "DIFFERENT"
-    )
+    if dtype == "float32":
+        return "DIFFERENT"
+    if (begin, len(set(map(len, prompts)))) != (len(prompts[0]), 1):
+        return ROUNDED
+    return ANEW if shift or not _differing(generated(Kept(net)), mine) else "DIFFERENT"
+
+
+class Kept:
+    """dllm's network, which passes over every block once and keeps its keys and values, as in demur.
+
+    dllm's sampler passes over all that was written before each block. That is the same but for rounding. A finished
+    block waits for the next block's first pass. (With shifted logits the sampler wants more of the prefix than this
+    has.)
+    """
+
+    def __init__(self, net: Any) -> None:
+        from transformers import DynamicCache
+
+        self.net, self.device, self.columns, self.waiting = net, net.device, 0, ()
+        self.kept = DynamicCache(config=net.config)
+
+    def __deepcopy__(self, memo: Any) -> Kept:
+        """Itself: the sampler copies what it takes for keys and values before every pass."""
+        return self
+
+    def __call__(
+        self, ids: Any, attention_mask: Any, position_ids: Any, use_cache: bool, past_key_values: Any = None
+    ) -> Any:
+        """A pass over one block, and over what waits; of a prefix, that it waits."""
+        if past_key_values is None:
+            begin, self.columns = self.columns, ids.shape[1]
+            self.waiting = (ids[:, begin:], attention_mask[:, :, begin:], position_ids[:, begin:])
+            return types.SimpleNamespace(past_key_values=self, logits=torch.zeros(*ids.shape, VOCABULARY))
+        width = ids.shape[1]
+        if self.waiting:
+            before, seen, places = self.waiting
+            seen = torch.nn.functional.pad(seen, (0, attention_mask.shape[-1] - seen.shape[-1]))
+            ids, position_ids = torch.cat([before, ids], dim=1), torch.cat([places, position_ids], dim=1)
+            attention_mask, self.waiting = torch.cat([seen, attention_mask], dim=2), ()
+        out = self.net(
+            ids, attention_mask=attention_mask, position_ids=position_ids, past_key_values=self.kept, use_cache=True
+        )
+        self.kept.crop(-width)
+        return types.SimpleNamespace(logits=out.logits[:, -width:])
 
 
 def _behind_padding(theirs: list[int], ours: list[int]) -> bool:
@@ -676,9 +739,9 @@ def main() -> int:
             setting = Setting(i)
             try:
                 outcome = FAMILIES[name](official, setting)
-                if outcome == ROUNDED:
+                if outcome in BY_ROUNDING:
                     in_fp32 = FAMILIES[name](official, Setting(i, dtype="float32"))
-                    outcome = ROUNDED if in_fp32 == "equal" else in_fp32
+                    outcome = outcome if in_fp32 == "equal" else in_fp32
             except Exception:  # a setting that can't be run is one that differs
                 outcome = "DIFFERENT: " + traceback.format_exc()
             if outcome.startswith("DIFFERENT"):
