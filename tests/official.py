@@ -52,6 +52,7 @@ Outcome = str
 """``equal``, or what is different."""
 ROUNDED = "a padded batch in bf16 rounds otherwise"
 ANEW = "what was read before is computed anew there, which in bf16 rounds otherwise"
+TIED = "equally sure places are ranked otherwise there"
 BY_ROUNDING = (ROUNDED, ANEW)
 """Believed if the same setting is equal in fp32."""
 
@@ -315,26 +316,50 @@ def run_dream(official: Official, x: Setting) -> Outcome:
     canvas = model.canvas_of(prompts, length, holes=holes)
     sampler = dream(alg, **(settings | ({"alg_temp": 0.0} if alg == "origin" else {})))
     found = _steps(sampler, model, canvas, x.seed_of_torch)
-    torch.manual_seed(x.seed_of_torch)
     config = official.module("pipelines.dream.models.generation_utils").DreamGenerationConfig(
         mask_token_id=MASK, pad_token_id=PAD, eos_token_id=EOS, max_new_tokens=length, alg=alg, **settings
     )
-    theirs = net.diffusion_generate(ids, attention_mask=seen, generation_config=config)
+
+    def generated(tokens: torch.Tensor, mask: Any = None, refuse: bool = True) -> torch.Tensor:
+        torch.manual_seed(x.seed_of_torch)
+        torch.distributions.Distribution.set_default_validate_args(refuse)
+        try:
+            whole: torch.Tensor = net.diffusion_generate(tokens, attention_mask=mask, generation_config=config)
+        finally:
+            torch.distributions.Distribution.set_default_validate_args(True)
+        return whole
+
     mine = found[-1].ids
-    if bool((theirs == mine)[~canvas.pad].all()):
+    if bool((generated(ids, seen) == mine)[~canvas.pad].all()):
         return "equal"
-    if padded and settings["top_k"] == 1 and alg != "origin" and not settings["alg_temp"]:  # nothing is left to chance
-        alone = [net.diffusion_generate(torch.tensor([row]), generation_config=config)[0].tolist() for row in prompts]
-        rows_of_mine = [row[~pad].tolist() for row, pad in zip(mine, canvas.pad, strict=True)]
-        return "DIFFERENT" if _differing(alone, rows_of_mine) else "ties are ranked with the padding there"
+    if bool((generated(ids, seen, refuse=False) == mine)[~canvas.pad].all()):
+        return "draws that torch refuses are greedy there"
+    for row, places in zip(prompts, holes, strict=True):  # what a batch changes is believed if every row alone is equal
+        alone = _steps(sampler, model, model.canvas_of([row], length, holes=[places]), x.seed_of_torch)[-1].ids
+        if not _only_masks(row) and not bool((generated(torch.tensor([row]), refuse=False) == alone).all()):
+            return "DIFFERENT"
+    if any(row[0] == MASK and len(row) < ids.shape[1] for row in prompts):
+        return "a hole behind padding is filled from the padding there"
     if padded and dtype == "bfloat16":
         return ROUNDED
-    n_open = canvas.open.sum(dim=1)
-    if rows > 1 and bool((n_open != n_open[0]).any()):
+    n_open = torch.stack([canvas.open.sum(dim=1), *(step.open.sum(dim=1) for step in found)])
+    if alg != "origin" and bool((n_open != n_open[:, :1]).any()):
         return "quotas of a batch's mean there"
-    if rows > 1 and alg != "origin" and settings["alg_temp"]:
+    if alg != "origin" and settings["alg_temp"]:
         return "alg_temp draws for a whole batch there"
-    return "DIFFERENT"
+    chance = rows > 1 or any(map(_only_masks, prompts))
+    return TIED if chance and any(map(_tied, found)) else "DIFFERENT"
+
+
+def _only_masks(prompt: list[int]) -> bool:
+    """Whether nothing but masks will be seen: all places then hold the same, and are told apart by rounding alone."""
+    return set(prompt) == {MASK}
+
+
+def _tied(step: Any, within: float = 1e-6) -> bool:
+    """Whether a row had two open places that were as sure as each other, but for rounding."""
+    sure = step.confidence.sort(dim=1).values  # nan, where nothing was open, comes last
+    return bool((sure.diff(dim=1) <= within).any())
 
 
 # -- Qwen3 for SDAR and dllm ------------------------------------------------------------------------------------
@@ -588,6 +613,8 @@ def run_bd3lm(official: Official, x: Setting) -> Outcome:
         return "equal"
     if all(_behind_padding(its, own) for its, own in zip(answers, mine, strict=True)):
         return "a generated padding token is not seen there"
+    if any(map(_only_masks, prompts)) and any(map(_tied, found)):
+        return TIED
     if dtype == "float32":
         return "DIFFERENT"
     if (begin, len(set(map(len, prompts)))) != (len(prompts[0]), 1):
