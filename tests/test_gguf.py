@@ -22,7 +22,7 @@ from demur.models import cache_dir, load
 from demur.models.gguf import Place, described, opened, stops
 from demur.models.gguf.blocks import dequantised
 from demur.models.gguf.config import configured
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, DemurWarning, Prompt
 
 D, FF, LAYERS, HEADS, GROUPS, WORDS = 32, 64, 2, 4, 2, 260
 SIZES: dict[str, Any] = {
@@ -401,6 +401,51 @@ def test_what_would_change_results_is_refused_in_one_line(case: str, tmp_path: P
         assert says in str(caught.value)
         assert "network" not in str(caught.value)
     assert not list(cache_dir().glob("gguf/.making*"))
+
+
+def test_a_tensor_of_zeros_is_said(tmp_path: Path) -> None:
+    tensors = tensors_of(net_of())
+    path = write(tmp_path / "m.gguf", tensors | {"blk.1.ffn_up.weight": 0 * tensors["blk.1.ffn_up.weight"]})
+    with pytest.warns(DemurWarning, match=r"m\.gguf: tensor blk\.1\.ffn_up\.weight holds zeros only"):
+        load(path, device="cpu")
+
+
+ODD: dict[str, tuple[Mapping[str, Any], str]] = {
+    "the other order of bytes": ({"edit": lambda b: b[:4] + b[7:3:-1] + b[8:]}, "little-endian"),
+    "a type that nobody knows": ({"kind": 999}, "is of ggml's type 999"),
+    "a type that is not unpacked": ({"kind": int(gguf.GGMLQuantizationType.I8)}, "is of ggml's type I8"),
+    "fewer rows than words": ({"rows": WORDS - 10}, "2 tensors are missing or of another shape"),
+    "more rows than words": ({"rows": WORDS + 40}, "2 tensors are missing or of another shape"),
+    "the same tensor twice": (
+        {"edit": lambda b: b.replace(b"blk.1.ffn_up.weight", b"blk.0.ffn_up.weight")},
+        "duplicated tensor",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_an_odd_file_is_one_line(case: str, tmp_path: Path) -> None:
+    how, says = ODD[case]
+    tensors = tensors_of(net_of())
+    if "rows" in how:
+        tables = {name: np.resize(tensors[name], (how["rows"], D)) for name in ("token_embd.weight", "output.weight")}
+        tensors |= tables
+    path = write(tmp_path / "m.gguf", tensors)
+    data = bytearray(path.read_bytes())
+    if "kind" in how:  # a name, the number of dimensions, two of these, and then the type
+        at = data.index(b"blk.1.ffn_up.weight") + len(b"blk.1.ffn_up.weight") + 4 + 16
+        data[at : at + 4] = int(how["kind"]).to_bytes(4, "little")
+    path.write_bytes(how["edit"](bytes(data)) if "edit" in how else data)
+    with pytest.raises(DemurError, match=says) as caught:
+        load(path, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('only once') }}", "{% if %}", "nothing"])
+def test_a_template_that_fails_is_one_line(template: str, tmp_path: Path) -> None:
+    model = load(write(tmp_path / "m.gguf", tensors_of(net_of()), template=template), device="cpu")
+    with pytest.raises(DemurError, match="chat template"):
+        model.canvas([Prompt("p", "Hi")], 1)
 
 
 def test_keys_that_say_nothing_are_no_obstacle(tmp_path: Path) -> None:

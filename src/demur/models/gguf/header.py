@@ -12,8 +12,11 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from demur.types import DemurError
 
@@ -139,8 +142,20 @@ def _header_of(path: Path) -> _Parsed:
     return fields, written, tensors
 
 
+@cache
+def _unpacked(kind: int) -> bool:
+    """Whether the package ``gguf`` makes numbers of a type's blocks; it knows more types than it unpacks."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, dequantize
+
+    try:
+        dequantize(np.zeros((1, GGML_QUANT_SIZES[GGMLQuantizationType(kind)][1]), np.uint8), GGMLQuantizationType(kind))
+    except NotImplementedError:
+        return False
+    return True
+
+
 def _parsed(path: Path, data: mmap.mmap) -> _Parsed:
-    from gguf import GGML_QUANT_SIZES
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     at = 4
 
@@ -194,10 +209,11 @@ def _parsed(path: Path, data: mmap.mmap) -> _Parsed:
         shape = struct.unpack_from(f"<{dims}Q", data, at)
         at += 8 * dims
         kind, offset = take("I"), take("Q")
-        if kind not in GGML_QUANT_SIZES:
+        if kind not in GGML_QUANT_SIZES or not _unpacked(kind):
+            known = kind in GGML_QUANT_SIZES
             raise DemurError(
-                f"{path.name}: tensor {name} is of ggml's type {kind}",
-                "a type that the package gguf knows",
+                f"{path.name}: tensor {name} is of ggml's type {GGMLQuantizationType(kind).name if known else kind}",
+                "a type that the package gguf unpacks",
                 "pip install -U gguf, or take another file of the model",
             )
         block, size = GGML_QUANT_SIZES[kind]
