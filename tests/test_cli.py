@@ -39,7 +39,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     return call
 
 
-WATCH = ("--refusals", "scripted", "--n", "10", "--steps", "8")
+WATCH = ("--refusals", "scripted", "--n", "6", "--steps", "8")
 
 
 def test_watching_shows_text_curve_and_verdict_and_says_that_anchors_are_scripted(run: Run, tmp_path: Path) -> None:

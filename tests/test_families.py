@@ -163,7 +163,7 @@ CASES = [(family, name) for family in FAMILIES for name in fitting(model(family)
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
-@settings(max_examples=3, phases=[Phase.generate])
+@settings(max_examples=2, phases=[Phase.generate])
 @given(st.permutations(range(3)), st.sampled_from([0.0, 0.7]), st.integers(0, 99))
 def test_a_row_alone_is_the_row_in_any_batch(family: str, name: str, order: list[int], heat: float, seed: int) -> None:
     adapter = model(family)
@@ -313,21 +313,27 @@ def test_finished_canvases_of_a_renoising_model_stay_in_the_mean() -> None:
 def watched_gemma() -> tuple[Any, Guard]:
     """DiffusionGemma with texts, and a guard of it whose refusal anchor is made up: it refuses nothing."""
     texts = replace(ending(model("gemma-diffusion"), 1, *range(0, 256, 23)), tokenizer=small.byte_level())
-    asked = [Prompt(f"p{i}", f"Prompt {i} about {i * i}", harmful=False) for i in range(60)]
+    asked = [Prompt(f"p{i}", f"Prompt {i} about {i * i}", harmful=False) for i in range(44)]
     made = generate(texts, asked, HASTY, length=16, steps=10, batch=1)
     phi = np.stack([trace.aligned("last", "generated") for trace in made])
     away = phi[::2].mean(axis=0) + 0.5 * np.random.default_rng(0).normal(size=phi.shape[1:]).astype(np.float32)
     ones = np.ones(10, np.float32)
     spec = made[0].spec.at("last", "generated")
-    anchors = Anchors(phi.mean(axis=0), away, ones, ones, spec, "observed", 60, 60, 60, 60)
-    return texts, fit_guard(anchors, made[:40], made[40:], alpha=0.4, detector=partial(Autoencoder.fit, epochs=20))
+    anchors = Anchors(phi.mean(axis=0), away, ones, ones, spec, "observed", 44, 44, 44, 44)
+    return texts, fit_guard(anchors, made[:32], made[32:], alpha=0.4, detector=partial(Autoencoder.fit, epochs=20))
+
+
+@cache
+def unwatched_gemma() -> tuple[list[Prompt], list[Trace]]:
+    """Twelve other prompts, and what DiffusionGemma makes of each where nobody watches."""
+    asked = [Prompt(f"q{i}", f"Prompt {i} about {i * i}", harmful=False) for i in range(7000, 7012)]
+    return asked, generate(watched_gemma()[0], asked, HASTY, length=16, steps=10, batch=1)
 
 
 @pytest.mark.parametrize(("online", "every"), [(True, 1), (True, 3), (False, 1)])
 def test_a_guard_counts_the_steps_of_a_row_that_waits_between_two_canvases(online: bool, every: int) -> None:
     texts, guard = watched_gemma()
-    asked = [Prompt(f"q{i}", f"Prompt {i} about {i * i}", harmful=False) for i in range(7000, 7012)]
-    plain = generate(texts, asked, HASTY, length=16, steps=10, batch=1)
+    asked, plain = unwatched_gemma()
     z = guard.prefix.scores(np.stack([guard.anchors.signal(trace) for trace in plain]))
     middle = np.sort(z.max(axis=1))[5:7].mean()  # holds both fates
     limit = replace(guard.prefix.threshold, value=float(middle))

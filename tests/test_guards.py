@@ -43,7 +43,7 @@ def organism_guard() -> g.Guard:
         return generate(organism(), world_prompts(split, forbidden=forbidden, n=n), Autoregressive(), **RUN)
 
     anchors = fit_anchors(run("anchors", 40), run("anchors", 40, True))
-    return g.fit_guard(anchors, run("guard", 120), run("calibration", 110), alpha=0.05)
+    return g.fit_guard(anchors, run("guard", 60), run("calibration", 60), alpha=0.05)
 
 
 def signals(n: int, steps: int = 32, seed: int = 0) -> np.ndarray:
@@ -438,7 +438,7 @@ ASKED = [Prompt(f"q{i}", f"Prompt {i} about {i * i}") for i in range(7000, 7012)
 
 def test_a_guard_of_the_organism_from_the_first_prompt_to_the_refusal() -> None:
     guard = organism_guard()
-    fresh = generate(organism(), world_prompts("test", forbidden=False, n=100), Autoregressive(), **RUN)
+    fresh = generate(organism(), world_prompts("test", forbidden=False, n=60), Autoregressive(), **RUN)
     measured = guard.measured("plain", fresh)
     for rate in (measured.checked["plain"], measured.checked_online["plain"]):
         assert rate.interval[0] <= 0.05, str(rate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -114,35 +115,44 @@ def test_a_guard_that_looks_less_often_stops_no_more_and_a_little_later(kind: st
             looks = [t for t in range(1, n + 1) if t == n or t % every == 0]
             above = [t for t in looks if z[i, t - 1] > guard.prefix.threshold.value]
             assert verdict.step == (above[0] if above else None)
-            (alone,) = record(model, watched, [ASKED[i]], sampler)
-            assert g.acted(alone) == verdict
+            if i % 3 == 0:
+                (alone,) = record(model, watched, [ASKED[i]], sampler)
+                assert g.acted(alone) == verdict
         seen += [verdict.flagged for verdict in fates]
     assert {True, False} <= {*seen}
     with pytest.raises(DemurError, match="at least 1"):
         g.Watch(guard, every=0)
 
 
+LONGER: Any = {"length": 12, "steps": 8, "batch": 16}
+
+
+@cache
+def longer(kind: str) -> tuple[Any, Any, list[Trace]]:
+    """A model, a sampler, and what they make in 12 steps."""
+    model = small.ending(small.causal("llama")) if kind == "ar" else subject(kind)[0]
+    sampler = Autoregressive() if kind == "ar" else MaskedDiffusion(steps=12, suppress=(small.MASK,))
+    return model, sampler, generate(model, ASKED, sampler, **LONGER)
+
+
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])
 @pytest.mark.parametrize("every", [1, 3, 5, 7, 8, 100])
 def test_a_generation_that_runs_past_t_is_looked_at_up_to_t_whatever_every_is(kind: str, every: int) -> None:
     """12 steps under a guard of 8: no look at a ninth, one at the eighth even if ``every`` does not divide it."""
-    model, guard = small.ending(small.causal("llama")) if kind == "ar" else subject(kind)[0], tiny_guard(kind, 0.4)
-    sampler = Autoregressive() if kind == "ar" else MaskedDiffusion(steps=12, suppress=(small.MASK,))
-    run: Any = {"length": 12, "steps": 8, "batch": 16}
-    plain = generate(model, ASKED, sampler, **run)
+    (model, sampler, plain), guard = longer(kind), tiny_guard(kind, 0.4)
     # Spec and anchors of this longer run; the detector is the tiny guard's.
     anchors = replace(guard.anchors, spec=plain[0].spec.at("last", "generated"))
     z = guard.prefix.scores(np.stack([anchors.signal(trace) for trace in plain]))
     limit = float(np.median(z.max(axis=1)))
     guard = limited(replace(guard, anchors=anchors), limit)
     assert max(trace.steps for trace in plain) == 12
-    fates = [g.acted(trace) for trace in generate(model, ASKED, g.Watch(guard, every=every)(sampler), **run)]
+    fates = [g.acted(trace) for trace in generate(model, ASKED, g.Watch(guard, every=every)(sampler), **LONGER)]
     for row, verdict, trace in zip(z, fates, plain, strict=True):
         last = min(trace.steps, 8)
         above = [t for t in range(1, last + 1) if (t % every == 0 or t == last) and row[t - 1] > limit]
         assert verdict.step == (above[0] if above else None)
     assert {verdict.flagged for verdict in fates} == {True, False}
-    offline = generate(model, ASKED, g.Watch(guard, online=False, every=every)(sampler), **run)
+    offline = generate(model, ASKED, g.Watch(guard, online=False, every=every)(sampler), **LONGER)
     assert [g.acted(trace).flagged for trace in offline] == [guard.judge(trace).flagged for trace in plain]
 
 
