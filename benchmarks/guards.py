@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from measure import Clock, Ratio, Seconds, listed, timed
+from cost import KEYS, PROCESSOR, WALL, T, lived
+from measure import CLOCKS, Clock, Ratio, Seconds, listed, timed
 
 import demur
 from demur.guards import Autoencoder, SRIGuard, Watch, fit_guard
-from demur.samplers import Autoregressive, seeded
+from demur.samplers import Autoregressive
 from demur.signals import Anchors
 from demur.traces import generate, watching
 from demur.types import Prompt
-
-T = 32
-KEYS: Any = [("last", "generated")]
 
 
 def scoring(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
@@ -37,25 +34,6 @@ def scoring(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
     ]
 
 
-@dataclass
-class Clocked:
-    """A sampler that adds up how long its own steps take: what is left of a generation is whoever watches it."""
-
-    undefended: Any
-    clock: Clock
-    took: float = 0.0
-
-    def __call__(self, model: Any, canvas: Any, rngs: Any) -> Any:
-        """The sampler's steps."""
-        steps = iter(self.undefended(model, canvas, rngs))
-        while True:
-            took, step = timed(self.clock, lambda: next(steps, None))
-            self.took += took
-            if step is None:
-                return
-            yield step
-
-
 WATCHES = {"every step": 1, "every second step": 2, "every fourth step": 4, "every eighth step": 8}
 
 
@@ -64,7 +42,7 @@ def watched(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
 
     Taken inside living generations: a pass streams all weights through the processor's caches, and the guard's few
     operations after it take some five times as long as the same ones in a loop. What iterating over a generation costs
-    without a guard is taken off.
+    without a guard is taken off (cost.py, which measures the default guard).
     """
     model = demur.load("smollm2", dtype="float32", device="cpu")
     prompts = [Prompt(str(i), p.text) for i, p in enumerate(demur.starter("harmless", 8))]
@@ -72,15 +50,15 @@ def watched(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
     guard = _guard(model, sampler, prompts)
     own = watching(model, KEYS)
     for batch, rounds in ((1, 5), (8, 3)):
-        canvas, traces = own.canvas(prompts[:batch], T), generate(model, prompts[:batch], sampler, batch=batch)
+        traces = generate(model, prompts[:batch], sampler, batch=batch)
         took: dict[str, list[float]] = {name: [] for name in ("generation", "offline", *WATCHES)}
         shares: dict[str, list[float]] = {name: [] for name in ("offline", *WATCHES)}
         for _ in range(1 if quick else rounds):
 
-            def alive(watch: Any, canvas: Any = canvas) -> tuple[float, float]:
-                clocked = Clocked(sampler, clock)
-                whole, _ = timed(clock, lambda: [None for _ in watch(clocked)(own, canvas, seeded(0, canvas.rows))])
-                return clocked.took, whole - clocked.took
+            def alive(watch: Any, asked: Any = prompts[:batch]) -> tuple[float, float]:
+                seen = lived(watch, own, asked)
+                which = WALL if clock is CLOCKS["wall"] else PROCESSOR
+                return float(seen.generation[which]), float(seen.own[which])
 
             generation, unwatched = alive(lambda sampler: sampler)
             judging, _ = timed(clock, lambda traces=traces: guard.judge_all(traces))

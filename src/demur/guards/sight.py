@@ -7,7 +7,7 @@ handful of tensor operations, since states of b rows are d times as much to move
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -33,9 +33,9 @@ class Signal:
         """In [0, 1], where the states lie; nan for a state that is not finite. ``step`` counts from 0; one outside
         0 ... T - 1 is taken for the nearest of these.
         """
-        step = step.clamp(0, len(self.anchors.harmless) - 1)
         if phi.device.type in ON_HOST:
-            return torch.from_numpy(as_offline(self.anchors, phi.detach().cpu().numpy(), step.cpu().numpy()))
+            return torch.from_numpy(as_offline(self.anchors, phi.detach().cpu().numpy(), step.tolist()))
+        step = step.clamp(0, len(self.anchors.harmless) - 1)
         whitened = self.anchors.whitened
         if not self.tables:
             read_by = [self.anchors.directions] if whitened is None else whitened.arrays.values()
@@ -68,12 +68,16 @@ class Recent:
 
 
 def as_offline(
-    anchors: Anchors, phi: Float[NDArray[np.float32], "b d"], step: Int[NDArray[np.int64], "b"]
+    anchors: Anchors, phi: Float[NDArray[np.float32], "b d"], step: Sequence[int]
 ) -> Float[NDArray[np.float64], "b"]:
     """sigma by NumPy, as the offline guard takes it. Rows stand at one step, but for those that have waited."""
+    last = len(anchors.harmless) - 1
+    at = [min(max(t, 0), last) for t in step]
+    if len({*at}) == 1:
+        return anchors.at(phi[:, None], at[0])[:, 0]
     sigma = np.empty(len(phi))
-    for t in set(step.tolist()):
-        rows = step == t
+    for t in {*at}:
+        rows = np.array(at) == t
         sigma[rows] = anchors.at(phi[rows, None], t)[:, 0]
     return sigma
 
