@@ -188,7 +188,7 @@ def parts_of(guard: Guard, model: Any, prompts: Sequence[Prompt]) -> dict[str, n
 
 
 def guards_of(traces: Sequence[Trace]) -> dict[str, Guard]:
-    """The default guard and the paper's, which never act: they cost what any guard costs on an answer that it passes."""
+    """The default guard and the paper's. They never act, and cost what any guard costs on an answer that it passes."""
     phi = np.stack([trace.aligned(*KEYS[0]) for trace in traces])
     rng, n = np.random.default_rng(0), len(traces)
     noise = (phi + phi.std() * rng.normal(size=phi.shape)).astype(np.float32)

@@ -70,7 +70,9 @@ class Recent:
 def as_offline(
     anchors: Anchors, phi: Float[NDArray[np.float32], "b d"], step: Sequence[int]
 ) -> Float[NDArray[np.float64], "b"]:
-    """sigma by NumPy, as the offline guard takes it. Rows stand at one step, but for those that have waited."""
+    """sigma by NumPy, as the offline guard takes it. ``step`` counts from 0; one outside 0 ... T - 1 is taken for the
+    nearest of these. Rows stand at one step, but for those that have waited.
+    """
     last = len(anchors.harmless) - 1
     at = [min(max(t, 0), last) for t in step]
     if len({*at}) == 1:
