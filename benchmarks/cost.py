@@ -226,8 +226,13 @@ def moderation_model() -> Any:
         head_dim=128,
         tie_word_embeddings=True,
     )
-    with patch.object(torch.nn.init, "normal_", lambda weights, *_, **__: weights.uniform_(-0.03, 0.03)):
-        return Qwen3ForCausalLM(config).eval()
+    with torch.device("meta"):
+        net = Qwen3ForCausalLM(config)
+    net = net.to_empty(device="cpu").eval()
+    net.tie_weights()
+    for numbers in (*net.parameters(), *net.buffers()):
+        numbers.detach().uniform_(-0.03, 0.03)
+    return net
 
 
 @torch.no_grad()
@@ -254,11 +259,9 @@ def costs(
     guards = guards_of(traces)
     own = watching(model, KEYS)
     net = moderation_model() if moderation else None
-    for guard in guards.values():
-        lived(Watch(guard), own, prompts[:1])  # warms up
     for batch in batches:
         of_batch = []
-        for i in range(rounds if batch == 1 else max(2, rounds // 3)):
+        for i in range(rounds if batch == 1 else max(1, rounds // 3)):
             say(f"batch {batch}, round {i + 1}")
             of_batch.append(_round(i, batch, own, prompts, traces, guards, net))
         seconds = [
@@ -291,6 +294,7 @@ def _round(
         seen = lived(Watch(guard), model, asked)
         iterating = (bare.own - bare.capture) * len(seen.steps) / len(bare.steps)
         own[kind] = seen.own - iterating
+        say(f"{kind} guard: {100 * own[kind] / seen.generation} percent (wall, processor), {own[kind]} seconds")
         found[f"{kind} guard, every step"] = own[kind] / seen.generation
         beside = np.median([b / s for b, s in zip(seen.beside[:-1], seen.steps[1:-1], strict=False)], axis=0)
         found[f"{kind} guard, a step between two others"] = beside
@@ -304,6 +308,7 @@ def _round(
         canvas = model.canvas(asked, T)
         ids, seen_ = canvas.ids % net.config.vocab_size, ~canvas.pad
         took = moderated(net, ids, seen_)
+        say(f"moderation: {took} seconds, generation: {plain}")
         found["moderation, one look"] = took
         found["moderation, percent of the generation"] = took / plain
         found["moderation / default guard, every step"] = took / own["default"]
