@@ -85,7 +85,9 @@ def gemma_case(
         net.model.decoder.register_forward_hook(lambda _m, _i, out: states.append(out.last_hidden_state)),
         net.model.encoder.register_forward_hook(lambda _m, _i, _o: encoded.append(1)),
     ]
-    settings = {key: value for key, value in kwargs.items() if key != "entropy_bound"}
+    # The model's own ends: where none are named, transformers 5.11 has those of the published checkpoint, 5.24 none.
+    settings = {key: top["text_config"][key] for key in ("eos_token_id", "pad_token_id")}
+    settings |= {key: value for key, value in kwargs.items() if key != "entropy_bound"}
     if "entropy_bound" in kwargs:
         settings["sampler_config"] = official.EntropyBoundSamplerConfig(kwargs["entropy_bound"])
     net._denoising_step = step
