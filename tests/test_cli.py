@@ -369,9 +369,10 @@ def test_prompts_that_the_anchors_have_seen_are_left_out_of_a_guard(run: Run, tm
 
 
 def test_too_few_prompts_for_a_promise_are_an_error_with_the_number_that_is_needed(run: Run, tmp_path: Path) -> None:
-    code, _, err = run("guard", "fit", "organism/ar", *SMALL, "--alpha", "0.01")
-    assert code == 2
-    assert "at least 99" in err
+    for more, needed in (((), "at least 199"), (("--upto", "0"), "at least 99")):
+        code, _, err = run("guard", "fit", "organism/ar", *SMALL, "--alpha", "0.01", *more)
+        assert code == 2
+        assert needed in err
     assert not list(tmp_path.iterdir())
     code, _, err = run("guard", "fit", "organism/ar", "--harmless", "harmless", "--n-fit", "400")
     assert code == 2

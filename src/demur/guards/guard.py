@@ -2,6 +2,8 @@
 
 Nothing of an attack goes into it. It is fitted and calibrated on harmless prompts alone (arXiv:2602.02600, section 5),
 and harmless prompts that the model refused never enter, neither side: a refusal is another state, not a normal answer.
+
+The file is long because what a guard judges, promises, saves and is fitted on are read together.
 """
 
 from __future__ import annotations
