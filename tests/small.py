@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerFast
 
 from demur.models import Bidirectional, Causal
 from demur.models.chat import template_hash
-from demur.models.network import Identity, fingerprint
+from demur.models.network import Identity
 from demur.models.vocabulary import token_bytes
+from demur.models.weights import fingerprint
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
 from demur.traces import Guesses, Recorder, Trace, spec_of
 from demur.types import Canvas, DemurError, Prompt, Spec, Step

@@ -403,10 +403,14 @@ def test_what_would_change_results_is_refused_in_one_line(case: str, tmp_path: P
     assert not list(cache_dir().glob("gguf/.making*"))
 
 
-def test_a_tensor_of_zeros_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("filled", [0, 40])
+def test_a_tensor_of_zeros_is_said_and_one_with_a_tail_of_zeros(filled: int, tmp_path: Path) -> None:
     tensors = tensors_of(net_of())
-    path = write(tmp_path / "m.gguf", tensors | {"blk.1.ffn_up.weight": 0 * tensors["blk.1.ffn_up.weight"]})
-    with pytest.warns(DemurWarning, match=r"m\.gguf: tensor blk\.1\.ffn_up\.weight holds zeros only"):
+    part = tensors["blk.1.ffn_up.weight"].copy()
+    part[filled:] = 0
+    path = write(tmp_path / "m.gguf", tensors | {"blk.1.ffn_up.weight": part})
+    says = rf"m\.gguf: 1 tensors .*layers\.1\.mlp\.up_proj\.weight: {len(part) - filled} of its {len(part)} rows"
+    with pytest.warns(DemurWarning, match=says):
         load(path, device="cpu")
 
 

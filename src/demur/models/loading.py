@@ -22,8 +22,9 @@ from demur.models.families import Family, family_of
 from demur.models.llada2 import checkpoint_tensors, native_net
 from demur.models.locate import cache_dir, locate, own_code, pinned, plain_errors
 from demur.models.memory import keep_freed_memory
-from demur.models.network import check_batching, check_finite, check_head, fingerprint, unheeded
+from demur.models.network import check_batching, check_head, unheeded
 from demur.models.renoising import Renoising
+from demur.models.weights import check_finite, fingerprint, say_zeros
 from demur.types import DemurError, DemurWarning, Identity, Kind, Model, Need
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -113,6 +114,7 @@ def _load(
     if raw.get("rope_full_precision", family.rope_in_fp32) and dtype != torch.float32:
         rotate_in_fp32(net)
     check_finite(net, name)
+    say_zeros(net, name, len(tokenizer) if tokenizer is not None else None)
     if (
         Need.LOGITS in family.offers
     ):  # a renoising model's trunk is an encoder and a decoder; its adapter calls them itself

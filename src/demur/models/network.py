@@ -1,8 +1,7 @@
-"""What every adapter needs to know of a transformers model: its trunk, its head, its blocks, its weights' identity."""
+"""What every adapter needs to know of a transformers model: its trunk, its head, its blocks."""
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -224,42 +223,6 @@ def not_finite(net: Any, dtype: torch.dtype) -> DemurError:
             "load it in bfloat16 or float32 (dtype=..., --dtype ...)",
         )
     return DemurError(came, "finite ones", "check the checkpoint: its weights are finite, and yet overflow")
-
-
-def fingerprint(net: torch.nn.Module) -> str:
-    """Sixteen hex digits of the weights: names, shapes, and up to 512 evenly spaced elements of every tensor.
-
-    A sample, so that it takes milliseconds for 8B parameters too; two checkpoints of one architecture differ in it
-    unless every sampled element is equal. Quantised tensors are hashed by their stored bytes. Of layers with adapters
-    (LoRA), it is also hashed which of these are on and how they are scaled.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
-        flat = tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // 512)
-        sample = flat[::step][:512].cpu()
-        digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update((sample.float() if sample.is_floating_point() else sample.long()).contiguous().numpy().tobytes())
-    for name, module in net.named_modules():
-        if isinstance(getattr(module, "scaling", None), dict) and hasattr(module, "active_adapters"):  # of peft
-            on = [] if module.disable_adapters else [(key, module.scaling.get(key)) for key in module.active_adapters]
-            digest.update(f"{name}{on}{module.merged}".encode())
-    return digest.hexdigest()[:16]
-
-
-def check_finite(net: torch.nn.Module, name: str) -> None:
-    """Raise if any weight is NaN or infinite, naming the tensor."""
-    for key, tensor in net.state_dict().items():
-        if not tensor.is_floating_point() or not tensor.numel():
-            continue
-        values = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # torch does not look at float8
-        ends = torch.stack(torch.aminmax(values))  # no copy of the weights, as isfinite makes; NaN is both ends
-        if not bool(torch.isfinite(ends).all()):
-            raise DemurError(
-                f"{name}: tensor {key} holds NaN or infinite values",
-                "finite weights",
-                "download or convert the checkpoint again",
-            )
 
 
 def stop_ids(net: Any, tokenizer: Any) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import torch
 from demur.models.bidirectional import Bidirectional
 from demur.models.causal import Causal
 from demur.models.chat import Chat
-from demur.models.network import fingerprint
+from demur.models.weights import fingerprint
 from demur.types import OFFERS, DemurError, Identity, Kind, Model, Need
 
 EOS, PAD, MASK = 256, 257, 258

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 from demur.models.gguf.blocks import all_dequantised, dequantised
 from demur.models.gguf.header import Header, refused
 from demur.models.gguf.tokenizer import stops
-from demur.types import DemurError, DemurWarning
+from demur.types import DemurError
 
 
 def native_net(header: Header, config: Any, dtype: torch.dtype, tokenizer: Any = None) -> Any:
@@ -85,12 +84,6 @@ def _state(header: Header, net: Any, config: Any, dtype: torch.dtype) -> tuple[d
     left: list[str] = []
     gathered = {"tensors": state}
     for name, values in all_dequantised(header):
-        if values.ndim > 1 and values.flat[0] == 0 and not values.any():
-            warnings.warn(
-                f"{header.files[0].name}: tensor {name} holds zeros only, as where a download was broken off",
-                DemurWarning,
-                stacklevel=5,
-            )
         done = processor.process(weights=values, name=name, tensor_key_mapping=names, parsed_parameters=gathered)
         native = names.get(done.name) if done.name is not None else names.get(name.removesuffix(".weight"))
         if done.name is not None:
