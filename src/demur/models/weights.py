@@ -57,7 +57,7 @@ def say_zeros(net: torch.nn.Module, name: str, tokens: int | None) -> None:
     their end look so, and load without an error. ``tokens``: how many the tokenizer knows; rows for ids behind them
     are padding and may be zeros.
     """
-    vocabulary = net.get_input_embeddings().num_embeddings  # type: ignore[operator, union-attr]
+    vocabulary = net.get_input_embeddings().num_embeddings  # type: ignore[operator]
     holes: list[tuple[str, int, int]] = []
     for key, tensor in net.state_dict().items():
         if not tensor.is_floating_point() or tensor.ndim < 2 or tensor.dtype.itemsize == 1:
