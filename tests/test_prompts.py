@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import demur.prompts as door
-from demur.hub import takes_connection
+from demur.hub import REST, takes_connection
 from demur.prompts import SETS, TEXT_COLUMNS, digest, load, save, starter
 from demur.prompts import hub as hub_door
 from demur.types import DemurError, Prompt
@@ -661,6 +661,10 @@ def test_the_hub_is_in_reach_if_it_takes_a_connection(monkeypatch: pytest.Monkey
         port = server.getsockname()[1]
         assert takes_connection(f"http://127.0.0.1:{port}")
     assert not takes_connection(f"http://127.0.0.1:{port}")
+    with socket.create_server(("127.0.0.1", port)):
+        assert not takes_connection(f"http://127.0.0.1:{port}"), "not asked again at once"
+        monkeypatch.setattr("demur.hub.time.monotonic", lambda now=time.monotonic() + REST: now + 1)
+        assert takes_connection(f"http://127.0.0.1:{port}")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     assert takes_connection("https://hub.invalid"), "a proxy may reach what we cannot"
 
