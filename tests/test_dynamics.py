@@ -417,6 +417,7 @@ def test_classes_that_are_told_apart_leave_the_room_that_their_number_does() -> 
     assert 0.95 < many.low < 1
 
 
+@pytest.mark.slow
 def test_the_interval_of_separability_covers_what_it_should() -> None:
     """Of classes far apart on one axis, judged on many more signals than it was estimated on."""
     rng = np.random.default_rng(4)
@@ -475,6 +476,7 @@ def test_shrinkage_is_scikit_learns() -> None:
     np.testing.assert_allclose(theirs.coef_, ours.coef_, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_ratio_of_noise_is_nothing() -> None:
     """Class means of ten signals scatter by themselves; counted as a difference that was 0.77."""
     ratios = []

@@ -117,8 +117,19 @@ GEMMA: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("kwargs", GEMMA, ids=lambda kwargs: "-".join(map(str, kwargs.values())))
-@pytest.mark.parametrize("prompts", PROMPTS, ids=["one", "padded", "three"])
+ASKED = [  # every setting and every number of rows once; the other pairs are slow
+    pytest.param(
+        prompts,
+        kwargs,
+        id=f"{name}-{'-'.join(map(str, kwargs.values()))}",
+        marks=[pytest.mark.slow] if (i + k) % 3 else [],
+    )
+    for i, (name, prompts) in enumerate(zip(("one", "padded", "three"), PROMPTS, strict=True))
+    for k, kwargs in enumerate(GEMMA)
+]
+
+
+@pytest.mark.parametrize(("prompts", "kwargs"), ASKED)
 def test_several_canvases_and_other_ends_of_sequence_are_told_apart(
     prompts: list[list[int]], kwargs: dict[str, Any], tmp_path: Path
 ) -> None:

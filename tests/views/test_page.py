@@ -327,7 +327,7 @@ def test_cells_come_and_go_with_the_frame(show: Show):
             tab.keyboard.press("ArrowRight")
 
 
-@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+@pytest.mark.parametrize("motion", ["no-preference", pytest.param("reduce", marks=pytest.mark.slow)])
 def test_it_plays_when_asked_and_stops_at_the_end(show: Show, motion: str):
     with show(page([written(50)]), reduced_motion=motion) as tab:
         tab.wait_for_timeout(300)
