@@ -663,7 +663,8 @@ def test_the_hub_is_in_reach_if_it_takes_a_connection(monkeypatch: pytest.Monkey
     assert not takes_connection(f"http://127.0.0.1:{port}")
     with socket.create_server(("127.0.0.1", port)):
         assert not takes_connection(f"http://127.0.0.1:{port}"), "not asked again at once"
-        monkeypatch.setattr("demur.hub.time.monotonic", lambda now=time.monotonic() + REST: now + 1)
+        later = time.monotonic() + REST
+        monkeypatch.setattr("demur.hub.time.monotonic", lambda: later)
         assert takes_connection(f"http://127.0.0.1:{port}")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     assert takes_connection("https://hub.invalid"), "a proxy may reach what we cannot"

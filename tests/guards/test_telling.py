@@ -14,6 +14,7 @@ from test_guards import signals
 from demur.guards import telling
 from demur.guards.conformal import InvalidData, threshold_of
 from demur.guards.detectors import DETECTORS, check_limit, fitted, named, scored
+from demur.guards.estimator import SRIGuard
 from demur.guards.telling import constant, made_up, refusing
 from demur.types import DemurWarning
 
@@ -132,3 +133,26 @@ def test_made_up_signals_are_in_range_and_whole(steps: int) -> None:
     for made in (made_up(steps), refusing(steps)):
         assert made.shape[1] == steps
         assert ((made >= 0) & (made <= 1)).all()
+
+
+@dataclass(frozen=True)
+class Same:
+    """A detector from outside that has learnt nothing."""
+
+    name: ClassVar[str] = "same"
+
+    @classmethod
+    def fit(cls, harmless: np.ndarray, *, seed: int = 0) -> Same:
+        return cls()
+
+    def __call__(self, sigma: np.ndarray) -> np.ndarray:
+        return np.ones(len(sigma))
+
+
+def test_the_estimator_of_scikit_learns_kind_is_checked_like_a_guard() -> None:
+    with pytest.raises(InvalidData, match=r"the detector same gives all .* would never flag"):
+        SRIGuard(detector=f"{__name__}:Same", alpha=0.1).fit(signals(200))
+    saturated = signals(200)
+    saturated[:, -1] = 0.0
+    with pytest.raises(InvalidData, match="would never flag"):
+        SRIGuard(detector="last", alpha=0.1).fit(signals(200), calibration=saturated)

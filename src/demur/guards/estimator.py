@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from demur.guards.autoencoder import Autoencoder
 from demur.guards.conformal import Rule, threshold_of
-from demur.guards.detectors import Detector, Scores, Signals, named, scored
+from demur.guards.detectors import Detector, Scores, Signals, check_limit, fitted, named, scored
 
 
 class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
@@ -71,7 +71,8 @@ class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
         ``calibration``: harmless signals that the fit does not see; without it a share of X is held back. Signals of
         refused prompts must not be among them: :func:`demur.guards.fit_guard` sees to that. Raises for fewer than
-        ``min_samples`` and for too few calibration signals for ``alpha``.
+        ``min_samples``, for too few calibration signals for ``alpha``, and for a detector or a limit that could never
+        flag anything.
         """
         X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         rng = np.random.default_rng(self.random_state)
@@ -87,7 +88,7 @@ class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             settings: dict[str, Any] = {name: getattr(self, name) for name in names}
             self.detector_: Detector = Autoencoder.fit(X, seed=rng, **settings)
         else:
-            self.detector_ = made.fit(X, seed=int(rng.integers(2**31)))
+            self.detector_ = fitted(made.fit, X, held, int(rng.integers(2**31)))
         self.n_fit_ = len(X)
         self._set_threshold(held)
         return self
@@ -100,6 +101,8 @@ class SRIGuard(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _set_threshold(self, held: Signals) -> None:
         limit = threshold_of(scored(self.detector_, held), self.alpha, self.threshold)
+        if held.min() >= 0 and held.max() <= 1:  # numbers of other ranges are none of the signals that are tried there
+            check_limit(self.detector_, held, limit)
         self.threshold_, self.n_calibration_ = -limit.value, limit.n
 
     @property
