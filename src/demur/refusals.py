@@ -173,6 +173,13 @@ def open_thought(text: str) -> str:
     return opened
 
 
+def thinks(text: str) -> bool:
+    """Whether what follows a text is still a thought: one is open, or gpt-oss has not begun its ``final`` channel."""
+    if CHANNEL in text:
+        return not any(channel[1] == "final" for channel in _CHANNEL.finditer(text))
+    return bool(open_thought(text))
+
+
 SCRIPTED: tuple[str, ...] = (
     "I'm sorry, but I can't help with that. What you ask for could hurt people, and I won't give instructions for it. "
     "If you want, I can help you with something safe instead.",

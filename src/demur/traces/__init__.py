@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from demur.traces.guesses import Guesses as Guesses
     from demur.traces.record import Recorder as Recorder
     from demur.traces.replay import teacher_forced as teacher_forced
+    from demur.traces.segments import Segment as Segment
+    from demur.traces.segments import segment as segment
     from demur.traces.spec import spec_of as spec_of
     from demur.traces.text import opened_thought as opened_thought
     from demur.traces.text import text_of as text_of
@@ -36,6 +38,7 @@ _HOMES = {
     "Guesses": "guesses",
     "Key": "trace",
     "Recorder": "record",
+    "Segment": "segments",
     "TRACE_FIELDS": "fields",
     "Trace": "trace",
     "TraceField": "fields",
@@ -44,6 +47,7 @@ _HOMES = {
     "fields_named": "fields",
     "generate": "generation",
     "opened_thought": "text",
+    "segment": "segments",
     "spec_of": "spec",
     "teacher_forced": "replay",
     "text_of": "text",

@@ -128,7 +128,7 @@ class Trace:
         """
         given, first = self.prompt.prefill, int(self.open.argmax())
         if self.open[first:].all():
-            return (given or self._opened) + self.text(t)
+            return (given or self.opened) + self.text(t)
         mask = self.pieces[int(self.start[first])].decode("utf-8", errors="replace")
         row, tokens = self.start.copy(), self.tokens(t)
         row[self.open] = tokens
@@ -140,10 +140,11 @@ class Trace:
         """Whether the text after t steps is a refusal by the dictionary, thoughts taken off; the text-level signal is
         its negation. An answer that is still a thought refuses nothing.
         """
-        return is_refusal(self._opened + self.text(t))
+        return is_refusal(self.opened + self.text(t))
 
     @cached_property
-    def _opened(self) -> str:
+    def opened(self) -> str:
+        """The mark of a thought that the chat template opened before the response; empty if it opened none."""
         return opened_thought(self.start, self.open, self.pieces)
 
     def aligned(self, layer: Layer, pool: Pool, steps: int | None = None) -> Float[np.ndarray, "T d"]:
