@@ -6,7 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 from typing import Any, get_args
 
@@ -38,7 +38,7 @@ from demur.attacks import (
 )
 from demur.attacks.pair import message_in
 from demur.attacks.text import MODES
-from demur.samplers import MaskedDiffusion, seeded
+from demur.samplers import Autoregressive, MaskedDiffusion, seeded
 from demur.traces import Recorder, spec_of
 from demur.types import DemurError, Need, Prompt
 
@@ -530,3 +530,70 @@ def test_paths_never_fall() -> None:
     lines = said(*("a" * int(n) for n in rng.integers(1, 9, 20)))
     path = Pair(Scripted(*lines), target, rating, rounds=10, streams=2).search(ASKED).path
     assert list(path) == sorted(path)
+
+
+# -- knowing the guard ---------------------------------------------------------------------------------------
+
+
+def test_what_a_monitor_suspects_is_taken_off_the_score_and_every_query_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Prompt] = []
+
+    def knows(prompts: Sequence[Prompt]) -> list[float]:
+        asked.extend(prompts)
+        return [float(len(prompt.text) % 5) - 2.0 for prompt in prompts]
+
+    monkeypatch.setattr(RandomSearch, "scores", lambda self, prompts: [-1.0] * len(prompts))
+    search = RandomSearch(small.causal("llama"), tokens=6, iterations=9, batch=4, budget=30, knows=knows)
+    found = replace(search, weight=2.0).search(ASKED)
+    assert len(asked) == found.queries == 30
+    by_hand = [-1.0 - 2.0 * max(len(prompt.text) % 5 - 1.5, 0.0) for prompt in asked]
+    assert found.score == max(by_hand) == -1.0
+    assert len(found.prompt.text) % 5 <= 1
+    asked.clear()
+    plain = replace(search, weight=0.0).search(ASKED)
+    assert len(asked) == 30
+    assert plain == replace(search, knows=None).search(ASKED), "who weighs it with nothing searches as without it"
+    with pytest.raises(DemurError, match="weight=-1"):
+        replace(search, weight=-1)
+
+
+def test_pair_rates_what_a_monitor_sees_lower_and_tells_its_attacker() -> None:
+    talks: list[list[dict[str, str]]] = []
+
+    def attacker(messages: list[dict[str, str]]) -> str:
+        talks.append(messages)
+        return json.dumps({"improvement": "x", "prompt": "loud" if len(talks) == 1 else "quiet"})
+
+    pair = Pair(attacker, lambda prompt: "Sure.", lambda prompt, answer: 8, rounds=3, streams=1, stop_at=8)
+    pair = replace(pair, knows=lambda prompts: [2.5 if p.text == "loud" else -3.0 for p in prompts], weight=2.0)
+    found = pair.search(ASKED)
+    assert (found.score, found.queries, found.path) == (8.0, 2, (2.0, 8.0))
+    assert "The rating: 2" in talks[1][-1]["content"]
+    always = replace(pair, knows=lambda prompts: [100.0] * len(prompts)).search(ASKED)
+    assert (always.score, always.queries) == (1.0, 3)
+    unrated = replace(pair, judge=lambda prompt, answer: None).search(ASKED)
+    assert unrated.ended
+    with pytest.raises(DemurError, match="weight=-1"):
+        replace(pair, weight=-1.0)
+
+
+def test_suspicion_is_above_nothing_where_the_online_guard_stops() -> None:
+    from test_defenses import RUN, guard, model
+    from test_defenses import attack as made
+    from test_defenses import prompts as of
+
+    from demur.attacks.knowing import UNSEEN, Suspicion
+    from demur.guards import Watch, acted
+
+    asked = [made("page", p) for p in of("test", forbidden=True, n=12)] + of("test", forbidden=False, n=12)
+    suspicion = Suspicion(guard(), model(), length=RUN["length"])
+    found = suspicion(asked)
+    traces = demur.generate(model(), asked, Watch(guard())(Autoregressive()), **RUN)
+    assert [value > 0 for value in found] == [bool(acted(trace).flagged) for trace in traces]
+    assert any(value > 0 for value in found)
+    assert not all(value > 0 for value in found)
+    blind = demur.generate(model(), asked[:1], length=4)
+    blind[0].phi["last", "generated"][:] = np.nan
+    assert suspicion.of(blind) == [UNSEEN]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from demur.attacks.found import Access, Found, attacked
+from demur.attacks.found import Access, Found, Knows, attacked, penalty
 from demur.attacks.holes import canvas_for
 from demur.types import DemurError, Need, Prompt, Scoring
 
@@ -32,6 +32,10 @@ class RandomSearch:
       causal model each given the ones before; on a masked one all from the first pass over ``length`` masks, as the
       first step of a sampler sees them.
 
+    - ``knows``: how suspicious a monitor finds the answer to each prompt (:class:`demur.attacks.knowing.Suspicion`),
+      for an attacker who has it. The score is then the target's less ``weight`` times that. Each candidate costs one
+      answer more, which ``budget`` does not count.
+
     Every candidate is scored as text, in the model's template, so that the score is that of the prompt as it is asked.
     """
 
@@ -44,6 +48,8 @@ class RandomSearch:
     batch: int = 8
     target: str = "Sure"
     length: int = 32
+    knows: Knows | None = None
+    weight: float = 0.0
     name: ClassVar[str] = "random-search"
     access: ClassVar[Access] = "logits"
     needs: ClassVar[frozenset[Need]] = frozenset({Need.LOGITS})
@@ -52,6 +58,8 @@ class RandomSearch:
         for name, least in {"tokens": 1, "iterations": 0, "restarts": 1, "budget": 1, "batch": 1, "length": 1}.items():
             if getattr(self, name) < least:
                 raise DemurError(f"{name}={getattr(self, name)}", f"at least {least}", f"raise {name}")
+        if self.weight < 0:
+            raise DemurError(f"weight={self.weight}", "at least 0", "0 leaves the monitor out")
         if not self.target.strip():
             raise DemurError("an empty target", "words with which an answer begins", 'such as "Sure"')
         if not hasattr(self.model, "forward"):
@@ -76,7 +84,7 @@ class RandomSearch:
                 break
             suffix = rng.choice(self._alphabet, self.tokens)
             candidate = self._with(prompt, suffix)
-            top = self.scores([candidate])[0]
+            top = self._scores([candidate])[0]
             queries += 1
             if top > score:
                 found, score = candidate, top
@@ -87,7 +95,7 @@ class RandomSearch:
                     break
                 tried = [self._changed(suffix, rng) for _ in range(room)]
                 candidates = [self._with(prompt, one) for one in tried]
-                values = self.scores(candidates)
+                values = self._scores(candidates)
                 queries += room
                 best = int(np.argmax(values))
                 if values[best] > top:
@@ -116,6 +124,11 @@ class RandomSearch:
         logp = logits.float().log_softmax(dim=-1).gather(-1, wanted[:, None])[:, 0]
         scores: list[float] = logp.view(canvas.rows, n).sum(dim=1).tolist()
         return scores
+
+    def _scores(self, prompts: Sequence[Prompt]) -> list[float]:
+        """The target's, less what the monitor's suspicion takes off."""
+        less = penalty(self.knows, prompts, self.weight)
+        return [score - off for score, off in zip(self.scores(prompts), less, strict=True)]
 
     def _with(self, prompt: Prompt, suffix: Int[np.ndarray, "s"]) -> Prompt:
         text: str = self.model.tokenizer.decode(suffix.tolist())
