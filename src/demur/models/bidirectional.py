@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.models.adapter import Adapter
+from demur.models.alone import check_rows
 from demur.models.network import KVCache, blocks_of, cached, check_states, decoder_of, head_of, watched
 from demur.types import Canvas, DemurError, Forward, Kind
 
@@ -59,6 +60,7 @@ class Bidirectional(Adapter):
         With a ``cache``, only the columns that it does not hold are passed; of those, it keeps the ones before ``keep``
         (the beginning of a block that is still being denoised), whose tokens must be final.
         """
+        check_rows(self.net, canvas)
         passed = cache.columns if cache is not None else 0
         start = passed if cache is not None else self._read_from(canvas, score)
         positions: Int[Tensor, "b n"] = ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)

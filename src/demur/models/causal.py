@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.models.adapter import Adapter
+from demur.models.alone import check_rows
 from demur.models.network import KVCache, cached, check_states, decoder_of, head_of, token_ids, watched
 from demur.types import Canvas, Forward, Kind, Layer
 
@@ -71,6 +72,7 @@ class Causal(Adapter):
         ``score`` marks the positions whose logits are wanted (None: no head at all); position i is scored at column
         i - 1, which must be one of those passed.
         """
+        check_rows(self.net, canvas)
         upto = canvas.width if upto is None else upto
         start = cache.columns if cache is not None else 0
         pad = canvas.pad[:, :upto]

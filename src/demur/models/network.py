@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from demur.models.alone import check_padding
 from demur.types import DemurError, Identity, Layer  # noqa: F401 (Identity was here in version 0.1.0)
 
 
@@ -110,6 +111,7 @@ def check_batching(model: Any) -> None:
 
     State-space and hybrid models take no notice of padding, or keep another kind of cache; they would be wrong.
     """
+    check_padding(model.net)
     row = [1, 2, 3]
     whole = model.forward(model.canvas_of([row], 0), None).hidden["last"][0]
     canvas = model.canvas_of([[3, 2, 1, *row, *row], row], 0)
