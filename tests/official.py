@@ -36,14 +36,15 @@ import tiny
 from demur.models import Bidirectional, load
 from demur.models import llada2 as llada2_native
 from demur.models.network import Identity
-from demur.samplers import MaskedDiffusion, bd3lm, dream, llada2, mdlm, sdar
+from demur.samplers import JointThreshold, MaskedDiffusion, bd3lm, dream, llada2, mdlm, sdar
 
 COMMITS = {
     "LLaDA": ("https://github.com/ML-GSAI/LLaDA", "b7e6c3565f194352da44b38dd12b6970597309f3"),
     "SDAR": ("https://github.com/JetAstra/SDAR", "c2041a8333333d685f6e15122c84f60f51f85ebd"),
     "dllm": ("https://github.com/ZHZisZZ/dllm", "ca176752fbceec49c6b4777a2c18ae88e4eb10ed"),
 }
-"""What DIR holds: LLaDA's and SDAR's generate.py; dllm's samplers, and its copies of Dream's, LLaDA's and LLaDA2's."""
+"""What DIR holds: LLaDA's and SDAR's generate.py; dllm's samplers, and its copies of Dream's, LLaDA's, LLaDA2's and
+LLaDA2.1's."""
 
 VOCABULARY, MASK, BOS, EOS, PAD = 64, 60, 61, 62, 63
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -112,7 +113,7 @@ class Official:
         return importlib.import_module(f"dllm.{name}")
 
 
-_MODELS = ("a2d", "dream", "llada", "llada2")
+_MODELS = ("a2d", "dream", "llada", "llada2", "llada21")
 
 
 def _shims() -> None:
@@ -677,7 +678,7 @@ def _upto(row: list[int], block: int, length: int) -> list[int]:
 
 
 @cache
-def _llada2(official: Official, dtype: str, boost: int | None) -> tuple[Any, Any]:
+def _llada2(official: Official, dtype: str, boost: int | None, version: str = "2") -> tuple[Any, Any]:
     raw = {
         "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_experts": 4, "num_shared_experts": 1,
@@ -689,8 +690,9 @@ def _llada2(official: Official, dtype: str, boost: int | None) -> tuple[Any, Any
     bias = {name: torch.zeros(shape) for name, shape in shapes.items() if "expert_bias" in name}
     tensors = {name: tiny.recipe(name, shape) for name, shape in shapes.items() if name not in bias} | bias
     tensors = _boosted(tensors, "lm_head.weight", boost)
-    theirs = official.module("pipelines.llada2.models.modeling_llada2_moe")
-    config = official.module("pipelines.llada2.models.configuration_llada2_moe").LLaDA2MoeConfig(**raw)
+    models = f"pipelines.llada{version}.models"
+    theirs = official.module(f"{models}.modeling_llada{version}_moe")
+    config = official.module(f"{models}.configuration_llada{version}_moe").LLaDA2MoeConfig(**raw)
     config._attn_implementation = "sdpa"
     config.use_cache = False
     net = _filled(theirs.LLaDA2MoeModelLM(config), tensors, dtype)
@@ -734,6 +736,62 @@ def run_llada2(official: Official, x: Setting) -> Outcome:
     return "DIFFERENT"
 
 
+def run_llada21(official: Official, x: Setting) -> Outcome:
+    """LLaDA2.1's generate, which edits what it has written, on its own network; and dllm's sampler of it."""
+    length, block, dtype = x.of("gen_length", 1, 4, 7, 12, 20), x.of("block_length", 1, 2, 4, 8), x.of("dtype", *DTYPES)
+    temperature, looks = x.of("temperature", 0.0, 0.0, 1.0, 0.5, 0.1, 1e-3), x.of("max_post_steps", 0, 1, 3, 16)
+    top_k, top_p = x.of("top_k", None, None, 1, 3, 20), x.of("top_p", None, None, 1.0, 0.9, 0.5)
+    threshold, edits = x.of("threshold", 0.2, 0.5, 0.7, 0.95), x.of("editing_threshold", 0.0, 0.2, 0.5, 0.9)
+    at_least, early = x.of("num_to_transfer", 1, 1, 2, 5), x.of("eos_early_stop", False, True)
+    net, native = _llada2(official, dtype, x.of("boost", None, EOS, EOS), "21")
+    prompts, of_dllm = x.prompts(1, False, False), x.of("dllm's sampler", False, True)
+    model = _adapter(_ending(native, EOS), block_length=block)
+    canvas = model.canvas_of(prompts, -(-(len(prompts[0]) + length) // block) * block - len(prompts[0]))
+    settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "threshold": threshold}
+    ours = JointThreshold(edit_threshold=edits, at_least=at_least, max_post_steps=looks, **settings)
+    steps = _steps(ours, model, canvas, x.seed_of_torch)
+    torch.manual_seed(x.seed_of_torch)
+    asked = settings | {
+        "editing_threshold": edits, "num_to_transfer": at_least, "max_post_steps": looks, "eos_early_stop": early,
+    }  # fmt: skip
+    begun = len(prompts[0])
+    with _Patience(net):
+        if of_dllm:
+            sampler = official.module("pipelines.llada21.sampler").LLaDA21Sampler(model=net, tokenizer=_Ids())
+            whole = sampler.sample(prompts, max_new_tokens=length, block_size=block, return_dict=False, **asked)
+            theirs = whole[0, begun : begun + length].tolist()
+        else:
+            theirs = net.generate(
+                inputs=torch.tensor(prompts), gen_length=length, block_length=block, eos_id=EOS, mask_id=MASK, **asked
+            )[0].tolist()  # fmt: skip
+    if net.impatient:
+        return "it goes on for ever there, since it predicts a mask"
+    mine = steps[-1].ids[0, begun : begun + length].tolist()
+    theirs, mine = (row[: row.index(EOS) + 1] if EOS in row else row for row in (theirs, mine))
+    return "equal" if theirs == mine else "DIFFERENT"
+
+
+class _Patience:
+    """Ends a generation that takes a thousand passes: it then predicts what it would need to end."""
+
+    def __init__(self, net: Any) -> None:
+        self.net, self.passes = net, 0
+        net.impatient = False
+
+    def __enter__(self) -> None:
+        self.hook = self.net.get_output_embeddings().register_forward_hook(self._counted)
+
+    def __exit__(self, *_: object) -> None:
+        self.hook.remove()
+
+    def _counted(self, _module: object, _inputs: object, logits: torch.Tensor) -> torch.Tensor | None:
+        self.passes += 1
+        if self.passes < 1000:
+            return None
+        self.net.impatient = True
+        return torch.zeros_like(logits)
+
+
 # -- All of them ----------------------------------------------------------------------------------------------
 
 FAMILIES: dict[str, Callable[[Official, Setting], Outcome]] = {
@@ -741,6 +799,7 @@ FAMILIES: dict[str, Callable[[Official, Setting], Outcome]] = {
     "dream": run_dream,
     "sdar": run_sdar,
     "llada2": run_llada2,
+    "llada2.1": run_llada21,
     "mdlm": run_mdlm,
     "bd3lm": run_bd3lm,
 }

@@ -8,6 +8,7 @@ from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.block import BlockDiffusion
 from demur.samplers.build import CLASSES, SAMPLERS, build, check, fitting
 from demur.samplers.dice import Dice, Rngs, seeded
+from demur.samplers.joint import JointThreshold
 from demur.samplers.masked import MaskedDiffusion
 from demur.samplers.presets import autoregressive_order, bd3lm, dream, llada2, mdlm, sdar
 from demur.samplers.renoising import Renoise
@@ -20,6 +21,7 @@ __all__ = [
     "Autoregressive",
     "BlockDiffusion",
     "Dice",
+    "JointThreshold",
     "MaskedDiffusion",
     "Renoise",
     "Rngs",

@@ -10,6 +10,7 @@ from typing import Any
 from demur.registry import Registry, near
 from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.block import BlockDiffusion
+from demur.samplers.joint import JointThreshold
 from demur.samplers.masked import MaskedDiffusion
 from demur.samplers.renoising import Renoise
 from demur.types import DemurError, Model, Need, Sampler, missing, said_needs
@@ -29,6 +30,7 @@ SAMPLERS = Registry(
         "bd3lm": "demur.samplers.presets:bd3lm",
         "sdar": "demur.samplers.presets:sdar",
         "llada2": "demur.samplers.presets:llada2",
+        "joint-threshold": "demur.samplers.joint:JointThreshold",
         "renoising": "demur.samplers.renoising:Renoise",
         "revising": "demur.samplers.presets:revising",
     },
@@ -36,7 +38,7 @@ SAMPLERS = Registry(
 """Samplers by name, for recipes and the command line."""
 
 CLASSES: Mapping[str, Callable[..., Any]] = {
-    made.__name__: made for made in (Autoregressive, MaskedDiffusion, BlockDiffusion, Renoise)
+    made.__name__: made for made in (Autoregressive, MaskedDiffusion, BlockDiffusion, JointThreshold, Renoise)
 }
 """By the name that a spec holds: a sampler can be made again from ``spec.sampler`` and ``spec.settings``."""
 
