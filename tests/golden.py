@@ -170,10 +170,10 @@ def dream_model(config: str, seed: int, sha: str) -> Bidirectional:
     """Dream's checkpoint has the names of a Qwen2; its position i is predicted by column i - 1."""
     from transformers import Qwen2ForCausalLM
 
-    from demur.models.families import _dream_config
+    from demur.models.configs import dream_config
 
     raw = json.loads(config)
-    net = Qwen2ForCausalLM(_dream_config(raw)).float()
+    net = Qwen2ForCausalLM(dream_config(raw)).float()
     same("weights", tiny.fill(net, seed), sha)
     with tempfile.TemporaryDirectory() as folder:
         path = tiny.write_checkpoint(Path(folder), raw, net.state_dict())

@@ -37,7 +37,13 @@ from demur.models import Bidirectional, load
 from demur.models import llada2 as llada2_native
 from demur.models.network import Identity
 from demur.samplers import JointThreshold, MaskedDiffusion, bd3lm, dream, llada2, mdlm, sdar
+from demur.samplers.presets import stable_diffcoder
 
+HUB = {
+    "Stable-DiffCoder": ("ByteDance-Seed/Stable-DiffCoder-8B-Instruct", "modeling_stable_diffcoder.py"),
+    "Nemotron": ("nvidia/Nemotron-Labs-Diffusion-8B", "modeling_nemotron_labs_diffusion.py"),
+}
+"""Files of the hub that DIR holds: the sampling code of Stable-DiffCoder and of Nemotron-Labs-Diffusion."""
 COMMITS = {
     "LLaDA": ("https://github.com/ML-GSAI/LLaDA", "b7e6c3565f194352da44b38dd12b6970597309f3"),
     "SDAR": ("https://github.com/JetAstra/SDAR", "c2041a8333333d685f6e15122c84f60f51f85ebd"),
@@ -54,7 +60,8 @@ Outcome = str
 ROUNDED = "a padded batch in bf16 rounds otherwise"
 ANEW = "what was read before is computed anew there, which in bf16 rounds otherwise"
 TIED = "equally sure places are ranked otherwise there"
-BY_ROUNDING = (ROUNDED, ANEW)
+OWN_PASS = "a finished block is read in a pass of its own there, which in bf16 rounds otherwise"
+BY_ROUNDING = (ROUNDED, ANEW, OWN_PASS)
 """Believed if the same setting is equal in fp32."""
 
 
@@ -281,7 +288,7 @@ def _dream_config() -> dict[str, Any]:
 def _dream(official: Official, dtype: str, boost: int | None) -> tuple[Any, Bidirectional]:
     from transformers import Qwen2ForCausalLM
 
-    from demur.models.families import _dream_config as native_config
+    from demur.models.configs import dream_config as native_config
 
     raw = _dream_config()
     native = Qwen2ForCausalLM(native_config(raw)).float()
@@ -792,6 +799,76 @@ class _Patience:
         return torch.zeros_like(logits)
 
 
+# -- Stable-DiffCoder -----------------------------------------------------------------------------------------
+
+
+@cache
+def _cache_of_old() -> Any:
+    """A cache that is cropped to a length, as in transformers 4, and not by a number of columns."""
+    from transformers import DynamicCache
+
+    class Cache(DynamicCache):
+        def crop(self, max_length: int) -> None:
+            super().crop(max_length - self.get_seq_length())
+
+    return Cache
+
+
+@cache
+def _diffcoder(official: Official, dtype: str, boost: int | None) -> tuple[Any, Any]:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(**{key: value for key, value in _qwen3_config().items() if key != "head_dim"})
+    native = LlamaForCausalLM(config).float().eval()
+    tiny.fill(native)
+    tensors = _boosted(dict(native.state_dict()), "lm_head.weight", boost)
+    module = official.file("Stable-DiffCoder/modeling_stable_diffcoder.py")
+    module.DynamicCache = _cache_of_old()
+    net = _filled(module.StableDiffcoderForCausalLM(config), tensors, dtype)
+    forward = net.forward  # its mask is always bf16, which fits no network in fp32
+    net.forward = lambda ids, attention_mask, cache_position=None, **more: forward(
+        ids, attention_mask=attention_mask.to(net.dtype), **more
+    )
+    _filled(native, tensors, dtype)
+    llada2_native.logits_in(native, torch.float64)
+    return net, native
+
+
+def run_diffcoder(official: Official, x: Setting) -> Outcome:
+    """Stable-DiffCoder's generate on its own network."""
+    blocks, block, dtype = x.of("blocks", 1, 2, 3, 5), x.of("block_length", 1, 2, 4, 8), x.of("dtype", *DTYPES)
+    steps, temperature = x.of("steps a block", 1, 2, 3, block, block, 11), x.of("temperature", 0.0, 0.0, 1.0, 0.5, 1e-3)
+    remasking, threshold = x.of("remasking", "low_confidence", "low_confidence", "random"), None
+    if steps >= block:
+        threshold = x.of("threshold", None, None, 0.2, 0.6, 0.95)
+    masks = x.of("masks in prompts", *[False] * 7, True)
+    net, native = _diffcoder(official, dtype, x.of("boost", None, EOS, MASK))
+    prompts, length = x.prompts(1, False, masks), blocks * block
+    model = _adapter(_ending(native, EOS), block_length=block)
+    sampler = stable_diffcoder(steps=steps, temperature=temperature, remasking=remasking, threshold=threshold)
+    found = _steps(sampler, model, model.canvas_of(prompts, length), x.seed_of_torch)
+    torch.manual_seed(x.seed_of_torch)
+    insists = any(bool((step.predictions == MASK)[step.open & ~step.committed].any()) for step in found)
+    try:
+        whole = net.generate(
+            torch.tensor(prompts), steps=steps * blocks, gen_length=length, block_length=block, temperature=temperature,
+            remasking=remasking, mask_id=MASK, threshold=threshold, eos_id=EOS,
+        )  # fmt: skip
+    except RuntimeError as error:
+        seen = any(words in str(error) for words in ("must match the size", "broadcast shape")) and insists
+        return "a block with a predicted mask raises there" if seen else f"DIFFERENT: {error}"
+    theirs = whole[0, len(prompts[0]) :].tolist()
+    mine = found[-1].ids[0, len(prompts[0]) :].tolist()
+    theirs, mine = (row[: row.index(EOS) + 1] if EOS in row else row for row in (theirs, mine))
+    if theirs == mine:
+        return "equal"
+    if insists and MASK in theirs + mine:
+        return "a block with a predicted mask is not seen there by what follows"
+    if masks:
+        return "masks in prompts are filled there"
+    return OWN_PASS if dtype == "bfloat16" else "DIFFERENT"
+
+
 # -- All of them ----------------------------------------------------------------------------------------------
 
 FAMILIES: dict[str, Callable[[Official, Setting], Outcome]] = {
@@ -800,6 +877,7 @@ FAMILIES: dict[str, Callable[[Official, Setting], Outcome]] = {
     "sdar": run_sdar,
     "llada2": run_llada2,
     "llada2.1": run_llada21,
+    "stable-diffcoder": run_diffcoder,
     "mdlm": run_mdlm,
     "bd3lm": run_bd3lm,
 }
@@ -816,6 +894,8 @@ def main() -> int:
     if asked.official is None:
         for name, (url, commit) in COMMITS.items():
             print(f"git clone {url} DIR/{name} && git -C DIR/{name} checkout {commit}")
+        for name, (repository, file) in HUB.items():
+            print(f"hf download {repository} {file} --local-dir DIR/{name}")
         return 0
     torch.set_num_threads(1)
     official, unknown = Official(asked.official), 0

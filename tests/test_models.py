@@ -133,9 +133,9 @@ def test_a_sharded_llada_checkpoint_is_loaded_under_its_own_names(tmp_path: Path
 def dream_folder(tmp_path: Path, **changes: Any) -> tuple[Path, Any]:
     from transformers import Qwen2ForCausalLM
 
-    from demur.models.families import _dream_config
+    from demur.models.configs import dream_config
 
-    net = Qwen2ForCausalLM(_dream_config(DREAM)).float().eval()
+    net = Qwen2ForCausalLM(dream_config(DREAM)).float().eval()
     tiny.fill(net, 1)
     return tiny.write_checkpoint(tmp_path / "dream", DREAM | changes, net.state_dict(), shards=2), net
 

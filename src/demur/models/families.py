@@ -11,6 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from demur.models.configs import (
+    a2d_config,
+    dream_config,
+    llada_config,
+    organism_config,
+    sdar_config,
+    sdar_moe_config,
+    stable_diffcoder_config,
+)
 from demur.models.llada2 import native_config
 from demur.registry import Registry, imported, is_path
 from demur.types import OFFERS, DemurError, DemurWarning, Kind, Model, Need
@@ -35,96 +44,25 @@ class Family:
     block_length: int | None = None
     sampler: str = "low-confidence"
     sampler_of_blocks: str = ""  # of a checkpoint that was trained with blocks, where only the user can know it
+    samplers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # by a part of the name, where no file tells versions apart
+    architectures: tuple[str, ...] = ()  # what config.json calls its class, where the model type is another family's
+    logits: Literal["", "float32", "float64"] = ""  # what they are taken to, where that is not their own dtype
     partition: Literal["start", "response"] = "start"
     rope_in_fp32: bool = False  # where config.json does not say rope_full_precision
     renamed: bool = False  # whether transformers runs it by another name, and reads no quantised tensors of its own
     read_by_us: bool = False  # whether its tensors are converted here, and not by transformers
     adapter: Callable[..., Model] | None = None  # makes another adapter: adapter(raw=config.json, net=..., ...)
 
+    def sampler_of(self, name: str) -> str:
+        """The sampler that a checkpoint of this name was published with, as far as its name says."""
+        return next((sampler for part, sampler in self.samplers.items() if part in name.lower()), self.sampler)
+
     @property
     def offers(self) -> frozenset[Need]:
         """What its models can do, as far as that is known without one."""
         return OFFERS[self.kind]
-
-
-def _llada_config(raw: Mapping[str, Any]) -> Any:
-    """LLaDA's configuration in Llama's words. Raises for variants that no Llama computes."""
-    from transformers import LlamaConfig
-
-    required = {
-        "block_type": "llama",
-        "layer_norm_type": "rms",
-        "alibi": False,
-        "rope": True,
-        "activation_type": "silu",
-    }
-    required |= {"attention_layer_norm": False, "input_emb_norm": False, "scale_logits": False}
-    required |= {"include_bias": False, "include_qkv_bias": False, "bias_for_layer_norm": False}
-    for key, value in required.items():
-        if (found := raw.get(key, value)) != value and (found or value):  # None is False
-            raise DemurError(f"a LLaDA checkpoint with {key}={found!r}", f"{key}={value!r}", "this one can't be run")
-    return LlamaConfig(
-        vocab_size=raw.get("embedding_size") or raw["vocab_size"],
-        hidden_size=raw["d_model"],
-        intermediate_size=raw.get("mlp_hidden_size") or raw["mlp_ratio"] * raw["d_model"],
-        num_hidden_layers=raw["n_layers"],
-        num_attention_heads=raw["n_heads"],
-        num_key_value_heads=raw.get("n_kv_heads") or (1 if raw.get("multi_query_attention") else raw["n_heads"]),
-        max_position_embeddings=raw["max_sequence_length"],
-        rms_norm_eps=raw["rms_norm_eps"],
-        rope_parameters={"rope_type": "default", "rope_theta": raw["rope_theta"]},
-        tie_word_embeddings=bool(raw.get("weight_tying")),
-        bos_token_id=None,
-        eos_token_id=raw.get("eos_token_id"),
-        pad_token_id=raw.get("pad_token_id"),
-    )
-
-
-def _dream_config(raw: Mapping[str, Any]) -> Any:
-    """Dream's configuration in Qwen2's words."""
-    from transformers import Qwen2Config
-
-    if raw.get("rope_scaling"):
-        raise DemurError(
-            f"a Dream checkpoint with rope_scaling={raw['rope_scaling']!r}", "none", "this one can't be run"
-        )
-    copied: tuple[str, ...] = (
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-    )
-    copied += ("num_key_value_heads", "hidden_act", "max_position_embeddings", "rms_norm_eps", "tie_word_embeddings")
-    copied += ("bos_token_id", "eos_token_id", "pad_token_id")
-    return Qwen2Config(
-        **{key: raw[key] for key in copied if key in raw},
-        rope_parameters={"rope_type": "default", "rope_theta": raw["rope_theta"]},
-        use_sliding_window=False,
-    )
-
-
-def _organism_config(raw: Mapping[str, Any]) -> Any:
-    """The built-in diffusion organism's configuration: a Llama's own, under another ``model_type``."""
-    from transformers import LlamaConfig
-
-    return LlamaConfig(**{key: value for key, value in raw.items() if key not in ("model_type", "mask_token_id")})
-
-
-def _a2d_config(raw: Mapping[str, Any]) -> Any:
-    """The configuration of the causal model that an A2D model was made from."""
-    from transformers import AutoConfig
-
-    rest = {k: v for k, v in raw.items() if k not in ("model_type", "auto_map", "architectures")}
-    return AutoConfig.for_model(str(raw["model_type"]).removeprefix("a2d-"), **rest)
-
-
-def _sdar_config(raw: Mapping[str, Any]) -> Any:
-    """SDAR's configuration: a Qwen3's under another name."""
-    from transformers import Qwen3Config
-
-    dropped = ("model_type", "auto_map", "architectures", "block_size", "mask_token_id", "fuse_cross_entropy")
-    return Qwen3Config(**{k: v for k, v in raw.items() if k not in dropped})
 
 
 _LLADA_KEYS = {
@@ -150,7 +88,7 @@ FAMILIES: tuple[Family, ...] = (
         examples=("GSAI-ML/LLaDA-8B-Instruct", "GSAI-ML/LLaDA-1.5"),
         describes="masked diffusion on a Llama with a full attention mask",
         needs="8B parameters, 16 GB in bf16",
-        config=_llada_config,
+        config=llada_config,
         net="LlamaForCausalLM",
         tokenizer="PreTrainedTokenizerFast",
         keys=_LLADA_KEYS,
@@ -161,10 +99,10 @@ FAMILIES: tuple[Family, ...] = (
         name="dream",
         kind=Kind.MASKED,
         model_types=("Dream", "dream"),
-        examples=("Dream-org/Dream-v0-Instruct-7B",),
+        examples=("Dream-org/Dream-v0-Instruct-7B", "Dream-org/Dream-Coder-v0-Instruct-7B"),
         describes="masked diffusion on a Qwen2 whose position i is predicted by column i - 1",
         needs="7B parameters, 15 GB in bf16",
-        config=_dream_config,
+        config=dream_config,
         net="Qwen2ForCausalLM",
         tokenizer="Qwen2Tokenizer",
         shift=1,
@@ -178,7 +116,7 @@ FAMILIES: tuple[Family, ...] = (
         examples=("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", "dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1"),
         describes="autoregressive models turned into diffusion ones; BD3LM variants need their --block-length",
         needs="0.6B parameters, 1.2 GB in bf16",
-        config=_a2d_config,
+        config=a2d_config,
         sampler="mdlm",
         sampler_of_blocks="bd3lm",
         partition="response",
@@ -200,7 +138,7 @@ FAMILIES: tuple[Family, ...] = (
         examples=("JetLM/SDAR-1.7B-Chat", "JetLM/SDAR-8B-Chat"),
         describes="block diffusion on a Qwen3",
         needs="1.7B parameters, 3.4 GB in bf16",
-        config=_sdar_config,
+        config=sdar_config,
         net="Qwen3ForCausalLM",
         tokenizer="Qwen2Tokenizer",
         mask="<|MASK|>",
@@ -208,17 +146,50 @@ FAMILIES: tuple[Family, ...] = (
         sampler="sdar",
     ),
     Family(
+        name="sdar-moe",
+        kind=Kind.BLOCK,
+        model_types=("sdar_moe",),
+        architectures=("SDARMoeForCausalLM",),
+        examples=("JetLM/SDAR-30B-A3B-Chat",),
+        describes="block diffusion on a Qwen3-MoE (a mixture of experts)",
+        needs="30B parameters, 61 GB in bf16",
+        config=sdar_moe_config,
+        net="Qwen3MoeForCausalLM",
+        tokenizer="Qwen2Tokenizer",
+        mask="<|MASK|>",
+        block_length=4,
+        sampler="sdar",
+        renamed=True,
+    ),
+    Family(
+        name="stable-diffcoder",
+        kind=Kind.BLOCK,
+        model_types=(),
+        architectures=("StableDiffcoderForCausalLM",),
+        examples=("ByteDance-Seed/Stable-DiffCoder-8B-Instruct",),
+        describes="block diffusion on a Llama, for code",
+        needs="8B parameters, 17 GB in bf16",
+        config=stable_diffcoder_config,
+        net="LlamaForCausalLM",
+        mask=5,
+        block_length=4,
+        sampler="stable-diffcoder",
+        logits="float64",
+        renamed=True,
+    ),
+    Family(
         name="llada2",
         kind=Kind.BLOCK,
         model_types=("llada2_moe",),
-        examples=("inclusionAI/LLaDA2.0-mini",),
-        describes="block diffusion on a GLM-4-MoE (a mixture of experts)",
+        examples=("inclusionAI/LLaDA2.0-mini", "inclusionAI/LLaDA2.1-mini"),
+        describes="block diffusion on a GLM-4-MoE (a mixture of experts); LLaDA2.1 edits what it has written",
         needs="16B parameters, 32 GB in bf16",
         config=native_config,
         tokenizer="PreTrainedTokenizerFast",
         mask=156895,
         block_length=32,
         sampler="llada2",
+        samplers={"llada2.1": "joint-threshold"},
         read_by_us=True,
     ),
     Family(
@@ -238,7 +209,7 @@ FAMILIES: tuple[Family, ...] = (
         examples=("organism/diffusion",),
         describes="the built-in masked-diffusion model organism, a tiny Llama with a full attention mask",
         needs="2.5M parameters, 10 MB in fp32",
-        config=_organism_config,
+        config=organism_config,
         net="LlamaForCausalLM",
         tokenizer="PreTrainedTokenizerFast",
     ),
@@ -246,8 +217,16 @@ FAMILIES: tuple[Family, ...] = (
         name="causal",
         kind=Kind.CAUSAL,
         model_types=("any causal LM of transformers",),
-        examples=("meta-llama/Llama-3.1-8B-Instruct", "Qwen/Qwen2.5-7B-Instruct", "google/gemma-2-9b-it"),
-        describes="any autoregressive model that transformers knows natively",
+        examples=(
+            "meta-llama/Llama-3.1-8B-Instruct",
+            "Qwen/Qwen2.5-7B-Instruct",
+            "google/gemma-2-9b-it",
+            "openai/gpt-oss-20b",
+            "Qwen/Qwen3-8B",
+            "google/gemma-3-4b-it",
+            "HuggingFaceTB/SmolLM3-3B",
+        ),
+        describes="any autoregressive model that transformers knows natively; docs/models.md says which were tried",
         needs="2 bytes a parameter in bf16, 4 in fp32",
         sampler="ar",
     ),
@@ -291,6 +270,22 @@ def packaged_families() -> Iterator[tuple[str, Family]]:
             warnings.warn(came, DemurWarning, stacklevel=2)
 
 
+def own_class(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note on a ``config.json`` whose class is none of transformers', while its model type is; none if there is none.
+
+    Such a checkpoint may be another model than the native one of its type: some diffusion models say ``llama``.
+    """
+    import transformers
+
+    named = [str(name) for name in raw.get("architectures") or ()]
+    if not (named and raw.get("auto_map")) or any(hasattr(transformers, name) for name in named):
+        return ()
+    return (
+        f"config.json names {named[0]}, a class that comes as code with the checkpoint: demur runs none, and takes "
+        f"it for the {raw.get('model_type')} of transformers, which may be another model",
+    )
+
+
 def family_of(raw: Mapping[str, Any], name: str) -> Family:
     """The family of a raw ``config.json``: the one that the model's name says, else by its ``model_type`` one of ours,
     one of an installed package, or that of any causal LM. Raises, naming all families, if none can run it.
@@ -300,7 +295,9 @@ def family_of(raw: Mapping[str, Any], name: str) -> Family:
     said, _ = own_family(name)
     if said is not None:
         return said
-    model_type = raw.get("model_type", "")
+    model_type, architectures = raw.get("model_type", ""), raw.get("architectures") or ()
+    if ours := next((family for family in FAMILIES if set(family.architectures) & set(architectures)), None):
+        return ours
     if ours := next((family for family in FAMILIES if model_type in family.model_types), None):
         return ours
     theirs = {name: family for name, family in packaged_families() if model_type in family.model_types}

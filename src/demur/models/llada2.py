@@ -133,17 +133,17 @@ def native_net(raw: Mapping[str, Any], tensors: Iterable[tuple[str, Tensor]], dt
         )
     net.model.rotary_emb = type(net.model.rotary_emb)(config)
     sum_experts_in_fp32(net)
-    logits_in_fp32(net)
+    logits_in(net, torch.float32)
     return net.eval()
 
 
-def logits_in_fp32(net: Any) -> None:
-    """Makes a model give its logits in fp32, whatever its own dtype."""
-    net.get_output_embeddings().register_forward_hook(_to_fp32)
+def logits_in(net: Any, dtype: torch.dtype) -> None:
+    """Makes a model give its logits in another dtype than its own."""
 
+    def taken(_module: object, _inputs: object, logits: Tensor) -> Tensor:
+        return logits.to(dtype)
 
-def _to_fp32(_module: object, _inputs: object, logits: Tensor) -> Tensor:
-    return logits.float()
+    net.get_output_embeddings().register_forward_hook(taken)
 
 
 def sum_experts_in_fp32(net: Any) -> None:

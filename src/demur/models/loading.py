@@ -18,8 +18,8 @@ from demur.models import checkpoint, gguf, in_memory, merging, placed
 from demur.models.bidirectional import Bidirectional, rotate_in_fp32
 from demur.models.causal import Causal
 from demur.models.chat import Chat
-from demur.models.families import Family, family_of
-from demur.models.llada2 import checkpoint_tensors, native_net
+from demur.models.families import Family, family_of, own_class
+from demur.models.llada2 import checkpoint_tensors, logits_in, native_net
 from demur.models.locate import cache_dir, locate, own_code, pinned, plain_errors
 from demur.models.memory import keep_freed_memory
 from demur.models.network import check_batching, check_head, unheeded
@@ -113,6 +113,8 @@ def _load(
         net.config.use_cache = False  # a pass over a whole canvas has nothing to keep
     if raw.get("rope_full_precision", family.rope_in_fp32) and dtype != torch.float32:
         rotate_in_fp32(net)
+    if family.logits and not family.read_by_us:
+        logits_in(net, torch.float64 if family.logits == "float64" else torch.float32)
     check_finite(net, name)
     say_zeros(net, name, len(tokenizer) if tokenizer is not None else None)
     if (
@@ -132,7 +134,7 @@ def _load(
     if family.adapter is not None:
         return family.adapter(raw=raw, **common)
     if family.kind is Kind.CAUSAL:
-        causal = Causal(**common, notes=unheeded(net))
+        causal = Causal(**common, notes=(*unheeded(net), *own_class(raw)))
         for note in causal.notes:
             warnings.warn(f"{name}: {note}", DemurWarning, stacklevel=3)
         check_batching(causal)
@@ -145,7 +147,7 @@ def _load(
         shift=family.shift,
         block_length=block_length or raw.get("block_size") or family.block_length,
         partition=family.partition,
-        preferred=(block_length and family.sampler_of_blocks) or family.sampler,
+        preferred=(block_length and family.sampler_of_blocks) or family.sampler_of(name),
     )
 
 

@@ -30,6 +30,7 @@ SAMPLERS = Registry(
         "bd3lm": "demur.samplers.presets:bd3lm",
         "sdar": "demur.samplers.presets:sdar",
         "llada2": "demur.samplers.presets:llada2",
+        "stable-diffcoder": "demur.samplers.presets:stable_diffcoder",
         "joint-threshold": "demur.samplers.joint:JointThreshold",
         "renoising": "demur.samplers.renoising:Renoise",
         "revising": "demur.samplers.presets:revising",

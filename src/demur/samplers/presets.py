@@ -44,6 +44,15 @@ def llada2(**settings: Any) -> BlockDiffusion:
     return BlockDiffusion(**defaults | settings)
 
 
+def stable_diffcoder(**settings: Any) -> BlockDiffusion:
+    """Stable-DiffCoder's sampler (its generate_block): a place a step of each block of 4, greedy or by Gumbel noise.
+
+    Its ``threshold`` asks for one place a step at least, so it wants as many steps as a block has places.
+    """
+    defaults: dict[str, Any] = {"sampling": "gumbel", "quota": "open", "temperature": 0.0}
+    return BlockDiffusion(**defaults | settings)
+
+
 def at_random(**settings: Any) -> MaskedDiffusion:
     """Masked diffusion that commits places at random."""
     return MaskedDiffusion(**{"remasking": "random"} | settings)
