@@ -85,7 +85,7 @@ def test_every_attack_keeps_the_contract(name: str, kind: str, organisms: dict[s
     assert made == attack(ASKED) == make(name, **settings_of_again(name, attack))(ASKED)
     assert attack.name == name
     assert attack.access in get_args(Access)
-    assert attack.needs == {"canvas": {Need.MASK}, "logits": {Need.LOGITS}}.get(attack.access, set())
+    assert attack.needs == {"canvas": {Need.HOLES}, "logits": {Need.LOGITS}}.get(attack.access, set())
     if attack.access in ("prefill", "canvas"):
         assert made.text == ASKED.text
         assert made.prefill

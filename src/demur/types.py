@@ -400,6 +400,7 @@ class Need(StrEnum):
     LOGITS = "logits of single places"
     CACHE = "cache of keys and values"
     MASK = "mask token to leave open"
+    HOLES = "holes in an answer"
     REMASK = "answer that is ever masked again"
     BLOCKS = "blocks, over which attention is causal"
     RENOISE = "canvas of random tokens"
@@ -407,9 +408,9 @@ class Need(StrEnum):
 
 OFFERS: Mapping[Kind, frozenset[Need]] = {
     Kind.CAUSAL: frozenset({Need.CAUSAL, Need.LOGITS, Need.CACHE}),
-    Kind.MASKED: frozenset({Need.MASK, Need.LOGITS, Need.REMASK}),
-    Kind.BLOCK: frozenset({Need.MASK, Need.LOGITS, Need.BLOCKS, Need.CACHE}),
-    Kind.RENOISING: frozenset({Need.RENOISE}),
+    Kind.MASKED: frozenset({Need.MASK, Need.HOLES, Need.LOGITS, Need.REMASK}),
+    Kind.BLOCK: frozenset({Need.MASK, Need.HOLES, Need.LOGITS, Need.BLOCKS, Need.CACHE}),
+    Kind.RENOISING: frozenset({Need.RENOISE, Need.HOLES}),
 }
 """What every model of a kind offers; one with a chat template offers :attr:`Need.CHAT` as well."""
 
@@ -546,7 +547,7 @@ class Model(Protocol):
         self, rows: Sequence[Sequence[int]], length: int, holes: Sequence[Sequence[int]] | None = None
     ) -> Canvas:
         """Token rows, each followed by ``length`` open places; ``holes``: places inside the rows that are open too,
-        for models that offer :attr:`Need.MASK`.
+        for models that offer :attr:`Need.HOLES`.
         """
         ...
 

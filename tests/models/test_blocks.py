@@ -30,7 +30,7 @@ def stored(folder: Path, config: Any, says: dict[str, Any]) -> Path:
     """A tiny random checkpoint whose config.json says what the published ones say."""
     tiny.native(config, seed=3).save_pretrained(folder)
     small.byte_level(None).save_pretrained(folder)
-    raw = {key: value for key, value in json.loads((folder / "config.json").read_text()).items()}
+    raw = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(raw | says))
     return folder
 

@@ -42,7 +42,7 @@ class Infill:
     run: int = 8
     name: ClassVar[str] = "infill"
     access: ClassVar[Access] = "canvas"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.MASK})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.HOLES})
 
     def __post_init__(self) -> None:
         _check(self.mask, run=self.run, leads=len(self.leads))
@@ -68,7 +68,7 @@ class Parallel:
     connector: str = "Step {}:"
     name: ClassVar[str] = "parallel"
     access: ClassVar[Access] = "canvas"
-    needs: ClassVar[frozenset[Need]] = frozenset({Need.MASK})
+    needs: ClassVar[frozenset[Need]] = frozenset({Need.HOLES})
 
     def __post_init__(self) -> None:
         _check(self.mask, points=self.points, length=self.length)
@@ -86,12 +86,27 @@ class Parallel:
         return attacked(prompt, self.name, prefill="\n".join(parts))
 
 
+def hole_id(model: Model) -> int:
+    """The token that stands for a hole: the mask or, for a renoising model, which has none, the one of padding. Raises
+    for a model that leaves no holes.
+    """
+    if model.mask_id is not None:
+        return model.mask_id
+    if Need.HOLES not in model.offers:
+        raise DemurError(
+            f"holes in an answer of {model.name}, which has no mask token", "a diffusion model", "use prefill"
+        )
+    padding: int = model.fill_id  # type: ignore[attr-defined]
+    return padding
+
+
 def mask_of(model: Model) -> str:
-    """The text of a model's mask token. Raises for a model that has none or whose tokenizer does not read it back."""
-    if model.mask_id is None:
-        raise _no_mask(model)
-    text: str = model.tokenizer.convert_ids_to_tokens(model.mask_id)
-    if list(model.tokenizer(text, add_special_tokens=False)["input_ids"]) != [model.mask_id]:
+    """The text of the token that stands for a hole. Raises for a model that has none or whose tokenizer does not read
+    it back.
+    """
+    token = hole_id(model)
+    text: str = model.tokenizer.convert_ids_to_tokens(token)
+    if list(model.tokenizer(text, add_special_tokens=False)["input_ids"]) != [token]:
         raise DemurError(
             f"{text!r} is not read as the mask token of {model.name}",
             "a mask token that can be written in a text",
@@ -104,11 +119,10 @@ def canvas_for(model: Model, prompts: Sequence[Prompt], length: int) -> Canvas:
     """The canvas of prompts whose prefill may hold masks: these are a row's open places, and its answer ends with them.
 
     A prompt without masks in its prefill gets ``length`` open places at the end, as from ``model.canvas``. A mask token
-    in the request itself stays given. Raises for a model without a mask token, and for a prompt of ``infill`` or
-    ``parallel`` in which the model reads no mask.
+    in the request itself stays given. Raises for a model without holes, and for a prompt of ``infill`` or ``parallel``
+    in which the model reads no mask.
     """
-    if model.mask_id is None:
-        raise _no_mask(model)
+    hole = hole_id(model)
     if not any(prompt.prefill for prompt in prompts):
         ordinary: Canvas = model.canvas(prompts, length)
         return ordinary
@@ -116,9 +130,9 @@ def canvas_for(model: Model, prompts: Sequence[Prompt], length: int) -> Canvas:
     for prompt in prompts:
         # Masks are counted, not located by the length of what precedes them: a token may reach from there into the
         # prefill, a mask never does.
-        asked = _row(model, replace(prompt, prefill="")).count(model.mask_id)
+        asked = _row(model, replace(prompt, prefill="")).count(hole)
         row = _row(model, prompt)
-        places = [i for i, token in enumerate(row) if token == model.mask_id][asked:]
+        places = [i for i, token in enumerate(row) if token == hole][asked:]
         if not places and prompt.attack in (Infill.name, Parallel.name):
             raise DemurError(
                 f"prompt {prompt.label!r} without a hole",
@@ -141,9 +155,3 @@ def _row(model: Model, prompt: Prompt) -> list[int]:
     """A prompt's tokens, without open places; one place is left for the end of the answer."""
     row: list[int] = model.canvas([prompt], 1).ids[0, :-1].tolist()
     return row
-
-
-def _no_mask(model: Model) -> DemurError:
-    return DemurError(
-        f"holes in an answer of {model.name}, which has no mask token", "a masked-diffusion model", "use prefill"
-    )

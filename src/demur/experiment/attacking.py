@@ -158,7 +158,7 @@ def _checked(attack: Attacked, prompt: Prompt, made: Any) -> Prompt:
 
 def canvas_under(attack: Attacked, model: Model, prompts: Sequence[Prompt], length: int) -> Canvas:
     """Open places behind the prompt or, where an attack leaves holes, these."""
-    holed = leaves_holes(attack) and model.mask_id is not None
+    holed = leaves_holes(attack) and Need.HOLES in model.offers
     canvas: Canvas = canvas_for(model, prompts, length) if holed else model.canvas(prompts, length)
     return canvas
 

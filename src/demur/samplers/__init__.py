@@ -11,7 +11,7 @@ from demur.samplers.dice import Dice, Rngs, seeded
 from demur.samplers.joint import JointThreshold
 from demur.samplers.masked import MaskedDiffusion
 from demur.samplers.presets import autoregressive_order, bd3lm, dream, llada2, mdlm, sdar
-from demur.samplers.renoising import Renoise
+from demur.samplers.renoising import Renoise, SeededRenoise
 from demur.samplers.rules import filtered
 from demur.samplers.steps import steps_of
 
@@ -25,6 +25,7 @@ __all__ = [
     "MaskedDiffusion",
     "Renoise",
     "Rngs",
+    "SeededRenoise",
     "autoregressive_order",
     "bd3lm",
     "build",

@@ -12,7 +12,7 @@ from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.block import BlockDiffusion
 from demur.samplers.joint import JointThreshold
 from demur.samplers.masked import MaskedDiffusion
-from demur.samplers.renoising import Renoise
+from demur.samplers.renoising import Renoise, SeededRenoise
 from demur.types import DemurError, Model, Need, Sampler, missing, said_needs
 
 SAMPLERS = Registry(
@@ -39,7 +39,8 @@ SAMPLERS = Registry(
 """Samplers by name, for recipes and the command line."""
 
 CLASSES: Mapping[str, Callable[..., Any]] = {
-    made.__name__: made for made in (Autoregressive, MaskedDiffusion, BlockDiffusion, JointThreshold, Renoise)
+    made.__name__: made
+    for made in (Autoregressive, MaskedDiffusion, BlockDiffusion, JointThreshold, Renoise, SeededRenoise)
 }
 """By the name that a spec holds: a sampler can be made again from ``spec.sampler`` and ``spec.settings``."""
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.samplers.dice import Dice, Rngs
+from demur.samplers.given import firsts, mean_of_open, one_after_another
 from demur.types import Canvas, DemurError, Denoising, Need, Step, lacking
 
 
@@ -24,6 +25,8 @@ class Renoise:
     tokens, accepted ones of earlier steps included. The next step sees this step's logits (self-conditioning). A canvas
     is done when its most probable tokens were the same for ``stability`` steps and the mean entropy is below
     ``confidence``, or after ``steps``; it then holds its most probable tokens, not the accepted ones.
+
+    Given tokens may stand between the open places: they never move (:mod:`demur.samplers.given`).
 
     In a step, ``committed`` are the accepted places (at a canvas's last step: all), ``predictions`` the most probable
     tokens, ``confidence`` minus the entropy in nats.
@@ -49,21 +52,31 @@ class Renoise:
 
     def __call__(self, model: Denoising, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
         """Steps of all canvases. Raises for a model that does not denoise random canvases."""
-        first, index = _first_open(model, canvas), 0
-        dice = Dice(rngs, canvas.rows)
+        begins = _begins(model, canvas)
+        if len(set(begins)) > 1:
+            yield from one_after_another(self, model, canvas, rngs, begins)
+        else:
+            yield from self._from(begins[0], model, canvas, rngs)
+
+    def _from(self, first: int, model: Denoising, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
+        """Steps of rows whose first open places lie in one column."""
+        dice, index = Dice(rngs, canvas.rows), 0
         cache = model.new_cache()
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
         ended = torch.zeros(canvas.rows, dtype=torch.bool, device=ids.device)
         for begin in range(first, canvas.width, model.canvas_length):
             here = slice(begin, min(begin + model.canvas_length, canvas.width))
-            size = here.stop - here.start
-            model.read(replace(canvas, ids=_ended_at(ids, ended, stops, first, model.pad_id)), cache, begin)
-            draft = self._random(model, dice, size, canvas.rows, ~ended, ids[:, here])
+            size, free = here.stop - here.start, canvas.open[:, here]
+            if not bool(free.any()):
+                continue  # all is given, and read before the next canvas
+            model.read(replace(canvas, ids=_ended_at(ids, ended, stops, canvas.open, model.pad_id)), cache, begin)
+            draft = self._random(model, dice, size, canvas.rows, ~ended & free.any(dim=1), ids[:, here])
+            draft = torch.where(free, self._begun(draft, ids[:, here], begin == first), ids[:, here])
             best, history = draft, torch.full((self.stability, canvas.rows, size), -1, device=ids.device)
             before: Float[Tensor, "b m v"] | None = None
             # The official code draws on for rows that have ended; with a single generator that is done here, too.
-            done = torch.zeros_like(ended) if dice.shared else ended.clone()
+            done = ~free.any(dim=1) if dice.shared else ended | ~free.any(dim=1)
             for left in range(self.steps, 0, -1):
                 going = ~done
                 live = going & ~ended
@@ -74,26 +87,26 @@ class Renoise:
                 logits = (out.logits / temperature.to(out.logits.device)).unflatten(0, (canvas.rows, size))  # type: ignore[no-untyped-call]
                 sampled = self._sample(logits, dice, going, draft)
                 entropy = _entropy(logits)
-                accepted = self._accept(entropy)
+                accepted = self._accept(entropy.masked_fill(~free, torch.inf))
                 renoised = torch.where(accepted, sampled, self._random(model, dice, size, canvas.rows, going, draft))
-                draft = torch.where(going[:, None], renoised, draft)
-                best = torch.where(going[:, None], logits.argmax(dim=-1), best)
+                draft = torch.where(going[:, None] & free, renoised, draft)
+                best = torch.where(going[:, None] & free, logits.argmax(dim=-1), best)
                 if before is not None:
                     logits = torch.where(going[:, None, None], logits, before.to(logits.dtype))
                 stable = (history == best[None]).all(dim=-1).all(dim=0)
                 history = torch.cat([history, best[None]])[1:] if self.stability else history
-                done = done | (stable & (entropy.mean(dim=-1) < self.confidence) & going)
+                done = done | (stable & (mean_of_open(entropy, free) < self.confidence) & going)
                 last = done | (left == 1)
                 before = logits.to(model.net.model.decoder.embed_tokens.weight.dtype)
                 finishing = last & live
                 written = torch.where(finishing[:, None], best, draft)
                 committed = torch.zeros_like(open_)
-                committed[:, here] = (accepted | finishing[:, None]) & live[:, None]
+                committed[:, here] = (accepted | finishing[:, None]) & live[:, None] & free
                 ids[:, here] = torch.where(live[:, None], written, ids[:, here])
-                open_[:, here] = torch.where(live[:, None], ~committed[:, here], open_[:, here])
+                open_[:, here] = torch.where(live[:, None], free & ~committed[:, here], open_[:, here])
                 predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
                 predictions[:, here] = torch.where(committed[:, here], ids[:, here], best)
-                confidence[:, here] = torch.where(live[:, None], -entropy, float("nan"))
+                confidence[:, here] = torch.where(live[:, None] & free, -entropy, float("nan"))
                 if bool(live.any()):  # else rows that have ended are still being drawn for, and no one else
                     yield Step(
                         index=index,
@@ -111,7 +124,7 @@ class Renoise:
                     index += 1
                 if bool(done.all()):
                     break
-            ended = ended | torch.isin(ids[:, here], stops).any(dim=1)
+            ended = ended | (torch.isin(ids[:, here], stops) & free).any(dim=1)
             if bool(ended.all()):
                 return
 
@@ -120,6 +133,10 @@ class Renoise:
         ordered, order = entropy.sort(dim=-1)
         taken = ordered.cumsum(dim=-1) - ordered <= self.entropy_bound
         return torch.zeros_like(taken).scatter(-1, order, taken)
+
+    def _begun(self, draft: Int[Tensor, "b m"], standing: Int[Tensor, "b m"], first: bool) -> Int[Tensor, "b m"]:
+        """What a canvas begins with: random tokens, whatever stands there; ``first``: whether it is a row's first."""
+        return draft
 
     @staticmethod
     def _sample(
@@ -145,18 +162,26 @@ class Renoise:
         return noise
 
 
-def _first_open(model: Denoising, canvas: Canvas) -> int:
-    """The first open column, of every row; the canvas's width where nothing is open. Raises for what can't be run."""
+@dataclass(frozen=True)
+class SeededRenoise(Renoise):
+    """Renoising that begins its first canvas with the tokens that stand in the open places, not with random ones.
+
+    They are no given tokens: each may be renoised and written again (``decoder_input_ids`` of transformers' generate).
+    Write them into ``canvas.ids``: ``replace(canvas, ids=...)``. Later canvases begin at random.
+    """
+
+    def _begun(self, draft: Int[Tensor, "b m"], standing: Int[Tensor, "b m"], first: bool) -> Int[Tensor, "b m"]:
+        """The tokens that stand in the open places, for the first canvas."""
+        return standing if first else draft
+
+
+def _begins(model: Denoising, canvas: Canvas) -> list[int]:
+    """Each row's first open column; the canvas's width where nothing is open. Raises for what can't be run."""
     if lacking(model, Renoise.needs):
         raise DemurError(
             f"renoising on the {model.kind} model {model.name}", "a model like DiffusionGemma", "use another sampler"
         )
-    if not bool(canvas.open.any()):
-        return canvas.width
-    first = int(canvas.open.long().argmax(dim=1)[0])
-    if not bool(canvas.open[:, first:].all()) or bool(canvas.open[:, :first].any()):
-        raise DemurError("a canvas with holes", "open places at the right end only", "use a masked model to fill holes")
-    return first
+    return firsts(canvas)
 
 
 def _entropy(logits: Float[Tensor, "b m v"]) -> Float[Tensor, "b m"]:
@@ -167,12 +192,13 @@ def _entropy(logits: Float[Tensor, "b m v"]) -> Float[Tensor, "b m"]:
 
 
 def _ended_at(
-    ids: Int[Tensor, "b n"], ended: Bool[Tensor, "b"], stops: Int[Tensor, "e"], first: int, pad: int
+    ids: Int[Tensor, "b n"], ended: Bool[Tensor, "b"], stops: Int[Tensor, "e"], ours: Bool[Tensor, "b n"], pad: int
 ) -> Int[Tensor, "b n"]:
-    """Ids as the official code passes them on: in rows that have ended, padding follows the end of sequence."""
+    """Ids as the official code passes them on: in rows that have ended, padding follows the end of sequence that stands
+    in one of ``ours``, the places that were not given.
+    """
     if not bool(ended.any()):
         return ids
-    ends = torch.isin(ids, stops)
-    ends[:, :first] = False
+    ends = torch.isin(ids, stops) & ours
     after = (ends.long().cumsum(dim=1) - ends.long() > 0) & ended[:, None]
     return ids.masked_fill(after, pad)
