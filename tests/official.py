@@ -13,6 +13,7 @@ difference is not believed for its setting: it is looked for in what came out. E
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib.util
 import json
 import random
@@ -25,8 +26,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
+import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -36,7 +38,8 @@ import tiny
 from demur.models import Bidirectional, load
 from demur.models import llada2 as llada2_native
 from demur.models.network import Identity
-from demur.samplers import JointThreshold, MaskedDiffusion, bd3lm, dream, llada2, mdlm, sdar
+from demur.models.seeding import Seeding
+from demur.samplers import JointThreshold, MaskedDiffusion, SeededBlocks, bd3lm, dream, llada2, mdlm, sdar
 from demur.samplers.presets import stable_diffcoder
 
 HUB = {
@@ -869,6 +872,84 @@ def run_diffcoder(official: Official, x: Setting) -> Outcome:
     return OWN_PASS if dtype == "bfloat16" else "DIFFERENT"
 
 
+# -- Nemotron-Labs-Diffusion ------------------------------------------------------------------------------------
+
+
+class Nemotron:
+    """What Nemotron-Labs-Diffusion's network does with its two masks, around a native Ministral 3."""
+
+    def __init__(self, net: Any) -> None:
+        attention = types.SimpleNamespace(diffusion_lm=True)
+        self.net, self.attention, self.mask_token_id = net, attention, MASK
+        self.encoder = types.SimpleNamespace(layers=[types.SimpleNamespace(self_attn=attention)])
+        self.config = types.SimpleNamespace(eos_token_id=EOS)
+
+    def __call__(self, ids: Any, past_key_values: Any = None, use_cache: bool = False, **_: Any) -> Any:
+        """A pass over what is not in the cache; it stays there with ``use_cache``."""
+        from transformers import DynamicCache
+
+        kept = DynamicCache(config=self.net.config) if past_key_values is None else past_key_values
+        seen, width = kept.get_seq_length(), ids.shape[1]
+        places = torch.arange(seen, seen + width)[None].expand(len(ids), -1)
+        both = (
+            torch.zeros(len(ids), 1, width, seen + width, dtype=self.net.dtype) if self.attention.diffusion_lm else None
+        )
+        out = self.net(ids, attention_mask=both, position_ids=places, past_key_values=kept, use_cache=True)
+        if not use_cache:
+            kept.crop(-width)
+        return types.SimpleNamespace(logits=out.logits, past_key_values=kept)
+
+
+@cache
+def _nemotron(official: Official, dtype: str, boost: int | None) -> tuple[Any, Any]:
+    """The official generate as a function, and a native net. Its module is not imported: it wants a GPU's kernels."""
+    from transformers import Ministral3Config, Ministral3ForCausalLM
+
+    rope = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 16}
+    rope |= {"beta_fast": 32.0, "beta_slow": 1.0, "llama_4_scaling_beta": 0.1}
+    net = Ministral3ForCausalLM(Ministral3Config(**_qwen3_config() | {"rope_parameters": rope})).float().eval()
+    tiny.fill(net)
+    net = _filled(net, _boosted(dict(net.state_dict()), "lm_head.weight", boost), dtype)
+    text = (official.folder / "Nemotron/modeling_nemotron_labs_diffusion.py").read_text(encoding="utf-8")
+    wanted = ("generate", "_add_gumbel_noise", "_get_num_transfer_tokens", "_get_transfer_index")
+    space: dict[str, Any] = {"torch": torch, "F": torch.nn.functional, "np": np, "Optional": Optional}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.name in wanted:
+            exec(compile(ast.Module([node], []), "nemotron", "exec"), space)
+    return space["generate"], net
+
+
+def run_nemotron(official: Official, x: Setting) -> Outcome:
+    """Nemotron-Labs-Diffusion's generate; what stands for its network is a native Ministral 3."""
+    blocks, block, dtype = x.of("blocks", 1, 2, 3, 5), x.of("block_length", 1, 2, 4, 8), x.of("dtype", *DTYPES)
+    temperature, threshold = (
+        x.of("temperature", 0.0, 0.0, 1.0, 0.5, 1e-3),
+        x.of("threshold", None, None, 0.2, 0.6, 0.95),
+    )
+    theirs, net = _nemotron(official, dtype, x.of("boost", None, EOS, MASK))
+    rows, cached = x.of("rows", 1, 1, 2), x.of("cache", True, True, False)
+    prompts, length = x.prompts(rows, False, False), blocks * block
+    model = Seeding(net=_ending(net, EOS), tokenizer=None, identity=Identity("tiny"), mask_id=MASK, block_length=block)
+    canvas = model.canvas_of(prompts, length)
+    sampler = SeededBlocks(temperature=temperature, threshold=threshold, cache=cached)
+    found = _steps(sampler, model, canvas, x.seed_of_torch)
+    torch.manual_seed(x.seed_of_torch)
+    whole, _ = theirs(
+        Nemotron(net), torch.tensor(prompts), max_new_tokens=length, block_length=block, threshold=threshold,
+        temperature=temperature, eos_token_id=EOS,
+    )  # fmt: skip
+    equal = True
+    for its, own, prompt in zip(whole.tolist(), found[-1].ids.tolist(), prompts, strict=True):
+        its, own = its[len(prompt) :], own[len(prompt) :]
+        its, own = (row[: row.index(EOS) + 1] if EOS in row else row for row in (its, own))
+        equal &= its == own[: len(its)] and (len(its) == len(own) or rows > 1)
+    if equal:
+        return "equal"
+    if rows > 1 and any(EOS in row for row in whole[:, len(prompts[0]) :].tolist()):
+        return "a row that ends ends a batch's block there"
+    return ANEW if dtype == "bfloat16" and not cached else "DIFFERENT"
+
+
 # -- All of them ----------------------------------------------------------------------------------------------
 
 FAMILIES: dict[str, Callable[[Official, Setting], Outcome]] = {
@@ -878,6 +959,7 @@ FAMILIES: dict[str, Callable[[Official, Setting], Outcome]] = {
     "llada2": run_llada2,
     "llada2.1": run_llada21,
     "stable-diffcoder": run_diffcoder,
+    "nemotron": run_nemotron,
     "mdlm": run_mdlm,
     "bd3lm": run_bd3lm,
 }

@@ -404,6 +404,7 @@ class Need(StrEnum):
     REMASK = "answer that is ever masked again"
     BLOCKS = "blocks, over which attention is causal"
     RENOISE = "canvas of random tokens"
+    SEED = "causal pass that begins a block"
 
 
 OFFERS: Mapping[Kind, frozenset[Need]] = {
@@ -596,6 +597,16 @@ class Blocks(Scoring, Protocol):
 
     def blocks(self, canvas: Canvas) -> Int[Tensor, "b n"]:
         """The number of every column's block."""
+        ...
+
+
+class Seeds(Blocks, Protocol):
+    """A model of blocks that offers :attr:`Need.SEED`."""
+
+    def seed(self, canvas: Canvas, column: int, cache: Any) -> Forward:
+        """A causal pass over the columns before ``column`` that the cache does not hold yet, and keeps; the logits of
+        ``column``, a row each.
+        """
         ...
 
 

@@ -110,3 +110,28 @@ def stable_diffcoder_config(raw: Mapping[str, Any]) -> Any:
     from transformers import LlamaConfig
 
     return LlamaConfig(**{k: v for k, v in raw.items() if k not in ("model_type", "auto_map", "architectures")})
+
+
+def nemotron_config(raw: Mapping[str, Any]) -> Any:
+    """Nemotron-Labs-Diffusion's configuration, which is a Ministral 3's. Raises for what that does not compute."""
+    from transformers import Ministral3Config
+
+    for key in ("sliding_window", "attention_bias", "mlp_bias"):
+        if raw.get(key):
+            raise DemurError(
+                f"a Nemotron-Labs-Diffusion checkpoint with {key}={raw[key]!r}", "none", "this one can't be run"
+            )
+    if not raw.get("rope_parameters"):
+        raise DemurError(
+            "a Nemotron-Labs-Diffusion checkpoint without rope_parameters", "those that it was trained with", "add them"
+        )
+    own: tuple[str, ...] = (
+        "model_type",
+        "auto_map",
+        "architectures",
+        "attn_implementation",
+        "mask_token_id",
+        "block_size",
+    )
+    own += ("dlm_paradigm", "dlm_loss_weight", "ar_loss_weight", "dp_varying_mask_ratio", "rope_theta", "rope_scaling")
+    return Ministral3Config(**{k: v for k, v in raw.items() if k not in own})

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from demur.models.configs import (
     a2d_config,
     dream_config,
     llada_config,
+    nemotron_config,
     organism_config,
     sdar_config,
     sdar_moe_config,
     stable_diffcoder_config,
 )
 from demur.models.llada2 import native_config
+from demur.models.seeding import adapter as seeding_adapter
 from demur.registry import Registry, imported, is_path
 from demur.types import OFFERS, DemurError, DemurWarning, Kind, Model, Need
 
@@ -53,6 +55,7 @@ class Family:
     rope_in_fp32: bool = False  # where config.json does not say rope_full_precision
     renamed: bool = False  # whether transformers runs it by another name, and reads no quantised tensors of its own
     read_by_us: bool = False  # whether its tensors are converted here, and not by transformers
+    more: frozenset[Need] = frozenset()  # what its models can do, beside what others of their kind can
     adapter: Callable[..., Model] | None = None  # makes another adapter: adapter(raw=config.json, net=..., ...)
 
     def sampler_of(self, name: str) -> str:
@@ -62,7 +65,7 @@ class Family:
     @property
     def offers(self) -> frozenset[Need]:
         """What its models can do, as far as that is known without one."""
-        return OFFERS[self.kind]
+        return OFFERS[self.kind] | self.more
 
 
 _LLADA_KEYS = {
@@ -79,6 +82,26 @@ _LLADA_KEYS = {
     r"^model\.transformer\.blocks\.(\d+)\.up_proj\.": r"model.layers.\1.mlp.up_proj.",
     r"^model\.transformer\.blocks\.(\d+)\.ff_out\.": r"model.layers.\1.mlp.down_proj.",
 }
+
+NEMOTRON = Family(
+    name="nemotron-labs-diffusion",
+    kind=Kind.BLOCK,
+    model_types=("nemotron_labs_diffusion",),
+    examples=("nvidia/Nemotron-Labs-Diffusion-8B", "nvidia/Nemotron-Labs-Diffusion-3B"),
+    describes="block diffusion and autoregressive decoding on one Ministral 3, by its attention mask",
+    needs="8B parameters, 17 GB in bf16",
+    config=nemotron_config,
+    net="Ministral3ForCausalLM",
+    keys={r"^encoder\.": "model.", r"^diffusion_head\.": "lm_head."},
+    sampler="nemotron",
+    renamed=True,
+    more=frozenset({Need.SEED}),
+    adapter=seeding_adapter,
+)
+NEMOTRON_AUTOREGRESSIVE = replace(
+    NEMOTRON, name="nemotron-autoregressive", kind=Kind.CAUSAL, sampler="ar", more=frozenset(), adapter=None
+)
+"""The same checkpoints from left to right: ``demur.models.families:NEMOTRON_AUTOREGRESSIVE@nvidia/...`` names one."""
 
 FAMILIES: tuple[Family, ...] = (
     Family(
@@ -192,6 +215,7 @@ FAMILIES: tuple[Family, ...] = (
         samplers={"llada2.1": "joint-threshold"},
         read_by_us=True,
     ),
+    NEMOTRON,
     Family(
         name="diffusion_gemma",
         kind=Kind.RENOISING,

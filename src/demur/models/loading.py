@@ -132,7 +132,7 @@ def _load(
     common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity}
     common |= {"system": system, "template_args": chat.template_args, "response": raw.get("response_length")}
     if family.adapter is not None:
-        return family.adapter(raw=raw, **common)
+        return family.adapter(raw=raw | ({"block_size": block_length} if block_length else {}), **common)
     if family.kind is Kind.CAUSAL:
         causal = Causal(**common, notes=(*unheeded(net), *own_class(raw)))
         for note in causal.notes:

@@ -13,6 +13,7 @@ from demur.samplers.masked import MaskedDiffusion
 from demur.samplers.presets import autoregressive_order, bd3lm, dream, llada2, mdlm, sdar
 from demur.samplers.renoising import Renoise, SeededRenoise
 from demur.samplers.rules import filtered
+from demur.samplers.seeded import SeededBlocks
 from demur.samplers.steps import steps_of
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "MaskedDiffusion",
     "Renoise",
     "Rngs",
+    "SeededBlocks",
     "SeededRenoise",
     "autoregressive_order",
     "bd3lm",

@@ -13,6 +13,7 @@ from demur.samplers.block import BlockDiffusion
 from demur.samplers.joint import JointThreshold
 from demur.samplers.masked import MaskedDiffusion
 from demur.samplers.renoising import Renoise, SeededRenoise
+from demur.samplers.seeded import SeededBlocks
 from demur.types import DemurError, Model, Need, Sampler, missing, said_needs
 
 SAMPLERS = Registry(
@@ -32,6 +33,7 @@ SAMPLERS = Registry(
         "llada2": "demur.samplers.presets:llada2",
         "stable-diffcoder": "demur.samplers.presets:stable_diffcoder",
         "joint-threshold": "demur.samplers.joint:JointThreshold",
+        "nemotron": "demur.samplers.seeded:SeededBlocks",
         "renoising": "demur.samplers.renoising:Renoise",
         "revising": "demur.samplers.presets:revising",
     },
@@ -40,7 +42,7 @@ SAMPLERS = Registry(
 
 CLASSES: Mapping[str, Callable[..., Any]] = {
     made.__name__: made
-    for made in (Autoregressive, MaskedDiffusion, BlockDiffusion, JointThreshold, Renoise, SeededRenoise)
+    for made in (Autoregressive, MaskedDiffusion, BlockDiffusion, JointThreshold, SeededBlocks, Renoise, SeededRenoise)
 }
 """By the name that a spec holds: a sampler can be made again from ``spec.sampler`` and ``spec.settings``."""
 

@@ -1,5 +1,6 @@
-"""Given tokens between the open places of a renoising model: they are pinned, and all else is renoised.
+"""Given tokens between open places, where canvases or blocks are counted from a row's first open place.
 
+In a renoising model they are pinned, and all else is renoised.
 transformers' own ``generate`` knows no given tokens beside the prompt. Here the decoder sees them at their places in
 every step, they are never drawn, accepted or replaced, and what they would count for (the entropies of a step, the mean
 that ends a canvas) counts open places only. What is given behind the current canvas is not seen yet.
@@ -16,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from demur.samplers.dice import Rngs
-from demur.types import Canvas, Denoising, Step
+from demur.types import Canvas, Step
 
 
 def firsts(canvas: Canvas) -> list[int]:
@@ -32,7 +33,7 @@ def mean_of_open(entropy: Float[Tensor, "b m"], free: Bool[Tensor, "b m"]) -> Fl
     return torch.where(free.all(dim=-1), entropy.mean(dim=-1), some)
 
 
-def one_after_another(sampler: Any, model: Denoising, canvas: Canvas, rngs: Rngs, begins: list[int]) -> Iterator[Step]:
+def one_after_another(sampler: Any, model: Any, canvas: Canvas, rngs: Rngs, begins: list[int]) -> Iterator[Step]:
     """Steps of rows whose first open places lie in different columns: those that begin alike together, the others wait.
 
     Canvases are counted from a row's first open place, so a row is the row alone.
