@@ -83,7 +83,7 @@ def test_what_fits_is_known_by_a_family_s_name_before_anything_is_loaded(family:
     for example in family.examples:
         assert family_at(example) is family
         fits = {name: not misfit(Subject(example), Attacked(name)) for name in (*HOLED, "random-search", "flip")}
-        assert all(fits[name] == (Need.MASK in family.offers) for name in HOLED)
+        assert all(fits[name] == (Need.HOLES in family.offers) for name in HOLED)
         assert fits["random-search"] == (Need.LOGITS in family.offers)
         assert fits["flip"]
 

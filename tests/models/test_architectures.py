@@ -59,6 +59,11 @@ YARN = {
     "beta_slow": 1.0, "llama_4_scaling_beta": 0.1,
 }  # fmt: skip
 
+STATES = {
+    "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_d_conv": 3,
+    "mamba_expand": 2, "mamba_chunk_size": 16,
+}  # fmt: skip
+
 ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "llama4_text": lambda: transformers.Llama4TextConfig(**LLAMA4),
     "gpt_oss": lambda: transformers.GptOssConfig(**HEADS | WINDOW | GPT_OSS),
@@ -79,7 +84,17 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "gpt_oss/yarn": lambda: transformers.GptOssConfig(**HEADS | WINDOW | GPT_OSS | {"rope_parameters": YARN}),
     "smollm3/window": lambda: transformers.SmolLM3Config(**COMMON | NO_ROPE, use_sliding_window=True, sliding_window=4),
     "lfm2_moe": lambda: transformers.Lfm2MoeConfig(**COMMON | CONVOLUTIONS | EXPERTS, num_dense_layers=1),
-}
+    "falcon_h1": lambda: transformers.FalconH1Config(**HEADS | STATES, mamba_d_ssm=64),
+    "bamba": lambda: transformers.BambaConfig(**COMMON | STATES, attn_layer_indices=[1, 3]),
+    "granitemoehybrid": lambda: transformers.GraniteMoeHybridConfig(
+        **COMMON | STATES, layer_types=["mamba", "attention"] * 2, num_local_experts=2, num_experts_per_tok=1,
+        shared_intermediate_size=32,
+    ),
+    "nemotron_h": lambda: transformers.NemotronHConfig(
+        **HEADS, hybrid_override_pattern="M*M-", mamba_num_heads=4, mamba_head_dim=16, ssm_state_size=8, n_groups=1,
+        conv_kernel=3, chunk_size=16,
+    ),
+}  # fmt: skip
 FAST = ("gpt_oss", "lfm2", "qwen3_5_text")
 """One with windows and experts, one with convolutions, one with linear attention."""
 EVERY = pytest.mark.parametrize(
@@ -152,6 +167,62 @@ def test_states_of_blocks_are_transformers_own(name: str) -> None:
     assert len(own) == 5
     for layer, states in zip(("1", "2", "3", "last"), own[1:], strict=True):
         small.assert_close(found[layer][0, -len(ROWS[2]) :], states[0].detach(), layer)
+
+
+# -- models that read images too ------------------------------------------------------------------------------
+
+VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+QWEN_EYES = {
+    "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32, "patch_size": 4,
+    "num_position_embeddings": 16,
+}  # fmt: skip
+QWEN_TOKENS = {"image_token_id": 260, "video_token_id": 261, "vision_start_token_id": 262, "vision_end_token_id": 263}
+LLAMA_EYES = VISION | {
+    "image_size": 28, "patch_size": 14, "vision_output_dim": 16, "projector_input_dim": 16, "projector_output_dim": 16,
+}  # fmt: skip
+LLAMA_TOKENS = {"boi_token_index": 260, "eoi_token_index": 261, "image_token_index": 262}
+GEMMA_EYES = VISION | {"num_key_value_heads": 2, "head_dim": 8, "global_head_dim": 8}
+GEMMA_TOKENS = {"boi_token_id": 260, "eoi_token_id": 261, "image_token_id": 262, "audio_token_id": 263}
+
+
+def _text(name: str) -> dict[str, Any]:
+    described: dict[str, Any] = ARCHITECTURES[name]().to_dict()
+    return described
+
+
+SEEING: dict[str, Callable[[], Any]] = {
+    "llama4": lambda: transformers.Llama4Config(
+        text_config=_text("llama4_text"), vision_config=LLAMA_EYES, **LLAMA_TOKENS
+    ),
+    "qwen3_5": lambda: transformers.Qwen3_5Config(
+        text_config=_text("qwen3_5_text"), vision_config=QWEN_EYES, **QWEN_TOKENS
+    ),
+    "qwen3_5_moe": lambda: transformers.Qwen3_5MoeConfig(
+        text_config=_text("qwen3_5_moe_text"), vision_config=QWEN_EYES, **QWEN_TOKENS
+    ),
+    "gemma3": lambda: transformers.Gemma3Config(
+        text_config=_text("gemma3_text"), vision_config=VISION | {"image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4, **LLAMA_TOKENS,
+    ),
+    "gemma4": lambda: transformers.Gemma4Config(
+        text_config=_text("gemma4_text"), vision_config=GEMMA_EYES, audio_config=None, **GEMMA_TOKENS
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEEING)
+def test_a_model_that_sees_has_the_same_logits_for_text(name: str, tmp_path: Path) -> None:
+    whole = transformers.AutoModelForImageTextToText.from_config(SEEING[name]()).float().eval()
+    tiny.fill(whole, 3, skip=("scale", "scalar", "vision", "visual", "inv_freq", "multi_modal"))
+    whole.save_pretrained(tmp_path)
+    small.byte_level(None).save_pretrained(tmp_path)
+    model = demur.load(tmp_path, dtype="float32", device="cpu")
+    canvas = model.canvas_of([ROWS[2], ROWS[0]], 0)
+    score = torch.zeros_like(canvas.open)
+    score[0, -8:] = True
+    theirs = whole(input_ids=torch.tensor([ROWS[2]])).logits[0, -9:-1]
+    small.assert_close(model.forward(canvas, score).logits, theirs.detach(), name, 1e-4)
 
 
 # -- what can not be exact is refused in one line ---------------------------------------------------------------

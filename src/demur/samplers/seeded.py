@@ -133,12 +133,12 @@ class SeededBlocks:
                     break
             ended = ended | ((torch.isin(ids[:, here], stops) & ours & ~open_[:, here]).any(dim=1) & self.stop)
 
-    def _quotas(self, masks: Int[Tensor, "b"], steps: int) -> list[list[int]]:
-        """How many places each row's step commits: an even share, the first ones one more. One step at least, which is
-        the one that has the block's own states; all of them under a threshold, which knows no shares.
+    @staticmethod
+    def _quotas(masks: Int[Tensor, "b"], steps: int) -> list[list[int]]:
+        """How many places each row's step commits: an even share, the first ones one more. A step whose share is 0 is
+        taken where a mask was predicted and is left.
         """
-        shares = [[n // steps + (i < n % steps) for n in masks.tolist()] for i in range(steps)]
-        return [share for i, share in enumerate(shares) if i == 0 or any(share) or self.threshold is not None]
+        return [[n // steps + (i < n % steps) for n in masks.tolist()] for i in range(steps)]
 
     def _seed(
         self, read: Forward, dice: Dice, drawn: Bool[Tensor, "b"], instead: Int[Tensor, "b"]
