@@ -117,7 +117,9 @@ def _gemma() -> Any:
 def sampler(name: str, kind: str, temperature: float) -> Any:
     """A sampler by name with settings that suit a response of eight tokens."""
     hot: dict[str, Any] = {} if name == "renoising" else {"temperature": temperature}
-    if name in ("sdar", "llada2", "bd3lm"):
+    if name == "joint-threshold":
+        return SAMPLERS[name](threshold=0.1, edit_threshold=0.05, cache=True, **hot)
+    if name in ("sdar", "llada2", "bd3lm", "stable-diffcoder"):
         return SAMPLERS[name](steps=3, **hot)
     if name == "renoising":
         return SAMPLERS[name](steps=5, entropy_bound=1.0, t_max=0.4 + temperature)

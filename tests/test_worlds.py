@@ -132,7 +132,8 @@ def test_an_attack_is_known_by_its_class() -> None:
         assert leaves_holes(attack) == (access == "canvas")
         assert searches(attack) == (access in ("logits", "queries"))
         assert reads_answers(attack) == (access == "queries")
-        needs = {"canvas": {Need.MASK}, "logits": {Need.LOGITS}}.get(access, set())
+        of_canvas = {Need.MASK} if attack.world else {Need.HOLES}  # the world's own forms are written with its mask
+        needs = {"canvas": of_canvas, "logits": {Need.LOGITS}}.get(access, set())
         assert needs_of(attack) == needs
 
 
