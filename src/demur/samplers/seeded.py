@@ -12,7 +12,7 @@ from torch import Tensor
 
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.given import firsts, one_after_another
-from demur.samplers.rules import check_temperature, gumbel, tempered
+from demur.samplers.rules import check_temperature, tempered
 from demur.types import Canvas, DemurError, Forward, Need, Seeds, Step, lacking
 
 
@@ -166,10 +166,9 @@ class SeededBlocks:
         guess, drawn = of_rows.argmax(dim=-1), masked.any(dim=1)
         drawn = drawn.any().expand_as(drawn) if dice.shared else drawn
         if self.temperature > 0:
-            taken = of_rows[drawn].flatten(0, 1)
-            where = torch.arange(len(taken), device=logits.device)
             counts = [places * int(row) for row in drawn]
-            guess[drawn] = gumbel(taken, self.temperature, dice, counts, where).view(-1, places)
+            noise = dice.rand(counts, of_rows.shape[-1], dtype=torch.float64)
+            guess[drawn] = _noisy(of_rows[drawn].flatten(0, 1), self.temperature, noise).view(-1, places)
         return guess, of_rows.softmax(dim=-1).gather(-1, guess[..., None])[..., 0]
 
     def _chosen(
@@ -186,6 +185,13 @@ class SeededBlocks:
         if self.threshold is not None:
             chosen |= score >= self.threshold
         return chosen & masked
+
+
+def _noisy(logits: Float[Tensor, "k v"], temperature: float, noise: Float[Tensor, "k v"]) -> Int[Tensor, "k"]:
+    """Guesses by Gumbel noise: argmax exp(l) / (-log u)^temperature, in float64; ``noise`` are the numbers u."""
+    device = torch.device("cpu") if logits.device.type == "mps" else logits.device  # mps has no float64
+    wide = logits.to(device, torch.float64).exp() / (-torch.log(noise.to(device))) ** temperature
+    return wide.argmax(dim=-1).to(logits.device)
 
 
 def _joined(read: Forward, block: Forward) -> dict[str, Float[Tensor, "b m d"]]:
