@@ -64,7 +64,7 @@ class Bidirectional(Adapter):
         passed = cache.columns if cache is not None else 0
         start = passed if cache is not None else self._read_from(canvas, score)
         positions: Int[Tensor, "b n"] = ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
-        mask = self._mask(canvas, score)
+        mask = self._seen(canvas, score)
         trunk = decoder_of(self.net)
         more = {} if cache is None else cached(trunk, cache.kv) | {"use_cache": True}
         with watched(self.net, self.layers) as states, sparing(self.net, canvas.ids[:, passed:], start - passed):
@@ -106,7 +106,11 @@ class Bidirectional(Adapter):
         first = canvas.pad.sum(dim=1) if self.partition == "start" else canvas.open.long().argmax(dim=1)
         return torch.div(columns - first[:, None], self.block_length, rounding_mode="floor")
 
-    def _mask(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None = None) -> Tensor | None:
+    def _seen(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> Tensor | None:
+        """What may be seen in a pass that scores these places: the same in every pass."""
+        return self._mask(canvas)
+
+    def _mask(self, canvas: Canvas) -> Tensor | None:
         """What may be seen, as the network wants it: additive and 4D if its own attention is causal, else by column."""
         if self.net.config.model_type in ENCODERS:
             return (~canvas.pad).long() if bool(canvas.pad.any()) else None

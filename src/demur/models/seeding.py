@@ -55,8 +55,8 @@ class Seeding(Bidirectional):
         score[:, column] = True
         return self.causal().forward(canvas, score, cache=cache, upto=column)
 
-    def _mask(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None = None) -> Tensor:
-        """Additive and 4D: who sees whom."""
+    def _seen(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> Tensor:
+        """Additive and 4D; the block that is scored is another one in every pass."""
         columns = torch.arange(canvas.width, device=canvas.ids.device)
         hidden = (columns[None, :] > columns[:, None])[None] | canvas.pad[:, None, :]
         if score is not None:
