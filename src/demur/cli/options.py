@@ -52,7 +52,8 @@ Length = Annotated[
     ),
 ]
 SAMPLERS = (
-    "ar, low-confidence, random, ar-order, margin, entropy, dream, mdlm, bd3lm, sdar, llada2, renoising, revising"
+    "ar, low-confidence, random, ar-order, margin, entropy, dream, mdlm, bd3lm, sdar, llada2, stable-diffcoder, "
+    "joint-threshold, nemotron, renoising, revising"
 )
 SamplerName = Annotated[
     str | None,
