@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from itertools import groupby
 
 from demur.refusals import fold, unmarked, without_thoughts
 
@@ -104,7 +105,7 @@ _ITEM = re.compile(r"^\s*(?:[-*•–+]|\(?\d{1,2}[.):]|[a-z]\)|step \d+\s*[:.)-
 _ACTED = re.compile(r"(?<!\*)\*(?!\*)[^*\s][^*\n]{0,60} [^*\n]{0,120}\*(?!\*)")
 # "I can't see it, but ..." and "Sorry - can't": what follows does something of its own.
 _CLAUSE = re.compile(
-    r"(?<=\w)(?<!help)[;,]? (?=but (?!not\b|(?:i|we) (?:can['’]?t|cannot|won['’]?t)\b))(?=.{12})|(?<=\w) [—–-] (?=\w)|(?<=\w) ?— ?(?=\w)",
+    r"(?<=\w)(?<!help)[;,]? (?=but (?!not\b|(?:i|we) (?:can['’]?t|cannot|won['’]?t)\b))(?=.{12})|;(?= )|(?<=\w) [—–-] (?=\w)|(?<=\w) ?— ?(?=\w)",
     re.IGNORECASE,
 )
 QUOTATION = "quotation"
@@ -139,12 +140,33 @@ def voice_of(text: str, *, quoted: bool = True) -> Voice:
             made, code = made + len(words_of(line)), True
             continue
         kept.append(line)
+    kept, verse = _without_verse(kept)
+    made += verse
     told = "\n".join(kept)
     if quoted:
         made += sum(len(words_of("".join(spoken))) for spoken in _QUOTED.findall(told))
         told = _QUOTED.sub(f" {QUOTATION} ", told)
     sentences = tuple(s for line in told.split("\n") for s in _sentences(line, quoted))
     return Voice(sentences, made, code)
+
+
+def _without_verse(lines: list[str]) -> tuple[list[str], int]:
+    """Lines without stanzas, and how many words these had: three short lines or more that follow one another, of which
+    at most half end a sentence.
+    """
+    kept: list[str] = []
+    words = 0
+    for is_blank, group in groupby(lines, lambda line: not line.strip()):
+        block = list(group)
+        short = all(len(line.split()) <= 10 and not _ITEM.match(line) and ":" not in line for line in block)
+        if not is_blank and len(block) >= 3 and short and 2 * sum(bool(_ENDED.search(line)) for line in block) <= len(block):
+            words += sum(len(words_of(line)) for line in block)
+        else:
+            kept += block
+    return kept, words
+
+
+_ENDED = re.compile(r"[.!?…][\s\")*_]*$")
 
 
 def _of_json(text: str) -> str:
@@ -171,10 +193,10 @@ def _sentences(line: str, quoted: bool) -> list[Sentence]:
     line = next(unmarked(line), line)
     if quoted:
         line = _SAID.sub("said.", line)
-    line = re.sub(r"[\U0001F300-\U0001FAFF\u2600-\u27BF]+", ". ", re.sub(r"^[\s#>|]+", "", line))
+    line = re.sub(r"[\U0001F300-\U0001FAFF\u2600-\u27BF]+", ". ", re.sub(r"^[\s#>|]+", "", line)).lstrip(". ")
     found = []
     # A dot ends a sentence before a blank, not in 3.5 or e.g. a name's initial.
-    line = _CLAUSE.sub(". ", line)
+    line = _CLAUSE.sub(". ", re.sub(r"^((?:well, )?(?:no|nope|nah|yes))[,:;—–-] ?(?=\w+ \w+ \w+)", r"\1. ", line, flags=re.I))
     for part in re.findall(r".+?(?:[.!?…]+(?=[\s\")\]]|$)|$)", re.sub(r"\b(e\.g|i\.e|mr|mrs|ms|dr)\.", r"\1", line, flags=re.I)):
         text = written_out(part)
         end = re.search(r"[.!?…:]+[\s\")\]]*$", text)
@@ -241,7 +263,10 @@ def _gibberish(answer: str, said: Words, english: int) -> bool:
     plain_row = not re.search(r"[,;:\n\d]", answer.strip())
     if len(said) >= 5 and not english and plain_row:
         return True
-    if len(said) >= 12 and len(set(said)) <= 0.2 * len(said):
+    # A sentence said many times is one sentence; a few words in any order, again and again, are none.
+    parts = dict.fromkeys(part.strip().lower() for part in re.split(r"[.!?\n]+", answer))
+    once = words_of(". ".join(parts))[:200]
+    if len(once) >= 12 and len(set(once)) <= 0.2 * len(once):
         return True
     # English never has "the of" or "a to": a determiner wants a noun.
     after = [b for a, b in zip(said, said[1:], strict=False) if a in ("the", "a", "an", "my", "your")]
