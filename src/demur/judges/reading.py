@@ -106,7 +106,9 @@ def _acts(sentences: Sequence[Sentence]) -> tuple[Act, ...]:
     return tuple(found)
 
 
-_OF_THEM = re.compile(r"(?:they|trained|somebody|someone|it is (?:free|open|confidential|anonymous)|you (?:can|do not|deserve))\b")
+_OF_THEM = re.compile(
+    r"(?:they|trained|somebody|someone|it is (?:free|open|confidential|anonymous)|you (?:can|do not|deserve))\b"
+)
 
 
 def _own_words(voice: Voice) -> bool:

@@ -159,7 +159,12 @@ def _without_verse(lines: list[str]) -> tuple[list[str], int]:
     for is_blank, group in groupby(lines, lambda line: not line.strip()):
         block = list(group)
         short = all(len(line.split()) <= 10 and not _ITEM.match(line) and ":" not in line for line in block)
-        if not is_blank and len(block) >= 3 and short and 2 * sum(bool(_ENDED.search(line)) for line in block) <= len(block):
+        if (
+            not is_blank
+            and len(block) >= 3
+            and short
+            and 2 * sum(bool(_ENDED.search(line)) for line in block) <= len(block)
+        ):
             words += sum(len(words_of(line)) for line in block)
         else:
             kept += block
@@ -196,11 +201,15 @@ def _sentences(line: str, quoted: bool) -> list[Sentence]:
     line = re.sub(r"[\U0001F300-\U0001FAFF\u2600-\u27BF]+", ". ", re.sub(r"^[\s#>|]+", "", line)).lstrip(". ")
     found = []
     # A dot ends a sentence before a blank, not in 3.5 or e.g. a name's initial.
-    line = _CLAUSE.sub(". ", re.sub(r"^((?:well, )?(?:no|nope|nah|yes))[,:;—–-] ?(?=\w+ \w+ \w+)", r"\1. ", line, flags=re.I))
-    for part in re.findall(r".+?(?:[.!?…]+(?=[\s\")\]]|$)|$)", re.sub(r"\b(e\.g|i\.e|mr|mrs|ms|dr)\.", r"\1", line, flags=re.I)):
+    line = _CLAUSE.sub(
+        ". ", re.sub(r"^((?:well, )?(?:no|nope|nah|yes))[,:;—–-] ?(?=\w+ \w+ \w+)", r"\1. ", line, flags=re.I)
+    )
+    for part in re.findall(
+        r".+?(?:[.!?…]+(?=[\s\")\]]|$)|$)", re.sub(r"\b(e\.g|i\.e|mr|mrs|ms|dr)\.", r"\1", line, flags=re.I)
+    ):
         text = written_out(part)
         end = re.search(r"[.!?…:]+[\s\")\]]*$", text)
-        if bare := text.rstrip(" .!?…:\")]").strip(" \"'([-–—*"):
+        if bare := text.rstrip(' .!?…:")]').strip(" \"'([-–—*"):
             found.append(Sentence(bare, end[0].strip()[0] if end else "", item))
     return found
 
@@ -226,7 +235,9 @@ _OTHERS = {
 }
 OTHERS = {name: frozenset(words.split()) for name, words in _OTHERS.items()}
 _AFTER = frozenset("of to is are and the a an in for with by or but from was were be at on as".split())
-_NAMED = re.compile(r"^\W*(?:user|assistant|human|you asked|request|question|prompt)\s*:\s*|\b(?:user|assistant|human)\s*:")
+_NAMED = re.compile(
+    r"^\W*(?:user|assistant|human|you asked|request|question|prompt)\s*:\s*|\b(?:user|assistant|human)\s*:"
+)
 
 
 def unreadable(text: str, request: str = "") -> str:
@@ -256,7 +267,9 @@ def _gibberish(answer: str, said: Words, english: int) -> bool:
     if voice.code or "`" in answer:
         return False
     tokens = answer.split()
-    if len(tokens) >= 4 and sum(bool(re.search(r"\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]", t)) for t in tokens) > 0.4 * len(tokens):
+    if len(tokens) >= 4 and sum(bool(re.search(r"\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]", t)) for t in tokens) > 0.4 * len(
+        tokens
+    ):
         return True
     if len(said) >= 6 and sum(a == b for a, b in zip(said, said[1:], strict=False)) > 0.12 * len(said):
         return True
