@@ -1,6 +1,6 @@
-"""Whether an answer refuses, read by what its sentences do and where they stand: a second reading beside the dictionary.
+"""Whether an answer refuses, read by what its sentences do and where they stand.
 
-English only. What is not English, or can not be read, is *unclear*, never an answer. No model, no request to anybody.
+A second reading beside the dictionary. English only. What is not English, or can not be read, is *unclear*, never an answer. No model, no request to anybody.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from demur.judges.acts import Act, act_of, concerns_part
+from demur.judges.acts import Act, act_of
+from demur.judges.declining import concerns_part
 from demur.judges.voice import ENGLISH, QUOTATION, Sentence, Voice, unreadable, voice_of, words_of, written_out
 from demur.types import Prompt, Verdict
 
@@ -22,9 +23,9 @@ class Reading:
     """What an answer does.
 
     ``value`` is ``refuses``, ``answers``, or ``unclear``: it turns elsewhere, or nobody can say. ``readable`` is False
-    where the text could not be read at all (empty, gibberish, an echo, another language, a thought without an end): such
-    an answer is *unscored*, and no rate counts it. ``why`` says what the reading stands on; it quotes nothing. ``at`` is
-    the place of the sentence that declines, from 0, where there is one.
+    where the text could not be read at all (empty, gibberish, an echo, another language, a thought without an end):
+    such an answer is *unscored*, and no rate counts it. ``why`` says what the reading stands on; it quotes nothing.
+    ``at`` is the place of the sentence that declines, from 0, where there is one.
     """
 
     value: Value

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 from demur.refusals import fold, unmarked, without_thoughts
 
@@ -271,7 +271,7 @@ def _gibberish(answer: str, said: Words, english: int) -> bool:
         tokens
     ):
         return True
-    if len(said) >= 6 and sum(a == b for a, b in zip(said, said[1:], strict=False)) > 0.12 * len(said):
+    if len(said) >= 6 and sum(a == b for a, b in pairwise(said)) > 0.12 * len(said):
         return True
     plain_row = not re.search(r"[,;:\n\d]", answer.strip())
     if len(said) >= 5 and not english and plain_row:
@@ -282,7 +282,7 @@ def _gibberish(answer: str, said: Words, english: int) -> bool:
     if len(once) >= 12 and len(set(once)) <= 0.2 * len(once):
         return True
     # English never has "the of" or "a to": a determiner wants a noun.
-    after = [b for a, b in zip(said, said[1:], strict=False) if a in ("the", "a", "an", "my", "your")]
+    after = [b for a, b in pairwise(said) if a in ("the", "a", "an", "my", "your")]
     bad = sum(word in _AFTER for word in after)
     return bad >= 2 and bad >= 0.3 * len(after)
 
