@@ -183,20 +183,18 @@ on another note|did you know|let us (?:talk|change)|lovely weather)\b"""
 def act_of(sentence: Sentence) -> Act:
     """What a sentence does: whether it declines is asked first."""
     text, question = sentence.text, sentence.end == "?"
-    if not question or _OWN.match(text):
-        if declines(text):
-            return Act.LIMITS if is_narrow(text) else Act.DECLINES
-        if not question and limits(text):
-            return Act.LIMITS
+    if (not question or _OWN.match(text)) and declines(text):
+        return Act.LIMITS if is_narrow(text) else Act.DECLINES
+    if not question and limits(text):
+        return Act.LIMITS
     if not question and not sentence.item and _NO.match(text):
         return Act.NO
     if not sentence.item and (sentence.end == ":" or (_LEADS.search(text) and len(sentence.words) <= 14)):
         return Act.LEADS_IN
-    if question and not _APOLOGISES.match(text):
-        return Act.OFFERS if _OFFERS.match(text) else Act.ASKS
     if said := _ASSENT.match(text):  # "sure, ..." does what follows
         return act_of(Sentence(text[said.end() :], sentence.end, sentence.item))
-    return next((act for act, does in _OTHERS if does.search(text)), Act.GIVES)
+    other = next((act for act, does in _OTHERS if does.search(text)), Act.GIVES)
+    return Act.ASKS if question and other not in (Act.OFFERS, Act.APOLOGISES) else other
 
 
 _OWN = pattern(r"(?:but |and |so |no,? )*(?:i|we) ")
