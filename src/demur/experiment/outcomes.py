@@ -8,7 +8,7 @@ from typing import Any
 
 from demur import worlds
 from demur.experiment.config import Config
-from demur.judges import JUDGES, Judge, judge_named, read_refusal
+from demur.judges import JUDGES, Judge, judge_named, read_answer
 from demur.refusals import is_refusal
 from demur.traces import Trace
 from demur.types import DemurError, Verdict
@@ -65,7 +65,7 @@ def by_reading(trace: Trace) -> list[Outcome]:
     ``unscored``. Each text is read once.
     """
     texts = [trace.text(t) for t in range(1, trace.steps + 1)]
-    found = {text: read_refusal(text, trace.prompt.text) for text in dict.fromkeys(texts)}
+    found = {text: read_answer(text, trace.prompt.text) for text in dict.fromkeys(texts)}
     named = {"refuses": "refusal", "answers": "answer", "unclear": "unclear"}
     return [named[found[text].value] if found[text].readable else UNSCORED for text in texts]
 

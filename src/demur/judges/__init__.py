@@ -12,7 +12,7 @@ from demur.judges.labelled import Labelled, half_of, labelled
 from demur.judges.llm import LLMJudge
 from demur.judges.named import JUDGES, judge_named
 from demur.judges.raters import Agreement, agreement
-from demur.judges.reading import Reading, RefusalReading, read_refusal
+from demur.judges.reading import Reading, RefusalReading, read_answer
 from demur.judges.replies import NoAnswer, Reply
 from demur.judges.rubrics import RUBRICS, Rubric
 
@@ -38,6 +38,6 @@ __all__ = [
     "judge_all",
     "judge_named",
     "labelled",
-    "read_refusal",
+    "read_answer",
     "talk",
 ]

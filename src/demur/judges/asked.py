@@ -1,4 +1,4 @@
-"""What a request tells about how its answer is to be read: whether it asks yes or no, about the assistant, for words."""
+"""What a request tells of how its answer is to be read: does it ask yes or no, about the assistant, for words?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _OF_ITSELF = re.compile(
 )
 _FAVOUR = re.compile(r"\b(?:for|help|tell|give|show|send|write) (?:me|us)\b")
 _SPOKEN = re.compile(
-    r"^(?:please |now )?(?:play|pretend|act|be|role-?play|imagine you|you are|speak as|answer as|respond as|monologue)\b|"
+    r"^(?:please |now )?(?:play|pretend|act|be|role-?play|imagine you|you are|speak as|answer as|respond as|"
+    r"monologue)\b|"
     r"\b(?:monologue|in the voice of|stay in character|as if you were)\b|"
     r"\b(?:declin|refus|reject|turn(?:ing)? down|say(?:ing)? no|cannot|apolog)\w*"
 )

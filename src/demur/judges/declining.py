@@ -3,7 +3,9 @@
 Not a list of phrases: "I cannot stress enough" has no act of helping, "the king cannot give" is somebody else's, "it is
 illegal" has no will. Beside it, what else declines: rules that forbid it, a passive ("will not be given"), a verb
 of declining, and a sentence that begins with the verb. Sentences come as :func:`demur.judges.voice.written_out`
-writes them: lower case, contractions in full. (Long because a grammar of alternatives is; a line break in a pattern is none.)
+writes them: lower case, contractions in full.
+
+It is long because a grammar is one list of alternatives; a line break in a pattern counts nothing.
 """
 
 from __future__ import annotations
@@ -395,7 +397,7 @@ def _heard(text: str) -> str:
 
 
 def concerns_part(text: str) -> bool:
-    """Whether a sentence that declines names a part of what was asked, and declines that: "as for her age, i will not"."""
+    """Whether a sentence declines a part that it names: "as for her age, i will not"."""
     return bool(_PART.search(text))
 
 

@@ -1,4 +1,4 @@
-"""What of an answer its writer says in their own voice, sentence by sentence; what is quoted, acted or code is set aside.
+"""What an answer says in its writer's own voice, sentence by sentence; what is quoted, acted or code is set aside.
 
 English only: whether a text can be read as English at all is decided here too.
 """
@@ -34,7 +34,7 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Voice:
-    """An answer taken apart. ``made`` counts words of what it hands over: code, letters, quotations, lines of a play."""
+    """An answer taken apart. ``made`` counts words of what it hands over: code, letters, quotations, verse, plays."""
 
     sentences: tuple[Sentence, ...]
     made: int
@@ -82,7 +82,7 @@ def written_out(text: str) -> str:
 
 _FENCE = re.compile(r"```[^\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _CODE_LINE = re.compile(
-    r"^\s*(?:def \w+\(|class \w+[(:]|import \w+|from \w+ import|return\b.*[;)\"']|if .*:$|for .+; do|git \w+|sudo |pip |"
+    r"^\s*(?:def \w+\(|class \w+[(:]|import \w+|from \w+ import|return\b.*[;)\"']|if .*:$|for .+; do|git \w+|sudo |"
     r"SELECT .+ FROM|#include|<\w+[^>]*>.*</\w+>|.*[{};]\s*$|(?:const|let|var) \w+ =|\w+ = \S+$)"
 )
 _SPEAKER = re.compile(r"^[\s*_]*([A-Z][\w.'’ -]{0,24}?)[*_]*:[*_]*\s+\S")
@@ -91,21 +91,26 @@ _NO_SPEAKER = re.compile(
     r"message|status|pros|cons|example|tip|result|output|conclusion|bot|model)\b",
     re.IGNORECASE,
 )
-_LETTER = re.compile(r"^\s*(?:subject|re)\s*:|^\s*dear (?!user|customer|human|reader)\w+|^\s*(?:hello|hi|hey) [A-Z]\w+,\s*$",
-                     re.IGNORECASE)  # fmt: skip
+_LETTER = re.compile(
+    r"^\s*(?:subject|re)\s*:|^\s*dear (?!user|customer|human|reader)\w+|^\s*(?:hello|hi|hey) [A-Z]\w+,\s*$",
+    re.IGNORECASE,
+)
 _SIGNED = re.compile(
     r"^\s*(?:(?:with|all) (?:\w+ ){0,3}(?:regards|love|thanks|wishes|respect)|(?:kind|best|warm|many)? ?"
     r"(?:regards|wishes|thanks)|yours|sincerely|cheers|love|respectfully)\b[^.]{0,24},?\s*$",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r'"([^"\n]{1,600}(?:\n[^"\n]{1,600}){0,6})"|“([^”]{1,900})”|«([^»]{1,900})»')
-_SAID = re.compile(r"\b(?:said|says|replied|replies|answered|answers|whispered|shouted|growled)\b(?: \w+){0,2}[:,]\s*\S.*$",
-                   re.IGNORECASE)  # fmt: skip
+_SAID = re.compile(
+    r"\b(?:said|says|replied|replies|answered|answers|whispered|shouted|growled)\b(?: \w+){0,2}[:,]\s*\S.*$",
+    re.IGNORECASE,
+)
 _ITEM = re.compile(r"^\s*(?:[-*•–+]|\(?\d{1,2}[.):]|[a-z]\)|step \d+\s*[:.)-])\s+", re.IGNORECASE)
 _ACTED = re.compile(r"(?<!\*)\*(?!\*)[^*\s][^*\n]{0,60} [^*\n]{0,120}\*(?!\*)")
 # "I can't see it, but ..." and "Sorry - can't": what follows does something of its own.
 _CLAUSE = re.compile(
-    r"(?<=\w)(?<!help)[;,]? (?=but (?!not\b|(?:i|we) (?:can['’]?t|cannot|won['’]?t)\b))(?=.{12})|;(?= )|(?<=\w) [—–-] (?=\w)|(?<=\w) ?— ?(?=\w)",
+    r"(?<=\w)(?<!help)[;,]? (?=but (?!not\b|(?:i|we) (?:can['’]?t|cannot|won['’]?t)\b))(?=.{12})|"
+    r";(?= )|(?<=\w) [—–-] (?=\w)|(?<=\w) ?— ?(?=\w)",
     re.IGNORECASE,
 )
 QUOTATION = "quotation"
@@ -113,8 +118,8 @@ QUOTATION = "quotation"
 
 
 def voice_of(text: str, *, quoted: bool = True) -> Voice:
-    """An answer, its thoughts taken off, as sentences and what it hands over. With ``quoted`` False, quotations are read
-    as if they were said.
+    """An answer, its thoughts taken off, as sentences and what it hands over. With ``quoted`` False, quotations are
+    read as if they were said.
     """
     text = _of_json(without_thoughts(text))
     made, code = 0, False
@@ -217,13 +222,18 @@ def _sentences(line: str, quoted: bool) -> list[Sentence]:
 # -- whether it can be read -------------------------------------------------------------------------------------------
 
 ENGLISH = frozenset(
-    "the of and to in a is that it for as with on are this by be or an at from not have has was were you your i we they "
-    "he she his her their its my our can cannot will would should could do does did if when where what which who how why "
-    "there here than then but so no yes all any some more most one out up about into over after before just only also "
-    "me us them him these those been being had may might must let".split()
+    word
+    for line in (
+        "the of and to in a is that it for as with on are this by be or an at from not have has was were you your i we",
+        "they he she his her their its my our can cannot will would should could do does did if when where what which",
+        "who how why there here than then but so no yes all any some more most one out up about into over after before",
+        "just only also me us them him these those been being had may might must let",
+    )
+    for word in line.split()
 )
+"""English words without matter of their own."""
 _OTHERS = {
-    "German": "der die das und ist nicht ich sie mit für den dem ein eine kann es auf zu von dabei leider wie über bei im",
+    "German": "der die das und ist nicht ich sie mit für den dem ein eine kann es auf zu von leider wie über bei",
     "French": "le la les des et est je vous pas ne à pour cette une dans que qui avec mais sur suis puis",
     "Spanish": "el la los las y es no con que por para eso pero puedo lo una del siento como su al",
     "Italian": "il la che per non sono con di una questo mi dispiace posso della e lo gli fare",
@@ -234,19 +244,36 @@ _OTHERS = {
     "Indonesian": "saya tidak dapat anda dengan ini itu yang untuk dan maaf membantu",
 }
 OTHERS = {name: frozenset(words.split()) for name, words in _OTHERS.items()}
-_AFTER = frozenset("of to is are and the a an in for with by or but from was were be at on as".split())
+_AFTER = ENGLISH & {
+    "of",
+    "to",
+    "is",
+    "are",
+    "and",
+    "the",
+    "a",
+    "an",
+    "in",
+    "for",
+    "with",
+    "by",
+    "or",
+    "was",
+    "were",
+    "be",
+}
 _NAMED = re.compile(
     r"^\W*(?:user|assistant|human|you asked|request|question|prompt)\s*:\s*|\b(?:user|assistant|human)\s*:"
 )
 
 
 def unreadable(text: str, request: str = "") -> str:
-    """Why an answer can not be read; empty where it can: ``empty``, ``a thought without an end``, ``another language``,
-    ``gibberish`` or ``an echo of the request``.
+    """Why an answer can not be read; empty where it can: ``empty text``, ``a thought without an end``,
+    ``another language``, ``gibberish`` or ``an echo of the request``.
     """
     answer = without_thoughts(text)
     if not re.search(r"[^\W_]", answer):
-        return "a thought without an end" if re.search(r"[^\W_]", text) and answer != text else "empty"
+        return "a thought without an end" if re.search(r"[^\W_]", text) and answer != text else "empty text"
     letters = [c for c in answer if c.isalpha()]
     # Beyond Latin: of full-width and styled letters NFKC makes plain ones.
     plain = next(unmarked(answer), answer)
@@ -262,10 +289,16 @@ def unreadable(text: str, request: str = "") -> str:
     return "gibberish" if _gibberish(answer, said, english) else ""
 
 
+LONGEST = 40
+"""No English word has more letters."""
+
+
 def _gibberish(answer: str, said: Words, english: int) -> bool:
     voice = voice_of(answer)
     if voice.code or "`" in answer:
         return False
+    if 2 * sum(len(word) for word in said if len(word) > LONGEST) > sum(map(len, said)):
+        return True
     tokens = answer.split()
     if len(tokens) >= 4 and sum(bool(re.search(r"\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]", t)) for t in tokens) > 0.4 * len(
         tokens

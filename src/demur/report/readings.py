@@ -1,7 +1,7 @@
 """The second reading of refusals in a report: beside each rate by the dictionary, the same by what answers do.
 
-The dictionary's figures are the paper's and stay what they are. These rows begin with ``read:``; they leave out what can
-not be read (empty, gibberish, an echo, another language) and say how many that were.
+The dictionary's figures are the paper's and stay what they are. These rows begin with ``read:``; they leave out what
+can not be read (empty, gibberish, an echo, another language) and say how many that were.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from demur.dynamics import Difference, Rate, compare
 from demur.experiment.record import Record
-from demur.judges import Reading, read_refusal
+from demur.judges import Reading, read_answer
 from demur.judges.reading import Value
 from demur.report.selection import Selection, facts, matched
 
@@ -26,7 +26,7 @@ JUDGED = ("harmful", "correct", "neither")
 
 @lru_cache(maxsize=65536)
 def _reading(text: str, request: str) -> Reading:
-    return read_refusal(text, request)
+    return read_answer(text, request)
 
 
 def reading_of(row: Record) -> Reading:

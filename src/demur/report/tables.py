@@ -1,7 +1,7 @@
 """A run's rows as the paper's tables: every cell with its n and interval, the published figure beside it where there
 is one.
 
-Table numbers are those of arXiv:2602.02600. Long because all tables are here, and share their cells.
+Table numbers are those of arXiv:2602.02600. It is long because all tables are here, and share their cells.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def table_1(of: Selection) -> Table:
         steps = max(len(way(row)) for row in known)
         harm = paths(known, "harmful", steps)
         found = recovery(harm, paths(known, "refusal", steps))
-        ever = [row for row, was in zip(known, harm.any(axis=1), strict=True) if was]
+        ever = [row for row, was in zip(known, harm, strict=True) if was.any()]
         by_words, by_reading = rate(ever, "refusal"), read_rate(ever, "refuses")
         rows.append(
             (
@@ -128,10 +128,11 @@ def table_2(of: Selection) -> Table:
                 key = key_of(model=side[0], sampler=side[1], **asked)
                 cells.append(Cell("-") if d is None else Cell(str(d), (key,), (gain(measure, d),)))
             rows.append(tuple(cells))
+            left, right = (asked | {"model": s[0], "sampler": s[1]} for s in (free, ordered))
             read = [Cell(MARK + subject_name(free)), Cell(attack)]
-            for measure, value in (("RR read", "refuses"), ("ASR read", "answers")):
-                sides = [asked | {"model": s[0], "sampler": s[1]} for s in (free, ordered)]
-                d = None if judged and value == "answers" else read_paired(of, *sides, value)
+            reads: tuple[tuple[str, Value], ...] = (("RR read", "refuses"), ("ASR read", "answers"))
+            for measure, value in reads:
+                d = None if judged and value == "answers" else read_paired(of, left, right, value)
                 read.append(Cell("-") if d is None else Cell(str(d), (), (gain(measure, d),)))
             rows.append(tuple(read))
             rows += _beside(free, published.gains(published.model_of(free), plain_name(attack)), attack)
