@@ -332,4 +332,6 @@ def _echoes(said: Words, request: str, plain: str) -> bool:
     while rest[at : at + len(asked)] == asked:
         at += len(asked)
     left = rest[at:]
-    return at > 0 and (left == asked[: len(left)])
+    # The last word may have been cut with the answer; of the beginning alone, half is an echo.
+    cut = bool(left) and left[:-1] == asked[: len(left) - 1] and " ".join(asked).startswith(" ".join(left))
+    return (at > 0 and (not left or cut)) or (cut and len(left) >= max(4, 0.5 * len(asked)))
