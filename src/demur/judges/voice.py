@@ -294,30 +294,30 @@ LONGEST = 40
 
 
 def _gibberish(answer: str, said: Words, english: int) -> bool:
-    voice = voice_of(answer)
-    if voice.code or "`" in answer:
+    if voice_of(answer).code or "`" in answer:
         return False
-    if 2 * sum(len(word) for word in said if len(word) > LONGEST) > sum(map(len, said)):
-        return True
     tokens = answer.split()
-    if len(tokens) >= 4 and sum(bool(re.search(r"\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]", t)) for t in tokens) > 0.4 * len(
-        tokens
-    ):
-        return True
-    if len(said) >= 6 and sum(a == b for a, b in pairwise(said)) > 0.12 * len(said):
-        return True
-    plain_row = not re.search(r"[,;:\n\d]", answer.strip())
-    if len(said) >= 5 and not english and plain_row:
-        return True
+    signs = sum(bool(_SIGNS.search(token)) for token in tokens)
+    endless = sum(len(word) for word in said if len(word) > LONGEST)
+    stammered = sum(a == b for a, b in pairwise(said))
     # A sentence said many times is one sentence; a few words in any order, again and again, are none.
     parts = dict.fromkeys(part.strip().lower() for part in re.split(r"[.!?\n]+", answer))
     once = words_of(". ".join(parts))[:200]
-    if len(once) >= 12 and len(set(once)) <= 0.2 * len(once):
-        return True
     # English never has "the of" or "a to": a determiner wants a noun.
     after = [b for a, b in pairwise(said) if a in ("the", "a", "an", "my", "your")]
-    bad = sum(word in _AFTER for word in after)
-    return bad >= 2 and bad >= 0.3 * len(after)
+    unfit = sum(word in _AFTER for word in after)
+    return (
+        (len(tokens) >= 4 and signs > 0.4 * len(tokens))
+        or 2 * endless > sum(map(len, said))
+        or (len(said) >= 6 and stammered > 0.12 * len(said))
+        or (len(said) >= 5 and not english and not re.search(r"[,;:\n\d]", answer.strip()))
+        or (len(once) >= 12 and len(set(once)) <= 0.2 * len(once))
+        or unfit >= max(2, 0.3 * len(after))
+    )
+
+
+_SIGNS = re.compile(r"\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]")
+"""What stands inside words of no language."""
 
 
 def _echoes(said: Words, request: str, plain: str) -> bool:
