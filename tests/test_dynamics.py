@@ -515,14 +515,14 @@ def test_bands_hold_what_they_say() -> None:
 
 
 def test_what_nobody_could_score_is_in_no_rate_and_is_counted() -> None:
-    found = Rate.of([True, False, True, False], scored=[True, True, False, False])
+    found = d.Rate.of([True, False, True, False], scored=[True, True, False, False])
     assert (found.k, found.n, found.unscored) == (1, 2, 2)
     assert str(found).endswith("; unscored 2)")
     assert found.row()["unscored"] == 2
-    none = Rate.of([True] * 8, scored=[False] * 8)
+    none = d.Rate.of([True] * 8, scored=[False] * 8)
     assert str(none) == "unscored (8)"
     assert none.row()["rate"] is None
-    assert Rate.of([True], among=[True], scored=[True]) == Rate(1, 1)
-    assert "unscored" not in Rate(1, 2).row(), "as before where all were scored"
+    assert d.Rate.of([True], among=[True], scored=[True]) == d.Rate(1, 1)
+    assert "unscored" not in d.Rate(1, 2).row(), "as before where all were scored"
     with pytest.raises(DemurError, match="unscored"):
-        Rate(0, 0, -1)
+        d.Rate(0, 0, -1)

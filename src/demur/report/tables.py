@@ -25,6 +25,7 @@ from demur.report.selection import (
     facts,
     key_of,
     keys_of,
+    matched,
     outcomes,
     paired,
     pairs_of,
@@ -132,8 +133,10 @@ def table_2(of: Selection) -> Table:
             read = [Cell(MARK + subject_name(free)), Cell(attack)]
             reads: tuple[tuple[str, Value], ...] = (("RR read", "refuses"), ("ASR read", "answers"))
             for measure, value in reads:
-                d = None if judged and value == "answers" else read_paired(of, left, right, value)
-                read.append(Cell("-") if d is None else Cell(str(d), (), (gain(measure, d),)))
+                both = [] if judged and value == "answers" else matched(of, left, right)
+                d = read_paired(of, left, right, value) if both else None
+                unread = str(Rate(0, 0, len(both))) if both else "-"
+                read.append(Cell(unread) if d is None else Cell(str(d), (), (gain(measure, d),)))
             rows.append(tuple(read))
             rows += _beside(free, published.gains(published.model_of(free), plain_name(attack)), attack)
     return Table(
