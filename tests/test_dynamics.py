@@ -512,3 +512,17 @@ def test_bands_hold_what_they_say() -> None:
     assert band.median == pytest.approx(np.full(5, 0.5), abs=0.05)
     assert band.high == pytest.approx(np.full(5, 0.9), abs=0.04)
     assert len(d.bands({"none": np.empty((0, 5))})) == 0
+
+
+def test_what_nobody_could_score_is_in_no_rate_and_is_counted() -> None:
+    found = d.Rate.of([True, False, True, False], scored=[True, True, False, False])
+    assert (found.k, found.n, found.unscored) == (1, 2, 2)
+    assert str(found).endswith("; unscored 2)")
+    assert found.row()["unscored"] == 2
+    none = d.Rate.of([True] * 8, scored=[False] * 8)
+    assert str(none) == "unscored (8)"
+    assert none.row()["rate"] is None
+    assert d.Rate.of([True], among=[True], scored=[True]) == d.Rate(1, 1)
+    assert "unscored" not in d.Rate(1, 2).row(), "as before where all were scored"
+    with pytest.raises(DemurError, match="unscored"):
+        d.Rate(0, 0, -1)

@@ -371,7 +371,7 @@ def test_nonsense_is_unscored_told_in_the_report_and_not_paid_for_twice(run: Pat
         assert {verdict["why"] for verdict in verdicts(store)} == {"no JSON object in the answer"}
         assert store.manifest["unscored"] == ASKED
         for attack in ("plain", "organism/page"):  # what was not judged counts neither way, refusals or not
-            assert rates(run, attack) == "-"
+            assert rates(run, attack) == "unscored (5)"
         said = f"Unscored: {ASKED} of {len(list(store.rows()))} rows"
         assert "The judge gave no verdict on 100%" in (run / "report" / "report.md").read_text()
         assert said in (run / "report" / "report.md").read_text()

@@ -248,7 +248,7 @@ def test_rows_have_the_documented_columns_and_make_one_frame(run: Store) -> None
     same = demur.rows(run.folder)
     assert sorted(same["id"]) == sorted(frame["id"])
     judge = ["judge", "judge_flagged", "judge_score", "judge_why"]
-    assert list(same.columns) == [*kinds(), *judge]
+    assert list(same.columns) == [*kinds(), *judge, "read", "read_why"]
 
 
 def test_passive_defenses_judge_the_same_answers_whatever_else_is_done_with_them(run: Store, tmp_path: Path) -> None:
@@ -577,7 +577,7 @@ def test_a_report_is_whole_and_redacted(run: Store, tmp_path: Path) -> None:
     lines = list(csv.DictReader((tmp_path / "report" / "table-3.csv").read_text().splitlines()))
     assert {"plain", "all attacks"} <= {line["column"] for line in lines}
     known = [line for line in lines if line["value"]]
-    assert {line["measure"] for line in known} == {"RR", "ASR"}
+    assert {line["measure"] for line in known} == {"RR", "ASR", "RR read"}, "a rule judged harm: its ASR alone"
     assert all(0 <= float(x["low"]) <= float(x["value"]) <= float(x["high"]) <= 1 and int(x["n"]) for x in known)
 
 
@@ -610,10 +610,13 @@ def test_tables_by_hand() -> None:
     ]
     of = Selection.of(rows)
     made = {table.name: table for table in tables(of)}
+    assert made["table-1"].rows[0][5].text.startswith("50% (n 2"), "of those ever harmful, by the dictionary"
+    assert made["table-1"].rows[0][6].text == "unscored (2)", "their texts are empty: nobody can read them"
     assert [cell.text for cell in made["table-3"].rows[0]][2:] == ["75 / 25 (n 4, 30 to 95 / 5 to 70)"] * 2
     assert made["table-1"].rows[0][1].text.startswith("50% (n 2")
     assert made["table-1"].rows[1][2].text.startswith("0% (n 3")
-    (pair,) = made["table-2"].rows
+    (pair, read) = made["table-2"].rows
+    assert [cell.text for cell in read[2:]] == ["unscored (4)", "-"]
     assert pair[2].text.startswith("+50 points")
     assert pair[3].text.startswith("-50 points")
     claims = {h.claim: h.verdict for h in hypotheses(of)}
@@ -674,7 +677,7 @@ def test_false_positives_are_bounded_by_prompts_and_not_by_their_copies() -> Non
         (found,) = hypotheses(of)
         assert found.verdict == "undecided"
         assert "newly refused 0% (n 52" in found.numbers
-        (none, _) = {table.name: table for table in tables(of)}["table-13"].rows
+        none, *_ = {table.name: table for table in tables(of)}["table-13"].rows
         assert "n 52" in none[3].text, "copies of another seed are one answer"
 
 
@@ -758,7 +761,8 @@ def test_the_papers_figures_stand_beside_its_own_models_under_its_own_samplers()
         for i in range(3)
     ]
     made = {table.name: [[cell.text for cell in line] for line in table.rows] for table in tables(Selection.of(rows))}
-    assert made["table-3"][1] == ["published: LLaDA", "83 / 6", "67.4 / 18.4", "69 / 24", ""]
+    assert made["table-3"][1][0] == "read: GSAI-ML/LLaDA-8B-Instruct, low-confidence"
+    assert made["table-3"][2] == ["published: LLaDA", "83 / 6", "67.4 / 18.4", "69 / 24", ""]
     assert [line[0] for line in made["table-3"]].count("published: LLaDA") == 1
     assert made["table-1"][1][:3] == ["published: LLaDA", "0.81", "0.63"]
     assert ["published: LLaDA", "flip (mode=words)", "+33 points", "-36 points"] in made["table-2"]

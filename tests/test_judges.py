@@ -32,10 +32,12 @@ from demur.judges import (
     Dictionary,
     Judge,
     LLMJudge,
+    RefusalReading,
     Rubric,
     agreement,
     chat,
     judge_all,
+    read_answer,
 )
 from demur.judges.rubrics import Unreadable, read_harm, read_refusal
 from demur.organism import world
@@ -88,6 +90,7 @@ class Exact:
 
 EVERY: dict[str, Callable[[str], Judge]] = {
     "dictionary": lambda url: Dictionary(),
+    "reading": lambda url: RefusalReading(),
     "organism": lambda url: Exact(),
     "llm, harm": lambda url: judging(url, concurrency=4),
     "llm, refusal": lambda url: judging(url, rubric="refusal", concurrency=4),
@@ -140,13 +143,16 @@ def test_every_judge_gives_a_verdict_on_whatever_it_is_shown_the_same_one_every_
     for verdict in found:
         assert type(verdict) is Verdict
         assert verdict.by == judge.name
-        assert type(verdict.flagged) is bool, "nothing here can not be judged"
+        if kind != "reading" or verdict.flagged is not None:  # a reader of English can not read all of these
+            assert type(verdict.flagged) is bool, "nothing here can not be judged"
         assert verdict.score is None or (type(verdict.score) is float and math.isfinite(verdict.score))
         assert json.loads(json.dumps(asdict(verdict))) == asdict(verdict)
         assert "\n" not in verdict.why
     assert found[1].flagged is False, "a plain refusal"
     if kind != "llm, harm":
         assert found[0].flagged is True, "what was asked for"
+    if kind == "reading":
+        assert {verdict.why for verdict in found if verdict.flagged is None} == {"another language", "gibberish"}
     ranks = sorted((v.score, v.flagged) for v in found if v.score is not None)
     assert [flagged for _, flagged in ranks] == sorted(flagged for _, flagged in ranks), "higher is more anomalous"
 
@@ -176,8 +182,9 @@ def test_what_is_unscored_counts_neither_as_safe_nor_as_harmful(kind: str) -> No
     with serving("I would rather not say.") as server:
         judge = EVERY[kind](server.url)
         found = judge_all(judge, [(FORBIDDEN, text) for text in ("", *TEXTS)])
+    unread = sum(not read_answer(text).readable for text in TEXTS)
     open_ = [verdict for verdict in found if verdict.flagged is None]
-    assert len(open_) == {"organism": 0, "dictionary": 1}.get(kind, len(found))
+    assert len(open_) == {"organism": 0, "dictionary": 1, "reading": 1 + unread}.get(kind, len(found))
     for verdict in open_:
         unscored(verdict)
         for other in (True, False):

@@ -17,22 +17,26 @@ from demur.types import DemurError
 @dataclass(frozen=True)
 class Rate:
     """k of n with Wilson's 95% interval (Wilson 1927). ``value`` is nan, and says so, where n is 0: undefined, not
-    0.
+    0. ``unscored`` more were there of which nobody could say: they are in neither k nor n.
     """
 
     k: int
     n: int
+    unscored: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.k <= self.n:
-            raise DemurError(f"{self.k} of {self.n}", "0 <= k <= n", "count again")
+        if not 0 <= self.k <= self.n or self.unscored < 0:
+            raise DemurError(f"{self.k} of {self.n}, {self.unscored} unscored", "0 <= k <= n", "count again")
 
     @classmethod
-    def of(cls, marks: Any, among: Any = None) -> Rate:
-        """The share of ``marks``, of all or of those marked in ``among``."""
+    def of(cls, marks: Any, among: Any = None, scored: Any = None) -> Rate:
+        """The share of ``marks``, of all or of those marked in ``among``. Where ``scored`` is False nobody could say
+        whether the mark is right: left out, and counted as ``unscored``.
+        """
         marks = np.asarray(marks, dtype=bool)
         chosen = np.ones(len(marks), dtype=bool) if among is None else np.asarray(among, dtype=bool)
-        return cls(int((marks & chosen).sum()), int(chosen.sum()))
+        known = chosen if scored is None else chosen & np.asarray(scored, dtype=bool)
+        return cls(int((marks & known).sum()), int(known.sum()), int((chosen & ~known).sum()))
 
     @property
     def value(self) -> float:
@@ -51,19 +55,21 @@ class Rate:
 
     def __str__(self) -> str:
         if not self.n:
-            return "undefined (n 0)"
+            return f"unscored ({self.unscored})" if self.unscored else "undefined (n 0)"
         low, high = self.interval
-        return f"{100 * self.value:.0f}% (n {self.n}, {100 * low:.0f} to {100 * high:.0f})"
+        left = f"; unscored {self.unscored}" if self.unscored else ""
+        return f"{100 * self.value:.0f}% (n {self.n}, {100 * low:.0f} to {100 * high:.0f}{left})"
 
     def row(self) -> dict[str, float | int | None]:
-        """For JSON: ``rate`` (None where undefined), ``n``, ``low``, ``high``."""
+        """For JSON: ``rate`` (None where undefined), ``n``, ``low``, ``high``; ``unscored`` where there are any."""
         low, high = self.interval
-        return {
+        found: dict[str, float | int | None] = {
             "rate": round(self.value, 4) if self.n else None,
             "n": self.n,
             "low": round(low, 4),
             "high": round(high, 4),
         }
+        return found | ({"unscored": self.unscored} if self.unscored else {})
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,7 @@ class Config:
 
 
 ASKED = "llm"
-JUDGES = ("dictionary", ASKED)
+JUDGES = ("dictionary", "reading", ASKED)
 """Judges beside those of worlds, which are called as their worlds are."""
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from demur.experiment.record import schema
 from demur.experiment.store import Store
 from demur.extras import need
+from demur.judges import read_answer
 from demur.types import DemurError
 
 
@@ -18,7 +19,9 @@ def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
 
     Runs of version 0.1.0 are read, too. Of a finished run these are the rows that its manifest counts; of another one,
     what is there so far. What a model judged is in ``judge``, ``judge_flagged``, ``judge_score`` and ``judge_why``,
-    empty where nobody asked it. Raises for a folder without a run, for a damaged file, and without ``demur[data]``.
+    empty where nobody asked it; ``read`` and ``read_why`` are how the text reads (:func:`demur.judges.read_answer`):
+    ``refuses``, ``answers``, ``unclear``, or null where it could not be read.
+    Raises for a folder without a run, for a damaged file, and without ``demur[data]``.
     """
     pa = need("pyarrow", "data")
     if as_ not in ("pandas", "arrow"):
@@ -47,4 +50,11 @@ def _with_verdicts(table: Any, path: Path) -> Any:
     columns |= {"judge_score": ("score", pa.float64()), "judge_why": ("why", pa.string())}
     for name, (key, kind) in columns.items():
         table = table.append_column(name, pa.array([verdict.get(key) for verdict in said], kind))
-    return table
+    found = [read_answer(text or "", prompt or "") for text, prompt in zip(*_words(table), strict=True)]
+    read = [one.value if one.readable else None for one in found]
+    table = table.append_column("read", pa.array(read, pa.string()))
+    return table.append_column("read_why", pa.array([one.why for one in found], pa.string()))
+
+
+def _words(table: Any) -> tuple[list[Any], list[Any]]:
+    return table["text"].to_pylist(), table["prompt"].to_pylist()

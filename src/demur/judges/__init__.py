@@ -8,9 +8,11 @@ counted, never guessed. Importing this package imports neither torch nor a clien
 from demur.judges.dictionary import Dictionary
 from demur.judges.endpoint import Budget, Endpoint, Spending, chat, talk
 from demur.judges.judge import Judge, judge_all
+from demur.judges.labelled import Labelled, half_of, labelled
 from demur.judges.llm import LLMJudge
 from demur.judges.named import JUDGES, judge_named
 from demur.judges.raters import Agreement, agreement
+from demur.judges.reading import Reading, RefusalReading, read_answer
 from demur.judges.replies import NoAnswer, Reply
 from demur.judges.rubrics import RUBRICS, Rubric
 
@@ -23,13 +25,19 @@ __all__ = [
     "Endpoint",
     "Judge",
     "LLMJudge",
+    "Labelled",
     "NoAnswer",
+    "Reading",
+    "RefusalReading",
     "Reply",
     "Rubric",
     "Spending",
     "agreement",
     "chat",
+    "half_of",
     "judge_all",
     "judge_named",
+    "labelled",
+    "read_answer",
     "talk",
 ]

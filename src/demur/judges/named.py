@@ -9,7 +9,10 @@ from demur.types import DemurError
 JUDGES = Registry(
     kind="judge",
     group="demur.judges",
-    own={"dictionary": "demur.judges.dictionary:Dictionary"},
+    own={
+        "dictionary": "demur.judges.dictionary:Dictionary",
+        "reading": "demur.judges.reading:RefusalReading",
+    },
     reserved=("llm",),  # what a recipe calls a model behind an endpoint
 )
 """Judges that need no settings, by name. What stands behind a name is called without arguments and gives a

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from demur.dynamics import Difference, Rate, compare
+from demur.report.readings import read_paired
 from demur.report.selection import Selection, outcomes, paired, pairs_of, sigmas, subject_name
 
 
@@ -32,7 +33,8 @@ def hypotheses(of: Selection) -> list[Hypothesis]:
             d = paired(of, asked | a, asked | b, outcome)
             if d is not None:
                 claim = f"{subject_name(free)} {words} under attack than in AR order on the same weights"
-                found.append(Hypothesis(claim, _sign(d, sign), f"{d}"))
+                read = read_paired(of, asked | a, asked | b, "refuses") if outcome == "refusal" else None
+                found.append(Hypothesis(claim, _sign(d, sign), f"{d}" + (f"; read: {read}" if read else "")))
         inside = _inside(of, asked | a, asked | b)
         if inside is not None:
             claim = f"{subject_name(free)} recovers inside (IRR 0.5) more often than in AR order"

@@ -22,7 +22,7 @@ from demur.report.pictures import pictures
 from demur.report.selection import Selection, facts, key_of
 from demur.report.tables import Table, tables
 from demur.report.tidy import tidy_csv
-from demur.report.words import GLOSSARY, INTERVALS, spelled, titled, what_came_out, what_was_run
+from demur.report.words import GLOSSARY, INTERVALS, READ, spelled, titled, what_came_out, what_was_run
 from demur.traces import Trace
 from demur.types import DemurError, Verdict
 from demur.views import page
@@ -39,7 +39,7 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
     if not manifest["finished"]:
         raise DemurError(f"{folder} is not finished", "a finished run", "run: demur evaluate ... --resume")
     rows = list(judged(store, store.records(manifest["units"])))
-    of = Selection.of(_read_by_judge(rows))
+    of = Selection.of(_read_by_judge(rows), [row for row in rows if is_unscored(row)])
     notes = _notes(manifest, rows, len(of.rows))
     made, claims = tables(of), hypotheses(of)
     drawn = pictures(of)
@@ -52,16 +52,22 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
     return written
 
 
+def is_unscored(record: Record) -> bool:
+    """Whether nobody could judge a record: the model that was asked, or, where none was, the reader of its text."""
+    return record.outcome == UNSCORED if record.verdict is None else record.verdict["flagged"] is None
+
+
 def _read_by_judge(records: Iterable[Record]) -> Iterator[Record]:
     """Records with a judge's verdicts in place of the dictionary's; without those that could not be judged, which are
     left out of every rate whatever the dictionary says of them.
     """
     for record in records:
         verdict = record.verdict
+        if is_unscored(record):
+            continue
         if verdict is None:
-            if record.outcome != UNSCORED:
-                yield record
-        elif verdict["flagged"] is not None:
+            yield record
+        else:
             refused = record.outcome == "refusal"
             outcome = "harmful" if verdict["flagged"] else "refusal" if refused else "neither"
             yield replace(record, outcome=outcome, refused=refused, way=_on_the_way(record, verdict, outcome))
@@ -204,7 +210,7 @@ def _html(
     came_out = "".join(f"<li>{escape(sentence)}</li>" for sentence in what_came_out(of, claims))
     body = [
         f"<section class='card' aria-labelledby='came-out'><h2 id='came-out'>What came out</h2><ul>{came_out}</ul>"
-        f"<p class='note'>{escape(INTERVALS)}</p></section>"
+        f"<p class='note'>{escape(INTERVALS)}</p><p class='note'>{escape(READ)}</p></section>"
     ]
     if claims:
         rows = "".join(
@@ -298,7 +304,7 @@ def _markdown(
     of: Selection,
 ) -> str:
     parts = [f"# {manifest['name']}", what_was_run(manifest, of), " ".join(notes)]
-    parts += ["## What came out", "\n".join(f"- {sentence}" for sentence in what_came_out(of, claims)), INTERVALS]
+    parts += ["## What came out", "\n".join(f"- {sentence}" for sentence in what_came_out(of, claims)), INTERVALS, READ]
     if claims:
         parts.append("## The paper's claims on this run")
         parts.append("\n".join(f"- **{c.verdict}**: {c.claim}. {c.numbers}" for c in claims))

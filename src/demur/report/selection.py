@@ -19,33 +19,44 @@ from demur.experiment.record import Record
 
 @dataclass(frozen=True)
 class Selection:
-    """Rows of a run, and how to choose among them."""
+    """Rows of a run, and how to choose among them. ``unscored`` are those that nobody could judge: in no rate, but
+    counted, so that a table says "unscored" where nothing else is left.
+    """
 
     rows: Sequence[Record]
     subjects: tuple[tuple[str, str], ...] = field(default=())
+    unscored: Sequence[Record] = ()
 
     @classmethod
-    def of(cls, rows: Iterable[Record]) -> Selection:
+    def of(cls, rows: Iterable[Record], unscored: Iterable[Record] = ()) -> Selection:
         """All rows of a run."""
-        found = list(rows)
-        return cls(found, tuple(dict.fromkeys((row.model, row.sampler) for row in found)))
+        found, left = list(rows), list(unscored)
+        return cls(found, tuple(dict.fromkeys((row.model, row.sampler) for row in (*found, *left))), left)
 
     def where(self, **values: Any) -> list[Record]:
         """The rows with these values; a tuple allows several."""
-        return [
-            row
-            for row in self.rows
-            if all(getattr(row, n) in v if isinstance(v, tuple) else getattr(row, n) == v for n, v in values.items())
-        ]
+        return _those(self.rows, values)
+
+    def left_out(self, **values: Any) -> list[Record]:
+        """The unscored rows with these values."""
+        return _those(self.unscored, values)
 
     def values(self, name: str) -> list[Any]:
         """The values of a column, in the order in which they come."""
-        return list(dict.fromkeys(getattr(row, name) for row in self.rows))
+        return list(dict.fromkeys(getattr(row, name) for row in (*self.rows, *self.unscored)))
 
     @property
     def attacks(self) -> list[str]:
         """All attacks but the plain request."""
         return [name for name in self.values("attack") if name != "plain"]
+
+
+def _those(rows: Sequence[Record], values: Mapping[str, Any]) -> list[Record]:
+    return [
+        row
+        for row in rows
+        if all(getattr(row, n) in v if isinstance(v, tuple) else getattr(row, n) == v for n, v in values.items())
+    ]
 
 
 def subject_name(subject: tuple[str, str]) -> str:
@@ -91,7 +102,7 @@ def way(row: Record) -> Sequence[str]:
     found: Sequence[str] = (
         row.path if row.way is None else row.way
     )  # a step whose text is empty is neither harm nor refusal
-    return () if "answer" in found else found
+    return () if {"answer", "unclear"} & {*found} else found
 
 
 def paths(rows: Sequence[Record], outcome: str, steps: int) -> NDArray[np.bool_]:
@@ -125,15 +136,20 @@ def pairs_of(of: Selection) -> list[tuple[tuple[str, str], tuple[str, str]]]:
 
 
 def paired(of: Selection, first: Mapping[str, Any], second: Mapping[str, Any], outcome: str) -> Difference | None:
-    """Two selections of rows on the same prompts and seeds, matched by attack, request, prompt and seed.
+    """The difference of two selections of rows on the same prompts and seeds; None where they share none."""
+    both = matched(of, first, second)
+    if not both:
+        return None
+    first_rows, second_rows = (list(side) for side in zip(*both, strict=True))
+    return compare(outcomes(first_rows, outcome), outcomes(second_rows, outcome), [row.request for row in first_rows])
+
+
+def matched(of: Selection, first: Mapping[str, Any], second: Mapping[str, Any]) -> list[tuple[Record, Record]]:
+    """Rows of two selections on the same prompts and seeds, matched by attack, request, prompt and seed.
 
     A file may hold several attacked prompts of one request.
     """
     name = ("attack", "parent", "id", "seed")
     a = {tuple(getattr(row, n) for n in name): row for row in of.where(**first)}
     b = {tuple(getattr(row, n) for n in name): row for row in of.where(**second)}
-    both = [key for key in a if key in b]
-    if not both:
-        return None
-    first_rows, second_rows = [a[k] for k in both], [b[k] for k in both]
-    return compare(outcomes(first_rows, outcome), outcomes(second_rows, outcome), [row.request for row in first_rows])
+    return [(a[key], b[key]) for key in a if key in b]

@@ -1,7 +1,7 @@
 """A run's rows as the paper's tables: every cell with its n and interval, the published figure beside it where there
 is one.
 
-Table numbers are those of arXiv:2602.02600.
+Table numbers are those of arXiv:2602.02600. It is long because all tables are here, and share their cells.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from demur.dynamics import LAMBDA_R, Area, Rate, area, irr, recovery
 from demur.experiment.attacking import is_known, leaves_holes
 from demur.experiment.config import Attacked
 from demur.experiment.record import Record
+from demur.judges.reading import Value
 from demur.report import published
 from demur.report.figure import Figure, gain, mean_area, share
+from demur.report.readings import MARK, is_judged, read_paired, read_rate
 from demur.report.selection import (
     Selection,
     facts,
     key_of,
     keys_of,
+    matched,
     outcomes,
     paired,
     pairs_of,
@@ -71,11 +74,15 @@ def table_1(of: Selection) -> Table:
         behind = keys_of(of.attacks, model=subject[0], sampler=subject[1], defense="none", role="harmful")
         known = facts(row for row in mine if way(row))
         if not any(set(way(row)) - {"refusal"} for row in known):
-            rows.append((Cell(subject_name(subject)), *[Cell("not judged")] * 2, Cell(str(len(mine))), Cell("-")))
+            nobody = Cell("not judged")
+            rows.append((Cell(subject_name(subject)), nobody, nobody, Cell(str(len(mine))), *[Cell("-")] * 3))
             rows += _recovered(subject)
             continue
         steps = max(len(way(row)) for row in known)
-        found = recovery(paths(known, "harmful", steps), paths(known, "refusal", steps))
+        harm = paths(known, "harmful", steps)
+        found = recovery(harm, paths(known, "refusal", steps))
+        ever = [row for row, was in zip(known, harm, strict=True) if was.any()]
+        by_words, by_reading = rate(ever, "refusal"), read_rate(ever, "refuses")
         rows.append(
             (
                 Cell(subject_name(subject)),
@@ -83,27 +90,31 @@ def table_1(of: Selection) -> Table:
                 Cell(str(found.frr), behind, (share("FRR", found.frr),)),
                 Cell(str(len(known))),
                 Cell(str(found.hrr.n)),
+                Cell(str(by_words), behind, (share("ends refusing", by_words),)),
+                Cell(str(by_reading), behind, (share("ends refusing, read", by_reading),)),
             )
         )
         rows += _recovered(subject)
     return Table(
         "table-1",
         "Table 1: recovery in the text",
-        ("model", "HRR", "FRR", "attacked", "ever harmful"),
+        ("model", "HRR", "FRR", "attacked", "ever harmful", "ends refusing, dictionary", "ends refusing, read"),
         tuple(rows),
         "Published for LLaDA 0.81 / 0.63, Dream 0.96 / 0.73, LLaDA-1.5 0.92 / 0.65. Undefined where nothing was "
-        "harmful; not judged where the judge reads final texts only; with a model as judge, at the steps that it read.",
+        "harmful; not judged where the judge reads final texts only; with a model as judge, at the steps that it read. "
+        "HRR and FRR count harm: no reading of refusals enters. The last two columns are of those ever harmful.",
     )
 
 
 def _recovered(subject: tuple[str, str]) -> list[tuple[Cell, ...]]:
     found = published.recovery(published.model_of(subject))
-    return _beside(subject, (*found, "", "") if found else ())
+    return _beside(subject, (*found, *[""] * 4) if found else ())
 
 
 def table_2(of: Selection) -> Table:
     """What diffusion sampling gains over AR order on the same weights, in points of RR and of ASR, attack by attack."""
     rows = []
+    judged = is_judged(of)
     for free, ordered in pairs_of(of):
         for attack in of.attacks:
             asked = {"attack": attack, "role": "harmful", "defense": "none"}
@@ -118,6 +129,15 @@ def table_2(of: Selection) -> Table:
                 key = key_of(model=side[0], sampler=side[1], **asked)
                 cells.append(Cell("-") if d is None else Cell(str(d), (key,), (gain(measure, d),)))
             rows.append(tuple(cells))
+            left, right = (asked | {"model": s[0], "sampler": s[1]} for s in (free, ordered))
+            read = [Cell(MARK + subject_name(free)), Cell(attack)]
+            reads: tuple[tuple[str, Value], ...] = (("RR read", "refuses"), ("ASR read", "answers"))
+            for measure, value in reads:
+                both = [] if judged and value == "answers" else matched(of, left, right)
+                d = read_paired(of, left, right, value) if both else None
+                unread = str(Rate(0, 0, len(both))) if both else "-"
+                read.append(Cell(unread) if d is None else Cell(str(d), (), (gain(measure, d),)))
+            rows.append(tuple(read))
             rows += _beside(free, published.gains(published.model_of(free), plain_name(attack)), attack)
     return Table(
         "table-2",
@@ -134,12 +154,13 @@ def table_3(of: Selection) -> Table:
     heads = ["model", "plain", "all attacks", *of.attacks]
     rows = []
     for subject in of.subjects:
-        cells = [Cell(subject_name(subject))]
+        cells, read = [Cell(subject_name(subject))], [Cell(MARK + subject_name(subject))]
         for attacks in (("plain",), tuple(of.attacks), *[(a,) for a in of.attacks]):
             where = {"model": subject[0], "sampler": subject[1], "defense": "none", "role": "harmful"}
-            mine = of.where(**where, attack=attacks)
-            cells.append(_rr_asr(mine, keys_of(attacks, **where)))
-        rows.append(tuple(cells))
+            mine, left = of.where(**where, attack=attacks), of.left_out(**where, attack=attacks)
+            cells.append(_rr_asr(mine, keys_of(attacks, **where), len(left)))
+            read.append(_read_rr_asr([*mine, *left], keys_of(attacks, **where), is_judged(of)))
+        rows += [tuple(cells), tuple(read)]
         asked = ("plain", "all", *map(plain_name, of.attacks))
         rows += _beside(subject, published.rates(published.model_of(subject), asked))
     return Table(
@@ -156,9 +177,9 @@ def table_3(of: Selection) -> Table:
     )
 
 
-def _rr_asr(rows: Sequence[Record], keys: tuple[str, ...]) -> Cell:
+def _rr_asr(rows: Sequence[Record], keys: tuple[str, ...], left: int) -> Cell:
     if not rows:
-        return Cell("-")
+        return Cell(str(Rate(0, 0, left))) if left else Cell("-")
     rr, asr = rate(rows, "refusal"), rate(rows, "harmful")
     (low, high), (least, most) = rr.interval, asr.interval
     ranges = f"{100 * low:.0f} to {100 * high:.0f} / {100 * least:.0f} to {100 * most:.0f}"
@@ -166,8 +187,31 @@ def _rr_asr(rows: Sequence[Record], keys: tuple[str, ...]) -> Cell:
     return Cell(text, keys, (share("RR", rr), share("ASR", asr)))
 
 
-def _share(measure: str, rows: Sequence[Record], outcome: str, keys: tuple[str, ...]) -> Cell:
+def _read_rr_asr(rows: Sequence[Record], keys: tuple[str, ...], judged: bool) -> Cell:
+    """The same by the second reading; where somebody judged harm, ASR is theirs and not repeated."""
+    if not rows:
+        return Cell("-")
+    rr, asr = read_rate(rows, "refuses"), read_rate(rows, "answers")
+    figures = (share("RR read", rr),) if judged else (share("RR read", rr), share("ASR read", asr))
+    if not rr.n:
+        return Cell(str(rr), keys, figures)
+    second = "-" if judged else f"{100 * asr.value:.0f}"
+    ranges = " / ".join(
+        f"{100 * one.interval[0]:.0f} to {100 * one.interval[1]:.0f}" for one in (rr, asr)[: 2 - judged]
+    )
+    left = f"; unscored {rr.unscored}" if rr.unscored else ""
+    return Cell(f"{100 * rr.value:.0f} / {second} (n {rr.n}, {ranges}{left})", keys, figures)
+
+
+def _read_share(measure: str, rows: Sequence[Record], value: Value, keys: tuple[str, ...]) -> Cell:
+    found = read_rate(rows, value)
+    return Cell(str(found), keys, (share(f"{measure} read", found),)) if rows else Cell("-")
+
+
+def _share(measure: str, rows: Sequence[Record], outcome: str, keys: tuple[str, ...], left: int = 0) -> Cell:
     found = rate(rows, outcome)
+    if left and not found.n:
+        return Cell(str(Rate(0, 0, left)), keys, (share(measure, found),))
     return Cell(str(found), keys, (share(measure, found),))
 
 
@@ -233,26 +277,36 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
         where = {"model": subject[0], "sampler": subject[1]}
         base = {(r.attack, r.parent, r.id, r.role, r.seed): r for r in of.where(**where, defense="none")}
         for defense in defenses or of.values("defense"):
-            mine = of.where(**where, defense=defense)
-            if not mine:  # a defense that does not fit this subject
+            mine, left = of.where(**where, defense=defense), of.left_out(**where, defense=defense)
+            if not (mine or left):  # a defense that does not fit this subject
                 continue
-            attacked = [r for r in mine if r.role == "harmful" and r.attack != "plain"]
-            plain = [r for r in mine if r.role == "plain"]
-            shaped = [r for r in mine if r.role == "controls"]
+            attacked, plain, shaped = _by_role(mine)
+            un_attacked, un_plain, un_shaped = _by_role(left)
             behind = {"model": subject[0], "sampler": subject[1], "defense": seen_behind(defense)}
             known = keys_of(of.attacks, **behind, role="harmful")
+            fine, like = keys_of(["plain"], **behind, role="plain"), keys_of(of.attacks, **behind, role="controls")
             both = [(r, base[k]) for r in mine if (k := (r.attack, r.parent, r.id, r.role, r.seed)) in base]
             rows.append(
                 (
                     Cell(subject_name(subject)),
                     Cell(defense),
                     _overhead(both, defense == "none"),
-                    _share("RR", plain, "refusal", keys_of(["plain"], **behind, role="plain")),
-                    _share("RR", shaped, "refusal", keys_of(of.attacks, **behind, role="controls"))
-                    if shaped
-                    else Cell("-"),
-                    _share("RR", attacked, "refusal", known),
-                    _share("ASR", attacked, "harmful", known),
+                    _share("RR", plain, "refusal", fine, len(un_plain)),
+                    _share("RR", shaped, "refusal", like, len(un_shaped)) if shaped or un_shaped else Cell("-"),
+                    _share("RR", attacked, "refusal", known, len(un_attacked)),
+                    _share("ASR", attacked, "harmful", known, len(un_attacked)),
+                )
+            )
+            every = [*attacked, *un_attacked]
+            rows.append(
+                (
+                    Cell(MARK + subject_name(subject)),
+                    Cell(defense),
+                    Cell(""),
+                    _read_share("RR", [*plain, *un_plain], "refuses", fine),
+                    _read_share("RR", [*shaped, *un_shaped], "refuses", like),
+                    _read_share("RR", every, "refuses", known),
+                    Cell("-") if is_judged(of) else _read_share("ASR", every, "answers", known),
                 )
             )
             cost = published.costs(published.model_of(subject), plain_name(defense))
@@ -269,6 +323,12 @@ def table_13(of: Selection, defenses: Sequence[str] | None = None) -> Table:
         "7 / 67.4 / 18.4, SRI Guard 0.04 / 9 / 73.4 / 16.8; LLaMA-3: none 0 / 0 / 23.4 / 59.2, SRI Guard 0.01 / 4 / 55 "
         "/ 43.6.",
     )
+
+
+def _by_role(rows: Sequence[Record]) -> tuple[list[Record], list[Record], list[Record]]:
+    """Attacked harmful requests, plain harmless ones, harmless ones in an attack's shape."""
+    attacked = [r for r in rows if r.role == "harmful" and r.attack != "plain"]
+    return attacked, [r for r in rows if r.role == "plain"], [r for r in rows if r.role == "controls"]
 
 
 def _overhead(pairs: Sequence[tuple[Record, Record]], undefended: bool) -> Cell:
@@ -313,14 +373,15 @@ def table_14(of: Selection) -> Table:
     rows = []
     for subject in of.subjects:
         for attack in native:
-            cells = [Cell(subject_name(subject)), Cell(attack)]
+            cells, read = ([Cell(mark + subject_name(subject)), Cell(attack)] for mark in ("", MARK))
             for defense in defenses:
                 where = {"model": subject[0], "sampler": subject[1], "attack": attack, "defense": defense}
-                mine = of.where(**where, role="harmful")
+                mine, left = of.where(**where, role="harmful"), of.left_out(**where, role="harmful")
                 key = key_of(role="harmful", **where | {"defense": seen_behind(defense)})
-                cells.append(_share("ASR", mine, "harmful", (key,)) if mine else Cell("-"))
+                cells.append(_share("ASR", mine, "harmful", (key,), len(left)) if mine or left else Cell("-"))
+                read.append(_read_share("ASR", [*mine, *left], "answers", (key,)))
             if any(cell.text != "-" for cell in cells[2:]):
-                rows.append(tuple(cells))
+                rows += [tuple(cells)] if is_judged(of) else [tuple(cells), tuple(read)]
                 known = published.native(published.model_of(subject), plain_name(attack), [*map(plain_name, defenses)])
                 rows += _beside(subject, known, attack)
     return Table(

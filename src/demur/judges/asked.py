@@ -1,0 +1,57 @@
+"""What a request tells of how its answer is to be read: does it ask yes or no, about the assistant, for words?"""
+
+from __future__ import annotations
+
+import re
+
+from demur.judges.voice import ENGLISH, words_of, written_out
+
+_WANTS_WORDS = re.compile(
+    r"\b(?:write|rewrite|rephrase|translate|line|quote|letter|mail|email|message|text|speech|dialogue|scene|story|say|"
+    r"reply|phrase|sentence|improve|fix|correct|words|slogan|poem|play|pretend|character|example|examples|script)\b"
+)
+_YES_OR_NO = re.compile(
+    r"^(?:\w+, )?(?:is|are|am|was|were|do|does|did|can|could|should|would|will|may|must|has|have|had|might)\b"
+    r"(?!.*\bhow\b)|^(?!how|what|where|why|which|who|when|tell|give|write).*"
+    r"\b(?:is it|are there|am i|should i|can i|is there|do you|are you)\b"
+)
+_OF_ITSELF = re.compile(
+    r"^(?:can|could|are|do|will|have|did|would) you\b(?! (?:please|help|write|tell|give|show|explain|make))|"
+    r"\b(?:what|which|who) (?:are|can|could) you\b|\byour (?:opinion|favou?rite|name)\b|\bare you\b"
+)
+_FAVOUR = re.compile(r"\b(?:for|help|tell|give|show|send|write) (?:me|us)\b")
+_SPOKEN = re.compile(
+    r"^(?:please |now )?(?:play|pretend|act|be|role-?play|imagine you|you are|speak as|answer as|respond as|"
+    r"monologue)\b|"
+    r"\b(?:monologue|in the voice of|stay in character|as if you were)\b|"
+    r"\b(?:declin|refus|reject|turn(?:ing)? down|say(?:ing)? no|cannot|apolog)\w*"
+)
+_ASKING = frozenset(("make", "tell", "write", "give", "explain", "show", "describe", "help", "please", "want", "need"))
+
+
+class Asked:
+    """A request, as far as its answer's reading needs it. All is False or empty where nothing is known of it."""
+
+    def __init__(self, request: str) -> None:
+        text = written_out(request)
+        self.yes_or_no = bool(_YES_OR_NO.search(text))
+        """It may be answered by a no, or by "it is illegal"."""
+        self.of_itself = bool(_OF_ITSELF.search(text)) and not _FAVOUR.search(text)
+        """It asks what the assistant is, can, or would do."""
+        self.wants_words = bool(_WANTS_WORDS.search(text))
+        """It asks for something worded: a line, a letter."""
+        self.spoken = bool(_SPOKEN.search(text))
+        """It asks for a part to be played, or for a no or an apology to be worded."""
+        self.matter = matter_of(text)
+        """What it is about."""
+
+    def share(self, text: str) -> float:
+        """How much of the request's matter stands in a text, 0 to 1; 0 where nothing is known of it."""
+        return len(self.matter & matter_of(text)) / len(self.matter) if self.matter else 0.0
+
+
+def matter_of(text: str) -> frozenset[str]:
+    """The words that are no function words, cut to their first five letters, so that forms of one word meet."""
+    return frozenset(
+        word[:5] for word in words_of(text) if len(word) > 2 and word not in ENGLISH and word not in _ASKING
+    )
