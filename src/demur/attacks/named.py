@@ -64,6 +64,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
     "str | None": lambda value: value is None or isinstance(value, str),
     "int": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "Knows | None": lambda value: value is None or callable(value),
     "tuple[str, ...]": lambda value: isinstance(value, list | tuple) and all(isinstance(part, str) for part in value),
 }
 """Kinds of settings as they are annotated, and what is one: a recipe's values come as they were written."""

@@ -79,8 +79,9 @@ class Pair:
         for name in ("rounds", "streams"):
             if getattr(self, name) < 1:
                 raise DemurError(f"{name}={getattr(self, name)}", "at least 1", f"raise {name}")
-        if self.weight < 0:
-            raise DemurError(f"weight={self.weight}", "at least 0", "0 leaves the monitor out")
+        if not self.weight >= 0 or (self.weight and self.knows is None):
+            expected = "at least 0, and with it what is known of a monitor"
+            raise DemurError(f"weight={self.weight}", expected, "give knows=Suspicion(guard, model), or leave it out")
         if not 1 <= self.stop_at <= 10:
             raise DemurError(f"stop_at={self.stop_at}", "a rating from 1 to 10", "10 is full success")
 

@@ -58,8 +58,9 @@ class RandomSearch:
         for name, least in {"tokens": 1, "iterations": 0, "restarts": 1, "budget": 1, "batch": 1, "length": 1}.items():
             if getattr(self, name) < least:
                 raise DemurError(f"{name}={getattr(self, name)}", f"at least {least}", f"raise {name}")
-        if self.weight < 0:
-            raise DemurError(f"weight={self.weight}", "at least 0", "0 leaves the monitor out")
+        if not self.weight >= 0 or (self.weight and self.knows is None):
+            expected = "at least 0, and with it what is known of a monitor"
+            raise DemurError(f"weight={self.weight}", expected, "give knows=Suspicion(guard, model), or leave it out")
         if not self.target.strip():
             raise DemurError("an empty target", "words with which an answer begins", 'such as "Sure"')
         if not hasattr(self.model, "forward"):

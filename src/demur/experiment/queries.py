@@ -20,11 +20,13 @@ from demur.types import DemurError, Prompt
 
 GIVEN = ("target", "attacker", "judge")
 """Fields that are more than a setting."""
+IN_PYTHON = ("knows", "weight")
+"""Fields that a recipe can not fill: what an attacker knows of a guard is a function, and its weight goes with it."""
 
 
 def own_settings(kind: Any) -> list[str]:
     """The plain settings of an attack's class."""
-    return [one.name for one in fields(kind) if one.init and one.name not in GIVEN]
+    return [one.name for one in fields(kind) if one.init and one.name not in (*GIVEN, *IN_PYTHON)]
 
 
 def keys_of(kind: Any) -> tuple[str, ...]:
