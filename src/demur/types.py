@@ -165,6 +165,19 @@ def _message(turn: Any, owner: Prompt) -> Message:
 
 
 @dataclass(frozen=True, eq=False)
+class Known:
+    """What a sampler's host knows of a canvas that it passes, so that nobody has to ask the device again.
+
+    ``first`` is the first column that is open in any row, ``padded`` whether any row has padding, ``places`` the row
+    and the column of each scored place, in row-major order.
+    """
+
+    first: int
+    padded: bool
+    places: tuple[Int[Tensor, "k"], Int[Tensor, "k"]]
+
+
+@dataclass(frozen=True, eq=False)
 class Canvas:
     """What a sampler fills: tokens, the places that are open, and the padding that makes rows equally long.
 
@@ -175,6 +188,7 @@ class Canvas:
     ids: Int[Tensor, "b n"]
     open: Bool[Tensor, "b n"]
     pad: Bool[Tensor, "b n"]
+    known: Known | None = None
 
     @property
     def rows(self) -> int:
@@ -189,6 +203,15 @@ class Canvas:
     def starts(self) -> list[int]:
         """The first column of every row that is not padding."""
         return [int(x) for x in self.pad.sum(dim=1).tolist()]
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether any row has padding."""
+        return bool(self.pad.any()) if self.known is None else self.known.padded
+
+    def scored(self, score: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
+        """Row and column of each place that ``score`` marks, in row-major order."""
+        return score.nonzero(as_tuple=True) if self.known is None else self.known.places
 
 
 @dataclass(frozen=True, eq=False)
