@@ -30,7 +30,7 @@ class Asked:
     @cached_property
     def places(self) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
         """Row and column of each place, row-major, on the device."""
-        return _places(self.mask, int(self.seen.sum()))
+        return places(self.mask, int(self.seen.sum()))
 
     @property
     def first(self) -> int:
@@ -95,9 +95,10 @@ class Host:
         return Canvas(ids=ids[:, here], open=now.open[:, here], pad=now.pad[:, here], known=known)
 
 
-def _places(mask: Bool[Tensor, "b n"], count: int) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
+def places(mask: Bool[Tensor, "b n"], count: int) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
+    """Row and column of the ``count`` places of a mask, row-major; the device is not asked how many there are."""
     if mask.device.type in ("cpu", "mps"):
         rows, columns = mask.nonzero(as_tuple=True)
-    else:  # the host knows how many, and does not have to ask
+    else:
         rows, columns = torch.nonzero_static(mask, size=count).unbind(1)
     return rows, columns

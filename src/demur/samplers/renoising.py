@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from demur.samplers.asked import places
 from demur.samplers.dice import Dice, Rngs
 from demur.types import Canvas, DemurError, Denoising, Need, Step, lacking
 
@@ -53,29 +54,32 @@ class Renoise:
         dice = Dice(rngs, canvas.rows)
         cache = model.new_cache()
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
+        temperatures = self._temperatures().to(canvas.ids.device)
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
         ended = torch.zeros(canvas.rows, dtype=torch.bool, device=ids.device)
         for begin in range(first, canvas.width, model.canvas_length):
             here = slice(begin, min(begin + model.canvas_length, canvas.width))
             size = here.stop - here.start
-            model.read(replace(canvas, ids=_ended_at(ids, ended, stops, first, model.pad_id)), cache, begin)
-            draft = self._random(model, dice, size, canvas.rows, ~ended, ids[:, here])
+            # What the host knows of the rows: it reads who is done, once a step.
+            over = ended.tolist()
+            now = _ended_at(ids, ended, stops, first, model.pad_id) if any(over) else ids
+            model.read(replace(canvas, ids=now), cache, begin)
+            draft = self._random(model, dice, _Rows.of(~ended, [not one for one in over], dice), ids[:, here])
             best, history = draft, torch.full((self.stability, canvas.rows, size), -1, device=ids.device)
             before: Float[Tensor, "b m v"] | None = None
             # The official code draws on for rows that have ended; with a single generator that is done here, too.
             done = torch.zeros_like(ended) if dice.shared else ended.clone()
+            done_seen = [one and not dice.shared for one in over]
             for left in range(self.steps, 0, -1):
                 going = ~done
+                drawn = _Rows.of(going, [not one for one in done_seen], dice)
                 live = going & ~ended
                 out = model.denoise(canvas, cache, draft, before)
-                temperature = self.t_min + (self.t_max - self.t_min) * (
-                    torch.tensor(left, dtype=torch.int32) / self.steps
-                )
-                logits = (out.logits / temperature.to(out.logits.device)).unflatten(0, (canvas.rows, size))  # type: ignore[no-untyped-call]
-                sampled = self._sample(logits, dice, going, draft)
+                logits = (out.logits / temperatures[left]).unflatten(0, (canvas.rows, size))  # type: ignore[no-untyped-call]
+                sampled = self._sample(logits, dice, drawn, draft)
                 entropy = _entropy(logits)
                 accepted = self._accept(entropy)
-                renoised = torch.where(accepted, sampled, self._random(model, dice, size, canvas.rows, going, draft))
+                renoised = torch.where(accepted, sampled, self._random(model, dice, drawn, draft))
                 draft = torch.where(going[:, None], renoised, draft)
                 best = torch.where(going[:, None], logits.argmax(dim=-1), best)
                 if before is not None:
@@ -94,7 +98,9 @@ class Renoise:
                 predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
                 predictions[:, here] = torch.where(committed[:, here], ids[:, here], best)
                 confidence[:, here] = torch.where(live[:, None], -entropy, float("nan"))
-                if bool(live.any()):  # else rows that have ended are still being drawn for, and no one else
+                if not all(
+                    d or o for d, o in zip(done_seen, over, strict=True)
+                ):  # else rows that have ended are still being drawn for, and no one else
                     yield Step(
                         index=index,
                         ids=ids.clone(),
@@ -109,7 +115,8 @@ class Renoise:
                         passes=1 + (left == self.steps),
                     )
                     index += 1
-                if bool(done.all()):
+                done_seen = done.tolist()
+                if all(done_seen):
                     break
             ended = ended | torch.isin(ids[:, here], stops).any(dim=1)
             if bool(ended.all()):
@@ -121,28 +128,42 @@ class Renoise:
         taken = ordered.cumsum(dim=-1) - ordered <= self.entropy_bound
         return torch.zeros_like(taken).scatter(-1, order, taken)
 
+    def _temperatures(self) -> Float[Tensor, "s+1"]:
+        """By how many steps are left."""
+        return self.t_min + (self.t_max - self.t_min) * (torch.arange(self.steps + 1, dtype=torch.int32) / self.steps)
+
     @staticmethod
     def _sample(
-        logits: Float[Tensor, "b m v"], dice: Dice, live: Bool[Tensor, "b"], draft: Int[Tensor, "b m"]
+        logits: Float[Tensor, "b m v"], dice: Dice, rows: _Rows, draft: Int[Tensor, "b m"]
     ) -> Int[Tensor, "b m"]:
-        """Tokens drawn for the rows that are going (a single generator draws for all, as the official code does)."""
-        drawn = torch.ones_like(live) if dice.shared else live
-        probs = logits[drawn].softmax(dim=-1, dtype=torch.float32)
-        sampled = draft.clone()
-        counts = [probs.shape[1] * int(row) for row in drawn]
-        sampled[drawn] = dice.multinomial(probs.flatten(0, 1), counts).view(-1, probs.shape[1])
+        """Tokens drawn for some rows; the others keep their draft."""
+        probs = logits[rows.which].softmax(dim=-1, dtype=torch.float32)
+        sampled, size = draft.clone(), draft.shape[1]
+        sampled[rows.which] = dice.multinomial(probs.flatten(0, 1), [size * one for one in rows.drawn]).view(-1, size)
         return sampled
 
     @staticmethod
-    def _random(
-        model: Denoising, dice: Dice, size: int, rows: int, live: Bool[Tensor, "b"], instead: Int[Tensor, "b m"]
-    ) -> Int[Tensor, "b m"]:
-        """Random tokens for the rows that are going."""
-        drawn = torch.ones_like(live) if dice.shared else live
-        noise = instead.clone()
-        counts = [size * int(row) for row in drawn]
-        noise[drawn] = dice.randint(model.vocabulary, counts).to(noise.device).view(-1, size)
+    def _random(model: Denoising, dice: Dice, rows: _Rows, instead: Int[Tensor, "b m"]) -> Int[Tensor, "b m"]:
+        """Random tokens for some rows; the others keep theirs."""
+        noise, size = instead.clone(), instead.shape[1]
+        numbers = dice.randint(model.vocabulary, [size * one for one in rows.drawn])
+        noise[rows.which] = numbers.to(noise.device).view(-1, size)
         return noise
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The rows that are drawn for: ``which`` they are, on the device, and 1 or 0 for each row, on the host."""
+
+    which: Int[Tensor, "r"]
+    drawn: list[int]
+
+    @classmethod
+    def of(cls, going: Bool[Tensor, "b"], seen: Sequence[bool], dice: Dice) -> _Rows:
+        """Those that are going, ``seen`` the same on the host; all, if a single generator draws, as officially."""
+        if dice.shared or all(seen):
+            return cls(torch.arange(len(seen), device=going.device), [1] * len(seen))
+        return cls(places(going[None], sum(seen))[1], [int(one) for one in seen])
 
 
 def _first_open(model: Denoising, canvas: Canvas) -> int:
@@ -170,8 +191,6 @@ def _ended_at(
     ids: Int[Tensor, "b n"], ended: Bool[Tensor, "b"], stops: Int[Tensor, "e"], first: int, pad: int
 ) -> Int[Tensor, "b n"]:
     """Ids as the official code passes them on: in rows that have ended, padding follows the end of sequence."""
-    if not bool(ended.any()):
-        return ids
     ends = torch.isin(ids, stops)
     ends[:, :first] = False
     after = (ends.long().cumsum(dim=1) - ends.long() > 0) & ended[:, None]
