@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -175,6 +175,8 @@ class Known:
     first: int
     padded: bool
     places: tuple[Int[Tensor, "k"], Int[Tensor, "k"]]
+    kept: dict[tuple[str, int], Any] = field(default_factory=dict)
+    """What a model has computed of padding and open places alone, for its next pass; see :meth:`Canvas.once`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,6 +210,17 @@ class Canvas:
     def is_padded(self) -> bool:
         """Whether any row has padding."""
         return bool(self.pad.any()) if self.known is None else self.known.padded
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, which depends on padding and open places alone; it is computed once a generation where a
+        sampler keeps it.
+        """
+        if self.known is None:
+            return make()
+        key = name, self.width
+        if key not in self.known.kept:
+            self.known.kept[key] = make()
+        return self.known.kept[key]
 
     def scored(self, score: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
         """Row and column of each place that ``score`` marks, in row-major order."""

@@ -61,8 +61,10 @@ class Bidirectional(Adapter):
         """
         passed = cache.columns if cache is not None else 0
         start = passed if cache is not None else self._read_from(canvas, score)
-        positions: Int[Tensor, "b n"] = ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
-        mask = self._mask(canvas)
+        positions: Int[Tensor, "b n"] = canvas.once(
+            "positions", lambda: ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
+        )
+        mask = canvas.once("mask", lambda: self._mask(canvas))
         trunk = decoder_of(self.net)
         more = {} if cache is None else cached(trunk, cache.kv) | {"use_cache": True}
         with watched(self.net, self.layers) as states, sparing(self.net, canvas.ids[:, passed:], start - passed):

@@ -96,8 +96,8 @@ class Causal(Adapter):
         return Forward(logits=head_of(self.net)(last[rows, producing - start]), hidden=states(last), start=start)
 
     def _mask(self, pad: Bool[Tensor, "b m"], passed: int) -> Tensor:
-        """What may be seen: by column; or, for one new column of a plain architecture, as attention wants it, since of a
-        mask by column transformers asks the device at every step whether it is needed.
+        """What may be seen: by column; or, for one new column of a plain architecture, as attention wants it. Of a mask
+        by column, transformers asks the device at every step whether it is needed.
         """
         config = self.config
         layers = set(getattr(config, "layer_types", None) or ["full_attention"])

@@ -7,8 +7,9 @@ are, which tensors need to be that long, and whose random numbers are to be draw
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,6 +67,7 @@ class Host:
     starts: list[int]
     open: Bool[NDArray[np.bool_], "b n"]
     pad: Bool[NDArray[np.bool_], "b n"]
+    kept: dict[tuple[str, int], Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, canvas: Canvas) -> Host:
@@ -90,7 +92,7 @@ class Host:
 
     def passing(self, asked: Asked, ids: Int[Tensor, "b n"], upto: int | None = None) -> Canvas:
         """The canvas with these tokens, up to a column, for a pass that scores what is asked."""
-        known = Known(min(self.first, asked.first), max(self.starts, default=0) > 0, asked.places)
+        known = Known(min(self.first, asked.first), max(self.starts, default=0) > 0, asked.places, self.kept)
         now, here = self.canvas, slice(0, upto)
         return Canvas(ids=ids[:, here], open=now.open[:, here], pad=now.pad[:, here], known=known)
 

@@ -184,10 +184,10 @@ class MaskedDiffusion:
             committed &= open_ & (predictions != mask)
             ids = torch.where(committed, predictions, ids)
             open_ = open_ & ~committed
-            trust = torch.where(committed, confidence, trust)
-            at = self._next(turn, full=~(open_ & block).any(dim=1))
+            at = self._next(turn, open_ & block)
             now, turn = turn, plans.turns(at)
             if self.revise:
+                trust = torch.where(committed, confidence, trust)
                 goes_on = turn.live & (turn.end == now.end)
                 written = canvas.open & ~open_ & block & (rank > self._begin(now)[:, None]) & goes_on[:, None]
                 again = surest(
@@ -204,8 +204,8 @@ class MaskedDiffusion:
                 turn = plans.turns(at)
             yield Step(
                 index=index,
-                ids=ids.clone(),
-                open=open_.clone(),
+                ids=ids,
+                open=open_,
                 committed=committed,
                 predictions=predictions,
                 confidence=confidence,
@@ -328,7 +328,7 @@ class MaskedDiffusion:
         turns: Sequence[Turn | None],
     ) -> Bool[Tensor, "b n"]:
         """The positions that a step commits; ``score`` is -inf outside the open positions of each row's block."""
-        able = torch.isfinite(score)
+        able = score > -torch.inf
         if self.remasking == "origin":
             return able
         if self.entropy_bound is not None:
@@ -348,11 +348,13 @@ class MaskedDiffusion:
         drawn &= able  # weights may underflow to 0, and then a draw takes what must not be taken
         return drawn | surest(score.masked_fill(drawn, -torch.inf), count - drawn.sum(dim=1), rows)
 
-    def _next(self, turn: Turns, full: Bool[Tensor, "b"]) -> Int[Tensor, "b"]:
-        """The next turn; if commits may be more than planned, the first of the next block once this one is full."""
+    def _next(self, turn: Turns, left: Bool[Tensor, "b n"]) -> Int[Tensor, "b"]:
+        """The next turn; if commits may be more than planned, the first of the next block once nothing is left of this
+        one.
+        """
         if self.threshold is None and self.entropy_bound is None:
             return turn.next
-        return torch.where(full, turn.next_block, turn.next)
+        return torch.where(left.any(dim=1), turn.next, turn.next_block)
 
     def _begin(self, turn: Turns) -> Int[Tensor, "b"]:
         """How many open positions stand before each row's block."""

@@ -32,19 +32,24 @@ class Turn:
 @dataclass(frozen=True, eq=False)
 class Turns:
     """The turns that rows stand at: :class:`Turn`, each field with one entry a row. A row that has no turn left is not
-    ``live``, and has zeros.
+    ``live``, and has zeros. ``left`` and ``share`` are None where all of the plans have zeros there.
     """
 
     live: Bool[Tensor, "b"]
     end: Int[Tensor, "b"]
     fixed: Int[Tensor, "b"]
-    left: Int[Tensor, "b"]
-    last: Bool[Tensor, "b"]
-    share: Float[Tensor, "b"]
+    left: Int[Tensor, "b"] | None
+    is_last: Int[Tensor, "b"]
+    share: Float[Tensor, "b"] | None
     chance: Float[Tensor, "b"]
     noise: Float[Tensor, "b"]
     next: Int[Tensor, "b"]
     next_block: Int[Tensor, "b"]
+
+    @property
+    def last(self) -> Bool[Tensor, "b"]:
+        """Whether the turn is its block's last."""
+        return self.is_last > 0
 
     def count(self, n: Int[Tensor, "b"]) -> Int[Tensor, "b"]:
         """How many of ``n`` open positions each row commits."""
@@ -62,6 +67,8 @@ class Plans:
     def _tabulate(self) -> None:
         length = max((len(turns) for turns in self.rows), default=0) + 1  # a last column for rows that have ended
         tables = [_table(turns, length) for turns in self.rows]
+        quotas = [turn.quota for turns in self.rows for turn in turns]
+        self._has_left, self._has_share = any(one.left for one in quotas), any(one.share for one in quotas)
         self._whole = torch.from_numpy(np.stack([whole for whole, _ in tables])).to(self.device)
         self._real = torch.from_numpy(np.stack([real for _, real in tables])).to(self.device)
 
@@ -69,7 +76,18 @@ class Plans:
         """The turn of every row."""
         live, end, fixed, left, last, after, after_block = self._whole[self._number, at].unbind(1)
         share, chance, noise = self._real[self._number, at].unbind(1)
-        return Turns(live > 0, end, fixed, left, last > 0, share, chance, noise, after, after_block)
+        return Turns(
+            live=live > 0,
+            end=end,
+            fixed=fixed,
+            left=left if self._has_left else None,
+            is_last=last,
+            share=share if self._has_share else None,
+            chance=chance,
+            noise=noise,
+            next=after,
+            next_block=after_block,
+        )
 
     def of(self, at: Sequence[int]) -> list[Turn | None]:
         """The turn of every row on the host; None for a row that has ended."""

@@ -62,8 +62,7 @@ class Renoise:
             size = here.stop - here.start
             # What the host knows of the rows: it reads who is done, once a step.
             over = ended.tolist()
-            now = _ended_at(ids, ended, stops, first, model.pad_id) if any(over) else ids
-            model.read(replace(canvas, ids=now), cache, begin)
+            model.read(replace(canvas, ids=_ended_at(ids, ended, stops, first, model.pad_id)), cache, begin)
             draft = self._random(model, dice, _Rows.of(~ended, [not one for one in over], dice), ids[:, here])
             best, history = draft, torch.full((self.stability, canvas.rows, size), -1, device=ids.device)
             before: Float[Tensor, "b m v"] | None = None
@@ -87,9 +86,8 @@ class Renoise:
                 stable = (history == best[None]).all(dim=-1).all(dim=0)
                 history = torch.cat([history, best[None]])[1:] if self.stability else history
                 done = done | (stable & (entropy.mean(dim=-1) < self.confidence) & going)
-                last = done | (left == 1)
                 before = logits.to(model.net.model.decoder.embed_tokens.weight.dtype)
-                finishing = last & live
+                finishing = (done | (left == 1)) & live
                 written = torch.where(finishing[:, None], best, draft)
                 committed = torch.zeros_like(open_)
                 committed[:, here] = (accepted | finishing[:, None]) & live[:, None]
@@ -98,9 +96,7 @@ class Renoise:
                 predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
                 predictions[:, here] = torch.where(committed[:, here], ids[:, here], best)
                 confidence[:, here] = torch.where(live[:, None], -entropy, float("nan"))
-                if not all(
-                    d or o for d, o in zip(done_seen, over, strict=True)
-                ):  # else rows that have ended are still being drawn for, and no one else
+                if not all(map(max, done_seen, over)):  # else rows that have ended are drawn for, and no one else
                     yield Step(
                         index=index,
                         ids=ids.clone(),

@@ -1,4 +1,4 @@
-"""What a defense changes inside a masked generation: chance in the order of commits, and a repair of the first block."""
+"""What a defense changes inside a masked generation: chance in the order of commits, and a repair of one block."""
 
 from __future__ import annotations
 

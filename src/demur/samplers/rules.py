@@ -36,11 +36,15 @@ class Quota:
 
 
 def counted(
-    n: Int[Tensor, "b"], fixed: Int[Tensor, "b"], share: Float[Tensor, "b"], left: Int[Tensor, "b"]
+    n: Int[Tensor, "b"], fixed: Int[Tensor, "b"], share: Float[Tensor, "b"] | None, left: Int[Tensor, "b"] | None
 ) -> Int[Tensor, "b"]:
-    """What each row's :class:`Quota` says of its ``n``, at most ``n``; the same numbers as on the host."""
-    spread = torch.where(left > 0, (n + left - 1) // left.clamp(min=1), 0)
-    return torch.minimum(fixed + (n.float() * share).long() + spread, n)
+    """What each row's :class:`Quota` says of its ``n``, at most ``n``; the same numbers as on the host. None: all 0."""
+    count = fixed
+    if share is not None:
+        count = count + (n.float() * share).long()
+    if left is not None:
+        count = count + torch.where(left > 0, (n + left - 1) // left.clamp(min=1), 0)
+    return torch.minimum(count, n)
 
 
 def check_temperature(temperature: float) -> None:
@@ -252,17 +256,20 @@ def annealed(score: Float[Tensor, "k"], noise: Float[Tensor, "k"], share: Float[
 
 
 def surest(score: Float[Tensor, "b n"], count: Int[Tensor, "b"], among: Sequence[slice]) -> Bool[Tensor, "b n"]:
-    """The ``count`` highest scores of each row.
+    """The ``count`` highest scores of each row, whose positions all stand in the columns ``among``, row by row.
 
-    Of equal scores at the edge, a CPU takes those that torch's topk takes there, as the official code does. Which these
-    are depends on what else is ranked: ``among`` says, row by row, in which columns they all stand. An accelerator takes
-    the ones furthest to the left, by one sort of all rows.
+    Where scores at the edge are equal, a CPU takes those that the official code takes there, an accelerator the ones
+    furthest to the left.
+    """
+    return as_topk(score, count, among) if score.device.type == "cpu" else leftmost(score, count)
+
+
+def as_topk(score: Float[Tensor, "b n"], count: Int[Tensor, "b"], among: Sequence[slice]) -> Bool[Tensor, "b n"]:
+    """Of equal scores, those that torch's topk takes on a CPU: that depends on what else is ranked. Rows that rank as
+    many columns for as many places go into one call.
     """
     chosen = torch.zeros(score.shape, dtype=torch.bool, device=score.device)
-    if score.device.type != "cpu":
-        order = score.sort(dim=1, descending=True, stable=True).indices
-        return chosen.scatter(1, order, torch.arange(score.shape[1], device=score.device) < count[:, None])
-    alike: dict[tuple[int, int, int], list[int]] = {}  # rows that are ranked in one call
+    alike: dict[tuple[int, int, int], list[int]] = {}
     for row, (columns, k) in enumerate(zip(among, count.tolist(), strict=True)):
         if k:
             begin, end, _ = columns.indices(score.shape[1])
@@ -271,6 +278,13 @@ def surest(score: Float[Tensor, "b n"], count: Int[Tensor, "b"], among: Sequence
         best = torch.topk(score[rows, begin:end], k).indices
         chosen[torch.tensor(rows)[:, None], best + begin] = True
     return chosen
+
+
+def leftmost(score: Float[Tensor, "b n"], count: Int[Tensor, "b"]) -> Bool[Tensor, "b n"]:
+    """Of equal scores, those furthest to the left: one sort for all rows, which asks the device for nothing."""
+    order = score.sort(dim=1, descending=True, stable=True).indices
+    best = torch.arange(score.shape[1], device=score.device) < count[:, None]
+    return torch.zeros_like(best).scatter(1, order, best)
 
 
 def above(

@@ -199,7 +199,7 @@ def _called(device: PretendDevice | None, func: Any, args: Any, kwargs: dict[str
         return _moved(_run(func, args, kwargs, device is not None and not tensors))
     if name in ("numpy", "__array__"):
         raise TypeError("a tensor on the device can't become an array: use cpu() first")
-    if name in ("cpu", "tolist") or to is not None and to is not DEVICE:
+    if name in ("cpu", "tolist") or (to is not None and to is not DEVICE):
         count("waits")
         out = _run(func, args, kwargs, False)
         return _on_host(out) if isinstance(out, Tensor) else out
@@ -312,7 +312,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def _reads_a_mask(name: str, args: Any) -> bool:
-    """Whether the places are those of a mask: the host must know how many. To fill them with one number, it need not."""
+    """Whether places are those of a mask: the host must know how many. To fill them with one number, it need not."""
     if name not in ("index", "index_put", "index_put_", "_index_put_impl_"):
         return False
     masks = [i for i in args[1] if i is not None and i.dtype in (torch.bool, torch.uint8)]
