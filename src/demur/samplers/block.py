@@ -240,7 +240,7 @@ class _Quotas:
         size = n if self.size is None else torch.full_like(n, self.size)
         self.planned = torch.where(self.turn == 0, size, self.planned)
         count = self.fixed[self.planned, self.turn]
-        self.turn = self.turn + 1
+        self.turn = self.turn + (n > 0)  # a row that has ended asks for none, and stays where it is
         return torch.minimum(count, n), self.turn == self.lengths[self.planned]
 
     def begin_again(self, done: Bool[Tensor, "b"]) -> None:

@@ -59,12 +59,11 @@ class Renoise:
         ended = torch.zeros(canvas.rows, dtype=torch.bool, device=ids.device)
         for begin in range(first, canvas.width, model.canvas_length):
             here = slice(begin, min(begin + model.canvas_length, canvas.width))
-            size = here.stop - here.start
             # What the host knows of the rows: it reads who is done, once a step.
             over = ended.tolist()
             model.read(replace(canvas, ids=_ended_at(ids, ended, stops, first, model.pad_id)), cache, begin)
             draft = self._random(model, dice, _Rows.of(~ended, [not one for one in over], dice), ids[:, here])
-            best, history = draft, torch.full((self.stability, canvas.rows, size), -1, device=ids.device)
+            best, history = draft, torch.full((self.stability, *draft.shape), -1, device=ids.device)
             before: Float[Tensor, "b m v"] | None = None
             # The official code draws on for rows that have ended; with a single generator that is done here, too.
             done = torch.zeros_like(ended) if dice.shared else ended.clone()
@@ -74,7 +73,7 @@ class Renoise:
                 drawn = _Rows.of(going, [not one for one in done_seen], dice)
                 live = going & ~ended
                 out = model.denoise(canvas, cache, draft, before)
-                logits = (out.logits / temperatures[left]).unflatten(0, (canvas.rows, size))  # type: ignore[no-untyped-call]
+                logits = (out.logits / temperatures[left]).unflatten(0, draft.shape)  # type: ignore[no-untyped-call]
                 sampled = self._sample(logits, dice, drawn, draft)
                 entropy = _entropy(logits)
                 accepted = self._accept(entropy)
