@@ -193,10 +193,13 @@ def _called(device: PretendDevice | None, func: Any, args: Any, kwargs: dict[str
 
     if not here:  # from the host to the device, or made there
         if tensors or name in ("tensor", "as_tensor", "asarray"):
-            count("copies")
-        elif isinstance(kwargs.get("generator"), torch.Generator):
+            out = _moved(_run(func, args, kwargs, False))
+            if out.numel():  # nothing is copied of what is empty
+                count("copies")
+            return out
+        if isinstance(kwargs.get("generator"), torch.Generator):
             raise RuntimeError(f"mixed devices in {name}: a generator on the host for a tensor on the device")
-        return _moved(_run(func, args, kwargs, device is not None and not tensors))
+        return _moved(_run(func, args, kwargs, device is not None))
     if name in ("numpy", "__array__"):
         raise TypeError("a tensor on the device can't become an array: use cpu() first")
     if name in ("cpu", "tolist") or (to is not None and to is not DEVICE):
