@@ -15,6 +15,7 @@ import demur
 from demur.attacks.search import RandomSearch
 from demur.defenses import DiffuGuard
 from demur.guards import Watch
+from demur.models import bidirectional
 from demur.samplers import (
     Autoregressive,
     BlockDiffusion,
@@ -37,9 +38,12 @@ WORDS = ("Hi", "Tell me a story about a river that runs uphill.", "Why?", "How d
 
 
 @pytest.fixture(autouse=True)
-def _one_rule_for_ties(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of equal scores a CPU takes those that official code takes there, an accelerator the leftmost: one rule here."""
+def _as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CPU does by itself, and differently by a bit or a tie: of equal scores it takes those that official code
+    takes there, and it projects a token that stands in many places once.
+    """
     monkeypatch.setattr(rules, "as_topk", lambda score, count, among: rules.leftmost(score, count))
+    monkeypatch.setattr(bidirectional, "_once", lambda *_: [])
 
 
 def recorded(
@@ -78,8 +82,10 @@ def prompts_of(n: int) -> list[demur.Prompt]:
 
 
 def mean(counts: list[Counts]) -> tuple[float, float, float]:
-    """Operations outside the network, waits and copies of a step, without the first, which begins, and the last."""
-    middle = counts[1:-1] or counts
+    """Operations outside the network, waits and copies of a step, without the last and the first two: a guard looks at
+    the first step, and copies its tables, while the second is made.
+    """
+    middle = counts[2:-1] or counts[1:] or counts
     return tuple(sum(getattr(one, kind) for one in middle) / len(middle) for kind in ("outside", "waits", "copies"))  # type: ignore[return-value]
 
 
@@ -144,6 +150,16 @@ def test_a_placed_model_is_a_copy_and_gradients_flow_on_it() -> None:
     model.net(input_ids=ids).logits.sum().backward()
     assert torch.equal(theirs, model.net.lm_head.weight.grad)
     model.net.zero_grad()
+
+
+def test_both_rules_for_ties_take_the_same_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    score = torch.rand((6, 40), generator=torch.Generator().manual_seed(0))
+    score[:, ::3] = -torch.inf
+    count, among = torch.tensor([0, 1, 5, 5, 20, 26]), [slice(0, None)] * 6
+    assert torch.equal(rules.as_topk(score, count, among), rules.leftmost(score, count))
+    tied = torch.tensor([[0.5, 0.9, 0.5, 0.5]])
+    assert rules.leftmost(tied, torch.tensor([2])).tolist() == [[True, True, False, False]]
 
 
 # -- the engine on it ---------------------------------------------------------------------------------------
