@@ -175,6 +175,7 @@ RUNS: dict[str, tuple[Kind, Any]] = {
     "gumbel": (Kind.MASKED, MaskedDiffusion(steps=4, temperature=0.7)),
     "random": (Kind.MASKED, MaskedDiffusion(steps=4, remasking="random")),
     "threshold": (Kind.MASKED, MaskedDiffusion(steps=8, threshold=0.02)),
+    "high threshold": (Kind.MASKED, MaskedDiffusion(steps=8, threshold=0.9)),
     "entropy bound": (Kind.MASKED, MaskedDiffusion(steps=8, remasking="entropy", entropy_bound=6.0)),
     "dream": (Kind.MASKED, dream(steps=5, temperature=0.5, top_p=0.9)),
     "dream's origin": (Kind.MASKED, dream("origin", steps=5, temperature=0.5)),
@@ -204,8 +205,10 @@ DRAWN = {
     "by entropy",
 }  # fmt: skip
 """Numbers are drawn on the host for them, and copied."""
-OTHERS = {"diffuguard", "no cache"}
-"""A repair asks for more, once a row; without a cache transformers looks at the padding at every step."""
+OTHERS = {"diffuguard", "no cache", "threshold"}
+"""A repair asks for more, once a row; without a cache transformers looks at the padding at every step; a low threshold
+fills everything in two steps.
+"""
 MOST = {Kind.CAUSAL: 90, Kind.MASKED: 90, Kind.BLOCK: 115}
 """Operations outside the network, a step."""
 
