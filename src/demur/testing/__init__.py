@@ -1,4 +1,4 @@
-"""For tests of parts of one's own: tiny models, a pretend device, and the contracts of samplers, models and the rest."""
+"""For tests of parts of one's own: tiny models, a pretend device, and the contracts of samplers and the rest."""
 
 from demur.testing.contracts import (
     PROMPTS,
