@@ -38,7 +38,6 @@ WAITS = frozenset(
 )  # fmt: skip
 """Operations whose result, or its shape, the host has to read."""
 _STORAGE = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "lift_fresh", "set_"})
-"""Operations that start nothing on a device."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ class _Operations(TorchDispatchMode):
             name = func._schema.name.partition("::")[2]
             if name in WAITS or _reads_a_mask(name, args) or (name == "repeat_interleave" and len(args) < 2):
                 self.device.count("waits")
-            if not (func.is_view or name in _STORAGE):
+            if not (func.is_view or name in _STORAGE):  # these start nothing
                 self.device.count("operations")
             if name == "histc" and not args[0].is_floating_point():  # a kernel for whole numbers that CPUs lack
                 return func(args[0].float(), *args[1:], **(kwargs or {})).to(args[0].dtype)
