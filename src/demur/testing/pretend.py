@@ -4,6 +4,8 @@ accelerator would have waited for.
 Two mistakes cost most on an accelerator, and neither shows on a CPU: an operation of tensors on two devices, which
 fails, and a host that asks the device for a value at every turn, which makes both wait. Both are seen here, without an
 accelerator and with the bits of the CPU.
+
+The file is long because what a call may do on a device is one list: make, move, read, mix.
 """
 
 from __future__ import annotations
