@@ -37,6 +37,7 @@ import naive
 import numpy as np
 import recording
 import torch
+import waits
 from measure import (
     CLOCKS,
     Clock,
@@ -456,6 +457,7 @@ PARTS = (
     guards.watched,
     experiments.prompts,
     experiments.ray,
+    waits.waits,
 )
 
 if __name__ == "__main__":

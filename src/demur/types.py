@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -165,6 +165,21 @@ def _message(turn: Any, owner: Prompt) -> Message:
 
 
 @dataclass(frozen=True, eq=False)
+class Known:
+    """What a sampler's host knows of a canvas that it passes, so that nobody has to ask the device again.
+
+    ``first`` is the first column that is open in any row, ``padded`` whether any row has padding, ``places`` the row
+    and the column of each scored place, in row-major order.
+    """
+
+    first: int
+    padded: bool
+    places: tuple[Int[Tensor, "k"], Int[Tensor, "k"]]
+    kept: dict[tuple[str, int], Any] = field(default_factory=dict)
+    """What a model has computed of padding and open places alone, for its next pass; see :meth:`Canvas.once`."""
+
+
+@dataclass(frozen=True, eq=False)
 class Canvas:
     """What a sampler fills: tokens, the places that are open, and the padding that makes rows equally long.
 
@@ -175,6 +190,7 @@ class Canvas:
     ids: Int[Tensor, "b n"]
     open: Bool[Tensor, "b n"]
     pad: Bool[Tensor, "b n"]
+    known: Known | None = None
 
     @property
     def rows(self) -> int:
@@ -189,6 +205,29 @@ class Canvas:
     def starts(self) -> list[int]:
         """The first column of every row that is not padding."""
         return [int(x) for x in self.pad.sum(dim=1).tolist()]
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether any row has padding."""
+        return bool(self.pad.any()) if self.known is None else self.known.padded
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` gives, which depends on padding and open places alone; it is computed once a generation where a
+        sampler keeps it.
+        """
+        if self.known is None:
+            return make()
+        key = name, self.width
+        if key not in self.known.kept:
+            self.known.kept[key] = make()
+        return self.known.kept[key]
+
+    def scored(self, score: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
+        """Row and column of each place that ``score`` marks, in row-major order."""
+        if self.known is not None:
+            return self.known.places
+        rows, columns = score.nonzero(as_tuple=True)
+        return rows, columns
 
 
 @dataclass(frozen=True, eq=False)

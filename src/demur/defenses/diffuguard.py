@@ -35,7 +35,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from demur.samplers import MaskedDiffusion
-from demur.samplers.masked import Repair
+from demur.samplers.repair import Repair
 from demur.types import Canvas, DemurError, Forward, Need, Prompt, Scoring, Step, lacking
 
 

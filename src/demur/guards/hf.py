@@ -114,8 +114,9 @@ class _Call:
         self.goes_on = self.goes_on & ~torch.isin(tokens, self.stops)
         for row, (stands, sigma) in zip(self.rows, read(), strict=True):
             row.observe(RowState(int(stands)), sigma)
+        stopped = self.stopped
         look(self.guard, self.rows)
-        if any(self.stopped):  # what follows is padding
+        if self.stopped != stopped:  # what follows is padding
             self.goes_on = self.goes_on & ~torch.tensor(self.stopped, device=tokens.device)
 
     @property

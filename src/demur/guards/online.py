@@ -164,8 +164,11 @@ class _Sight:
         self.pooler, self.signal = Pooler(canvas, [key]), Signal(guard.anchors)
         self.recent = Recent(guard.spec.steps) if guard.tail else None
         self.rows_may_wait = Need.RENOISE in model.offers
-        self.taken = torch.zeros(canvas.rows, dtype=torch.long, device=canvas.ids.device)  # every row's own steps
+        self.at = torch.full((canvas.rows,), -1, device=canvas.ids.device)  # the row's own last step, from 0
         self.tokens = canvas.ids
+        self.running, self.ended = (
+            torch.full((), int(state), device=canvas.ids.device) for state in (RowState.RUNNING, RowState.ENDED)
+        )
 
     def of(self, step: Step, rows: Sequence[Row]) -> list[Callable[[], list[list[float]]]]:
         """Asks for state and sigma of every row after the step: one thing to be read; or none, if nobody is watched any
@@ -174,7 +177,7 @@ class _Sight:
         watched = any(row.is_watched for row in rows)
         if not watched and not any(row.state in (RowState.FLAGGED, RowState.STOPPED) for row in rows):
             return []
-        state = torch.where(step.live, int(RowState.RUNNING), int(RowState.ENDED))
+        state = torch.where(step.live, self.running, self.ended)
         if self.rows_may_wait:
             state = torch.where(_waits(self.model, self.canvas, step), int(RowState.WAITING), state)
         if not watched:
@@ -182,8 +185,8 @@ class _Sight:
         phi = self.pooler(step)[self.key]
         if self.recent is not None:  # rows of a causal model take their steps together, until they end
             phi = self.recent(phi)
-        self.taken += step.live
-        return [crossing(state, self.signal(phi, self.taken.to(phi.device) - 1))]
+        self.at = self.at + step.live
+        return [crossing(state, self.signal(phi, self.at.to(phi.device)))]
 
     def states(self) -> Float[NDArray[np.float32], "b d"]:
         """The last pooled state of every row."""
@@ -252,13 +255,13 @@ class _Refusal:
             return step
         if self.ids is None:
             self.ids = _refusals(self.model, self.canvas, self.text)
-        before, now = self.stopped, torch.zeros_like(self.stopped)
-        if any(flagged):
-            now = torch.tensor(flagged, device=before.device)
-            self.stopped = before | now
-            for row in rows:
-                if row.state is RowState.FLAGGED:
-                    row.state = RowState.STOPPED
+        if not any(flagged):
+            return _nothing_in(self.stopped, step, self.ids)
+        before, now = self.stopped, torch.tensor(flagged, device=self.stopped.device)
+        self.stopped = before | now
+        for row in rows:
+            if row.state is RowState.FLAGGED:
+                row.state = RowState.STOPPED
         return _overwritten(step, self.ids, before, now)
 
 
@@ -266,12 +269,10 @@ def _refusals(model: Model, canvas: Canvas, refusal: str) -> Int[Tensor, "b n"]:
     """The canvas with the refusal in the open places; what it does not fill is end-of-sequence."""
     words = list(model.tokenizer(refusal, add_special_tokens=False)["input_ids"])
     end = (*model.stop_ids, model.mask_id, getattr(model, "pad_id", None))[0]
-    ids = canvas.ids.clone()
-    for i in range(canvas.rows):
-        columns = torch.where(canvas.open[i])[0]
-        written = (words + [end] * len(columns))[: len(columns)]
-        ids[i, columns] = torch.tensor(written, dtype=ids.dtype, device=ids.device)
-    return ids
+    written = (words + [end] * canvas.width)[: canvas.width]
+    text = torch.tensor(written, dtype=canvas.ids.dtype, device=canvas.ids.device)
+    place = (canvas.open.long().cumsum(dim=1) - 1).clamp(min=0)
+    return torch.where(canvas.open, text[place], canvas.ids)
 
 
 def _overwritten(step: Step, answer: Int[Tensor, "b n"], before: Bool[Tensor, "b"], now: Bool[Tensor, "b"]) -> Step:
@@ -287,6 +288,21 @@ def _overwritten(step: Step, answer: Int[Tensor, "b n"], before: Bool[Tensor, "b
         confidence=torch.where(stopped, float("nan"), step.confidence),
         live=(step.live & ~before) | now,
         replaced=now,
+    )
+
+
+def _nothing_in(stopped: Bool[Tensor, "b"], step: Step, answer: Int[Tensor, "b n"]) -> Step:
+    """The step as it is, but that nothing happens in rows that were stopped before it."""
+    goes_on: Bool[Tensor, "b"] = ~stopped
+    here = goes_on[:, None]
+    return replace(
+        step,
+        ids=torch.where(here, step.ids, answer),
+        open=step.open & here,
+        committed=step.committed & here,
+        predictions=torch.where(here, step.predictions, answer),
+        confidence=step.confidence.masked_fill(stopped[:, None], float("nan")),
+        live=step.live & goes_on,
     )
 
 

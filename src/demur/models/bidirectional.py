@@ -63,7 +63,9 @@ class Bidirectional(Adapter):
         check_rows(self.net, canvas)
         passed = cache.columns if cache is not None else 0
         start = passed if cache is not None else self._read_from(canvas, score)
-        positions: Int[Tensor, "b n"] = ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
+        positions: Int[Tensor, "b n"] = canvas.once(
+            "positions", lambda: ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
+        )
         mask = self._seen(canvas, score)
         trunk = decoder_of(self.net)
         more = {} if cache is None else cached(trunk, cache.kv) | {"use_cache": True}
@@ -80,15 +82,19 @@ class Bidirectional(Adapter):
         hidden = {layer: x[:, x.shape[1] - last.shape[1] :] for layer, x in states(last).items()}
         if score is None:
             return Forward(logits=last.new_empty((0, 0)), hidden=hidden, start=start)
-        rows, where = torch.where(score)
+        rows, where = canvas.scored(score)
         if self.shift:  # the first token of a row is scored by itself: there is no column before it
             where = torch.maximum(where - 1, canvas.pad.sum(dim=1)[rows])
         return Forward(logits=head_of(self.net)(last[rows, where - start]), hidden=hidden, start=start)
 
     def _read_from(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> int:
         """The first column whose last state anybody reads; 0 where the whole canvas is passed."""
+        if not can_spare(self.net):
+            return 0
+        if canvas.known is not None:
+            return max(canvas.known.first - 1, 0)
         read = canvas.open if score is None else canvas.open | score
-        if not (can_spare(self.net) and bool(read.any())):
+        if not bool(read.any()):
             return 0
         return max(int(read.any(dim=0).long().argmax()) - 1, 0)
 
@@ -108,12 +114,13 @@ class Bidirectional(Adapter):
 
     def _seen(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> Tensor | None:
         """What may be seen in a pass that scores these places: the same in every pass."""
-        return self._mask(canvas)
+        mask: Tensor | None = canvas.once("mask", lambda: self._mask(canvas))
+        return mask
 
     def _mask(self, canvas: Canvas) -> Tensor | None:
         """What may be seen, as the network wants it: additive and 4D if its own attention is causal, else by column."""
         if self.net.config.model_type in ENCODERS:
-            return (~canvas.pad).long() if bool(canvas.pad.any()) else None
+            return (~canvas.pad).long() if canvas.is_padded else None
         hidden: Bool[Tensor, "b 1 _ n"] = canvas.pad[:, None, None, :]
         if self.block_length is not None:
             block = self.blocks(canvas)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from demur.models.adapter import Adapter
 from demur.models.alone import check_rows
+from demur.models.bidirectional import LIKE_LLAMA
 from demur.models.network import KVCache, cached, check_states, decoder_of, head_of, token_ids, watched
 from demur.types import Canvas, Forward, Kind, Layer
 
@@ -76,13 +77,13 @@ class Causal(Adapter):
         upto = canvas.width if upto is None else upto
         start = cache.columns if cache is not None else 0
         pad = canvas.pad[:, :upto]
-        padded = bool(pad.any())
+        padded = canvas.is_padded
         positions: Int[Tensor, "b m"] = ((~pad).long().cumsum(dim=1) - 1).clamp(min=0)[:, start:]
         trunk = decoder_of(self.net)
         with watched(self.net, self.layers) as states:
             last: Float[Tensor, "b m d"] = trunk(
                 input_ids=canvas.ids[:, start:upto],
-                attention_mask=(~pad).long() if padded else None,
+                attention_mask=self._mask(pad, upto - start) if padded else None,
                 position_ids=positions,
                 use_cache=cache is not None,
                 **({} if cache is None else cached(trunk, cache.kv)),
@@ -92,6 +93,17 @@ class Causal(Adapter):
             cache.columns = upto
         if score is None:
             return Forward(logits=last.new_empty((0, 0)), hidden=states(last), start=start)
-        rows, where = torch.where(score)
+        rows, where = canvas.scored(score)
         producing = torch.maximum(where - 1, canvas.pad.sum(dim=1)[rows])
         return Forward(logits=head_of(self.net)(last[rows, producing - start]), hidden=states(last), start=start)
+
+    def _mask(self, pad: Bool[Tensor, "b m"], passed: int) -> Tensor:
+        """What may be seen: by column; or, for one new column of a plain architecture, as attention wants it. Of a mask
+        by column, transformers asks the device at every step whether it is needed.
+        """
+        config = self.config
+        layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+        plain = config.model_type in LIKE_LLAMA and config._attn_implementation == "sdpa"
+        if passed == 1 and plain and layers == {"full_attention"}:
+            return ~pad[:, None, None, :]
+        return (~pad).long()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.rules import check_nucleus, check_temperature, filtered, tempered
-from demur.types import Cached, Canvas, DemurError, Forward, Need, Step, lacking
+from demur.types import Cached, Canvas, DemurError, Forward, Known, Need, Step, lacking
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Autoregressive:
                 "open places at the right end only, equally many in every row",
                 "use a masked-diffusion sampler to fill holes",
             )
-        if max(canvas.starts()) >= first:
+        starts = canvas.starts()
+        if max(starts) >= first:
             raise DemurError(
                 "a row without a given token",
                 "at least one token in every row for the first open place to follow",
@@ -65,13 +66,15 @@ class Autoregressive:
         dice = Dice(rngs, canvas.rows)
         stop = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
+        every, padded = torch.arange(canvas.rows, device=ids.device), max(starts) > 0
         live = torch.ones(canvas.rows, dtype=torch.bool, device=ids.device)
 
         def passed(upto: int, wanted: bool) -> Forward:
             score = torch.zeros_like(open_)
             if wanted:
                 score[:, upto] = True
-            now = replace(canvas, ids=ids, open=open_)
+            places = every, torch.full_like(every, upto)
+            now = replace(canvas, ids=ids, open=open_, known=Known(first, padded, places))
             forward: Forward = model.forward(now, score if wanted else None, cache=cache, upto=upto)
             return forward
 

@@ -7,16 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
+from demur.samplers.asked import Asked, Host
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.rules import (
     CONFIDENCE,
     SAMPLINGS,
     SCHEDULES,
-    Quota,
     above,
     among_top,
     bounded,
@@ -24,6 +26,7 @@ from demur.samplers.rules import (
     check_temperature,
     gumbel,
     nucleus,
+    pieces,
     probability,
     surest,
     tempered,
@@ -92,59 +95,61 @@ class BlockDiffusion:
                 "a model whose attention is causal over blocks (SDAR, LLaDA2, BD3LM)",
                 "use a sampler of its kind, or load it with the block_length it was trained with",
             )
-        dice, block = Dice(rngs, canvas.rows), model.blocks(canvas)
-        length, starts = model.block_length or 1, canvas.starts()
-        stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
-        cache = model.new_cache() if self.cache and not model.shift and bool((block == block[:1]).all()) else None
+        dice, host, block, device = Dice(rngs, canvas.rows), Host.of(canvas), model.blocks(canvas), canvas.ids.device
+        blocks, beyond = block.cpu().numpy(), block.max() + 1
+        stops = torch.tensor(model.stop_ids, dtype=torch.long, device=device)
+        cache = model.new_cache() if self.cache and not model.shift and bool((blocks == blocks[:1]).all()) else None
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
         left = torch.zeros_like(
             open_
-        )  # open places of finished blocks, where the model predicted the mask token itself
-        ended = [False] * canvas.rows
-        quotas: list[list[Quota]] = [[] for _ in ended]
+        )  # open places of finished blocks: there the model predicted the mask token itself
+        ended = torch.zeros(canvas.rows, dtype=torch.bool, device=device)
+        quotas = _Quotas.of(self, model.block_length or 1, canvas.rows, device)
         for index in itertools.count():
-            waiting = open_ & ~left
-            live = waiting.any(dim=1) & ~torch.tensor(ended, device=ids.device)
-            if not bool(live.any()):
+            waiting = open_ & ~left & ~ended[:, None]
+            seen, _ = host.read(waiting, quotas.turn)
+            if not seen.any():
                 return
-            current = torch.where(waiting, block, block.max() + 1).amin(dim=1)
-            drawn = live
-            if dice.shared:  # a single generator draws for the rows that have ended as well, as the official code does
-                current, drawn = torch.where(live, current, current[live].amin()), torch.ones_like(live)
-            inside: Bool[Tensor, "b n"] = (block == current[:, None]) & drawn[:, None] & ~canvas.pad
-            asked = open_ & inside & live[:, None]
+            # A row's block is the first in which it waits. Of rows that have ended, a single generator draws for the
+            # others' first one, as the official code does.
+            current_seen, live_seen = np.where(seen, blocks, blocks.max() + 1).min(axis=1), seen.any(axis=1)
+            current, live = torch.where(waiting, block, beyond).amin(dim=1), waiting.any(dim=1)
+            if dice.shared:
+                current_seen = np.where(live_seen, current_seen, current_seen.min())
+                current = torch.where(live, current, current.amin())
             # Tokens are drawn for every place of the block, as the official code does, and kept where it is open.
+            inside: Bool[Tensor, "b n"] = (block == current[:, None]) & ~canvas.pad
+            inside_seen = (blocks == current_seen[:, None]) & ~host.pad
+            places, asked = Asked(inside, inside_seen), waiting & inside
             # No position sees a later block: what stands behind the current ones is not passed at all.
-            upto = int(torch.where(inside.any(dim=0))[0][-1]) + 1
-            seen = Canvas(ids=ids[:, :upto], open=canvas.open[:, :upto], pad=canvas.pad[:, :upto])
-            if bool((current[live] != current[live][0]).any()):
+            upto = int(inside_seen.any(axis=0).nonzero()[0][-1]) + 1
+            of_live = current_seen[live_seen]
+            if (of_live != of_live[0]).any():
                 cache = None  # rows have drifted apart: what the cache holds is no longer final for all
-            begins = int(torch.where(block[0] == current[live][0])[0][0]) if cache is not None else 0
-            out = model.forward(seen, inside[:, :upto], cache=cache, keep=begins)
-            guess, sure = self._guess(out.logits, dice, inside, starts)
-            predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
-            predictions[inside], confidence[inside] = guess, sure.float()
+            begins = int((blocks[0] == of_live[0]).argmax()) if cache is not None else 0
+            out = model.forward(host.passing(places, ids, upto), inside[:, :upto], cache=cache, keep=begins)
+            guess, sure = self._guess(out.logits, dice, places.counts)
+            predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=device)
+            predictions[places.places], confidence[places.places] = guess, sure.float()
             predictions = torch.where(asked, predictions, ids)
             confidence = confidence.masked_fill(~asked, float("nan"))
-            score = _scores(sure, inside, asked)
-            committed = torch.zeros_like(open_)
-            for i in torch.where(live)[0].tolist():
-                if not quotas[i]:
-                    n_open = int(asked[i].sum())
-                    quotas[i] = SCHEDULES[self.schedule](length if self.quota == "block" else n_open, self.steps)
-                quota, columns = quotas[i].pop(0), torch.where(inside[i])[0]
-                chosen = self._select(score[i, columns], asked[i, columns], quota, last=not quotas[i])
-                committed[i, columns[chosen]] = True
+            # Scores keep their dtype: in bf16 the official code rounds its threshold as well.
+            score = torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=device)
+            score[places.places] = sure
+            count, last = quotas.next(asked)
+            committed = self._select(score.masked_fill(~asked, -torch.inf), asked, count, last, _spans(inside_seen))
             committed &= asked & (predictions != model.mask_id)
             ids = torch.where(committed, predictions, ids)
             open_ = open_ & ~committed
-            for i in torch.where(live)[0].tolist():
-                masked = open_[i] & inside[i]
-                if not quotas[i] or not bool(masked.any()):
-                    quotas[i], left[i] = [], left[i] | masked
-                    ended[i] = self.stop and bool((torch.isin(ids[i], stops) & inside[i] & canvas.open[i]).any())
-                if self.stop_early and self._closed(ids[i], committed[i], open_[i], stops):
-                    ended[i] = True
+            masked = open_ & inside & live[:, None]
+            done = live & (last | ~masked.any(dim=1))
+            quotas.begin_again(done)
+            left = left | (masked & done[:, None])
+            ends = torch.isin(ids, stops)
+            if self.stop:
+                ended = ended | (done & (ends & inside & canvas.open).any(dim=1))
+            if self.stop_early:
+                ended = ended | (live & _closed(ends, committed, open_))
             yield Step(
                 index=index,
                 ids=ids.clone(),
@@ -162,59 +167,94 @@ class BlockDiffusion:
                 passes=1,
             )
 
-    @staticmethod
-    def _closed(
-        ids: Int[Tensor, "n"], committed: Bool[Tensor, "n"], open_: Bool[Tensor, "n"], stops: Int[Tensor, "e"]
-    ) -> bool:
-        """Whether an end of sequence was written by this step and nothing is open before the first one."""
-        ends = torch.isin(ids, stops)
-        if not bool((ends & committed).any()):
-            return False
-        return not bool(open_[: int(torch.where(ends)[0][0])].any())
-
     def _guess(
-        self, logits: Float[Tensor, "k v"], dice: Dice, inside: Bool[Tensor, "b n"], starts: Sequence[int]
+        self, logits: Float[Tensor, "k v"], dice: Dice, counts: Sequence[int]
     ) -> tuple[Int[Tensor, "k"], Float[Tensor, "k"]]:
         """A guess for every place of the rows' blocks, and how sure it is."""
-        counts = inside.sum(dim=1).tolist()
-        places = torch.arange(len(logits), device=logits.device)
+        found = []
+        for row, here in pieces(logits, counts, drawn=self.temperature > 0, whole=dice.shared):
+            found.append(
+                self._guess_some(logits[here], dice, [n if row in (None, i) else 0 for i, n in enumerate(counts)])
+            )
+        guess, sure = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return guess, dice.rand(counts).to(logits.device) if self.remasking == "random" else sure
+
+    def _guess_some(
+        self, logits: Float[Tensor, "k v"], dice: Dice, counts: Sequence[int]
+    ) -> tuple[Int[Tensor, "k"], Float[Tensor, "k"]]:
+        """The same for some of the places, ``counts`` of each row where tokens are drawn."""
         if self.sampling == "gumbel":
-            probs, guess = logits.softmax(dim=-1), gumbel(logits, self.temperature, dice, counts, places)
+            probs, guess = logits.softmax(dim=-1), logits.argmax(dim=-1)
+            if self.temperature > 0:
+                guess = gumbel(logits, self.temperature, dice.rand(counts, logits.shape[-1], dtype=torch.float64))
         elif self.temperature == 0:
             probs = logits.softmax(dim=-1)
             guess = probs.argmax(dim=-1)
         else:
             probs = nucleus(among_top(tempered(logits, self.temperature), self.top_k), self.top_p).softmax(dim=-1)
             guess = dice.multinomial(probs, counts)
-        if self.remasking == "random":
-            return guess, dice.rand(counts).to(logits.device)
-        if self.remasking == "sequential":
-            return guess, probability(probs, guess)
-        return guess, CONFIDENCE[self.remasking](probs, guess)
+        return guess, CONFIDENCE.get(self.remasking, probability)(probs, guess)
 
     def _select(
-        self, score: Float[Tensor, "c"], asked: Bool[Tensor, "c"], quota: Quota, last: bool
-    ) -> Int[Tensor, "k"]:
-        """The places of one row's block that a step commits; a block's last step commits what is left.
+        self,
+        score: Float[Tensor, "b n"],
+        asked: Bool[Tensor, "b n"],
+        count: Int[Tensor, "b"],
+        last: Bool[Tensor, "b"],
+        among: Sequence[slice],
+    ) -> Bool[Tensor, "b n"]:
+        """The places that a step commits; a block's last step commits what is left.
 
         ``score`` is -inf where nothing is asked. The whole block is ranked, as officially: which of equal scores comes
         first depends on what else is ranked.
         """
-        places = torch.where(asked)[0]
-        count = min(quota(len(places)), len(places))
         if self.remasking == "sequential":
-            return places[:count]
+            return asked & (asked.cumsum(dim=1) <= count[:, None])
         if self.entropy_bound is not None:
-            return places if last else bounded(score, self.entropy_bound)
+            return torch.where(last[:, None], asked, bounded(score, self.entropy_bound))
         if self.threshold is not None:
-            return above(score, count, self.threshold)
-        return surest(score, count)
+            return above(score, count, among, self.threshold)
+        return surest(score, count, among)
 
 
-def _scores(sure: Float[Tensor, "k"], inside: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    """Scores at their places, -inf where nothing is asked. They keep their dtype: in bf16 the official code rounds its
-    threshold as well.
-    """
-    score = torch.full(inside.shape, -torch.inf, dtype=sure.dtype, device=sure.device)
-    score[inside] = sure
-    return score.masked_fill(~asked, -torch.inf)
+class _Quotas:
+    """How many places each row commits next: a table by what a block had open when it was begun, and by its steps."""
+
+    def __init__(self, fixed: Int[Tensor, "l s"], lengths: Int[Tensor, "l"], size: int | None, rows: int) -> None:
+        self.fixed, self.lengths, self.size = fixed, lengths, size
+        self.turn = torch.zeros(rows, dtype=torch.long, device=fixed.device)  # the steps that the row's block has had
+        self.planned = torch.zeros_like(self.turn)  # for how many places they are planned
+
+    @classmethod
+    def of(cls, sampler: BlockDiffusion, length: int, rows: int, device: torch.device) -> _Quotas:
+        """The sampler's schedule of blocks of up to ``length`` open places."""
+        plans = [[quota.fixed for quota in SCHEDULES[sampler.schedule](n, sampler.steps)] for n in range(length + 1)]
+        longest = max(map(len, plans))
+        fixed = torch.tensor([plan + [0] * (longest - len(plan)) for plan in plans], device=device)
+        lengths = torch.tensor([len(plan) for plan in plans], device=device)
+        return cls(fixed, lengths, length if sampler.quota == "block" else None, rows)
+
+    def next(self, asked: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, "b"], Bool[Tensor, "b"]]:
+        """How many of the places asked for each row commits now, and whether that is its block's last step."""
+        n = asked.sum(dim=1)
+        size = n if self.size is None else torch.full_like(n, self.size)
+        self.planned = torch.where(self.turn == 0, size, self.planned)
+        count = self.fixed[self.planned, self.turn]
+        self.turn = self.turn + (n > 0)  # a row that has ended asks for none, and stays where it is
+        return torch.minimum(count, n), self.turn == self.lengths[self.planned]
+
+    def begin_again(self, done: Bool[Tensor, "b"]) -> None:
+        """The rows whose block is done begin another."""
+        self.turn = self.turn.masked_fill(done, 0)
+
+
+def _spans(inside: Bool[NDArray[np.bool_], "b n"]) -> list[slice]:
+    """The columns of each row's block; none for a row without."""
+    begins, sizes = inside.argmax(axis=1).tolist(), inside.sum(axis=1).tolist()
+    return [slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True)]
+
+
+def _closed(ends: Bool[Tensor, "b n"], committed: Bool[Tensor, "b n"], open_: Bool[Tensor, "b n"]) -> Bool[Tensor, "b"]:
+    """Whether an end of sequence was written by this step and nothing is open before the first one."""
+    before = ends.long().cumsum(dim=1) == 0
+    return (ends & committed).any(dim=1) & ~(open_ & before).any(dim=1)

@@ -60,15 +60,31 @@ class Dice:
 
     def multinomial(self, probs: Float[Tensor, "k v"], counts: Sequence[int]) -> Int[Tensor, "k"]:
         """One draw from each row of ``probs``, of which ``counts[i]`` belong to row i of the batch."""
-        parts = [probs] if self.shared else torch.split(probs, list(counts))
-        return torch.cat([self._draw(part, 1, self.of(i))[:, 0] for i, part in enumerate(parts)])
+        groups = [len(probs)] if self.shared else list(counts)
+        own = [(part, self.of(i)) for i, part in enumerate(torch.split(probs, groups)) if len(part)]
+        if not own:
+            return torch.empty(0, dtype=torch.long, device=probs.device)
+        if all(g.device == probs.device for _, g in own):
+            return torch.cat([torch.multinomial(part, 1, generator=g)[:, 0] for part, g in own])
+        noise = torch.cat([_exponential(part, g) for part, g in own]).to(probs.device)
+        return (probs / noise).argmax(dim=-1)
 
     def choose(self, weights: Float[Tensor, "n"], count: int, row: int) -> Int[Tensor, "c"]:
         """``count`` places drawn without replacement by weight, for one row."""
-        return self._draw(weights[None], count, self.of(row))[0]
+        generator = self.of(row)
+        if not count:
+            return torch.empty(0, dtype=torch.long, device=weights.device)
+        if generator.device == weights.device:
+            return torch.multinomial(weights, count, generator=generator)
+        return (weights / _exponential(weights, generator).to(weights.device)).topk(count).indices
 
-    @staticmethod
-    def _draw(probs: Float[Tensor, "k v"], count: int, generator: torch.Generator) -> Int[Tensor, "k c"]:
-        if not len(probs) or not count:
-            return torch.empty((len(probs), count), dtype=torch.long, device=probs.device)
-        return torch.multinomial(probs.to(generator.device), count, generator=generator).to(probs.device)
+
+def _exponential(like: Float[Tensor, "..."], generator: torch.Generator) -> Float[Tensor, "..."]:
+    """The numbers by which torch's multinomial divides probabilities, to take the largest.
+
+    Generators are the host's, so that a seed means the same everywhere. So it is numbers that go to the device, and the
+    host never waits for probabilities to come from there. The draws are those of torch's multinomial on a CPU, bit for
+    bit; that they are probabilities at all is not asked of the device.
+    """
+    noise = torch.empty(like.shape, dtype=like.dtype, device=generator.device)
+    return noise.exponential_(1, generator=generator)

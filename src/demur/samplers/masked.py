@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from functools import cache
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from demur.samplers.asked import Asked, Host
 from demur.samplers.dice import Dice, Rngs
+from demur.samplers.plans import Plans, Turn, Turns
+from demur.samplers.repair import Repair, again_from, annealed_plan, audited, forbid
 from demur.samplers.rules import (
     CONFIDENCE,
     SAMPLINGS,
@@ -24,7 +28,6 @@ from demur.samplers.rules import (
     above,
     among_top,
     annealed,
-    annealing,
     bounded,
     check_nucleus,
     check_temperature,
@@ -32,42 +35,12 @@ from demur.samplers.rules import (
     dream,
     gumbel,
     nucleus,
+    pieces,
     probability,
     surest,
     tempered,
 )
 from demur.types import Canvas, DemurError, Forward, Need, Scoring, Step
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One step of a row's plan: the block's end in open positions from the left, how many to commit, the chance of each
-    position where coins decide, and whether it is the block's last, which commits what is left. ``noise`` is the share
-    of chance in the order of commits.
-    """
-
-    end: int
-    quota: Quota
-    chance: float
-    last: bool
-    noise: float = 0.0
-
-
-@dataclass(frozen=True)
-class Repair:
-    """What a defense changes inside a generation; :class:`demur.defenses.DiffuGuard` says why and whence.
-
-    ``noise`` in [0, 1]: the share of chance in the order of commits at a block's first step, annealed to 0 at its last.
-    ``audit`` looks once, at the first pass (model, canvas, the pass, the open places of each row's first block), and
-    says which rows are to be repaired and how many forward passes it took. A repair comes right after a row's first
-    block: a ``share`` of its places, drawn evenly, is masked again, and filled in up to ``steps`` steps more, in random
-    order, none with the token that it held.
-    """
-
-    noise: float
-    share: float
-    steps: int
-    audit: Callable[[Any, Canvas, Forward, Bool[Tensor, "b n"]], tuple[Bool[Tensor, "b"], int]]
 
 
 @dataclass(frozen=True)
@@ -162,7 +135,7 @@ class MaskedDiffusion:
             size, share = min(block, n_open - b * block), steps // n_blocks + (b < steps % n_blocks)
             quotas = dream(size, share, self.eps) if self.schedule == "dream" else SCHEDULES[self.schedule](size, share)
             if self.revise:  # what was masked again has to be committed too: spread what is open over the steps left
-                quotas = [_over(share - i) for i in range(share)]
+                quotas = [Quota(left=share - i) for i in range(share)]
             chances = coins(len(quotas), self.eps)  # a schedule may need fewer steps than its share
             plan += [Turn(b * block + size, quota, chances[i], i == len(quotas) - 1) for i, quota in enumerate(quotas)]
         return plan
@@ -170,68 +143,73 @@ class MaskedDiffusion:
     def __call__(self, model: Scoring, canvas: Canvas, rngs: Rngs, repair: Repair | None = None) -> Iterator[Step]:
         """Steps until every row's plan is done or, with dynamic commits, its positions are filled; ``repair`` is a
         defense's. Raises for guidance and for revising on a model without a mask token.
+
+        A step decides for all rows at once, where the model is. The host waits for it once, when it reads what is open
+        and where each row stands in its plan (:class:`~demur.samplers.asked.Host`).
         """
-        dice = Dice(rngs, canvas.rows)
+        dice, host, device = Dice(rngs, canvas.rows), Host.of(canvas), canvas.ids.device
         mask = -1 if model.mask_id is None else model.mask_id  # -1: no token is like it (law 3 runs a causal model)
-        starts = canvas.starts()
-        plans = [_annealed(self.plan(int(n)), repair) for n in canvas.open.sum(dim=1).tolist()]
+        plan = cache(self.plan)
+        plans = Plans([annealed_plan(plan(int(n)), repair) for n in host.open.sum(axis=1)], device)
         rank: Int[Tensor, "b n"] = canvas.open.long().cumsum(dim=1)  # 1 for the first open position of a row
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
-        trust = torch.full(ids.shape, torch.inf, device=ids.device)  # how sure each committed token was
-        at = [0] * canvas.rows  # every row's place in its own plan
+        trust = torch.full(ids.shape, torch.inf, device=device)  # how sure each committed token was
+        portions = torch.tensor([int(self.revise * n) for n in range(canvas.width + 1)], device=device)
         banned: Int[Tensor, "b n"] = torch.full_like(ids, -1)  # the token that a repaired place held
         due = [False] * canvas.rows  # rows that are still to be repaired
+        at: Int[Tensor, "b"] = torch.zeros(
+            canvas.rows, dtype=torch.long, device=device
+        )  # every row's place in its plan
+        turn = plans.turns(at)
         for index in itertools.count():
-            turns = [plan[at[i]] if at[i] < len(plan) else None for i, plan in enumerate(plans)]
+            waiting = open_ & turn.live[:, None]
+            seen, stands = host.read(waiting, at)
+            asked, turns = Asked(waiting, seen), plans.of(stands)
             if not any(turns):
                 return
-            live: Bool[Tensor, "b"] = torch.tensor([turn is not None for turn in turns], device=ids.device)
-            asked = open_ & live[:, None]
-            out, passes = self._forward(model, replace(canvas, ids=ids), canvas.open, asked), 1 + (self.cfg_scale > 0)
+            out = self._forward(model, host.passing(asked, ids), asked.mask)
+            passes = 1 + (self.cfg_scale > 0)
             if repair is not None:
                 if index == 0:
-                    due, more = _audited(repair, model, canvas, out, plans)
+                    due, more = audited(repair, model, canvas, out, turn)
                     passes += more
-                _forbid(out.logits, banned[asked], mask)
-            guess, sure = self._guess(out.logits, dice, asked, starts, turns)
-            predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
-            predictions[asked], confidence[asked] = guess, sure.float()
-            score = torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=ids.device)
-            score[asked] = self._shaken(sure, asked, turns, dice)
-            committed = torch.zeros_like(open_)
-            for i, turn in enumerate(turns):
-                if turn is not None:
-                    mine = slice(starts[i], None)
-                    within = rank[i, mine] <= turn.end
-                    chosen = self._select(score[i, mine].masked_fill(~within, -torch.inf), turn, dice, i)
-                    committed[i, chosen + starts[i]] = True
-            committed &= open_
-            committed &= predictions != mask
+                forbid(out.logits, banned[asked.places], mask)
+            guess, sure = self._guess(out.logits, dice, host, asked, turns)
+            predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=device)
+            predictions[asked.places], confidence[asked.places] = guess, sure.float()
+            score = torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=device)
+            score[asked.places] = self._shaken(sure, dice, asked, turn, turns)
+            block = rank <= turn.end[:, None]
+            committed = self._select(score.masked_fill(~block, -torch.inf), turn, dice, host, asked, turns)
+            committed &= open_ & (predictions != mask)
             ids = torch.where(committed, predictions, ids)
             open_ = open_ & ~committed
-            trust = torch.where(committed, confidence, trust)
-            for i, turn in enumerate(turns):
-                if turn is not None:
-                    block = rank[i] <= turn.end
-                    at[i] = self._next(plans[i], at[i], full=not bool((open_[i] & block).any()))
-                    if self.revise and at[i] < len(plans[i]) and plans[i][at[i]].end == turn.end:
-                        again = self._doubted(
-                            trust[i], canvas.open[i] & ~open_[i] & block & (rank[i] > self._begin(turn))
+            at = self._next(turn, open_ & block)
+            now, turn = turn, plans.turns(at)
+            if self.revise:
+                trust = torch.where(committed, confidence, trust)
+                goes_on = turn.live & (turn.end == now.end)
+                written = canvas.open & ~open_ & block & (rank > self._begin(now)[:, None]) & goes_on[:, None]
+                again = surest(
+                    -trust.masked_fill(~written, torch.inf), portions[written.sum(dim=1)], [slice(None)] * canvas.rows
+                )
+                ids, open_ = ids.masked_fill(again, mask), open_ | again
+            if repair is not None and any(due):  # once a row, the host has to ask for more
+                for i, then in enumerate(plans.of(at.tolist())):
+                    if due[i] and (was := turns[i]) is not None and (then is None or then.end != was.end):
+                        due[i], mine = False, block[i] & canvas.open[i]
+                        plans.insert(
+                            i, int(at[i]), again_from(repair, was.end, mine, ids[i], open_[i], banned[i], mask, dice, i)
                         )
-                        ids[i, again], open_[i, again] = mask, True
-                    if due[i] and (at[i] == len(plans[i]) or plans[i][at[i]].end != turn.end):
-                        assert repair is not None
-                        due[i], block = False, block & canvas.open[i]
-                        mending = _masked_again(repair, block, ids[i], open_[i], banned[i], mask, dice, i)
-                        plans[i][at[i] : at[i]] = [replace(one, end=turn.end) for one in mending]
+                turn = plans.turns(at)
             yield Step(
                 index=index,
-                ids=ids.clone(),
-                open=open_.clone(),
+                ids=ids,
+                open=open_,
                 committed=committed,
                 predictions=predictions,
                 confidence=confidence,
-                live=live,
+                live=now.live,
                 hidden=out.hidden,
                 start=out.start,
                 span="all",
@@ -239,7 +217,7 @@ class MaskedDiffusion:
                 passes=passes,
             )
 
-    def _forward(self, model: Scoring, now: Canvas, opened: Bool[Tensor, "b n"], asked: Bool[Tensor, "b n"]) -> Forward:
+    def _forward(self, model: Scoring, now: Canvas, asked: Bool[Tensor, "b n"]) -> Forward:
         """The conditional pass, guided away from the one in which the given tokens are masked too."""
         if self.revise and model.mask_id is None:
             raise DemurError(
@@ -250,7 +228,7 @@ class MaskedDiffusion:
         if self.cfg_scale > 0:
             if model.mask_id is None:
                 raise DemurError("guidance on a causal model", "a model with a mask token", "leave cfg_scale 0")
-            blind = torch.where(opened | now.pad, now.ids, model.mask_id)
+            blind = torch.where(now.open | now.pad, now.ids, model.mask_id)
             free = model.watching().forward(replace(now, ids=blind), asked).logits
             logits = free + (self.cfg_scale + 1) * (logits - free)
         if max((*self.suppress, *self.late), default=0) >= logits.shape[-1]:
@@ -259,149 +237,131 @@ class MaskedDiffusion:
                 f"token ids below {logits.shape[-1]}, the size of the vocabulary",
                 "look them up in the tokenizer",
             )
-        if self.suppress:
-            logits[:, list(self.suppress)] = -torch.inf
+        for token in self.suppress:
+            logits[:, token] = -torch.inf
         return replace(out, logits=logits)
 
     def _guess(
         self,
         logits: Float[Tensor, "k v"],
         dice: Dice,
-        asked: Bool[Tensor, "b n"],
-        starts: Sequence[int],
+        host: Host,
+        asked: Asked,
         turns: Sequence[Turn | None],
     ) -> tuple[Int[Tensor, "k"], Float[Tensor, "k"]]:
         """A guess for every asked position, and how sure it is of it; -inf where a coin said not to commit."""
-        rows, columns = torch.where(asked)
-        counts = asked.sum(dim=1).tolist()
         # Noise for whole rows is drawn for a row's own columns, so that it is the same with any padding; a single
         # generator draws for the padding as well, as the official code does.
-        firsts = [0] * len(starts) if dice.shared else list(starts)
-        lengths = [asked.shape[1] - first for first in firsts]
-        offsets = [sum(lengths[:i]) - first for i, first in enumerate(firsts)]
-        places = columns + torch.tensor(offsets, device=columns.device)[rows]
+        firsts = [0] * len(host.starts) if dice.shared else host.starts
+        heads = None
+        if self.remasking == "origin":  # a coin for every position; tokens are drawn for those that it chose only
+            chance = torch.tensor([turn.chance if turn else 0.0 for turn in turns])
+            rolled = dice.rand(asked.counts).cpu()
+            heads = rolled < chance.repeat_interleave(torch.tensor(asked.counts), output_size=len(rolled))
+        found = [
+            self._guess_some(logits[here], dice, asked, firsts, row, None if heads is None else heads[here])
+            for row, here in pieces(logits, asked.counts, drawn=self.temperature > 0, whole=dice.shared)
+        ]
+        guess, sure = (torch.cat(parts) for parts in zip(*found, strict=True))
+        if self.remasking == "random":
+            return guess, asked.numbers(dice, firsts, None).to(logits.device)
+        return guess, sure
+
+    def _guess_some(
+        self,
+        logits: Float[Tensor, "k v"],
+        dice: Dice,
+        asked: Asked,
+        firsts: Sequence[int],
+        row: int | None,
+        heads: Bool[Tensor, "k"] | None,
+    ) -> tuple[Int[Tensor, "k"], Float[Tensor, "k"]]:
+        """The same for some of the positions: all of one ``row`` where tokens are drawn, or, with None, of any rows."""
         if self.sampling == "gumbel":
-            guess = gumbel(logits, self.temperature, dice, lengths, places)
-            if self.late:
-                logits[:, list(self.late)] = -torch.inf
+            guess = logits.argmax(dim=-1)
+            if self.temperature > 0:
+                noise = asked.numbers(dice, firsts, row, logits.shape[-1], dtype=torch.float64)
+                guess = gumbel(logits, self.temperature, noise)
+            for token in self.late:
+                logits[:, token] = -torch.inf
             probs = logits.softmax(dim=-1)
         else:
             scaled = tempered(logits, self.temperature) if self.temperature > 0 else logits
             probs = among_top(nucleus(scaled, self.top_p), self.top_k).softmax(dim=-1)
             guess = probs.argmax(dim=-1)
-        if self.remasking == "origin":  # a coin for every position; tokens are drawn for those that it chose only
-            chance = torch.tensor([turn.chance if turn else 0.0 for turn in turns], device=rows.device)
-            heads = dice.rand(counts).to(rows.device) < chance[rows]
+        counts = [n if row in (None, i) else 0 for i, n in enumerate(asked.counts)]
+        if heads is not None:
             if self.temperature > 0:
-                chosen = [int(heads[rows == i].sum()) for i in range(len(counts))]
-                guess[heads] = dice.multinomial(_normalised(probs[heads]), chosen)
-            return guess, probability(probs, guess).masked_fill(~heads, -torch.inf)
+                chosen = [int(mine.sum()) for mine in torch.split(heads, counts)]
+                where = heads.nonzero()[:, 0].to(guess.device)
+                guess[where] = dice.multinomial(_normalised(probs[where]), chosen)
+            return guess, probability(probs, guess).masked_fill(~heads.to(guess.device), -torch.inf)
         if self.sampling == "categorical" and self.temperature > 0:
             guess = dice.multinomial(_normalised(probs), counts)
         if self.remasking == "random":
-            return guess, dice.rand(lengths).to(places.device)[places]
+            return guess, guess  # how sure is a matter of chance
         return guess, CONFIDENCE[self.remasking](probs, guess)
 
     def _shaken(
-        self, sure: Float[Tensor, "k"], asked: Bool[Tensor, "b n"], turns: Sequence[Turn | None], dice: Dice
+        self, sure: Float[Tensor, "k"], dice: Dice, asked: Asked, turn: Turns, turns: Sequence[Turn | None]
     ) -> Float[Tensor, "k"]:
         """Scores with each row's share of chance; a row without any draws nothing and keeps its own."""
-        shares = [turn.noise if turn else 0.0 for turn in turns]
-        if not any(shares):
+        shaken = [one is not None and one.noise > 0 for one in turns]
+        if not any(shaken):
             return sure
-        share = torch.tensor(shares, device=sure.device)[torch.where(asked)[0]]
-        counts = [n if s else 0 for n, s in zip(asked.sum(dim=1).tolist(), shares, strict=True)]
-        noise = torch.zeros(len(sure), device=sure.device)
-        noise[share > 0] = dice.rand(counts).to(sure.device)
+        counts = torch.tensor(asked.counts)
+        noise = torch.zeros(len(sure))
+        drawn = dice.rand([n if s else 0 for n, s in zip(asked.counts, shaken, strict=True)])
+        noise[torch.tensor(shaken).repeat_interleave(counts)] = drawn.cpu()
+        share = turn.noise[asked.places[0]]
         # Minus an entropy is no number in [0, 1]; its exponential is one, in the same order.
         of_one = torch.where(share > 0, sure.exp(), sure) if self.remasking == "entropy" else sure
-        return annealed(of_one, noise, share).to(sure.dtype)
+        return annealed(of_one, noise.to(sure.device), share).to(sure.dtype)
 
-    def _select(self, score: Float[Tensor, "n"], turn: Turn, dice: Dice, row: int) -> Int[Tensor, "c"]:
-        """The positions of one row that a step commits; ``score`` is -inf outside its block's open positions."""
-        able = torch.where(torch.isfinite(score))[0]
-        count = min(turn.quota(len(able)), len(able))
-        if self.remasking == "origin" or (self.entropy_bound is not None and turn.last):
+    def _select(
+        self,
+        score: Float[Tensor, "b n"],
+        turn: Turns,
+        dice: Dice,
+        host: Host,
+        asked: Asked,
+        turns: Sequence[Turn | None],
+    ) -> Bool[Tensor, "b n"]:
+        """The positions that a step commits; ``score`` is -inf outside the open positions of each row's block."""
+        able = score > -torch.inf
+        if self.remasking == "origin":
             return able
         if self.entropy_bound is not None:
-            return bounded(score, self.entropy_bound)
+            return torch.where(turn.last[:, None], able, bounded(score, self.entropy_bound))
+        count, rows = turn.count(able.sum(dim=1)), [slice(start, None) for start in host.starts]
         if self.threshold is not None:
-            return above(score, count, self.threshold)
-        if self.alg_temp > 0:  # weights may underflow to 0, and then multinomial takes what must not be taken
-            drawn = dice.choose((score / self.alg_temp).softmax(dim=-1), count, row)
-            drawn = drawn[torch.isfinite(score[drawn])]
-            return torch.cat([drawn, surest(score.index_fill(0, drawn, -torch.inf), count - len(drawn))])
-        return surest(score, count)
+            return above(score, count, rows, self.threshold)
+        if self.alg_temp == 0:
+            return surest(score, count, rows)
+        drawn = torch.zeros_like(able)
+        for i, one in enumerate(turns):
+            if one is not None:
+                first = host.starts[i]
+                n = int((asked.seen[i] & (host.rank[i] <= one.end)).sum())
+                weights = (score[i, first:] / self.alg_temp).softmax(dim=-1)
+                drawn[i, first + dice.choose(weights, min(one.quota(n), n), i)] = True
+        drawn &= able  # weights may underflow to 0, and then a draw takes what must not be taken
+        return drawn | surest(score.masked_fill(drawn, -torch.inf), count - drawn.sum(dim=1), rows)
 
-    def _next(self, plan: Sequence[Turn], at: int, full: bool) -> int:
-        """The next turn; if commits may be more than planned, the first of the next block once this one is full."""
-        end, at = plan[at].end, at + 1
-        if full and (self.threshold is not None or self.entropy_bound is not None):
-            while at < len(plan) and plan[at].end == end:
-                at += 1
-        return at
+    def _next(self, turn: Turns, left: Bool[Tensor, "b n"]) -> Int[Tensor, "b"]:
+        """The next turn; if commits may be more than planned, the first of the next block once nothing is left of this
+        one.
+        """
+        if self.threshold is None and self.entropy_bound is None:
+            return turn.next
+        return torch.where(left.any(dim=1), turn.next, turn.next_block)
 
-    def _begin(self, turn: Turn) -> int:
-        """How many open positions stand before the turn's block."""
-        return 0 if self.block_length is None else (turn.end - 1) // self.block_length * self.block_length
-
-    def _doubted(self, trust: Float[Tensor, "n"], committed: Bool[Tensor, "n"]) -> Int[Tensor, "c"]:
-        """The least sure of the committed positions, as many as ``revise`` says."""
-        count = int(self.revise * int(committed.sum()))
-        return torch.topk(trust.masked_fill(~committed, torch.inf), count, largest=False).indices
+    def _begin(self, turn: Turns) -> Int[Tensor, "b"]:
+        """How many open positions stand before each row's block."""
+        length = self.block_length
+        return torch.zeros_like(turn.end) if length is None else (turn.end - 1) // length * length
 
 
 def _normalised(probs: Float[Tensor, "k v"]) -> Float[Tensor, "k v"]:
     """Probabilities that add up to 1 once more, as torch's Categorical makes them before it draws."""
     return probs / probs.sum(dim=-1, keepdim=True)
-
-
-def _over(steps_left: int) -> Quota:
-    return lambda n_open: -(-n_open // steps_left)
-
-
-def _annealed(plan: list[Turn], repair: Repair | None) -> list[Turn]:
-    """The plan with a defense's chance in it, annealed to 0 over the steps of each block."""
-    if repair is None:
-        return plan
-    blocks = [list(turns) for _, turns in itertools.groupby(plan, key=lambda turn: turn.end)]
-    shares = [share for block in blocks for share in annealing(len(block), repair.noise)]
-    return [replace(turn, noise=share) for turn, share in zip(plan, shares, strict=True)]
-
-
-def _audited(
-    repair: Repair, model: Scoring, canvas: Canvas, out: Forward, plans: Sequence[Sequence[Turn]]
-) -> tuple[list[bool], int]:
-    """Which rows are to be repaired, and the forward passes that it took to know."""
-    ends = torch.tensor([plan[0].end if plan else 0 for plan in plans], device=canvas.ids.device)
-    found, passes = repair.audit(model, canvas, out, canvas.open & (canvas.open.long().cumsum(dim=1) <= ends[:, None]))
-    return found.tolist(), passes
-
-
-def _masked_again(
-    repair: Repair,
-    block: Bool[Tensor, "n"],
-    ids: Int[Tensor, "n"],
-    open_: Bool[Tensor, "n"],
-    banned: Int[Tensor, "n"],
-    mask_id: int,
-    dice: Dice,
-    row: int,
-) -> list[Turn]:
-    """Opens a share of one row's finished block again, in place, and says which turns fill it."""
-    done = torch.where(block & ~open_)[0]
-    count = min(int(repair.share * int(block.sum())), len(done))
-    again = done[dice.choose(torch.ones(len(done), device=done.device), count, row)]
-    banned[block] = mask_id  # what the model left open is filled now, too
-    banned[again] = ids[again]
-    ids[again], open_[again] = mask_id, True
-    left = min(repair.steps, int((block & open_).sum()))
-    return [Turn(0, _over(left - j), 1.0, j == left - 1, noise=1.0) for j in range(left)]
-
-
-def _forbid(logits: Float[Tensor, "k v"], banned: Int[Tensor, "k"], mask_id: int) -> None:
-    """Rules out, in place, the token that each position of a repaired block held, and the mask token; -1: nothing."""
-    where = torch.where(banned >= 0)[0]
-    if len(where):
-        logits[where, banned[where]] = -torch.inf
-        logits[where, mask_id] = -torch.inf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from demur.samplers.asked import places
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.given import firsts, mean_of_open, one_after_another
 from demur.types import Canvas, DemurError, Denoising, Need, Step, lacking
@@ -63,32 +64,37 @@ class Renoise:
         dice, index = Dice(rngs, canvas.rows), 0
         cache = model.new_cache()
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
+        temperatures = self._temperatures().to(canvas.ids.device)
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
         ended = torch.zeros(canvas.rows, dtype=torch.bool, device=ids.device)
         for begin in range(first, canvas.width, model.canvas_length):
             here = slice(begin, min(begin + model.canvas_length, canvas.width))
-            size, free = here.stop - here.start, canvas.open[:, here]
-            if not bool(free.any()):
+            free = canvas.open[:, here]
+            # What the host knows of the rows: it reads who is done, once a step.
+            over, opened = torch.stack([ended, free.any(dim=1)]).tolist()
+            if not any(opened):
                 continue  # all is given, and read before the next canvas
             model.read(replace(canvas, ids=_ended_at(ids, ended, stops, canvas.open, model.pad_id)), cache, begin)
-            draft = self._random(model, dice, size, canvas.rows, ~ended & free.any(dim=1), ids[:, here])
+            going = ~ended & free.any(dim=1)
+            seen = [own and not one for one, own in zip(over, opened, strict=True)]
+            draft = self._random(model, dice, _Rows.of(going, seen, dice), ids[:, here])
             draft = torch.where(free, self._begun(draft, ids[:, here], begin == first), ids[:, here])
-            best, history = draft, torch.full((self.stability, canvas.rows, size), -1, device=ids.device)
+            best, history = draft, torch.full((self.stability, *draft.shape), -1, device=ids.device)
             before: Float[Tensor, "b m v"] | None = None
             # The official code draws on for rows that have ended; with a single generator that is done here, too.
-            done = ~free.any(dim=1) if dice.shared else ended | ~free.any(dim=1)
+            done = ~free.any(dim=1) if dice.shared else ~going
+            done_seen = [not own for own in opened] if dice.shared else [not one for one in seen]
             for left in range(self.steps, 0, -1):
                 going = ~done
+                drawn = _Rows.of(going, [not one for one in done_seen], dice)
                 live = going & ~ended
                 out = model.denoise(canvas, cache, draft, before)
-                temperature = self.t_min + (self.t_max - self.t_min) * (
-                    torch.tensor(left, dtype=torch.int32) / self.steps
-                )
-                logits = (out.logits / temperature.to(out.logits.device)).unflatten(0, (canvas.rows, size))  # type: ignore[no-untyped-call]
-                sampled = self._sample(logits, dice, going, draft)
+                logits = (out.logits / temperatures[left]).unflatten(0, draft.shape)  # type: ignore[no-untyped-call]
                 entropy = _entropy(logits)
                 accepted = self._accept(entropy.masked_fill(~free, torch.inf))
-                renoised = torch.where(accepted, sampled, self._random(model, dice, size, canvas.rows, going, draft))
+                renoised = torch.where(
+                    accepted, self._sample(logits, dice, drawn, draft), self._random(model, dice, drawn, draft)
+                )
                 draft = torch.where(going[:, None] & free, renoised, draft)
                 best = torch.where(going[:, None] & free, logits.argmax(dim=-1), best)
                 if before is not None:
@@ -96,25 +102,20 @@ class Renoise:
                 stable = (history == best[None]).all(dim=-1).all(dim=0)
                 history = torch.cat([history, best[None]])[1:] if self.stability else history
                 done = done | (stable & (mean_of_open(entropy, free) < self.confidence) & going)
-                last = done | (left == 1)
                 before = logits.to(model.net.model.decoder.embed_tokens.weight.dtype)
-                finishing = last & live
-                written = torch.where(finishing[:, None], best, draft)
-                committed = torch.zeros_like(open_)
-                committed[:, here] = (accepted | finishing[:, None]) & live[:, None] & free
-                ids[:, here] = torch.where(live[:, None], written, ids[:, here])
+                finishing = (done | (left == 1)) & live
+                committed = _put((accepted | finishing[:, None]) & live[:, None] & free, here, torch.zeros_like(open_))
+                ids[:, here] = torch.where(live[:, None], torch.where(finishing[:, None], best, draft), ids[:, here])
                 open_[:, here] = torch.where(live[:, None], free & ~committed[:, here], open_[:, here])
-                predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
-                predictions[:, here] = torch.where(committed[:, here], ids[:, here], best)
-                confidence[:, here] = torch.where(live[:, None] & free, -entropy, float("nan"))
-                if bool(live.any()):  # else rows that have ended are still being drawn for, and no one else
+                blank = torch.full(ids.shape, float("nan"), device=ids.device)
+                if not all(map(max, done_seen, over)):  # else rows that have ended are drawn for, and no one else
                     yield Step(
                         index=index,
                         ids=ids.clone(),
                         open=open_.clone(),
                         committed=committed,
-                        predictions=predictions,
-                        confidence=confidence,
+                        predictions=_put(torch.where(committed[:, here], ids[:, here], best), here, ids.clone()),
+                        confidence=_put(torch.where(live[:, None] & free, -entropy, float("nan")), here, blank),
                         live=live,
                         hidden=out.hidden,
                         start=out.start,
@@ -122,7 +123,8 @@ class Renoise:
                         passes=1 + (left == self.steps),
                     )
                     index += 1
-                if bool(done.all()):
+                done_seen = done.tolist()
+                if all(done_seen):
                     break
             ended = ended | (torch.isin(ids[:, here], stops) & free).any(dim=1)
             if bool(ended.all()):
@@ -138,28 +140,42 @@ class Renoise:
         """What a canvas begins with: random tokens, whatever stands there; ``first``: whether it is a row's first."""
         return draft
 
+    def _temperatures(self) -> Float[Tensor, "s+1"]:
+        """By how many steps are left."""
+        return self.t_min + (self.t_max - self.t_min) * (torch.arange(self.steps + 1, dtype=torch.int32) / self.steps)
+
     @staticmethod
     def _sample(
-        logits: Float[Tensor, "b m v"], dice: Dice, live: Bool[Tensor, "b"], draft: Int[Tensor, "b m"]
+        logits: Float[Tensor, "b m v"], dice: Dice, rows: _Rows, draft: Int[Tensor, "b m"]
     ) -> Int[Tensor, "b m"]:
-        """Tokens drawn for the rows that are going (a single generator draws for all, as the official code does)."""
-        drawn = torch.ones_like(live) if dice.shared else live
-        probs = logits[drawn].softmax(dim=-1, dtype=torch.float32)
-        sampled = draft.clone()
-        counts = [probs.shape[1] * int(row) for row in drawn]
-        sampled[drawn] = dice.multinomial(probs.flatten(0, 1), counts).view(-1, probs.shape[1])
+        """Tokens drawn for some rows; the others keep their draft."""
+        probs = logits[rows.which].softmax(dim=-1, dtype=torch.float32)
+        sampled, size = draft.clone(), draft.shape[1]
+        sampled[rows.which] = dice.multinomial(probs.flatten(0, 1), [size * one for one in rows.drawn]).view(-1, size)
         return sampled
 
     @staticmethod
-    def _random(
-        model: Denoising, dice: Dice, size: int, rows: int, live: Bool[Tensor, "b"], instead: Int[Tensor, "b m"]
-    ) -> Int[Tensor, "b m"]:
-        """Random tokens for the rows that are going."""
-        drawn = torch.ones_like(live) if dice.shared else live
-        noise = instead.clone()
-        counts = [size * int(row) for row in drawn]
-        noise[drawn] = dice.randint(model.vocabulary, counts).to(noise.device).view(-1, size)
+    def _random(model: Denoising, dice: Dice, rows: _Rows, instead: Int[Tensor, "b m"]) -> Int[Tensor, "b m"]:
+        """Random tokens for some rows; the others keep theirs."""
+        noise, size = instead.clone(), instead.shape[1]
+        numbers = dice.randint(model.vocabulary, [size * one for one in rows.drawn])
+        noise[rows.which] = numbers.to(noise.device).view(-1, size)
         return noise
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The rows that are drawn for: ``which`` they are, on the device, and 1 or 0 for each row, on the host."""
+
+    which: Int[Tensor, "r"]
+    drawn: list[int]
+
+    @classmethod
+    def of(cls, going: Bool[Tensor, "b"], seen: Sequence[bool], dice: Dice) -> _Rows:
+        """Those that are going, ``seen`` the same on the host; all, if a single generator draws, as officially."""
+        if dice.shared or all(seen):
+            return cls(torch.arange(len(seen), device=going.device), [1] * len(seen))
+        return cls(places(going[None], sum(seen))[1], [int(one) for one in seen])
 
 
 @dataclass(frozen=True)
@@ -184,6 +200,12 @@ def _begins(model: Denoising, canvas: Canvas) -> list[int]:
     return firsts(canvas)
 
 
+def _put(values: Tensor, here: slice, canvas: Tensor) -> Tensor:
+    """The canvas with these values in one of its windows."""
+    canvas[:, here] = values
+    return canvas
+
+
 def _entropy(logits: Float[Tensor, "b m v"]) -> Float[Tensor, "b m"]:
     """Entropies in nats, with torch's own rounding: acceptance compares them with a bound."""
     known = torch.distributions.Categorical(logits=logits, validate_args=False)
@@ -197,8 +219,6 @@ def _ended_at(
     """Ids as the official code passes them on: in rows that have ended, padding follows the end of sequence that stands
     in one of ``ours``, the places that were not given.
     """
-    if not bool(ended.any()):
-        return ids
     ends = torch.isin(ids, stops) & ours
     after = (ends.long().cumsum(dim=1) - ends.long() > 0) & ended[:, None]
     return ids.masked_fill(after, pad)

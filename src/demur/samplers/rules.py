@@ -6,18 +6,45 @@ Each is a plain function, so that a sampler is a choice among them and a new one
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from demur.samplers.dice import Dice
 from demur.types import DemurError
 
-Quota = Callable[[int], int]
-"""From how many positions of a block are still open to how many the step commits."""
+
+@dataclass(frozen=True)
+class Quota:
+    """How many of the ``n`` positions of a block that are still open a step commits: ``fixed``, or a ``share`` of them
+    (an fp32 number, rounded down), or what spreads them evenly over the steps ``left`` (0: none of this).
+
+    It is three numbers and not a function, so that the quotas of all rows stand in a table on the model's device.
+    """
+
+    fixed: int = 0
+    share: float = 0.0
+    left: int = 0
+
+    def __call__(self, n: int) -> int:
+        """For one row, on the host."""
+        spread = -(-n // self.left) if self.left else 0
+        return self.fixed + int(np.float32(n) * np.float32(self.share)) + spread
+
+
+def counted(
+    n: Int[Tensor, "b"], fixed: Int[Tensor, "b"], share: Float[Tensor, "b"] | None, left: Int[Tensor, "b"] | None
+) -> Int[Tensor, "b"]:
+    """What each row's :class:`Quota` says of its ``n``, at most ``n``; the same numbers as on the host. None: all 0."""
+    count = fixed
+    if share is not None:
+        count = count + (n.float() * share).long()
+    if left is not None:
+        count = count + torch.where(left > 0, (n + left - 1) // left.clamp(min=1), 0)
+    return torch.minimum(count, n)
 
 
 def check_temperature(temperature: float) -> None:
@@ -39,7 +66,7 @@ def check_nucleus(top_k: int | None, top_p: float | None) -> None:
 
 def even(n_open: int, steps: int) -> list[Quota]:
     """Equally many at every step, the first ones one more (LLaDA, arXiv:2502.09992, Appendix B.4)."""
-    return [_fixed(n_open // steps + (i < n_open % steps)) for i in range(steps)]
+    return [Quota(n_open // steps + (i < n_open % steps)) for i in range(steps)]
 
 
 def linear(n_open: int, steps: int) -> list[Quota]:
@@ -57,14 +84,7 @@ def dream(n_open: int, steps: int, eps: float = 1e-3) -> list[Quota]:
 
     A step may commit nothing.
     """
-    times = torch.linspace(1, eps, steps + 1)
-
-    def quota(i: int) -> Quota:
-        if i == steps - 1:
-            return lambda n: n
-        return lambda n: int(torch.tensor(float(n)) * (1 - times[i + 1] / times[i]))
-
-    return [quota(i) for i in range(steps)]
+    return [Quota(share=share) for share in coins(steps, eps)[:-1]] + [Quota(left=1)]
 
 
 def coins(steps: int, eps: float = 1e-3) -> list[float]:
@@ -82,11 +102,7 @@ def _expected(n_open: int, steps: int, alpha: Callable[[np.float32], np.float32]
         count = min(round(n_open * (1 - keep)), n_open)  # Python and torch both round half to even
         n_open -= count
         counts += [count] if count else []
-    return [_fixed(count) for count in counts]
-
-
-def _fixed(count: int) -> Quota:
-    return lambda n: count
+    return [Quota(count) for count in counts]
 
 
 SCHEDULES: dict[str, Callable[[int, int], list[Quota]]] = {
@@ -151,23 +167,45 @@ def nucleus(logits: Float[Tensor, "k v"], top_p: float | None) -> Float[Tensor, 
     return logits.masked_fill(out.scatter(-1, order, out), -torch.inf)
 
 
-def gumbel(
-    logits: Float[Tensor, "k v"], temperature: float, dice: Dice, lengths: Sequence[int], places: Int[Tensor, "k"]
-) -> Int[Tensor, "k"]:
-    """Guesses at a temperature by Gumbel noise: argmax exp(l) / (-log u)^temperature, in float64.
+def gumbel(logits: Float[Tensor, "k v"], temperature: float, noise: Float[Tensor, "k v"]) -> Int[Tensor, "k"]:
+    """Guesses at a temperature by Gumbel noise: argmax exp(l) / (-log u)^temperature, in float64; ``noise`` are the
+    numbers u.
 
-    Numbers are drawn for all ``lengths`` columns of the rows and taken at ``places``, as LLaDA's code draws them. In
-    low precision Gumbel-max changes what is sampled (Zheng et al., arXiv:2409.02908); hence float64.
+    In low precision Gumbel-max changes what is sampled (Zheng et al., arXiv:2409.02908); hence float64.
     """
-    if temperature == 0:
-        return logits.argmax(dim=-1)
     device = torch.device("cpu") if logits.device.type == "mps" else logits.device  # mps has no float64
-    noise = dice.rand(lengths, logits.shape[-1], dtype=torch.float64)
-    noise = noise[places.to(noise.device)].to(device)
     wide = logits.to(device, torch.float64)
-    noisy = wide.exp() / (-torch.log(noise)) ** temperature
+    noisy = wide.exp() / (-torch.log(noise.to(device))) ** temperature
     # What is suppressed stays so at any temperature: (-log u)^temperature may underflow, and 0 / 0 would win.
-    return noisy.masked_fill(wide == -torch.inf, -torch.inf).argmax(dim=-1).to(places.device)
+    return noisy.masked_fill(wide == -torch.inf, -torch.inf).argmax(dim=-1).to(logits.device)
+
+
+def pieces(
+    logits: Float[Tensor, "k v"], counts: Sequence[int], drawn: bool, whole: bool
+) -> Iterator[tuple[int | None, slice]]:
+    """Slices of the places that are worked on together, so that what is computed of their logits fits beside them.
+
+    Where tokens are ``drawn`` a slice is a row's, of which ``counts`` says how many places it has: its generator draws
+    once; and if the batch draws as a ``whole``, there is one slice. Each comes with its row, or None for any rows.
+    """
+    k, vocabulary = logits.shape
+    most = max(2, CELLS.get(logits.device.type, BEYOND) // vocabulary)
+    if k <= most or (drawn and whole):
+        yield None, slice(0, k)
+    elif drawn:
+        begin = 0
+        for row, count in enumerate(counts):
+            if count:
+                yield row, slice(begin, begin + count)
+            begin += count
+    else:
+        yield from ((None, slice(begin, begin + most)) for begin in range(0, k, most))
+
+
+CELLS = {"cpu": 2**20}
+"""How many logits are worked on together on a CPU, whose caches hold so many and no more."""
+BEYOND = 2**28
+"""The same on other devices, which want few operations, each as large as memory allows (1 GiB in fp32)."""
 
 
 # -- Confidences: which guesses are trusted, higher is surer --------------------------------------------------
@@ -212,28 +250,60 @@ def annealed(score: Float[Tensor, "k"], noise: Float[Tensor, "k"], share: Float[
     return torch.where(share > 0, (1 - share) * score + share * noise, score)
 
 
-# -- Selections: which of one row's positions a step commits --------------------------------------------------
+# -- Selections: which positions of each row a step commits ---------------------------------------------------
+#
+# All rows at once: ``score`` is -inf where nothing may be committed, and ``count`` says how many each row commits.
 
 
-def surest(score: Float[Tensor, "n"], count: int) -> Int[Tensor, "c"]:
-    """The ``count`` highest scores."""
-    return torch.topk(score, min(count, len(score))).indices
+def surest(score: Float[Tensor, "b n"], count: Int[Tensor, "b"], among: Sequence[slice]) -> Bool[Tensor, "b n"]:
+    """The ``count`` highest scores of each row, whose positions all stand in the columns ``among``, row by row.
+
+    Where scores at the edge are equal, a CPU takes those that the official code takes there, an accelerator the ones
+    furthest to the left.
+    """
+    return as_topk(score, count, among) if score.device.type == "cpu" else leftmost(score, count)
 
 
-def above(score: Float[Tensor, "n"], count: int, threshold: float) -> Int[Tensor, "c"]:
+def as_topk(score: Float[Tensor, "b n"], count: Int[Tensor, "b"], among: Sequence[slice]) -> Bool[Tensor, "b n"]:
+    """Of equal scores, those that torch's topk takes on a CPU: that depends on what else is ranked. Rows that rank as
+    many columns for as many places go into one call.
+    """
+    chosen = torch.zeros(score.shape, dtype=torch.bool, device=score.device)
+    alike: dict[tuple[int, int, int], list[int]] = {}
+    for row, (columns, k) in enumerate(zip(among, count.tolist(), strict=True)):
+        if k:
+            begin, end, _ = columns.indices(score.shape[1])
+            alike.setdefault((begin, end, k), []).append(row)
+    for (begin, end, k), rows in alike.items():
+        best = torch.topk(score[rows, begin:end], k).indices
+        chosen[torch.tensor(rows)[:, None], best + begin] = True
+    return chosen
+
+
+def leftmost(score: Float[Tensor, "b n"], count: Int[Tensor, "b"]) -> Bool[Tensor, "b n"]:
+    """Of equal scores, those furthest to the left: one sort for all rows, which asks the device for nothing."""
+    order = score.sort(dim=1, descending=True, stable=True).indices
+    best = torch.arange(score.shape[1], device=score.device) < count[:, None]
+    return torch.zeros_like(best).scatter(1, order, best)
+
+
+def above(
+    score: Float[Tensor, "b n"], count: Int[Tensor, "b"], among: Sequence[slice], threshold: float
+) -> Bool[Tensor, "b n"]:
     """Everything above the threshold if that is at least ``count``, else the surest ``count`` (dynamic decoding)."""
-    sure = torch.where(score > threshold)[0]
-    return sure if len(sure) >= count else surest(score, count)
+    sure = score > threshold
+    enough = sure.sum(dim=1) >= count
+    return torch.where(enough[:, None], sure, surest(score, count, among))
 
 
-def bounded(score: Float[Tensor, "n"], bound: float) -> Int[Tensor, "c"]:
+def bounded(score: Float[Tensor, "b n"], bound: float) -> Bool[Tensor, "b n"]:
     """The surest positions while the entropies of those accepted before add up to at most ``bound``; at least one.
 
-    ``score`` is minus the entropy, -inf where a position is not open. Ben-Hamu et al., arXiv:2505.24857: all accepted
-    entropies but the largest bound what is lost by committing at once.
+    ``score`` is minus the entropy. Ben-Hamu et al., arXiv:2505.24857: all accepted entropies but the largest bound what
+    is lost by committing at once.
     """
-    entropy, order = (-score).sort()
+    entropy, order = (-score).sort(dim=1)
     finite = torch.isfinite(entropy)
-    taken = finite & (torch.where(finite, entropy, 0.0).cumsum(dim=0) - entropy <= bound)
-    taken[0] |= finite[0]
-    return order[taken]
+    taken = finite & (torch.where(finite, entropy, 0.0).cumsum(dim=1) - entropy <= bound)
+    taken[:, 0] |= finite[:, 0]
+    return torch.zeros_like(taken).scatter(1, order, taken)

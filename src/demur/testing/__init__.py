@@ -1,4 +1,4 @@
-"""For tests of parts of one's own: tiny models, and the contracts of samplers, models, attacks and the rest."""
+"""For tests of parts of one's own: tiny models, a pretend device, and the contracts of samplers and the rest."""
 
 from demur.testing.contracts import (
     PROMPTS,
@@ -11,9 +11,11 @@ from demur.testing.contracts import (
     check_trace_field,
     check_world,
 )
+from demur.testing.pretend import Counts, PretendDevice
 from demur.testing.tiny import fitting, tiny
 
 __all__ = [
-    "PROMPTS", "check_attack", "check_defense", "check_detector", "check_judge", "check_model", "check_sampler",
+    "PROMPTS", "Counts", "PretendDevice", "check_attack", "check_defense", "check_detector", "check_judge",
+    "check_model", "check_sampler",
     "check_trace_field", "check_world", "fitting", "tiny",
 ]  # fmt: skip
