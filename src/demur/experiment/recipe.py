@@ -92,9 +92,11 @@ class _Reader(Nodes):
         if "seeds" in of:
             config = replace(config, seeds=self.several(of["seeds"], "seeds", lambda n: self.number(n, "a seed", 0)))
         for name, least in (("length", 1), ("steps", 1), ("chunk", 1), ("batch", 1)):
-            if name in of:
+            if name in of and not (name == "batch" and self.plain(of[name]) == "auto"):
                 value: Any = self.number(of[name], name, least)
                 config = replace(config, **{name: value})
+        if "batch" in of and self.plain(of["batch"]) == "auto":
+            config = replace(config, batch="auto")
         if "alpha" in of:
             alpha = self.plain(of["alpha"])
             if not isinstance(alpha, float) or not 0 < alpha < 1:

@@ -1,7 +1,6 @@
 """What a model needs, computed from its configuration before anybody downloads it: memory, time, and the GPU that fits.
 
-Nothing here was measured. Parameters are counted as a Llama has them (attention with or without shared keys, gated
-feed-forward layers, experts), which is within some percent for the families that demur runs.
+Nothing here was measured; ``demur.models.sizes`` has the formulas of memory.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 from demur.models import BUILT_IN, DTYPES
 from demur.models.families import family_of
 from demur.models.locate import locate
+from demur.models.sizes import BYTES, Shape, memory_of
 from demur.types import OFFERS, DemurError, Kind, Need
 
 ESTIMATE = "an estimate from the configuration, not measured"
@@ -36,11 +36,6 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     | {"intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True},
 }
 """What the public ``config.json`` of the documented models says, for machines that cannot reach the hub."""
-
-BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 2.0}
-_4BIT = 0.56
-"""Bytes of a weight in NF4 with its scales; embeddings and head stay in 16 bit."""
-
 
 @dataclass(frozen=True)
 class Card:
@@ -64,68 +59,6 @@ CARDS = (
 )
 _USED, _READ, _ROOM, _LAUNCH = 0.35, 0.6, 0.92, 0.4e-3
 """Shares of a card's operations, bandwidth and memory that a plain loop gets; the fewest seconds a layer takes."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The sizes of a network. ``heads`` times ``head`` need not be ``hidden``; ``active`` counts a token's weights."""
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head: int
-    vocabulary: int
-    tables: int
-    inner: int
-    parameters: int
-    active: int
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any], name: str) -> Shape:
-        """From a raw ``config.json``. Raises for one that lacks the sizes."""
-        config = {**raw, **raw["text_config"]} if isinstance(raw.get("text_config"), Mapping) else dict(raw)
-
-        def get(*keys: str, default: int | None = None) -> int:
-            value = next((config[key] for key in keys if config.get(key) is not None), default)
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                raise DemurError(
-                    f"the configuration of {name} has no {keys[0]}", "the sizes of a transformer", "name another model"
-                )
-            return int(value)
-
-        layers, hidden = get("num_hidden_layers", "n_layers", "n_layer"), get("hidden_size", "d_model", "n_embd")
-        heads = get("num_attention_heads", "n_heads", "n_head")
-        kv_heads, head = (
-            get("num_key_value_heads", "n_kv_heads", default=heads),
-            get("head_dim", default=hidden // heads),
-        )
-        vocabulary = get("embedding_size", "vocab_size")
-        ratio = get("mlp_ratio", default=4)
-        inner = get("intermediate_size", "mlp_hidden_size", "n_inner", default=ratio * hidden)
-        tied = config.get("tie_word_embeddings", config.get("weight_tying", config.get("model_type") == "gpt2"))
-        plain = config.get("model_type") in ("gpt2", "gpt_neox", "opt", "phi")  # no gate
-        attention = hidden * head * (2 * heads + 2 * kv_heads)
-        experts = get("num_experts", "num_local_experts", "n_routed_experts", default=0)
-        dense = hidden * inner * (2 if plain else 3)
-        every = used = dense
-        first = 0
-        if experts:
-            first = get("first_k_dense_replace", default=0)
-            each = 3 * hidden * get("moe_intermediate_size", default=inner)
-            shared = get("n_shared_experts", "num_shared_experts", default=0)
-            every = each * (experts + shared) + hidden * experts
-            used = each * (get("num_experts_per_tok", "top_k_experts", default=1) + shared) + hidden * experts
-        tables = vocabulary * hidden * (1 if tied else 2)
-        body = layers * attention + first * dense
-        rest = layers - first
-        return cls(
-            layers, hidden, heads, kv_heads, head, vocabulary, tables, inner,
-            parameters=tables + body + rest * every, active=vocabulary * hidden + body + rest * used,
-        )  # fmt: skip
-
-
-PARTS = ("weights", "keys and values", "logits", "states of one layer", "context and spare")
 
 
 @dataclass(frozen=True)
@@ -174,25 +107,14 @@ def needs(
     called = str({"auto": "bfloat16", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(dtype, dtype))
     if called not in BYTES:
         raise DemurError(f"dtype {dtype!r}", f"auto, {', '.join(DTYPES)} or 4bit", "name one of these")
-    each = BYTES[called]
-    weights = shape.parameters * each
-    if called == "4bit":
-        weights = shape.tables * each + (shape.parameters - shape.tables) * _4BIT
-    canvas = batch * (prompt + length)
-    cached = kind in ("causal", "block")
-    cache = 2 * shape.layers * shape.kv_heads * shape.head * canvas * each if cached else 0.0
-    scored = batch * {"causal": 1, "block": family.block_length or 1}.get(kind, length)
-    # As the model gives them, in fp32, and as probabilities; a draw by Gumbel noise takes them in float64 once more.
-    logits = scored * shape.vocabulary * (each + 4 + 4 + 8)
-    # One layer at work on the whole canvas: the feed-forward layer's two inner states, and six of the trunk's width.
-    states = canvas * (2 * shape.inner + 6 * shape.hidden) * each + canvas * shape.hidden * 4
-    overhead = 0.6e9 + 0.05 * weights
+    parts = memory_of(
+        shape, kind, called, batch=batch, prompt=prompt, length=length, steps=steps, block=family.block_length or 1
+    )
     passes = length if kind == "causal" else max(length, steps) if kind == "block" else steps
-    parts = dict(zip(PARTS, (weights, cache, logits, states, overhead), strict=True))
     seconds = {}
     for card in CARDS:
         fits = sum(parts.values()) <= _ROOM * card.memory * 1e9
-        seconds[card.name] = _seconds(shape, card, weights, kind, batch, prompt, length, passes) if fits else None
+        seconds[card.name] = _seconds(shape, card, parts["weights"], kind, batch, prompt, length, passes) if fits else None
     gigabytes = {name: size / 1e9 for name, size in parts.items()}
     return Needs(model, kind, shape.parameters, called, batch, prompt, length, steps, gigabytes, seconds)
 
