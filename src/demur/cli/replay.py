@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from rich.console import Console
 
 from demur.cli.options import (
+    Batch,
     Count,
     Device,
     Dtype,
@@ -22,6 +29,7 @@ from demur.cli.options import (
     RefusalsFrom,
     Whitened,
     cached_anchors,
+    check_writable,
     load_model,
     out_to,
     signal_of,
@@ -29,10 +37,14 @@ from demur.cli.options import (
 from demur.types import DemurError
 
 if TYPE_CHECKING:
+    from demur.guards import Guard
+    from demur.prompts import Transcript
     from demur.signals import Anchors
     from demur.studio.replaying import Replayed
     from demur.types import Pool
 
+CHUNK = 512
+"""Columns of a pass, where nobody says it."""
 SHOWN = 24
 """So many transcripts stand on a page."""
 
@@ -78,25 +90,33 @@ def replay(
     show_harmful: Annotated[
         bool, typer.Option("--show-harmful", help="Show on the page the words of prompts not marked harmless.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1)] = 16,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --out: go on with a replay that was stopped or killed.")
+    ] = False,
+    batch: Batch = 16,
+    chunk: Annotated[
+        int, typer.Option(min=1, help="Columns of a pass: memory does not grow with longer transcripts.")
+    ] = CHUNK,
     dtype: Dtype = "auto",
     device: Device = None,
     system: Annotated[str | None, typer.Option(help="A system prompt, for rows that bring none.")] = None,
 ) -> None:
-    """The signals of finished transcripts, in one pass each: also of another model's, with a local one as surrogate."""
-    from rich.progress import Progress
+    """The signals of finished transcripts, in one pass each: also of another model's, with a local one as surrogate.
 
+    Any number of any length, in the memory of a few: --out FILE grows beside its place, and --resume goes on with it.
+    """
     from demur.artefact import write
-    from demur.prompts import transcripts
     from demur.samplers import Autoregressive
     from demur.signals import Anchors
-    from demur.studio.replaying import replayed
+    from demur.studio.growing import Growing
+    from demur.studio.replaying import WINDOW, replaying
     from demur.traces import spec_of, teacher_forced
 
-    rows = [
-        one if one.prompt.harmful is not None else replace(one, prompt=replace(one.prompt, harmful=harmful))
-        for one in transcripts(source, columns=_columns(column))
-    ]
+    if resume and out is None:
+        raise DemurError("--resume without --out", "the file that is to go on", "name it: --out FILE")
+    check_writable(out, html)
+    read = _Source(source, _columns(column), harmful)
+    about = read.surveyed()  # before anything is loaded: a broken row is said at once
     watcher, fitted = None, None
     if guard:
         from demur.guards import Guard
@@ -119,25 +139,39 @@ def replay(
         fitted = cached_anchors(net, Autoregressive(), long, long, where, pooled, refusals, n, False, reads)
     else:
         fitted.check(spec_of(net, Autoregressive(), long, steps=long).at(where, pooled, fitted.spec.signal))
+    spec = spec_of(net, Autoregressive(), long, steps=long).at(where, pooled, fitted.spec.signal)
     console = out_to(stderr=True)
     if fitted.warning:
         console.print(f"! {fitted.warning}", style="yellow", markup=False)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("replaying", total=len(rows))
-        found = replayed(
-            net, rows, fitted, watcher, steps=long, wanted=(where, pooled), batch=batch,
-            progress=lambda done: bar.update(task, completed=done),
-        )  # fmt: skip
-    lines = [json.dumps(_line(one, fitted, net.name)) for one in found]
-    if out is None:
-        print("\n".join(lines))
-    else:
-        write(out, "\n".join(lines) + "\n")
-        console.print(f"{len(lines)} lines in {out}", markup=False, soft_wrap=True)
-    for note in _notes(found):
+    how = {"steps": long, "wanted": (where, pooled), "batch": batch, "chunk": chunk, "window": WINDOW}
+    growing, begun = None, 0
+    if out is not None:
+        content = about | {"model": net.name, "spec": spec.key, "anchors": _digest(fitted), "batch": batch}
+        content |= {"guard": _digest(watcher), "chunk": chunk}
+        growing = Growing(out, content, WINDOW)
+        begun = growing.begun(resume)
+    told = _Told(fitted, net.name)
+    if growing is not None and begun:
+        told.heard(zip(growing.kept(), read.rows(), strict=False))
+        console.print(f"goes on behind {begun} of {about['rows']} transcripts", markup=False)
+    with _progress(console, about["rows"], begun) as progress:
+        rest = islice(read.rows(), begun, None)
+        before = told.signals > 0
+        for found in replaying(net, rest, fitted, watcher, **how, found_before=before, progress=progress):
+            lines = told.lines(found)
+            if growing is None:
+                print("\n".join(lines), flush=True)
+            else:
+                growing.add(lines)
+    if growing is not None:
+        console.print(f"{about['rows']} lines in {growing.finish()}", markup=False, soft_wrap=True)
+    for note in told.notes():
         console.print(note, style="yellow", markup=False, soft_wrap=True)
     if html:
-        write(html, _page(found, show_harmful))
+        again: Iterator[list[Replayed]] = iter(())
+        if begun:  # lines hold no traces: the first transcripts are read once more
+            again = replaying(net, islice(read.rows(), begun), fitted, watcher, **how, found_before=True)
+        write(html, _page(_first(again, told.first), told.signals, show_harmful))
         console.print(f"page: {html.resolve().as_uri()}", markup=False, soft_wrap=True)
 
 
@@ -170,29 +204,126 @@ def _line(one: Replayed, anchors: Anchors, model: str) -> dict[str, Any]:
     return line | ({"why": one.why} if one.why else {})
 
 
-def _notes(found: Sequence[Replayed]) -> list[str]:
-    """What has no signal, counted by its reason; where the first of them stands."""
-    reasons = Counter(one.why for one in found if one.why)
-    first = {one.why: one.transcript.where for one in reversed(found) if one.why}
-    none = "transcripts have no signal"
-    return [
-        f"! {count} of {len(found)} {none} ({reason}), their sigma is empty; the first: {first[reason]}"
-        for reason, count in reasons.items()
-    ]
+class _Source:
+    """The transcripts of a source, marked. It is read once to look at all of them, and once more to replay them, so
+    that nobody has to hold them.
+    """
+
+    def __init__(self, source: str, columns: Mapping[str, str], harmful: bool | None) -> None:
+        self.source, self.columns, self.harmful = source, columns, harmful
+
+    def rows(self) -> Iterator[Transcript]:
+        """The transcripts, from the first on."""
+        from demur.prompts import each_transcript
+
+        for one in each_transcript(self.source, columns=self.columns):
+            if one.prompt.harmful is None and self.harmful is not None:
+                one = replace(one, prompt=replace(one.prompt, harmful=self.harmful))
+            yield one
+
+    def surveyed(self) -> dict[str, Any]:
+        """How many there are, and a hash of their words. Raises for the first row that can not be read."""
+        digest, rows = hashlib.sha256(), 0
+        for one in self.rows():
+            digest.update(json.dumps([one.prompt.plain(), one.response, one.row]).encode())
+            rows += 1
+        return {"rows": rows, "transcripts": digest.hexdigest()[:16]}
 
 
-def _page(found: Sequence[Replayed], show_harmful: bool) -> str:
+class _Told:
+    """What is said of the transcripts so far: lines, how many have a signal, what stands on a page, and why some have
+    no signal.
+    """
+
+    def __init__(self, anchors: Anchors, model: str) -> None:
+        self.anchors, self.model = anchors, model
+        self.all = self.signals = 0
+        self.first: list[Replayed] = []
+        self.reasons: Counter[str] = Counter()
+        self.places: dict[str, str] = {}
+
+    def lines(self, found: Sequence[Replayed]) -> list[str]:
+        """The lines of a window."""
+        for one in found:
+            self._count(one.trace is not None, one.why, one.transcript)
+        self.first = _first([found], self.first)
+        return [json.dumps(_line(one, self.anchors, self.model)) for one in found]
+
+    def heard(self, kept: Iterable[tuple[Mapping[str, Any], Transcript]]) -> None:
+        """Takes note of lines that another process has written."""
+        for line, transcript in kept:
+            self._count(bool(line["tokens"]), str(line.get("why", "")), transcript)
+
+    def _count(self, has_trace: bool, why: str, transcript: Transcript) -> None:
+        self.all += 1
+        self.signals += has_trace
+        if why:
+            self.reasons[why] += 1
+            self.places.setdefault(why, transcript.where)
+
+    def notes(self) -> list[str]:
+        """What has no signal, counted by its reason; where the first of them stands."""
+        none = "transcripts have no signal"
+        return [
+            f"! {count} of {self.all} {none} ({reason}), their sigma is empty; the first: {self.places[reason]}"
+            for reason, count in self.reasons.items()
+        ]
+
+
+def _first(windows: Iterable[Sequence[Replayed]], more: Sequence[Replayed]) -> list[Replayed]:
+    """The first ``SHOWN`` transcripts that have a trace, of windows and then of ``more``."""
+    shown: list[Replayed] = []
+    for window in chain(windows, [more]):
+        shown += [one for one in window if one.trace is not None]
+        if len(shown) >= SHOWN:
+            break
+    return shown[:SHOWN]
+
+
+def _digest(part: Anchors | Guard | None) -> str | None:
+    """A hash of anchors or of a guard: of the file that they make."""
+    if part is None:
+        return None
+    with TemporaryDirectory() as folder:
+        return hashlib.sha256(part.save(Path(folder) / "part").read_bytes()).hexdigest()[:16]
+
+
+@contextmanager
+def _progress(console: Console, rows: int, begun: int) -> Iterator[Callable[[int], None]]:
+    """A bar at a terminal; elsewhere a line a minute. What comes is the number of transcripts done here."""
+    from rich.progress import Progress
+
+    from demur.experiment.journal import EVERY, spoken
+
+    if console.is_terminal:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("replaying", total=rows)
+            yield lambda done: bar.update(task, completed=begun + done)
+        return
+    started = said = time.monotonic()
+
+    def minutely(done: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if done and now - said >= EVERY:
+            said = now
+            left = spoken((now - started) / done * (rows - begun - done))
+            console.print(f"replaying: {begun + done} of {rows}, some {left} left", markup=False, soft_wrap=True)
+
+    yield minutely
+
+
+def _page(shown: Sequence[Replayed], signals: int, show_harmful: bool) -> str:
     from demur.views.page import page
 
     scenes = []
-    shown = [one for one in found if one.trace is not None]
-    for one in shown[:SHOWN]:
+    for one in shown:
         trace = one.trace
         if trace is None:
             continue
         said = [f"the first {trace.steps} of the answer's {one.tokens} tokens"] if trace.steps < one.tokens else []
-        if len(shown) > SHOWN:
-            said.append(f"{SHOWN} of {len(shown)} transcripts are shown")
+        if signals > len(shown):
+            said.append(f"{len(shown)} of {signals} transcripts are shown")
         verdict = "refused" if one.refused else "answered"
         if one.verdict is not None and one.verdict.flagged is not None:
             verdict += ", flagged by the guard" if one.verdict.flagged else ", let pass by the guard"

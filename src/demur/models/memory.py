@@ -48,8 +48,10 @@ MOST_ELSEWHERE = 256
 """Rows of the largest batch that ``auto`` takes: on a CPU, larger ones gain nothing and wait for their longest row."""
 UNKNOWN = 8
 """Rows where nobody can say how much memory there is, or what the model takes."""
-SHARE = 0.8
-"""How much of the free memory a plan may use: it is an estimate, and others run on the machine."""
+SHARE = 0.6
+"""How much of the free memory a plan may use. Of what a batch took, the estimate was 0.7 to 2.2 times as much
+(docs/hardware.md), and a CPU's memory that runs out ends in no error but in a kill.
+"""
 
 
 def free_memory(device: torch.device) -> int | None:
