@@ -167,7 +167,9 @@ def _plain(folder: Path) -> int:
         attended = scaled_dot_product_attention(turned(q), turned(k), v, attn_mask=everyone)
         x = x + linear(attended.transpose(1, 2).reshape(1, n, -1), read(f"{block}attn_out"))
         y = norm(x, f"{block}ff_norm")
-        x = x + linear(silu(linear(y, read(f"{block}ff_proj"))) * linear(y, read(f"{block}up_proj")), read(f"{block}ff_out"))
+        x = x + linear(
+            silu(linear(y, read(f"{block}ff_proj"))) * linear(y, read(f"{block}up_proj")), read(f"{block}ff_out")
+        )
     states = norm(x, "ln_f")[0]
     logits = linear(states[len(PROMPT) :], read("ff_out")).float()
     sure, guess = logits.softmax(dim=-1).max(dim=-1)

@@ -69,7 +69,7 @@ def test_auto_halves_until_it_fits_and_no_row_depends_on_it(model: Any, limited:
     expected = demur.generate(model, PROMPTS, length=6, batch=1)
     seen = limited(3)
     found = demur.generate(model, PROMPTS, length=6, batch="auto")
-    tried = [rows for rows in dict.fromkeys(seen)]
+    tried = list(dict.fromkeys(seen))
     assert tried == [8, 4, 2]
     assert seen[seen.index(2) :] == [2] * (len(seen) - 2), "no later group is larger"
     for got, alone in zip(found, expected, strict=True):
@@ -120,7 +120,8 @@ def test_what_is_no_batch_is_one_line(model: Any, batch: Any) -> None:
 
 def test_a_recipe_may_leave_the_batch_to_the_memory(tmp_path: Path, model: Any, limited: Any) -> None:
     recipe = tmp_path / "r.yaml"
-    recipe.write_text("name: r\nmodels: [organism/ar]\nprompts: {harmful: organism, harmless: organism, n: 8}\nbatch: auto\n")
+    prompts = "prompts: {harmful: organism, harmless: organism, n: 8}"
+    recipe.write_text(f"name: r\nmodels: [organism/ar]\n{prompts}\nbatch: auto\n")
     config = read(recipe)
     assert config.batch == "auto"
     from demur.samplers import Autoregressive

@@ -39,7 +39,10 @@ def evaluate(
     batch: Annotated[
         Any,
         typer.Option(
-            "--batch", parser=batch_of, metavar="N|auto", help="Instead of the recipe's: answers at once; auto: what fits.",
+            "--batch",
+            parser=batch_of,
+            metavar="N|auto",
+            help="Instead of the recipe's: answers at once; auto: what fits.",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the work and check access; do nothing.")] = False,

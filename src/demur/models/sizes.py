@@ -100,7 +100,7 @@ def memory_of(
     logits = scored * shape.vocabulary * (each + 4 + 4 + 8)
     # One layer at work on the whole canvas: the feed-forward layer's two inner states, and six of the trunk's width.
     states = canvas * (2 * shape.inner + 6 * shape.hidden) * each + canvas * shape.hidden * 4
-    # Pooled states of one layer after each step, and what was guessed: a token a step, or half of all places on average.
+    # Pooled states of one layer after each step, and what was guessed: a token a step, or half of all places.
     taken = length if kind == "causal" else steps
     guesses = 65 * length if kind == "causal" else 12 * length * taken / 2
     traces = batch * (4 * shape.hidden * taken + guesses) + _WAITING

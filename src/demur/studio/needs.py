@@ -37,6 +37,7 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
 }
 """What the public ``config.json`` of the documented models says, for machines that cannot reach the hub."""
 
+
 @dataclass(frozen=True)
 class Card:
     """A GPU: memory in GB, bandwidth in GB/s and dense bf16 operations in TFLOP/s, as its maker gives them."""
@@ -114,7 +115,9 @@ def needs(
     seconds = {}
     for card in CARDS:
         fits = sum(parts.values()) <= _ROOM * card.memory * 1e9
-        seconds[card.name] = _seconds(shape, card, parts["weights"], kind, batch, prompt, length, passes) if fits else None
+        seconds[card.name] = (
+            _seconds(shape, card, parts["weights"], kind, batch, prompt, length, passes) if fits else None
+        )
     gigabytes = {name: size / 1e9 for name, size in parts.items()}
     return Needs(model, kind, shape.parameters, called, batch, prompt, length, steps, gigabytes, seconds)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from demur.models.memory import batch_that_fits, let_go, out_of_memory
 from demur.types import DemurError, Model, Prompt
@@ -45,9 +45,7 @@ def in_batches(
         begin += len(group)
 
 
-def _tried(
-    model: Model, run: Callable[[Sequence[Row]], Sequence[Made]], group: Sequence[Row]
-) -> Sequence[Made] | None:
+def _tried(model: Model, run: Callable[[Sequence[Row]], Sequence[Made]], group: Sequence[Row]) -> Sequence[Made] | None:
     """What came of a group; None if memory ran out. The error is let go first: it holds what filled the memory."""
     try:
         return run(group)
@@ -83,7 +81,7 @@ def _characters(prompt: Prompt) -> int:
     return len(prompt.text) + len(prompt.prefill) + turns
 
 
-def check_batch(batch: Batch) -> None:
+def check_batch(batch: Any) -> None:
     """Raises for what is neither ``auto`` nor a number of at least 1."""
-    if batch != "auto" and (isinstance(batch, str) or batch < 1):
+    if batch != "auto" and not (isinstance(batch, int) and batch >= 1):
         raise DemurError(f"batch={batch}", "at least 1, or 'auto'", "name one of these")

@@ -134,9 +134,7 @@ def _groups(rows: Sequence[_Row], most: int, chunk: int | None) -> Iterator[list
         yield group
 
 
-def _traced(
-    watched: Any, spec: Spec, pools: tuple[Key, ...], chunk: int | None, rows: Sequence[_Row]
-) -> list[Trace]:
+def _traced(watched: Any, spec: Spec, pools: tuple[Key, ...], chunk: int | None, rows: Sequence[_Row]) -> list[Trace]:
     """The traces of some rows."""
     begun = time.perf_counter()
     canvas = watched.canvas_of([[*row.asked, *row.answer] for row in rows], 0)
