@@ -43,7 +43,7 @@ def bench(
     console, found = out_to(stderr=True), []
     for name in models:
         model = load_model(name, dtype, device)
-        counts = {"batches": batch or (1, 8), "lengths": length or (32, 256), "rounds": rounds}
+        counts: dict[str, Any] = {"batches": batch or (1, 8), "lengths": length or (32, 256), "rounds": rounds}
         with console.status(escape(f"{name}: warming up")) as status:
             found.append(measured(model, **counts, told=partial(_told, status, name)))
         del model

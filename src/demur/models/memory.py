@@ -94,14 +94,27 @@ def batch_that_fits(model: Model, *, rows: int, prompt: int, length: int, steps:
     ``prompt`` and ``length``: tokens of the longest prompt, places of an answer. Of a network whose sizes its
     configuration does not say, and of memory that nobody knows, it is at most ``UNKNOWN``.
     """
-    size = max(1, min(rows, MOST.get(model.device.type, MOST_ELSEWHERE)))
+    most = max(1, min(rows, most_rows(model.device)))
     free, known = free_memory(model.device), _known(model)
     if free is None or known is None:
-        return min(size, UNKNOWN)
+        return min(most, UNKNOWN)
     block = int(getattr(model, "block_length", None) or 1)
-    while size > 1:
-        need = memory_of(*known, batch=size, prompt=prompt, length=length, steps=steps, block=block)
-        if sum(need.values()) - need["weights"] - need["context and spare"] <= SHARE * free:  # these are there already
+    return max(1, rows_within(free, most, *known, prompt=prompt, length=length, steps=steps, block=block))
+
+
+def most_rows(device: torch.device) -> int:
+    """How many rows pay on a device at most."""
+    return MOST.get(device.type, MOST_ELSEWHERE)
+
+
+def rows_within(free: float, most: int, shape: Shape, kind: str, dtype: str, **sizes: int) -> int:
+    """``most`` rows, halved until what a batch needs beside the model is no more than ``SHARE`` of ``free`` bytes; 0 if
+    not even one row does. ``sizes``: prompt, length, steps and block of :func:`demur.models.sizes.memory_of`.
+    """
+    size = most
+    while size:
+        need = memory_of(shape, kind, dtype, batch=size, **sizes)
+        if sum(need.values()) - need["weights"] - need["context and spare"] <= SHARE * free:
             break
         size //= 2
     return size

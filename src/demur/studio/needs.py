@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from demur.models import BUILT_IN, DTYPES
 from demur.models.families import family_of
+from demur.models.loading import best_device
 from demur.models.locate import locate
+from demur.models.memory import free_memory, most_rows, rows_within
 from demur.models.sizes import BYTES, Shape, memory_of
 from demur.types import OFFERS, DemurError, Kind, Need
 
@@ -63,6 +65,18 @@ _USED, _READ, _ROOM, _LAUNCH = 0.35, 0.6, 0.92, 0.4e-3
 
 
 @dataclass(frozen=True)
+class Here:
+    """What this machine has for a model: device, dtype, GB that are free (None: unknown), and the largest batch that
+    ``--batch auto`` would begin with: 0 if not even one row fits.
+    """
+
+    device: str
+    dtype: str
+    free: float | None
+    batch: int | None
+
+
+@dataclass(frozen=True)
 class Needs:
     """Memory in GB by what it is for, and for each card the seconds of one batch (None: it does not fit)."""
 
@@ -76,6 +90,7 @@ class Needs:
     steps: int
     gigabytes: Mapping[str, float]
     seconds: Mapping[str, float | None]
+    here: Here
 
     @property
     def counts_steps(self) -> bool:
@@ -93,7 +108,7 @@ class Needs:
         asked = {name: getattr(self, name) for name in ("model", "kind", "parameters", "dtype", "batch", "prompt")}
         asked |= {"length": self.length, "steps": self.steps}
         seconds = {name: None if s is None else round(s, 1) for name, s in self.seconds.items()}
-        return asked | {"gigabytes": gb, "seconds_a_batch": seconds, "note": ESTIMATE}
+        return asked | {"gigabytes": gb, "seconds_a_batch": seconds, "here": asdict(self.here), "note": ESTIMATE}
 
 
 def needs(
@@ -108,9 +123,8 @@ def needs(
     called = str({"auto": "bfloat16", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(dtype, dtype))
     if called not in BYTES:
         raise DemurError(f"dtype {dtype!r}", f"auto, {', '.join(DTYPES)} or 4bit", "name one of these")
-    parts = memory_of(
-        shape, kind, called, batch=batch, prompt=prompt, length=length, steps=steps, block=family.block_length or 1
-    )
+    sizes = {"prompt": prompt, "length": length, "steps": steps, "block": family.block_length or 1}
+    parts = memory_of(shape, kind, called, batch=batch, **sizes)
     passes = length if kind == "causal" else max(length, steps) if kind == "block" else steps
     seconds = {}
     for card in CARDS:
@@ -119,7 +133,24 @@ def needs(
             _seconds(shape, card, parts["weights"], kind, batch, prompt, length, passes) if fits else None
         )
     gigabytes = {name: size / 1e9 for name, size in parts.items()}
-    return Needs(model, kind, shape.parameters, called, batch, prompt, length, steps, gigabytes, seconds)
+    here = _here(shape, kind, None if dtype == "auto" else called, sizes)
+    return Needs(model, kind, shape.parameters, called, batch, prompt, length, steps, gigabytes, seconds, here)
+
+
+def _here(shape: Shape, kind: str, dtype: str | None, sizes: Mapping[str, int]) -> Here:
+    """What fits here, in a dtype (None: the one that ``auto`` is on this device)."""
+    import torch
+
+    device = torch.device(best_device())
+    dtype = dtype or ("float32" if device.type == "cpu" else "bfloat16")
+    free = free_memory(device)
+    if free is None:
+        return Here(device.type, dtype, None, None)
+    alone = memory_of(shape, kind, dtype, batch=0, **sizes)
+    left = free - alone["weights"] - alone["context and spare"]
+    return Here(
+        device.type, dtype, round(free / 1e9, 1), rows_within(left, most_rows(device), shape, kind, dtype, **sizes)
+    )
 
 
 def _seconds(

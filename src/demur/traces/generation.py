@@ -47,9 +47,9 @@ def generate(
     """Generates an answer to every prompt and returns their traces, in order. A prompt may be given as its text.
 
     ``length`` open places a prompt (None: :meth:`demur.types.Model.default_length`); ``steps`` is T, where signals are
-    cut. Prompt i draws from a generator seeded ``seed + i``, so that results do not depend on ``batch`` (but in the last
-    bits of states, which are rounded otherwise in products of other shapes). ``batch="auto"``: as many prompts at once
-    as fit into memory. ``fields`` are numbers of your own to record (:class:`demur.traces.TraceField`). ``progress`` is
+    cut. Prompt i draws from a generator seeded ``seed + i``, so that results do not depend on ``batch``, but for the
+    last bits of states: products of other shapes are rounded otherwise. ``batch="auto"``: as many prompts at once as
+    fit into memory. ``fields`` are numbers of your own to record (:class:`demur.traces.TraceField`). ``progress`` is
     called with the number of prompts done. Raises for steps or a batch below 1, and, naming a batch that fits, for one
     that does not fit into memory.
     """
