@@ -70,6 +70,9 @@ def test_groups_hold_every_row_once() -> None:
         found = [row.place for group in _groups(rows, 5, chunk) for row in group]
         assert sorted(found) == list(range(40))
         assert all(len(group) <= 5 for group in _groups(rows, 5, chunk))
+        for group in _groups(rows, 5, chunk):
+            widths = [len(row.asked) + len(row.answer) for row in group]
+            assert chunk is None or max(widths) <= chunk or min(widths) > chunk
 
 
 def test_a_batch_of_auto_is_halved_where_memory_runs_out() -> None:

@@ -117,18 +117,20 @@ def _asked(model: Any, prompt: Prompt, answer: Sequence[int]) -> tuple[list[int]
 
 def _groups(rows: Sequence[_Row], most: int, chunk: int | None) -> Iterator[list[_Row]]:
     """Rows of like length together, so that little of a batch is padding: ``most`` of them, and no more cells than
-    ``most`` rows of a chunk have, but always one.
+    ``most`` rows of a chunk have, but always one. Rows that fit into one chunk share no batch with those that do not.
     """
     if chunk is None:
         rows = sorted(rows, key=lambda row: (len(row.prompt.text), len(row.answer)))
         yield from (list(rows[begin : begin + most]) for begin in range(0, len(rows), most))
         return
     group: list[_Row] = []
+    first = 0  # the width of the group's first row
     for row in sorted(rows, key=lambda row: (len(row.asked) + len(row.answer), len(row.answer))):
         width = len(row.asked) + len(row.answer)  # the widest so far
-        if group and (len(group) == most or (len(group) + 1) * width > most * chunk):
+        if group and (len(group) == most or (len(group) + 1) * width > most * chunk or first <= chunk < width):
             yield group
             group = []
+        first = width if not group else first
         group.append(row)
     if group:
         yield group
