@@ -77,6 +77,7 @@ def _number(model: Any, n: int, chunk: int | None) -> float:
         for found in replaying(model, rows(), _anchors(model), steps=32, wanted=("last", "generated"), chunk=chunk):
             file.add([json.dumps([round(float(x), 6) for x in one.sigma]) for one in found])
             total += sum(float(one.sigma.sum()) for one in found)
+            del found
         file.finish()
     return round(total, 6)
 

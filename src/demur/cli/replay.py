@@ -166,6 +166,7 @@ def _written(
         rest, before = islice(source.rows(), begun, None), told.signals > 0
         for found in replaying(net, rest, anchors, guard, **how, found_before=before, progress=progress):
             _say(told.lines(found), growing)
+            del found  # else its traces would stay until the next window is done
     if growing is not None:
         console.print(f"{about['rows']} lines in {growing.finish()}", markup=False, soft_wrap=True)
     for note in told.notes():

@@ -95,14 +95,12 @@ def replaying(
 
     how: dict[str, Any] = {"steps": steps, "wanted": wanted, "batch": batch, "chunk": chunk, "progress": counted}
     while some := list(islice(rest, window)):
-        found = _window(model, some, anchors, guard, **how)
+        waiting.append(_window(model, some, anchors, guard, **how))
         done += len(some)
         counted(0)
-        waiting.append(found)
-        found_before = found_before or any(one.trace is not None for one in found)
-        if found_before:
-            yield from waiting
-            waiting = []
+        found_before = found_before or any(one.trace is not None for one in waiting[-1])
+        while found_before and waiting:
+            yield waiting.pop(0)  # nothing of it stays here while the next window is read
     if waiting:
         reason = waiting[0][0].why
         raise DemurError(
