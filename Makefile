@@ -85,7 +85,7 @@ dist: .venv/ready  ## build the wheel and the sdist, and try both (minutes: a ne
 	@DEMUR_DIST=dist $(BIN)/pytest -m slow tests/test_dist.py
 	@ls -sh dist
 
-bench: .venv/ready  ## measure against the naive loop, side by side; writes out/bench.json
+bench: .venv/ready  ## demur bench on the small models, and what else is measured side by side; writes out/bench.json
 	@$(BIN)/python benchmarks/run.py --out out/bench.json
 
 golden: .venv/ready  ## compare with what the official code did

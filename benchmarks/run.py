@@ -1,4 +1,4 @@
-"""Side by side in one run: the plain way, demur with and without capture, and transformers' own ``generate``.
+"""Side by side in one run: `demur bench` on the small models, the plain way, demur with and without capture, and more.
 
     python benchmarks/run.py [--quick] [--check] [--threads 1] [--clock wall] [--out out/bench.json]
 
@@ -57,6 +57,7 @@ from measure import (
 )
 
 import demur
+from demur.bench import bench
 from demur.models import Bidirectional
 from demur.models.network import Identity
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
@@ -87,6 +88,33 @@ def main() -> int:
     print(_report(machine, seconds, ratios))
     missed = [ratio for ratio in ratios if ratio.met is False]
     return 1 if options.check and missed else 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What `demur bench` measures, on the small models
+
+
+def small_models(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
+    """The organism's two models and SmolLM2, as ``demur bench`` measures them on anybody's machine."""
+    kind = "wall" if clock is CLOCKS["wall"] else "processor"
+    seconds: list[Seconds] = []
+    ratios: list[Ratio] = []
+    for name in ("organism/ar", "organism/diffusion", "smollm2"):
+        try:
+            model = demur.load(name, dtype="float32", device="cpu")
+        except demur.DemurError as error:
+            print(f"{name} skipped: {error}")
+            continue
+        lengths = (32,) if quick or name != "smollm2" else (32, 256)
+        found = bench(model, batches=(1, 8), lengths=lengths, rounds=2 if quick else 5, told=say)
+        for case in found.cases:
+            called = f"{name}, batch {case.batch}, {case.taken} tokens"
+            took = {variant: [getattr(run, kind) for run in runs] for variant, runs in case.seconds.items()}
+            seconds += listed(called, took)
+            ratios += [Ratio(called, one.what, getattr(one, kind), one.most, most=True) for one in case.ratios]
+            for note in case.notes:
+                print(f"! {called}: {note}")
+    return seconds, ratios
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -445,6 +473,7 @@ def _options() -> argparse.Namespace:
 
 
 PARTS = (
+    small_models,
     signal_alone,
     masked_diffusion,
     autoregressive,

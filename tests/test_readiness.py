@@ -122,3 +122,20 @@ def test_a_configuration_that_says_nothing_is_one_line(tmp_path: Path, content: 
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(DemurError):
         estimate.needs(str(tmp_path))
+
+
+def test_it_says_which_batch_fits_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = "GSAI-ML/LLaDA-8B-Instruct"
+    for free, fits in ((1e12, True), (20e9, False)):
+        monkeypatch.setattr(estimate, "free_memory", lambda _device, free=free: free)
+        here = estimate.needs(model, dtype="float32").here
+        assert here.dtype == "float32"
+        assert bool(here.batch) is fits
+    monkeypatch.setattr(estimate, "free_memory", lambda _device: None)
+    assert estimate.needs(model).here.batch is None
+    assert estimate.needs(model).row()["here"]["free"] is None
+
+
+def test_traces_are_counted_and_grow_with_steps() -> None:
+    few, many = (estimate.needs("smollm2", batch=8, length=n).gigabytes["traces"] for n in (32, 256))
+    assert many > few > 0

@@ -16,9 +16,9 @@ from demur import cli
 from demur.guards import Guard, fit_guard
 from demur.organism.anchors import own_anchors
 from demur.organism.world import prompts
-from demur.prompts import transcripts
+from demur.prompts import Transcript, transcripts
 from demur.samplers import Autoregressive
-from demur.studio.replaying import replayed
+from demur.studio.replaying import replayed, replaying
 from demur.traces import teacher_forced
 from demur.types import DemurError, Prompt
 
@@ -236,3 +236,93 @@ def test_if_no_row_can_be_replayed_the_reason_is_raised(model: Any, anchors: dem
     path.write_text(json.dumps({"prompt": ASK * 300, "response": SAID}))
     with pytest.raises(DemurError, match="the model's context"):
         replayed(model, transcripts(path), anchors, steps=32, wanted=KEY)
+
+
+# -- at scale -----------------------------------------------------------------------------------------------
+
+
+def _many(n: int) -> list[dict[str, Any]]:
+    rows = [{"prompt": ASK, "response": f"{SAID} " * (1 + i % 5)} for i in range(n)]
+    rows[2]["response"] = ""
+    return rows
+
+
+def test_windows_and_chunks_change_no_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = _many(14)
+    code, whole, err = run(rows)
+    assert code == 0
+    monkeypatch.setattr("demur.studio.replaying.WINDOW", 4)
+    code, parts, again = run(rows, "--chunk", "8", "--batch", "3")
+    assert code == 0
+    assert [line["row"] for line in parts] == list(range(1, 15))
+    for a, b in zip(whole, parts, strict=True):
+        assert a["sigma"] == pytest.approx(b["sigma"], abs=2e-6)
+        assert {**a, "sigma": 0} == {**b, "sigma": 0}
+    assert "1 of 14 transcripts have no signal" in err
+    assert "1 of 14 transcripts have no signal" in again
+
+
+def test_a_killed_replay_goes_on_and_ends_in_the_same_bytes(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("demur.studio.replaying.WINDOW", 4)
+    rows = _many(14)
+    assert run(rows, "--out", "whole.jsonl")[0] == 0
+    expected = (tmp_path / "whole.jsonl").read_bytes()
+    assert not list(tmp_path.glob("*.part*")), "nothing is left beside it"
+
+    from demur.studio.growing import Growing
+
+    add = Growing.add
+
+    def torn(self: Growing, lines: list[str]) -> None:
+        if len(self.part.read_bytes().splitlines()) == 8:
+            with self.part.open("a") as file:
+                file.write(lines[0] + "\n" + lines[1][:20])  # as a kill may leave it
+            raise KeyboardInterrupt
+        add(self, lines)
+
+    monkeypatch.setattr(Growing, "add", torn)
+    assert run(rows, "--out", "parts.jsonl")[0] == 130
+    assert not (tmp_path / "parts.jsonl").exists()
+    monkeypatch.setattr(Growing, "add", add)
+    code, _, err = run(rows, "--out", "parts.jsonl")
+    assert code == 2
+    assert "--resume" in err
+    code, _, err = run(rows, "--out", "parts.jsonl", "--resume", "--batch", "2")
+    assert code == 2
+    assert "another batch" in err
+    code, _, err = run(_many(13), "--out", "parts.jsonl", "--resume")
+    assert code == 2
+    assert "another rows, another transcripts" in err
+    code, _, err = run(rows, "--out", "parts.jsonl", "--resume", "--html", "p.html", "--harmless")
+    assert code == 2, "the marks are another's"
+    code, _, err = run(rows, "--out", "parts.jsonl", "--resume", "--html", "p.html")
+    assert code == 0, err
+    assert "goes on behind 8 of 14" in err
+    assert "1 of 14 transcripts have no signal" in err
+    assert (tmp_path / "parts.jsonl").read_bytes() == expected
+    assert (tmp_path / "p.html").read_text().count("read by organism/ar") >= 13
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_resume_wants_a_file_and_changes_nothing_in_a_new_one(run: Run, tmp_path: Path) -> None:
+    rows = [{"prompt": ASK, "response": SAID}]
+    assert run(rows, "--resume")[0] == 2
+    assert run(rows, "--resume", "--out", "new.jsonl")[0] == 0
+    assert len((tmp_path / "new.jsonl").read_text().splitlines()) == 1
+    code, _, err = run(rows, "--batch", "some")
+    assert code == 2
+    assert "a number of at least 1, or auto" in err
+    assert run(rows, "--batch", "auto")[0] == 0
+
+
+def test_windows_without_a_signal_wait_for_one_that_has_some(model: Any, anchors: demur.Anchors) -> None:
+    asked = Prompt("1", ASK)
+    silent, said = (Transcript(asked, response, "line 1", 1) for response in ("", SAID))
+    how: dict[str, Any] = {"steps": 32, "wanted": KEY, "window": 1}
+    found = list(replaying(model, [silent, silent, said, silent], anchors, **how))
+    assert [one.why for (one,) in found] == ["no answer", "no answer", "", "no answer"]
+    with pytest.raises(DemurError, match="none of 2"):
+        list(replaying(model, [silent, silent], anchors, **how))
+    assert len(list(replaying(model, [silent], anchors, **how, found_before=True))) == 1

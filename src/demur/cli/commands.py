@@ -10,6 +10,7 @@ import typer
 
 from demur.cli import anchors, evaluate, guard, runs
 from demur.cli.ablate import ablate
+from demur.cli.bench import bench
 from demur.cli.console import run
 from demur.cli.machine import doctor, models
 from demur.cli.options import Refusals, check_writable, out_to, tell_page
@@ -72,6 +73,7 @@ app.command()(replay)
 
 app.command()(models)
 app.command()(doctor)
+app.command()(bench)
 app.command()(recipe)
 
 

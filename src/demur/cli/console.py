@@ -28,7 +28,7 @@ GO_ON = {
     "ablate": "generations that were finished are kept: the same command goes on from there",
     "evaluate": "what was finished is kept: the same command with --resume goes on from there",
     "report": "nothing was changed; give the same command again",
-    "replay": "nothing was written; give the same command again",
+    "replay": "with --out, what was finished is kept: the same command with --resume goes on",
     "anchors fit": "nothing was written; give the same command again, with a smaller --n for less to wait",
     "guard fit": "nothing was written; give the same command again, with --anchors FILE its first part is spared",
     "guard run": "with --json, what was printed is whole; ask the rest again",

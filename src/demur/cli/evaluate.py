@@ -7,13 +7,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from demur.cli.options import out_to
+from demur.cli.options import batch_of, out_to
 from demur.cli.runs import Recipe, Run
 from demur.extras import need
 from demur.types import DemurError
@@ -35,6 +36,15 @@ def evaluate(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run: do only what is missing.")] = False,
     engine: Annotated[EngineName, typer.Option(help="process: here; ray: on a Ray cluster.")] = EngineName.process,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each; 1: this process.")] = 1,
+    batch: Annotated[
+        Any,
+        typer.Option(
+            "--batch",
+            parser=batch_of,
+            metavar="N|auto",
+            help="Instead of the recipe's: answers at once; auto: what fits.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the work and check access; do nothing.")] = False,
     probe: Annotated[
         bool,
@@ -52,6 +62,8 @@ def evaluate(
     from demur.experiment import read
 
     config = read(recipe)
+    if batch is not None:
+        config = replace(config, batch=batch)
     folder = out / config.name
     if (probe or price) and not dry_run:
         option = "--probe" if probe else "--price"
@@ -66,6 +78,7 @@ def evaluate(
         _dry(config, folder, workers if probe else 0, price, engine)
         return
     go_on = f"demur evaluate {recipe}{'' if out == Path('runs') else f' --out {out}'}"
+    go_on += "" if batch is None else f" --batch {batch}"
     go_on += f"{' --engine ray' * (engine is EngineName.ray)}{f' --workers {workers}' * (workers > 1)} --resume"
     with _stoppable(go_on):
         store = _run(config, folder, resume=resume, engine=engine.value, workers=workers)

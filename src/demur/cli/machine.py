@@ -95,12 +95,21 @@ def _estimate(wanted: Needs) -> None:
     console.print(f"{asked}; {ESTIMATE}\n", soft_wrap=True)
     table = Table(show_header=False, box=None)
     for name, gb in (*wanted.gigabytes.items(), ("all", wanted.total)):
-        table.add_row(name, f"{gb:.2f} GB")
+        table.add_row(name, f"{gb:.2f} GB", "estimate")
     console.print(table)
-    console.print()
+    console.print(f"\n{_here(wanted)}\n", soft_wrap=True, markup=False)
     cards = Table(box=None)
     for head in ("GPU", "fits", "a batch takes some"):
         cards.add_column(head)
     for name, seconds in wanted.seconds.items():
         cards.add_row(name, "no" if seconds is None else "yes", "-" if seconds is None else f"{seconds:.1f} s")
     console.print(cards)
+
+
+def _here(wanted: Needs) -> str:
+    """What fits on this machine, in one line."""
+    here = wanted.here
+    if here.free is None:
+        return f"here, on {here.device}: how much memory is free is not known"
+    fits = f"a batch of {here.batch} fits, and --batch auto begins with it" if here.batch else "it does not fit"
+    return f"here, on {here.device} in {here.dtype}, with {here.free:.1f} GB free: {fits} (estimate)"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -85,6 +85,21 @@ TemplateArguments = Annotated[
     typer.Option("--template-arg", help="For the chat template, KEY=VALUE, such as enable_thinking=false; repeatable."),
 ]
 Count = Annotated[int, typer.Option("--n", min=1, help="Prompts per set, of the starter sets.")]
+
+
+def batch_of(said: str | int) -> int | Literal["auto"]:
+    """How many rows at once: a number, or ``auto`` for what fits into memory."""
+    text = str(said).strip()
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise DemurError(f"--batch {as_typed(text)}", "a number of at least 1, or auto", "for example: --batch 8")
+    return int(text)
+
+
+Batch = Annotated[
+    Any, typer.Option("--batch", parser=batch_of, metavar="N|auto", help="Rows at once; auto: what fits into memory.")
+]
 
 
 def out_to(stderr: bool = False) -> Console:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from demur.cli.options import (
+    Batch,
     Count,
     Device,
     Dtype,
@@ -22,19 +21,23 @@ from demur.cli.options import (
     RefusalsFrom,
     Whitened,
     cached_anchors,
+    check_writable,
     load_model,
     out_to,
     signal_of,
 )
+from demur.cli.transcribing import SHOWN, Source, Told, digest_of, first_of, progress_of
 from demur.types import DemurError
 
 if TYPE_CHECKING:
+    from demur.guards import Guard
     from demur.signals import Anchors
+    from demur.studio.growing import Growing
     from demur.studio.replaying import Replayed
-    from demur.types import Pool
+    from demur.types import Model, Pool
 
-SHOWN = 24
-"""So many transcripts stand on a page."""
+CHUNK = 512
+"""Columns of a pass, where nobody says it."""
 
 
 def replay(
@@ -78,67 +81,109 @@ def replay(
     show_harmful: Annotated[
         bool, typer.Option("--show-harmful", help="Show on the page the words of prompts not marked harmless.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1)] = 16,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --out: go on with a replay that was stopped or killed.")
+    ] = False,
+    batch: Batch = 16,
+    chunk: Annotated[
+        int, typer.Option(min=1, help="Columns of a pass: memory does not grow with longer transcripts.")
+    ] = CHUNK,
     dtype: Dtype = "auto",
     device: Device = None,
     system: Annotated[str | None, typer.Option(help="A system prompt, for rows that bring none.")] = None,
 ) -> None:
-    """The signals of finished transcripts, in one pass each: also of another model's, with a local one as surrogate."""
-    from rich.progress import Progress
+    """The signals of finished transcripts, in one pass each: also of another model's, with a local one as surrogate.
 
-    from demur.artefact import write
-    from demur.prompts import transcripts
+    Any number of any length, in the memory of a few: --out FILE grows beside its place, and --resume goes on with it.
+    """
     from demur.samplers import Autoregressive
-    from demur.signals import Anchors
-    from demur.studio.replaying import replayed
+    from demur.studio.replaying import WINDOW
     from demur.traces import spec_of, teacher_forced
 
-    rows = [
-        one if one.prompt.harmful is not None else replace(one, prompt=replace(one.prompt, harmful=harmful))
-        for one in transcripts(source, columns=_columns(column))
-    ]
-    watcher, fitted = None, None
-    if guard:
-        from demur.guards import Guard
-
-        watcher = Guard.load(guard, detector=detector)
-        fitted = watcher.anchors
-    if anchors:
-        if watcher is not None:
-            raise DemurError("both --anchors and --guard", "one of them", "a guard brings its own anchors")
-        fitted = Anchors.load(anchors)
+    if resume and out is None:
+        raise DemurError("--resume without --out", "the file that is to go on", "name it: --out FILE")
+    check_writable(out, html)
+    read = Source(source, _columns(column), harmful)
+    about = read.surveyed()  # before anything is loaded: a broken row is said at once
+    watcher, fitted = _known(anchors, guard, detector)
+    own: tuple[int, str, Pool] = (32, "last", "generated")
     if fitted is not None:
-        own: tuple[int, str, Pool] = (fitted.spec.steps, fitted.spec.layer, cast("Pool", fitted.spec.pool))
-    else:
-        own = (32, "last", "generated")
+        own = (fitted.spec.steps, fitted.spec.layer, cast("Pool", fitted.spec.pool))
     long, where, pooled = steps or own[0], layer or own[1], pool.value if pool else own[2]
     reads = signal_of(whitened, fitted)
     net = load_model(model, dtype, device, system)
     teacher_forced(net, [], [])  # raises for a model that can not be replayed, before anchors are fitted
+    sampler = Autoregressive()
     if fitted is None:
-        fitted = cached_anchors(net, Autoregressive(), long, long, where, pooled, refusals, n, False, reads)
+        fitted = cached_anchors(net, sampler, long, long, where, pooled, refusals, n, False, reads)
     else:
-        fitted.check(spec_of(net, Autoregressive(), long, steps=long).at(where, pooled, fitted.spec.signal))
-    console = out_to(stderr=True)
+        fitted.check(spec_of(net, sampler, long, steps=long).at(where, pooled, fitted.spec.signal))
     if fitted.warning:
-        console.print(f"! {fitted.warning}", style="yellow", markup=False)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("replaying", total=len(rows))
-        found = replayed(
-            net, rows, fitted, watcher, steps=long, wanted=(where, pooled), batch=batch,
-            progress=lambda done: bar.update(task, completed=done),
-        )  # fmt: skip
-    lines = [json.dumps(_line(one, fitted, net.name)) for one in found]
-    if out is None:
-        print("\n".join(lines))
-    else:
-        write(out, "\n".join(lines) + "\n")
-        console.print(f"{len(lines)} lines in {out}", markup=False, soft_wrap=True)
-    for note in _notes(found):
+        out_to(stderr=True).print(f"! {fitted.warning}", style="yellow", markup=False)
+    how = {"steps": long, "wanted": (where, pooled), "batch": batch, "chunk": chunk, "window": WINDOW}
+    key = spec_of(net, sampler, long, steps=long).at(where, pooled, fitted.spec.signal).key
+    about |= {"model": net.name, "spec": key, "anchors": digest_of(fitted), "guard": digest_of(watcher)}
+    _written(net, read, fitted, watcher, how, about | {"batch": batch, "chunk": chunk}, out, resume, html, show_harmful)
+
+
+def _known(anchors: Path | None, guard: Path | None, detector: str | None) -> tuple[Guard | None, Anchors | None]:
+    """The guard of a file and its anchors, or the anchors of a file; None for what no file is named for."""
+    from demur.guards import Guard
+    from demur.signals import Anchors
+
+    if anchors and guard:
+        raise DemurError("both --anchors and --guard", "one of them", "a guard brings its own anchors")
+    if guard:
+        watcher = Guard.load(guard, detector=detector)
+        return watcher, watcher.anchors
+    return None, Anchors.load(anchors) if anchors else None
+
+
+def _written(
+    net: Model,
+    source: Source,
+    anchors: Anchors,
+    guard: Guard | None,
+    how: dict[str, Any],
+    about: Mapping[str, Any],
+    out: Path | None,
+    resume: bool,
+    html: Path | None,
+    show_harmful: bool,
+) -> None:
+    """Replays and writes the lines, those of a stopped replay first; then the notes, and the page."""
+    from demur.artefact import write
+    from demur.studio.growing import Growing
+    from demur.studio.replaying import replaying
+
+    console, told = out_to(stderr=True), Told(anchors, net.name)
+    growing = None if out is None else Growing(out, about, how["window"])
+    begun = 0 if growing is None else growing.begun(resume)
+    if growing is not None and begun:
+        told.heard(zip(growing.kept(), source.rows(), strict=False))
+        console.print(f"goes on behind {begun} of {about['rows']} transcripts", markup=False)
+    with progress_of(console, about["rows"], begun) as progress:
+        rest, before = islice(source.rows(), begun, None), told.signals > 0
+        for found in replaying(net, rest, anchors, guard, **how, found_before=before, progress=progress):
+            _say(told.lines(found), growing)
+            del found  # else its traces would stay until the next window is done
+    if growing is not None:
+        console.print(f"{about['rows']} lines in {growing.finish()}", markup=False, soft_wrap=True)
+    for note in told.notes():
         console.print(note, style="yellow", markup=False, soft_wrap=True)
     if html:
-        write(html, _page(found, show_harmful))
+        again: Iterator[list[Replayed]] = iter(())
+        if begun:  # lines hold no traces: the first transcripts are read once more
+            again = replaying(net, islice(source.rows(), begun), anchors, guard, **how, found_before=True)
+        write(html, _page(first_of(again, told.first), told.signals, show_harmful))
         console.print(f"page: {html.resolve().as_uri()}", markup=False, soft_wrap=True)
+
+
+def _say(lines: Sequence[str], growing: Growing | None) -> None:
+    if growing is None:
+        print("\n".join(lines), flush=True)
+    else:
+        growing.add(lines)
 
 
 def _columns(items: Sequence[str] | None) -> dict[str, str]:
@@ -152,47 +197,17 @@ def _columns(items: Sequence[str] | None) -> dict[str, str]:
     return columns
 
 
-def _line(one: Replayed, anchors: Anchors, model: str) -> dict[str, Any]:
-    """One transcript for machines: without a word of it."""
-    line: dict[str, Any] = {
-        "id": one.transcript.prompt.label,
-        "sigma": [] if one.sigma is None else [round(float(value), 6) for value in one.sigma],
-        "refused": one.refused,
-        "tokens": 0 if one.trace is None else one.trace.steps,
-        "refusals": anchors.refusals,
-        "model": model if one.trace is None else one.trace.spec.model,
-        "row": one.transcript.row,
-        "answer_tokens": one.tokens,
-        "harmful": one.transcript.prompt.harmful,
-    }
-    if one.verdict is not None:
-        line |= {"flagged": one.verdict.flagged, "score": one.verdict.score, "verdict": one.verdict.why}
-    return line | ({"why": one.why} if one.why else {})
-
-
-def _notes(found: Sequence[Replayed]) -> list[str]:
-    """What has no signal, counted by its reason; where the first of them stands."""
-    reasons = Counter(one.why for one in found if one.why)
-    first = {one.why: one.transcript.where for one in reversed(found) if one.why}
-    none = "transcripts have no signal"
-    return [
-        f"! {count} of {len(found)} {none} ({reason}), their sigma is empty; the first: {first[reason]}"
-        for reason, count in reasons.items()
-    ]
-
-
-def _page(found: Sequence[Replayed], show_harmful: bool) -> str:
+def _page(shown: Sequence[Replayed], signals: int, show_harmful: bool) -> str:
     from demur.views.page import page
 
     scenes = []
-    shown = [one for one in found if one.trace is not None]
-    for one in shown[:SHOWN]:
+    for one in shown:
         trace = one.trace
         if trace is None:
             continue
         said = [f"the first {trace.steps} of the answer's {one.tokens} tokens"] if trace.steps < one.tokens else []
-        if len(shown) > SHOWN:
-            said.append(f"{SHOWN} of {len(shown)} transcripts are shown")
+        if signals > len(shown):
+            said.append(f"{len(shown)} of {signals} transcripts are shown")
         verdict = "refused" if one.refused else "answered"
         if one.verdict is not None and one.verdict.flagged is not None:
             verdict += ", flagged by the guard" if one.verdict.flagged else ", let pass by the guard"

@@ -19,8 +19,10 @@ from demur.experiment.attacking import canvas_under
 from demur.experiment.config import PLAIN, Attacked, Config, Subject
 from demur.experiment.requests import prompts_of
 from demur.models import load
+from demur.models.memory import batch_that_fits
 from demur.samplers import build, seeded, steps_of
 from demur.traces import Key, Recorder, Trace, fields_named, spec_of, watching
+from demur.traces.batches import in_batches
 from demur.types import Model, Prompt, Sampler
 
 LAST: Key = ("last", "generated")
@@ -83,17 +85,28 @@ def run_prompts(
     length = length_of(config, model)
     spec = spec_of(watched, sampler, length, steps=config.steps, seed=seed)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].text) + len(prompts[i].prefill), prompts[i].id))
-    traces: dict[int, Trace] = {}
-    for begin in range(0, len(order), config.batch):
-        members = order[begin : begin + config.batch]
+
+    def run(members: Sequence[int]) -> list[Trace]:
         group = [prompts[i] for i in members]
         canvas = canvas_under(attack, watched, group, length)
         recorder = Recorder(watched, canvas, group, spec, (LAST,), fields_named(*config.fields))
         rngs = [g for prompt in group for g in seeded(zlib.crc32(f"{seed} {prompt.id}".encode()), 1)]
         for _ in recorder(steps_of(sampler, watched, canvas, rngs)):
             pass
-        traces.update(zip(members, recorder.traces(), strict=True))
+        return recorder.traces()
+
+    def planned() -> int:
+        width = canvas_under(attack, watched, [prompts[order[-1]]], length).width  # the longest
+        return batch_that_fits(model, rows=len(order), prompt=width - length, length=length, steps=config.steps)
+
+    traces: dict[int, Trace] = {}
+    for members, made in in_batches(model, order, config.batch, run, planned):
+        traces.update(zip(members, made, strict=True))
     return [traces[i] for i in range(len(prompts))]
+
+
+PROBED = 26
+"""Answers that a probe takes where the batch is ``auto``."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +128,7 @@ def probe(config: Config, subject: Subject, threads: int = 0) -> Probe:
     before = torch.get_num_threads()
     model = model_of(subject)
     sampler = sampler_of(subject, model, config.steps)
-    prompts = prompts_of(config.prompts, "plain")[: config.batch]
+    prompts = prompts_of(config.prompts, "plain")[: PROBED if config.batch == "auto" else config.batch]
 
     def answer(some: Sequence[Prompt]) -> float:
         begun = time.perf_counter()

@@ -177,7 +177,7 @@ class Config:
     """The whole experiment. Two equal configurations are one run; ``key`` names it.
 
     ``detector`` is the guard's, by name; ``signal`` is how its anchors read states; ``fields`` are trace fields that
-    records keep, by name.
+    records keep, by name. ``batch`` may be ``auto``: what fits into memory.
     """
 
     name: str
@@ -191,7 +191,7 @@ class Config:
     length: int = 0
     steps: int = 32
     chunk: int = 52
-    batch: int = 26
+    batch: int | Literal["auto"] = 26
     alpha: float = 0.01
     detector: str = "autoencoder"
     signal: SignalName = "sri"

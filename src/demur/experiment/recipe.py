@@ -91,7 +91,7 @@ class _Reader(Nodes):
             config = self.judge(of["judge"], config)
         if "seeds" in of:
             config = replace(config, seeds=self.several(of["seeds"], "seeds", lambda n: self.number(n, "a seed", 0)))
-        for name, least in (("length", 1), ("steps", 1), ("chunk", 1), ("batch", 1)):
+        for name, least in (("length", 1), ("steps", 1), ("chunk", 1)):
             if name in of:
                 value: Any = self.number(of[name], name, least)
                 config = replace(config, **{name: value})
@@ -107,7 +107,10 @@ class _Reader(Nodes):
         return config
 
     def looked_up(self, of: dict[str, Any], config: Config) -> Config:
-        """The guard's detector and signal, and the fields of traces, which are named alone."""
+        """What has a name: the guard's detector and signal, the fields of traces, and the batch that memory decides."""
+        if "batch" in of:
+            auto = self.plain(of["batch"]) == "auto"
+            config = replace(config, batch="auto" if auto else self.number(of["batch"], "batch", 1))
         if "detector" in of:
             config = replace(config, detector=self.part(of["detector"], detector_named))
         if "signal" in of:

@@ -20,7 +20,7 @@ from demur.prompts.columns import (
     TEXT_COLUMNS,
 )
 from demur.prompts.hub import PUBLIC, Public
-from demur.prompts.read import SUFFIXES, Side, Transcript, load, transcripts
+from demur.prompts.read import SUFFIXES, Side, Transcript, each_transcript, load, transcripts
 from demur.prompts.starters import MORE_SETS, SETS, packaged, starter
 from demur.prompts.write import digest, distinct, save
 
@@ -39,6 +39,7 @@ __all__ = [
     "Transcript",
     "digest",
     "distinct",
+    "each_transcript",
     "load",
     "packaged",
     "save",

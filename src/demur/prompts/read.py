@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,8 +129,23 @@ def transcripts(
 
     Raises as :func:`load` does, and for two columns that could be the answer and say different things.
     """
+    return list(each_transcript(source, columns=columns, harmful=harmful, side=side, split=split, limit=limit))
+
+
+def each_transcript(
+    source: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    harmful: bool | None = None,
+    side: Side | None = None,
+    split: str = "train",
+    limit: int | None = None,
+) -> Iterator[Transcript]:
+    """The same one by one, while the source is read: a file of any length takes the memory of a row. What is wrong with
+    a row is raised when its turn comes.
+    """
     rows, reading = _opened(source, columns, harmful, side, split, limit, answers=True)
-    found: list[Transcript] = []
+    found = 0
     with closing(rows):
         for row in rows:
             response, prompt = answer_of(row, reading), prompt_of(row, reading)
@@ -138,12 +153,12 @@ def transcripts(
                 prompt = replace(prompt, id=str(row.number))
             if prompt.prefill and response.startswith(prompt.prefill):
                 response = response.removeprefix(prompt.prefill)
-            found.append(Transcript(prompt, response, row.where, row.number))
-            if len(found) == limit:
+            yield Transcript(prompt, response, row.where, row.number)
+            found += 1
+            if found == limit:
                 break
     if not found:
         raise DemurError(f"{reading.name} has no transcripts", "at least one row with a prompt and a response")
-    return found
 
 
 # --- from a source to rows ----------------------------------------------------------------------------------

@@ -1,20 +1,22 @@
 """What a model needs, computed from its configuration before anybody downloads it: memory, time, and the GPU that fits.
 
-Nothing here was measured. Parameters are counted as a Llama has them (attention with or without shared keys, gated
-feed-forward layers, experts), which is within some percent for the families that demur runs.
+Nothing here was measured; ``demur.models.sizes`` has the formulas of memory.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from demur.models import BUILT_IN, DTYPES
 from demur.models.families import family_of
+from demur.models.loading import best_device
 from demur.models.locate import locate
+from demur.models.memory import free_memory, most_rows, rows_within
+from demur.models.sizes import BYTES, Shape, memory_of
 from demur.types import OFFERS, DemurError, Kind, Need
 
 ESTIMATE = "an estimate from the configuration, not measured"
@@ -36,10 +38,6 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     | {"intermediate_size": 1536, "vocab_size": 49152, "tie_word_embeddings": True},
 }
 """What the public ``config.json`` of the documented models says, for machines that cannot reach the hub."""
-
-BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 2.0}
-_4BIT = 0.56
-"""Bytes of a weight in NF4 with its scales; embeddings and head stay in 16 bit."""
 
 
 @dataclass(frozen=True)
@@ -67,65 +65,15 @@ _USED, _READ, _ROOM, _LAUNCH = 0.35, 0.6, 0.92, 0.4e-3
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The sizes of a network. ``heads`` times ``head`` need not be ``hidden``; ``active`` counts a token's weights."""
+class Here:
+    """What this machine has for a model: device, dtype, GB that are free (None: unknown), and the largest batch that
+    ``--batch auto`` would begin with: 0 if not even one row fits.
+    """
 
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head: int
-    vocabulary: int
-    tables: int
-    inner: int
-    parameters: int
-    active: int
-
-    @classmethod
-    def of(cls, raw: Mapping[str, Any], name: str) -> Shape:
-        """From a raw ``config.json``. Raises for one that lacks the sizes."""
-        config = {**raw, **raw["text_config"]} if isinstance(raw.get("text_config"), Mapping) else dict(raw)
-
-        def get(*keys: str, default: int | None = None) -> int:
-            value = next((config[key] for key in keys if config.get(key) is not None), default)
-            if not isinstance(value, int | float) or isinstance(value, bool):
-                raise DemurError(
-                    f"the configuration of {name} has no {keys[0]}", "the sizes of a transformer", "name another model"
-                )
-            return int(value)
-
-        layers, hidden = get("num_hidden_layers", "n_layers", "n_layer"), get("hidden_size", "d_model", "n_embd")
-        heads = get("num_attention_heads", "n_heads", "n_head")
-        kv_heads, head = (
-            get("num_key_value_heads", "n_kv_heads", default=heads),
-            get("head_dim", default=hidden // heads),
-        )
-        vocabulary = get("embedding_size", "vocab_size")
-        ratio = get("mlp_ratio", default=4)
-        inner = get("intermediate_size", "mlp_hidden_size", "n_inner", default=ratio * hidden)
-        tied = config.get("tie_word_embeddings", config.get("weight_tying", config.get("model_type") == "gpt2"))
-        plain = config.get("model_type") in ("gpt2", "gpt_neox", "opt", "phi")  # no gate
-        attention = hidden * head * (2 * heads + 2 * kv_heads)
-        experts = get("num_experts", "num_local_experts", "n_routed_experts", default=0)
-        dense = hidden * inner * (2 if plain else 3)
-        every = used = dense
-        first = 0
-        if experts:
-            first = get("first_k_dense_replace", default=0)
-            each = 3 * hidden * get("moe_intermediate_size", default=inner)
-            shared = get("n_shared_experts", "num_shared_experts", default=0)
-            every = each * (experts + shared) + hidden * experts
-            used = each * (get("num_experts_per_tok", "top_k_experts", default=1) + shared) + hidden * experts
-        tables = vocabulary * hidden * (1 if tied else 2)
-        body = layers * attention + first * dense
-        rest = layers - first
-        return cls(
-            layers, hidden, heads, kv_heads, head, vocabulary, tables, inner,
-            parameters=tables + body + rest * every, active=vocabulary * hidden + body + rest * used,
-        )  # fmt: skip
-
-
-PARTS = ("weights", "keys and values", "logits", "states of one layer", "context and spare")
+    device: str
+    dtype: str
+    free: float | None
+    batch: int | None
 
 
 @dataclass(frozen=True)
@@ -142,6 +90,7 @@ class Needs:
     steps: int
     gigabytes: Mapping[str, float]
     seconds: Mapping[str, float | None]
+    here: Here
 
     @property
     def counts_steps(self) -> bool:
@@ -159,7 +108,7 @@ class Needs:
         asked = {name: getattr(self, name) for name in ("model", "kind", "parameters", "dtype", "batch", "prompt")}
         asked |= {"length": self.length, "steps": self.steps}
         seconds = {name: None if s is None else round(s, 1) for name, s in self.seconds.items()}
-        return asked | {"gigabytes": gb, "seconds_a_batch": seconds, "note": ESTIMATE}
+        return asked | {"gigabytes": gb, "seconds_a_batch": seconds, "here": asdict(self.here), "note": ESTIMATE}
 
 
 def needs(
@@ -174,27 +123,34 @@ def needs(
     called = str({"auto": "bfloat16", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(dtype, dtype))
     if called not in BYTES:
         raise DemurError(f"dtype {dtype!r}", f"auto, {', '.join(DTYPES)} or 4bit", "name one of these")
-    each = BYTES[called]
-    weights = shape.parameters * each
-    if called == "4bit":
-        weights = shape.tables * each + (shape.parameters - shape.tables) * _4BIT
-    canvas = batch * (prompt + length)
-    cached = kind in ("causal", "block")
-    cache = 2 * shape.layers * shape.kv_heads * shape.head * canvas * each if cached else 0.0
-    scored = batch * {"causal": 1, "block": family.block_length or 1}.get(kind, length)
-    # As the model gives them, in fp32, and as probabilities; a draw by Gumbel noise takes them in float64 once more.
-    logits = scored * shape.vocabulary * (each + 4 + 4 + 8)
-    # One layer at work on the whole canvas: the feed-forward layer's two inner states, and six of the trunk's width.
-    states = canvas * (2 * shape.inner + 6 * shape.hidden) * each + canvas * shape.hidden * 4
-    overhead = 0.6e9 + 0.05 * weights
+    sizes = {"prompt": prompt, "length": length, "steps": steps, "block": family.block_length or 1}
+    parts = memory_of(shape, kind, called, batch=batch, **sizes)
     passes = length if kind == "causal" else max(length, steps) if kind == "block" else steps
-    parts = dict(zip(PARTS, (weights, cache, logits, states, overhead), strict=True))
     seconds = {}
     for card in CARDS:
         fits = sum(parts.values()) <= _ROOM * card.memory * 1e9
-        seconds[card.name] = _seconds(shape, card, weights, kind, batch, prompt, length, passes) if fits else None
+        seconds[card.name] = (
+            _seconds(shape, card, parts["weights"], kind, batch, prompt, length, passes) if fits else None
+        )
     gigabytes = {name: size / 1e9 for name, size in parts.items()}
-    return Needs(model, kind, shape.parameters, called, batch, prompt, length, steps, gigabytes, seconds)
+    here = _here(shape, kind, None if dtype == "auto" else called, sizes)
+    return Needs(model, kind, shape.parameters, called, batch, prompt, length, steps, gigabytes, seconds, here)
+
+
+def _here(shape: Shape, kind: str, dtype: str | None, sizes: Mapping[str, int]) -> Here:
+    """What fits here, in a dtype (None: the one that ``auto`` is on this device)."""
+    import torch
+
+    device = torch.device(best_device())
+    dtype = dtype or ("float32" if device.type == "cpu" else "bfloat16")
+    free = free_memory(device)
+    if free is None:
+        return Here(device.type, dtype, None, None)
+    alone = memory_of(shape, kind, dtype, batch=0, **sizes)
+    left = free - alone["weights"] - alone["context and spare"]
+    return Here(
+        device.type, dtype, round(free / 1e9, 1), rows_within(left, most_rows(device), shape, kind, dtype, **sizes)
+    )
 
 
 def _seconds(

@@ -1,9 +1,14 @@
-"""Finished transcripts as traces and signals: what can be replayed, and what is said of the rest."""
+"""Finished transcripts as traces and signals: what can be replayed, and what is said of the rest.
+
+Any number of them: they are taken window by window, sorted by length within each, and nothing of a window stays when
+the next one begins.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +18,15 @@ from demur.prompts import Transcript
 from demur.refusals import is_refusal
 from demur.signals import Anchors
 from demur.traces import Key, Trace, teacher_forced, text_of
+from demur.traces.batches import Batch
 from demur.types import DemurError, Verdict
 
 if TYPE_CHECKING:
     from demur.guards import Guard
 
 NO_ANSWER = "no answer"
+WINDOW = 256
+"""So many transcripts are read, sorted by length and replayed before the next ones are read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +52,7 @@ def replayed(
     *,
     steps: int,
     wanted: Key,
-    batch: int = 16,
+    batch: Batch = 16,
     progress: Callable[[int], object] | None = None,
 ) -> list[Replayed]:
     """Signals of transcripts, in their order, from one pass each over at most ``steps`` tokens of the answer, or over
@@ -53,19 +61,70 @@ def replayed(
     A row without an answer, or that the model can't be asked (a prompt longer than its context), has no signal and says
     why. Raises if that is so of every row, and as :func:`demur.traces.teacher_forced` does for other reasons.
     """
+    how: dict[str, Any] = {"steps": steps, "wanted": wanted, "batch": batch, "progress": progress}
+    windows = replaying(model, transcripts, anchors, guard, window=max(1, len(transcripts)), **how)
+    return [one for window in windows for one in window]
+
+
+def replaying(
+    model: Any,
+    transcripts: Iterable[Transcript],
+    anchors: Anchors,
+    guard: Guard | None = None,
+    *,
+    steps: int,
+    wanted: Key,
+    batch: Batch = 16,
+    chunk: int | None = None,
+    window: int = WINDOW,
+    found_before: bool = False,
+    progress: Callable[[int], object] | None = None,
+) -> Iterator[list[Replayed]]:
+    """The same, ``window`` transcripts at a time, each list when it is done; long rows in passes of ``chunk`` columns
+    (:func:`demur.traces.teacher_forced`).
+
+    Windows without a single signal wait for the first one that has some; if none comes, it raises, as
+    :func:`replayed` does, unless there was one before (``found_before``). ``progress``: with the transcripts done.
+    """
+    rest, done = iter(transcripts), 0
+    waiting: list[list[Replayed]] = []
+
+    def counted(of_window: int) -> None:
+        if progress is not None:
+            progress(done + of_window)
+
+    how: dict[str, Any] = {"steps": steps, "wanted": wanted, "batch": batch, "chunk": chunk, "progress": counted}
+    while some := list(islice(rest, window)):
+        waiting.append(_window(model, some, anchors, guard, **how))
+        done += len(some)
+        counted(0)
+        found_before = found_before or any(one.trace is not None for one in waiting[-1])
+        while found_before and waiting:
+            yield waiting.pop(0)  # nothing of it stays here while the next window is read
+    if waiting:
+        reason = waiting[0][0].why
+        raise DemurError(
+            f"none of {done} transcripts could be replayed ({reason})",
+            "at least one with an answer that this model can be asked",
+            "name the answer's column: --column response=COLUMN" if reason == NO_ANSWER else "",
+        )
+
+
+def _window(
+    model: Any,
+    transcripts: Sequence[Transcript],
+    anchors: Anchors,
+    guard: Guard | None,
+    *,
+    steps: int,
+    wanted: Key,
+    **how: Any,
+) -> list[Replayed]:
     answers = [_read(model, one.response) for one in transcripts]
     why = {i: NO_ANSWER for i, (tokens, _) in enumerate(answers) if not tokens}
     whole = guard is not None and guard.tail is not None
     length = max([steps, *(len(tokens) for tokens, _ in answers)]) if whole else steps
-    sizes = {"steps": steps, "length": length}
-    traces = _traces(model, transcripts, answers, why, **sizes, wanted=wanted, batch=batch, progress=progress)
-    if not traces:
-        reason = next(iter(why.values()))
-        raise DemurError(
-            f"none of {len(transcripts)} transcripts could be replayed ({reason})",
-            "at least one with an answer that this model can be asked",
-            "name the answer's column: --column response=COLUMN" if reason == NO_ANSWER else "",
-        )
+    traces = _traces(model, transcripts, answers, why, steps=steps, length=length, pools=[wanted], **how)
     found = []
     for i, (one, (tokens, text)) in enumerate(zip(transcripts, answers, strict=True)):
         refused = is_refusal(text) if tokens else None
@@ -101,11 +160,8 @@ def _traces(
     answers: Sequence[tuple[list[int], str]],
     why: dict[int, str],
     *,
-    steps: int,
     length: int,
-    wanted: Key,
-    batch: int,
-    progress: Callable[[int], object] | None,
+    **how: Any,
 ) -> dict[int, Trace]:
     """Traces by row. Rows that the model can't be asked are looked for only if a pass over all of them failed, and go
     into ``why``.
@@ -114,9 +170,7 @@ def _traces(
     def passed() -> dict[int, Trace]:
         rows = [i for i in range(len(transcripts)) if i not in why]
         asked, said = [transcripts[i].prompt for i in rows], [answers[i][0][:length] for i in rows]
-        made = teacher_forced(
-            model, asked, said, steps=steps, length=length, pools=[wanted], batch=batch, progress=progress
-        )
+        made = teacher_forced(model, asked, said, length=length, **how)
         return dict(zip(rows, made, strict=True))
 
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from demur.samplers import build, seeded, steps_of
+from demur.traces.batches import Batch, check_batch, in_batches, plan
 from demur.traces.fields import TraceField
 from demur.traces.record import Recorder
 from demur.traces.spec import spec_of
@@ -38,31 +40,39 @@ def generate(
     seed: int = 0,
     steps: int = STEPS,
     pools: Sequence[Key] = DEFAULT,
-    batch: int = 8,
+    batch: Batch = 8,
     fields: Sequence[TraceField] = (),
     progress: Callable[[int], object] | None = None,
 ) -> list[Trace]:
     """Generates an answer to every prompt and returns their traces, in order. A prompt may be given as its text.
 
     ``length`` open places a prompt (None: :meth:`demur.types.Model.default_length`); ``steps`` is T, where signals are
-    cut. Prompt i draws from a generator seeded ``seed + i``, so that results do not depend on ``batch``. ``fields`` are
-    numbers of your own to record (:class:`demur.traces.TraceField`). ``progress`` is called with the number of prompts
-    done. Raises for steps or a batch below 1.
+    cut. Prompt i draws from a generator seeded ``seed + i``, so that results do not depend on ``batch``, but for the
+    last bits of states: products of other shapes are rounded otherwise. ``batch="auto"``: as many prompts at once as
+    fit into memory. ``fields`` are numbers of your own to record (:class:`demur.traces.TraceField`). ``progress`` is
+    called with the number of prompts done. Raises for steps or a batch below 1, and, naming a batch that fits, for one
+    that does not fit into memory.
     """
-    check_counts(steps=steps, batch=batch)
+    check_counts(steps=steps)
+    check_batch(batch)
     prompts = as_prompts(prompts)
     sampler = sampler if sampler is not None else default_sampler(model)
     watched = watching(model, pools)
     length = model.default_length(steps) if length is None else length
     spec = spec_of(model, sampler, length, steps=steps, seed=seed)
-    traces: list[Trace] = []
-    for begin in range(0, len(prompts), batch):
-        group = prompts[begin : begin + batch]
+
+    def run(rows: Sequence[int]) -> list[Trace]:
+        group = [prompts[i] for i in rows]
         canvas = watched.canvas(group, length)
         recorder = Recorder(watched, canvas, group, spec, pools, fields)
-        for _ in recorder(steps_of(sampler, watched, canvas, seeded(seed + begin, len(group)))):
+        for _ in recorder(steps_of(sampler, watched, canvas, seeded(seed + rows[0], len(rows)))):
             pass
-        traces += recorder.traces()
+        return recorder.traces()
+
+    traces: list[Trace] = []
+    planned = partial(plan, model, prompts, length=length, steps=steps)
+    for _, made in in_batches(model, range(len(prompts)), batch, run, planned):
+        traces += made
         if progress is not None:
             progress(len(traces))
     return traces

@@ -1,0 +1,152 @@
+"""What ``demur replay`` reads and says: a source of transcripts, their lines, and how far it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from demur.guards import Guard
+    from demur.prompts import Transcript
+    from demur.signals import Anchors
+    from demur.studio.replaying import Replayed
+
+SHOWN = 24
+"""So many transcripts stand on a page."""
+
+
+def line_of(one: Replayed, anchors: Anchors, model: str) -> dict[str, Any]:
+    """One transcript for machines: without a word of it."""
+    line: dict[str, Any] = {
+        "id": one.transcript.prompt.label,
+        "sigma": [] if one.sigma is None else [round(float(value), 6) for value in one.sigma],
+        "refused": one.refused,
+        "tokens": 0 if one.trace is None else one.trace.steps,
+        "refusals": anchors.refusals,
+        "model": model if one.trace is None else one.trace.spec.model,
+        "row": one.transcript.row,
+        "answer_tokens": one.tokens,
+        "harmful": one.transcript.prompt.harmful,
+    }
+    if one.verdict is not None:
+        line |= {"flagged": one.verdict.flagged, "score": one.verdict.score, "verdict": one.verdict.why}
+    return line | ({"why": one.why} if one.why else {})
+
+
+class Source:
+    """The transcripts of a source, marked. It is read once to look at all of them, and once more to replay them, so
+    that nobody has to hold them.
+    """
+
+    def __init__(self, source: str, columns: Mapping[str, str], harmful: bool | None) -> None:
+        self.source, self.columns, self.harmful = source, columns, harmful
+
+    def rows(self) -> Iterator[Transcript]:
+        """The transcripts, from the first on."""
+        from demur.prompts import each_transcript
+
+        for one in each_transcript(self.source, columns=self.columns):
+            unmarked = one.prompt.harmful is None
+            yield replace(one, prompt=replace(one.prompt, harmful=self.harmful)) if unmarked else one
+
+    def surveyed(self) -> dict[str, Any]:
+        """How many there are, and a hash of their words. Raises for the first row that can not be read."""
+        digest, rows = hashlib.sha256(), 0
+        for one in self.rows():
+            digest.update(json.dumps([one.prompt.plain(), one.response, one.row]).encode())
+            rows += 1
+        return {"rows": rows, "transcripts": digest.hexdigest()[:16]}
+
+
+class Told:
+    """What is said of the transcripts so far: lines, how many have a signal, what stands on a page, and why some have
+    no signal.
+    """
+
+    def __init__(self, anchors: Anchors, model: str) -> None:
+        self.anchors, self.model = anchors, model
+        self.all = self.signals = 0
+        self.first: list[Replayed] = []
+        self.reasons: Counter[str] = Counter()
+        self.places: dict[str, str] = {}
+
+    def lines(self, found: Sequence[Replayed]) -> list[str]:
+        """The lines of a window."""
+        for one in found:
+            self._count(one.trace is not None, one.why, one.transcript)
+        self.first = first_of([found], self.first)
+        return [json.dumps(line_of(one, self.anchors, self.model)) for one in found]
+
+    def heard(self, kept: Iterable[tuple[Mapping[str, Any], Transcript]]) -> None:
+        """Takes note of lines that another process has written."""
+        for line, transcript in kept:
+            self._count(bool(line["tokens"]), str(line.get("why", "")), transcript)
+
+    def _count(self, has_trace: bool, why: str, transcript: Transcript) -> None:
+        self.all += 1
+        self.signals += has_trace
+        if why:
+            self.reasons[why] += 1
+            self.places.setdefault(why, transcript.where)
+
+    def notes(self) -> list[str]:
+        """What has no signal, counted by its reason; where the first of them stands."""
+        none = "transcripts have no signal"
+        return [
+            f"! {count} of {self.all} {none} ({reason}), their sigma is empty; the first: {self.places[reason]}"
+            for reason, count in self.reasons.items()
+        ]
+
+
+def first_of(windows: Iterable[Sequence[Replayed]], more: Sequence[Replayed]) -> list[Replayed]:
+    """The first ``SHOWN`` transcripts that have a trace, of windows and then of ``more``."""
+    shown: list[Replayed] = []
+    for window in chain(windows, [more]):
+        shown += [one for one in window if one.trace is not None]
+        if len(shown) >= SHOWN:
+            break
+    return shown[:SHOWN]
+
+
+def digest_of(part: Anchors | Guard | None) -> str | None:
+    """A hash of anchors or of a guard: of the file that they make."""
+    if part is None:
+        return None
+    with TemporaryDirectory() as folder:
+        return hashlib.sha256(part.save(Path(folder) / "part").read_bytes()).hexdigest()[:16]
+
+
+@contextmanager
+def progress_of(console: Console, rows: int, begun: int) -> Iterator[Callable[[int], None]]:
+    """A bar at a terminal; elsewhere a line a minute. What comes is the number of transcripts done here."""
+    from rich.progress import Progress
+
+    from demur.experiment.journal import EVERY, spoken
+
+    if console.is_terminal:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("replaying", total=rows)
+            yield lambda done: bar.update(task, completed=begun + done)
+        return
+    started = said = time.monotonic()
+
+    def minutely(done: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if done and now - said >= EVERY:
+            said = now
+            left = spoken((now - started) / done * (rows - begun - done))
+            console.print(f"replaying: {begun + done} of {rows}, some {left} left", markup=False, soft_wrap=True)
+
+    yield minutely

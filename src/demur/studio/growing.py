@@ -1,0 +1,106 @@
+"""A file of lines that grows for hours: beside its final place, window by window, so that a kill costs one window."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from demur.artefact import write
+from demur.types import DemurError
+
+
+@dataclass(frozen=True)
+class Growing:
+    """``path`` once it is whole; until then its lines stand in ``path.part``, and what they are of in
+    ``path.part.json``. ``content``: everything that a line depends on, as JSON may hold it; a file goes on only with
+    the same. Lines come in windows of ``window``, the last one may be shorter.
+    """
+
+    path: Path
+    content: Mapping[str, Any]
+    window: int
+
+    @property
+    def part(self) -> Path:
+        """Where the lines grow."""
+        return self.path.with_name(f"{self.path.name}.part")
+
+    @property
+    def about(self) -> Path:
+        """Where it is said what they are of."""
+        return self.path.with_name(f"{self.path.name}.part.json")
+
+    def begun(self, resume: bool) -> int:
+        """How many lines are there already, in whole windows; what was torn behind them is cut off. Begins the file
+        where there is none. Raises for lines of something else, and for lines that nobody asked to go on with.
+        """
+        if self.part.exists() and self.about.exists():
+            if not resume:
+                raise DemurError(
+                    f"{self.part} holds lines of a replay that was not finished",
+                    "--resume to go on with it",
+                    "or delete it to begin anew",
+                )
+            self._check()
+            return self._cut()
+        self.part.unlink(missing_ok=True)
+        write(self.about, json.dumps(self.content, sort_keys=True))
+        write(self.part, "")
+        return 0
+
+    def kept(self) -> Iterator[dict[str, Any]]:
+        """The lines that are there."""
+        with self.part.open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)
+
+    def add(self, lines: Sequence[str]) -> None:
+        """A window of lines more. They are on the disk when it returns."""
+        try:
+            with self.part.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{line}\n" for line in lines))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DemurError(
+                f"{self.part} could not be written ({error.strerror or error})",
+                "room, and the right to write there",
+                "free space, then go on with --resume",
+            ) from error
+
+    def finish(self) -> Path:
+        """Puts the whole file into its place."""
+        self.part.replace(self.path)
+        self.about.unlink(missing_ok=True)
+        return self.path
+
+    def _check(self) -> None:
+        try:
+            said = json.loads(self.about.read_text(encoding="utf-8"))
+        except ValueError:
+            said = {}
+        mine = json.loads(json.dumps(self.content))
+        other = sorted(key for key in {*mine, *said} if mine.get(key) != said.get(key))
+        if other:
+            raise DemurError(
+                f"{self.part} was begun with another {', another '.join(other)}",
+                "the command that began it",
+                f"give that one, or delete {self.part.name} to begin anew",
+            )
+
+    def _cut(self) -> int:
+        """Leaves whole windows alone, and says how many lines they have."""
+        lines = whole = end = at = 0
+        with self.part.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                lines, at = lines + 1, at + len(line)
+                if lines % self.window == 0:
+                    whole, end = lines, at
+        os.truncate(self.part, end)
+        return whole
