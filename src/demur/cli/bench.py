@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
 from demur.cli.options import Device, Dtype, check_writable, load_model, out_to
@@ -45,7 +46,7 @@ def bench(
         model = load_model(name, dtype, device)
         counts: dict[str, Any] = {"batches": batch or (1, 8), "lengths": length or (32, 256), "rounds": rounds}
         with console.status(escape(f"{name}: warming up")) as status:
-            found.append(measured(model, **counts, told=partial(_told, status, name)))
+            found.append(measured(model, **counts, told=partial(_told, console, status, name)))
         del model
     print(as_markdown(found))
     for file, text in zip(files, (as_markdown(found), as_json(found)), strict=False):
@@ -53,5 +54,9 @@ def bench(
         console.print(f"wrote {file}", markup=False, soft_wrap=True)
 
 
-def _told(status: Any, model: str, what: str) -> None:
-    status.update(escape(f"{model}: {what}"))
+def _told(console: Console, status: Any, model: str, what: str) -> None:
+    """Where it is: beside the turning sign of a terminal, elsewhere as a line."""
+    if console.is_terminal:
+        status.update(escape(f"{model}: {what}"))
+    else:
+        console.print(f"{model}: {what}", markup=False, soft_wrap=True)
