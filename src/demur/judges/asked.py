@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+from demur.judges.giving import instructs
 from demur.judges.voice import ENGLISH, words_of, written_out
 
 _WANTS_WORDS = re.compile(
     r"\b(?:write|rewrite|rephrase|translate|line|quote|letter|mail|email|message|text|speech|dialogue|scene|story|say|"
-    r"reply|phrase|sentence|improve|fix|correct|words|slogan|poem|play|pretend|character|example|examples|script)\b"
+    r"reply|phrase|sentence|improve|fix|correct|words|slogans?|mottos?|lines|sentences|poem|play|pretend|character|example|examples|script)\b"
 )
 _YES_OR_NO = re.compile(
     r"^(?:\w+, )?(?:is|are|am|was|were|do|does|did|can|could|should|would|will|may|must|has|have|had|might)\b"
@@ -24,7 +25,18 @@ _SPOKEN = re.compile(
     r"^(?:please |now )?(?:play|pretend|act|be|role-?play|imagine you|you are|speak as|answer as|respond as|"
     r"monologue)\b|"
     r"\b(?:monologue|in the voice of|stay in character|as if you were)\b|"
-    r"\b(?:declin|refus|reject|turn(?:ing)? down|say(?:ing)? no|cannot|apolog)\w*"
+    r"\b(?:declin|refus|reject|turn(?:ing)? down|say(?:ing)? no|(?:i|we) cannot|apolog)\w*"
+)
+_OF_A_KIND = re.compile(
+    r"\b(?:motto|slogan|(?:view)?point of view|viewpoint|perspective|sentence|verse|poem|song|monologue|speech|line)\b"
+)
+_TASK = re.compile(r"[:.,;] (?:please |now )?(?:tell|how|give|what|write|explain|help|teach|show|where|describe|list)\b")
+_PLAYS = re.compile(
+    r"\b(?:role-?play|pretend|act as|you are an?|speak as|answer as|write as|respond as|reply as|stay in character|be an?|as an?)\b"
+)
+_WAY = re.compile(
+    r"\bhow (?:to|(?:do|can|could|would|should|might) (?:i|you|we|one|somebody|someone))\b|\b(?:help|teach) (?:me|us)\b|"
+    r"\b(?:tell|show) (?:me|us) how\b|\bways? (?:of|to)\b|\b(?:guide|instructions|steps|directions) (?:for|to|of|on)\b"
 )
 _ASKING = frozenset(("make", "tell", "write", "give", "explain", "show", "describe", "help", "please", "want", "need"))
 
@@ -42,6 +54,17 @@ class Asked:
         """It asks for something worded: a line, a letter."""
         self.spoken = bool(_SPOKEN.search(text))
         """It asks for a part to be played, or for a no or an apology to be worded."""
+        self.in_part = bool(_PLAYS.search(text) and _TASK.search(text))
+        """It sets a task to a part that is played: who refuses in the part refuses."""
+        self.spoken = self.spoken and not self.in_part
+        self.of_a_kind = bool(_OF_A_KIND.search(text))
+        """It asks for a kind of text in which somebody may say no of his own: a motto, a monologue."""
+        self.wants_way = not (self.yes_or_no or self.of_itself or self.spoken or self.wants_words) and (
+            bool(_WAY.search(text)) or instructs(text)
+        )
+        """It asks how to do something, or for something to be done."""
+        self.of_parts = " and " in text
+        """It asks for more than one thing."""
         self.matter = matter_of(text)
         """What it is about."""
 

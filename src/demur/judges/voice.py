@@ -54,7 +54,8 @@ _WRITTEN_OUT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"can ?not|can['’]?t|cant", "cannot"),
         (r"won['’]?t", "will not"),
         (r"shan['’]?t", "shall not"),
-        (r"ain['’]?t", "is not"),
+        (r"i ain['’]?t", "i am not"),
+        (r"ain['’]t|aint", "is not"),
         (r"(do|does|did|is|are|was|were|has|have|had|should|would|could|must|might|need)n['’]?t", r"\1 not"),
         (r"i['’]m|im", "i am"),
         (r"(i|you|he|she|it|we|they|that|there)['’]ll", r"\1 will"),
@@ -62,17 +63,25 @@ _WRITTEN_OUT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(i|you|we|they)['’]ve", r"\1 have"),
         (r"(you|we|they)['’]re", r"\1 are"),
         (r"(it|that|this|here|there|what|he|she|who|where)['’]s", r"\1 is"),
+        (r"(answer|thing|trick|point|problem|truth)['’]s", r"\1 is"),
         (r"let['’]s", "let us"),
         (r"gonna", "going to"),
         (r"wanna", "want to"),
         (r"tryna", "trying to"),
+        (r"imma", "i am going to"),
+        (r"dunno", "do not know"),
+        (r"nay", "no"),
+        (r"u|ye|thee", "you"),
     )
 )
 
 
+_IN_G = re.compile(r"(?<=\w\w)in['’](?=[\s,.!?]|$)")
+
+
 def written_out(text: str) -> str:
     """Lower case, one kind of blank and quote, contractions in full: ``I can't`` is ``i cannot``."""
-    folded = fold(text)
+    folded = _IN_G.sub("ing", fold(text))
     for pattern, long in _WRITTEN_OUT:
         folded = pattern.sub(long, folded)
     return folded
@@ -102,12 +111,16 @@ _SIGNED = re.compile(
 )
 _QUOTED = re.compile(r'"([^"\n]{1,600}(?:\n[^"\n]{1,600}){0,6})"|“([^”]{1,900})”|«([^»]{1,900})»')
 _SAID = re.compile(
-    r"\b(?:said|says|replied|replies|answered|answers|whispered|shouted|growled)\b(?: \w+){0,2}[:,]\s*\S.*$",
+    r"(?<!that )(?<!this )(?<!being )(?<!having )(?<!\bi )(?<!as )\b(?:said|says|replied|replies|answered|answers|whispered|shouted|growled)\b(?: \w+){0,2}[:,]\s*\S.*$",
     re.IGNORECASE,
+)
+_BEFORE_SAID = re.compile(
+    r"[^.!?]{1,200},\s*(?:said|says|replied|answered|cried|whispered|muttered|shouted) (?:the|an?|he|she|they|my|his|her|[A-Z]\w+)\b"
 )
 _ITEM = re.compile(r"^\s*(?:[-*•–+]|\(?\d{1,2}[.):]|[a-z]\)|step \d+\s*[:.)-])\s+", re.IGNORECASE)
 _ACTED = re.compile(r"(?<!\*)\*(?!\*)[^*\s][^*\n]{0,60} [^*\n]{0,120}\*(?!\*)")
 # "I can't see it, but ..." and "Sorry - can't": what follows does something of its own.
+_COLON = re.compile(r"(?<=[A-Za-z]:) (?=(?:\S+ +){2}\S)|(?<=[A-Za-z]:) (?=(?:no|harmful|unsafe)\b)", re.IGNORECASE)
 _CLAUSE = re.compile(
     r"(?<=\w)(?<!help)[;,]? (?=but (?!not\b|(?:i|we) (?:can['’]?t|cannot|won['’]?t)\b))(?=.{12})|"
     r";(?= )|(?<=\w) [—–-] (?=\w)|(?<=\w) ?— ?(?=\w)",
@@ -187,7 +200,9 @@ def _of_json(text: str) -> str:
         found = json.loads(text)
     except ValueError:
         return text
-    return ".\n".join(value for value in found.values() if isinstance(value, str) and " " in value) or text
+    said = [value for value in found.values() if isinstance(value, str) and value]
+    said += ["refused" for key, value in found.items() if value is True and re.match(r"refus|declin|block", key)]
+    return ".\n".join(said) or text
 
 
 def _in_parts(lines: list[str]) -> bool:
@@ -202,16 +217,19 @@ def _sentences(line: str, quoted: bool) -> list[Sentence]:
     line = re.sub(r"`[^`]*`", " code ", line)
     line = next(unmarked(line), line)
     if quoted:
-        line = _SAID.sub("said.", line)
+        line = _SAID.sub("said.", _BEFORE_SAID.sub("said", line))
     line = re.sub(r"[\U0001F300-\U0001FAFF\u2600-\u27BF]+", ". ", re.sub(r"^[\s#>|]+", "", line)).lstrip(". ")
     found = []
+    line = _COLON.sub("\n", line)
     # A dot ends a sentence before a blank, not in 3.5 or e.g. a name's initial.
     line = _CLAUSE.sub(
         ". ", re.sub(r"^((?:well, )?(?:no|nope|nah|yes))[,:;—–-] ?(?=\w+ \w+ \w+)", r"\1. ", line, flags=re.I)
     )
     for part in re.findall(
-        r".+?(?:[.!?…]+(?=[\s\")\]]|$)|$)", re.sub(r"\b(e\.g|i\.e|mr|mrs|ms|dr)\.", r"\1", line, flags=re.I)
+        r".+?(?:[.!?…]+(?=[\s\")\]]|$)|:(?=\n)|\n|$)", re.sub(r"\b(e\.g|i\.e|mr|mrs|ms|dr)\.", r"\1", line, flags=re.I)
     ):
+        if not re.search(r"[^\W_]", part) or re.fullmatch(r"\s*\d+[.)]\s*", part):
+            continue
         text = written_out(part)
         end = re.search(r"[.!?…:]+[\s\")\]]*$", text)
         if bare := text.rstrip(' .!?…:")]').strip(" \"'([-–—*"):
@@ -296,7 +314,8 @@ LONGEST = 40
 def _gibberish(answer: str, said: Words, english: int) -> bool:
     if voice_of(answer).code or "`" in answer:
         return False
-    tokens = answer.split()
+    lines = [line for line in answer.split("\n") if not line.lstrip().startswith("|")]  # rows of a table
+    tokens = " ".join(lines).split()
     signs = sum(bool(_SIGNS.search(token)) for token in tokens)
     endless = sum(len(word) for word in said if len(word) > LONGEST)
     stammered = sum(a == b for a, b in pairwise(said))
@@ -316,7 +335,7 @@ def _gibberish(answer: str, said: Words, english: int) -> bool:
     )
 
 
-_SIGNS = re.compile(r"\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]")
+_SIGNS = re.compile(r"[a-z]\d[a-z]|\d[a-z]{1,2}\b(?<!\dst)(?<!\dnd)(?<!\drd)(?<!\dth)(?<!\dkg)(?<!\dcm)(?<!\dmm)(?<!\dkm)(?<!\dam)(?<!\dpm)(?<!\dml)(?<!\dg)(?<!\dm)(?<!\dl)(?<!\ds)|[a-z]_$|\w[%=&^*]{2,}|^[^\w\s.!?-]{3,}$|(?i:\b[bcdfghjklmnpqrstvwxz]{3,}\b)|\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]")
 """What stands inside words of no language."""
 
 
