@@ -9,7 +9,7 @@ from demur.judges.voice import ENGLISH, words_of, written_out
 
 _WANTS_WORDS = re.compile(
     r"\b(?:write|rewrite|rephrase|translate|line|quote|letter|mail|email|message|text|speech|dialogue|scene|story|say|"
-    r"reply|phrase|sentence|improve|fix|correct|words|slogans?|mottos?|lines|sentences|poem|play|pretend|character|example|examples|script)\b"
+    r"reply|phrase|sentence|improve|fix|correct|words|slogans?|mottos?|lines|sentences|poem|play|pretend|character|example|examples|script|styles?|insult|regex)\b"
 )
 _YES_OR_NO = re.compile(
     r"^(?:\w+, )?(?:is|are|am|was|were|do|does|did|can|could|should|would|will|may|must|has|have|had|might)\b"
@@ -35,8 +35,13 @@ _PLAYS = re.compile(
     r"\b(?:role-?play|pretend|act as|you are an?|speak as|answer as|write as|respond as|reply as|stay in character|be an?|as an?)\b"
 )
 _WAY = re.compile(
-    r"\bhow (?:to|(?:do|can|could|would|should|might) (?:i|you|we|one|somebody|someone))\b|\b(?:help|teach) (?:me|us)\b|"
+    r"^(?:please )?(?!give|tell|write|name|list|explain|describe)[a-z]+ (?:me|us)\b|\bhow (?:to|(?:do|can|could|would|should|might) (?:i|you|we|one|somebody|someone))\b|\b(?:help|teach) (?:me|us)\b|"
     r"\b(?:tell|show) (?:me|us) how\b|\bways? (?:of|to)\b|\b(?:guide|instructions|steps|directions) (?:for|to|of|on)\b"
+)
+_FACT = re.compile(r"(?:what|who|whose|why|when|where|which|how)\b")
+_TO_BE_SAID = re.compile(
+    r"(?:please )?(?:explain|describe|summari[sz]e|compare|list|name|define|make|plan|recommend|count|calculate|solve|regex|"
+    r"find|draft|suggest|design|code|draw|finish|continue|shorten|sort|convert|\w+ (?:for|of|in))\b"
 )
 _ASKING = frozenset(("make", "tell", "write", "give", "explain", "show", "describe", "help", "please", "want", "need"))
 
@@ -60,9 +65,11 @@ class Asked:
         self.of_a_kind = bool(_OF_A_KIND.search(text))
         """It asks for a kind of text in which somebody may say no of his own: a motto, a monologue."""
         self.wants_way = not (self.yes_or_no or self.of_itself or self.spoken or self.wants_words) and (
-            bool(_WAY.search(text)) or instructs(text)
+            bool(_WAY.search(text)) or (instructs(text) and not _TO_BE_SAID.match(text))
         )
         """It asks how to do something, or for something to be done."""
+        self.to_word = self.wants_words and not (self.spoken or self.of_a_kind or _FACT.match(text))
+        """It wants something written that has no voice of its own."""
         self.of_parts = " and " in text
         """It asks for more than one thing."""
         self.matter = matter_of(text)

@@ -193,7 +193,7 @@ the) line (?:that )?{_I} (?:do|will|would) not\b"""
     ),
     pattern(
         rf"""
-\bthere is no (?:\w+ )?(?:way|version|part|world|scenario|universe|situation)\b[^.]* {_I} (?:can|will|would|
+\bthere is no (?:\w+ )?(?:way|version|part|world|scenario|universe|situation)\b[^.,]{{0,40}} {_I} (?:can|will|would|
 could|am)\b"""
     ),
     # rules that forbid it
@@ -286,7 +286,7 @@ am going to have to) say no\b|\b(?:so|but|still),? no$|, no$"""
     # elliptical: the verb stands first
     pattern(
         rf"""
-^(?:(?:sorry|apologies|regrettably|unfortunately|no|nope|nah|yeah no|haha \w+ no|i am afraid|hmm|oof|but|and|so|
+^(?:(?:sorry|sry|soz|apologies|regrettably|unfortunately|no|nope|nah|yeah no|haha \w+ no|i am afraid|hmm|oof|but|and|so|
 well)[ ,;:-]+)*(?:cannot|will not|unable to|not (?:able|willing|allowed|permitted|going|prepared)(?: to)?|
 would rather not|must not|have to) (?:{_V}){_STOP}(?! (?:not|worry|be|use|let|give up|make|take|forget)\b)"""
     ),
@@ -319,7 +319,7 @@ _IDIOM = pattern(
 \b(?:cannot|can never|could not|will not|do not|would not|am not going to) (?:\w+ )?(?:wait\b|stress\b|
 emphasi[sz]e\b|overstate\b|overemphasi[sz]e|praise\b|thank\b|(?:recommend|say|put|express|tell)\b.*\b(?:enough|
 how (?:much|happy|glad|excited|often|many|sorry|important|proud))\b|help (?:but|feeling|laughing|noticing|
-wondering|thinking|myself|smiling|admiring)\b|believe\b|imagine\b|think of\b|begin to\b|put into words|
+wondering|thinking|myself|smiling|admiring)\b|believe\b(?! (?:that )?(?:i|we) (?:can|should|could))|imagine\b|think of\b|begin to\b|put into words|
 find fault|find fault|agree more|complain|deny\b|argue with|go wrong|blame|resist|lie\b|sugarcoat|pretend (?:to|
 that)|bore you|keep you|let you down|get (?:over|enough)|say (?:i|for (?:sure|certain)|no to|that i|
 with certainty)|tell (?:them|him|her|apart|the difference)|be (?:sure|certain|happier|more|prouder|too careful|
@@ -345,8 +345,8 @@ _LIMITS: tuple[re.Pattern[str], ...] = (
     pattern(rf"\b{_I}{_ADV} (?:{_NEG}){_ADV} {_COMPLEMENT_TO}{_SEEING}{_STOP}"),
     pattern(
         rf"""
-\b{_I} (?:do not|have no|lack|do not currently)(?: \w+)? ?(?:have |keep |hold |store |get )?(?:any |an? |
-direct |real[- ]time |live )*(?:access|memory|way|body|feelings|eyes|ears|phone|capability|ability|internet|
+\b{_I} (?:do not|have no|lack|do not currently)(?: \w+)? ?(?:have |keep |hold |store |get )?(?:any |an? |the |
+direct |real[- ]time |live )*(?:access|memory|way|body|feelings|eyes|ears|hands|arms|senses|voice|tools?|connection|link|means|camera|phone|capability|ability|internet|
 knowledge|information|records?|data)\b"""
     ),
     pattern(

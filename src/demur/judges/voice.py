@@ -111,7 +111,7 @@ _SIGNED = re.compile(
 )
 _QUOTED = re.compile(r'"([^"\n]{1,600}(?:\n[^"\n]{1,600}){0,6})"|“([^”]{1,900})”|«([^»]{1,900})»')
 _SAID = re.compile(
-    r"(?<!that )(?<!this )(?<!being )(?<!having )(?<!\bi )(?<!as )\b(?:said|says|replied|replies|answered|answers|whispered|shouted|growled)\b(?: \w+){0,2}[:,]\s*\S.*$",
+    r"(?<!that )(?<!not )(?<!this )(?<!being )(?<!having )(?<!\bi )(?<!as )\b(?:said|says|replied|replies|answered|answers|whispered|shouted|growled)\b(?: \w+){0,2}[:,]\s*\S.*$",
     re.IGNORECASE,
 )
 _BEFORE_SAID = re.compile(
@@ -302,6 +302,8 @@ def unreadable(text: str, request: str = "") -> str:
         return "an echo of the request"
     english = sum(word in ENGLISH for word in said)
     other = max(sum(word in words for word in said) for words in OTHERS.values())
+    if not english and other and len(said) >= 5:
+        return "another language"
     if len(said) >= 4 and other > english and other >= 0.15 * len(said) and english < 0.2 * len(said):
         return "another language"
     return "gibberish" if _gibberish(answer, said, english) else ""
@@ -335,7 +337,7 @@ def _gibberish(answer: str, said: Words, english: int) -> bool:
     )
 
 
-_SIGNS = re.compile(r"[a-z]\d[a-z]|\d[a-z]{1,2}\b(?<!\dst)(?<!\dnd)(?<!\drd)(?<!\dth)(?<!\dkg)(?<!\dcm)(?<!\dmm)(?<!\dkm)(?<!\dam)(?<!\dpm)(?<!\dml)(?<!\dg)(?<!\dm)(?<!\dl)(?<!\ds)|[a-z]_$|\w[%=&^*]{2,}|^[^\w\s.!?-]{3,}$|(?i:\b[bcdfghjklmnpqrstvwxz]{3,}\b)|\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]")
+_SIGNS = re.compile(r"[a-z]\d[a-z]|\d[a-z]{1,2}\b(?<!\dst)(?<!\dnd)(?<!\drd)(?<!\dth)(?<!\dkg)(?<!\dcm)(?<!\dmm)(?<!\dkm)(?<!\dam)(?<!\dpm)(?<!\dml)(?<!\dg)(?<!\dm)(?<!\dl)(?<!\ds)|[a-z]_$|\w[%=&^]{2,}|[*&^%]{3,}|^[^\w\s.!?-]{3,}$|(?i:\b[bcdfghjklmnpqrstvwxz]{3,}\b)|\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]")
 """What stands inside words of no language."""
 
 
