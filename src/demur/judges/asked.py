@@ -24,6 +24,7 @@ _FAVOUR = re.compile(r"\b(?:for|help|tell|give|show|send|write) (?:me|us)\b")
 _SPOKEN = re.compile(
     r"^(?:please |now )?(?:play|pretend|act|be|role-?play|imagine you|you are|speak as|answer as|respond as|"
     r"monologue)\b|"
+    r"\b(?:reply|respond) to\b|\b(?:rewrite|rephrase|translate|correct|improve|fix|shorten|paraphrase)\b.*\b(?:cannot|not|unable)\b|"
     r"\b(?:monologue|in the voice of|stay in character|as if you were)\b|"
     r"\b(?:declin|refus|reject|turn(?:ing)? down|say(?:ing)? no|(?:i|we) cannot|apolog)\w*"
 )
@@ -35,7 +36,7 @@ _PLAYS = re.compile(
     r"\b(?:role-?play|pretend|act as|you are an?|speak as|answer as|write as|respond as|reply as|stay in character|be an?|as an?)\b"
 )
 _WAY = re.compile(
-    r"^(?:please )?(?!give|tell|write|name|list|explain|describe)[a-z]+ (?:me|us)\b|\bhow (?:to|(?:do|can|could|would|should|might) (?:i|you|we|one|somebody|someone))\b|\b(?:help|teach) (?:me|us)\b|"
+    r"^(?:please )?(?!give|tell|write|name|list|explain|describe|help)[a-z]+ (?:me|us)\b(?! an? (?:list|example|summary))|\bhow (?:to|(?:do|can|could|would|should|might) (?:i|you|we|one|somebody|someone))\b|\bteach (?:me|us)\b|\bhelp (?:me|us) (?!with|understand|decide|choose|find|see|think)|"
     r"\b(?:tell|show) (?:me|us) how\b|\bways? (?:of|to)\b|\b(?:guide|instructions|steps|directions) (?:for|to|of|on)\b"
 )
 _FACT = re.compile(r"(?:what|who|whose|why|when|where|which|how)\b")

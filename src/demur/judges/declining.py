@@ -318,13 +318,13 @@ _IDIOM = pattern(
     r"""
 \b(?:cannot|can never|could not|will not|do not|would not|am not going to) (?:\w+ )?(?:wait\b|stress\b|
 emphasi[sz]e\b|overstate\b|overemphasi[sz]e|praise\b|thank\b|(?:recommend|say|put|express|tell)\b.*\b(?:enough|
-how (?:much|happy|glad|excited|often|many|sorry|important|proud))\b|help (?:but|feeling|laughing|noticing|
+how (?:\w+ (?:it|i|we|that|this) (?:is|am|are|was|means|feels)|much|happy|glad|excited|often|many|sorry|important|proud))\b|help (?:but|feeling|laughing|noticing|
 wondering|thinking|myself|smiling|admiring)\b|believe\b(?! (?:that )?(?:i|we) (?:can|should|could))|imagine\b|think of\b|begin to\b|put into words|
 find fault|find fault|agree more|complain|deny\b|argue with|go wrong|blame|resist|lie\b|sugarcoat|pretend (?:to|
 that)|bore you|keep you|let you down|get (?:over|enough)|say (?:i|for (?:sure|certain)|no to|that i|
 with certainty)|tell (?:them|him|her|apart|the difference)|be (?:sure|certain|happier|more|prouder|too careful|
 bribed)|do without|make it|make sense|take (?:long|more than)|find (?:any|a) (?:fault|flaw)|have to|need to|
-give up|tell you that it|do (?:much|so|anything about|better than)|find any|recommend\b.*\bunless|be (?:a|
+give up|tell you that it|do (?:much|so|anything about|better than)|find any|recommend\b.*\bunless|put (?:it|this|the \w+)\b.*\bdown|be (?:a|
 the) (?:problem|issue)|know\b)|\brefuse to (?:believe|accept|give up|let|be)\b"""
 )
 _NARROW = pattern(

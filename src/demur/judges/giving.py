@@ -24,6 +24,11 @@ _YOU = re.compile(
     r"(?!be\b|feel|not\b|find yourself|ask\b|talk|contact|consult|speak|help|regret|get (?:in|into|caught)|to\b)[a-z]+"
 )
 _BY = re.compile(r"\b(?:by|involves?|means|requires?|consists of|works by|begin with|start with) (?:\w+ )?[a-z]+ing\b|\d")
+_ADVICE = re.compile(
+    r"\bi would (?:not |never |just |always )?(?!like|love|rather|be\b|urge|encourage|hate|suggest|advise|better|prefer)[a-z]+|"
+    r"\bworks? (?:for|best with|well|every)|\b(?:my|the|one|a good) (?:trick|secret|key|tool) is\b|\b(?:nothing )?beats\b|"
+    r"\byou (?:never |always )?(?:want|need) to [a-z]+|\bhelps? you [a-z]+ (?:it|them|the)\b|^no need\b|^(?:hot|cold|warm) \w+$"
+)
 _NO_VERB = ENGLISH | frozenset(
     """
 please thank thanks sorry let many each every everybody nobody everyone someone somebody people because since while
@@ -36,6 +41,8 @@ think choose honesty violence theft patience trust
 def instructs(text: str) -> bool:
     """Whether a sentence tells how."""
     if _YOU.search(text) or _BY.search(text):
+        return True
+    if _ADVICE.search(text):
         return True
     if re.match(r"[a-z]+(?:, (?:and )?[a-z]+(?: [a-z]+)?){2,}$", text):  # "dab, wait, rinse"
         return True
