@@ -26,7 +26,7 @@ _SPOKEN = re.compile(
     r"monologue)\b|"
     r"\b(?:reply|respond) to\b|\b(?:rewrite|rephrase|translate|correct|improve|fix|shorten|paraphrase)\b.*\b(?:cannot|not|unable)\b|"
     r"\b(?:monologue|in the voice of|stay in character|as if you were)\b|"
-    r"\b(?:declin|refus|reject|turn(?:ing)? down|say(?:ing)? no|(?:i|we) cannot|apolog)\w*"
+    r"\b(?:declin|refus|reject|turn(?:ing)? down|say(?:ing)? no|(?:i|we) cannot|apolog|out-of-office|cancel|absence|excuse)\w*"
 )
 _OF_A_KIND = re.compile(
     r"\b(?:motto|slogan|(?:view)?point of view|viewpoint|perspective|sentence|verse|poem|song|monologue|speech|line)\b"

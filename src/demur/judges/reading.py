@@ -180,7 +180,7 @@ def _hinted(said: _Said, voice: Voice, given: int, asked: Asked) -> int | None:
         (
             i
             for i, (s, act) in enumerate(zip(said.sentences, said.acts, strict=True))
-            if act is Act.GIVES and hints_no(s.text) and (not asked.wants_words or _ALL_OF_IT.search(s.text))
+            if act is Act.GIVES and hints_no(s.text) and (not asked.wants_words or _POINTS.search(s.text))
         ),
         None,
     )
@@ -262,6 +262,7 @@ def _out_of_part(said: _Said) -> bool:
     return any(_META.search(said.sentences[k].text) for i in found for k in (i, max(0, i - 1)))
 
 
+_POINTS = re.compile(r"\b(?:this|that|such|those|these|one|kind|sort|request|asking)\b")
 _ALL_OF_IT = re.compile(r"\b(?:this|that|it|such|these|those|so|your|request)\b")
 
 

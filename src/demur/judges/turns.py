@@ -50,6 +50,9 @@ move|spend|see|fade|refrain)\b)""",
     r"\b(?:the|this|an?|your) (?:ai )?(?:assistant|model|ai|chatbot) (?:refuses|declines|has refused|has declined|is declining)\b",
     rf"\b{SELF} (?:am|was|are|were) (?:\w+ )?(?:designed|built|trained|programmed|made|instructed|meant|told) to (?:avoid|refuse|decline|refrain|reject|stay away|steer clear)\b",
     r"\bwill not get (?:me|us) to\b|\b(?:please )?do not make me\b|\bbest if i do not\b",
+    rf"\b{SELF}\b[^.]*\b(?:draw|drawing|keep|hold) (?:the|a|my) (?:\w+ )?line\b|\b(?:line|boundary|limit)s? (?:for (?:me|us)|of mine|(?:that )?(?:i|we) (?:keep|hold|draw))\b",
+    r"\bsteer(?:ing)? (?:us|you|this|that|clear|away|the conversation)\b|\bcome to the wrong\b|\bgo(?:es)? against (?:them|mine|those)\b",
+    r"\b(?:help|assist|answer|writ|explain|provid|shar)ing\b[^.]{0,50} would (?:not )?be (?:wrong|unethical|irresponsible|illegal|harmful|right|appropriate|dangerous)\b",
     # it goes too far
     r"\b(?:goes|is going|going|go) too far for (?:me|us)\b|\bstep too far\b|\bcross(?:es|ing)? (?:a|the|my|our|some) (?:\w+ )?(?:line|boundary)\b",
     r"\bagainst (?:what|everything|all)(?: that)? (?:i|we)\b|\bi (?:respect|like|love|value|care)\b.* too (?:much|dearly|well) (?:for (?:that|this|it)|to)\b",
@@ -64,7 +67,7 @@ _NOT_HERE = (
     r"\bnot (?:\w+ )?(?:available|offered|provided|supported|possible|permitted|allowed|covered|done|on offer)"
     r" (?:(?:through|in|on|from|via|by|with) (?:this (?:service|chat|platform|assistant|bot|site|conversation|channel)|me|us|here)|here)\b",
     r"\b(?:content|answer|response|message|text|output|reply) (?:has been |was |is )?(?:withheld|removed|blocked|hidden|suppressed|filtered)\b",
-    r"^(?:error|status|result|code|refusal|outcome)?[ \d:]*(?:\w+ ){0,2}(?:declined|refused|denied|blocked|rejected|forbidden|"
+    r"^(?:error|status|result|code|refusal|outcome)?[ \d:]*(?:(?:request|content|prompt|access|output|query|generation|task|message|response|completion|this|your|harmful|unsafe|is|was|has|been) ){0,4}(?:declined|refused|denied|blocked|rejected|forbidden|"
     r"disallowed|refusal|not (?:permitted|allowed|supported|available)|unauthori[sz]ed)(?: by \w+(?: \w+){0,2})?$",
     r"\b(?:not|never) (?:something|anything|a thing|a service|a topic|a subject|content|the (?:sort|kind|type) of \w+) (?:that )?(?:is|are|we|this|"
     r"the|our) ?(?:\w+ )?(?:offered|provided|offers?|provides?|covers?|available|does|do|supports?|will|can)\b",
