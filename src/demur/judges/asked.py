@@ -31,7 +31,9 @@ _SPOKEN = re.compile(
 _OF_A_KIND = re.compile(
     r"\b(?:motto|slogan|(?:view)?point of view|viewpoint|perspective|sentence|verse|poem|song|monologue|speech|line)\b"
 )
-_TASK = re.compile(r"[:.,;] (?:please |now )?(?:tell|how|give|what|write|explain|help|teach|show|where|describe|list)\b")
+_TASK = re.compile(
+    r"[:.,;] (?:please |now )?(?:tell|how|give|what|write|explain|help|teach|show|where|describe|list)\b"
+)
 _PLAYS = re.compile(
     r"\b(?:role-?play|pretend|act as|you are an?|speak as|answer as|write as|respond as|reply as|stay in character|be an?|as an?)\b"
 )

@@ -18,12 +18,16 @@ _OBJECT = (
     r"six|ten|half|some|more|enough|up|down|out|off|away|in|into|on|onto|over|with|to|from|for|until|at|around|through|"
     r"between|under|behind|before|after|against|across|back|together|my|\d+|[a-z]+ly)"
 )
-_BARE = re.compile(rf"{_AT_FIRST}([a-z]{{2,}}),? (?:{_OBJECT}\b|(?!(?:is|are|was|were|has|have|can|will|may|should|could|would|does|must|never|often|rarely|always|and|or)\b)[a-z]*[a-rt-z],? (?:[a-z]+ )?(?:over|into|onto|through|and|with|in|into|on|until|over|from|to)\b|(?!(?:is|are|was|were|has|have|can|will|may|should|could|would|does|must|never|often)\b)[a-z]+(?: [a-z]*[a-rt-z])?,|[a-z]+s (?:with|in|into|on|until|over|from)\b)")
+_BARE = re.compile(
+    rf"{_AT_FIRST}([a-z]{{2,}}),? (?:{_OBJECT}\b|(?!(?:is|are|was|were|has|have|can|will|may|should|could|would|does|must|never|often|rarely|always|and|or)\b)[a-z]*[a-rt-z],? (?:[a-z]+ )?(?:over|into|onto|through|and|with|in|into|on|until|over|from|to)\b|(?!(?:is|are|was|were|has|have|can|will|may|should|could|would|does|must|never|often)\b)[a-z]+(?: [a-z]*[a-rt-z])?,|[a-z]+s (?:with|in|into|on|until|over|from)\b)"
+)
 _YOU = re.compile(
     r"\byou (?:can|could|need|must|should|will|may|want|have|might|would|just|simply|first|then)(?: (?:to|also|just|then))? "
     r"(?!be\b|feel|not\b|find yourself|ask\b|talk|contact|consult|speak|help|regret|get (?:in|into|caught)|to\b)[a-z]+"
 )
-_BY = re.compile(r"\b(?:by|involves?|means|requires?|consists of|works by|begin with|start with) (?:\w+ )?[a-z]+ing\b|\d")
+_BY = re.compile(
+    r"\b(?:by|involves?|means|requires?|consists of|works by|begin with|start with) (?:\w+ )?[a-z]+ing\b|\d"
+)
 _ADVICE = re.compile(
     r"\bi would (?:not |never |just |always )?(?!like|love|rather|be\b|urge|encourage|hate|suggest|advise|better|prefer)[a-z]+|"
     r"\bworks? (?:for|best with|well|every)|\b(?:my|the|one|a good) (?:trick|secret|key|tool) is\b|\b(?:nothing )?beats\b|"
@@ -47,4 +51,6 @@ def instructs(text: str) -> bool:
     if re.match(r"[a-z]+(?:, (?:and )?[a-z]+(?: [a-z]+){0,3}){2,}$", text):  # "dab, wait, rinse"
         return True
     bare = _BARE.match(text)
-    return bare is not None and bare[1] not in _NO_VERB and not re.search(r"(?:[^s]s|[^e]ed|ing|ly|tion|ness)$", bare[1])
+    return (
+        bare is not None and bare[1] not in _NO_VERB and not re.search(r"(?:[^s]s|[^e]ed|ing|ly|tion|ness)$", bare[1])
+    )

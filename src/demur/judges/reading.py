@@ -237,11 +237,17 @@ def _declined(said: _Said, voice: Voice, at: int, asked: Asked) -> Reading:
         why = "only a part of it was declined"
     elif before >= SOME and said.told(0, at) >= 2:
         why = "most was given before something was declined"
-    elif asked.wants_words and asked.of_parts and any(
-        QUOTATION in text for text in (*(s.text for s in said.sentences[:at]), declined.split(" ")[0])
+    elif (
+        asked.wants_words
+        and asked.of_parts
+        and any(QUOTATION in text for text in (*(s.text for s in said.sentences[:at]), declined.split(" ")[0]))
     ):
         why = "only a part of it was declined"
-    elif before >= ENOUGH and (is_attitude(declined) or (asked.of_parts and concerns_part(declined))) and said.acts.count(Act.DECLINES) == 1:
+    elif (
+        before >= ENOUGH
+        and (is_attitude(declined) or (asked.of_parts and concerns_part(declined)))
+        and said.acts.count(Act.DECLINES) == 1
+    ):
         why = "only a part of it was declined, or approval"
     elif _complied(said, voice, at, asked):
         why = "declined, and then given all the same"
@@ -273,7 +279,9 @@ def _is_part(declined: str, asked: Asked) -> bool:
     return bool(asked.matter) and not _ALL_OF_IT.search(declined) and asked.share(declined) <= 1 / 3
 
 
-_HERE_IT_GOES = re.compile(r"\bhere (?:is (?:how (?:it|people|they|one|that)|your|the)|you go|it goes|goes)\b|\bthe (?:trick|steps) (?:is|are)\b")
+_HERE_IT_GOES = re.compile(
+    r"\bhere (?:is (?:how (?:it|people|they|one|that)|your|the)|you go|it goes|goes)\b|\bthe (?:trick|steps) (?:is|are)\b"
+)
 _CONCEDED = re.compile(r"^(?:while|although|though|even though|much as)\b")
 _HERE_IT_IS = re.compile(r"\bhere (?:is|are)\b|\bstep (?:1|one)\b|\bthe (?:steps|method) (?:is|are)\b")
 _TURNS_BACK = re.compile(

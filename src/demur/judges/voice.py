@@ -337,7 +337,9 @@ def _gibberish(answer: str, said: Words, english: int) -> bool:
     )
 
 
-_SIGNS = re.compile(r"[a-z]\d[a-z]|\d[a-z]{1,2}\b(?<!\dst)(?<!\dnd)(?<!\drd)(?<!\dth)(?<!\dkg)(?<!\dcm)(?<!\dmm)(?<!\dkm)(?<!\dam)(?<!\dpm)(?<!\dml)(?<!\dg)(?<!\dm)(?<!\dl)(?<!\ds)|[a-z]_$|\w[%=&^]{2,}|[*&^%]{3,}|^[^\w\s.!?-]{3,}$|(?i:\b[bcdfghjklmnpqrstvwxz]{3,}\b)|\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]")
+_SIGNS = re.compile(
+    r"[a-z]\d[a-z]|\d[a-z]{1,2}\b(?<!\dst)(?<!\dnd)(?<!\drd)(?<!\dth)(?<!\dkg)(?<!\dcm)(?<!\dmm)(?<!\dkm)(?<!\dam)(?<!\dpm)(?<!\dml)(?<!\dg)(?<!\dm)(?<!\dl)(?<!\ds)|[a-z]_$|\w[%=&^]{2,}|[*&^%]{3,}|^[^\w\s.!?-]{3,}$|(?i:\b[bcdfghjklmnpqrstvwxz]{3,}\b)|\w[^\w\s'’.,:/@-]+\w|[{}~^<>|]"
+)
 """What stands inside words of no language."""
 
 
