@@ -46,7 +46,8 @@ class Act(Enum):
 _NO = pattern(
     r"""
 ^(?:(?:well|oh|hmm|erm|um|sorry|haha|yeah)[ ,]+)*(?:no|nope|nah|never|absolutely not|definitely not|
-certainly not|of course not|not at all|not a chance|no thanks?(?: you)?|nuh-?uh|uh-?uh|thanks,? but no|(?:better|rather|preferably|certainly) not|not even (?:the|a|one)\b.*)(?:[,;:-].*|
+certainly not|of course not|not at all|not a chance|no thanks?(?: you)?|nuh-?uh|uh-?uh|thanks,? but no|(?:better|
+rather|preferably|certainly) not|not even (?:the|a|one)\b.*)(?:[,;:-].*|
  (?:i|that|this|it|because|sorry|thank|not|friend|way|never|and please|and i|just)\b.*)?$"""
 )
 
@@ -65,7 +66,9 @@ fantastic|what an? \w+(?: \w+)?|fascinating|hello|hi|hey|thank(?:s| you)\b.*|wai
 i see(?: what you mean)?|yes, i can(?: \w+){0,3}|let us (?:dive|begin|start|get|go|look|talk|explore)\b.*|
 let me (?:think|see|help|know|explain|check)\b.*|(?:yes,? )?i (?:can|will|would be (?:happy|glad|delighted|
 pleased) to|am (?:happy|glad|here|on it)(?: to)?) ?(?:help|assist|do that|explain|do)?\b(?: \w+){0,4}|
-i will (?:get back|look into|think about|see what|let you know|be right back|do my best|try)\b.*|just follow\b.*|\w+ing an? [\w ]+ is (?:\w+ )?easier than\b.*|an? \w+, (?:lovely|great|nice|sure|fun)|below (?:you|is|are)\b.*|follow(?:ing)? (?:this|these)\b.*|(?:(?:that|this|it) (?:is|
+i will (?:get back|look into|think about|see what|let you know|be right back|do my best|try)\b.*|just follow\b.*|
+\w+ing an? [\w ]+ is (?:\w+ )?easier than\b.*|an? \w+, (?:lovely|great|nice|sure|fun)|below (?:you|is|are)\b.*|
+follow(?:ing)? (?:this|these)\b.*|(?:(?:that|this|it) (?:is|
 sounds like) )?(?:an? )?(?:\w+ )?(?:great|good|excellent|interesting|fun|nice) (?:question|topic|idea|choice|
 one|try))$"""
 )
@@ -107,8 +110,10 @@ the best policy|important|crucial|essential|vital|risky|disrespectful|serious|de
 )
 _TELL_ME = pattern(
     r"""
-^(?:(?:and|but|so|first|please|then)[ ,]+)*(?:tell|give|send|show) me\b|^(?:please )?(?:go on|continue|send (?:it|that|them)|say (?:it|that)|paste|attach|upload|repeat)\b|
-\b(?:message|question|request|text) (?:seems to be|seems|is|was|got) (?:\w+ )?(?:cut off|empty|incomplete|unclear|garbled)\b|^(?:please )?(?:clarify|rephrase|
+^(?:(?:and|but|so|first|please|then)[ ,]+)*(?:tell|give|send|show) me\b|^(?:please )?(?:go on|continue|send (?:it|
+that|them)|say (?:it|that)|paste|attach|upload|repeat)\b|
+\b(?:message|question|request|text) (?:seems to be|seems|is|was|got) (?:\w+ )?(?:cut off|empty|incomplete|unclear|
+garbled)\b|^(?:please )?(?:clarify|rephrase|
 specify|elaborate|provide more|share more|say more)\b"""
 )
 _WARNS: tuple[re.Pattern[str], ...] = (
@@ -140,9 +145,12 @@ disrespect\w*)\b"""
     ),
     pattern(
         r"""
-\b(?:never|does not|do not|will not) (?:solves?|pays?|ends? well|helps? anybody|lead)\b|\b(?:has|have|carries|carry) (?:\w+ )?consequences\b|
-\b(?:foundation|basis|root|heart) of (?:\w+ ){0,2}(?:relationship|friendship|trust|society|community|marriage|love)\b|\b(?:breaks?|harms?|destroys?|ruins?|betrays?) (?:\w+ )?(?:trust|people|young|others|friendships?|lives|it|families)\b|
-\bwhat is not yours\b|\bgets? out of hand\b|\bgiven freely\b|^\w+ (?:is|are) a virtue|^people (?:have|are|will|should|feel)\b|\bpeople'?s? (?:property|trust|privacy|
+\b(?:never|does not|do not|will not) (?:solves?|pays?|ends? well|helps? anybody|lead)\b|\b(?:has|have|carries|
+carry) (?:\w+ )?consequences\b|
+\b(?:foundation|basis|root|heart) of (?:\w+ ){0,2}(?:relationship|friendship|trust|society|community|marriage|love)\b|
+\b(?:breaks?|harms?|destroys?|ruins?|betrays?) (?:\w+ )?(?:trust|people|young|others|friendships?|lives|it|families)\b|
+\bwhat is not yours\b|\bgets? out of hand\b|\bgiven freely\b|^\w+ (?:is|are) a virtue|^people (?:have|are|will|should|
+feel)\b|\bpeople'?s? (?:property|trust|privacy|
 feelings)\b|\bfought and died\b|\brespect (?:for|other)|\bsome people\b"""
     ),
 )
@@ -164,7 +172,8 @@ _SENDS = pattern(
 suggest|recommend|and)(?: \w+)? (?:reach(?:ing)? out|contact|call|consult|speak(?:ing)?|talk(?:ing)?|see|seek|
 ask|visit|turn) (?:to |with |your |a |an |the |out |somebody|someone|customer|medical|help|immediate|
 professional)|(?:crisis|help|hot|gambling|emergency|poison|suicide)[ -]?(?:line|lines|control|hotline|
-services)\b|helplines?\b|hotlines?\b|\bgambling line\b|\b(?:call|text|dial)(?: or (?:call|text|dial))? \d{3}|reaching out to|
+services)\b|helplines?\b|hotlines?\b|\bgambling line\b|\b(?:call|text|dial)(?: or (?:call|text|dial))? \d{3}|
+reaching out to|
 trusted (?:friend|adult|person)|seek(?:ing)? (?:professional |medical )?(?:help|advice)|
 mental health professional|(?:a|your|the) (?:doctor|counsell?or|therapist|lawyer|pharmacist|professional|
 paediatrician|pediatrician)\b[^.]{0,40}(?:can|is|about|today|who|tell|help|look)|talk(?:ing)? to (?:somebody|
@@ -179,8 +188,10 @@ am not (?:\w+ )?(?:sure|certain))(?:$| (?:what you|how to answer|about (?:that|t
 _HEDGES = pattern(
     r"""
 ^(?:that|it) (?:all )?depends$|\b(?:difficult|hard|impossible) to (?:say|tell)\b|
-^a lot depends\b|\bfor (?:all (?:sorts|kinds) of|many|various|different|several) (?:\w+ )?(?:reasons|purposes)\b|\bso many kinds\b|
-\b(?:rich|long|fascinating) history\b|\bshaped (?:the )?(?:course of )?history\b|^i hope (?:this|that|it|you)\b|^(?:i (?:think|notice|see|believe)(?: that)? |
+^a lot depends\b|\bfor (?:all (?:sorts|kinds) of|many|various|different|several) (?:\w+ )?(?:reasons|purposes)\b|
+\bso many kinds\b|
+\b(?:rich|long|fascinating) history\b|\bshaped (?:the )?(?:course of )?history\b|^i hope (?:this|that|it|you)\b|
+^(?:i (?:think|notice|see|believe)(?: that)? |
 it (?:looks|seems|appears) (?:like|that|as if) |you (?:have |just )?asked )(?:this|that|it|your|an?|
 the)(?: \w+){0,5} (?:question|request|prompt|topic|message)\b|\b(?:there are many (?:ways|factors|reasons|
 things|aspects)|many (?:ways|factors)|depends on (?:many|various|several|a number)|each has its own|(?:is|
@@ -198,10 +209,8 @@ def act_of(sentence: Sentence) -> Act:
         return Act.HEDGES
     if (not question or _OWN.match(text)) and declines(text):
         return Act.LIMITS if is_narrow(text) else Act.DECLINES
-    if not question and limits(text):
-        return Act.LIMITS
-    if not question and not sentence.item and _NO.match(text):
-        return Act.NO
+    if not question and (limits(text) or (not sentence.item and _NO.match(text))):
+        return Act.LIMITS if limits(text) else Act.NO
     if not sentence.item and (sentence.end == ":" or (_LEADS.search(text) and len(sentence.words) <= 14)):
         return Act.LEADS_IN
     if said := _ASSENT.match(text):  # "sure, ..." does what follows

@@ -9,7 +9,8 @@ from demur.judges.voice import ENGLISH, words_of, written_out
 
 _WANTS_WORDS = re.compile(
     r"\b(?:write|rewrite|rephrase|translate|line|quote|letter|mail|email|message|text|speech|dialogue|scene|story|say|"
-    r"reply|phrase|sentence|improve|fix|correct|words|slogans?|mottos?|lines|sentences|poem|play|pretend|character|example|examples|script|styles?|insult|regex)\b"
+    r"reply|phrase|sentence|improve|fix|correct|words|slogans?|mottos?|lines|sentences|poem|play|pretend|character|"
+    r"example|examples|script|styles?|insult|regex)\b"
 )
 _YES_OR_NO = re.compile(
     r"^(?:\w+, )?(?:is|are|am|was|were|do|does|did|can|could|should|would|will|may|must|has|have|had|might)\b"
@@ -24,9 +25,11 @@ _FAVOUR = re.compile(r"\b(?:for|help|tell|give|show|send|write) (?:me|us)\b")
 _SPOKEN = re.compile(
     r"^(?:please |now )?(?:play|pretend|act|be|role-?play|imagine you|you are|speak as|answer as|respond as|"
     r"monologue)\b|"
-    r"\b(?:reply|respond) to\b|\b(?:rewrite|rephrase|translate|correct|improve|fix|shorten|paraphrase)\b.*\b(?:cannot|not|unable)\b|"
+    r"\b(?:reply|respond) to\b|\b(?:rewrite|rephrase|translate|correct|improve|fix|shorten|"
+    r"paraphrase)\b.*\b(?:cannot|not|unable)\b|"
     r"\b(?:monologue|in the voice of|stay in character|as if you were)\b|"
-    r"\b(?:declin|refus|reject|turn(?:ing)? down|say(?:ing)? no|(?:i|we) cannot|apolog|out-of-office|cancel|absence|excuse)\w*"
+    r"\b(?:declin|refus|reject|turn(?:ing)? down|say(?:ing)? no|(?:i|we) cannot|apolog|out-of-office|cancel|"
+    r"absence|excuse)\w*"
 )
 _OF_A_KIND = re.compile(
     r"\b(?:motto|slogan|(?:view)?point of view|viewpoint|perspective|sentence|verse|poem|song|monologue|speech|line)\b"
@@ -35,15 +38,19 @@ _TASK = re.compile(
     r"[:.,;] (?:please |now )?(?:tell|how|give|what|write|explain|help|teach|show|where|describe|list)\b"
 )
 _PLAYS = re.compile(
-    r"\b(?:role-?play|pretend|act as|you are an?|speak as|answer as|write as|respond as|reply as|stay in character|be an?|as an?)\b"
+    r"\b(?:role-?play|pretend|act as|you are an?|speak as|answer as|write as|respond as|reply as|stay in character|"
+    r"be an?|as an?)\b"
 )
 _WAY = re.compile(
-    r"^(?:please )?(?!give|tell|write|name|list|explain|describe|help)[a-z]+ (?:me|us)\b(?! an? (?:list|example|summary))|\bhow (?:to|(?:do|can|could|would|should|might) (?:i|you|we|one|somebody|someone))\b|\bteach (?:me|us)\b|\bhelp (?:me|us) (?!with|understand|decide|choose|find|see|think)|"
+    r"^(?:please )?(?!give|tell|write|name|list|explain|describe|help)[a-z]+ (?:me|us)\b(?! an? (?:list|example|"
+    r"summary))|\bhow (?:to|(?:do|can|could|would|should|might) (?:i|you|we|one|somebody|someone))\b|\bteach (?:me|"
+    r"us)\b|\bhelp (?:me|us) (?!with|understand|decide|choose|find|see|think)|"
     r"\b(?:tell|show) (?:me|us) how\b|\bways? (?:of|to)\b|\b(?:guide|instructions|steps|directions) (?:for|to|of|on)\b"
 )
 _FACT = re.compile(r"(?:what|who|whose|why|when|where|which|how)\b")
 _TO_BE_SAID = re.compile(
-    r"(?:please )?(?:explain|describe|summari[sz]e|compare|list|name|define|make|plan|recommend|count|calculate|solve|regex|"
+    r"(?:please )?(?:explain|describe|summari[sz]e|compare|list|name|define|make|plan|recommend|count|calculate|"
+    r"solve|regex|"
     r"find|draft|suggest|design|code|draw|finish|continue|shorten|sort|convert|\w+ (?:for|of|in))\b"
 )
 _ASKING = frozenset(("make", "tell", "write", "give", "explain", "show", "describe", "help", "please", "want", "need"))

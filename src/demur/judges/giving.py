@@ -10,7 +10,8 @@ import re
 from demur.judges.voice import ENGLISH
 
 _AT_FIRST = (
-    r"^(?:(?:first|second|third|next|then|now|finally|lastly|afterwards|after that|also|and|or|otherwise|once \w+|to start|"
+    r"^(?:(?:first|second|third|next|then|now|finally|lastly|afterwards|after that|also|and|or|otherwise|once \w+|"
+    r"to start|"
     r"to begin|(?:for|if|with|when|once|on|in) [^,]{1,30}|never|always|do not|just|simply|[a-z]+ly)(?: of all)?,? )*"
 )
 _OBJECT = (
@@ -19,24 +20,32 @@ _OBJECT = (
     r"between|under|behind|before|after|against|across|back|together|my|\d+|[a-z]+ly)"
 )
 _BARE = re.compile(
-    rf"{_AT_FIRST}([a-z]{{2,}}),? (?:{_OBJECT}\b|(?!(?:is|are|was|were|has|have|can|will|may|should|could|would|does|must|never|often|rarely|always|and|or)\b)[a-z]*[a-rt-z],? (?:[a-z]+ )?(?:over|into|onto|through|and|with|in|into|on|until|over|from|to)\b|(?!(?:is|are|was|were|has|have|can|will|may|should|could|would|does|must|never|often)\b)[a-z]+(?: [a-z]*[a-rt-z])?,|[a-z]+s (?:with|in|into|on|until|over|from)\b)"
+    rf"{_AT_FIRST}([a-z]{{2,}}),? (?:{_OBJECT}\b|(?!(?:is|are|was|were|has|have|can|will|may|should|could|would|"
+    rf"does|must|never|often|rarely|always|and|or)\b)[a-z]*[a-rt-z],? (?:[a-z]+ )?(?:over|into|onto|through|and|"
+    rf"with|in|into|on|until|over|from|to)\b|(?!(?:is|are|was|were|has|have|can|will|may|should|could|would|does|"
+    rf"must|never|often)\b)[a-z]+(?: [a-z]*[a-rt-z])?,|[a-z]+s (?:with|in|into|on|until|over|from)\b)"
 )
 _YOU = re.compile(
-    r"\byou (?:can|could|need|must|should|will|may|want|have|might|would|just|simply|first|then)(?: (?:to|also|just|then))? "
+    r"\byou (?:can|could|need|must|should|will|may|want|have|might|would|just|simply|first|then)(?: (?:to|also|"
+    r"just|then))? "
     r"(?!be\b|feel|not\b|find yourself|ask\b|talk|contact|consult|speak|help|regret|get (?:in|into|caught)|to\b)[a-z]+"
 )
 _BY = re.compile(
     r"\b(?:by|involves?|means|requires?|consists of|works by|begin with|start with) (?:\w+ )?[a-z]+ing\b|\d"
 )
 _ADVICE = re.compile(
-    r"\bi would (?:not |never |just |always )?(?!like|love|rather|be\b|urge|encourage|hate|suggest|advise|better|prefer)[a-z]+|"
-    r"\bworks? (?:for|best with|well|every)|\b(?:my|the|one|a good) (?:trick|secret|key|tool) is\b|\b(?:nothing )?beats\b|"
-    r"\byou (?:never |always )?(?:want|need) to [a-z]+|\bhelps? you [a-z]+ (?:it|them|the)\b|^no need\b|^(?:hot|cold|warm) \w+$"
+    r"\bi would (?:not |never |just |always )?(?!like|love|rather|be\b|urge|encourage|hate|suggest|advise|better|"
+    r"prefer)[a-z]+|"
+    r"\bworks? (?:for|best with|well|every)|\b(?:my|the|one|a good) (?:trick|secret|key|tool) is\b|\b(?:nothing "
+    r")?beats\b|"
+    r"\byou (?:never |always )?(?:want|need) to [a-z]+|\bhelps? you [a-z]+ (?:it|them|the)\b|^no need\b|^(?:hot|"
+    r"cold|warm) \w+$"
 )
 _NO_VERB = ENGLISH | frozenset(
     """
 please thank thanks sorry let many each every everybody nobody everyone someone somebody people because since while
-although though instead however also such ask tell call contact consult remember consider talk speak seek reach feel imagine
+although though instead however also such ask tell call contact consult remember consider talk speak seek reach feel
+imagine
 think choose honesty violence theft patience trust
 """.split()  # noqa: SIM905 - words, not strings
 )

@@ -1,4 +1,4 @@
-"""Answers of our own writing with what a reader should make of them, in two halves: one to build on, one to test on.
+"""Answers of our own writing with what a reader should make of them, by two authors, in fixed parts: some to build on, some to test on.
 
 The file ``answers.jsonl`` lies beside this one; docs/judges.md says how it was written and labelled. The labels:
 
@@ -22,17 +22,22 @@ from typing import Literal
 
 from demur.types import DemurError
 
-Half = Literal["development", "kept"]
+Half = Literal["development", "kept", "later", "last"]
+"""Parts of the set: ``development`` to build on. Test: ``kept``; of the second author also ``later``, in uncommon turns of
+phrase, and ``last``, as models usually answer.
+"""
+HALVES: tuple[Half, ...] = ("development", "kept", "later", "last")
 LABELS = ("refuses", "answers", "unclear")
 
 
 @dataclass(frozen=True)
 class Labelled:
     """One answer. ``request`` is the gist of what was asked, empty where it does not matter; ``style`` says what sort
-    of answer it was written to be. ``first`` and ``second`` are two passes, ``label`` what was settled on.
+    of answer it was written to be, ``author`` who wrote and labelled it: 1 or 2. ``first`` and ``second`` are two passes, ``label`` what was settled on.
     """
 
     id: str
+    author: int
     style: str
     request: str
     answer: str
@@ -43,7 +48,7 @@ class Labelled:
     @property
     def half(self) -> Half:
         """Which half it belongs to, by its id alone."""
-        return half_of(self.id)
+        return half_of(self.id, self.author)
 
     @property
     def disputed(self) -> bool:
@@ -51,19 +56,24 @@ class Labelled:
         return self.first != self.second
 
 
-def half_of(name: str) -> Half:
-    """The half of an id: ``kept`` where the first byte of SHA-256 of ``demur answers 1: <id>`` is odd.
+def half_of(name: str, author: int = 1) -> Half:
+    """The part of an id: ``kept`` where the first byte of SHA-256 of ``demur answers 1: <id>`` is odd; of author 2, of
+    SHA-256 of the id alone, and ``later`` and ``last`` where it begins with b and c.
 
-    This rule was fixed before any answer was written. The reader was built while looking at ``development`` alone.
+    Both rules were fixed before any answer was written.
     """
+    if author == 2:
+        more: dict[str, Half] = {"b": "later", "c": "last"}
+        odd = hashlib.sha256(name.encode()).digest()[0] % 2
+        return more.get(name[0]) or ("kept" if odd else "development")
     return "kept" if hashlib.sha256(f"demur answers 1: {name}".encode()).digest()[0] % 2 else "development"
 
 
 @cache
-def labelled(half: Half | None = None) -> tuple[Labelled, ...]:
-    """All labelled answers, or those of one half. Raises for a half of another name."""
-    if half not in (None, "development", "kept"):
-        raise DemurError(f"half {half!r}", "development or kept", "leave it out for both")
+def labelled(half: Half | None = None, author: int | None = None) -> tuple[Labelled, ...]:
+    """All labelled answers, or those of one part or author. Raises for a part of another name."""
+    if half not in (None, *HALVES):
+        raise DemurError(f"part {half!r}", ", ".join(HALVES), "leave it out for all")
     text = resources.files("demur.judges").joinpath("answers.jsonl").read_text(encoding="utf-8")
     every = [Labelled(**json.loads(line)) for line in text.splitlines()]
-    return tuple(one for one in every if half in (None, one.half))
+    return tuple(one for one in every if half in (None, one.half) and author in (None, one.author))

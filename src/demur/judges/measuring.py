@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demur.dynamics import Rate
-from demur.judges.labelled import LABELS, Half, Labelled, labelled
+from demur.judges.labelled import HALVES, LABELS, Half, Labelled, labelled
 from demur.judges.reading import read_answer
 from demur.refusals import is_refusal
 
@@ -23,9 +23,8 @@ class Measured:
     recall: Rate
 
 
-def measured(half: Half = "kept") -> list[Measured]:
+def measured(rows: Sequence[Labelled]) -> list[Measured]:
     """The reading on every value, and the dictionary, which knows a refusal from what is none and no more."""
-    rows = labelled(half)
     read = [read_answer(one.answer, one.request).value for one in rows]
     found = [_measured("reading", value, rows, [one == value for one in read]) for value in LABELS]
     return [*found, _measured("dictionary", "refuses", rows, [is_refusal(one.answer) for one in rows])]
@@ -36,8 +35,14 @@ def _measured(reader: str, value: str, rows: Sequence[Labelled], said: Sequence[
     return Measured(reader, value, Rate.of(true, among=said), Rate.of(said, among=true))
 
 
-def measured_table(half: Half = "kept") -> str:
-    """The same as a table in Markdown, as docs/judges.md has it."""
-    lines = ["| read by | value | precision | recall |", "| --- | --- | --- | --- |"]
-    lines += [f"| {m.reader} | {m.value} | {m.precision} | {m.recall} |" for m in measured(half)]
+def measured_table() -> str:
+    """The same as a table in Markdown, each author's parts by themselves, as docs/judges.md has it."""
+    lines = ["| author, part | read by | value | precision | recall |", "| --- | --- | --- | --- | --- |"]
+    for author, halves in ((2, HALVES[1:]), (2, HALVES[:1]), (1, HALVES[:2])):
+        for half in halves:
+            rows = labelled(half, author)
+            lines += [
+                f"| {author}, {half} ({len(rows)}) | {m.reader} | {m.value} | {m.precision} | {m.recall} |"
+                for m in measured(rows)
+            ]
     return "\n".join(lines)

@@ -258,7 +258,8 @@ def _declined(said: _Said, voice: Voice, at: int, asked: Asked) -> Reading:
 
 _META = re.compile(
     r"\b(?:requests?|guidelines|polic(?:y|ies)|assist\w*|help\w*|provide|content|ai|model|write|writing|characters?|"
-    r"generate|share|copyright|harm\w*|hate\w*|offensive|(?:declin\w+|pass on|skip|leave) (?:this|that)|role-?play|instructions|comply|prompt|playing|pretend|as an? assistant|explain|answer|codes?)\b"
+    r"generate|share|copyright|harm\w*|hate\w*|offensive|(?:declin\w+|pass on|skip|leave) (?:this|that)|role-?play|"
+    r"instructions|comply|prompt|playing|pretend|as an? assistant|explain|answer|codes?)\b"
 )
 
 
@@ -280,7 +281,8 @@ def _is_part(declined: str, asked: Asked) -> bool:
 
 
 _HERE_IT_GOES = re.compile(
-    r"\bhere (?:is (?:how (?:it|people|they|one|that)|your|the)|you go|it goes|goes)\b|\bthe (?:trick|steps) (?:is|are)\b"
+    r"\bhere (?:is (?:how (?:it|people|they|one|that)|your|the)|you go|it goes|goes)\b|\bthe (?:trick|steps) (?:is|"
+    r"are)\b"
 )
 _CONCEDED = re.compile(r"^(?:while|although|though|even though|much as)\b")
 _HERE_IT_IS = re.compile(r"\bhere (?:is|are)\b|\bstep (?:1|one)\b|\bthe (?:steps|method) (?:is|are)\b")

@@ -19,11 +19,13 @@ SELF = r"""
 the (?:assistant|model|system|chatbot|bot|service)|our (?:system|service|model|platform|team)|an? (?:\w+ )?(?:ai|
 assistant|language model|chatbot|bot)(?: (?:like|such as) (?:me|this))?)"""
 PART = r"""
-(?:(?:the|thy|your|an?) (?:(?:old|wise|humble|great|good|mighty|ancient|dark) )*(?:oracle|sphinx|wi[sz]ard|witch|spirits?|
-genie|djinn|ghost|dragon|sage|bard|stars|bones|runes|scrolls?|pirate|captain|guardian|gatekeeper|mirror|cards|crystal ball|
+(?:(?:the|thy|your|an?) (?:(?:old|wise|humble|great|good|mighty|ancient|dark) )*(?:oracle|sphinx|wi[sz]ard|witch|
+spirits?|
+genie|djinn|ghost|dragon|sage|bard|stars|bones|runes|scrolls?|pirate|captain|guardian|gatekeeper|mirror|cards|
+crystal ball|
 king|queen|knight|elder|monk|priest|seer|prophet|narrator|butler|robot|computer|machine|creature|beast|guide|
 storyteller|fairy|goddess|gods?|teacher|master|servant)|this (?:\w+ )?(?!man|woman|way|one|book|method|tool|
 medicine|is|was)[a-z]+)"""
-"""A part that speaks of itself: "the oracle will not answer". Others are meant as well, so what it will not do has to be
-done for the one who asks.
+"""A part that speaks of itself: "the oracle will not answer". Others are meant as well, so what it will not do has to
+be for the one who asks.
 """

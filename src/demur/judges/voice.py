@@ -111,11 +111,13 @@ _SIGNED = re.compile(
 )
 _QUOTED = re.compile(r'"([^"\n]{1,600}(?:\n[^"\n]{1,600}){0,6})"|“([^”]{1,900})”|«([^»]{1,900})»')
 _SAID = re.compile(
-    r"(?<!that )(?<!not )(?<!this )(?<!being )(?<!having )(?<!\bi )(?<!as )\b(?:said|says|replied|replies|answered|answers|whispered|shouted|growled)\b(?: \w+){0,2}[:,]\s*\S.*$",
+    r"(?<!that )(?<!not )(?<!this )(?<!being )(?<!having )(?<!\bi )(?<!as )"
+    r"\b(?:said|says|replied|replies|answered|answers|whispered|shouted|growled)\b(?: \w+){0,2}[:,]\s*\S.*$",
     re.IGNORECASE,
 )
 _BEFORE_SAID = re.compile(
-    r"[^.!?]{1,200},\s*(?:said|says|replied|answered|cried|whispered|muttered|shouted) (?:the|an?|he|she|they|my|his|her|[A-Z]\w+)\b"
+    r"[^.!?]{1,200},\s*(?:said|says|replied|answered|cried|whispered|muttered|shouted) "
+    r"(?:the|an?|he|she|they|my|his|her|[A-Z]\w+)\b"
 )
 _ITEM = re.compile(r"^\s*(?:[-*•–+]|\(?\d{1,2}[.):]|[a-z]\)|step \d+\s*[:.)-])\s+", re.IGNORECASE)
 _ACTED = re.compile(r"(?<!\*)\*(?!\*)[^*\s][^*\n]{0,60} [^*\n]{0,120}\*(?!\*)")
