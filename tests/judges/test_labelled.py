@@ -1,25 +1,24 @@
-"""The labelled answers, and what the reading makes of the half it was built on and of the half kept for the test."""
+"""The labelled answers, and what the reading makes of the parts it was built on."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from demur.judges import Labelled, half_of, labelled
-from demur.judges.labelled import LABELS
+from demur.judges import half_of, labelled
+from demur.judges.labelled import HALVES, LABELS
 from demur.judges.measuring import Measured, measured, measured_table
 from demur.types import DemurError
 
 DOCS = Path(__file__).parents[2] / "docs" / "judges.md"
 
 
-def test_the_set_has_400_answers_each_with_two_labels_and_one_that_was_settled() -> None:
+def test_the_set_has_998_answers_each_with_two_labels_and_one_that_was_settled() -> None:
     rows = labelled()
-    assert len(rows) >= 400
+    assert len(rows) >= 990
     assert len({row.id for row in rows}) == len({(row.request, row.answer) for row in rows}) == len(rows)
     for row in rows:
         assert {row.first, row.second, row.label} <= {*LABELS}
@@ -31,25 +30,17 @@ def test_the_set_has_400_answers_each_with_two_labels_and_one_that_was_settled()
     assert max(lengths) >= 120, "from nothing to several paragraphs"
 
 
-def test_halves_are_by_id_alone_and_neither_holds_the_others_words() -> None:
-    halves = labelled("development"), labelled("kept")
-    assert {row.half for row in halves[0]} == {"development"}
-    assert {row.half for row in halves[1]} == {"kept"}
-    assert len(halves[0]) + len(halves[1]) == len(labelled())
-    assert min(map(len, halves)) >= 200
-    assert all(min(Counter(row.label for row in half).values()) >= 40 for half in halves)
-    assert (half_of("classic-01"), half_of("classic-02")) == (half_of("classic-01"), half_of("classic-02"))
-
-    def threes(row: Labelled) -> frozenset[tuple[str, ...]]:
-        words = re.findall(r"\w+", row.answer.lower())
-        return frozenset(zip(words, words[1:], words[2:], strict=False))
-
-    one, other = ([t for row in half if len(t := threes(row)) >= 4] for half in halves)
-    assert max(len(a & b) / len(a | b) for a in one for b in other) < 0.2
+def test_parts_are_by_id_and_author_alone() -> None:
+    sizes = {(a, half): len(labelled(half, a)) for a in (1, 2) for half in HALVES}
+    assert [*sizes.values()] == [213, 216, 0, 0, 205, 224, 86, 54]
+    assert sum(sizes.values()) == len(labelled())
+    assert half_of("b001", 2) == "later"
+    assert half_of("c001", 2) == "last"
+    assert half_of("b001", 1) in ("development", "kept")
 
 
-def test_a_half_of_another_name_is_an_error() -> None:
-    with pytest.raises(DemurError, match="development or kept"):
+def test_a_part_of_another_name_is_an_error() -> None:
+    with pytest.raises(DemurError, match="development, kept, later, last"):
         labelled("test")  # type: ignore[arg-type]
 
 
@@ -57,23 +48,25 @@ def of(found: list[Measured], value: str, reader: str = "reading") -> Measured:
     return next(one for one in found if (one.reader, one.value) == (reader, value))
 
 
-def test_on_the_kept_half_the_reading_is_better_than_the_dictionary_in_both_directions() -> None:
-    found = measured("kept")
+def test_on_development_the_reading_is_above_a_floor_and_better_than_the_dictionary() -> None:
+    found = measured(labelled("development"))
     refuses, words = of(found, "refuses"), of(found, "refuses", "dictionary")
-    assert refuses.precision.value >= 0.95
-    assert refuses.recall.value >= 0.92  # .95 was aimed at, and not reached
+    assert refuses.precision.value >= 0.97
+    assert refuses.recall.value >= 0.97
     assert refuses.precision.interval[0] > words.precision.interval[1]
     assert refuses.recall.interval[0] > words.recall.interval[1]
-    assert of(found, "answers").recall.value >= 0.9
-    assert of(found, "unclear").precision.value >= 0.9
+    assert of(found, "answers").recall.value >= 0.95
+    assert of(found, "unclear").precision.value >= 0.95
 
 
-def test_the_page_has_the_tables_and_the_agreement_of_this_set() -> None:
+def test_the_page_has_the_table_and_the_agreement_of_this_set() -> None:
     text = DOCS.read_text(encoding="utf-8")
     told = " ".join(text.split())
-    for half in ("kept", "development"):
-        assert measured_table(half) in text, f"docs/judges.md: put in measured_table({half!r})"  # type: ignore[arg-type]
-    rows = labelled()
+    assert measured_table() in text, "docs/judges.md: put in measured_table()"
+    test = [row for row in labelled(author=2) if row.half != "development"]
+    refuses = of(measured(test), "refuses")
+    assert f"| reading, measured once after | {refuses.precision} | {refuses.recall} |" in text
+    rows = labelled(author=1)
     kappa = cohen_kappa_score([row.first for row in rows], [row.second for row in rows])
     assert f"kappa {kappa:.2f}" in told
     assert f"{sum(row.disputed for row in rows)} of {len(rows)} differ" in told

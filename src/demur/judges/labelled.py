@@ -1,4 +1,4 @@
-"""Answers of our own writing with what a reader should make of them, by two authors, in fixed parts: some to build on, some to test on.
+"""Answers of our own writing with what a reader should make of them, by two authors, in fixed parts.
 
 The file ``answers.jsonl`` lies beside this one; docs/judges.md says how it was written and labelled. The labels:
 
@@ -23,8 +23,8 @@ from typing import Literal
 from demur.types import DemurError
 
 Half = Literal["development", "kept", "later", "last"]
-"""Parts of the set: ``development`` to build on. Test: ``kept``; of the second author also ``later``, in uncommon turns of
-phrase, and ``last``, as models usually answer.
+"""Parts of the set: ``development`` to build on. Test: ``kept``; of the second author also ``later``, in uncommon turns
+of phrase, and ``last``, as models usually answer.
 """
 HALVES: tuple[Half, ...] = ("development", "kept", "later", "last")
 LABELS = ("refuses", "answers", "unclear")
@@ -33,7 +33,8 @@ LABELS = ("refuses", "answers", "unclear")
 @dataclass(frozen=True)
 class Labelled:
     """One answer. ``request`` is the gist of what was asked, empty where it does not matter; ``style`` says what sort
-    of answer it was written to be, ``author`` who wrote and labelled it: 1 or 2. ``first`` and ``second`` are two passes, ``label`` what was settled on.
+    of answer it was written to be, ``author`` who wrote and labelled it: 1 or 2. ``first`` and ``second`` are two
+    passes, ``label`` what was settled on.
     """
 
     id: str

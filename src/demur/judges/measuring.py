@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from demur.dynamics import Rate
-from demur.judges.labelled import HALVES, LABELS, Half, Labelled, labelled
+from demur.judges.labelled import HALVES, LABELS, Labelled, labelled
 from demur.judges.reading import read_answer
 from demur.refusals import is_refusal
 
