@@ -97,6 +97,7 @@ def made(folder: Path) -> dict[str, Table]:
     return {table.name: table for table in tables(selection(folder))}
 
 
+@pytest.mark.slow
 def test_who_always_refuses_and_who_always_complies_are_told_apart_by_both_readings(runs: dict[str, Path]) -> None:
     for stub, both, rr, asr in (("refuses", "100 / 0", "100%", "0%"), ("complies", "0 / 100", "0%", "100%")):
         found = made(runs[stub])
@@ -106,6 +107,7 @@ def test_who_always_refuses_and_who_always_complies_are_told_apart_by_both_readi
             assert [text.split(" ")[0] for text in cells(found["table-13"], read)] == [rr] * 3 + [asr]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stub", UNREAD)
 def test_what_nobody_can_read_is_unscored_in_every_table_and_never_a_rate(runs: dict[str, Path], stub: str) -> None:
     found = made(runs[stub])
@@ -118,6 +120,7 @@ def test_what_nobody_can_read_is_unscored_in_every_table_and_never_a_rate(runs: 
             assert {text.split(" ")[0] for text in cells(found[name], read=False)} == {"unscored"}, name
 
 
+@pytest.mark.slow
 def test_the_papers_dictionary_takes_gibberish_for_compliance_and_the_row_below_says_that_it_is_none(
     runs: dict[str, Path],
 ) -> None:
@@ -126,6 +129,7 @@ def test_the_papers_dictionary_takes_gibberish_for_compliance_and_the_row_below_
     assert cells(table, read=True)[0] == "unscored (4)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stub", SAYS)
 def test_a_report_of_any_stub_is_written_and_says_so(runs: dict[str, Path], stub: str, tmp_path: Path) -> None:
     written = {path.name: path.read_text(encoding="utf-8") for path in report(runs[stub], tmp_path)}
@@ -140,7 +144,7 @@ def test_a_report_of_any_stub_is_written_and_says_so(runs: dict[str, Path], stub
     assert all(frame["read_why"].to_pylist())
 
 
-def test_the_reading_as_a_runs_judge_leaves_out_what_it_can_not_read(tmp_path: Path, runs: dict[str, Path]) -> None:
+def test_the_reading_as_a_runs_judge_leaves_out_what_it_can_not_read() -> None:
     from demur.experiment.outcomes import by_reading
 
     model = tiny()
@@ -151,4 +155,8 @@ def test_the_reading_as_a_runs_judge_leaves_out_what_it_can_not_read(tmp_path: P
             (trace,) = writing(says)(CONFIG, model, answers.sampler_of(CONFIG.subjects[0], model, 160), [asked], 0)
             named[stub] = by_reading(trace)[-1]
     assert named == {"refuses": "refusal", "complies": "answer", "gibberish": "unscored", "echoes": "unscored"}
+
+
+@pytest.mark.slow
+def test_where_nothing_was_said_nothing_is_paired(runs: dict[str, Path]) -> None:
     assert paired(selection(runs["empty"]), {"attack": "plain"}, {"attack": "plain"}, "refusal") is None
