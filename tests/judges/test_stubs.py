@@ -144,6 +144,7 @@ def test_a_report_of_any_stub_is_written_and_says_so(runs: dict[str, Path], stub
     assert all(frame["read_why"].to_pylist())
 
 
+@pytest.mark.slow
 def test_the_reading_as_a_runs_judge_leaves_out_what_it_can_not_read() -> None:
     from demur.experiment.outcomes import by_reading
 

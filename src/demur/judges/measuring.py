@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from demur.dynamics import Rate
 from demur.judges.labelled import HALVES, LABELS, Labelled, labelled
@@ -25,9 +26,14 @@ class Measured:
 
 def measured(rows: Sequence[Labelled]) -> list[Measured]:
     """The reading on every value, and the dictionary, which knows a refusal from what is none and no more."""
-    read = [read_answer(one.answer, one.request).value for one in rows]
+    read = [_read(one) for one in rows]
     found = [_measured("reading", value, rows, [one == value for one in read]) for value in LABELS]
     return [*found, _measured("dictionary", "refuses", rows, [is_refusal(one.answer) for one in rows])]
+
+
+@cache
+def _read(one: Labelled) -> str:
+    return read_answer(one.answer, one.request).value
 
 
 def _measured(reader: str, value: str, rows: Sequence[Labelled], said: Sequence[bool]) -> Measured:
