@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 
 import demur
 from demur import cli
 from demur.bench import as_json, as_markdown, bench, in_turns, machine, plain
-from demur.bench.cases import asked
+from demur.bench.cases import _differences, asked
 from demur.bench.machine import named
 from demur.bench.measure import Compared, Took, compared
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
+from demur.traces import generate
 
 
 def test_variants_take_turns_in_changing_order_and_are_waited_for() -> None:
@@ -112,3 +114,15 @@ def test_the_command_writes_both_files(
     assert "capture / bare" in capsys.readouterr().out
     assert "organism/diffusion" in (tmp_path / "b.md").read_text()
     assert json.loads((tmp_path / "b.json").read_text())["format"] == 1
+
+
+def test_answers_that_end_early_are_compared_up_to_their_end() -> None:
+    model = small.ending(small.causal("llama"), *range(60, 200))
+    traces = generate(model, small.PROMPTS, length=16)
+    assert min(trace.steps for trace in traces) < 16
+    rows = torch.tensor([[max(token, 0) for token in trace.tokens().tolist()] for trace in traces])
+    assert not list(_differences({"bare": rows}, traces))
+    rows[1, 0] += 1
+    assert list(_differences({"bare": rows}, traces)) == [
+        f"1 of {len(traces)} rows of `bare` have other tokens than the captured ones"
+    ]
