@@ -38,7 +38,7 @@ from demur.attacks import (
 )
 from demur.attacks.pair import message_in
 from demur.attacks.text import MODES
-from demur.samplers import Autoregressive, MaskedDiffusion, seeded
+from demur.samplers import MaskedDiffusion, seeded
 from demur.traces import Recorder, spec_of
 from demur.types import DemurError, Need, Prompt
 
@@ -577,23 +577,3 @@ def test_pair_rates_what_a_monitor_sees_lower_and_tells_its_attacker() -> None:
     assert unrated.ended
     with pytest.raises(DemurError, match="weight=-1"):
         replace(pair, weight=-1.0)
-
-
-def test_suspicion_is_above_nothing_where_the_online_guard_stops() -> None:
-    from test_defenses import RUN, guard, model
-    from test_defenses import attack as made
-    from test_defenses import prompts as of
-
-    from demur.attacks.knowing import UNSEEN, Suspicion
-    from demur.guards import Watch, acted
-
-    asked = [made("page", p) for p in of("test", forbidden=True, n=12)] + of("test", forbidden=False, n=12)
-    suspicion = Suspicion(guard(), model(), length=RUN["length"])
-    found = suspicion(asked)
-    traces = demur.generate(model(), asked, Watch(guard())(Autoregressive()), **RUN)
-    assert [value > 0 for value in found] == [bool(acted(trace).flagged) for trace in traces]
-    assert any(value > 0 for value in found)
-    assert not all(value > 0 for value in found)
-    blind = demur.generate(model(), asked[:1], length=4)
-    blind[0].phi["last", "generated"][:] = np.nan
-    assert suspicion.of(blind) == [UNSEEN]

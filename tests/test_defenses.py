@@ -17,6 +17,7 @@ import small
 import torch
 
 import demur
+from demur.attacks.knowing import UNSEEN, Suspicion
 from demur.defenses import (
     REFUSAL,
     UNREADABLE,
@@ -33,12 +34,12 @@ from demur.defenses import (
 from demur.defenses.diffuguard import divergence, given_of_answer
 from demur.experiment import Attacked, Config, Defended, Prompts, Subject, evaluate, left_out, read, units_of
 from demur.experiment.fitting import misfit
-from demur.guards import Guard, fit_guard
+from demur.guards import Guard, Watch, acted, fit_guard
 from demur.organism.attacks import attack
 from demur.organism.measuring.cells import infill_canvas
 from demur.organism.world import prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
-from demur.samplers.masked import Repair
+from demur.samplers.repair import Repair
 from demur.samplers.rules import annealed, annealing
 from demur.signals import fit_anchors
 from demur.traces import generate
@@ -400,3 +401,16 @@ def test_self_examination_hears_its_words_in_any_case_and_language(
 def test_words_and_questions_that_can_not_be_used_are_named(settings: dict[str, str]) -> None:
     with pytest.raises(DemurError):
         check("self-examine", settings)
+
+
+def test_suspicion_is_above_nothing_where_the_online_guard_stops() -> None:
+    asked = [attack("page", p) for p in prompts("test", forbidden=True, n=12)] + prompts("test", forbidden=False, n=12)
+    suspicion = Suspicion(guard(), model(), length=RUN["length"])
+    found = suspicion(asked)
+    traces = generate(model(), asked, Watch(guard())(Autoregressive()), **RUN)
+    assert [value > 0 for value in found] == [bool(acted(trace).flagged) for trace in traces]
+    assert any(value > 0 for value in found)
+    assert not all(value > 0 for value in found)
+    blind = generate(model(), asked[:1], length=4)
+    blind[0].phi["last", "generated"][:] = np.nan
+    assert suspicion.of(blind) == [UNSEEN]

@@ -164,7 +164,7 @@ def fillings(draw: st.DrawFn) -> tuple[Any, list[list[int]], int, list[list[int]
     return model, rows, length, holes, sampler
 
 
-@settings(max_examples=max(60, settings.default.max_examples))
+@settings(max_examples=max(40, settings.default.max_examples))
 @given(fillings(), st.integers(0, 3))
 def test_law_2_every_place_is_filled_by_plan_and_given_tokens_stay(filling: Any, seed: int) -> None:
     model, rows, length, holes, sampler = filling
@@ -247,7 +247,7 @@ def _filled_in_order(model: Any, canvas: Any, sampler: Any, seed: int, block: An
     assert torch.equal(ids[~canvas.open], canvas.ids[~canvas.open])
 
 
-@settings(max_examples=max(80, settings.default.max_examples))
+@settings(max_examples=max(50, settings.default.max_examples))
 @given(masked_rules(), st.sampled_from(DIFFUSION), st.integers(1, 7), st.integers(0, 9))
 def test_law_2_holds_for_every_rule_of_masked_diffusion(
     sampler: MaskedDiffusion, name: str, length: int, seed: int
@@ -258,7 +258,7 @@ def test_law_2_holds_for_every_rule_of_masked_diffusion(
     _filled_in_order(model, canvas, sampler, seed, rank // (sampler.block_length or 99))
 
 
-@settings(max_examples=max(60, settings.default.max_examples))
+@settings(max_examples=max(40, settings.default.max_examples))
 @given(rules(), st.sampled_from(["start", "response"]), st.integers(1, 4), st.integers(1, 9), st.integers(0, 9))
 def test_law_2_holds_for_every_rule_of_block_diffusion(
     chosen: dict[str, Any], partition: str, steps: int, length: int, seed: int

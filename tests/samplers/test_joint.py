@@ -93,8 +93,15 @@ def test_without_edits_it_is_block_diffusion_by_threshold() -> None:
     assert len(ours.commits) == len(first) == 9
 
 
-@pytest.mark.parametrize("heat", [0.0, 0.7])
-@pytest.mark.parametrize("partition", ["start", "response"])
+@pytest.mark.parametrize(
+    ("partition", "heat"),
+    [
+        ("start", 0.7),
+        ("response", 0.0),
+        pytest.param("start", 0.0, marks=pytest.mark.slow),
+        pytest.param("response", 0.7, marks=pytest.mark.slow),
+    ],
+)
 def test_a_row_alone_is_the_row_in_a_batch(heat: float, partition: str) -> None:
     sampler = JointThreshold(threshold=0.05, edit_threshold=0.02, temperature=heat, top_k=20 if heat else None)
     together = written(sampler, ROWS, partition=partition)

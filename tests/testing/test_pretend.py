@@ -213,7 +213,13 @@ MOST = {Kind.CAUSAL: 90, Kind.MASKED: 90, Kind.BLOCK: 115}
 """Operations outside the network, a step."""
 
 
-@pytest.mark.parametrize("name", sorted(RUNS.keys() - OTHERS))
+USUAL = ("greedy", "sampled", "ar-order", "blocks", "sdar")  # the others are slow tests
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in USUAL else [pytest.mark.slow]) for name in sorted(RUNS.keys() - OTHERS)],
+)
 def test_the_host_waits_once_a_step_whatever_the_batch(name: str) -> None:
     kind, sampler = RUNS[name]
     model, seen = tiny(kind), []

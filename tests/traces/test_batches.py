@@ -118,6 +118,7 @@ def test_what_is_no_batch_is_one_line(model: Any, batch: Any) -> None:
         demur.generate(model, PROMPTS, batch=batch)
 
 
+@pytest.mark.slow
 def test_a_recipe_may_leave_the_batch_to_the_memory(tmp_path: Path, model: Any, limited: Any) -> None:
     recipe = tmp_path / "r.yaml"
     prompts = "prompts: {harmful: organism, harmless: organism, n: 8}"

@@ -255,9 +255,7 @@ def _differences(gave: Mapping[str, Any], traces: Sequence[Trace]) -> Iterator[s
         rows = gave[name].tolist()
         off = 0
         for row, trace in zip(rows, traces, strict=True):
-            final = [
-                token for token in trace.tokens().tolist() if token >= 0
-            ]  # it may end early
+            final = [token for token in trace.tokens().tolist() if token >= 0]  # it may end early
             off += list(row[: len(final)]) != final[: len(row)]
         if off:
             yield f"{off} of {len(rows)} rows of `{name}` have other tokens than the captured ones"
