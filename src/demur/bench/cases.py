@@ -24,7 +24,7 @@ from demur.samplers import MaskedDiffusion, build, seeded, steps_of
 from demur.signals import Anchors
 from demur.signals.whitened import fit_whitened
 from demur.traces import Recorder, Trace, generate, spec_of, teacher_forced, watching
-from demur.types import Canvas, DemurError, DemurWarning, Kind, Prompt
+from demur.types import Canvas, DemurError, DemurWarning, Kind, Model, Prompt
 
 T = 32
 LAST: Any = [("last", "generated")]
@@ -72,7 +72,7 @@ class Found:
 
 
 def bench(
-    model: Any,
+    model: Model,
     *,
     batches: Sequence[int] = (1, 8),
     lengths: Sequence[int] = (32, 256),
@@ -123,7 +123,7 @@ def bench(
     )
 
 
-def asked(model: Any, n: int) -> list[Prompt]:
+def asked(model: Model, n: int) -> list[Prompt]:
     """Harmless requests that the model understands."""
     world = worlds.of_model(model.name)
     every = worlds.named(world).every("plain") if world else starter("harmless", n)
@@ -131,7 +131,7 @@ def asked(model: Any, n: int) -> list[Prompt]:
     return [Prompt(str(i), one.text, harmful=False) for i, one in enumerate(some)]
 
 
-def still_guard(model: Any, sampler: Any, length: int) -> Guard:
+def still_guard(model: Model, sampler: Any, length: int) -> Guard:
     """The default guard of a model, made so that it never acts: anchors of noise around real states, and limits that
     nothing reaches. It costs what any guard costs on an answer that it lets pass. Raises for a model that refuses what
     is harmless: nothing is left to fit on.
@@ -159,7 +159,7 @@ def still_guard(model: Any, sampler: Any, length: int) -> Guard:
 class _Way:
     """The variants of a case, each a method; ``traces`` are those of the last capture, which a replay reads."""
 
-    model: Any
+    model: Model
     sampler: Any
     guard: Guard | None
     prompts: Sequence[Prompt]
@@ -216,7 +216,7 @@ class _Way:
 
 
 def _case(
-    model: Any, sampler: Any, guard: Guard | None, batch: int, length: int, rounds: int, told: Callable[[str], object]
+    model: Model, sampler: Any, guard: Guard | None, batch: int, length: int, rounds: int, told: Callable[[str], object]
 ) -> Case:
     prompts, causal = asked(model, batch), model.kind is Kind.CAUSAL
     way = _Way(model, sampler, guard, prompts, length)
@@ -276,7 +276,7 @@ def _counting(device: torch.device) -> Callable[[], int | None]:
     return lambda: torch.cuda.max_memory_allocated(device)
 
 
-def _estimate(model: Any, canvas: Canvas, length: int) -> int | None:
+def _estimate(model: Model, canvas: Canvas, length: int) -> int | None:
     try:
         shape = Shape.of(model.net.config.to_dict(), model.name)
     except DemurError:
