@@ -239,23 +239,13 @@ FEWEST = (
 )
 
 
-def test_the_default_guard_of_a_causal_model_is_whitened_and_its_page_and_anchors_say_so(
-    run: Run, tmp_path: Path
-) -> None:
-    code, out, err = run("guard", "fit", "organism/ar", *FEWEST, "--alpha", "0.1")
+def test_the_default_guard_of_a_causal_model_is_whitened_and_its_page_and_anchors_say_so(run: Run) -> None:
+    code, out, err = run("guard", "fit", "organism/ar", *FEWEST, "--alpha", "0.1", "--out", "default.safetensors")
     assert code == 0, err
     assert "by kind" in out
-    for options, signal, detector in (
-        (("--out", "default.safetensors"), "whitened", "last"),
-        (("--detector", "paper"), "sri", "autoencoder"),
-    ):
-        code, out, err = run("guard", "fit", "organism/ar", *FEWEST, "--alpha", "0.1", *options)
-        assert code == 0, err
-        path = "default.safetensors" if "--out" in options else "guard.safetensors"
-        code, out, _ = run("guard", "show", path, "--json")
-        card = json.loads(out)
-        assert (card["anchors"]["signal"], card["detector"]) == (signal, detector)
-        assert card["stability"]["random"]["sets"] == 10
+    card = json.loads(run("guard", "show", "default.safetensors", "--json")[1])
+    assert (card["anchors"]["signal"], card["detector"]) == ("whitened", "last")
+    assert card["stability"]["random"]["sets"] == 10
     code, _, err = run(
         "watch", "Hi", "-m", "organism/ar", "--guard", "default.safetensors", "--length", "12", "--steps", "8"
     )
@@ -273,14 +263,18 @@ def test_the_default_guard_of_a_causal_model_is_whitened_and_its_page_and_anchor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("options", "signal"), [((), "whitened"), (("--sri",), "sri")])
-def test_a_named_detector_sits_on_the_default_signal_unless_told(
-    options: tuple[str, ...], signal: str, run: Run
+@pytest.mark.parametrize(
+    ("name", "options", "signal", "detector"),
+    [("mean", (), "whitened", "mean"), ("mean", ("--sri",), "sri", "mean"), ("paper", (), "sri", "autoencoder")],
+)
+def test_a_named_detector_sits_on_the_default_signal_unless_told_and_the_papers_on_its_own(
+    name: str, options: tuple[str, ...], signal: str, detector: str, run: Run
 ) -> None:
-    code, _, err = run("guard", "fit", "organism/ar", *FEWEST, "--alpha", "0.1", "--detector", "mean", *options)
+    code, _, err = run("guard", "fit", "organism/ar", *FEWEST, "--alpha", "0.1", "--detector", name, *options)
     assert code == 0, err
-    _, out, _ = run("guard", "show", "guard.safetensors", "--json")
-    assert (json.loads(out)["anchors"]["signal"], json.loads(out)["detector"]) == (signal, "mean")
+    card = json.loads(run("guard", "show", "guard.safetensors", "--json")[1])
+    assert (card["anchors"]["signal"], card["detector"]) == (signal, detector)
+    assert card["stability"]["random"]["sets"] == 10
 
 
 def test_how_much_hangs_on_the_wording_of_anchors_is_told(run: Run) -> None:

@@ -136,7 +136,9 @@ def longer(kind: str) -> tuple[Any, Any, list[Trace]]:
 
 
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])
-@pytest.mark.parametrize("every", [1, 3, 5, 7, 8, 100])
+@pytest.mark.parametrize(
+    "every", [1, 3, pytest.param(5, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow), 8, 100]
+)
 def test_a_generation_that_runs_past_t_is_looked_at_up_to_t_whatever_every_is(kind: str, every: int) -> None:
     """12 steps under a guard of 8: no look at a ninth, one at the eighth even if ``every`` does not divide it."""
     (model, sampler, plain), guard = longer(kind), tiny_guard(kind, 0.4)
@@ -220,12 +222,12 @@ def test_tokens_that_were_never_produced_are_counted() -> None:
 def test_the_offline_watch_does_what_the_guard_judges() -> None:
     """A generation that refuses by itself is let be, however odd its signal; one that does not is overwritten."""
     guard, sampler = organism_guard(), Autoregressive()
-    forbidden = world_prompts("test", forbidden=True, n=24)
+    forbidden = world_prompts("test", forbidden=True, n=12)
     asked = [*forbidden, *(attack("page", prompt) for prompt in forbidden)]
     plain = generate(organism(), asked, sampler, **RUN)
     odd = guard.scores(np.stack([guard.anchors.signal(trace) for trace in plain])) > guard.threshold.value
     gone = np.array([trace.refused() for trace in plain])
-    assert gone[:24].all()
+    assert gone[:12].all()
     assert (odd & gone).any(), "the case should hold refusals with odd signals"
     assert (odd & ~gone).any()
     judged = [guard.judge(trace).flagged for trace in plain]
