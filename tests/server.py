@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from demur.judges import endpoint
+
 
 class Server(ThreadingHTTPServer):
     """Answers each request by ``act(handler, number)``; counts requests, those under way, and keeps what came."""
@@ -86,14 +88,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(act: Callable[[Handler, int], None] | str) -> Iterator[Server]:
+def serving(act: Callable[[Handler, int], None] | str, again_after: float = 0.01) -> Iterator[Server]:
+    """A server while the block runs; requests that fail are sent again after ``again_after`` seconds."""
     text = act
     server = Server((lambda handler, _: handler.answer(text)) if isinstance(text, str) else act)  # type: ignore[arg-type]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
+    usual, endpoint.AGAIN_AFTER = endpoint.AGAIN_AFTER, again_after
     try:
         yield server
     finally:
+        endpoint.AGAIN_AFTER = usual
         server.shutdown()
         server.server_close()
         thread.join()

@@ -484,6 +484,14 @@ def test_after_429_it_waits_as_long_as_it_is_told_and_tries_again() -> None:
         assert judge.spent.requests == server.count == 2
 
 
+def test_where_no_pause_is_named_each_one_is_twice_as_long() -> None:
+    fails = '{"error": {"message": "busy"}}'
+    with serving(lambda h, n: h.send(503, fails) if n <= 3 else h.answer(scored(4)), again_after=0.04) as server:
+        assert judging(server, retries=3)(ASKED, "text").flagged is True
+        waited = [later - before for before, later in zip(server.times, server.times[1:], strict=False)]
+    assert all(pause > 0.03 * 2**tried for tried, pause in enumerate(waited)), waited
+
+
 def test_an_endpoint_that_always_fails_leaves_the_text_unscored_and_names_the_status(tmp_path: Path) -> None:
     with serving(lambda handler, _: handler.send(500, '{"error": {"message": "out of\\nmemory"}}')) as server:
         why = unscored(judging(server, retries=1, cache=tmp_path)(ASKED, "text"))

@@ -48,6 +48,9 @@ Messages = Sequence[dict[str, str]]
 SAME = 4
 """So many first requests that fail in the same way end the asking: those that follow would fail likewise."""
 
+AGAIN_AFTER = 0.5
+"""Seconds until a request that failed is sent again, where the endpoint names no pause; twice as long each time."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -200,7 +203,7 @@ class Endpoint:
                     if not error.again or tried >= self.retries:
                         raise self.failed(error) from None
                     if error.pause is None:
-                        time.sleep(min(0.5 * 2**tried, 8.0) * random.uniform(0.75, 1.0))  # noqa: S311
+                        time.sleep(min(AGAIN_AFTER * 2**tried, 8.0) * random.uniform(0.75, 1.0))  # noqa: S311
         raise AssertionError  # the loop has no other end
 
     @contextmanager
