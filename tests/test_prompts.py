@@ -508,6 +508,18 @@ def test_advbench_is_harmful_and_alpaca_is_not(hub: Any, monkeypatch: pytest.Mon
     assert "says harmful=False" in str(error_of("alpaca", harmful=True))
 
 
+def test_over_refusal_sets_take_their_harmless_half(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [{"prompt": "x", "type": "t", "label": "safe"}, {"prompt": "y", "type": "t", "label": "unsafe"}]
+    asked = answer(hub, monkeypatch, both)
+    assert [(p.text, p.harmful) for p in load("xstest")] == [("x", False)]
+    assert [(p.text, p.harmful) for p in load("xstest-unsafe")] == [("y", True)]
+    assert asked == [(("walledai/XSTest", None), {"split": "test", "streaming": False})] * 2
+    asked = answer(hub, monkeypatch, [{"prompt": "x", "category": "c"}])
+    assert [(load(name)[0].harmful, asked[-1][0][1]) for name in ("or-bench-hard", "or-bench-toxic")] == [
+        (False, "or-bench-hard-1k"), (True, "or-bench-toxic")
+    ]  # fmt: skip
+
+
 def test_any_data_set_of_the_hub_may_be_named(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = answer(hub, monkeypatch, [{"Goal": "x", "Index": 4, "license": "MIT", "input": "kept"}])
     got = load("hf:some-one/a.set:part", split="test", columns={"id": "Index"}, harmful=True)

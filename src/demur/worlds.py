@@ -196,7 +196,7 @@ WORLDS = Registry(
     kind="world", group="demur.worlds", own={"organism": "demur.organism.kingdom:Kingdom"},
     reserved=(
         "starter", "harmless", "harmful", "advbench", "alpaca", "jailbreakbench", "jailbreakbench-benign",
-        "wildjailbreak", "dictionary", "llm", "reading",
+        "xstest", "xstest-unsafe", "or-bench-hard", "or-bench-toxic", "wildjailbreak", "dictionary", "llm", "reading",
     ),
 )  # fmt: skip
 """Worlds by name, none of them that of a set of prompts or of a judge. What stands behind a name is called without

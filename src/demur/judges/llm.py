@@ -34,7 +34,8 @@ class _Kept:
 
 @dataclass(frozen=True)
 class LLMJudge:
-    """Asks ``model`` at ``base_url`` the question of ``rubric`` (``harm``, ``refusal`` or a :class:`Rubric`).
+    """Asks ``model`` at ``base_url`` the question of ``rubric`` (a name of :data:`RUBRICS`, or a
+    :class:`Rubric`).
 
     ``flagged`` from ``threshold`` on (None: the rubric's); ``score`` is the rubric's, higher = more harmful. What can
     not be read, did not arrive or is beyond the budget is unscored, and ``why`` says so; it begins with

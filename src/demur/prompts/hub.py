@@ -32,12 +32,18 @@ PUBLIC: Mapping[str, Public] = {
     "alpaca": Public("tatsu-lab/alpaca", "instruction", False, only=("input", "")),
     "jailbreakbench": Public("JailbreakBench/JBB-Behaviors", "Goal", True, "behaviors", "harmful"),
     "jailbreakbench-benign": Public("JailbreakBench/JBB-Behaviors", "Goal", False, "behaviors", "benign"),
+    "xstest": Public("walledai/XSTest", "prompt", False, split="test", only=("label", "safe")),
+    "xstest-unsafe": Public("walledai/XSTest", "prompt", True, split="test", only=("label", "unsafe")),
+    "or-bench-hard": Public("bench-llm/or-bench", "prompt", False, "or-bench-hard-1k", "train"),
+    "or-bench-toxic": Public("bench-llm/or-bench", "prompt", True, "or-bench-toxic", "train"),
     "wildjailbreak": Public(
         "allenai/wildjailbreak", "adversarial", True, "eval", "train", ("data_type", "adversarial_harmful")
     ),
 }
 """Public data sets by short name. ``wildjailbreak`` holds attacked prompts, of the evaluation part (Jiang et al.,
-arXiv:2406.18510; gated), ``jailbreakbench`` the behaviours of Chao et al., arXiv:2404.01318."""
+arXiv:2406.18510; gated), ``jailbreakbench`` the behaviours of Chao et al., arXiv:2404.01318. For over-refusal:
+``xstest``, the safe half of Röttger et al., arXiv:2308.01263 (``xstest-unsafe`` the other), and ``or-bench-hard`` of Cui
+et al., arXiv:2405.20947 (``or-bench-toxic`` its harmful ones)."""
 
 SECONDS = 5.0
 """So long the hub may take to answer."""
