@@ -42,8 +42,8 @@ PUBLIC: Mapping[str, Public] = {
 }
 """Public data sets by short name. ``wildjailbreak`` holds attacked prompts, of the evaluation part (Jiang et al.,
 arXiv:2406.18510; gated), ``jailbreakbench`` the behaviours of Chao et al., arXiv:2404.01318. For over-refusal:
-``xstest``, the safe half of Röttger et al., arXiv:2308.01263 (``xstest-unsafe`` the other), and ``or-bench-hard`` of Cui
-et al., arXiv:2405.20947 (``or-bench-toxic`` its harmful ones)."""
+``xstest``, the safe half of Röttger et al., arXiv:2308.01263 (``xstest-unsafe`` the other), and ``or-bench-hard`` of
+Cui et al., arXiv:2405.20947 (``or-bench-toxic`` its harmful ones)."""
 
 SECONDS = 5.0
 """So long the hub may take to answer."""
