@@ -74,12 +74,13 @@ def guard(diffusion: bool = False) -> Guard:
 
 
 def made(name: str) -> Line:
-    settings = dict(QUESTION) if "self" in name else {"model": "organism/ar"} if name == "moderation" else {}
+    settings = dict(QUESTION) if "self" in name else MODERATOR if name == "moderation" else {}
     if "diffuguard" in name:
         return line(name, guard(diffusion=True) if "sri" in name else None, masked())
     return line(name, guard(), model(), prompts("calibration", forbidden=False, n=64), alpha=0.1, **settings)
 
 
+MODERATOR = {"model": "organism/ar", "form": "plain"}
 JOINED = ("perplexity+sri-guard", "diffuguard+sri-guard", "diffuguard+sri-guard-offline")
 
 
@@ -179,9 +180,10 @@ def test_what_a_real_model_stammers_is_stopped_and_a_perplexity_that_is_no_numbe
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     traces = generate(model(), prompts("test", forbidden=False, n=3), **RUN)
-    verdicts = Moderation(model()).review(traces)  # the organism knows nothing of moderation
+    moderation = Moderation(model(), form="plain")
+    verdicts = moderation.review(traces)  # the organism knows nothing of moderation
     assert [v.flagged for v in verdicts] == [None] * 3
-    assert all(v is not None and v.flagged for v in Line(reviews=(Moderation(model()),)).reviewed(traces))
+    assert all(v is not None and v.flagged for v in Line(reviews=(moderation,)).reviewed(traces))
     unread = SelfExamine(model(), question="Good morning.")
     assert all(v is not None and v.by == f"self-examine{UNREADABLE}" for v in Line(reviews=(unread,)).reviewed(traces))
     monkeypatch.setattr("demur.defenses.perplexity._perplexities", lambda _, prompts: [math.nan, math.inf, 1.0])

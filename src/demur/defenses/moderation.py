@@ -2,56 +2,144 @@
 
 from __future__ import annotations
 
-import re
+import math
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self, cast
 
+import torch
+
+from demur.defenses.forms import FORMS, PLAIN, Form, first_word, form_of
 from demur.defenses.setup import Setup, loaded
-from demur.refusals import without_thoughts
+from demur.samplers import Autoregressive, seeded, steps_of
 from demur.traces import Trace, generate
-from demur.types import DemurError, Model, Prompt, Verdict
+from demur.traces.text import text_of
+from demur.types import DemurError, DemurWarning, Model, Need, Prompt, Scoring, Verdict
 
 
 @dataclass(frozen=True)
 class Moderation:
-    """A moderation model reads prompt and answer: a chat model that says ``safe`` or ``unsafe`` (LlamaGuard 3's
-    form).
+    """A moderation model reads request and answer, and says whether the answer is safe.
 
-    Its first word counts, behind its thoughts and whatever marks stand before it. Anything else, such as prose or an
-    empty text, is unscored; in a :class:`Line` it stops what it was asked about.
+    ``form`` is how it is asked (:data:`demur.defenses.forms.FORMS`); empty: by the name of its checkpoint, and plainly,
+    with a warning, where that says nothing. ``policy`` stands in for the form's own one, where it has one. ``strict``
+    stops what is called controversial, too. ``threshold``: the least probability of a yes that stops, where the form
+    asks for one (ShieldGemma). ``tokens``: of its answer; None: the form's.
+
+    What can not be read, such as prose, an empty text or a thought without an end, is unscored; in a :class:`Line` it
+    stops what it was asked about. Raises for a template that leaves out the request or the answer.
     """
 
     model: Model
     unsafe: str = "unsafe"
     safe: str = "safe"
-    tokens: int = 6
+    tokens: int | None = None
     batch: int = 8
+    form: str = ""
+    policy: str = ""
+    strict: bool = False
+    threshold: float = 0.5
     name: ClassVar[str] = "moderation"
-    takes: ClassVar[tuple[str, ...]] = ("model",)
+    takes: ClassVar[tuple[str, ...]] = ("model", "form", "policy", "strict", "threshold")
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
-        """Raises unless a model is named."""
+        """Raises unless a model is named, and for settings that its form does not have."""
         if not isinstance(settings.get("model"), str):
             raise DemurError("moderation without a model", "a moderation model", "meta-llama/Llama-Guard-3-8B, say")
+        if settings.get("form", "plain") not in FORMS:
+            raise DemurError(
+                f"moderation with form {settings['form']!r}", ", ".join(FORMS), "name one, or leave it out"
+            )
+        form = FORMS[settings["form"]] if "form" in settings else form_of(settings["model"]) or PLAIN
+        if "policy" in settings and not (form.policy_as and isinstance(settings["policy"], str)):
+            raise DemurError(f"moderation of form {form.name} with a policy", "shieldgemma or policy", "leave it out")
+        if not 0 <= settings.get("threshold", 0.5) <= 1:
+            raise DemurError(f"moderation with threshold {settings['threshold']}", "a probability", "0.5 is the middle")
 
     @classmethod
-    def made(cls, setup: Setup, model: str) -> Self:
+    def made(cls, setup: Setup, model: str, **settings: Any) -> Self:
         """By the model of that name."""
-        return cls(loaded(model))
+        return cls(loaded(model), **settings)
+
+    @property
+    def asked(self) -> Form:
+        """How the model is asked."""
+        if self.form:
+            return FORMS[self.form]
+        return form_of(getattr(self.model, "name", "")) or PLAIN
 
     def review(self, traces: Sequence[Trace]) -> list[Verdict]:
         """Flags what the moderation model calls unsafe."""
-        asked = [Prompt(t.prompt.id, f"User: {t.prompt.text}\n\nAgent: {t.answer()}") for t in traces]
-        said = generate(self.model, asked, length=self.tokens, steps=self.tokens, batch=self.batch)
-        return [self.verdict(answer.text()) for answer in said]
+        form = self.asked
+        if not self.form and form is PLAIN:
+            said = f"how {self.model.name} wants to be asked is not known: it gets both sides in one message (plain)"
+            warnings.warn(f"{said}; name its form: {', '.join(FORMS)}", DemurWarning, stacklevel=2)
+        if form.read is None:
+            return [self._rated(p) for p in self._probabilities(form, traces)]
+        return [self.verdict(said) for said in self._answers(form, traces)]
 
     def verdict(self, said: str) -> Verdict:
         """What an answer of the moderation model says."""
-        spoken = without_thoughts(said).lower()
-        first = re.match(r"[\W_]*([^\W_]+)", spoken)
-        flagged = {self.unsafe: True, self.safe: False}.get(first[1] if first else "")
-        if flagged is False and re.search(rf"\b{re.escape(self.unsafe)}\b", spoken):
-            flagged = None  # "safe or unsafe?", "safe to say: unsafe"
-        return Verdict("moderation", flagged, why=said.strip()[:60] or "an empty answer")
+        form = self.asked
+        own = form.read is first_word or form.read is None
+        found = first_word(said, self.safe, self.unsafe) if own else form.read(said)  # type: ignore[misc]
+        flagged = {"unsafe": True, "controversial": self.strict, "safe": False}.get(found or "")
+        return Verdict("moderation", flagged, why=" ".join(said.split())[:60] or "an empty answer")
+
+    def _rated(self, p: float) -> Verdict:
+        """A verdict by the probability of a yes; unscored where it is no number."""
+        if math.isnan(p):
+            return Verdict("moderation", None, why="the probability of a yes is no number")
+        return Verdict("moderation", p >= self.threshold, p, why=f"yes with probability {p:.2f}")
+
+    def _answers(self, form: Form, traces: Sequence[Trace]) -> list[str]:
+        """What the model says of each, greedily."""
+        tokens = self.tokens or form.tokens
+        if form.two_turns:
+            return [said for rows in self._rows(form, traces) for said in self._said(rows, tokens)]
+        policy = (self.policy or form.policy) if form.policy_as == "system" else None
+        asked = [Prompt(t.prompt.id, f"User: {t.prompt.text}\n\nAgent: {t.answer()}", system=policy) for t in traces]
+        said = generate(self.model, asked, length=tokens, steps=tokens, batch=self.batch)
+        return [answer.text() for answer in said]
+
+    def _rows(self, form: Form, traces: Sequence[Trace]) -> list[list[list[int]]]:
+        """Each conversation in the model's own template, ``batch`` of them at once."""
+        chat = self.model.chat
+        if form.policy_as == "guideline":
+            chat = replace(chat, template_args=dict(chat.template_args) | {"guideline": self.policy or form.policy})
+        shown = [t.prompt if form.earlier else replace(t.prompt, messages=()) for t in traces]
+        rows = [
+            chat.conversation(prompt, trace.answer(), answering=form.answering)
+            for prompt, trace in zip(shown, traces, strict=True)
+        ]
+        return [rows[i : i + self.batch] for i in range(0, len(rows), self.batch)]
+
+    def _said(self, rows: Sequence[list[int]], tokens: int) -> list[str]:
+        """What the model writes behind each row, up to its end."""
+        model = self.model
+        canvas = model.canvas_of(rows, tokens)
+        *_, last = steps_of(Autoregressive(), model, canvas, seeded(0, len(rows)))
+        texts = []
+        for ids, open_ in zip(last.ids, canvas.open, strict=True):
+            written = ids[open_].tolist()
+            end = next((i for i, token in enumerate(written) if token in model.stop_ids), len(written))
+            texts.append(text_of(written[:end], *model.pieces(written[:end])))
+        return texts
+
+    @torch.no_grad()
+    def _probabilities(self, form: Form, traces: Sequence[Trace]) -> list[float]:
+        """Of ``Yes`` against ``No`` as the first token, for each answer. Raises for a vocabulary without the two."""
+        if not {Need.LOGITS, Need.CAUSAL} <= self.model.offers:
+            raise DemurError(f"{self.model.name} as {form.name}", "a causal model", "name another one")
+        model = cast("Scoring", self.model)
+        words = [model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("Yes", "No")]
+        if any(len(word) != 1 for word in words):
+            raise DemurError(f"{model.name} writes Yes or No in several tokens", "one each", "name another model")
+        found: list[float] = []
+        for rows in self._rows(form, traces):
+            canvas = model.canvas_of(rows, 1)
+            logits = model.forward(canvas, canvas.open).logits.float()[:, [word[0] for word in words]]
+            found += logits.softmax(dim=-1)[:, 0].tolist()
+        return found

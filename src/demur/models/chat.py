@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -97,18 +97,37 @@ class Chat:
         """
         return self._sealed_text(prompt).opened()
 
+    def conversation(self, prompt: Prompt, answer: str, *, answering: bool = True) -> list[int]:
+        """Token row of a conversation that is over, for a model that is to say what it thinks of it: earlier turns, the
+        request, and its answer as the assistant's turn, in the chat template. ``answering``: the template opens a turn
+        behind it, if it does not do so by itself. A system prompt is not part of it.
+
+        Raises for a model without a template, and as :meth:`text` does.
+        """
+        if self.template is None:
+            raise DemurError("a model without a chat template", "one that writes two turns", "name another model")
+        turns = [*prompt.messages, Message("user", prompt.text), Message("assistant", answer)]
+        return row_of(self.tokenizer, self._sealed_turns(turns, prompt, answering), templated=True)
+
     def _sealed_text(self, prompt: Prompt) -> Sealed:
         """The same, whose turns hold no control token: each is sealed up and may be opened again."""
         turns = self._turns(prompt)
-        probe = "" if self.template is None else self._probed(turns)
-        controls = control_tokens(self.tokenizer, f"{self.template or ''}{probe}")
-        turns, seals = sealed(turns, controls)
         if self.template is None:
-            return Sealed(turns[-1].content + prompt.prefill, seals, controls)
-        text = self._rendered(turns, prompt)
+            controls = control_tokens(self.tokenizer, "")
+            (last,), seals = sealed(turns[-1:], controls)
+            return Sealed(last.content + prompt.prefill, seals, controls)
+        whole = self._sealed_turns(turns, prompt)
+        begun = _answer_begun(whole.text, prompt.prefill) if prompt.prefill else ""
+        return replace(whole, text=whole.text + begun)
+
+    def _sealed_turns(self, turns: Sequence[Message], prompt: Prompt, answering: bool = True) -> Sealed:
+        """Turns in the template. Raises for what it refuses, leaves out or changes."""
+        probe = self._probed(turns, answering)
+        controls = control_tokens(self.tokenizer, f"{self.template}{probe}")
+        turns, seals = sealed(turns, controls)
+        text = self._rendered(turns, prompt, answering)
         self._check_all_there(turns, text, probe, prompt)
-        begun = _answer_begun(text, prompt.prefill) if prompt.prefill else ""
-        return Sealed(text + begun, seals, controls)
+        return Sealed(text, seals, controls)
 
     def _turns(self, prompt: Prompt) -> list[Message]:
         """All turns, the system prompt first. Raises for those that a model without a template has no place for."""
@@ -127,9 +146,9 @@ class Chat:
         first = [] if system is None or self.template is None else [Message("system", system)]
         return [*first, *prompt.messages, Message("user", prompt.text)]
 
-    def _rendered(self, turns: Sequence[Message], prompt: Prompt) -> str:
+    def _rendered(self, turns: Sequence[Message], prompt: Prompt, answering: bool = True) -> str:
         try:
-            return self._render(turns)
+            return self._render(turns, answering=answering)
         except Exception as error:  # jinja2 raises what the template's author wrote
             roles = "a template that takes these roles" if len(turns) > 1 else "a template that takes a user message"
             system = turns[0].role == "system"
@@ -154,11 +173,11 @@ class Chat:
         )
         return text
 
-    def _probed(self, turns: Sequence[Message]) -> str:
+    def _probed(self, turns: Sequence[Message], answering: bool = True) -> str:
         """The same conversation in words that no template holds; just those where the template does not take them."""
         probes = [Message(turn.role, _PROBE.format(i)) for i, turn in enumerate(turns)]
         try:
-            return self._render(probes)
+            return self._render(probes, answering=answering)
         except Exception:  # it takes the turns' words and not these, or refuses both, as will be told
             return " ".join(probe.content for probe in probes)
 
