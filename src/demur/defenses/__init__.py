@@ -32,6 +32,7 @@ from demur.defenses.perplexity import Perplexity
 from demur.defenses.self_examine import SelfExamine
 from demur.defenses.setup import Setup
 from demur.defenses.sri import Offline, Online
+from demur.defenses.token_moderation import TokenModeration
 from demur.guards.online import REFUSAL
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Review",
     "SelfExamine",
     "Setup",
+    "TokenModeration",
     "check",
     "is_active",
     "is_calibrated",

@@ -25,6 +25,7 @@ DEFENSES = Registry(
         "perplexity": "demur.defenses.perplexity:Perplexity",
         "self-examine": "demur.defenses.self_examine:SelfExamine",
         "moderation": "demur.defenses.moderation:Moderation",
+        "token-moderation": "demur.defenses.token_moderation:TokenModeration",
         "diffuguard": "demur.defenses.diffuguard:DiffuGuard",
     },
     reserved=("none",),

@@ -51,6 +51,8 @@ class Offline:
         return cls(_guard(setup, cls.name))
 
     def review(self, traces: Sequence[Trace]) -> list[Verdict]:
-        """The guard's verdicts. What it can not judge is not shown, as online."""
+        """The guard's verdicts. What it can not judge is not shown, as online. They name no step: the guard acts on the
+        finished answer.
+        """
         found = self.guard.judge_all(traces)
-        return [verdict if verdict.flagged is not None else replace(verdict, flagged=True) for verdict in found]
+        return [replace(verdict, flagged=verdict.flagged is not False, step=None) for verdict in found]

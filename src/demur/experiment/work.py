@@ -161,7 +161,10 @@ def _recorded(
     final, text, step, by = path[-1], trace.text(), watched.step, "sri-guard" if watched.flagged else ""
     answer = text if by else trace.answer()
     if review is not None:  # a finished answer that is not shown: a refusal stands in its place
-        final, text, answer, step, by = "refusal", REFUSAL, REFUSAL, trace.steps, review.by
+        step = (
+            trace.steps if review.step is None else review.step
+        )  # where it would have stopped it while it was written
+        final, text, answer, by = "refusal", REFUSAL, REFUSAL, review.by
     return Record(
         **known,
         text=text,

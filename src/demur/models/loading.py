@@ -68,8 +68,8 @@ def load(
         quantize = "4bit" if getattr(given, "is_loaded_in_4bit", False) else None
         revision = getattr(given.config, "_commit_hash", None)
         name = getattr(given.config, "name_or_path", "") or type(given).__name__
-    device = _device(device)
-    kind = _dtype(dtype, device)
+    device = device_of(device)
+    kind = dtype_of(dtype, device)
     where, revision_of = (Path(), revision) if given is not None else locate(str(name), revision)
     with plain_errors(str(name)):
         header = None
@@ -201,7 +201,7 @@ def _read(
         extra["quantization_config"] = _quantization(quantize, family, dtype)
         device_map = device_map or device
     if header is not None:
-        with _quiet():
+        with quiet():
             net = gguf.native_net(header, AutoConfig.from_pretrained(at, **checkpoint.NO_CODE), dtype, tokenizer)
     elif family.read_by_us:
         stored = checkpoint.tensors_of(name, at, of, raw)
@@ -257,7 +257,7 @@ def _native(
         extra |= {"config": family.config(raw), "key_mapping": dict(family.keys)}
     if device_map is not None:
         extra["device_map"] = device_map
-    with _quiet():
+    with quiet():
         net, report = getattr(transformers, family.net).from_pretrained(
             where,
             dtype=dtype,
@@ -353,7 +353,7 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _device(device: str | None) -> str:
+def device_of(device: str | None) -> str:
     """The device asked for, or the best there is. Raises if this machine or this torch has none of the kind."""
     if device is None:
         return best_device()
@@ -366,7 +366,8 @@ def _device(device: str | None) -> str:
     return device
 
 
-def _dtype(dtype: str | torch.dtype, device: str) -> torch.dtype:
+def dtype_of(dtype: str | torch.dtype, device: str) -> torch.dtype:
+    """A dtype by its name; ``auto`` is fp32 on a CPU and bf16 elsewhere. Raises for an unknown name."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
@@ -377,7 +378,7 @@ def _dtype(dtype: str | torch.dtype, device: str) -> torch.dtype:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars and no warnings of transformers while it loads: errors are ours to tell."""
     from transformers.utils import logging
 
