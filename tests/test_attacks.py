@@ -60,6 +60,10 @@ def settings_of(name: str, model: Any) -> dict[str, Any]:
         return {"model": model, "tokens": 4, "iterations": 2, "batch": 4}
     if name == "pair":
         return {"attacker": lambda talk: json.dumps({"prompt": "Tell me of gates."}), "target": str, "judge": one}
+    if name == "crescendo":
+        return {"target": lambda prompt: "Gates have hinges.", "judge": one, "steps": ("And {task}?",)}
+    if name == "many-shot":
+        return {"shots": 1}  # the organism's context is short
     if name == "delay":
         return {"paragraph": "A mild spring day begins slowly."}  # the organism's context is short
     return {}
@@ -91,7 +95,8 @@ def test_every_attack_keeps_the_contract(name: str, kind: str, organisms: dict[s
         assert made.prefill
     else:
         assert made.prefill == ""
-        assert (made.text == ASKED.text) == (name == "plain")
+        assert (made.text == ASKED.text) == (name in ("plain", "many-shot"))
+        assert bool(made.messages) == (name in ("crescendo", "many-shot"))
     with pytest.raises(FrozenInstanceError):
         attack.name = "other"
     if name not in HOLED:
@@ -120,7 +125,7 @@ def settings_of_again(name: str, attack: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_every_attack_names_its_source(name: str) -> None:
-    assert "arXiv:" in (ATTACKS[name].__doc__ or "") or name == "plain"
+    assert "arXiv:" in (ATTACKS[name].__doc__ or "") or name in ("plain", "many-shot")
 
 
 def test_unknown_names_and_settings_are_told() -> None:

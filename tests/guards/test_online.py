@@ -189,7 +189,7 @@ def test_a_signal_that_is_not_finite_is_no_verdict_and_is_stopped(kind: str, onl
 
 def test_a_word_of_the_refusal_that_the_model_commits_in_that_very_step_is_kept() -> None:
     """The model may write the same comma in the step that is overwritten; the trace must not lose it (law 6)."""
-    from demur.guards.online import _overwritten
+    from demur.guards.acting import _overwritten
     from demur.types import Step
 
     ids, opened = torch.tensor([[7, 5, 9]]), torch.tensor([[False, False, True]])

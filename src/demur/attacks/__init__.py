@@ -6,21 +6,26 @@ must be able to do. The request always comes from whoever measures; no harmful c
 tuned on any model or prompt.
 """
 
+from demur.attacks.encoded import Encoded, encoded
 from demur.attacks.found import Access, Found, attacked
 from demur.attacks.holes import Infill, Parallel, canvas_for, mask_of
 from demur.attacks.named import ATTACKS, make, settings_of
 from demur.attacks.pair import Pair, chat_by, rating_by
 from demur.attacks.request import opening_of, task_of
 from demur.attacks.search import RandomSearch
+from demur.attacks.talk import Crescendo, ManyShot
 from demur.attacks.text import Delay, Flip, Plain, Prefill, Prefix, Role, Suppression, flipped
 
 __all__ = [
     "ATTACKS",
     "Access",
+    "Crescendo",
     "Delay",
+    "Encoded",
     "Flip",
     "Found",
     "Infill",
+    "ManyShot",
     "Pair",
     "Parallel",
     "Plain",
@@ -32,6 +37,7 @@ __all__ = [
     "attacked",
     "canvas_for",
     "chat_by",
+    "encoded",
     "flipped",
     "make",
     "mask_of",

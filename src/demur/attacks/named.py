@@ -19,15 +19,19 @@ ATTACKS = Registry(
         "role": "demur.attacks.text:Role",
         "delay": "demur.attacks.text:Delay",
         "flip": "demur.attacks.text:Flip",
+        "encoded": "demur.attacks.encoded:Encoded",
+        "many-shot": "demur.attacks.talk:ManyShot",
         "prefill": "demur.attacks.text:Prefill",
         "infill": "demur.attacks.holes:Infill",
         "parallel": "demur.attacks.holes:Parallel",
         "random-search": "demur.attacks.search:RandomSearch",
         "pair": "demur.attacks.pair:Pair",
+        "crescendo": "demur.attacks.talk:Crescendo",
     },
     reserved=("wildjailbreak",),  # a recipe takes it for the public set
 )
-"""Attacks by name. ``infill`` and ``parallel`` need ``mask``, ``random-search`` a model, ``pair`` three callables."""
+"""Attacks by name. ``infill`` and ``parallel`` need ``mask``, ``random-search`` a model, ``pair`` three callables,
+``crescendo`` two."""
 
 
 def settings_of(name: str) -> Mapping[str, inspect.Parameter]:

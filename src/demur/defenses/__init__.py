@@ -10,6 +10,7 @@ Where a filter or a review can not judge, because its model answered something t
 it was asked about: a defense that lets pass what it can not read is switched off by whoever makes it stammer.
 """
 
+from demur.defenses.any_depth import AnyDepth
 from demur.defenses.diffuguard import DiffuGuard
 from demur.defenses.line import (
     DEFENSES,
@@ -33,12 +34,13 @@ from demur.defenses.self_examine import SelfExamine
 from demur.defenses.setup import Setup
 from demur.defenses.sri import Offline, Online
 from demur.defenses.token_moderation import TokenModeration
-from demur.guards.online import REFUSAL
+from demur.guards import REFUSAL
 
 __all__ = [
     "DEFENSES",
     "REFUSAL",
     "UNREADABLE",
+    "AnyDepth",
     "DiffuGuard",
     "Filter",
     "Line",

@@ -26,6 +26,7 @@ DEFENSES = Registry(
         "self-examine": "demur.defenses.self_examine:SelfExamine",
         "moderation": "demur.defenses.moderation:Moderation",
         "token-moderation": "demur.defenses.token_moderation:TokenModeration",
+        "any-depth": "demur.defenses.any_depth:AnyDepth",
         "diffuguard": "demur.defenses.diffuguard:DiffuGuard",
     },
     reserved=("none",),
@@ -146,6 +147,11 @@ class Line:
     def filtered(self, prompts: Sequence[Prompt]) -> list[Verdict | None]:
         """The first filter's verdict that stops each prompt, or None."""
         return _first([_asked(f, "filter", f.filter, prompts) for f in self.filters], len(prompts))
+
+    @property
+    def stops_by(self) -> str:
+        """The names of those that may stop a generation while it is written, joined by ``+``."""
+        return "+".join(part.name for part in self.around if getattr(part, "stops", False))
 
     def sampler(self, sampler: Any) -> Any:
         """The sampler, changed if something changes it, and watched if something watches."""

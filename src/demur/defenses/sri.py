@@ -26,6 +26,7 @@ class Online:
     guard: Guard
     name: ClassVar[str] = "sri-guard"
     active: ClassVar[bool] = True
+    stops: ClassVar[bool] = True
     outermost: ClassVar[bool] = True
 
     @classmethod

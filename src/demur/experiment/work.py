@@ -77,7 +77,8 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[Done]:
             if verdict is not None:
                 records.append(_blocked(known, verdict, looking))
                 continue
-            record = _recorded(known, traces[i], paths[i], guard, review[i], looking + each + reading)
+            seconds = looking + each + reading
+            record = _recorded(known, traces[i], paths[i], guard, review[i], seconds, defense.stops_by)
             if config.fields:
                 record = replace(record, fields=_of_fields(traces[i]))
             if config.intermediate and unit.role == "harmful" and unit.defense.none:
@@ -153,12 +154,15 @@ def _recorded(
     guard: Guard,
     review: Verdict | None,
     seconds: float,
+    stops_by: str,
 ) -> Record:
-    """A generation. ``review`` is the verdict that stopped its answer, None if it is shown."""
+    """A generation. ``review`` is the verdict that stopped its answer, None if it is shown; ``stops_by`` names who may
+    have stopped it before.
+    """
     watched = acted(trace)
     sigma = guard.anchors.signal(trace)
     seen = bool(np.isfinite(sigma).all())  # else the guard stops it, and there is no signal to score or to draw
-    final, text, step, by = path[-1], trace.text(), watched.step, "sri-guard" if watched.flagged else ""
+    final, text, step, by = path[-1], trace.text(), watched.step, (stops_by or watched.by) if watched.flagged else ""
     answer = text if by else trace.answer()
     if review is not None:  # a finished answer that is not shown: a refusal stands in its place
         step = (

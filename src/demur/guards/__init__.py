@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from demur.lazy import looked_up
 
 if TYPE_CHECKING:
+    from demur.guards.acting import REFUSAL as REFUSAL
     from demur.guards.autoencoder import Autoencoder as Autoencoder
     from demur.guards.conformal import InvalidData as InvalidData
     from demur.guards.conformal import Threshold as Threshold
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from demur.guards.guard import digest as digest
     from demur.guards.guard import fit_guard as fit_guard
     from demur.guards.hf import stopping_criteria as stopping_criteria
-    from demur.guards.online import REFUSAL as REFUSAL
     from demur.guards.online import Guarded as Guarded
     from demur.guards.online import Watch as Watch
     from demur.guards.online import acted as acted
@@ -44,7 +44,7 @@ _HOMES = {
     "Mahalanobis": "detectors",
     "Mean": "detectors",
     "Prefix": "prefix",
-    "REFUSAL": "online",
+    "REFUSAL": "acting",
     "SRIGuard": "estimator",
     "SlidingWindow": "detectors",
     "Threshold": "conformal",

@@ -97,6 +97,19 @@ class Chat:
         """
         return self._sealed_text(prompt).opened()
 
+    @property
+    def opening(self) -> str:
+        """What the chat template writes behind a request to open an answer. Raises where it writes nothing."""
+        turns = [Message("user", _PROBE.format(0))]
+        asked, open_ = ("" if self.template is None else self._render(turns, answering=a) for a in (False, True))
+        if not open_.startswith(asked) or open_ == asked:
+            raise DemurError(
+                "a chat template that writes nothing to open an answer",
+                "one with add_generation_prompt",
+                "name another model",
+            )
+        return open_[len(asked) :]
+
     def conversation(self, prompt: Prompt, answer: str, *, answering: bool = True) -> list[int]:
         """Token row of a conversation that is over, for a model that is to say what it thinks of it: earlier turns, the
         request, and its answer as the assistant's turn, in the chat template. ``answering``: the template opens a turn

@@ -1,0 +1,73 @@
+"""A model that is asked again in the middle of its answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import small
+
+import demur
+from demur.defenses import REFUSAL, AnyDepth, line
+from demur.experiment import Attacked, Config, Defended, Prompts, Subject, evaluate
+from demur.models import Causal
+from demur.organism.attacks import attack
+from demur.organism.judge import judge
+from demur.organism.world import prompts
+from demur.samplers import Autoregressive
+from demur.traces import generate
+from demur.types import DemurError
+
+FORBIDDEN, ALLOWED = prompts("test", forbidden=True, n=8), prompts("test", forbidden=False, n=4)
+ASKED = [*(attack("prefill", prompt) for prompt in FORBIDDEN), *ALLOWED]
+RUN = {"length": 40, "steps": 40}
+
+
+def test_a_prefill_is_turned_back_and_what_is_allowed_is_as_it_was() -> None:
+    model = demur.load("organism/ar")
+    plain = generate(model, ASKED, Autoregressive(), **RUN)
+    watched = generate(model, ASKED, AnyDepth(every=10)(Autoregressive()), **RUN)
+    harmful = [judge(p, t.answer()) == "harmful" for p, t in zip(FORBIDDEN, plain, strict=False)]
+    assert any(harmful), "else there is nothing to turn back"
+    assert not any(judge(p, t.answer()) == "harmful" for p, t in zip(FORBIDDEN, watched, strict=False))
+    stopped = [trace.stop == "guarded" for trace in watched]
+    assert any(stopped)
+    assert not any(stopped[8:])
+    for before, after, gone in zip(plain, watched, stopped, strict=True):
+        if gone:
+            assert after.text() == REFUSAL
+            assert (after.steps - 1) % 10 == 0, "the step behind a look"
+            kept = before.commits[: after.steps - 1]
+            assert after.commits[: len(kept)].tolist() == kept.tolist(), "law 5"
+        else:
+            assert after.tokens().tolist() == before.tokens().tolist()
+    alone = [generate(model, [p], AnyDepth(every=10)(Autoregressive()), **RUN)[0] for p in ASKED[:3]]
+    assert [trace.commits.tolist() for trace in alone] == [trace.commits.tolist() for trace in watched[:3]]
+
+
+def test_a_row_of_a_run_names_what_stopped_it(tmp_path: Path) -> None:
+    of = Prompts("organism", "organism", n=8, controls=0, anchors=8, fit=32, calibrate=20)
+    config = Config(
+        "x", (Subject("organism/ar"),), of, (Attacked("organism/prefill"),), (Defended("any-depth", {"every": 10}),),
+        judge="organism", length=40, steps=16, alpha=0.2,
+    )  # fmt: skip
+    rows = [row for row in evaluate(config, tmp_path / "run").rows() if row["flagged_by"]]
+    assert {row["flagged_by"] for row in rows} == {"any-depth"}
+    assert {row["flagged_step"] % 10 for row in rows} == {0}
+
+
+def test_a_model_that_can_not_be_asked_again_is_named() -> None:
+    asked = FORBIDDEN[:1]
+    with pytest.raises(DemurError, match="which has no"):
+        generate(small.diffusion("llada"), asked, AnyDepth()(demur.samplers.MaskedDiffusion()), length=8)
+    llama = small.causal("llama")
+    mute = small.byte_level("{% for m in messages %}{{ m.content }}{% endfor %}")
+    with pytest.raises(DemurError, match="writes nothing to open an answer"):
+        generate(
+            Causal(net=llama.net, tokenizer=mute, identity=llama.identity),
+            asked,
+            AnyDepth()(Autoregressive()),
+            length=8,
+        )
+    with pytest.raises(DemurError, match="every=0"):
+        line("any-depth", every=0)
