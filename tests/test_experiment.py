@@ -219,6 +219,7 @@ def test_prompts_of_different_roles_are_disjoint() -> None:
 def test_two_runs_find_the_same_rows(run: Store, tmp_path: Path) -> None:
     again = evaluate(TINY, tmp_path / "again")
     assert again.manifest["rows"] == run.manifest["rows"]
+    assert Store(str(run.folder)) == run, "a text names a folder, too"  # type: ignore[arg-type]
     other = evaluate(replace(TINY, batch=3), tmp_path / "other")
     for a, b in zip(other.rows(other.manifest["units"]), run.rows(run.manifest["units"]), strict=True):
         assert (a["text"], a["path"]) == (b["text"], b["path"]), "batches of another size change rounding only"

@@ -24,6 +24,9 @@ class Store:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))  # a text is taken, too
+
     @property
     def manifest(self) -> dict[str, Any]:
         """What the run is, and where it was made. Raises if there is none."""
