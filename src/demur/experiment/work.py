@@ -154,7 +154,7 @@ def _recorded(
     guard: Guard,
     review: Verdict | None,
     seconds: float,
-    stops_by: str,
+    stops_by: str = "",
 ) -> Record:
     """A generation. ``review`` is the verdict that stopped its answer, None if it is shown; ``stops_by`` names who may
     have stopped it before.
