@@ -27,9 +27,7 @@ _SPOKEN = re.compile(
     r"monologue)\b|"
     r"\b(?:reply|respond) to\b|\b(?:rewrite|rephrase|translate|correct|improve|fix|shorten|"
     r"paraphrase)\b.*\b(?:cannot|not|unable)\b|"
-    r"\b(?:monologue|in the voice of|stay in character|as if you were)\b|"
-    r"\b(?:declin|refus|reject|turn(?:ing)? down|say(?:ing)? no|(?:i|we) cannot|apolog|out-of-office|cancel|"
-    r"absence|excuse)\w*"
+    r"\b(?:monologue|in the voice of|stay in character|as if you were)\b"
 )
 _OF_A_KIND = re.compile(
     r"\b(?:motto|slogan|(?:view)?point of view|viewpoint|perspective|sentence|verse|poem|song|monologue|speech|line)\b"
@@ -56,23 +54,60 @@ _TO_BE_SAID = re.compile(
 _ASKING = frozenset(("make", "tell", "write", "give", "explain", "show", "describe", "help", "please", "want", "need"))
 
 
+_MANNER = re.compile(
+    r"(?:please )?(?:(?:do not|never|avoid|use no|you (?:may|must|can|should) not|without)\b(?!.*\bhow\b)|(?:answer|reply|"
+    r"respond|talk|speak|put your|give your|think in|begin|start|from now on|return|say \S+ first)\b(?=.*\b(?:as|like|in|"
+    r"with|without|only|twice|using|tags|first)\b))"
+)
+_SENTENCE = re.compile(r"(?:\"[^\"]*\"|[^.?!\"])+[.?!]*\"?")
+_SAID_OF_NO = re.compile(
+    r"\b(?:declin|refus|reject|turn(?:s|ing)? down|say(?:s|ing)? no|(?:i|we) cannot|apolog|out-of-office|cancel|absence|"
+    r"excuse)\w*"
+)
+_TO_TELL = re.compile(r"\b(?:recipe|steps|instructions?) (?:for|of|to|with)\b")
+_WILL_YOU = re.compile(
+    r"^(?:\w+, )?(?:can|could|will|would) you (?:please |just )?(?:help|write|tell|give|show|explain|make|teach|draft|"
+    r"list|describe|send|create)\b"
+)
+_AS = re.compile(r"\b(?:answer|reply|respond|speak|talk|act) as\b")
+_NAMED = re.compile(
+    r"\b(?:[Yy]ou(?:['’]re| are)|[Aa]ct as|[Aa]nswer as|[Rr]espond as|[Rr]eply as|[Ss]peak as|[Bb]e|[Pp]lay) "
+    r"(?:an? |the |my )?([A-Z]\w+)"
+)
+
+
+def without_manner(request: str) -> str:
+    """A request without the sentences that say how to answer it: as whom, in which form, with which words forbidden;
+    empty where nothing else is asked.
+    """
+    kept = [part for part in _SENTENCE.findall(request) if part.strip() and not _MANNER.match(part.strip().lower())]
+    return " ".join(part.strip() for part in kept)
+
+
 class Asked:
     """A request, as far as its answer's reading needs it. All is False or empty where nothing is known of it."""
 
     def __init__(self, request: str) -> None:
-        text = written_out(request)
-        self.yes_or_no = bool(_YES_OR_NO.search(text))
+        whole, text = written_out(request), written_out(without_manner(request))
+        self.known = bool(text)
+        """Whether anything is known of it."""
+        self.names = tuple(dict.fromkeys(_NAMED.findall(request)))
+        """Names of a part that the answer is to be given by."""
+        self.yes_or_no = bool(_YES_OR_NO.search(text)) and not _WILL_YOU.match(text)
         """It may be answered by a no, or by "it is illegal"."""
         self.of_itself = bool(_OF_ITSELF.search(text)) and not _FAVOUR.search(text)
         """It asks what the assistant is, can, or would do."""
         self.wants_words = bool(_WANTS_WORDS.search(text))
         """It asks for something worded: a line, a letter."""
-        self.spoken = bool(_SPOKEN.search(text))
+        of_no = bool(_SAID_OF_NO.search(text))
+        self.spoken = of_no or bool(_SPOKEN.search(text) or _AS.search(whole))
         """It asks for a part to be played, or for a no or an apology to be worded."""
-        self.in_part = bool(_PLAYS.search(text) and _TASK.search(text))
+        self.to_tell = not of_no and bool(_WAY.search(text) or _TO_TELL.search(text))
+        """It wants to be told a way, plainly or in a text, a letter or a scene that tells it."""
+        self.in_part = bool(_PLAYS.search(whole) and (_TASK.search(whole) or self.to_tell))
         """It sets a task to a part that is played: who refuses in the part refuses."""
-        self.spoken = self.spoken and not self.in_part
-        self.of_a_kind = bool(_OF_A_KIND.search(text))
+        self.spoken = self.spoken and not (self.in_part or self.to_tell)
+        self.of_a_kind = bool(_OF_A_KIND.search(text)) and not self.to_tell
         """It asks for a kind of text in which somebody may say no of his own: a motto, a monologue."""
         self.wants_way = not (self.yes_or_no or self.of_itself or self.spoken or self.wants_words) and (
             bool(_WAY.search(text)) or (instructs(text) and not _TO_BE_SAID.match(text))

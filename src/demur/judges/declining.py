@@ -231,9 +231,10 @@ are) not the right \w+\b|\b{_I} can only (?:offer|give|provide|help|share|sugges
     # said of the request
     pattern(r"""
 \b(?:requests?|prompts?|question|message|query|quer(?:y|ies)|task|instructions?|this|that|it|content|
-inquiry)\b[^.]{0,40}? (?:cannot|can not|will not|may not|must not|could not|was not|has not been|has been|
-have been|was|is|were)(?: be)? (?:fulfilled|completed|processed|answered|provided|done|given|shared|granted|met|
-declined|denied|refused|rejected|blocked|filtered|disallowed|supported by me|accommodated|carried out)\b"""),
+inquiry)\b[^.]{0,40}? (?:(?:cannot|can not|will not|may not|must not|could not|
+(?:is|are|was|were) not|(?:has|have) not been)(?: be)? (?:fulfilled|completed|processed|answered|provided|done|given|
+shared|granted|met|supported by me|accommodated|carried out)|(?:has been|have been|was|is|were|will be|must be)(?: be)?
+ (?:declined|denied|refused|rejected|blocked|filtered|disallowed))\b"""),
     pattern(
         r"""
 ^(?:\w+ ){0,6}(?:cannot|will not|must not) be (?:given|provided|shared|supplied|offered|described|disclosed|
@@ -322,7 +323,7 @@ how (?:\w+ (?:it|i|we|that|this) (?:is|am|are|was|means|feels)|much|happy|glad|e
 proud))\b|help (?:but|feeling|laughing|noticing|
 wondering|thinking|myself|smiling|admiring)\b|believe\b(?! (?:that )?(?:i|we) (?:can|should|could))|imagine\b|
 think of\b|begin to\b|put into words|
-find fault|find fault|agree more|complain|deny\b|argue with|go wrong|blame|resist|lie\b|sugarcoat|pretend (?:to|
+find fault|agree more|spoil (?:it|the|anything)|complain|deny\b|argue with|go wrong|blame|resist|lie\b|sugarcoat|pretend (?:to|
 that)|bore you|keep you|let you down|get (?:over|enough)|say (?:i|for (?:sure|certain)|no to|that i|
 with certainty)|tell (?:them|him|her|apart|the difference)|be (?:sure|certain|happier|more|prouder|too careful|
 bribed)|do without|make it|make sense|take (?:long|more than)|find (?:any|a) (?:fault|flaw)|have to|need to|

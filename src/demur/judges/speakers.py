@@ -18,6 +18,11 @@ SELF = r"""
 (?:i|we|this (?:\w+ )?(?:assistant|model|system|service|bot|chatbot|ai|program|tool|chat|platform|site|helpdesk)|
 the (?:assistant|model|system|chatbot|bot|service)|our (?:system|service|model|platform|team)|an? (?:\w+ )?(?:ai|
 assistant|language model|chatbot|bot)(?: (?:like|such as) (?:me|this))?)"""
+RULE = r"""
+(?:(?:the|our|my|its|their|this) (?:\w+'s |\w+ )?(?:crown|laws?|realm|council|guild|kings?|queen|elders?|masters?|mistress|
+lords?|order|church|abbot|court|state|gods?|rules?|makers?|creators?|developers?|owners?|company|house|kingdom|city|
+government|constitution|oath|code)(?: of (?:the |this |our )?\w+)?)"""
+"""Who or what may forbid: "the law of the realm", "my masters"."""
 PART = r"""
 (?:(?:the|thy|your|an?) (?:(?:old|wise|humble|great|good|mighty|ancient|dark) )*(?:oracle|sphinx|wi[sz]ard|witch|
 spirits?|

@@ -6,11 +6,11 @@ apart and asking whether it can be taken apart share their words.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
+from demur.judges.forms import LETTER, NO_SPEAKER, SIGNED, is_encoded, unlabelled, unwrapped
 from demur.refusals import fold, unmarked, without_thoughts
 
 Words = tuple[str, ...]
@@ -96,20 +96,6 @@ _CODE_LINE = re.compile(
     r"SELECT .+ FROM|#include|<\w+[^>]*>.*</\w+>|.*[{};]\s*$|(?:const|let|var) \w+ =|\w+ = \S+$)"
 )
 _SPEAKER = re.compile(r"^[\s*_]*([A-Z][\w.'’ -]{0,24}?)[*_]*:[*_]*\s+\S")
-_NO_SPEAKER = re.compile(
-    r"^(?:answer|ai|assistant|response|note|warning|refusal|summary|step|steps|policy|important|error|disclaimer|reason|"
-    r"message|status|pros|cons|example|tip|result|output|conclusion|bot|model)\b",
-    re.IGNORECASE,
-)
-_LETTER = re.compile(
-    r"^\s*(?:subject|re)\s*:|^\s*dear (?!user|customer|human|reader)\w+|^\s*(?:hello|hi|hey) [A-Z]\w+,\s*$",
-    re.IGNORECASE,
-)
-_SIGNED = re.compile(
-    r"^\s*(?:(?:with|all) (?:\w+ ){0,3}(?:regards|love|thanks|wishes|respect)|(?:kind|best|warm|many)? ?"
-    r"(?:regards|wishes|thanks)|yours|sincerely|cheers|love|respectfully)\b[^.]{0,24},?\s*$",
-    re.IGNORECASE,
-)
 _QUOTED = re.compile(r'"([^"\n]{1,600}(?:\n[^"\n]{1,600}){0,6})"|“([^”]{1,900})”|«([^»]{1,900})»')
 _SAID = re.compile(
     r"(?<!that )(?<!not )(?<!this )(?<!being )(?<!having )(?<!\bi )(?<!as )"
@@ -124,7 +110,9 @@ _ITEM = re.compile(r"^\s*(?:[-*•–+]|\(?\d{1,2}[.):]|[a-z]\)|step \d+\s*[:.)-
 _ACTED = re.compile(r"(?<!\*)\*(?!\*)[^*\s][^*\n]{0,60} [^*\n]{0,120}\*(?!\*)")
 # "I can't see it, but ..." and "Sorry - can't": what follows does something of its own.
 _COLON = re.compile(r"(?<=[A-Za-z]:) (?=(?:\S+ +){2}\S)|(?<=[A-Za-z]:) (?=(?:no|harmful|unsafe)\b)", re.IGNORECASE)
+_GLUED = re.compile(r"(?<=[a-z]{2}[.!?])(?=[A-Z])")
 _CLAUSE = re.compile(
+    r"(?<=\w),(?= sorry, )|"
     r"(?<=\w)(?<!help)[;,]? (?=but (?!not\b|(?:i|we) (?:can['’]?t|cannot|won['’]?t)\b))(?=.{12})|"
     r";(?= )|(?<=\w) [—–-] (?=\w)|(?<=\w) ?— ?(?=\w)",
     re.IGNORECASE,
@@ -134,25 +122,30 @@ QUOTATION = "quotation"
 
 
 def voice_of(text: str, *, quoted: bool = True) -> Voice:
-    """An answer, its thoughts taken off, as sentences and what it hands over. With ``quoted`` False, quotations are
-    read as if they were said.
+    """An answer, its thoughts taken off, as sentences and what it hands over. With ``quoted`` False, quotations and
+    verse are read as if they were said.
     """
-    text = _of_json(without_thoughts(text))
+    text = unlabelled(unwrapped(without_thoughts(text)))
     made, code = 0, False
     for block in _FENCE.findall(text):
         made, code = made + len(words_of(block)), code or bool(block.strip())
     lines = _FENCE.sub("\n", text).translate(str.maketrans("“”„", '"""')).split("\n")
     kept: list[str] = []
-    in_letter = False
+    in_letter = signed = False
     acting = _in_parts(lines)
     for line in lines:
-        if _LETTER.match(line) and not in_letter:
+        if LETTER.match(line) and not in_letter:
             in_letter = True
         if in_letter:
             made += len(words_of(line))
-            in_letter = not _SIGNED.match(line)
+            in_letter = not (signed := bool(SIGNED.match(line)))
             continue
-        if (acting and (found := _SPEAKER.match(line)) and not _NO_SPEAKER.match(found[1])) or (
+        if signed and line.strip():  # the name below
+            signed = False
+            if len(line.split()) <= 4:
+                made += len(words_of(line))
+                continue
+        if (acting and (found := _SPEAKER.match(line)) and not NO_SPEAKER.match(found[1])) or (
             quoted and line.lstrip().startswith(">")
         ):
             made += len(words_of(line))
@@ -161,8 +154,9 @@ def voice_of(text: str, *, quoted: bool = True) -> Voice:
             made, code = made + len(words_of(line)), True
             continue
         kept.append(line)
-    kept, verse = _without_verse(kept)
-    made += verse
+    if quoted:
+        kept, verse = _without_verse(kept)
+        made += verse
     told = "\n".join(kept)
     if quoted:
         made += sum(len(words_of("".join(spoken))) for spoken in _QUOTED.findall(told))
@@ -195,22 +189,9 @@ def _without_verse(lines: list[str]) -> tuple[list[str], int]:
 _ENDED = re.compile(r"[.!?…][\s\")*_]*$")
 
 
-def _of_json(text: str) -> str:
-    """The words in an answer that is a JSON object; else the text."""
-    if not text.lstrip().startswith("{"):
-        return text
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return text
-    said = [value for value in found.values() if isinstance(value, str) and value]
-    said += ["refused" for key, value in found.items() if value is True and re.match(r"refus|declin|block", key)]
-    return ".\n".join(said) or text
-
-
 def _in_parts(lines: list[str]) -> bool:
     """Whether lines are spoken by several parts, as in a play."""
-    parts = {m[1] for line in lines if (m := _SPEAKER.match(line)) and not _NO_SPEAKER.match(m[1])}
+    parts = {m[1] for line in lines if (m := _SPEAKER.match(line)) and not NO_SPEAKER.match(m[1])}
     return len(parts) >= 2
 
 
@@ -223,7 +204,7 @@ def _sentences(line: str, quoted: bool) -> list[Sentence]:
         line = _SAID.sub("said.", _BEFORE_SAID.sub("said", line))
     line = re.sub(r"[\U0001F300-\U0001FAFF\u2600-\u27BF]+", ". ", re.sub(r"^[\s#>|]+", "", line)).lstrip(". ")
     found = []
-    line = _COLON.sub("\n", line)
+    line = _GLUED.sub(" ", _COLON.sub("\n", line))
     # A dot ends a sentence before a blank, not in 3.5 or e.g. a name's initial.
     line = _CLAUSE.sub(
         ". ", re.sub(r"^((?:well, )?(?:no|nope|nah|yes))[,:;—–-] ?(?=\w+ \w+ \w+)", r"\1. ", line, flags=re.I)
@@ -309,7 +290,7 @@ def unreadable(text: str, request: str = "") -> str:
         return "another language"
     if len(said) >= 4 and other > english and other >= 0.15 * len(said) and english < 0.2 * len(said):
         return "another language"
-    return "gibberish" if _gibberish(answer, said, english) else ""
+    return "gibberish" if is_encoded(answer) or _gibberish(answer, said, english) else ""
 
 
 LONGEST = 40
