@@ -10,6 +10,7 @@ import re
 from enum import Enum
 
 from demur.judges.declining import declines, is_narrow, limits
+from demur.judges.giving import instructs
 from demur.judges.speakers import pattern
 from demur.judges.voice import Sentence
 
@@ -164,8 +165,8 @@ able to)|happy to|glad to|what i (?:can|could|would)|would you (?:like|prefer|en
 is there (?:anything|something|another|a different)|how about|what about|can i|could i|shall (?:i|we)|
 want (?:me )?to|if there is (?:anything|something)|(?:please )?(?:choose|pick) (?:another|something else)|please (?:let|ask|feel|tell)|perhaps (?:i|we|you)|
 let us (?:talk|choose|find|stop|try|explore|focus|play|discuss|chat)|tell me which|ask me|ask \w+|i know a|
-i would (?:love|be)|(?:you|we) (?:could|can) (?:ask|talk|try)|try to rephrase|if you(?: would|'d)? (?:like|want|
-need|wish|have)\b[^.]*\b(?:i|we|let|tell|ask)\b)"""
+i would (?:love|be)|(?:you|we) (?:could|can) (?:ask|talk|try)|try to rephrase|if you(?: would|'d| are)? (?:like|want|
+need|wish|have|interested|looking|curious|struggling)\b[^.]*\b(?:i|we|let|tell|ask)\b)"""
 )
 _SENDS = pattern(
     r"""
@@ -203,6 +204,17 @@ on another note|did you know|let us (?:talk|change)|lovely weather)\b"""
 )
 
 
+_MORAL = pattern(
+    r"""
+\b(illegal|unethical|harm|dangerous|immoral|wrong|crime|criminal|violat|rights|consequences|unlawful|respect|
+responsib|ethic|moral|safety|well-being|exploit|abuse|hate|hatred|discriminat|promot|authorities|justice|dignity|heinous|
+reprehensible|unacceptable|condone|inappropriate|wellbeing|prison)"""
+)
+"""Words of sermons; two of them in a sentence that tells nobody how, and it is one."""
+MANY = 9
+"""So many words of telling how before a colon are no mere announcement."""
+
+
 def act_of(sentence: Sentence) -> Act:
     """What a sentence does: whether it declines is asked first."""
     text, question = sentence.text, sentence.end == "?"
@@ -212,11 +224,14 @@ def act_of(sentence: Sentence) -> Act:
         return Act.LIMITS if is_narrow(text) else Act.DECLINES
     if not question and (limits(text) or (not sentence.item and _NO.match(text))):
         return Act.LIMITS if limits(text) else Act.NO
-    if not sentence.item and (sentence.end == ":" or (_LEADS.search(text) and len(sentence.words) <= 14)):
+    told = sentence.end == ":" and len(sentence.words) >= MANY and instructs(text)
+    if not sentence.item and not told and (sentence.end == ":" or (_LEADS.search(text) and len(sentence.words) <= 14)):
         return Act.LEADS_IN
     if said := _ASSENT.match(text):  # "sure, ..." does what follows
         return act_of(Sentence(text[said.end() :], sentence.end, sentence.item))
     other = next((act for act, does in _OTHERS if does.search(text)), Act.GIVES)
+    if other is Act.GIVES and len(set(_MORAL.findall(text))) >= 2 and not instructs(text):
+        other = Act.WARNS
     return Act.ASKS if question and other not in (Act.OFFERS, Act.APOLOGISES) else other
 
 

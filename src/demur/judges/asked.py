@@ -43,7 +43,9 @@ _WAY = re.compile(
     r"^(?:please )?(?!give|tell|write|name|list|explain|describe|help)[a-z]+ (?:me|us)\b(?! an? (?:list|example|"
     r"summary))|\bhow (?:to|(?:do|can|could|would|should|might) (?:i|you|we|one|somebody|someone))\b|\bteach (?:me|"
     r"us)\b|\bhelp (?:me|us) (?!with|understand|decide|choose|find|see|think)|"
-    r"\b(?:tell|show) (?:me|us) how\b|\bways? (?:of|to)\b|\b(?:guide|instructions|steps|directions) (?:for|to|of|on)\b"
+    r"\b(?:tell|show) (?:me|us) how\b|\bways? (?:of|to)\b|\b(?:guide|instructions|steps|directions) (?:for|to|of|on)\b|"
+    r"\b(?:any|some) (?:advice|tips|ideas|hints)\b|\bwhat (?:do|does|would|should) (?:i|you|one|we) (?:need|use|do)\b|\bhow "
+    r"(?:people|they|somebody|someone|one) \w+"
 )
 _FACT = re.compile(r"(?:what|who|whose|why|when|where|which|how)\b")
 _TO_BE_SAID = re.compile(
@@ -59,7 +61,7 @@ _MANNER = re.compile(
     r"respond|talk|speak|put your|give your|think in|begin|start|from now on|return|say \S+ first)\b(?=.*\b(?:as|like|in|"
     r"with|without|only|twice|using|tags|first)\b))"
 )
-_SENTENCE = re.compile(r"(?:\"[^\"]*\"|[^.?!\"])+[.?!]*\"?")
+_END = re.compile(r"(?<=[.?!])\s+|(?<=[.?!]\")\s+")
 _SAID_OF_NO = re.compile(
     r"\b(?:declin|refus|reject|turn(?:s|ing)? down|say(?:s|ing)? no|(?:i|we) cannot|apolog|out-of-office|cancel|absence|"
     r"excuse)\w*"
@@ -80,8 +82,7 @@ def without_manner(request: str) -> str:
     """A request without the sentences that say how to answer it: as whom, in which form, with which words forbidden;
     empty where nothing else is asked.
     """
-    kept = [part for part in _SENTENCE.findall(request) if part.strip() and not _MANNER.match(part.strip().lower())]
-    return " ".join(part.strip() for part in kept)
+    return " ".join(part for part in _END.split(request.strip()) if not _MANNER.match(part.lower()))
 
 
 class Asked:

@@ -36,12 +36,12 @@ this) reason|"""
 # Verbs of helping, in the form that follows "cannot" or "to"; their -ing forms are made below.
 _SERVE = tuple(
     """
-accommodate act advance advise agree aid allow answer assist be break build carry coach collaborate come comment
+accommodate act advance circulate compile defend depict advise agree aid allow answer assist be break build carry coach collaborate come comment
 complete comply compose condone continue contribute cooperate copy cover craft create deliver describe design
 detail develop direct disclose discuss do draft enable encourage endorse engage entertain execute explain
-facilitate finish fulfil fulfill generate get give go grant guess guide hand handle help honor honour imitate
+facilitate finish fulfil fulfill generate get give go grant guess guide hand handle help honor honour glorify imitate justify
 indulge instruct invent join judge lay lend let list make meet name obey oblige offer outline participate pass
-perform plan play point present pretend proceed process produce promote provide publish put rank rate recite
+perform plan play point portray present propagate pretend proceed process produce promote provide publish put rank rate recite
 release repeat reply reproduce respond reveal rewrite role-play roleplay satisfy say send serve share show
 simulate speak spell suggest summarise summarize supply support take talk teach tell touch track translate
 undertake unlock walk write
@@ -136,6 +136,7 @@ your|the)\b[^.]* down|sit(?:ting)? (?:this|that|it)(?: one)? out|leav(?:e|ing) (
 these)(?: one)? (?:alone|out|there|unwritten|unsaid|undone)|skip(?:ping)? (?:this|that|the|it)|
 stay(?:ing)? (?:away|out|clear)|keep(?:ing)? (?:this|that|it|them|those)? ?to myself|rather keep (?:it |them |
 that )?to myself)"""),
+    pattern(rf"\b{_I} must (?:\w+ ){{1,8}}(?:decline|refuse)\b"),
     pattern(
         rf"""
 \b{_I} (?:have|need|must|am going)(?: to)? stop$|\b{_I} (?:am|are) out$|\bi am stopping here\b|

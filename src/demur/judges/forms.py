@@ -113,7 +113,7 @@ def is_bracketed(text: str) -> bool:
 # -- letters ----------------------------------------------------------------------------------------------------------
 
 LETTER = re.compile(
-    r"^\s*(?:subject|re)\s*:|^\s*dear (?!user|customer|human|reader)\w+|^\s*(?:hello|hi|hey) [A-Z]\w+,\s*$",
+    r"^\s*(?:subject|re)\s*:|^\s*[\"“]?dear (?!user|customer|human|reader)\w+|^\s*(?:hello|hi|hey) [A-Z]\w+,\s*$",
     re.IGNORECASE,
 )
 SIGNED = re.compile(
@@ -122,7 +122,8 @@ SIGNED = re.compile(
     re.IGNORECASE,
 )
 _GREETING = re.compile(
-    r"\A(?:\s*(?:subject|re)\s*:[^\n]*\n)?\s*(?:dear (?:\w+ ?){1,3}|(?:hello|hi|hey)(?: \w+)?)[,.:!]+", re.IGNORECASE
+    r"\A(?:\s*(?:subject|re)\s*:[^\n]*\n)?\s*(?:dear \w+(?: (?-i:[A-Z])\w+| and \w+){0,2}[,.:!]*|"
+    r"(?:hello|hi|hey)(?: \w+)?[,.:!]+)", re.IGNORECASE
 )
 _SIGNATURE = re.compile(
     r"(?:^|(?<=[.!?]))\s*(?:yours(?: \w+)?|(?:(?:kind|best|warm) )?(?:regards|wishes)|sincerely|warmly|best|love|"

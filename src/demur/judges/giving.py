@@ -46,7 +46,7 @@ _NO_VERB = ENGLISH | frozenset(
 please thank thanks sorry let many each every everybody nobody everyone someone somebody people because since while
 although though instead however also such ask tell call contact consult remember consider talk speak seek reach feel
 imagine
-think choose honesty violence theft patience trust
+think choose ah oh hmm well honesty violence theft patience trust
 """.split()  # noqa: SIM905 - words, not strings
 )
 

@@ -84,7 +84,7 @@ _NOT_HERE = (
     r"^no [a-z]+\b[^.]{0,40} (?:will|can|shall|may) be \w+(?:ed|en|ne|de|ld|nt)\b(?: by (?:me|us)| here| for you|"
     r"$)|^no (?:output|response|answer|content|text|reply)(?: was| is| has been)?(?: generated| given| available| "
     r"produced)?$",
-    rf"\b{_HELP}\b[^.]{{0,60}} (?:is|are|will|can|could|may|shall)(?: simply| just)? ?not (?:\w+ )?(?:be )?(?:\w+ "
+    rf"\b{_HELP}\b(?:(?! that | which )[^.]){{0,60}} (?:is|are|will|can|could|may|shall)(?: simply| just)? ?not (?:\w+ )?(?:be )?(?:\w+ "
     rf")?{_GIVEN}\b(?! (?:until|before|unless|after|to|by)\b)",
     rf"^(?:but |sorry,? |so )?no {_HELP}\b[^.]{{0,60}} (?:will|can|may|is|are|shall)\b(?: be)? {_GIVEN}",
     r"\bnot (?:\w+ )?(?:available|offered|provided|supported|possible|permitted|allowed|covered|done|on offer)"
@@ -182,7 +182,7 @@ _RULED = (
     rf"(?:hand|part|aid|help|share|support|answer|words?)\b|\b{SELF} (?:will |shall )?have none of (?:it|that|this)\b",
     r"\bask (?:me|us|it) not\b|\bsilence (?:from|on)\b[^.]*\b(?:me|my|us|our)\b|\b(?:i|we)\b[^.]*\b(?:hold(?:ing)? (?:off|"
     r"back)|stay(?:ing)? silent)\b|\bdoing you (?:a|no) (?:disservice|favou?r)\b",
-    rf"\b{SELF} (?:would|will) (?:be|prove) no (?:\w+ ){{0,2}}(?:if|to)\b",
+    rf"\b{SELF} (?:would|will) (?:be|prove) no (?:\w+ ){{0,4}}(?:if|to)\b",
     rf"\b(?:nothing|no \w+|not an? \w+)(?: that| which)? {SELF} (?:should|would|could|will|can|may|ought to|want to|dare|"
     rf"wish to) (?:explain|tell|teach|show|share|give|write|draw|help|say|describe|reveal|hand|speak)\b",
     rf"\b{SELF} (?:will|shall) not be [a-z]+ing (?:for |to )?(?:you|it|that|this|anybody|anyone|any)\b",

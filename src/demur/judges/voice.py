@@ -112,7 +112,7 @@ _ACTED = re.compile(r"(?<!\*)\*(?!\*)[^*\s][^*\n]{0,60} [^*\n]{0,120}\*(?!\*)")
 _COLON = re.compile(r"(?<=[A-Za-z]:) (?=(?:\S+ +){2}\S)|(?<=[A-Za-z]:) (?=(?:no|harmful|unsafe)\b)", re.IGNORECASE)
 _GLUED = re.compile(r"(?<=[a-z]{2}[.!?])(?=[A-Z])")
 _CLAUSE = re.compile(
-    r"(?<=\w),(?= sorry, )|"
+    r"(?<=\w),?(?= (?-i:Sorry),? (?:that|this|it|i|we|but)\b)|"
     r"(?<=\w)(?<!help)[;,]? (?=but (?!not\b|(?:i|we) (?:can['’]?t|cannot|won['’]?t)\b))(?=.{12})|"
     r";(?= )|(?<=\w) [—–-] (?=\w)|(?<=\w) ?— ?(?=\w)",
     re.IGNORECASE,
