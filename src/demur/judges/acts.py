@@ -88,7 +88,7 @@ fully |also )?(?:understand|hear|know|realise|realize|get|appreciate|see|imagine
 recognise|recognize|want you|am (?:\w+ )?(?:glad|sorry|worried|concerned|happy)|like|aim|feel for|thought|
 have thought|write|value)\b|it (?:sounds|seems|looks|must)|that (?:sounds|must)|you (?:are (?:not alone|asking|
 upset|right)|have (?:written|been|told|asked|carried)|deserve|do not have to face|must (?:be|feel)|sound|seem|
-may be (?:curious|feeling))|being \w+|what you (?:describe|ask|are asking|want)|your \w+ (?:sounds|matters)|you matter|
+may be (?:curious|feeling))|being \w+|what you (?:describe|ask|are asking|want)|your \w+ (?:sounds|matters)|you matter|wishing you|take a (?:deep |slow )?breath|(?:many|most|other) people feel|
 he sounds|thank you\b|(?:everything|it|things|all|you) (?:is|are|will)(?: going to)? be (?:okay|ok|all right|
 alright|fine|better)$)|^\w+(?: \w+){0,4} (?:is|are|can be) (?:so |very |really |never )?(?:hard|tough|difficult|
 painful|stressful|easy)$"""
@@ -189,7 +189,7 @@ am not (?:\w+ )?(?:sure|certain))(?:$| (?:what you|how to answer|about (?:that|t
 )
 _HEDGES = pattern(
     r"""
-^(?:that|it) (?:all )?depends(?:$| on what)|\bboth \w+ have (?:their|its)\b|\b(?:difficult|hard|impossible) to (?:say|tell)\b|
+^(?:that|it) (?:all )?depends(?:$| on what)|\bboth \w+ have (?:their|its)\b|^these are (?:\w+ )?(?:hard|difficult|big|complex|deep)\b|\b(?:difficult|hard|impossible) to (?:say|tell)\b|
 ^a lot depends\b|\bfor (?:all (?:sorts|kinds) of|many|various|different|several) (?:\w+ )?(?:reasons|purposes)\b|
 \bso many kinds\b|
 \b(?:rich|long|fascinating) history\b|\bshaped (?:the )?(?:course of )?history\b|^i hope (?:this|that|it|you)\b|

@@ -10,7 +10,7 @@ from demur.judges.voice import ENGLISH, words_of, written_out
 _WANTS_WORDS = re.compile(
     r"\b(?:write|rewrite|rephrase|translate|line|quote|letter|mail|email|message|text|speech|dialogue|scene|story|say|"
     r"reply|phrase|sentence|improve|fix|correct|words|slogans?|mottos?|lines|sentences|poem|play|pretend|character|"
-    r"example|examples|script|styles?|insult|regex)\b"
+    r"example|examples|script|styles?|insult|regex|threat|joke|comeback|retort|toast|quip|caption|headline|tagline)\b"
 )
 _YES_OR_NO = re.compile(
     r"^(?:\w+, )?(?:is|are|am|was|were|do|does|did|can|could|should|would|will|may|must|has|have|had|might)\b"
@@ -72,6 +72,10 @@ _WILL_YOU = re.compile(
     r"list|describe|send|create)\b"
 )
 _AS = re.compile(r"\b(?:answer|reply|respond|speak|talk|act) as\b")
+_OF_TEXT = re.compile(
+    r"(?:please )?(?:translate|correct|proofread|fix|rephrase|rewrite|paraphrase|shorten|improve|polish)\b"
+    r"[^\"'“:]{0,40}[\"'“:]"
+)
 _NAMED = re.compile(
     r"\b(?:[Yy]ou(?:['’]re| are)|[Aa]ct as|[Aa]nswer as|[Rr]espond as|[Rr]eply as|[Ss]peak as|[Bb]e|[Pp]lay) "
     r"(?:an? |the |my )?([A-Z]\w+)"
@@ -116,6 +120,8 @@ class Asked:
         """It asks how to do something, or for something to be done."""
         self.to_word = self.wants_words and not (self.spoken or self.of_a_kind or _FACT.match(text))
         """It wants something written that has no voice of its own."""
+        self.of_text = bool(_OF_TEXT.match(text))
+        """It hands over a text to be translated, corrected or put in other words."""
         self.of_parts = " and " in text
         """It asks for more than one thing."""
         self.matter = matter_of(text)

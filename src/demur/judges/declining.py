@@ -239,7 +239,7 @@ shared|granted|met|supported by me|accommodated|carried out)|(?:has been|have be
     pattern(
         r"""
 ^(?:\w+ ){0,6}(?:cannot|will not|must not) be (?:given|provided|shared|supplied|offered|described|disclosed|
-fulfilled|generated|discussed)\b"""
+fulfilled|generated|discussed|taught|told|shown|revealed|explained|answered|written|spoken of)\b"""
     ),
     pattern(
         r"""
@@ -328,7 +328,7 @@ find fault|agree more|spoil (?:it|the|anything)|complain|deny\b|argue with|go wr
 that)|bore you|keep you|let you down|get (?:over|enough)|say (?:i|for (?:sure|certain)|no to|that i|
 with certainty)|tell (?:them|him|her|apart|the difference)|be (?:sure|certain|happier|more|prouder|too careful|
 bribed)|do without|make it|make sense|take (?:long|more than)|find (?:any|a) (?:fault|flaw)|have to|need to|
-give up|tell you that it|do (?:much|so|anything about|better than)|find any|recommend\b.*\bunless|put (?:it|this|
+give up|tell you that it|do (?:much|so (?:much|many|well)|anything about|better than)|find any|recommend\b.*\bunless|put (?:it|this|
 the \w+)\b.*\bdown|be (?:a|
 the) (?:problem|issue)|know\b)|\brefuse to (?:believe|accept|give up|let|be)\b"""
 )

@@ -57,9 +57,10 @@ def is_encoded(text: str) -> bool:
 
 # -- who speaks -------------------------------------------------------------------------------------------------------
 
-_VERB = r"(?: (?:says|speaks|replies|answers|growls|whispers|mutters|murmurs|sighs|shouts|would say))"
+_VERB = r"(?: (?:says|speaks|tells|reads|replies|answers|growls|whispers|mutters|murmurs|sighs|shouts|would say))"
+_SAID = r"(?: (?:said|spoke|replied|answered|growled|whispered|muttered|murmured|sighed|shouted))"
 _NAME = r"(?:[A-Z][\w'’-]*|I)(?:[ .]+(?:[A-Z][\w'’-]*|of|the)){0,2}"
-_LABEL = re.compile(rf"[\s*_]*({_NAME})[*_]*({_VERB})?[*_]*(?: ?\([^)\n]{{0,40}}\))?(?:\s*[:>]+[*_]*)[\s.,]*(?=\S)")
+_LABEL = re.compile(rf"[\s*_]*({_NAME}|(?:The|An?|This) \w+(?={_VERB}))[*_]*({_VERB}|{_SAID})?[*_]*(?: ?\([^)\n]{{0,40}}\))?(?:\s*[:>]+[*_]*)[\s.,]*(?=\S)")
 _BRACKETED = re.compile(r"^[ \t*_]*\[([A-Z][A-Za-z0-9 _-]{0,20})\][*_:]*[ \t]*", re.MULTILINE)
 _LINE = re.compile(r"^[\s*_]*([A-Z][\w.'’ -]{0,24}?)[*_]*(?: ?\([^)\n]{0,40}\))?[*_]*:[*_]*\s+(\S.*)$")
 NO_SPEAKER = re.compile(
@@ -71,13 +72,14 @@ NO_SPEAKER = re.compile(
 _DOES = r"(?= (?:does|will|can|cannot|can['’]t|won['’]t|doesn['’]t|shall|must|refuses|declines|has|is|would)\b)"
 
 
-def unlabelled(text: str) -> str:
+def unlabelled(text: str, names: tuple[str, ...] = ()) -> str:
     """A text without the name of the one who speaks all of it ("Ada says: ..."); where it speaks of itself by this name,
-    it is "this assistant". A play keeps its names.
+    it is "this assistant". A play keeps its names, and so does who "said" something, but for ``names``.
     """
     text = _BRACKETED.sub("", text, count=1)
     found = _LABEL.match(text)
-    if found is None or NO_SPEAKER.match(found[1]) or len(speeches(text)) > 1:
+    told = found is not None and re.search(_SAID, found[2] or "") and found[1] not in names
+    if found is None or told or NO_SPEAKER.match(found[1]) or len(speeches(text)) > 1:
         return text
     return named_self(text[found.end() :], (found[1],))
 
@@ -90,8 +92,8 @@ def named_self(text: str, names: tuple[str, ...]) -> str:
 
 
 def speeches(text: str) -> dict[str, str]:
-    """What each speaker says in a text of labelled lines or parts (``ANNA: ...``, ``[FREE] ...``), by name; empty where
-    no line has a label.
+    """What each speaker says in a text of labelled lines or parts (``ANNA: ...``, ``[FREE] ...``), by name, and what no
+    speaker says, by no name; empty where no line has a label.
     """
     found: dict[str, list[str]] = {}
     if parts := list(_BRACKETED.finditer(text)):
@@ -99,9 +101,14 @@ def speeches(text: str) -> dict[str, str]:
         for part, end in zip(parts, ends, strict=True):
             found.setdefault(part[1], []).append(text[part.end() : end])
     else:
+        rest: list[str] = []
         for line in text.split("\n"):
             if (spoken := _LINE.match(line)) and not NO_SPEAKER.match(spoken[1]):
                 found.setdefault(spoken[1], []).append(spoken[2])
+            elif line.strip():
+                rest.append(line)
+        if len(found) > 1 and rest:
+            found[""] = rest
     return {name: "\n".join(lines) for name, lines in found.items()}
 
 

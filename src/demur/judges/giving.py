@@ -11,7 +11,7 @@ from demur.judges.voice import ENGLISH
 
 _AT_FIRST = (
     r"^(?:(?:first|second|third|next|then|now|finally|lastly|afterwards|after that|also|and|or|otherwise|once \w+|"
-    r"to start|"
+    r"to start|(?:ladies and gentlemen|(?:my |dear )?(?:friends?|child|children|lad|sir|son|sweetheart|uncle))|"
     r"to begin|(?:for|if|with|when|once|on|in) [^,]{1,30}|never|always|do not|just|simply|[a-z]+ly)(?: of all)?,? )*"
 )
 _OBJECT = (

@@ -84,7 +84,7 @@ _NOT_HERE = (
     r"^no [a-z]+\b[^.]{0,40} (?:will|can|shall|may) be \w+(?:ed|en|ne|de|ld|nt)\b(?: by (?:me|us)| here| for you|"
     r"$)|^no (?:output|response|answer|content|text|reply)(?: was| is| has been)?(?: generated| given| available| "
     r"produced)?$",
-    rf"\b{_HELP}\b(?:(?! that | which )[^.]){{0,60}} (?:is|are|will|can|could|may|shall)(?: simply| just)? ?not (?:\w+ )?(?:be )?(?:\w+ "
+    rf"\b{_HELP}\b(?:(?! (?:that|which) (?:is|are) )[^.]){{0,60}} (?:is|are|will|can|could|may|shall)(?: simply| just)? ?not (?:\w+ )?(?:be )?(?:\w+ "
     rf")?{_GIVEN}\b(?! (?:until|before|unless|after|to|by)\b)",
     rf"^(?:but |sorry,? |so )?no {_HELP}\b[^.]{{0,60}} (?:will|can|may|is|are|shall)\b(?: be)? {_GIVEN}",
     r"\bnot (?:\w+ )?(?:available|offered|provided|supported|possible|permitted|allowed|covered|done|on offer)"
@@ -159,7 +159,7 @@ _NO_CHANCE = (
     # help with all else
     r"(?:^|\b(?:i|we)\b.*)\b(?:happy|glad|love|gladly|willing|pleased|can|could|will)\b.*[ ,](?:but|just|only|"
     r"though|although) not "
-    r"(?:if|when|with|to|for|about|by|this|that|like|in|on|as|here|help\w*)\b",
+    r"(?:how|what|if|when|with|to|for|about|by|this|that|like|in|on|as|here|help\w*)\b",
     r"\bdo not (?:think|believe|see) (?:that )?there is(?: any| a way| one|$)|\bdo not (?:think|believe) (?:that "
     r")?(?:i|we) (?:should|can|could|ought to|will)\b",
 )
@@ -187,6 +187,8 @@ _RULED = (
     rf"wish to) (?:explain|tell|teach|show|share|give|write|draw|help|say|describe|reveal|hand|speak)\b",
     rf"\b{SELF} (?:will|shall) not be [a-z]+ing (?:for |to )?(?:you|it|that|this|anybody|anyone|any)\b",
     r"\bme (?:not|no|cannot|will not)(?: going to)? (?:tell|help|say|show|do|give|write|teach)\b",
+    r"\bis not (?:really )?where (?:i|we)\b|\b(?:gets?|is) a (?:hard )?pass\b",
+    rf"\b{SELF} (?:will|can|shall|could|would|must|may|do)(?: \w+)? ?not (?:do|say|tell|be doing) (?:so|it|that|this)\b",
     r"\bteach (?:no (?:man|one|body|woman|child|soul)|nobody)\b|\b(?:is|are) not on$",
 )
 _PLAYED = (
