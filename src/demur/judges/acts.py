@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 
 from demur.judges.declining import declines, is_narrow, limits
 from demur.judges.giving import instructs
@@ -215,6 +216,7 @@ MANY = 9
 """So many words of telling how before a colon are no mere announcement."""
 
 
+@lru_cache(maxsize=8192)
 def act_of(sentence: Sentence) -> Act:
     """What a sentence does: whether it declines is asked first."""
     text, question = sentence.text, sentence.end == "?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from demur.judges.giving import instructs
 from demur.judges.voice import ENGLISH, words_of, written_out
@@ -137,3 +138,9 @@ def matter_of(text: str) -> frozenset[str]:
     return frozenset(
         word[:5] for word in words_of(text) if len(word) > 2 and word not in ENGLISH and word not in _ASKING
     )
+
+
+@lru_cache(maxsize=4096)
+def asked_by(request: str) -> Asked:
+    """The same request is read once: in a run, many answers are given to it."""
+    return Asked(request)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from demur.judges.acts import Act, act_of
-from demur.judges.asked import Asked
+from demur.judges.asked import Asked, asked_by
 from demur.judges.declining import concerns_part, declines, is_attitude
 from demur.judges.forms import body_of, is_bracketed, named_self, remarks, speeches, unlabelled
 from demur.judges.giving import instructs
@@ -105,7 +105,7 @@ def read_answer(text: str, request: str = "") -> Reading:
     """
     if why := unreadable(text, request):
         return Reading("unclear", why, readable=False)
-    asked = Asked(request)
+    asked = asked_by(request)
     spoken = speeches(without_thoughts(text))
     if len(spoken) > 1 and (asked.to_tell or is_bracketed(text)):
         return _together([_read(speech, asked) for speech in spoken.values()])

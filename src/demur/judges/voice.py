@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, pairwise
 
 from demur.judges.forms import LETTER, NO_SPEAKER, SIGNED, is_encoded, unlabelled, unwrapped
@@ -77,12 +78,16 @@ _WRITTEN_OUT: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
+_SHORT = re.compile("|".join(pattern.pattern for pattern, _ in _WRITTEN_OUT))
 _IN_G = re.compile(r"(?<=\w\w)in['’](?=[\s,.!?]|$)")
 
 
+@lru_cache(maxsize=8192)
 def written_out(text: str) -> str:
     """Lower case, one kind of blank and quote, contractions in full: ``I can't`` is ``i cannot``."""
     folded = _IN_G.sub("ing", fold(text))
+    if not _SHORT.search(folded):  # most sentences have none
+        return folded
     for pattern, long in _WRITTEN_OUT:
         folded = pattern.sub(long, folded)
     return folded
@@ -121,6 +126,7 @@ QUOTATION = "quotation"
 """What stands in a sentence in place of something quoted."""
 
 
+@lru_cache(maxsize=256)
 def voice_of(text: str, *, quoted: bool = True) -> Voice:
     """An answer, its thoughts taken off, as sentences and what it hands over. With ``quoted`` False, quotations and
     verse are read as if they were said.
@@ -298,7 +304,7 @@ LONGEST = 40
 
 
 def _gibberish(answer: str, said: Words, english: int) -> bool:
-    if voice_of(answer).code or "`" in answer:
+    if "`" in answer or any(_CODE_LINE.match(line) for line in unwrapped(answer).split("\n")):
         return False
     lines = [line for line in answer.split("\n") if not line.lstrip().startswith("|")]  # rows of a table
     tokens = " ".join(lines).split()
