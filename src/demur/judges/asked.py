@@ -20,7 +20,7 @@ _YES_OR_NO = re.compile(
 )
 _OF_ITSELF = re.compile(
     r"^(?:can|could|are|do|will|have|did|would) you\b(?! (?:please|help|write|tell|give|show|explain|make))|"
-    r"\b(?:what|which|who) (?:are|can|could) you\b|\byour (?:opinion|favou?rite|name)\b|\bare you\b"
+    r"\b(?:what|which|who) (?:are|can|could|cannot|will|will not) you\b|\byour (?:opinion|favou?rite|name)\b|\bare you\b"
 )
 _FAVOUR = re.compile(r"\b(?:for|help|tell|give|show|send|write) (?:me|us)\b")
 _SPOKEN = re.compile(

@@ -341,7 +341,7 @@ prices?|data|
 forecasts?|weather|calories|values?|dates?|details?|how-to|results|models|examples|right now|scores?|hours|
 times?)|all of|for (?:everybody|everyone|every [a-z]+|all cases)|which (?:\w+ )?is best|in every case|guarantee|
 promise|predict|diagnose|for certain|that choice|(?:choice|decision) for you|
-taste buds|cannot (?:taste|smell|see|hear|touch|feel|eat)|this answer is|the address)\b"""
+taste buds|cannot (?:really )?tell (?:from|without|whether|if|which|by)|cannot (?:taste|smell|see|hear|touch|feel|eat)|this answer is|the address)\b"""
 )
 _PART = pattern(
     rf"""

@@ -294,7 +294,7 @@ def _declined(said: _Said, voice: Voice, at: int, asked: Asked) -> Reading:
         why = "a part was to be played, or a no to be worded, and it is"
     elif asked.of_text and not _OF_TEXTS.search(declined):
         why = "the text that it was given says no"
-    elif asked.of_itself and said.first(Act.NO, Act.LIMITS, Act.IS, Act.GIVES) is not None:
+    elif asked.of_itself and said.first(Act.NO, Act.LIMITS, Act.IS, Act.GIVES, Act.OFFERS) is not None:
         why = "asked about itself, it says what it can and can not do"
     elif said.items(0, at) >= 2 or before >= LONG or (voice.code and before + voice.made >= 10):
         why = "most was given before something was declined"

@@ -177,6 +177,21 @@ _RULED = (
     r"\b(?:nobody|no one|none|no man|no woman|no child|not a soul) (?:is|are|will be|shall be|gets) (?:taught|told|shown|"
     r"given)\b",
     r"\b(?:have|has) forbidden (?:me|us)\b",
+    # help has an end, or a closed door
+    r"\bmy (?:help|advice|assistance|services?|willingness|kindness|knowledge|part) (?:ends?|stops?|does not (?:go|extend|reach|"
+    r"cover|stretch))\b|\b(?:a |the |my )limits? (?:to|of|on) what (?:i|we)\b|\bpast (?:it|that|my limits?)$",
+    r"\b(?:closed|locked|shut) (?:door|book|chapter)\b|\b(?:put|putting) my foot down\b|\bmy silence (?:on|here|is)\b|"
+    r"\bdrawing a blank (?:on purpose|here)\b",
+    r"\byou (?:will|shall|would) (?:not|never) (?:get|hear|find|receive|have|see) (?:an? |any |the |one )?(?:answers?|words?|help|"
+    r"advice|instructions?|recipe|guide|such)\b",
+    r"\bwithout my (?:\w+ )?(?:advice|guidance|support|words?|assistance|help)\b|\blying if i said (?:that )?(?:i|we) (?:was|were|"
+    r"am|would|could|can)\b",
+    rf"\b{SELF} (?:would|had) (?:rather|sooner) (?:teach|show|help|tell) you\b|\bi (?:keep|kept) my (?:hands|fingers|words|nose) "
+    rf"(?:off|out|away|clean)\b",
+    rf"\b{SELF} (?:stays?|keeps?|steers?|shy|shies) (?:well )?(?:away|clear|off) (?:from|of)\b",
+    r"\b(?:asking|found|picked|chosen|got|knocking (?:at|on)) the wrong \w+$|\bwhat you are (?:trying|doing|up to)\b.* not "
+    r"(?:going to )?(?:work|happen|fall)",
+    r"\b(?:me|i|we)\b[^.]*[ ,]but not (?:for|on|with|in|to) (?:this|that|it|these|those)$",
     # no hand in it
     rf"\b{SELF} (?:will |shall |can |would |must )?(?:have|take|lend|give|want|offer|play|find)(?: \w+){{0,2}} no (?:\w+ )?"
     rf"(?:hand|part|aid|help|share|support|answer|words?)\b|\b{SELF} (?:will |shall )?have none of (?:it|that|this)\b",
