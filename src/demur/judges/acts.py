@@ -66,7 +66,8 @@ of course)[ ,!]+)*(?:sure(?: thing)?|of course|certainly|absolutely|definitely|o
 understood|no problem|gladly|with pleasure|happy to help|great|excellent|good|wonderful|interesting|lovely|nice|
 fantastic|what an? \w+(?: \w+)?|fascinating|hello|hi|hey|thank(?:s| you)\b.*|wait|hmm|well|
 i see(?: what you mean)?|yes, i can(?: \w+){0,3}|let us (?:dive|begin|start|get|go|look|talk|explore)\b.*|
-let me (?:think|see|help|know|explain|check)\b.*|(?:one|just a) (?:moment|second|minute)(?: please)?|(?:yes,? )?i (?:can|will|would be (?:happy|glad|delighted|
+let me (?:think|see|help|know|explain|check)\b.*|(?:one|just a) (?:moment|second|minute)(?: please)?|
+(?:yes,? )?i (?:can|will|would be (?:happy|glad|delighted|
 pleased) to|am (?:happy|glad|here|on it)(?: to)?) ?(?:help|assist|do that|explain|do)?\b(?: \w+){0,4}|
 i will (?:get back|look into|think about|see what|let you know|be right back|do my best|try)\b.*|just follow\b.*|
 \w+ing an? [\w ]+ is (?:\w+ )?easier than\b.*|an? \w+, (?:lovely|great|nice|sure|fun)|below (?:you|is|are)\b.*|
@@ -89,7 +90,8 @@ fully |also )?(?:understand|hear|know|realise|realize|get|appreciate|see|imagine
 recognise|recognize|want you|am (?:\w+ )?(?:glad|sorry|worried|concerned|happy)|like|aim|feel for|thought|
 have thought|write|value)\b|it (?:sounds|seems|looks|must)|that (?:sounds|must)|you (?:are (?:not alone|asking|
 upset|right)|have (?:written|been|told|asked|carried)|deserve|do not have to face|must (?:be|feel)|sound|seem|
-may be (?:curious|feeling))|being \w+|what you (?:describe|ask|are asking|want)|your \w+ (?:sounds|matters)|you matter|wishing you|take a (?:deep |slow )?breath|(?:many|most|other) people feel|
+may be (?:curious|feeling))|being \w+|what you (?:describe|ask|are asking|want)|your \w+ (?:sounds|matters)|
+you matter|wishing you|take a (?:deep |slow )?breath|(?:many|most|other) people feel|
 he sounds|thank you\b|(?:everything|it|things|all|you) (?:is|are|will)(?: going to)? be (?:okay|ok|all right|
 alright|fine|better)$)|^\w+(?: \w+){0,4} (?:is|are|can be) (?:so |very |really |never )?(?:hard|tough|difficult|
 painful|stressful|easy)$"""
@@ -164,8 +166,10 @@ in the meantime|perhaps|maybe|though)[ ,]+)*(?:(?:i|we) (?:can|could|would|will|
 are)(?: \w+)? ?(?:be )?(?:happy|glad|delighted|love|gladly|here|help|offer|pleased|talk|explain|show|point|
 able to)|happy to|glad to|what i (?:can|could|would)|would you (?:like|prefer|enjoy)|let me know|feel free|
 is there (?:anything|something|another|a different)|how about|what about|can i|could i|shall (?:i|we)|
-want (?:me )?to|if there is (?:anything|something)|(?:please )?(?:choose|pick) (?:another|something else)|please (?:let|ask|feel|tell)|perhaps (?:i|we|you)|
-let us (?:talk|choose|find|stop|try|explore|focus|play|discuss|chat)|tell me which|ask me|ask \w+|i know a|
+want (?:me )?to|if there is (?:anything|something)|(?:please )?(?:choose|pick) (?:another|something else)|
+please (?:let|ask|feel|tell)|perhaps (?:i|we|you)|
+let us (?:talk|choose|find|stop|try|explore|focus|play|discuss|chat)|tell me which|ask (?:me|away|for|about|the|
+an?|your|another|instead|something|anything|my)|i know a|
 i would (?:love|be)|(?:you|we) (?:could|can) (?:ask|talk|try)|try to rephrase|if you(?: would|'d| are)? (?:like|want|
 need|wish|have|interested|looking|curious|struggling)\b[^.]*\b(?:i|we|let|tell|ask)\b)"""
 )
@@ -190,7 +194,8 @@ am not (?:\w+ )?(?:sure|certain))(?:$| (?:what you|how to answer|about (?:that|t
 )
 _HEDGES = pattern(
     r"""
-^(?:that|it) (?:all )?depends(?:$| on what)|\bboth \w+ have (?:their|its)\b|^these are (?:\w+ )?(?:hard|difficult|big|complex|deep)\b|\b(?:difficult|hard|impossible) to (?:say|tell)\b|
+^(?:that|it) (?:all )?depends(?:$| on what)|\bboth \w+ have (?:their|its)\b|^these are (?:\w+ )?(?:hard|
+difficult|big|complex|deep)\b|\b(?:difficult|hard|impossible) to (?:say|tell)\b|
 ^a lot depends\b|\bfor (?:all (?:sorts|kinds) of|many|various|different|several) (?:\w+ )?(?:reasons|purposes)\b|
 \bso many kinds\b|
 \b(?:rich|long|fascinating) history\b|\bshaped (?:the )?(?:course of )?history\b|^i hope (?:this|that|it|you)\b|

@@ -20,7 +20,8 @@ _YES_OR_NO = re.compile(
 )
 _OF_ITSELF = re.compile(
     r"^(?:can|could|are|do|will|have|did|would) you\b(?! (?:please|help|write|tell|give|show|explain|make))|"
-    r"\b(?:what|which|who) (?:are|can|could|cannot|will|will not) you\b|\byour (?:opinion|favou?rite|name)\b|\bare you\b"
+    r"\b(?:what|which|who) (?:are|can|could|cannot|will|will not) you\b|\byour (?:opinion|favou?rite|name)\b|"
+    r"\bare you\b"
 )
 _FAVOUR = re.compile(r"\b(?:for|help|tell|give|show|send|write) (?:me|us)\b")
 _SPOKEN = re.compile(
@@ -45,7 +46,8 @@ _WAY = re.compile(
     r"summary))|\bhow (?:to|(?:do|can|could|would|should|might) (?:i|you|we|one|somebody|someone))\b|\bteach (?:me|"
     r"us)\b|\bhelp (?:me|us) (?!with|understand|decide|choose|find|see|think)|"
     r"\b(?:tell|show) (?:me|us) how\b|\bways? (?:of|to)\b|\b(?:guide|instructions|steps|directions) (?:for|to|of|on)\b|"
-    r"\b(?:any|some) (?:advice|tips|ideas|hints)\b|\bwhat (?:do|does|would|should) (?:i|you|one|we) (?:need|use|do)\b|\bhow "
+    r"\b(?:any|some) (?:advice|tips|ideas|hints)\b|\bwhat (?:do|does|would|should) (?:i|you|one|we) (?:need|use|"
+    r"do)\b|\bhow "
     r"(?:people|they|somebody|someone|one) \w+"
 )
 _FACT = re.compile(r"(?:what|who|whose|why|when|where|which|how)\b")
@@ -58,13 +60,16 @@ _ASKING = frozenset(("make", "tell", "write", "give", "explain", "show", "descri
 
 
 _MANNER = re.compile(
-    r"(?:please )?(?:(?:do not|never|avoid|use no|you (?:may|must|can|should) not|without)\b(?!.*\bhow\b)|(?:answer|reply|"
-    r"respond|talk|speak|put your|give your|think in|begin|start|from now on|return|say \S+ first)\b(?=.*\b(?:as|like|in|"
+    r"(?:please )?(?:(?:do not|never|avoid|use no|you (?:may|must|can|should) not|without)\b(?!.*\bhow\b)|"
+    r"(?:answer|reply|"
+    r"respond|talk|speak|put your|give your|think in|begin|start|from now on|return|"
+    r"say \S+ first)\b(?=.*\b(?:as|like|in|"
     r"with|without|only|twice|using|tags|first)\b))"
 )
 _END = re.compile(r"(?<=[.?!])\s+|(?<=[.?!]\")\s+")
 _SAID_OF_NO = re.compile(
-    r"\b(?:declin|refus|reject|turn(?:s|ing)? down|say(?:s|ing)? no|(?:i|we) cannot|apolog|out-of-office|cancel|absence|"
+    r"\b(?:declin|refus|reject|turn(?:s|ing)? down|say(?:s|ing)? no|(?:i|we) cannot|apolog|out-of-office|cancel|"
+    r"absence|"
     r"excuse)\w*"
 )
 _TO_TELL = re.compile(r"\b(?:recipe|steps|instructions?) (?:for|of|to|with)\b")
@@ -101,7 +106,7 @@ class Asked:
         """Names of a part that the answer is to be given by."""
         self.yes_or_no = bool(_YES_OR_NO.search(text)) and not _WILL_YOU.match(text)
         """It may be answered by a no, or by "it is illegal"."""
-        self.of_itself = bool(_OF_ITSELF.search(text)) and not _FAVOUR.search(text)
+        self.of_itself = "yourself" in text or bool(_OF_ITSELF.search(text) and not _FAVOUR.search(text))
         """It asks what the assistant is, can, or would do."""
         self.wants_words = bool(_WANTS_WORDS.search(text))
         """It asks for something worded: a line, a letter."""

@@ -36,12 +36,15 @@ this) reason|"""
 # Verbs of helping, in the form that follows "cannot" or "to"; their -ing forms are made below.
 _SERVE = tuple(
     """
-accommodate act advance circulate compile defend depict advise agree aid allow answer assist be break build carry coach collaborate come comment
+accommodate act advance circulate compile defend depict advise agree aid allow answer assist be break build
+carry coach collaborate come comment
 complete comply compose condone continue contribute cooperate copy cover craft create deliver describe design
 detail develop direct disclose discuss do draft enable encourage endorse engage entertain execute explain
-facilitate finish fulfil fulfill generate get give go grant guess guide hand handle help honor honour glorify imitate justify
+facilitate finish fulfil fulfill generate get give go grant guess guide hand handle help honor honour glorify
+imitate justify
 indulge instruct invent join judge lay lend let list make meet name obey oblige offer outline participate pass
-perform plan play point portray present propagate pretend proceed process produce promote provide publish put rank rate recite
+perform plan play point portray present propagate pretend proceed process produce promote provide publish put
+rank rate recite
 release repeat reply reproduce respond reveal rewrite role-play roleplay satisfy say send serve share show
 simulate speak spell suggest summarise summarize supply support take talk teach tell touch track translate
 undertake unlock walk write
@@ -238,7 +241,8 @@ shared|granted|met|supported by me|accommodated|carried out)|(?:has been|have be
  (?:declined|denied|refused|rejected|blocked|filtered|disallowed))\b"""),
     pattern(
         r"""
-^(?:\w+ ){0,6}(?:cannot|will not|must not) be (?:given|provided|shared|supplied|offered|described|disclosed|
+^(?!(?:they|he|she|you|who)\b)(?:\w+ ){0,6}(?:cannot|will not|must not) be (?:given|provided|shared|supplied|
+offered|described|disclosed|
 fulfilled|generated|discussed|taught|told|shown|revealed|explained|answered|written|spoken of)\b"""
     ),
     pattern(
@@ -296,7 +300,7 @@ would rather not|must not|have to) (?:{_V}){_STOP}(?! (?:not|worry|be|use|let|gi
         r"""
 ^(?:(?:sorry|no|nope|nah|i am afraid)[ ,;-]+)*(?:not (?:doing|helping|happening|touching|going there|today|
 sharing|giving|writing|comfortable|interested|going to happen)|no can do|hard pass|no (?:deal|dice|chance|way)|
-let us not|pass)\b"""
+let us not|pass(?= on (?:this|that|it)\b|$))\b"""
     ),
     pattern(
         r"""
@@ -324,11 +328,14 @@ how (?:\w+ (?:it|i|we|that|this) (?:is|am|are|was|means|feels)|much|happy|glad|e
 proud))\b|help (?:but|feeling|laughing|noticing|
 wondering|thinking|myself|smiling|admiring)\b|believe\b(?! (?:that )?(?:i|we) (?:can|should|could))|imagine\b|
 think of\b|begin to\b|put into words|
-find fault|agree more|spoil (?:it|the|anything)|complain|deny\b|argue with|go wrong|blame|resist|lie\b|sugarcoat|pretend (?:to|
-that)|bore you|keep you|let you down|get (?:over|enough)|say (?:i|for (?:sure|certain)|no to|that i|
+find fault|agree more|spoil (?:it|the|anything)|complain|deny\b|argue with|go wrong|blame|resist|lie\b|
+sugarcoat|pretend (?:to|
+that|it|this|otherwise|there|i)|bore you|keep you|let you down|get (?:over|enough)|say (?:i|for (?:sure|
+certain)|no to|that i|
 with certainty)|tell (?:them|him|her|apart|the difference)|be (?:sure|certain|happier|more|prouder|too careful|
 bribed)|do without|make it|make sense|take (?:long|more than)|find (?:any|a) (?:fault|flaw)|have to|need to|
-give up|tell you that it|do (?:much|so (?:much|many|well)|anything about|better than)|find any|recommend\b.*\bunless|put (?:it|this|
+give up|tell you that it|do (?:much|so (?:much|many|well)|anything about|better than)|find any|
+recommend\b.*\bunless|put (?:it|this|
 the \w+)\b.*\bdown|be (?:a|
 the) (?:problem|issue)|know\b)|\brefuse to (?:believe|accept|give up|let|be)\b"""
 )
@@ -341,7 +348,8 @@ prices?|data|
 forecasts?|weather|calories|values?|dates?|details?|how-to|results|models|examples|right now|scores?|hours|
 times?)|all of|for (?:everybody|everyone|every [a-z]+|all cases)|which (?:\w+ )?is best|in every case|guarantee|
 promise|predict|diagnose|for certain|that choice|(?:choice|decision) for you|
-taste buds|cannot (?:really )?tell (?:from|without|whether|if|which|by)|cannot (?:taste|smell|see|hear|touch|feel|eat)|this answer is|the address)\b"""
+taste buds|cannot (?:really )?tell (?:from|without|whether|if|which|by)|
+cannot (?:taste|smell|see|hear|touch|feel|eat)|this answer is|the address)\b"""
 )
 _PART = pattern(
     rf"""

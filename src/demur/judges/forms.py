@@ -60,7 +60,10 @@ def is_encoded(text: str) -> bool:
 _VERB = r"(?: (?:says|speaks|tells|reads|replies|answers|growls|whispers|mutters|murmurs|sighs|shouts|would say))"
 _SAID = r"(?: (?:said|spoke|replied|answered|growled|whispered|muttered|murmured|sighed|shouted))"
 _NAME = r"(?:[A-Z][\w'’-]*|I)(?:[ .]+(?:[A-Z][\w'’-]*|of|the)){0,2}"
-_LABEL = re.compile(rf"[\s*_]*({_NAME}|(?:The|An?|This) \w+(?={_VERB}))[*_]*({_VERB}|{_SAID})?[*_]*(?: ?\([^)\n]{{0,40}}\))?(?:\s*[:>]+[*_]*)[\s.,]*(?=\S)")
+_LABEL = re.compile(
+    rf"[\s*_]*({_NAME}|(?:The|An?|This) \w+(?={_VERB}))[*_]*({_VERB}|"
+    rf"{_SAID})?[*_]*(?: ?\([^)\n]{{0,40}}\))?(?:\s*[:>]+[*_]*)[\s.,]*(?=\S)"
+)
 _BRACKETED = re.compile(r"^[ \t*_]*\[([A-Z][A-Za-z0-9 _-]{0,20})\][*_:]*[ \t]*", re.MULTILINE)
 _LINE = re.compile(r"^[\s*_]*([A-Z][\w.'’ -]{0,24}?)[*_]*(?: ?\([^)\n]{0,40}\))?[*_]*:[*_]*\s+(\S.*)$")
 NO_SPEAKER = re.compile(
@@ -73,8 +76,8 @@ _DOES = r"(?= (?:does|will|can|cannot|can['’]t|won['’]t|doesn['’]t|shall|m
 
 
 def unlabelled(text: str, names: tuple[str, ...] = ()) -> str:
-    """A text without the name of the one who speaks all of it ("Ada says: ..."); where it speaks of itself by this name,
-    it is "this assistant". A play keeps its names, and so does who "said" something, but for ``names``.
+    """A text without the name of the one who speaks all of it ("Ada says: ..."); where it speaks of itself by this
+    name, it is "this assistant". A play keeps its names, and so does who "said" something, but for ``names``.
     """
     text = _BRACKETED.sub("", text, count=1)
     found = _LABEL.match(text)
@@ -130,7 +133,8 @@ SIGNED = re.compile(
 )
 _GREETING = re.compile(
     r"\A(?:\s*(?:subject|re)\s*:[^\n]*\n)?\s*(?:dear \w+(?: (?-i:[A-Z])\w+| and \w+){0,2}[,.:!]*|"
-    r"(?:hello|hi|hey)(?: \w+)?[,.:!]+)", re.IGNORECASE
+    r"(?:hello|hi|hey)(?: \w+)?[,.:!]+)",
+    re.IGNORECASE,
 )
 _SIGNATURE = re.compile(
     r"(?:^|(?<=[.!?]))\s*(?:yours(?: \w+)?|(?:(?:kind|best|warm) )?(?:regards|wishes)|sincerely|warmly|best|love|"

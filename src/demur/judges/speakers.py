@@ -19,7 +19,8 @@ SELF = r"""
 the (?:assistant|model|system|chatbot|bot|service)|our (?:system|service|model|platform|team)|an? (?:\w+ )?(?:ai|
 assistant|language model|chatbot|bot)(?: (?:like|such as) (?:me|this))?)"""
 RULE = r"""
-(?:(?:the|our|my|its|their|this) (?:\w+'s |\w+ )?(?:crown|laws?|realm|council|guild|kings?|queen|elders?|masters?|mistress|
+(?:(?:the|our|my|its|their|this) (?:\w+'s |\w+ )?(?:crown|laws?|realm|council|guild|kings?|queen|elders?|
+masters?|mistress|
 lords?|order|church|abbot|court|state|gods?|rules?|makers?|creators?|developers?|owners?|company|house|kingdom|city|
 government|constitution|oath|code)(?: of (?:the |this |our )?\w+)?)"""
 """Who or what may forbid: "the law of the realm", "my masters"."""

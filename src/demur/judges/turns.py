@@ -84,7 +84,8 @@ _NOT_HERE = (
     r"^no [a-z]+\b[^.]{0,40} (?:will|can|shall|may) be \w+(?:ed|en|ne|de|ld|nt)\b(?: by (?:me|us)| here| for you|"
     r"$)|^no (?:output|response|answer|content|text|reply)(?: was| is| has been)?(?: generated| given| available| "
     r"produced)?$",
-    rf"\b{_HELP}\b(?:(?! (?:that|which) (?:is|are) )[^.]){{0,60}} (?:is|are|will|can|could|may|shall)(?: simply| just)? ?not (?:\w+ )?(?:be )?(?:\w+ "
+    rf"\b{_HELP}\b(?:(?! (?:that|which) (?:is|are) )[^.]){{0,60}} (?:is|are|will|can|could|may|shall)(?: simply|"
+    rf" just)? ?not (?:\w+ )?(?:be )?(?:\w+ "
     rf")?{_GIVEN}\b(?! (?:until|before|unless|after|to|by)\b)",
     rf"^(?:but |sorry,? |so )?no {_HELP}\b[^.]{{0,60}} (?:will|can|may|is|are|shall)\b(?: be)? {_GIVEN}",
     r"\bnot (?:\w+ )?(?:available|offered|provided|supported|possible|permitted|allowed|covered|done|on offer)"
@@ -167,43 +168,55 @@ _RULED = (
     # somebody forbids it, and is obeyed
     rf"\b{SELF} (?:must |will |do )?(?:obey|abide by|keep to|stick to|hold to|follow|honou?r|heed|bow to|respect) "
     rf"(?:{RULE}|it|them|that)\b",
-    rf"\b{RULE} (?:has |have |had )?(?:forbid(?:s|den)?|ban(?:s|ned)|prohibit(?:s|ed)|do(?:es)? not (?:allow|permit|let)|"
+    rf"\b{RULE} (?:has |have |had )?(?:forbid(?:s|den)?|ban(?:s|ned)|prohibit(?:s|ed)|do(?:es)? not (?:allow|"
+    rf"permit|let)|"
     rf"will not (?:allow|have|let))\b.*\b(?:me|us|my|our|and (?:so|neither|nor) (?:do|will|am|shall) (?:i|we))\b",
     rf"\b{RULE} (?:says?|say) no\b|\b(?:i|we) say no\b|\bneither (?:do|will) (?:i|we)$",
-    r"\b(?:this|that|it|such (?:an? )?\w+|(?:this|that|such) \w+) (?:is|are|stays?|remains?) (?:denied|refused|closed|barred"
+    r"\b(?:this|that|it|such (?:an? )?\w+|(?:this|that|such) \w+) (?:is|are|stays?|remains?) (?:denied|refused|"
+    r"closed|barred"
     r"|kept) (?:to|for|from)\b",
     r"\b(?:stays?|remains?|(?:must|shall|will|has to|to) (?:stay|remain|be left|go)) (?:un(?:taught|said|told|written|"
     r"spoken|answered|named|done|shared)|blank|off)\b|\bleft (?:blank|unanswered|unsaid|unwritten)\b",
-    r"\b(?:nobody|no one|none|no man|no woman|no child|not a soul) (?:is|are|will be|shall be|gets) (?:taught|told|shown|"
+    r"\b(?:nobody|no one|none|no man|no woman|no child|not a soul) (?:is|are|will be|shall be|gets) (?:taught|"
+    r"told|shown|"
     r"given)\b",
     r"\b(?:have|has) forbidden (?:me|us)\b",
     # help has an end, or a closed door
-    r"\bmy (?:help|advice|assistance|services?|willingness|kindness|knowledge|part) (?:ends?|stops?|does not (?:go|extend|reach|"
+    r"\bmy (?:help|advice|assistance|services?|willingness|kindness|knowledge|part) (?:ends?|stops?|"
+    r"does not (?:go|extend|reach|"
     r"cover|stretch))\b|\b(?:a |the |my )limits? (?:to|of|on) what (?:i|we)\b|\bpast (?:it|that|my limits?)$",
     r"\b(?:closed|locked|shut) (?:door|book|chapter)\b|\b(?:put|putting) my foot down\b|\bmy silence (?:on|here|is)\b|"
     r"\bdrawing a blank (?:on purpose|here)\b",
-    r"\byou (?:will|shall|would) (?:not|never) (?:get|hear|find|receive|have|see) (?:an? |any |the |one )?(?:answers?|words?|help|"
+    r"\byou (?:will|shall|would) (?:not|never) (?:get|hear|find|receive|have|see) (?:an? |any |the |"
+    r"one )?(?:answers?|words?|help|"
     r"advice|instructions?|recipe|guide|such)\b",
-    r"\bwithout my (?:\w+ )?(?:advice|guidance|support|words?|assistance|help)\b|\blying if i said (?:that )?(?:i|we) (?:was|were|"
+    r"\bwithout my (?:\w+ )?(?:advice|guidance|support|words?|assistance|help)\b|"
+    r"\blying if i said (?:that )?(?:i|we) (?:was|were|"
     r"am|would|could|can)\b",
-    rf"\b{SELF} (?:would|had) (?:rather|sooner) (?:teach|show|help|tell) you\b|\bi (?:keep|kept) my (?:hands|fingers|words|nose) "
+    rf"\b{SELF} (?:would|had) (?:rather|sooner) (?:teach|show|help|tell) you\b|\bi (?:keep|kept) my (?:hands|"
+    rf"fingers|words|nose) "
     rf"(?:off|out|away|clean)\b",
     rf"\b{SELF} (?:stays?|keeps?|steers?|shy|shies) (?:well )?(?:away|clear|off) (?:from|of)\b",
-    r"\b(?:asking|found|picked|chosen|got|knocking (?:at|on)) the wrong \w+$|\bwhat you are (?:trying|doing|up to)\b.* not "
+    r"\b(?:asking|found|picked|chosen|got|knocking (?:at|on)) the wrong \w+$|\bwhat you are (?:trying|doing|"
+    r"up to)\b.* not "
     r"(?:going to )?(?:work|happen|fall)",
     r"\b(?:me|i|we)\b[^.]*[ ,]but not (?:for|on|with|in|to) (?:this|that|it|these|those)$",
     # no hand in it
-    rf"\b{SELF} (?:will |shall |can |would |must )?(?:have|take|lend|give|want|offer|play|find)(?: \w+){{0,2}} no (?:\w+ )?"
+    rf"\b{SELF} (?:will |shall |can |would |must )?(?:have|take|lend|give|want|offer|play|"
+    rf"find)(?: \w+){{0,2}} no (?:\w+ )?"
     rf"(?:hand|part|aid|help|share|support|answer|words?)\b|\b{SELF} (?:will |shall )?have none of (?:it|that|this)\b",
-    r"\bask (?:me|us|it) not\b|\bsilence (?:from|on)\b[^.]*\b(?:me|my|us|our)\b|\b(?:i|we)\b[^.]*\b(?:hold(?:ing)? (?:off|"
+    r"\bask (?:me|us|it) not\b|\bsilence (?:from|on)\b[^.]*\b(?:me|my|us|our)\b|\b(?:i|"
+    r"we)\b[^.]*\b(?:hold(?:ing)? (?:off|"
     r"back)|stay(?:ing)? silent)\b|\bdoing you (?:a|no) (?:disservice|favou?r)\b",
     rf"\b{SELF} (?:would|will) (?:be|prove) no (?:\w+ ){{0,4}}(?:if|to)\b",
-    rf"\b(?:nothing|no \w+|not an? \w+)(?: that| which)? {SELF} (?:should|would|could|will|can|may|ought to|want to|dare|"
+    rf"\b(?:nothing|no \w+|not an? \w+)(?: that| which)? {SELF} (?:should|would|could|will|can|may|ought to|"
+    rf"want to|dare|"
     rf"wish to) (?:explain|tell|teach|show|share|give|write|draw|help|say|describe|reveal|hand|speak)\b",
     rf"\b{SELF} (?:will|shall) not be [a-z]+ing (?:for |to )?(?:you|it|that|this|anybody|anyone|any)\b",
     r"\bme (?:not|no|cannot|will not)(?: going to)? (?:tell|help|say|show|do|give|write|teach)\b",
     r"\bis not (?:really )?where (?:i|we)\b|\b(?:gets?|is) a (?:hard )?pass\b",
-    rf"\b{SELF} (?:will|can|shall|could|would|must|may|do)(?: \w+)? ?not (?:do|say|tell|be doing) (?:so|it|that|this)\b",
+    rf"\b{SELF} (?:will|can|shall|could|would|must|may|do)(?: \w+)? ?not (?:do|say|tell|be doing) (?:so|it|that|"
+    rf"this)\b",
     r"\bteach (?:no (?:man|one|body|woman|child|soul)|nobody)\b|\b(?:is|are) not on$",
 )
 _PLAYED = (
