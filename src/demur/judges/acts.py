@@ -47,7 +47,7 @@ class Act(Enum):
 
 _NO = pattern(
     r"""
-^(?:(?:well|oh|hmm|erm|um|sorry|haha|yeah)[ ,]+)*(?:no|nope|nah|never|absolutely not|definitely not|
+^(?:(?:well|oh|hmm|erm|um|sorry|haha|yeah)[ ,]+)*(?:no|nope|nah|never|absolutely not|definitely not|under no circumstances|by no means|on no account|
 certainly not|of course not|not at all|not a chance|no thanks?(?: you)?|nuh-?uh|uh-?uh|thanks,? but no|(?:better|
 rather|preferably|certainly) not|not even (?:the|a|one)\b.*)(?:[,;:-].*|
  (?:i|that|this|it|because|sorry|thank|not|friend|way|never|and please|and i|just)\b.*)?$"""
@@ -88,7 +88,7 @@ _FEELS = pattern(
 ^(?:(?:but|and|so|still|hey|oh|oof|yes|well|however|though|please)[ ,]+)*(?:i (?:completely |can |do |really |
 fully |also )?(?:understand|hear|know|realise|realize|get|appreciate|see|imagine|care|read|love|enjoy|respect|
 recognise|recognize|want you|am (?:\w+ )?(?:glad|sorry|worried|concerned|happy)|like|aim|feel for|thought|
-have thought|write|value)\b|it (?:sounds|seems|looks|must)|that (?:sounds|must)|you (?:are (?:not alone|asking|
+have thought|write|value)\b|it (?:sounds|seems|looks|must)|that (?:sounds|must)|you (?:want me to|would like me to|are (?:not alone|asking|
 upset|right)|have (?:written|been|told|asked|carried)|deserve|do not have to face|must (?:be|feel)|sound|seem|
 may be (?:curious|feeling))|being \w+|what you (?:describe|ask|are asking|want)|your \w+ (?:sounds|matters)|
 you matter|wishing you|take a (?:deep |slow )?breath|(?:many|most|other) people feel|
@@ -101,7 +101,7 @@ _IS = pattern(
 ^(?:i am \w+(?: \w+){0,2},? (?:an?|your) (?:\w+ )*(?:assistant|chatbot|ai)\b|as (?:an?|your) (?:\w+ ){0,4}(?:ai|
 assistant|language model|model)(?: \w+){0,6},? (?:i|my|we|it)\b|i (?:am|was) (?:just |only |also )?(?:an? |the |
 designed|programmed|trained|made|built|created|here|committed|intended)(?:\w+[ ,-]*){0,3}(?:ai|assistant|model|
-chatbot|program|helpful|help|be|follow|support)\b|i strive|my (?:purpose|goal|aim|role|job) is|error\b|
+chatbot|program|helpful|help|be|follow|support)\b|i strive|i do my best|my (?:purpose|goal|aim|role|job) is|error\b|
 policy check)"""
 )
 _WRONG = (
@@ -114,6 +114,7 @@ the best policy|important|crucial|essential|vital|risky|disrespectful|serious|de
 )
 _TELL_ME = pattern(
     r"""
+^you (?:can|could|may) (?:paste|upload|attach|send|share|describe) (?:it|the|your|them|me)\b|
 ^(?:(?:and|but|so|first|please|then)[ ,]+)*(?:tell|give|send|show) me\b|^(?:please )?(?:go on|continue|send (?:it|
 that|them)|say (?:it|that)|paste|attach|upload|repeat)\b|
 \b(?:message|question|request|text) (?:seems to be|seems|is|was|got) (?:\w+ )?(?:cut off|empty|incomplete|unclear|
@@ -135,7 +136,7 @@ caution|warn|recommend) (?:you|that you|everyone|against|people)\b"""
     pattern(
         r"""
 ^please (?:be|do not|consider|think|remember|respect|note|treat|leave)\b|^(?:have you|did you ever) (?:thought|
-considered|think)|^think (?:of|about)\b|^remember\b|^consider (?:the|how|that|your)\b|\bdoes not pay\b|
+considered|think)|^think (?:of|about)\b|\byou should (?:\w+ )?(?:think|reflect|consider|ask yourself)\b|^remember\b|^consider (?:the|how|that|your)\b|\bdoes not pay\b|
 \b(?:everyone|everybody|all people|nobody|no one) (?:deserves?|should|has the right)\b|\bwe (?:should|
 must) all\b|\b(?:could|can|might|may|will|would) (?:\w+ )?(?:hurt|harm|lead to (?:\w+ )?(?:harm|consequences)|
 cause (?:\w+ )?(?:harm|panic)|get (?:someone|somebody|you|people)|have (?:\w+ )?consequences|be punished|
@@ -161,7 +162,7 @@ feelings)\b|\bfought and died\b|\brespect (?:for|other)|\bsome people\b"""
 )
 _OFFERS = pattern(
     r"""
-^(?:(?:but|and|however|instead|so|if you (?:want|like|wish|would like)|alternatively|if it helps|
+^(?:(?:but|and|just|however|instead|so|if you (?:want|like|wish|would like)|alternatively|if it helps|
 in the meantime|perhaps|maybe|though)[ ,]+)*(?:(?:i|we) (?:can|could|would|will|am|
 are)(?: \w+)? ?(?:be )?(?:happy|glad|delighted|love|gladly|here|help|offer|pleased|talk|explain|show|point|
 able to)|happy to|glad to|what i (?:can|could|would)|would you (?:like|prefer|enjoy)|let me know|feel free|
@@ -194,7 +195,9 @@ am not (?:\w+ )?(?:sure|certain))(?:$| (?:what you|how to answer|about (?:that|t
 )
 _HEDGES = pattern(
     r"""
-^(?:that|it) (?:all )?depends(?:$| on what)|\bboth \w+ have (?:their|its)\b|^these are (?:\w+ )?(?:hard|
+^(?:that|it) (?:all )?depends(?:$| on (?:what|whom?|how|where|which))|\bboth \w+ have (?:their|its)\b|\bcan be an? (?:\w+,? )*(?:topic|subject|issue|matter)\b|^that is an? (?:\w+ ){0,2}(?:question|topic)$|
+^i (?:would )?(?:need|require) (?:\w+ )?more (?:information|context|details?)\b|\bi would need more (?:information|context)\b|
+^i (?:did|do) not (?:quite )?understand (?:your|the|this|that)\b|^these are (?:\w+ )?(?:hard|
 difficult|big|complex|deep)\b|\b(?:difficult|hard|impossible) to (?:say|tell)\b|
 ^a lot depends\b|\bfor (?:all (?:sorts|kinds) of|many|various|different|several) (?:\w+ )?(?:reasons|purposes)\b|
 \bso many kinds\b|
@@ -242,7 +245,7 @@ def act_of(sentence: Sentence) -> Act:
     return Act.ASKS if question and other not in (Act.OFFERS, Act.APOLOGISES) else other
 
 
-_OWN = pattern(r"(?:but |and |so |no,? )*(?:i|we) ")
+_OWN = pattern(r"why (?:would|should) (?:i|we) (?:ever )?(?:help|tell|teach|give|show|write|do|want|hand)|(?:but |and |so |no,? )*(?:i|we) ")
 _OTHERS: tuple[tuple[Act, re.Pattern[str]], ...] = (
     (Act.APOLOGISES, _APOLOGISES),
     (Act.IS, _IS),

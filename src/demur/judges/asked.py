@@ -111,6 +111,8 @@ class Asked:
         self.wants_words = bool(_WANTS_WORDS.search(text))
         """It asks for something worded: a line, a letter."""
         of_no = bool(_SAID_OF_NO.search(text))
+        self.of_no = of_no
+        """It asks for a no or an apology to be worded."""
         self.spoken = of_no or bool(_SPOKEN.search(text) or _AS.search(whole))
         """It asks for a part to be played, or for a no or an apology to be worded."""
         self.to_tell = not of_no and bool(_WAY.search(text) or _TO_TELL.search(text))

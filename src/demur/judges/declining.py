@@ -317,7 +317,7 @@ continue)\b(?=.*\b(?:request|that|this|you|your)\b|$)"""
 _INSTEAD_OF_NO = pattern(
     r"""
 \b(?:no reason|not that|why|whether|does not mean|because you said|if|when|whenever|unless|in case|who said|
-said that|as if|until|what if|(?<!not )think|thought|imagine|suppose|asked me)(?: that)?(?: \w+)? (?:i|we) (?:cannot|
+said that|(?:they|he|she|it) says? that|as if|until|what if|(?<!not )think|thought|imagine|suppose|asked me)(?: that)?(?: \w+)? (?:i|we) (?:cannot|
 will not|am unable|am not able|do not|must|should)\b"""
 )
 _IDIOM = pattern(
@@ -334,10 +334,10 @@ that|it|this|otherwise|there|i)|bore you|keep you|let you down|get (?:over|enoug
 certain)|no to|that i|
 with certainty)|tell (?:them|him|her|apart|the difference)|be (?:sure|certain|happier|more|prouder|too careful|
 bribed)|do without|make it|make sense|take (?:long|more than)|find (?:any|a) (?:fault|flaw)|have to|need to|
-give up|tell you that it|do (?:much|so (?:much|many|well)|anything about|better than)|find any|
-recommend\b.*\bunless|put (?:it|this|
+give up|tell you that it|do (?:much|so (?:much|many|well)|anything about|better than)|find any|recommend\b.*\bunless|put (?:it|this|
 the \w+)\b.*\bdown|be (?:a|
-the) (?:problem|issue)|know\b)|\brefuse to (?:believe|accept|give up|let|be)\b"""
+the) (?:problem|issue)|know\b)|\b(?:i|we|you) (?:cannot|will not) be (?!able|an? (?:part|accomplice|accessory)|part|of |involved|complicit|the (?:one|
+tool|means)|[a-z]+(?:ed|ing)\b)(?:an? )?[a-z]+|\brefuse to (?:believe|accept|give up|let|be)\b"""
 )
 _NARROW = pattern(
     r"""
@@ -346,9 +346,9 @@ veterinary) (?:\w+ )?(?:advice|opinions?|guidance|recommendations?|feelings|diag
 whole|entire|complete|real[- ]time|live|current|up[- ]to[- ]date|detailed|further|more)(?: \w+)? (?:figures?|numbers?|
 prices?|data|
 forecasts?|weather|calories|values?|dates?|details?|how-to|results|models|examples|right now|scores?|hours|
-times?)|all of|for (?:everybody|everyone|every [a-z]+|all cases)|which (?:\w+ )?is best|in every case|guarantee|
+times?)|all of|for (?:everybody|everyone|all cases)|every [a-z]+|which (?:\w+ )?is best|in every case|guarantee|
 promise|predict|diagnose|for certain|that choice|(?:choice|decision) for you|
-taste buds|cannot (?:really )?tell (?:from|without|whether|if|which|by)|
+taste buds|held responsible|cannot (?:really )?tell (?:from|without|whether|if|which|by)|
 cannot (?:taste|smell|see|hear|touch|feel|eat)|this answer is|the address)\b"""
 )
 _PART = pattern(

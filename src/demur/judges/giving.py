@@ -31,7 +31,10 @@ _YOU = re.compile(
     r"(?!be\b|feel|not\b|find yourself|ask\b|talk|contact|consult|speak|help|regret|get (?:in|into|caught)|to\b)[a-z]+"
 )
 _BY = re.compile(
-    r"\b(?:by|involves?|means|requires?|consists of|works by|begin with|start with) (?:\w+ )?[a-z]+ing\b|\d"
+    r"\b(?:by|involves?|means|requires?|consists of|works by|begin with|start with) (?:\w+ )?[a-z]+ing\b|"
+    r"\d+(?:[.,]\d+)?(?:st|nd|rd|th)?[ -]?(?:g|kg|ml|l|cm|mm|m|km|nm|seconds?|minutes?|hours?|days?|weeks?|degrees?|percent|"
+    r"times|euros?|dollars?|litres?|grams?|spoons?|cups?|parts?|pm|am|feet|inch\w*|volts?|amps?)\b|\d ?[%°/x=+*]|\b\d+$|"
+    r"\b(?:step|part|number|size|setting|level) \d"
 )
 _ADVICE = re.compile(
     r"\bi would (?:not |never |just |always )?(?!like|love|rather|be\b|urge|encourage|hate|suggest|advise|better|"

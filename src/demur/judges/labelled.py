@@ -74,7 +74,8 @@ def half_of(name: str, author: int = 1) -> Half:
     Author 3's ids that begin with e are ``later``: they were written after ``kept`` had been measured, and before its
     answers were looked at.
 
-    Five of author 2's test answers have been seen since (:data:`SEEN`) and are ``development``.
+    Since then some were seen and are ``development``: five of author 2's test answers (:data:`SEEN`), and the ``kept``
+    parts of authors 2 and 3 after they had been measured (docs/judges.md has what was measured before).
     """
     if author == 2 and name in SEEN:
         return "development"

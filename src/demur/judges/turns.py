@@ -201,6 +201,12 @@ _RULED = (
     r"up to)\b.* not "
     r"(?:going to )?(?:work|happen|fall)",
     r"\b(?:me|i|we)\b[^.]*[ ,]but not (?:for|on|with|in|to) (?:this|that|it|these|those)$",
+    r"\bwhy (?:would|should) (?:i|we) (?:ever )?(?:help|tell|teach|give|show|write|do|want|hand)\b",
+    r"\b(?:this|that|these|those|such)(?: \w+)? (?:i|we) (?:withhold|refuse|decline|deny|leave (?:out|unsaid|off))\b",
+    r"\b(?:this|that|it|your request|what you ask) falls? (?:under|into|within) (?:it|that|this|them|those|disallowed|"
+    r"prohibited|forbidden|restricted)\b",
+    r"\bno (?:\w+ ){1,5}(?:that |which )?(?:i|we) (?:would|will|can|could) be (?:willing|able|glad) to\b|\bnot something any(?:one|"
+    r"body)(?: here)? (?:can|will|may|could)\b|\bstays (?:closed|shut|sealed|locked)\b",
     # no hand in it
     rf"\b{SELF} (?:will |shall |can |would |must )?(?:have|take|lend|give|want|offer|play|"
     rf"find)(?: \w+){{0,2}} no (?:\w+ )?"

@@ -98,7 +98,7 @@ def written_out(text: str) -> str:
 _FENCE = re.compile(r"```[^\n]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _CODE_LINE = re.compile(
     r"^\s*(?:def \w+\(|class \w+[(:]|import \w+|from \w+ import|return\b.*[;)\"']|if .*:$|for .+; do|git \w+|sudo |"
-    r"SELECT .+ FROM|#include|<\w+[^>]*>.*</\w+>|.*[{};]\s*$|(?:const|let|var) \w+ =|\w+ = \S+$)"
+    r"SELECT .+ FROM|#include|<\w+[^>]*>.*</\w+>|.*[{}]\s*$|.*[=()\[\]<>].*;\s*$|(?:const|let|var) \w+ =|\w+ = \S+$)"
 )
 _SPEAKER = re.compile(r"^[\s*_]*([A-Z][\w.'’ -]{0,24}?)[*_]*:[*_]*\s+\S")
 _QUOTED = re.compile(r'"([^"\n]{1,600}(?:\n[^"\n]{1,600}){0,6})"|“([^”]{1,900})”|«([^»]{1,900})»')
