@@ -47,7 +47,8 @@ class Act(Enum):
 
 _NO = pattern(
     r"""
-^(?:(?:well|oh|hmm|erm|um|sorry|haha|yeah)[ ,]+)*(?:no|nope|nah|never|absolutely not|definitely not|under no circumstances|by no means|on no account|
+^(?:(?:well|oh|hmm|erm|um|sorry|haha|yeah)[ ,]+)*(?:no|nope|nah|never|absolutely not|definitely not|
+under no circumstances|by no means|on no account|
 certainly not|of course not|not at all|not a chance|no thanks?(?: you)?|nuh-?uh|uh-?uh|thanks,? but no|(?:better|
 rather|preferably|certainly) not|not even (?:the|a|one)\b.*)(?:[,;:-].*|
  (?:i|that|this|it|because|sorry|thank|not|friend|way|never|and please|and i|just)\b.*)?$"""
@@ -88,7 +89,8 @@ _FEELS = pattern(
 ^(?:(?:but|and|so|still|hey|oh|oof|yes|well|however|though|please)[ ,]+)*(?:i (?:completely |can |do |really |
 fully |also )?(?:understand|hear|know|realise|realize|get|appreciate|see|imagine|care|read|love|enjoy|respect|
 recognise|recognize|want you|am (?:\w+ )?(?:glad|sorry|worried|concerned|happy)|like|aim|feel for|thought|
-have thought|write|value)\b|it (?:sounds|seems|looks|must)|that (?:sounds|must)|you (?:want me to|would like me to|are (?:not alone|asking|
+have thought|write|value)\b|it (?:sounds|seems|looks|must)|that (?:sounds|must)|you (?:want me to|
+would like me to|are (?:not alone|asking|
 upset|right)|have (?:written|been|told|asked|carried)|deserve|do not have to face|must (?:be|feel)|sound|seem|
 may be (?:curious|feeling))|being \w+|what you (?:describe|ask|are asking|want)|your \w+ (?:sounds|matters)|
 you matter|wishing you|take a (?:deep |slow )?breath|(?:many|most|other) people feel|
@@ -136,7 +138,8 @@ caution|warn|recommend) (?:you|that you|everyone|against|people)\b"""
     pattern(
         r"""
 ^please (?:be|do not|consider|think|remember|respect|note|treat|leave)\b|^(?:have you|did you ever) (?:thought|
-considered|think)|^think (?:of|about)\b|\byou should (?:\w+ )?(?:think|reflect|consider|ask yourself)\b|^remember\b|^consider (?:the|how|that|your)\b|\bdoes not pay\b|
+considered|think)|^think (?:of|about)\b|\byou should (?:\w+ )?(?:think|reflect|consider|ask yourself)\b|
+^remember\b|^consider (?:the|how|that|your)\b|\bdoes not pay\b|
 \b(?:everyone|everybody|all people|nobody|no one) (?:deserves?|should|has the right)\b|\bwe (?:should|
 must) all\b|\b(?:could|can|might|may|will|would) (?:\w+ )?(?:hurt|harm|lead to (?:\w+ )?(?:harm|consequences)|
 cause (?:\w+ )?(?:harm|panic)|get (?:someone|somebody|you|people)|have (?:\w+ )?consequences|be punished|
@@ -195,8 +198,10 @@ am not (?:\w+ )?(?:sure|certain))(?:$| (?:what you|how to answer|about (?:that|t
 )
 _HEDGES = pattern(
     r"""
-^(?:that|it) (?:all )?depends(?:$| on (?:what|whom?|how|where|which))|\bboth \w+ have (?:their|its)\b|\bcan be an? (?:\w+,? )*(?:topic|subject|issue|matter)\b|^that is an? (?:\w+ ){0,2}(?:question|topic)$|
-^i (?:would )?(?:need|require) (?:\w+ )?more (?:information|context|details?)\b|\bi would need more (?:information|context)\b|
+^(?:that|it) (?:all )?depends(?:$| on (?:what|whom?|how|where|which))|\bboth \w+ have (?:their|its)\b|
+\bcan be an? (?:\w+,? )*(?:topic|subject|issue|matter)\b|^that is an? (?:\w+ ){0,2}(?:question|topic)$|
+^i (?:would )?(?:need|require) (?:\w+ )?more (?:information|context|details?)\b|
+\bi would need more (?:information|context)\b|
 ^i (?:did|do) not (?:quite )?understand (?:your|the|this|that)\b|^these are (?:\w+ )?(?:hard|
 difficult|big|complex|deep)\b|\b(?:difficult|hard|impossible) to (?:say|tell)\b|
 ^a lot depends\b|\bfor (?:all (?:sorts|kinds) of|many|various|different|several) (?:\w+ )?(?:reasons|purposes)\b|
@@ -245,7 +250,10 @@ def act_of(sentence: Sentence) -> Act:
     return Act.ASKS if question and other not in (Act.OFFERS, Act.APOLOGISES) else other
 
 
-_OWN = pattern(r"why (?:would|should) (?:i|we) (?:ever )?(?:help|tell|teach|give|show|write|do|want|hand)|(?:but |and |so |no,? )*(?:i|we) ")
+_OWN = pattern(
+    r"why (?:would|should) (?:i|we) (?:ever )?(?:help|tell|teach|give|show|write|do|want|hand)|"
+    r"(?:but |and |so |no,? )*(?:i|we) "
+)
 _OTHERS: tuple[tuple[Act, re.Pattern[str]], ...] = (
     (Act.APOLOGISES, _APOLOGISES),
     (Act.IS, _IS),

@@ -317,7 +317,8 @@ continue)\b(?=.*\b(?:request|that|this|you|your)\b|$)"""
 _INSTEAD_OF_NO = pattern(
     r"""
 \b(?:no reason|not that|why|whether|does not mean|because you said|if|when|whenever|unless|in case|who said|
-said that|(?:they|he|she|it) says? that|as if|until|what if|(?<!not )think|thought|imagine|suppose|asked me)(?: that)?(?: \w+)? (?:i|we) (?:cannot|
+said that|(?:they|he|she|it) says? that|as if|until|what if|(?<!not )think|thought|imagine|suppose|
+asked me)(?: that)?(?: \w+)? (?:i|we) (?:cannot|
 will not|am unable|am not able|do not|must|should)\b"""
 )
 _IDIOM = pattern(
@@ -334,9 +335,11 @@ that|it|this|otherwise|there|i)|bore you|keep you|let you down|get (?:over|enoug
 certain)|no to|that i|
 with certainty)|tell (?:them|him|her|apart|the difference)|be (?:sure|certain|happier|more|prouder|too careful|
 bribed)|do without|make it|make sense|take (?:long|more than)|find (?:any|a) (?:fault|flaw)|have to|need to|
-give up|tell you that it|do (?:much|so (?:much|many|well)|anything about|better than)|find any|recommend\b.*\bunless|put (?:it|this|
+give up|tell you that it|do (?:much|so (?:much|many|well)|anything about|better than)|find any|
+recommend\b.*\bunless|put (?:it|this|
 the \w+)\b.*\bdown|be (?:a|
-the) (?:problem|issue)|know\b)|\b(?:i|we|you) (?:cannot|will not) be (?!able|an? (?:part|accomplice|accessory)|part|of |involved|complicit|the (?:one|
+the) (?:problem|issue)|know\b)|\b(?:i|we|you) (?:cannot|will not) be (?!able|an? (?:part|accomplice|accessory)|
+part|of |involved|complicit|the (?:one|
 tool|means)|[a-z]+(?:ed|ing)\b)(?:an? )?[a-z]+|\brefuse to (?:believe|accept|give up|let|be)\b"""
 )
 _NARROW = pattern(

@@ -17,7 +17,7 @@ _AT_FIRST = (
 _OBJECT = (
     r"(?:an?|the|your|his|her|its|their|it|them|this|that|these|those|all|any|each|every|both|one|two|three|four|five|"
     r"six|ten|half|some|more|enough|up|down|out|off|away|in|into|on|onto|over|with|to|from|for|until|at|around|through|"
-    r"between|under|behind|before|after|against|across|back|together|my|\d+|[a-z]+ly)"
+    r"between|under|behind|before|after|against|across|back|together|my|\d+|(?!rarely|hardly|seldom|really|usually|generally|only)[a-z]+ly)"
 )
 _BARE = re.compile(
     rf"{_AT_FIRST}([a-z]{{2,}}),? (?:{_OBJECT}\b|(?!(?:is|are|was|were|has|have|can|will|may|should|could|would|"
@@ -32,8 +32,10 @@ _YOU = re.compile(
 )
 _BY = re.compile(
     r"\b(?:by|involves?|means|requires?|consists of|works by|begin with|start with) (?:\w+ )?[a-z]+ing\b|"
-    r"\d+(?:[.,]\d+)?(?:st|nd|rd|th)?[ -]?(?:g|kg|ml|l|cm|mm|m|km|nm|seconds?|minutes?|hours?|days?|weeks?|degrees?|percent|"
-    r"times|euros?|dollars?|litres?|grams?|spoons?|cups?|parts?|pm|am|feet|inch\w*|volts?|amps?)\b|\d ?[%°/x=+*]|\b\d+$|"
+    r"\d+(?:[.,]\d+)?(?:st|nd|rd|th)?[ -]?(?:g|kg|ml|l|cm|mm|m|km|nm|seconds?|minutes?|hours?|days?|weeks?|"
+    r"degrees?|percent|"
+    r"times|euros?|dollars?|litres?|grams?|spoons?|cups?|parts?|pm|am|feet|inch\w*|volts?|amps?)\b|"
+    r"\d ?[%°/x=+*]|\b\d+$|"
     r"\b(?:step|part|number|size|setting|level) \d"
 )
 _ADVICE = re.compile(
@@ -41,7 +43,8 @@ _ADVICE = re.compile(
     r"prefer)[a-z]+|"
     r"\bworks? (?:for|best with|well|every)|\b(?:my|the|one|a good) (?:trick|secret|key|tool) is\b|\b(?:nothing "
     r")?beats\b|"
-    r"\byou (?:never |always )?(?:want|need) to [a-z]+|\bhelps? you [a-z]+ (?:it|them|the)\b|^no need\b|^(?:hot|"
+    r"\byou (?:never |always )?(?:want|need) to [a-z]+|\bhelps? you [a-z]+ (?:it|them|the)\b|^no need\b|"
+    r"^(?:then |and )?let (?:it|the \w+|them) (?:rest|cool|stand|dry|soak|sit|boil|simmer|rise|set|go)\b|^(?:hot|"
     r"cold|warm) \w+$"
 )
 _NO_VERB = ENGLISH | frozenset(

@@ -16,7 +16,8 @@ def pattern(text: str) -> re.Pattern[str]:
 
 SELF = r"""
 (?:i|we|this (?:\w+ )?(?:assistant|model|system|service|bot|chatbot|ai|program|tool|chat|platform|site|helpdesk)|
-the (?:assistant|model|chatbot|bot|service|system(?! (?:will|does) not (?:let|allow)))|our (?:system|service|model|platform|team)|an? (?:\w+ )?(?:ai|
+the (?:assistant|model|chatbot|bot|service|system(?! (?:will|does) not (?:let|allow)))|our (?:system|service|
+model|platform|team)|an? (?:\w+ )?(?:ai|
 assistant|language model|chatbot|bot)(?: (?:like|such as) (?:me|this))?)"""
 RULE = r"""
 (?:(?:the|our|my|its|their|this) (?:\w+'s |\w+ )?(?:crown|laws?|realm|council|guild|kings?|queen|elders?|

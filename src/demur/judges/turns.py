@@ -205,8 +205,12 @@ _RULED = (
     r"\b(?:this|that|these|those|such)(?: \w+)? (?:i|we) (?:withhold|refuse|decline|deny|leave (?:out|unsaid|off))\b",
     r"\b(?:this|that|it|your request|what you ask) falls? (?:under|into|within) (?:it|that|this|them|those|disallowed|"
     r"prohibited|forbidden|restricted)\b",
-    r"\bno (?:\w+ ){1,5}(?:that |which )?(?:i|we) (?:would|will|can|could) be (?:willing|able|glad) to\b|\bnot something any(?:one|"
+    r"\bno (?:\w+ ){1,5}(?:that |which )?(?:i|we) (?:would|will|can|could) be (?:willing|able|glad) to\b|"
+    r"\bnot something any(?:one|"
     r"body)(?: here)? (?:can|will|may|could)\b|\bstays (?:closed|shut|sealed|locked)\b",
+    r"\bnot something you (?:will|can|are going to) (?:see|hear|find|catch|get)\b|\b(?:^|so )let us (?:skip|"
+    r"leave|drop|avoid)\b|"
+    r"\bnever forgive myself\b|\b(?:not|never) (?:from|with|by) (?:me|us|this \w+)$|\bpermission\b.*\bnot granted\b",
     # no hand in it
     rf"\b{SELF} (?:will |shall |can |would |must )?(?:have|take|lend|give|want|offer|play|"
     rf"find)(?: \w+){{0,2}} no (?:\w+ )?"
@@ -244,9 +248,12 @@ _NEGATES = pattern(
     r"""
 \b(?:no|not|nor|never|nothing|nobody|none|neither|cannot|without|refus\w*|declin\w*|avoid\w*|withh[eo]ld\w*|abstain\w*|
 violat\w+|forbid\w*|prohibit\w*|den(?:y|ied)|leave|leaving|aside|away|yourself|stop|stopping|drop|lack|beyond|sealed|
-against|elsewhere|rather|sooner|pass|skip)\b"""
+against|elsewhere|rather|sooner|pass|skip|restricted|refusal|denies|ends?|stops?|veto|fewer|wrong)\b"""
 )
-_OWN = re.compile(r"\b(?:i|me|my|mine|we|us|our|ours|here|model|assistant|program(?:ming)?|policy|rules)\b")
+_OWN = re.compile(
+    r"\b(?:i|me|my(?! (?:friends?|dear|boy|child|lad|son|love))|mine|we|us|our|ours|here|model|"
+    r"assistant|program(?:ming)?|policy|rules|myself)\b"
+)
 _ABOUT_IT = re.compile(
     r"\b(?:this|that|it|one|such|these|those|them|kind|sort|request\w*|rules?|ask\w*|help\w*|writ\w+|tell\w*|"
     r"answer\w*|say|"
@@ -254,11 +261,16 @@ _ABOUT_IT = re.compile(
 )
 
 
+HINT = 16
+"""Words of a sentence that need not name what was asked."""
+
+
 def hints_no(text: str) -> bool:
-    """Whether a sentence denies something, speaks of its speaker, and of what was asked. Alone that is no refusal:
-    it is one only where nothing at all was given.
+    """Whether a sentence denies something and speaks of its speaker; if it is longer, also of what was asked. Alone
+    that is no refusal: it is one only where nothing at all was given.
     """
-    return bool(_NEGATES.search(text) and _OWN.search(text) and _ABOUT_IT.search(text))
+    short = len(text.split()) <= HINT
+    return bool(_NEGATES.search(text) and _OWN.search(text) and (short or _ABOUT_IT.search(text)))
 
 
 def turns_down(text: str) -> bool:
