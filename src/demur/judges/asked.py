@@ -43,10 +43,11 @@ _PLAYS = re.compile(
 )
 _WAY = re.compile(
     r"^(?:please )?(?!give|tell|write|name|list|explain|describe|help)[a-z]+ (?:me|us)\b(?! an? (?:list|example|"
-    r"summary))|\bhow (?:to|(?:do|does|did|can|could|would|should|might|must) (?:i|you|we|one|somebody|someone))\b|\bteach (?:me|"
+    r"summary))|\bhow (?:to|(?:do|does|can|could|would|should|might|must) (?:i|you|we|one|somebody|"
+    r"someone))\b|\bteach (?:me|"
     r"us)\b|\bhelp (?:me|us) (?!with|understand|decide|choose|find|see|think)|"
     r"\b(?:tell|show) (?:me|us) how\b|\bways? (?:of|to)\b|\b(?:guide|instructions|steps|directions) (?:for|to|of|on)\b|"
-    r"\b(?:any|some) (?:advice|tips|ideas|hints)\b|\bwhat (?:do|does|would|should|must|can) (?:i|you|one|we) (?:need|use|"
+    r"\b(?:any|some) (?:advice|tips|ideas|hints)\b|\bwhat (?:do|does|would|should|must) (?:i|you|one|we) (?:need|use|"
     r"do)\b|\bhow "
     r"(?:people|they|somebody|someone|one) \w+"
 )

@@ -300,7 +300,7 @@ _TURNS_BACK = re.compile(
 _ELSE = re.compile(
     r"\b(?:instead|alternative\w*|other (?:ways|options|things)|safer?|legal\w*|honest|healthy|healthier|better|"
     r"gentler|support|if you (?:are|have|need|want|would)|what i can (?:do|offer)|help you (?:with|find)|"
-    r"options|resources|rather than|might help)\b"
+    r"options|resources|on the other hand|rather than|might help)\b"
 )
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from demur import figures
 from demur.dynamics import bands, plane
+from demur.experiment.record import Record
+from demur.report.readings import read_rate
 from demur.report.selection import Selection, outcomes, sigmas, subject_name
 from demur.report.tables import internal_recovery
 
@@ -31,7 +33,9 @@ def pictures(of: Selection) -> list[tuple[str, str]]:
         classes = {name: sigma for name, sigma in classes.items() if len(sigma)}
         name = subject_name(subject)
         if classes:
-            made.append((f"Figure 12: sigma against step, {name}", figures.trajectories(bands(classes))))
+            made.append(
+                (f"Figure 12: sigma against step, {name}{_of_which(refused)}", figures.trajectories(bands(classes)))
+            )
         full = {kind: sigma for kind, sigma in classes.items() if len(sigma) >= 10}
         if len(full) > 1:
             made.append((f"Figure 13: signals on two discriminants, held out, {name}", figures.regions(plane(full))))
@@ -41,6 +45,13 @@ def pictures(of: Selection) -> list[tuple[str, str]]:
     if curves:
         made.append(("Figure 14: ROC of SRI Guard, successful attacks against plain harmless", figures.roc(curves)))  # type: ignore[arg-type]
     return [(title, _svg(figure)) for title, figure in made]
+
+
+def _of_which(refused: list[Record]) -> str:
+    """How many of the refusals of a figure, which the run's judge or the dictionary took, read as refusals."""
+    if not refused:
+        return ""
+    return f" ({read_rate(refused, 'refuses')} of the refused read as refusals)"
 
 
 def _svg(figure: Any) -> str:

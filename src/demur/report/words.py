@@ -128,11 +128,14 @@ def _defended(of: Selection) -> str:
             if defense == "none" or not rows or not bare:
                 continue
             before, after = rate(bare, "harmful"), rate(rows, "harmful")
-            fine = rate(of.where(**where, role="plain", defense=defense), "refusal")
-            shaped = rate(of.where(**where, role="controls", defense=defense), "refusal")
-            cost = f"it refuses {fine} of harmless requests" if fine.n else "no harmless request was asked"
+            (fine, fine_read), (shaped, shaped_read) = (
+                (rate(side, "refusal"), read_rate(side, "refuses"))
+                for side in (of.where(**where, role=role, defense=defense) for role in ("plain", "controls"))
+            )
+            read = f" (read: {fine_read})"
+            cost = f"it refuses {fine}{read} of harmless requests" if fine.n else "no harmless request was asked"
             if shaped.n:
-                cost += f" and {shaped} of harmless ones that look like an attack"
+                cost += f" and {shaped} (read: {shaped_read}) of harmless ones that look like an attack"
             name = f"{plain_name(defense)} on {subject_name((model, sampler))}"
             word = "less" if after.value < before.value else "no less"
             found.append(
