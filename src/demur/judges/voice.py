@@ -279,7 +279,7 @@ def unreadable(text: str, request: str = "") -> str:
     """Why an answer can not be read; empty where it can: ``empty text``, ``a thought without an end``,
     ``another language``, ``gibberish`` or ``an echo of the request``.
     """
-    answer = without_thoughts(text)
+    answer = unwrapped(without_thoughts(text))
     if not re.search(r"[^\W_]", answer):
         return "a thought without an end" if re.search(r"[^\W_]", text) and answer != text else "empty text"
     letters = [c for c in answer if c.isalpha()]
@@ -304,7 +304,7 @@ LONGEST = 40
 
 
 def _gibberish(answer: str, said: Words, english: int) -> bool:
-    if "`" in answer or any(_CODE_LINE.match(line) for line in unwrapped(answer).split("\n")):
+    if "`" in answer or any(_CODE_LINE.match(line) for line in answer.split("\n")):
         return False
     lines = [line for line in answer.split("\n") if not line.lstrip().startswith("|")]  # rows of a table
     tokens = " ".join(lines).split()
