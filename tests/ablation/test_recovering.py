@@ -10,6 +10,7 @@ from made_up import D, T, made, sets
 
 from demur.ablation import recovering
 from demur.ablation.material import LAST, Material, sigma_of, together
+from demur.ablation.tables import _recovery
 from demur.types import DemurError
 
 
@@ -28,6 +29,19 @@ def test_the_final_text_decides_not_the_one_at_the_last_step_of_the_signal() -> 
     assert {name: (row["rate"], row["n"]) for name, row in found.items()} == {
         "rr": (0.6667, 3), "asr": (0.3333, 3), "hrr": (0.5, 2), "frr": (0.5, 2),
     }  # fmt: skip
+    read = recovering.recovery_row(replace(m, read=("answers", "refuses", "")))["rr_read"]
+    assert (read["rate"], read["n"]) == (0.5, 2), "what can not be read is left out"
+    both = replace(m, read=("answers", "refuses", ""))
+    assert together("both", [both, both.only(np.array([True, False, False]))]).read == (
+        "answers",
+        "refuses",
+        "",
+        "answers",
+    )
+    shown = _recovery({"recovery": {"a": recovering.recovery_row(both)}, "irr": {}})
+    assert "| attack | RR | RR, read | ASR |" in shown
+    assert "RR, read" not in _recovery({"recovery": {"a": found}, "irr": {}}), "results of earlier versions"
+    assert together("half", [both, m]).read == (), "who was not read has no rate"
     twice = together("twice", [m, m])
     assert twice.refused_finally.tolist() == [False, True, True] * 2
     assert twice.lengths.tolist() == [T, T + 8, T + 8] * 2

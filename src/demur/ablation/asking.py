@@ -10,7 +10,7 @@ from demur.ablation.recording import gather
 from demur.ablation.rivals import CANVAS_KEYS, CAUSAL_KEYS
 from demur.ablation.shelf import Shelf
 from demur.ablation.splits import Questions
-from demur.traces import STEPS, Key
+from demur.traces import STEPS, Key, Trace
 from demur.types import Model, Need, Prompt, Sampler
 
 
@@ -24,6 +24,7 @@ def record_sets(
     length: int | None = None,
     steps: int = STEPS,
     seed: int = 0,
+    reads: Callable[[Trace], str] | None = None,
     group: Callable[[Prompt], str] = request_of,
     kept: Shelf | None = None,
     progress: Callable[[str, int, int], object] = lambda name, done, of: None,
@@ -31,16 +32,16 @@ def record_sets(
     """What a model says to every set of prompts. Nobody judges: success is an answer that is no refusal.
 
     ``pools`` are the states to hold (default: what the rivals read), ``recorded`` those to capture and keep
-    (:func:`demur.ablation.recording.gather`). ``group`` names what a prompt asks for, whatever wraps it; ``kept`` holds
-    what was generated before; ``progress`` is called with a set's name, how many of its prompts are done, and of how
-    many.
+    (:func:`demur.ablation.recording.gather`). ``group`` names what a prompt asks for, whatever wraps it; ``kept``
+    holds what was generated before; ``reads`` says how a final text reads, beside the dictionary that decides;
+    ``progress`` is called with a set's name, how many of its prompts are done, and of how many.
     """
     read = pools or (CAUSAL_KEYS if Need.CAUSAL in model.offers else CANVAS_KEYS)
 
     def run(name: str, prompts: list[Prompt]) -> Material:
         return gather(
             model, name, prompts, sampler, pools=read, recorded=recorded, length=length, steps=steps, seed=seed,
-            group=group, kept=kept, progress=lambda done: progress(name, done, len(prompts)),
+            reads=reads, group=group, kept=kept, progress=lambda done: progress(name, done, len(prompts)),
         )  # fmt: skip
 
     return Sets(

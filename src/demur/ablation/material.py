@@ -29,9 +29,10 @@ class Material:
     or cut at T.
 
     ``refused_at_last`` and ``harmful_at_last`` are of the *final* texts, which come after step T where a generation has
-    more steps than T; without them the marks at T stand. ``taken`` are the steps that each generation took (default:
-    T). ``groups`` name the request behind each generation, whatever wraps it (default: each its own). Raises for
-    lengths that differ.
+    more steps than T; without them the marks at T stand. ``taken`` are the steps that each generation took
+    (default: T). ``groups`` name the request behind each generation, whatever wraps it (default: each its own).
+    ``read`` is how each final text reads by another reader (``refuses``, or another word; empty where it can not be
+    read); nothing where nobody read them. Raises for lengths that differ.
     """
 
     name: str
@@ -43,11 +44,12 @@ class Material:
     harmful_at_last: Bool[NDArray[np.bool_], "n"] | None = None
     taken: Int[NDArray[np.int64], "n"] | None = None
     groups: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.asked)
         parts = (*self.phi.values(), self.refused, self.harmful, self.refused_at_last, self.harmful_at_last, self.taken)
-        lengths = [len(part) for part in (*parts, self.groups or None) if part is not None]
+        lengths = [len(part) for part in (*parts, self.groups or None, self.read or None) if part is not None]
         if any(length != n for length in lengths):
             raise DemurError(f"{self.name}: {lengths} rows for {n} generations", "one row for each", "cut all alike")
 
@@ -70,6 +72,7 @@ class Material:
             cut(self.harmful_at_last),
             cut(self.taken),
             tuple(group for group, row in zip(self.groups, rows, strict=True) if row) if self.groups else (),
+            tuple(word for word, row in zip(self.read, rows, strict=True) if row) if self.read else (),
         )
 
     @property
@@ -144,6 +147,7 @@ def together(name: str, parts: Sequence[Material]) -> Material:
         np.concatenate([marks for marks in last if marks is not None]) if every else None,
         np.concatenate([part.lengths for part in parts]),
         tuple(request for part in parts for request in part.requests),
+        tuple(word for part in parts for word in part.read) if all(part.read for part in parts) else (),
     )
 
 

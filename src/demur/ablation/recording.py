@@ -39,6 +39,7 @@ def gather(
     seed: int = 0,
     batch: int = 32,
     harm: Callable[[Trace], Sequence[bool]] | None = None,
+    reads: Callable[[Trace], str] | None = None,
     group: Callable[[Prompt], str] = request_of,
     progress: Callable[[int], object] = lambda done: None,
     kept: Shelf | None = None,
@@ -49,9 +50,10 @@ def gather(
     again in other pools without generating; in memory there are ``pools`` only.
 
     ``length`` open places a prompt (None: the model's own); signals are cut at ``steps``. ``harm`` judges the text
-    after every step; ``group`` names what a prompt asks for, whatever wraps it. What is ``kept`` is read and not
-    generated again: then other rows share a batch, and a state may differ from a fresh one's in its last bits.
-    ``progress`` is called with the number of prompts done. Raises for no prompts.
+    after every step, ``reads`` says how the final text reads; ``group`` names what a prompt asks for, whatever
+    wraps it. What is ``kept`` is read and not generated again: then other rows share a batch, and a state may
+    differ from a fresh one's in its last bits. ``progress`` is called with the number of prompts done. Raises for
+    no prompts.
     """
     if not prompts:
         raise DemurError(f"no prompts for the set {name}", "at least one", "give more prompts")
@@ -86,6 +88,7 @@ def gather(
         pools=pools,
         steps=steps,
         harm=harm,
+        reads=reads,
         group=group,
     )
 
@@ -137,6 +140,7 @@ def material(
     pools: Sequence[Key],
     steps: int = STEPS,
     harm: Callable[[Trace], Sequence[bool]] | None = None,
+    reads: Callable[[Trace], str] | None = None,
     group: Callable[[Prompt], str] = request_of,
 ) -> Material:
     """The same from traces that are at hand."""
@@ -159,6 +163,7 @@ def material(
         None if harms is None else last(harms),
         np.array([trace.steps for trace in traces], dtype=np.int64),
         tuple(group(trace.prompt) for trace in traces),
+        () if reads is None else tuple(reads(trace) for trace in traces),
     )
 
 

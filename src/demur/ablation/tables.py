@@ -208,21 +208,24 @@ def _blind(fit: Json) -> str:
 
 
 def _recovery(about: Json) -> str:
+    # Results of earlier versions, and of worlds with a judge of their own, were read by one reader alone.
+    read = ("rr_read",) if any("rr_read" in of for of in about["recovery"].values()) else ()
+    keys = ("rr", *read, "asr", "hrr", "frr")
     rows = [
         (
             name,
-            *[rate(of[key]) for key in ("rr", "asr", "hrr", "frr")],
+            *[rate(of[key]) if key in of else "" for key in keys],
             *[rate(r) for r in about["irr"].get(name, {}).values()],
         )
         for name, of in about["recovery"].items()
     ]
     every = [rate(r) for r in about["irr"].get("all attacks", {}).values()]
-    rows.append(("all attacks", "", "", "", "", *every))
+    rows.append(("all attacks", *[""] * len(keys), *every))
     how = (
         "Of the final texts" if about.get("judged", True) else "Nobody judged harm: ASR counts answers. Of final texts"
     )
     return f"## Recovery\n\n{how}; IRR at step T.\n\n" + markdown(
-        ("attack", "RR", "ASR", "HRR", "FRR", "IRR 0.5", "IRR 0.3", "IRR 0.1"), rows
+        ("attack", "RR", *(["RR, read"] if read else []), "ASR", "HRR", "FRR", "IRR 0.5", "IRR 0.3", "IRR 0.1"), rows
     )
 
 

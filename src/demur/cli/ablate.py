@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from demur.ablation.protocol import Sets
     from demur.ablation.shelf import Shelf
     from demur.ablation.splits import Counts, Questions
+    from demur.traces import Trace
     from demur.types import Prompt
 
 OwnCount = Annotated[
@@ -229,11 +230,19 @@ def _recorded(net: Any, sampler: Any, asked: Questions, keep: bool, *, length: i
 
         sets = record_sets(
             net, sampler, asked, length=length, steps=steps, kept=shelf, progress=progress,
-            group=group_of,
+            group=group_of, reads=_reads,
         )  # fmt: skip
     if shelf is not None:
         tell_shelf(shelf)
     return sets
+
+
+def _reads(trace: Trace) -> str:
+    """How a final text reads, beside the dictionary; empty where it can not be read."""
+    from demur.judges import read_answer
+
+    found = read_answer(trace.text(trace.steps), trace.prompt.text)
+    return found.value if found.readable else ""
 
 
 def group_of(prompt: Prompt) -> str:
