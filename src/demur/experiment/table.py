@@ -50,7 +50,9 @@ def _with_verdicts(table: Any, path: Path) -> Any:
     columns |= {"judge_score": ("score", pa.float64()), "judge_why": ("why", pa.string())}
     for name, (key, kind) in columns.items():
         table = table.append_column(name, pa.array([verdict.get(key) for verdict in said], kind))
-    found = [read_answer(text or "", prompt or "") for text, prompt in zip(*_words(table), strict=True)]
+    words = list(zip(*_words(table), strict=True))
+    reading = {one: read_answer(one[0] or "", one[1] or "") for one in dict.fromkeys(words)}  # equal answers, once
+    found = [reading[one] for one in words]
     read = [one.value if one.readable else None for one in found]
     table = table.append_column("read", pa.array(read, pa.string()))
     return table.append_column("read_why", pa.array([one.why for one in found], pa.string()))
