@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -30,16 +30,16 @@ RAW = "a raw completion is outside of what the guard was calibrated on: requests
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """What the operator has fixed. ``served`` is the model's name for clients; ``sampler`` with ``settings`` is the
-    default (None: the guard's, or the family's). ``steps`` is T, for samplers that take as many.
+    """What the operator has fixed. ``served`` is the model's name for clients; ``sampler``, called ``named``, is the default
+    (None: the guard's, or the family's). ``steps`` is T, for samplers that take as many.
     """
 
     model: Model
     served: str
     guard: Guard | None = None
     limits: Limits = field(default_factory=Limits)
-    sampler: str | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    sampler: Sampler | None = None
+    named: str = ""
     steps: int = STEPS
     length: int | None = None
     guard_is_a_choice: bool = False
@@ -52,13 +52,12 @@ class Orders:
     def __init__(self, terms: Terms) -> None:
         self.terms, self.model = terms, terms.model
         self.names = fitting(self.model.offers)
-        self.named = terms.sampler or self.model.preferred
-        self.plain: Sampler = build(terms.sampler, self.model, steps=terms.steps, settings=terms.settings)
+        guard, self.plain = terms.guard, terms.sampler or build(None, self.model, steps=terms.steps)
+        self.named = terms.named or self.model.preferred
         self.bound: int | None = None  # places that the guard's promise hangs on
-        guard = terms.guard
         if guard is not None:
             self.bound = guard.spec.settings.get("length")
-            if terms.sampler is None and not terms.settings:
+            if terms.sampler is None:
                 own = {name: value for name, value in guard.spec.settings.items() if name != "length"}
                 self.plain = made_again(guard.spec.sampler, own)
                 self.named = self._name_of(self.plain)
