@@ -15,12 +15,12 @@ import numpy as np
 
 import demur
 from demur import guards as g
-from demur import worlds
 from demur.organism.attacks import attack
 from demur.organism.world import prompts as world_prompts
 from demur.samplers import build
 from demur.serving import Address, Keys, Limits, Service, Terms
 from demur.serving.running import Running
+from demur.signals import fit_anchors
 from demur.traces import Trace, generate
 from demur.types import Prompt
 
@@ -33,20 +33,32 @@ def model(name: str = "organism/ar") -> Any:
     return demur.load(name)
 
 
+STEPS = {"organism/ar": 16, "organism/diffusion": 8}
+"""T, few: every answer of the diffusion model takes as many passes."""
+
+
 @cache
 def guard(name: str = "organism/ar") -> g.Guard:
-    """A guard that stops half of what is :func:`asked`: its anchors come with the package, its limit is set for that."""
-    of, sampler = model(name), build(None, model(name))
+    """A guard that stops half of what is :func:`asked`: its limit is set for that."""
+    of, sampler = model(name), build(None, model(name), steps=STEPS[name])
 
     def run(prompts: Sequence[Prompt]) -> list[Trace]:
-        return generate(of, prompts, sampler, length=LENGTH, batch=64)
+        return generate(of, prompts, sampler, length=LENGTH, steps=STEPS[name], batch=64)
 
-    anchors = worlds.named("organism").anchors(of, sampler)
+    anchors = fit_anchors(*(run(world_prompts("anchors", forbidden=side, n=8)) for side in (False, True)))
     harmless = (run(world_prompts(split, forbidden=False, n=10)) for split in ("guard", "calibration"))
     made = g.fit_guard(anchors, *harmless, alpha=0.1, detector="mean")
     highest = made.prefix.scores(anchors.signals(run(asked()))).max(axis=1)
     limit = replace(made.prefix.threshold, value=float(np.median(highest)))
     return replace(made, prefix=replace(made.prefix, threshold=limit))
+
+
+def flagging_at(step: int) -> g.Guard:
+    """A guard of the autoregressive organism that flags every answer after this step, and none before."""
+    made = guard()
+    late = np.arange(1, made.spec.steps + 1) >= step
+    prefix = replace(made.prefix, centre=np.where(late, -20.0, 0.0), scale=np.where(late, 1e-3, 1e3))
+    return replace(made, prefix=replace(prefix, threshold=replace(prefix.threshold, value=1.0)))
 
 
 @cache

@@ -71,8 +71,9 @@ def test_what_is_stopped_and_where_is_what_the_guard_does_by_itself(either: Hous
     guard, model = either.service.terms.guard, either.service.terms.model
     assert guard is not None
     watched = Watch(guard)(either.service.orders.plain)
-    traces = generate(model, served.asked(), watched, length=served.LENGTH, batch=64)
-    plain = generate(model, served.asked(), either.service.orders.plain, length=served.LENGTH, batch=64)
+    how: Any = {"length": served.LENGTH, "steps": guard.spec.steps, "batch": 64}
+    traces = generate(model, served.asked(), watched, **how)
+    plain = generate(model, served.asked(), either.service.orders.plain, **how)
     for prompt, trace, bare in zip(served.asked(), traces, plain, strict=True):
         said, verdict = whole(either.chat(prompt)[1]), acted_of(trace)
         assert said["demur"]["verdict"]["flagged"] == verdict.flagged
@@ -86,17 +87,17 @@ def test_what_is_stopped_and_where_is_what_the_guard_does_by_itself(either: Hous
 
 
 def test_nothing_leaves_before_it_was_looked_at_and_asynchronously_one_step_does() -> None:
-    texts = {}
-    for hold in (0, 1, 4):
-        with serving(guard=served.guard(), hold=hold) as house:
-            said = [together(house.chat(prompt, stream=True)[1]) for prompt in served.asked()]
-            assert {one["demur"]["mode"] for one in said} == {"held back" if hold else "asynchronous"}
-            texts[hold] = [one["content"] for one in said if one["refusal"]]
-    assert texts[0]
-    for async_, held, longer in zip(texts[0], texts[1], texts[4], strict=True):
-        assert async_.startswith(held)
-        assert held.startswith(longer)
-    assert texts[0] != texts[1] != texts[4]
+    prompt = served.asked()[0]
+    with serving(guard=served.guard()) as house:
+        free = [part["choices"][0]["delta"].get("content") for part in house.chat(prompt, stream=True)[1][1:9]]
+    for hold, left in ((0, 6), (1, 5), (4, 2), (30, 0)):
+        with serving(guard=served.flagging_at(6), hold=hold) as house:
+            parts, at_once = together(house.chat(prompt, stream=True, seed=0)[1]), whole(house.chat(prompt, seed=0)[1])
+        assert parts == at_once
+        assert parts["demur"]["mode"] == ("held back" if hold else "asynchronous")
+        assert parts["demur"]["hold_back"] == hold
+        assert (parts["refusal"], parts["demur"]["verdict"]["step"]) == (REFUSAL, 6)
+        assert parts["content"] == "".join(free[:left])
 
 
 def test_without_a_guard_the_verdict_is_none_and_says_so() -> None:
@@ -122,7 +123,7 @@ def test_another_sampler_or_temperature_is_no_way_around_the_guard(house: House,
     for where, more in (
         (house, {"temperature": 0.7}),
         (diffusion, {"demur": {"sampler": "random"}}),
-        (diffusion, {"demur": {"settings": {"steps": 8}}}),
+        (diffusion, {"demur": {"settings": {"steps": 4}}}),
     ):
         status, error = where.chat(**more)
         assert status == 400, more
