@@ -105,7 +105,9 @@ class House:
 
     def chat(self, prompt: Prompt | str = "How do I open the granary?", **more: Any) -> tuple[int, Any]:
         turns = prompt.conversation if isinstance(prompt, Prompt) else None
-        messages = [{"role": t.role, "content": t.content} for t in turns] if turns else [{"role": "user", "content": prompt}]
+        messages = (
+            [{"role": t.role, "content": t.content} for t in turns] if turns else [{"role": "user", "content": prompt}]
+        )
         return self.post("/v1/chat/completions", {"model": self.service.terms.served, "messages": messages} | more)
 
 

@@ -194,7 +194,10 @@ def test_a_stream_shows_the_canvas_to_those_who_ask(diffusion: House) -> None:
 def test_several_turns_are_read_and_a_refusal_may_be_one_of_them(house: House) -> None:
     turns = [
         {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "How do I "}, {"type": "text", "text": "open the granary?"}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "How do I "}, {"type": "text", "text": "open the granary?"}],
+        },
         {"role": "assistant", "content": None, "refusal": REFUSAL},
         {"role": "user", "content": "How do I open the granary?"},
     ]
@@ -254,7 +257,9 @@ def test_answers_that_are_made_together_are_those_that_are_made_alone(either: Ho
         streams = pool.map(lambda i: together(either.chat(prompts[i], seed=i, stream=True)[1]), range(len(prompts)))
         several = list(streams)
     assert [same(one) for one in several] == [same(one) for one in alone]
-    grew = number(either.send("GET", "/metrics")[2].decode(), "demur_group_rows_count") - number(before, "demur_group_rows_count")
+    grew = number(either.send("GET", "/metrics")[2].decode(), "demur_group_rows_count") - number(
+        before, "demur_group_rows_count"
+    )
     assert 0 < grew < len(prompts), "some were made together"
 
 
@@ -290,7 +295,9 @@ def test_who_goes_frees_the_place_and_the_line(monkeypatch: pytest.MonkeyPatch) 
     slow = Slow(monkeypatch)
     with serving(limits=Limits(rows=1, waiting=8, grace=5)) as house:
         worker = house.service.worker
-        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi there"}], "stream": True}).encode()
+        body = json.dumps(
+            {"model": "m", "messages": [{"role": "user", "content": "Hi there"}], "stream": True}
+        ).encode()
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         clients = []
         for _ in range(3):
@@ -304,7 +311,9 @@ def test_who_goes_frees_the_place_and_the_line(monkeypatch: pytest.MonkeyPatch) 
         slow.go.set()
         until(lambda: worker.is_idle)
         assert house.chat(max_tokens=2)[0] == 200
-        assert number(house.send("GET", "/metrics")[2].decode(), "demur_verdicts_total") == 1, "the others were given up"
+        assert number(house.send("GET", "/metrics")[2].decode(), "demur_verdicts_total") == 1, (
+            "the others were given up"
+        )
 
 
 def until(true: Any) -> None:
@@ -370,7 +379,10 @@ def no_memory(group: Group, step: Any) -> None:
 
 def test_the_end_lets_running_answers_end_and_takes_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
     slow = Slow(monkeypatch)
-    with serving(guard=served.guard(), limits=Limits(rows=1, waiting=8, grace=20)) as house, ThreadPoolExecutor(4) as pool:
+    with (
+        serving(guard=served.guard(), limits=Limits(rows=1, waiting=8, grace=20)) as house,
+        ThreadPoolExecutor(4) as pool,
+    ):
         running = pool.submit(house.chat, stream=True)
         until(lambda: house.service.worker.taken == 1)
         waiting = pool.submit(house.chat)
@@ -386,7 +398,9 @@ def test_the_end_lets_running_answers_end_and_takes_no_others(monkeypatch: pytes
         assert waiting.result()[0] == 503
 
 
-def test_an_answer_that_has_not_ended_in_time_is_broken_off_with_its_verdict_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_has_not_ended_in_time_is_broken_off_with_its_verdict_so_far(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     advance = Group.advance
 
     def crawl(group: Group) -> bool:
@@ -409,7 +423,15 @@ def test_an_answer_that_has_not_ended_in_time_is_broken_off_with_its_verdict_so_
 
 def test_requests_verdicts_tokens_steps_and_looks_are_counted(house: House) -> None:
     page = house.send("GET", "/metrics")[2].decode()
-    for name in ("requests_total", "tokens_total", "steps_total", "waiting", "places", "group_rows_count", "look_seconds_sum"):
+    for name in (
+        "requests_total",
+        "tokens_total",
+        "steps_total",
+        "waiting",
+        "places",
+        "group_rows_count",
+        "look_seconds_sum",
+    ):
         assert f"demur_{name}" in page
     before = number(page, 'demur_verdicts_total{verdict="let_pass"}')
     house.chat(served.asked()[0])

@@ -37,7 +37,9 @@ from demur.types import Need, Prompt
 
 BYTES = {i: bytes([i]) for i in range(256)}
 END, SPECIAL = 256, 257
-TOKENS = st.lists(st.one_of(st.sampled_from([*b"ab", *"é🙂".encode(), END, SPECIAL, -1]), st.integers(0, 255)), max_size=24)
+TOKENS = st.lists(
+    st.one_of(st.sampled_from([*b"ab", *"é🙂".encode(), END, SPECIAL, -1]), st.integers(0, 255)), max_size=24
+)
 
 
 def told(tokens: list[int], cuts: list[int], stops: list[str], most: int | None = None) -> tuple[str, list[str], Text]:
@@ -109,8 +111,14 @@ def subjects() -> dict[str, tuple[Any, Any]]:
     made |= {name: (masked, build(name, masked, steps=8)) for name in fitting(masked.offers)}
     made |= {f"block {name}": (block, build(name, block)) for name in fitting(block.offers) if name not in made}
     made["uncached"] = (block, BlockDiffusion(cache=False))
-    made["editing"] = (small.block("start"), JointThreshold(threshold=0.0, edit_threshold=0.0, temperature=1.0, max_post_steps=3))
-    made["editing, kept"] = (small.block("start"), JointThreshold(threshold=0.2, edit_threshold=0.0, cache=True, max_post_steps=3))
+    made["editing"] = (
+        small.block("start"),
+        JointThreshold(threshold=0.0, edit_threshold=0.0, temperature=1.0, max_post_steps=3),
+    )
+    made["editing, kept"] = (
+        small.block("start"),
+        JointThreshold(threshold=0.2, edit_threshold=0.0, cache=True, max_post_steps=3),
+    )
     made["revising more"] = (masked, MaskedDiffusion(steps=12, block_length=4, revise=0.5, temperature=1.0))
     made["seeded"] = (seeding(), SeededBlocks(temperature=0.7))
     made["renoising"] = (gemma, Renoise(steps=5, entropy_bound=1.0))

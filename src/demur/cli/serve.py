@@ -36,22 +36,30 @@ def serve(
     guard: Annotated[Path | None, typer.Option(help="A file of `demur guard fit`: it watches every answer.")] = None,
     detector: GuardDetector = None,
     hold_back: Annotated[
-        int, typer.Option(min=0, help="Steps that are held back until they were looked at; 0: a step leaves while it is.")
+        int,
+        typer.Option(min=0, help="Steps that are held back until they were looked at; 0: a step leaves while it is."),
     ] = 1,
     allow_guard_choice: Annotated[
         bool, typer.Option("--allow-guard-choice", help="Clients may ask for answers that no guard watches.")
     ] = False,
     allow_prefill: Annotated[
-        bool, typer.Option("--allow-prefill", help="Clients may begin the answer, by an assistant's message at the end.")
+        bool,
+        typer.Option("--allow-prefill", help="Clients may begin the answer, by an assistant's message at the end."),
     ] = False,
-    host: Annotated[str, typer.Option(help="Where to listen; any address but loopback needs --api-keys.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Where to listen; any address but loopback needs --api-keys.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: one that is free.")] = 8000,
     api_keys: Annotated[Path | None, typer.Option(help="A file of hashes; --new-key makes a key and its line.")] = None,
-    new_key: Annotated[bool, typer.Option("--new-key", help="Print a new key and the line for the file, and end.")] = False,
+    new_key: Annotated[
+        bool, typer.Option("--new-key", help="Print a new key and the line for the file, and end.")
+    ] = False,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="A name by which clients may call the server; repeatable.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name for clients; default: as it is named here.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name for clients; default: as it is named here.")
+    ] = None,
     sampler: SamplerName = None,
     settings: Settings = None,
     temperature: Temperature = None,
@@ -118,7 +126,9 @@ def serve(
 
     def ready(at: int) -> None:
         where = f"[{host}]" if ":" in host else host
-        console.print(f"serving {terms.served} at http://{where}:{at}/v1 ({told(service)})", markup=False, soft_wrap=True)
+        console.print(
+            f"serving {terms.served} at http://{where}:{at}/v1 ({told(service)})", markup=False, soft_wrap=True
+        )
 
     run(service, address, ready)
 

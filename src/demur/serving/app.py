@@ -32,7 +32,12 @@ GONE = Failed(Refused(499, "the client has gone"))
 def app_of(service: Service) -> Doors:
     """The application of a service, behind its doors."""
     app = FastAPI(
-        title="demur", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, separate_input_output_schemas=False
+        title="demur",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
     )
     desk = Desk(service)
     app.add_api_route("/v1/chat/completions", desk.chat, methods=["POST"], response_model=None)

@@ -137,7 +137,7 @@ def asked_of(kind: type[Asked], body: dict[str, Any]) -> Any:
 
 def _told(kind: type[Asked], error: ValidationError) -> Refused:
     """The first fault in words; texts that came are told by their length alone."""
-    first = error.errors(include_url=False)[0]
+    first = max(error.errors(include_url=False), key=lambda fault: len(fault["loc"]))  # of a union's arms, the nearest
     param = _param(first["loc"])
     name = param or "the body"
     if first["type"] == "extra_forbidden":

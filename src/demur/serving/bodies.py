@@ -55,7 +55,10 @@ def check_text(value: Any, at: str = "") -> None:
         if strange := _CONTROL.search(value):
             sign = f"U+{ord(strange.group()):04X}"
             raise wrong(
-                f"a text with {sign}", "texts without control characters and half pairs", "take it out", param=at or None
+                f"a text with {sign}",
+                "texts without control characters and half pairs",
+                "take it out",
+                param=at or None,
             )
     elif isinstance(value, dict):
         for key, inner in value.items():

@@ -83,7 +83,11 @@ def _post(operation: str, schema: str) -> dict[str, Any]:
 
 
 def _get(
-    operation: str, schema: dict[str, Any], *errors: str, error: dict[str, Any] | None = None, kind: str = "application/json"
+    operation: str,
+    schema: dict[str, Any],
+    *errors: str,
+    error: dict[str, Any] | None = None,
+    kind: str = "application/json",
 ) -> dict[str, Any]:
     good = {"200": {"description": "What was asked for.", "content": {kind: {"schema": schema}}}}
     return {"operationId": operation, "responses": good | _errors("401", "403") | _errors(*errors, schema=error)}

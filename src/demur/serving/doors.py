@@ -93,7 +93,9 @@ class Doors:
             said = every(b"authorization")
             scheme, _, key = said[0].partition(" ") if len(said) == 1 else ("", "", "")
             if scheme.lower() != "bearer" or not self.service.keys.let_in(key.strip()):
-                raise Refused(401, "no API key, or one that is not known; expected Authorization: Bearer KEY", code="key")
+                raise Refused(
+                    401, "no API key, or one that is not known; expected Authorization: Bearer KEY", code="key"
+                )
 
     @staticmethod
     def _name_of(host: str) -> str:

@@ -199,9 +199,7 @@ class Reader:
         self.steps, self.read_upto, self.over = 0, 0, False
         self.tokens: list[int] = []  # after its last step, guesses filled in
 
-    def read(
-        self, tokens: Int[NDArray[np.int64], "p"], open_: Bool[NDArray[np.bool_], "p"], final: int
-    ) -> None:
+    def read(self, tokens: Int[NDArray[np.int64], "p"], open_: Bool[NDArray[np.bool_], "p"], final: int) -> None:
         """A step in which it took part; ``final`` places, from the first, will not change any more."""
         if self.text.finish is not None and self.cut_at_once:  # the guard has now looked at all that it says
             self._done()
@@ -232,7 +230,9 @@ class Reader:
             return
         answer = self._answer(stopped=False)
         about = told(self.ticket.order, answer, self.stage.mode, self.stage.hold)
-        self._tell(Failed(Refused(why.status, why.message, why.param, why.code, why.retry, about if self.steps else {})))
+        self._tell(
+            Failed(Refused(why.status, why.message, why.param, why.code, why.retry, about if self.steps else {}))
+        )
 
     def _say(self, text: str) -> None:
         if text:
@@ -262,5 +262,3 @@ class Reader:
             looked=looked,
             limit=limit,
         )
-
-

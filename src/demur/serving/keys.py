@@ -32,14 +32,18 @@ class Keys:
         try:
             lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise DemurError(f"no keys in {path} ({type(error).__name__})", "a file of hashes", "see --new-key") from None
+            raise DemurError(
+                f"no keys in {path} ({type(error).__name__})", "a file of hashes", "see --new-key"
+            ) from None
         hashes = []
         for number, line in enumerate(lines, start=1):
             if not (said := line.partition("#")[0].strip()):
                 continue
             if not (match := _LINE.fullmatch(said)):
                 raise DemurError(
-                    f"line {number} of {path}", "64 hex digits, then a name if you like", "demur serve --new-key writes one"
+                    f"line {number} of {path}",
+                    "64 hex digits, then a name if you like",
+                    "demur serve --new-key writes one",
                 )
             hashes.append(match[1])
         if not hashes:

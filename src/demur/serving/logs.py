@@ -29,10 +29,21 @@ class Log:
         LOG.info(json.dumps({"event": what, **more}))
 
     def request(
-        self, endpoint: str, outcome: str, status: int, seconds: float, order: Order | None = None, answer: Answer | None = None
+        self,
+        endpoint: str,
+        outcome: str,
+        status: int,
+        seconds: float,
+        order: Order | None = None,
+        answer: Answer | None = None,
     ) -> None:
         """A request has ended."""
-        told: dict[str, Any] = {"endpoint": endpoint, "outcome": outcome, "status": status, "seconds": round(seconds, 3)}
+        told: dict[str, Any] = {
+            "endpoint": endpoint,
+            "outcome": outcome,
+            "status": status,
+            "seconds": round(seconds, 3),
+        }
         if order is not None:
             told |= {"id": order.id, "read": len(order.row), "sampler": order.named, "stream": order.stream}
             told |= {"asked": [self._words(text) for text in order.texts]} if self.words != "none" else {}

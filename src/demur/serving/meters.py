@@ -33,7 +33,9 @@ class Meters:
         self.room = made("Gauge", "places", "Rows that may be generated at once.")
         self.rows = made("Histogram", "group_rows", "Rows of a group as it begins.", buckets=ROWS)
         self.answer = made("Histogram", "answer_seconds", "From a request's arrival to its answer.", buckets=SECONDS)
-        self.first = made("Histogram", "first_text_seconds", "From arrival to the first text of a stream.", buckets=SECONDS)
+        self.first = made(
+            "Histogram", "first_text_seconds", "From arrival to the first text of a stream.", buckets=SECONDS
+        )
         self.look = made("Histogram", "look_seconds", "A guard's time for one step of a group, mean.", buckets=LOOKS)
 
     def began(self, rows: int) -> None:

@@ -219,7 +219,10 @@ class Orders:
             if own.sampler is not None and own.sampler != self.named:
                 if own.sampler not in self.names:  # never looked up: a client can not say what is imported
                     raise wrong(
-                        "a sampler that this model is not run with", ", ".join(self.names), "name one", param="demur.sampler"
+                        "a sampler that this model is not run with",
+                        ", ".join(self.names),
+                        "name one",
+                        param="demur.sampler",
                     )
                 named, base = own.sampler, build(own.sampler, self.model, steps=self.terms.steps)
             changes = checked(base, own.settings or {}, named)
@@ -240,7 +243,9 @@ class Orders:
     def _name_of(self, sampler: Sampler) -> str:
         """By which name it is asked for; the name of its class where there is none."""
         names = [self.model.preferred, *self.names]
-        return next((n for n in names if build(n, self.model, steps=self.terms.steps) == sampler), type(sampler).__name__)
+        return next(
+            (n for n in names if build(n, self.model, steps=self.terms.steps) == sampler), type(sampler).__name__
+        )
 
     def _spec(self, sampler: Sampler, places: int) -> Any:
         steps = self.terms.guard.spec.steps if self.terms.guard is not None else self.terms.steps

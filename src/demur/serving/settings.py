@@ -37,7 +37,11 @@ def _fits(value: Any, kind: Any) -> bool:
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) in (tuple, list, Sequence):
-        return isinstance(value, list) and len(value) <= 64 and all(type(one) is int and 0 <= one < TOKENS for one in value)
+        return (
+            isinstance(value, list)
+            and len(value) <= 64
+            and all(type(one) is int and 0 <= one < TOKENS for one in value)
+        )
     if kind is bool:
         return isinstance(value, bool)
     if kind is int:

@@ -23,7 +23,9 @@ def events(logs: Any = None) -> Callable[[Order, Answer], None]:
     def tell(order: Order, answer: Answer) -> None:
         now = time.time_ns()
         logger.emit(
-            logs.LogRecord(timestamp=now, observed_timestamp=now, event_name=EVENT, attributes=attributes(order, answer))
+            logs.LogRecord(
+                timestamp=now, observed_timestamp=now, event_name=EVENT, attributes=attributes(order, answer)
+            )
         )
 
     return tell

@@ -32,7 +32,11 @@ def verdict_of(guard: Guard, row: Row, steps: int) -> tuple[Verdict, float | Non
     limit = _finite(guard.limit_after(row.flagged_at or looked))
     if row.flagged_at:
         score = _finite(row.score)
-        why = "the signal is not finite" if score is None else f"score {score:.3g}, limit {guard.limit_after(row.flagged_at):.3g}"
+        why = (
+            "the signal is not finite"
+            if score is None
+            else f"score {score:.3g}, limit {guard.limit_after(row.flagged_at):.3g}"
+        )
         return Verdict(BY, True, score, row.flagged_at, f"flagged after step {row.flagged_at}: {why}"), limit
     score = _finite(_last_score(guard, row, looked))
     part = "" if looked >= steps else f"; {steps - looked} further steps were not looked at"

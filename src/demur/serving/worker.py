@@ -75,7 +75,9 @@ class Worker:
                 raise unavailable("this server is being stopped", "stopping", retry=5)
             waiting = sum(not one.gone for one in self.line)
             if waiting >= self.limits.waiting and not (waiting == 0 and self._free() > 0):
-                raise busy(f"{waiting} requests wait; expected fewer than {self.limits.waiting}; try again", self._wait())
+                raise busy(
+                    f"{waiting} requests wait; expected fewer than {self.limits.waiting}; try again", self._wait()
+                )
             self.line.append(ticket)
             self._changed.notify()
 
