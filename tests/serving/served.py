@@ -144,8 +144,8 @@ def whole(body: Any) -> dict[str, Any]:
 
 @contextmanager
 def serving(
-    of: Any = None, *, hold: int = 1, keys: Keys | None = None, key: str = "", hosts: tuple[str, ...] = (), served: str = "m",
-    limits: Limits | None = None, **terms: Any,
+    of: Any = None, *, hold: int = 1, keys: Keys | None = None, key: str = "", hosts: tuple[str, ...] = (),
+    served: str = "m", limits: Limits | None = None, **terms: Any,
 ) -> Iterator[House]:  # fmt: skip
     """A server until the block ends; its worker has ended then, too."""
     made = Terms(of if of is not None else model(), served, limits=limits or Limits(grace=5), **terms)

@@ -295,14 +295,13 @@ def test_who_goes_frees_the_place_and_the_line(monkeypatch: pytest.MonkeyPatch) 
     slow = Slow(monkeypatch)
     with serving(limits=Limits(rows=1, waiting=8, grace=5)) as house:
         worker = house.service.worker
-        body = json.dumps(
-            {"model": "m", "messages": [{"role": "user", "content": "Hi there"}], "stream": True}
-        ).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hi there"}], "stream": True}
+        raw = json.dumps(body).encode()
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         clients = []
         for _ in range(3):
             client = socket.create_connection(("127.0.0.1", house.port))
-            client.sendall(head.encode() + body)
+            client.sendall(f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
             clients.append(client)
         until(lambda: worker.taken == 1 and len(worker.line) == 2)
         for client in clients:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import time
-
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -74,7 +73,7 @@ def test_a_stop_string_never_leaves_and_where_the_parts_are_cut_changes_nothing(
 def test_an_answer_has_no_more_tokens_than_were_asked_for(tokens: list[int], cuts: list[int], most: int) -> None:
     whole, _, text = told(tokens, cuts, [], most)
     assert text.tokens <= most
-    assert whole == told([token for token in tokens], [], [], most)[0]
+    assert whole == told(tokens, [], [], most)[0]
     assert text.finish == ("stop" if END in [t for t in tokens if t >= 0][:most] else "length")
 
 

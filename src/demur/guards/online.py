@@ -89,7 +89,7 @@ class Guarded:
     def __call__(self, model: Model, canvas: Canvas, rngs: Any, rows: list[Row] | None = None) -> Iterator[Step]:
         """Steps of the undefended sampler, until no row goes on. Raises unless model and sampler are the guard's.
 
-        ``rows``: new ones of the caller's (:func:`demur.guards.rows.new_rows`), who reads there what the guard has seen.
+        ``rows``: new ones of the caller's (:func:`demur.guards.rows.new_rows`), who reads there what was seen.
         """
         self._check(model, canvas)
         guard, online, every = self.watch.guard, self.watch.online, self.watch.every

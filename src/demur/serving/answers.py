@@ -48,7 +48,7 @@ def drawn(order: Order, event: Drawn) -> bytes:
 
 
 def end(order: Order, answer: Answer, demur: Mapping[str, Any]) -> Iterator[bytes]:
-    """What a stream ends with: the refusal, if the guard gave one; why it ended, with the object ``demur``; the usage."""
+    """What a stream ends with: the guard's refusal, why it ended, with the object ``demur``, and the usage."""
     if order.chat and answer.refusal is not None:
         yield _event(_chunk(order, {"refusal": answer.refusal}))
     yield _event(_chunk(order, {}, answer.finish) | {"demur": dict(demur)})

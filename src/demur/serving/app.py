@@ -20,8 +20,8 @@ from starlette.responses import StreamingResponse
 
 from demur.serving import answers, bodies
 from demur.serving.asks import Asked, ChatAsked, TextAsked, asked_of
-from demur.serving.doors import Doors
 from demur.serving.document import described
+from demur.serving.doors import Doors
 from demur.serving.errors import Refused, unavailable
 from demur.serving.order import Done, Drawn, Event, Failed, Order, Said, Ticket
 from demur.serving.service import Service
@@ -226,7 +226,8 @@ class Line:
             event = await self._events.get()
         else:
             getting = asyncio.ensure_future(self._events.get())
-            await asyncio.wait({getting, client.leaving}, return_when=asyncio.FIRST_COMPLETED)
+            both: list[asyncio.Future[Any]] = [getting, client.leaving]
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not getting.done():
                 getting.cancel()
                 self.leave()

@@ -50,7 +50,7 @@ def too_large(limits: Limits) -> Refused:
 
 
 def check_text(value: Any, at: str = "") -> None:
-    """Raises for texts, keys included, that hold a control character other than tab and line ends, or half a character."""
+    """Raises for texts, keys too, that hold a control character other than tab and line ends, or half a pair."""
     if isinstance(value, str):
         if strange := _CONTROL.search(value):
             sign = f"U+{ord(strange.group()):04X}"

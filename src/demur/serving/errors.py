@@ -21,7 +21,8 @@ TYPES = {
 class Refused(Exception):
     """A request that is not answered. ``message`` says what came, what was expected and what to do.
 
-    ``retry`` are seconds after which to try again (0: not said). ``demur`` is what is known of an answer that had begun.
+    ``retry`` are seconds after which to try again (0: not said). ``demur`` is what is known of an answer that was
+    begun.
     """
 
     status: int

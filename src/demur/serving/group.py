@@ -1,8 +1,8 @@
 """Orders that are generated together: one canvas, one generator of steps, and a reader for every row.
 
-Rows are independent: each has its own random numbers, and its answer is the one that the same seed gives alone. A row is
-over when it has ended by itself, was cut (a stop string, ``most`` tokens), was stopped by the guard, or nobody waits for
-it. When all are over, no further step is computed.
+Rows are independent: each has its own random numbers, and its answer is the one that the same seed gives alone. A row
+is over when it has ended by itself, was cut (a stop string, ``most`` tokens), was stopped by the guard, or nobody waits
+for it. When all are over, no further step is computed.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ class Reader:
         order, known = ticket.order, stage.vocabulary
         ends = {*stage.model.stop_ids}
         self.text = Text(known.pieces, known.unseen, ends, order.stops, order.most)
-        # Diffusion settles a text before its last step, and the guard judges all steps: no verdict hangs on a stop string.
+        # Diffusion settles a text before its last step, and the guard judges all: no verdict hangs on a stop string.
         self.cut_at_once = Need.CAUSAL in stage.model.offers or seen is None
         self.steps, self.read_upto, self.over = 0, 0, False
         self.tokens: list[int] = []  # after its last step, guesses filled in

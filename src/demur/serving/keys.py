@@ -1,6 +1,7 @@
 """API keys. A file holds their SHA-256, never a key: who reads the file can not ask with it.
 
-A key is 256 random bits, so its hash needs neither salt nor a slow function. Keys that people think up do not belong here.
+A key is 256 random bits, so its hash needs neither salt nor a slow function. Keys that people think up do
+not belong here.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from demur.types import DemurError
 class Limits:
     """Every bound of a server.
 
-    ``body`` is in bytes, ``depth`` counts brackets of JSON. ``prompt`` and ``answer`` are tokens. ``rows`` are generated
-    at once, ``waiting`` requests wait for a place. ``seconds`` is what a request may take from its arrival to its end,
-    ``body_seconds`` what its body may take to come, ``grace`` what running answers get when the server is stopped.
+    ``body`` is in bytes, ``depth`` counts brackets of JSON. ``prompt`` and ``answer`` are tokens. ``rows`` are
+    generated at once, ``waiting`` requests wait for a place. ``seconds`` is what a request may take from its arrival to
+    its end, ``body_seconds`` what its body may take to come, ``grace`` what running answers get when the server stops.
     """
 
     body: int = 1 << 20

@@ -54,8 +54,8 @@ class Order:
 class Answer:
     """One answer. ``text`` is what left, also where a guard stopped it; ``refusal`` is then what it was answered with.
 
-    ``sigma`` is the signal of the steps that the guard has seen, ``looked`` how many these are of ``steps``. ``limit`` is
-    that of the verdict's score.
+    ``sigma`` is the signal of the steps that the guard has seen, ``looked`` how many these are of ``steps``. ``limit``
+    is that of the verdict's score.
     """
 
     text: str

@@ -1,7 +1,8 @@
 """From what a client asks to what is generated. What can not be done is refused here, before anything waits for it.
 
-A guard watches generations of its own spec alone. A request for another sampler, or other settings, is no way around it:
-it is refused, unless the operator leaves it to clients whether the guard looks and the request says that it shall not.
+A guard watches generations of its own spec alone. A request for another sampler, or other settings, is no way around
+it: it is refused, unless the operator leaves it to clients whether the guard looks and the request says that it shall
+not.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ RAW = "a raw completion is outside of what the guard was calibrated on: requests
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """What the operator has fixed. ``served`` is the model's name for clients; ``sampler``, called ``named``, is the default
-    (None: the guard's, or the family's). ``steps`` is T, for samplers that take as many.
+    """What the operator has fixed. ``served`` is the model's name for clients; ``sampler``, called ``named``, is the
+    default (None: the guard's, or the family's). ``steps`` is T, for samplers that take as many.
     """
 
     model: Model
@@ -283,7 +284,7 @@ def _content(turn: Turn, i: int) -> str:
     return content
 
 
-def _plain(sampler: Sampler) -> dict[str, Any]:
+def _plain(sampler: Any) -> dict[str, Any]:
     """Its settings, as JSON may hold them; what none can is told by its type."""
     if not is_dataclass(sampler):
         return {}

@@ -1,7 +1,7 @@
 """From a service to a port, and back: an orderly end loses no answer that has begun.
 
-The first SIGTERM or Ctrl-C stops taking requests: ``/ready`` says 503 and so does every new request, what waits is refused,
-and what runs has its time to end. Then the port is closed. The second one ends at once.
+The first SIGTERM or Ctrl-C stops taking requests: ``/ready`` says 503 and so does every new request, what waits is
+refused, and what runs has its time to end. Then the port is closed. The second one ends at once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from demur.extras import need
+from demur.serving.app import app_of
 from demur.serving.service import Service
 from demur.types import DemurError
 
@@ -73,8 +74,6 @@ class Running:
     """A service on a socket. :meth:`run` blocks until it has ended."""
 
     def __init__(self, service: Service, listening: socket.socket) -> None:
-        from demur.serving.app import app_of
-
         self.service, self.listening = service, listening
         uvicorn = need("uvicorn", "serve")
         limits = service.terms.limits

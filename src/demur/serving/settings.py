@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from demur.types import DemurError
@@ -42,13 +42,16 @@ def _fits(value: Any, kind: Any) -> bool:
             and len(value) <= 64
             and all(type(one) is int and 0 <= one < TOKENS for one in value)
         )
-    if kind is bool:
-        return isinstance(value, bool)
-    if kind is int:
-        return type(value) is int and 0 <= value <= LARGEST
-    if kind is float:
-        return type(value) in (int, float) and abs(value) <= 1e6
-    return kind is str and isinstance(value, str) and len(value) <= 64
+    return kind in _PLAIN and _PLAIN[kind](value)
+
+
+_PLAIN: Mapping[Any, Callable[[Any], bool]] = {
+    bool: lambda value: isinstance(value, bool),
+    int: lambda value: type(value) is int and 0 <= value <= LARGEST,
+    float: lambda value: type(value) in (int, float) and abs(value) <= 1e6,
+    str: lambda value: isinstance(value, str) and len(value) <= 64,
+}
+"""Of plain types, whether a value is one; ``true`` is no number."""
 
 
 def _words(arms: Sequence[Any]) -> str:

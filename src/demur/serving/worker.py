@@ -1,8 +1,8 @@
 """The one thread that generates, and the line before it.
 
 Requests wait in the order in which they came. When there is room, the first one is taken, and with it those behind it
-that can be generated with it. Up to two groups take their steps in turn, so that a short answer need not wait for a long
-one, and rows are still many to a group. A row that is over frees its place at once.
+that can be generated with it. Up to two groups take their steps in turn, so that a short answer need not wait for a
+long one, and rows are still many to a group. A row that is over frees its place at once.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class Worker:
             self.watched.ended(group)
 
     def _fail(self, tickets: list[Ticket], error: Exception, group: Group | None = None) -> None:
-        """Tells that nothing comes of these. What a part of demur refuses before the first step is the request's fault."""
+        """Tells that nothing comes of these. What is refused before the first step is the request's fault."""
         if out_of_memory(error):
             self.room = max(1, len(tickets) // 2)
             why = unavailable("memory ran out; fewer requests at once are tried from now on", "memory", self._wait())
