@@ -299,8 +299,8 @@ SEEDS = [
 ]  # fmt: skip
 NAMES = [
     "model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "seed", "stop",
-    "stream", "stream_options", "n", "tools", "logprobs", "logit_bias", "user", "demur", "prompt", "role", "content", "sampler",
-    "settings", "guard", "canvas", "type", "text", "__proto__", "constructor", "",
+    "stream", "stream_options", "n", "tools", "logprobs", "logit_bias", "user", "demur", "prompt", "role", "content",
+    "sampler", "settings", "guard", "canvas", "type", "text", "__proto__", "constructor", "",
 ]  # fmt: skip
 
 
@@ -428,7 +428,8 @@ def test_sigterm_under_load_loses_no_answer_that_has_begun(tmp_path: Path) -> No
         try:
             said = process.stdout.readline()
             assert "guard: held back, 1 step" in said
-            there = House(None, type("Running", (), {"port": int(re.findall(r":(\d+)/v1", said)[0])})())  # type: ignore[arg-type]
+            port = int(re.findall(r":(\d+)/v1", said)[0])
+            there = House(None, type("Running", (), {"port": port})())  # type: ignore[arg-type]
             messages = [{"role": "user", "content": served.asked()[0].text}]
             body = {"model": "organism/ar", "messages": messages, "stream": True}
             with ThreadPoolExecutor(40) as pool:

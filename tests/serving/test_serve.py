@@ -42,7 +42,7 @@ def diffusion() -> Iterator[House]:
         yield one
 
 
-@pytest.fixture(params=["ar", "diffusion"])
+@pytest.fixture(params=["ar", pytest.param("diffusion", marks=pytest.mark.slow)])
 def either(request: pytest.FixtureRequest) -> House:
     found: House = request.getfixturevalue("house" if request.param == "ar" else "diffusion")
     return found
@@ -90,7 +90,7 @@ def test_nothing_leaves_before_it_was_looked_at_and_asynchronously_one_step_does
     prompt = served.asked()[0]
     with serving(guard=served.guard()) as house:
         free = [part["choices"][0]["delta"].get("content") for part in house.chat(prompt, stream=True)[1][1:9]]
-    for hold, left in ((0, 6), (1, 5), (4, 2), (30, 0)):
+    for hold, left in ((0, 6), (4, 2)):
         with serving(guard=served.flagging_at(6), hold=hold) as house:
             parts, at_once = together(house.chat(prompt, stream=True, seed=0)[1]), whole(house.chat(prompt, seed=0)[1])
         assert parts == at_once
@@ -111,27 +111,29 @@ def test_without_a_guard_the_verdict_is_none_and_says_so() -> None:
         assert "no" in error["error"]["message"]
 
 
-def test_no_guard_is_a_clients_choice_only_where_the_operator_says_so(house: House, diffusion: House) -> None:
+def test_no_guard_is_a_clients_choice_only_where_the_operator_says_so(house: House) -> None:
     said = whole(house.chat(demur={"guard": False})[1])
     assert said["demur"]["verdict"]["why"] == "not watched: the client asked for no guard"
-    status, error = diffusion.chat(demur={"guard": False})
+    with serving(guard=served.guard()) as strict:
+        status, error = strict.chat(demur={"guard": False})
     assert status == 400
     assert "--allow-guard-choice" in error["error"]["message"]
 
 
-def test_another_sampler_or_temperature_is_no_way_around_the_guard(house: House, diffusion: House) -> None:
-    for where, more in (
-        (house, {"temperature": 0.7}),
-        (diffusion, {"demur": {"sampler": "random"}}),
-        (diffusion, {"demur": {"settings": {"steps": 4}}}),
+def test_another_temperature_is_no_way_around_the_guard(house: House) -> None:
+    for more in (
+        {"temperature": 0.7},
+        {"demur": {"settings": {"top_k": 5}}},
+        {"demur": {"guard": True}, "temperature": 1},
     ):
-        status, error = where.chat(**more)
+        status, error = house.chat(**more)
         assert status == 400, more
         assert "guard can not look" in error["error"]["message"]
     free = {"guard": False, "settings": {"temperature": 0.7}}
     assert house.chat(demur=free, seed=1)[0] == 200
 
 
+@pytest.mark.slow
 def test_a_guard_that_needs_a_canvas_of_one_length_has_it_and_max_tokens_cuts_the_text(diffusion: House) -> None:
     prompt = served.asked()[0]
     long, short = (whole(diffusion.chat(prompt, **more)[1]) for more in ({}, {"max_tokens": 5}))
@@ -139,6 +141,14 @@ def test_a_guard_that_needs_a_canvas_of_one_length_has_it_and_max_tokens_cuts_th
     assert short["finish"] == "length"
     assert long["content"].startswith(short["content"])
     assert short["demur"]["sigma"] == long["demur"]["sigma"], "the guard sees the whole of it"
+
+
+@pytest.mark.slow
+def test_another_sampler_is_no_way_around_the_guard(diffusion: House) -> None:
+    for own in ({"sampler": "random"}, {"settings": {"steps": 4}}):
+        status, error = diffusion.chat(demur=own)
+        assert status == 400, own
+        assert "guard can not look" in error["error"]["message"]
 
 
 def test_a_stop_string_ends_the_answer_before_itself(either: House) -> None:
@@ -157,7 +167,7 @@ def test_one_seed_one_answer_and_a_seed_that_was_drawn_is_told(house: House) -> 
     drawn = whole(house.chat(**hot)[1])
     again = whole(house.chat(**hot, seed=drawn["demur"]["seed"])[1])
     assert again == drawn
-    assert len({whole(house.chat(**hot, seed=seed)[1])["content"] for seed in range(6)}) > 1
+    assert len({whole(house.chat(**hot, seed=seed)[1])["content"] for seed in range(3)}) > 1
 
 
 def test_usage_counts_what_was_read_and_written(house: House) -> None:
@@ -183,6 +193,7 @@ def test_a_raw_text_is_continued_and_its_verdict_says_what_it_is_not(house: Hous
     assert "control token" in error["error"]["message"]
 
 
+@pytest.mark.slow
 def test_a_stream_shows_the_canvas_to_those_who_ask(diffusion: House) -> None:
     stream = diffusion.chat(served.asked()[0], stream=True, demur={"canvas": True})[1]
     drawn = [event["demur"]["canvas"] for event in stream if "canvas" in event.get("demur", {})]
@@ -219,7 +230,7 @@ def test_the_official_client_reads_answers_streams_refusals_and_errors(house: Ho
     client = openai.OpenAI(base_url=house.url, api_key="none", max_retries=0)
     assert [one.id for one in client.models.list()] == ["m"]
     assert client.models.retrieve("m").demur["mode"] == "held back"
-    for prompt in served.asked():
+    for prompt in served.asked()[1:3]:
         messages = [{"role": "user", "content": prompt.text}]
         answer = client.chat.completions.create(model="m", messages=messages, seed=1)
         stream = list(client.chat.completions.create(model="m", messages=messages, seed=1, stream=True))

@@ -125,11 +125,13 @@ def subjects() -> dict[str, tuple[Any, Any]]:
     return made
 
 
-NAMES = [
-    "ar", "low-confidence", "random", "ar-order", "margin", "entropy", "dream", "mdlm", "revising", "block bd3lm",
-    "block sdar", "block llada2", "block joint-threshold", "uncached", "editing", "editing, kept", "revising more",
-    "seeded", "renoising", "hasty",
+QUICK = ["ar", "low-confidence", "revising more", "block sdar", "editing", "seeded", "renoising"]
+SLOW = [
+    "random", "ar-order", "margin", "entropy", "dream", "mdlm", "revising", "block bd3lm", "block llada2",
+    "block joint-threshold", "uncached", "editing, kept", "hasty",
 ]  # fmt: skip
+NAMES = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+"""One of each way to settle is tried every time."""
 ROWS = [[70, 71, 72, 73, 74, 75, 76, 77], [9, 8], [*range(100, 111)], [5, 6, 7]]
 LENGTH = 16
 
