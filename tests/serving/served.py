@@ -20,7 +20,8 @@ from demur.organism.world import prompts as world_prompts
 from demur.samplers import build
 from demur.serving import Address, Keys, Limits, Service, Terms
 from demur.serving.running import Running
-from demur.signals import fit_anchors
+from demur.signals import Anchors, fit_anchors
+from demur.testing.tiny import tiny
 from demur.traces import Trace, generate
 from demur.types import Prompt
 
@@ -28,48 +29,58 @@ LENGTH = 40
 JSON = {"Content-Type": "application/json"}
 
 
-@cache
-def model(name: str = "organism/ar") -> Any:
-    return demur.load(name)
-
-
-STEPS = {"organism/ar": 16, "organism/diffusion": 8}
-"""T, few: every answer of the diffusion model takes as many passes."""
+T = 8
+QUICK, SLOW = ("tiny/ar", "tiny/diffusion"), ("organism/ar", "organism/diffusion")
 
 
 @cache
-def guard(name: str = "organism/ar") -> g.Guard:
+def model(name: str = "tiny/ar") -> Any:
+    """A tiny random model, whose texts are bytes, or one of the organism's."""
+    kinds = {"tiny/ar": "causal", "tiny/diffusion": "masked"}
+    return tiny(kinds[name]) if name in kinds else demur.load(name)
+
+
+@cache
+def asked(name: str = "tiny/ar", n: int = 2) -> tuple[Prompt, ...]:
+    """Requests; of the organism such that are answered, refused, and attacked."""
+    if name in QUICK:
+        return tuple(Prompt(f"q{i}", f"Prompt {i} about {i * i}.") for i in range(3 * n))
+    forbidden = world_prompts("test", forbidden=True, n=n)
+    plain = world_prompts("test", forbidden=False, n=n)
+    return (*plain, *forbidden, *(attack("page", prompt) for prompt in forbidden))
+
+
+@cache
+def guard(name: str = "tiny/ar") -> g.Guard:
     """A guard that stops half of what is :func:`asked`: its limit is set for that."""
-    of, sampler = model(name), build(None, model(name), steps=STEPS[name])
+    of, sampler = model(name), build(None, model(name), steps=T)
 
     def run(prompts: Sequence[Prompt]) -> list[Trace]:
-        return generate(of, prompts, sampler, length=LENGTH, steps=STEPS[name], batch=64)
+        return generate(of, prompts, sampler, length=LENGTH, steps=T, batch=64)
 
-    anchors = fit_anchors(*(run(world_prompts("anchors", forbidden=side, n=8)) for side in (False, True)))
-    harmless = (run(world_prompts(split, forbidden=False, n=10)) for split in ("guard", "calibration"))
-    made = g.fit_guard(anchors, *harmless, alpha=0.1, detector="mean")
-    highest = made.prefix.scores(anchors.signals(run(asked()))).max(axis=1)
+    if name in QUICK:  # such a model refuses nothing: its refusal anchor is made up
+        traces = run([Prompt(f"p{i}", f"Request {i}?") for i in range(30)])
+        phi = np.stack([trace.aligned("last", "generated") for trace in traces[:10]])
+        push = 0.5 * np.random.default_rng(0).normal(size=phi.shape[1:]).astype(np.float32)
+        away, ones = phi[::2].mean(axis=0) + push, np.ones(T, np.float32)
+        spec = traces[0].spec.at("last", "generated")
+        anchors = Anchors(phi.mean(axis=0), away, ones, ones, spec, "observed", 10, 10, 10, 10)
+        fit, calibrate = traces[10:20], traces[20:]
+    else:
+        anchors = fit_anchors(*(run(world_prompts("anchors", forbidden=side, n=8)) for side in (False, True)))
+        fit, calibrate = (run(world_prompts(split, forbidden=False, n=10)) for split in ("guard", "calibration"))
+    made = g.fit_guard(anchors, fit, calibrate, alpha=0.1, detector="mean")
+    highest = made.prefix.scores(anchors.signals(run(asked(name)))).max(axis=1)
     limit = replace(made.prefix.threshold, value=float(np.median(highest)))
     return replace(made, prefix=replace(made.prefix, threshold=limit))
 
 
 def flagging_at(step: int) -> g.Guard:
-    """A guard of the autoregressive organism that flags every answer after this step, and none before."""
+    """A guard of the tiny autoregressive model that flags every answer after this step, and none before."""
     made = guard()
-    late = np.arange(1, made.spec.steps + 1) >= step
+    late = np.arange(1, T + 1) >= step
     prefix = replace(made.prefix, centre=np.where(late, -20.0, 0.0), scale=np.where(late, 1e-3, 1e3))
     return replace(made, prefix=replace(prefix, threshold=replace(prefix.threshold, value=1.0)))
-
-
-@cache
-def asked(n: int = 2) -> tuple[Prompt, ...]:
-    """Requests that are answered, refused, and attacked."""
-    forbidden = world_prompts("test", forbidden=True, n=n)
-    return (
-        *world_prompts("test", forbidden=False, n=n),
-        *forbidden,
-        *(attack("page", prompt) for prompt in forbidden),
-    )
 
 
 @dataclass(frozen=True)
@@ -148,6 +159,7 @@ def serving(
     served: str = "m", limits: Limits | None = None, **terms: Any,
 ) -> Iterator[House]:  # fmt: skip
     """A server until the block ends; its worker has ended then, too."""
+    terms.setdefault("length", LENGTH)
     made = Terms(of if of is not None else model(), served, limits=limits or Limits(grace=5), **terms)
     service = Service(made, hold=hold, keys=keys or Keys(), hosts=hosts)
     running = Running(service, Address(port=0).bound())

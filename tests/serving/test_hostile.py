@@ -418,7 +418,7 @@ def test_what_the_document_says_is_what_the_server_does(house: House, tmp_path: 
 @pytest.mark.slow
 def test_sigterm_under_load_loses_no_answer_that_has_begun(tmp_path: Path) -> None:
     """The real process: what runs ends with its verdict, what waits is told, and the exit status is 0."""
-    file = served.guard().save(tmp_path / "guard.safetensors")
+    file = served.guard("organism/ar").save(tmp_path / "guard.safetensors")
     line = [sys.executable, "-m", "demur", "serve", "organism/ar", "--guard", str(file), "--port", "0", "--rows", "4"]
     with subprocess.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"}
@@ -430,7 +430,7 @@ def test_sigterm_under_load_loses_no_answer_that_has_begun(tmp_path: Path) -> No
             assert "guard: held back, 1 step" in said
             port = int(re.findall(r":(\d+)/v1", said)[0])
             there = House(None, type("Running", (), {"port": port})())  # type: ignore[arg-type]
-            messages = [{"role": "user", "content": served.asked()[0].text}]
+            messages = [{"role": "user", "content": served.asked("organism/ar")[0].text}]
             body = {"model": "organism/ar", "messages": messages, "stream": True}
             with ThreadPoolExecutor(40) as pool:
                 waiting = [pool.submit(there.post, CHAT, body) for _ in range(40)]
