@@ -2,8 +2,8 @@
 
     python benchmarks/serving.py --clients 200 --seconds 60 [--guard guard.safetensors]
 
-The server is a process of its own, this one is all clients. Every answer is compared with what the same request gets while
-nobody else asks. Errors but 429 end it with a list.
+The server is a process of its own, this one is all clients. Every answer is compared with what the same request gets
+while nobody else asks. Errors but 429 end it with a list.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ import psutil
 
 from demur.organism.world import prompts
 
-HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+HEAD = (
+    "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+)
 
 
 @dataclass
@@ -87,7 +89,9 @@ async def ask(port: int, request: bytes, seen: Seen, leave_after: int | None = N
         writer.close()
 
 
-async def client(port: int, every: list[bytes], alone: list[Any], end: float, seen: Seen, seed: int, leaving: float) -> None:
+async def client(
+    port: int, every: list[bytes], alone: list[Any], end: float, seen: Seen, seed: int, leaving: float
+) -> None:
     dice = random.Random(seed)
     while time.perf_counter() < end:
         i = dice.randrange(len(every))
@@ -116,12 +120,15 @@ def told(name: str, seen: Seen, seconds: float) -> None:
         return f"{of[min(int(share * len(of)), len(of) - 1)]:.2f}"
 
     print(
-        f"{name}: {len(times)} answers, {seen.tokens / seconds:.0f} tokens/s, seconds p50 {at(times, 0.5)} p99 {at(times, 0.99)}, "
-        f"first text p50 {at(first, 0.5)} p99 {at(first, 0.99)}, 429 {seen.busy}, left {seen.left}, wrong {len(seen.wrong)}"
+        f"{name}: {len(times)} answers, {seen.tokens / seconds:.0f} tokens/s, "
+        f"seconds p50 {at(times, 0.5)} p99 {at(times, 0.99)}, first text p50 {at(first, 0.5)} p99 {at(first, 0.99)}, "
+        f"429 {seen.busy}, left {seen.left}, wrong {len(seen.wrong)}"
     )
 
 
-async def run(port: int, process: psutil.Process, clients: int, seconds: float, leaving: float, n: int, model: str) -> int:
+async def run(
+    port: int, process: psutil.Process, clients: int, seconds: float, leaving: float, n: int, model: str
+) -> int:
     every = requests(model, n)
     one = Seen()
     begun = time.perf_counter()
@@ -129,7 +136,8 @@ async def run(port: int, process: psutil.Process, clients: int, seconds: float, 
     told("one client", one, time.perf_counter() - begun)
     many, begun = Seen(), time.perf_counter()
     tasks = [
-        asyncio.ensure_future(client(port, every, alone, begun + seconds, many, seed, leaving)) for seed in range(clients)
+        asyncio.ensure_future(client(port, every, alone, begun + seconds, many, seed, leaving))
+        for seed in range(clients)
     ]
     memory = []
     while not all(task.done() for task in tasks):
@@ -137,8 +145,10 @@ async def run(port: int, process: psutil.Process, clients: int, seconds: float, 
         await asyncio.sleep(1)
     told(f"{clients} clients", many, time.perf_counter() - begun)
     quarter = max(len(memory) // 4, 1)
-    shown = (memory[0], max(memory[:quarter]), max(memory[-quarter:]))
-    print("memory of the server, MiB: {:.0f} at the beginning, at most {:.0f} in the first quarter, {:.0f} in the last".format(*shown))
+    first, last = max(memory[:quarter]), max(memory[-quarter:])
+    print(
+        f"memory of the server, MiB: {memory[0]:.0f}, at most {first:.0f} in the first quarter, {last:.0f} in the last"
+    )
     flagged = sum(bool(answer[3]) for answer in alone)
     print(f"of {len(alone)} requests, {flagged} are stopped")
     await asyncio.sleep(1)
@@ -152,10 +162,12 @@ def main() -> None:
     parser.add_argument("--guard")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--leaving", type=float, default=0.05, help="share of answers that a client leaves in the middle")
+    parser.add_argument(
+        "--leaving", type=float, default=0.05, help="share of answers that a client leaves in the middle"
+    )
     parser.add_argument("--requests", type=int, default=12, help="a side")
     parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--waiting", type=int, default=256)
+    parser.add_argument("--waiting", type=int, default=128)
     said = parser.parse_args()
     line = [sys.executable, "-m", "demur", "serve", said.model, "--port", "0", "--rows", str(said.rows), "--waiting"]
     line += [str(said.waiting), *(["--guard", said.guard] if said.guard else [])]
@@ -166,9 +178,7 @@ def main() -> None:
             print(first.strip())
             port = int(re.findall(r":(\d+)/v1", first)[0])
             process = psutil.Process(server.pid)
-            wrong = asyncio.run(
-                run(port, process, said.clients, said.seconds, said.leaving, said.requests, said.model)
-            )
+            wrong = asyncio.run(run(port, process, said.clients, said.seconds, said.leaving, said.requests, said.model))
             server.terminate()
             print(f"exit status after SIGTERM: {server.wait(60)}")
         finally:

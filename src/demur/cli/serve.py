@@ -77,7 +77,7 @@ def serve(
     ] = False,
     show_harmful: Annotated[bool, typer.Option("--show-harmful", help="With --log-texts: as they are.")] = False,
     telemetry: Annotated[
-        bool, typer.Option("--telemetry", help="An OpenTelemetry event for each verdict; needs demur[telemetry].")
+        bool, typer.Option("--telemetry", help="An OpenTelemetry event for each verdict (extra telemetry).")
     ] = False,
     dtype: Dtype = "auto",
     device: Device = None,

@@ -17,14 +17,14 @@ from typing import Any
 from demur.guards import Guard
 from demur.models.control import Sealed, control_tokens, row_of
 from demur.samplers import build
-from demur.samplers.build import fitting, made_again
+from demur.samplers.build import fitting, made_again, needs_of
 from demur.serving.asks import ChatAsked, Common, Own, TextAsked, Turn
 from demur.serving.errors import Refused, refused_by, wrong
 from demur.serving.limits import Limits
 from demur.serving.order import Order
 from demur.serving.settings import checked
 from demur.traces import STEPS, spec_of
-from demur.types import DemurError, Message, Model, Prompt, Sampler
+from demur.types import DemurError, Message, Model, Prompt, Sampler, lacking
 
 RAW = "a raw completion is outside of what the guard was calibrated on: requests in the chat template"
 
@@ -62,6 +62,12 @@ class Orders:
                 own = {name: value for name, value in guard.spec.settings.items() if name != "length"}
                 self.plain = made_again(guard.spec.sampler, own)
                 self.named = self._name_of(self.plain)
+        if lacks := lacking(self.model, needs_of(self.plain)):
+            raise DemurError(
+                f"a guard of the sampler {self.named} for {self.model.name}, which has no {lacks}",
+                "a guard of this model",
+                "fit one: demur guard fit",
+            )
         if terms.length is not None and self.bound not in (None, terms.length):
             raise DemurError(f"--length {terms.length}", f"{self.bound}, the guard's", "leave it out")
         self.length = self.bound or terms.length or self.model.default_length(terms.steps)
