@@ -141,6 +141,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "demur.settings": {"demur": {"settings": {"temperature": "hot"}}},
     "demur.settings ": {"demur": {"settings": {"__class__": 1}}},
     "demur.settings  ": {"demur": {"settings": {"top_k": 10**6}}},
+    "temperature  ": {"temperature": 1, "demur": {"settings": {"temperature": 0.5}}},
     "demur.guard": {"demur": {"guard": True}},
     "demur.canvas": {"demur": {"canvas": True}},
     "demur.trace": {"demur": {"trace": "/etc/passwd"}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import http.client
 import json
 import shutil
 import socket
@@ -26,6 +27,7 @@ from demur.guards import REFUSAL, Watch
 from demur.guards import acted as acted_of
 from demur.serving import Limits
 from demur.serving.group import Group
+from demur.serving.worker import Worker
 from demur.traces import generate
 from demur.types import Prompt
 
@@ -335,9 +337,42 @@ def test_who_goes_frees_the_place_and_the_line(monkeypatch: pytest.MonkeyPatch) 
         slow.go.set()
         until(lambda: worker.is_idle)
         assert house.chat(max_tokens=2)[0] == 200
-        assert number(house.send("GET", "/metrics")[2].decode(), "demur_verdicts_total") == 1, (
-            "the others were given up"
-        )
+        page = house.send("GET", "/metrics")[2].decode()
+        assert number(page, "demur_verdicts_total") == 1, "the others were given up"
+        assert number(page, 'demur_requests_total{endpoint="chat",outcome="left"}') == 3
+
+
+def test_who_goes_in_the_middle_of_a_stream_frees_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    advance = Group.advance
+
+    def crawl(group: Group) -> bool:
+        time.sleep(0.02)
+        return advance(group)
+
+    monkeypatch.setattr(Group, "advance", crawl)
+    with serving(limits=Limits(rows=1, answer=400, grace=5), length=400) as house:
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hi there"}], "stream": True}
+        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=20)
+        connection.request("POST", "/v1/chat/completions", json.dumps(body).encode(), served.JSON)
+        response = connection.getresponse()
+        assert response.read(200)
+        assert house.service.worker.taken == 1
+        response.close()
+        connection.close()
+        until(lambda: house.service.worker.is_idle)
+        page = house.send("GET", "/metrics")[2].decode()
+        assert number(page, "demur_steps_total") < 200, "its row was not generated to its end"
+        assert number(page, 'demur_requests_total{endpoint="chat",outcome="left"}') == 1
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_ends_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "_next", broken)
+    with serving() as house:
+        status, error = house.chat()
+        assert (status, error["error"]["code"]) == (503, "stopping")
+        until(lambda: not house.service.worker.is_alive)
+        assert house.send("GET", "/ready")[0] == 503
 
 
 def until(true: Any) -> None:
@@ -393,7 +428,7 @@ def test_a_fault_of_the_model_is_503_without_a_word_of_it_and_others_are_answere
         assert house.chat()[0] == 200
 
 
-def broken(group: Group) -> bool:
+def broken(of: Any) -> Any:
     raise ZeroDivisionError("a secret wish")
 
 

@@ -127,7 +127,9 @@ class Desk:
             for part in answers.broken(why):
                 yield part
         finally:
-            line.leave()
+            if line.leave():
+                self.service.meters.request("chat" if order.chat else "completions", "left")
+                self.service.log.request("stream", "left", 499, time.monotonic() - line.came, order)
 
     async def _body(self, request: Request) -> bytes:
         """The bytes of a body, no more than are allowed and no later. Raises :class:`Refused`."""
@@ -238,10 +240,11 @@ class Line:
             raise event.why
         return event
 
-    def leave(self) -> None:
-        """Nobody waits for it."""
+    def leave(self) -> bool:
+        """Nobody waits for it; whether it was not over."""
         if not self._over:
             self.service.worker.leave(self.ticket)
+        return not self._over
 
 
 class Listening:

@@ -237,6 +237,8 @@ class Orders:
                 value = getattr(asked, name)
                 if value is None or (name == "top_p" and value == 1 and getattr(base, name, None) in (None, 1)):
                     continue
+                if changes.get(name, value) != value:
+                    raise wrong(f"{name} and another one in demur.settings", "one of them", param=name)
                 if not hasattr(base, name):
                     raise wrong(f"{name} with the sampler {named}", "one that has it", "leave it out", param=name)
                 changes[name] = value

@@ -108,8 +108,19 @@ class Worker:
                     self._step(group)
                 if time.monotonic() > self._end_by:
                     self._give_up()
+        except BaseException as error:  # a fault of this file: nobody may wait for ever
+            self.watched.broke(error)
+            raise
         finally:
-            self.ended = True
+            with self._changed:
+                self.stopping = self.ended = True
+                why = unavailable("this server generates no more", "stopping", retry=5)
+                for ticket in self.line:
+                    ticket.tell(Failed(why))
+                for group in self.groups:
+                    group.fail(why)
+                self.line.clear()
+                self.groups.clear()
 
     def _wait_for_work(self) -> bool:
         """Whether there is more to do; waits until there is."""
