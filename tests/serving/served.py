@@ -156,12 +156,12 @@ def whole(body: Any) -> dict[str, Any]:
 @contextmanager
 def serving(
     of: Any = None, *, hold: int = 1, keys: Keys | None = None, key: str = "", hosts: tuple[str, ...] = (),
-    served: str = "m", limits: Limits | None = None, **terms: Any,
+    tells: Any = "signal", served: str = "m", limits: Limits | None = None, **terms: Any,
 ) -> Iterator[House]:  # fmt: skip
     """A server until the block ends; its worker has ended then, too."""
     terms.setdefault("length", LENGTH)
     made = Terms(of if of is not None else model(), served, limits=limits or Limits(grace=5), **terms)
-    service = Service(made, hold=hold, keys=keys or Keys(), hosts=hosts)
+    service = Service(made, hold=hold, keys=keys or Keys(), hosts=hosts, tells=tells)
     running = Running(service, Address(port=0).bound())
     ready = threading.Event()
     thread = threading.Thread(target=running.run, args=(ready.set,))

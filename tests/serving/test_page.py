@@ -129,6 +129,7 @@ def test_the_command_hands_on_what_was_said(
     ((service, address),) = ran
     assert (service.terms.served, service.hold, service.terms.limits.rows, service.orders.length) == ("other", 3, 2, 9)
     assert service.names == {"localhost", "127.0.0.1", "[::1]", "a.example"}
+    assert service.tells == "verdict", "others reach it"
     assert service.orders.plain.temperature == 0.5  # type: ignore[attr-defined]
     assert (service.log.words, address.host, len(service.keys.hashes)) == ("redacted", "::", 1)
 

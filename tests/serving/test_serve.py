@@ -118,6 +118,22 @@ def test_nothing_leaves_before_it_was_looked_at_and_asynchronously_one_step_does
     assert parts["content"] == codecs.getincrementaldecoder("utf-8")("replace").decode(first)
 
 
+def test_a_server_may_tell_what_the_guard_did_and_none_of_its_numbers(house: House) -> None:
+    with serving(guard=served.guard(), tells="verdict") as other:
+        for prompt in served.asked():
+            said, full = whole(other.chat(prompt, seed=0)[1]), whole(house.chat(prompt, seed=0)[1])
+            assert said == together(other.chat(prompt, seed=0, stream=True)[1])
+            for name in ("content", "refusal", "finish"):
+                assert said[name] == full[name]
+            assert (said["demur"]["sigma"], said["demur"]["looked"]) == (None, full["demur"]["looked"])
+            verdict = said["demur"]["verdict"]
+            assert (verdict["flagged"], verdict["step"]) == tuple(
+                full["demur"]["verdict"][n] for n in ("flagged", "step")
+            )
+            assert verdict["score"] is verdict["limit"] is None
+            assert "tells no scores" in verdict["why"]
+
+
 def test_without_a_guard_the_verdict_is_none_and_says_so() -> None:
     with serving() as house:
         said = whole(house.chat()[1])

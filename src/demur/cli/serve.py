@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +27,14 @@ from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.types import Model
+
+
+class Tell(StrEnum):
+    """What clients are told of the guard."""
+
+    signal = "signal"
+    verdict = "verdict"
+
 
 SMALL = 20_000_000
 """Parameters below which one thread is faster than several: they would wait for each other."""
@@ -56,6 +65,10 @@ def serve(
     ] = False,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="A name by which clients may call the server; repeatable.")
+    ] = None,
+    tell: Annotated[
+        Tell | None,
+        typer.Option(help="What clients are told of the guard; default: signal on loopback, else verdict: no numbers."),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="The model's name for clients; default: as it is named here.")
@@ -120,7 +133,8 @@ def serve(
     )
     names = [*(allowed_host or ()), *([] if address.is_any else [f"[{host}]" if ":" in host else host])]
     words: Any = "none" if not log_texts else "shown" if show_harmful else "redacted"
-    service = Service(terms, hold_back, keys, tuple(names), Log(words), also)
+    tells: Any = tell.value if tell is not None else "signal" if address.is_loopback else "verdict"
+    service = Service(terms, hold_back, keys, tuple(names), Log(words), tells, also)
     to_stderr()
     console = out_to()
 

@@ -21,7 +21,7 @@ from demur.guards import REFUSAL, Guard, Watch
 from demur.guards.rows import Row, new_rows
 from demur.samplers import seeded, steps_of
 from demur.serving.errors import Refused, unavailable
-from demur.serving.order import Answer, Done, Drawn, Failed, Mode, Said, Ticket
+from demur.serving.order import Answer, Done, Drawn, Failed, Mode, Said, Tells, Ticket
 from demur.serving.settled import Settled
 from demur.serving.texts import Text
 from demur.serving.verdicts import not_watched, sigma_of, told, verdict_of
@@ -50,12 +50,13 @@ class Vocabulary:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """What all groups share. ``hold`` steps are held back (0: asynchronous)."""
+    """What all groups share. ``hold`` steps are held back (0: asynchronous); ``tells`` is what clients are told."""
 
     model: Model
     vocabulary: Vocabulary
     guard: Guard | None = None
     hold: int = 1
+    tells: Tells = "signal"
 
     @property
     def mode(self) -> Mode:
@@ -229,7 +230,7 @@ class Reader:
         if self.over:
             return
         answer = self._answer(stopped=False)
-        about = told(self.ticket.order, answer, self.stage.mode, self.stage.hold)
+        about = told(self.ticket.order, answer, self.stage.mode, self.stage.hold, self.stage.tells)
         self._tell(
             Failed(Refused(why.status, why.message, why.param, why.code, why.retry, about if self.steps else {}))
         )

@@ -12,6 +12,8 @@ from demur.types import Sampler, Verdict
 
 Mode = Literal["held back", "asynchronous", "not watched"]
 """``held back``: nothing leaves before it was judged. ``asynchronous``: a step leaves while it is judged."""
+Tells = Literal["signal", "verdict"]
+"""What clients are told: all of it, or no number of the guard's, since these show an attacker the way past it."""
 
 
 @dataclass(frozen=True, eq=False)

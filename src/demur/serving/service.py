@@ -11,7 +11,7 @@ from demur.serving.group import Stage, Vocabulary
 from demur.serving.keys import Keys
 from demur.serving.logs import Log
 from demur.serving.meters import Meters
-from demur.serving.order import Answer, Event, Order, Ticket
+from demur.serving.order import Answer, Event, Order, Tells, Ticket
 from demur.serving.orders import Orders, Terms
 from demur.serving.verdicts import told
 from demur.serving.worker import Watched, Worker
@@ -21,8 +21,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 @dataclass(eq=False)
 class Service:
-    """One model, served. ``hosts`` are the names by which clients may call it, beside those of loopback; ``also`` is
-    told of every answer.
+    """One model, served. ``hosts`` are the names by which clients may call it, beside those of loopback; ``tells``
+    is what they are told of the guard; ``also`` is told of every answer.
     """
 
     terms: Terms
@@ -30,12 +30,13 @@ class Service:
     keys: Keys = field(default_factory=Keys)
     hosts: tuple[str, ...] = ()
     log: Log = field(default_factory=Log)
+    tells: Tells = "signal"
     also: Callable[[Order, Answer], object] | None = None
 
     def __post_init__(self) -> None:
         self.orders = Orders(self.terms)
         self.meters = Meters()
-        self.stage = Stage(self.terms.model, Vocabulary(self.terms.model), self.terms.guard, self.hold)
+        self.stage = Stage(self.terms.model, Vocabulary(self.terms.model), self.terms.guard, self.hold, self.tells)
         watched = Watched(began=self.meters.began, ended=self.meters.ended, broke=self.log.fault)
         self.worker = Worker(self.stage, self.terms.limits, watched)
 
@@ -52,7 +53,7 @@ class Service:
 
     def about(self, order: Order, answer: Answer) -> dict[str, Any]:
         """The object ``demur`` of an answer."""
-        return told(order, answer, self.stage.mode, self.stage.hold)
+        return told(order, answer, self.stage.mode, self.stage.hold, self.stage.tells)
 
     def answered(self, order: Order, answer: Answer, came: float) -> None:
         """Counts an answer, and writes of it."""
@@ -75,6 +76,7 @@ class Service:
             "max_tokens": terms.limits.answer,
             "mode": self.stage.mode,
             "hold_back": self.stage.hold if guard is not None else 0,
+            "tells": self.stage.tells,
             "guard": None,
         }
         if guard is not None:

@@ -5,13 +5,14 @@ looked, the verdict is null and says why.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from demur.guards import Guard
 from demur.guards.rows import Row
-from demur.serving.order import Answer, Mode, Order
+from demur.serving.order import Answer, Mode, Order, Tells
 from demur.types import Verdict
 
 BY = "sri-guard"
@@ -56,8 +57,10 @@ def sigma_of(row: Row) -> list[float]:
     return [float(value) for value in np.concatenate([known, np.array(row.beyond, dtype=np.float64)])]
 
 
-def told(order: Order, answer: Answer, mode: Mode, hold: int) -> dict[str, Any]:
+def told(order: Order, answer: Answer, mode: Mode, hold: int, tells: Tells = "signal") -> dict[str, Any]:
     """The object ``demur``: the same with and without ``stream``."""
+    if tells == "verdict" and order.watched:
+        answer = _without_numbers(answer)
     verdict = answer.verdict
     mode = mode if order.watched else "not watched"
     made: dict[str, Any] = {
@@ -84,6 +87,13 @@ def told(order: Order, answer: Answer, mode: Mode, hold: int) -> dict[str, Any]:
     if answer.refusal is not None:
         made["refusal"] = answer.refusal
     return made
+
+
+def _without_numbers(answer: Answer) -> Answer:
+    """The same, without what the guard has measured."""
+    said = {True: "flagged", False: "let pass", None: answer.verdict.why}[answer.verdict.flagged]
+    bare = replace(answer.verdict, score=None, why=f"{said}; this server tells no scores")
+    return replace(answer, verdict=bare, sigma=None, limit=None)
 
 
 def _rounded(value: float | None) -> float | None:
