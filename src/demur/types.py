@@ -683,7 +683,11 @@ class Denoising(Model, Protocol):
 
 
 class Sampler(Protocol):
-    """Fills a canvas, step by step; ending the iteration is stopping early."""
+    """Fills a canvas, step by step; ending the iteration is stopping early.
+
+    A sampler that says ``commits_are_final = True`` never writes a place again that it has committed, nor opens it: its
+    text may be read while it grows. Where that is not said, nobody counts on it.
+    """
 
     def __call__(self, model: Any, canvas: Canvas, rngs: Any) -> Iterator[Step]:
         """A lazy generator of steps."""

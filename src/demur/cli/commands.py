@@ -17,6 +17,7 @@ from demur.cli.options import Refusals, check_writable, out_to, tell_page
 from demur.cli.organism import app as organism_app
 from demur.cli.recipe import recipe
 from demur.cli.replay import replay
+from demur.cli.serve import serve
 from demur.cli.watch import watch
 
 app = typer.Typer(
@@ -75,6 +76,7 @@ app.command()(models)
 app.command()(doctor)
 app.command()(bench)
 app.command()(recipe)
+app.command()(serve)
 
 
 @app.callback(invoke_without_command=True)

@@ -84,11 +84,14 @@ class Guarded:
     undefended: Any
     watch: Watch
 
-    def __call__(self, model: Model, canvas: Canvas, rngs: Any) -> Iterator[Step]:
-        """Steps of the undefended sampler, until no row goes on. Raises unless model and sampler are the guard's."""
+    def __call__(self, model: Model, canvas: Canvas, rngs: Any, rows: list[Row] | None = None) -> Iterator[Step]:
+        """Steps of the undefended sampler, until no row goes on. Raises unless model and sampler are the guard's.
+
+        ``rows``: new ones of the caller's (:func:`demur.guards.rows.new_rows`), who reads there what was seen.
+        """
         self._check(model, canvas)
         guard, online, every = self.watch.guard, self.watch.online, self.watch.every
-        rows, sight = new_rows(guard, canvas.rows), _Sight(guard, model, canvas)
+        rows, sight = new_rows(guard, canvas.rows) if rows is None else rows, _Sight(guard, model, canvas)
         answer = Refusal(model, canvas, self.watch.refusal)
         unread: deque[Callable[[], list[list[float]]]] = deque()  # what was asked for and not read, at most ``late``
         hold = self.watch.hold

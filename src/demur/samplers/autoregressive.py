@@ -28,6 +28,7 @@ class Autoregressive:
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CAUSAL, Need.CACHE})
+    commits_are_final: ClassVar[bool] = True
 
     temperature: float = 0.0
     top_k: int | None = None

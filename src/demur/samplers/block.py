@@ -57,6 +57,7 @@ class BlockDiffusion:
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.BLOCKS, Need.MASK})
+    commits_are_final: ClassVar[bool] = True
 
     steps: int = 4
     temperature: float = 1.0

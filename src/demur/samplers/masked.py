@@ -117,6 +117,11 @@ class MaskedDiffusion:
         if self.sampling == "gumbel" and (self.top_p is not None or self.top_k is not None):
             raise DemurError("top_p or top_k with Gumbel noise", "sampling='categorical'", "set it")
 
+    @property
+    def commits_are_final(self) -> bool:
+        """Whether a committed token is never masked again."""
+        return self.revise == 0
+
     def plan(self, n_open: int) -> list[Turn]:
         """The turns of one row with ``n_open`` open positions. Raises if there are fewer steps than blocks."""
         if n_open == 0:

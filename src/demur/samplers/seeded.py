@@ -34,6 +34,7 @@ class SeededBlocks:
     """
 
     needs: ClassVar[frozenset[Need]] = frozenset({Need.BLOCKS, Need.MASK, Need.SEED})
+    commits_are_final: ClassVar[bool] = True
 
     steps: int | None = None
     temperature: float = 0.0
