@@ -23,7 +23,9 @@ import psutil
 
 from demur.organism.world import prompts
 
-HEAD = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+HEAD = (
+    "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+)
 
 
 @dataclass
@@ -87,7 +89,9 @@ async def ask(port: int, request: bytes, seen: Seen, leave_after: int | None = N
         writer.close()
 
 
-async def client(port: int, every: list[bytes], alone: list[Any], end: float, seen: Seen, seed: int, leaving: float) -> None:
+async def client(
+    port: int, every: list[bytes], alone: list[Any], end: float, seen: Seen, seed: int, leaving: float
+) -> None:
     dice = random.Random(seed)
     while time.perf_counter() < end:
         i = dice.randrange(len(every))
@@ -121,7 +125,9 @@ def told(name: str, seen: Seen, seconds: float) -> None:
     )
 
 
-async def run(port: int, process: psutil.Process, clients: int, seconds: float, leaving: float, n: int, model: str) -> int:
+async def run(
+    port: int, process: psutil.Process, clients: int, seconds: float, leaving: float, n: int, model: str
+) -> int:
     every = requests(model, n)
     one = Seen()
     begun = time.perf_counter()
@@ -129,7 +135,8 @@ async def run(port: int, process: psutil.Process, clients: int, seconds: float, 
     told("one client", one, time.perf_counter() - begun)
     many, begun = Seen(), time.perf_counter()
     tasks = [
-        asyncio.ensure_future(client(port, every, alone, begun + seconds, many, seed, leaving)) for seed in range(clients)
+        asyncio.ensure_future(client(port, every, alone, begun + seconds, many, seed, leaving))
+        for seed in range(clients)
     ]
     memory = []
     while not all(task.done() for task in tasks):
@@ -138,7 +145,11 @@ async def run(port: int, process: psutil.Process, clients: int, seconds: float, 
     told(f"{clients} clients", many, time.perf_counter() - begun)
     quarter = max(len(memory) // 4, 1)
     shown = (memory[0], max(memory[:quarter]), max(memory[-quarter:]))
-    print("memory of the server, MiB: {:.0f} at the beginning, at most {:.0f} in the first quarter, {:.0f} in the last".format(*shown))
+    print(
+        "memory of the server, MiB: {:.0f} at the beginning, at most {:.0f} in the first quarter, {:.0f} in the last".format(
+            *shown
+        )
+    )
     flagged = sum(bool(answer[3]) for answer in alone)
     print(f"of {len(alone)} requests, {flagged} are stopped")
     await asyncio.sleep(1)
@@ -152,7 +163,9 @@ def main() -> None:
     parser.add_argument("--guard")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--leaving", type=float, default=0.05, help="share of answers that a client leaves in the middle")
+    parser.add_argument(
+        "--leaving", type=float, default=0.05, help="share of answers that a client leaves in the middle"
+    )
     parser.add_argument("--requests", type=int, default=12, help="a side")
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--waiting", type=int, default=256)
@@ -166,9 +179,7 @@ def main() -> None:
             print(first.strip())
             port = int(re.findall(r":(\d+)/v1", first)[0])
             process = psutil.Process(server.pid)
-            wrong = asyncio.run(
-                run(port, process, said.clients, said.seconds, said.leaving, said.requests, said.model)
-            )
+            wrong = asyncio.run(run(port, process, said.clients, said.seconds, said.leaving, said.requests, said.model))
             server.terminate()
             print(f"exit status after SIGTERM: {server.wait(60)}")
         finally:
