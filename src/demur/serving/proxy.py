@@ -8,6 +8,7 @@ is replayed; if the guard lets it pass, it leaves. Where the replay is late or f
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -410,4 +411,5 @@ def server_of(proxy: Proxy, ready: Callable[[], object] = lambda: None) -> Any:
 
 def run_proxy(proxy: Proxy, listening: socket.socket, ready: Callable[[int], object] = lambda port: None) -> None:
     """Serves until SIGTERM or Ctrl-C; running answers have ``limits.grace`` seconds to end."""
+    signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn ends in order, and then raises the signal once more
     server_of(proxy, lambda: ready(listening.getsockname()[1])).run(sockets=[listening])
