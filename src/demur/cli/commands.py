@@ -15,6 +15,7 @@ from demur.cli.console import run
 from demur.cli.machine import doctor, models
 from demur.cli.options import Refusals, check_writable, out_to, tell_page
 from demur.cli.organism import app as organism_app
+from demur.cli.proxy import proxy
 from demur.cli.recipe import recipe
 from demur.cli.replay import replay
 from demur.cli.serve import serve
@@ -77,6 +78,7 @@ app.command()(doctor)
 app.command()(bench)
 app.command()(recipe)
 app.command()(serve)
+app.command()(proxy)
 
 
 @app.callback(invoke_without_command=True)

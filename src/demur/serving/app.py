@@ -23,6 +23,7 @@ from demur.serving.asks import Asked, ChatAsked, TextAsked, asked_of
 from demur.serving.document import described
 from demur.serving.doors import Doors
 from demur.serving.errors import Refused, unavailable
+from demur.serving.limits import Limits
 from demur.serving.order import Done, Drawn, Event, Failed, Order, Said, Ticket
 from demur.serving.service import Service
 
@@ -77,7 +78,9 @@ class Desk:
         try:
             if self.service.worker.stopping:
                 raise unavailable("this server is being stopped", "stopping", retry=5)
-            asked = asked_of(kind, bodies.read(await self._body(request), self.service.terms.limits))
+            asked = asked_of(
+                kind, bodies.read(await read_body(request, self.service.terms.limits), self.service.terms.limits)
+            )
             order = await to_thread.run_sync(order_of, asked)
             line = Line(self.service, order, came)
             return await self._streamed(request, line) if order.stream else await self._whole(request, line)
@@ -130,26 +133,6 @@ class Desk:
             if line.leave():
                 self.service.meters.request("chat" if order.chat else "completions", "left")
                 self.service.log.request("stream", "left", 499, time.monotonic() - line.came, order)
-
-    async def _body(self, request: Request) -> bytes:
-        """The bytes of a body, no more than are allowed and no later. Raises :class:`Refused`."""
-        limits = self.service.terms.limits
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json" or request.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Refused(415, "a body of another type; expected Content-Type: application/json, not compressed")
-        length = request.headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit()) or len(length) > 12 or int(length) > limits.body:
-            raise bodies.too_large(limits)
-        raw = bytearray()
-        try:
-            async with asyncio.timeout(limits.body_seconds):
-                async for chunk in request.stream():
-                    raw += chunk
-                    if len(raw) > limits.body:
-                        raise bodies.too_large(limits)
-        except TimeoutError:
-            raise Refused(408, f"a body that took longer than {limits.body_seconds:g} seconds to come") from None
-        return bytes(raw)
 
     # -- what else there is -----------------------------------------------------------------------------------------
 
@@ -264,6 +247,26 @@ class Listening:
     async def _listen(self) -> None:
         while (await self.request.receive())["type"] != "http.disconnect":
             pass
+
+
+async def read_body(request: Request, limits: Limits) -> bytes:
+    """The bytes of a body, no more than are allowed and no later. Raises :class:`Refused`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" or request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused(415, "a body of another type; expected Content-Type: application/json, not compressed")
+    length = request.headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()) or len(length) > 12 or int(length) > limits.body:
+        raise bodies.too_large(limits)
+    raw = bytearray()
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > limits.body:
+                    raise bodies.too_large(limits)
+    except TimeoutError:
+        raise Refused(408, f"a body that took longer than {limits.body_seconds:g} seconds to come") from None
+    return bytes(raw)
 
 
 def _json(body: Any, status: int = 200) -> Response:

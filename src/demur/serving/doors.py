@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from demur.serving.errors import Refused, unavailable
-from demur.serving.service import Service
+from demur.serving.keys import Keys
+from demur.serving.logs import Log
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,10 +36,35 @@ _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]{1,253})(?::\d{1,5})?")
 _ORIGIN = re.compile(r"https?://(.+)")
 
 
+class Counted(Protocol):
+    """Who counts requests."""
+
+    def request(self, endpoint: str, outcome: str) -> None:
+        """One has ended so."""
+        ...
+
+
+class Behind(Protocol):
+    """What stands behind doors: the names by which it may be called, its keys, and who counts and writes."""
+
+    keys: Keys
+    log: Log
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Hosts that a request may name, in lower case."""
+        ...
+
+    @property
+    def meters(self) -> Counted:
+        """Who counts."""
+        ...
+
+
 class Doors:
     """The application, behind its doors. What the application raises leaves as 503, without a word of it."""
 
-    def __init__(self, app: App, service: Service) -> None:
+    def __init__(self, app: App, service: Behind) -> None:
         self.app, self.service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

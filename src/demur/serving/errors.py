@@ -17,7 +17,7 @@ TYPES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)  # not frozen: Python writes on exceptions that pass through a context manager
 class Refused(Exception):
     """A request that is not answered. ``message`` says what came, what was expected and what to do.
 

@@ -84,7 +84,7 @@ class Orders:
         if asked.max_completion_tokens and asked.max_tokens and asked.max_completion_tokens != asked.max_tokens:
             raise wrong("max_tokens and another max_completion_tokens", "one of them", param="max_tokens")
         most = asked.max_completion_tokens or asked.max_tokens
-        return self._order(asked, most, self._conversation(asked.messages), "")
+        return self._order(asked, most, conversation_of(asked.messages, self.terms.limits, self.terms.may_prefill), "")
 
     def text(self, asked: TextAsked) -> Order:
         """What a raw text is continued with. Raises :class:`Refused`."""
@@ -92,23 +92,6 @@ class Orders:
         return self._order(asked, asked.max_tokens, None, text)
 
     # -- what is read -----------------------------------------------------------------------------------------------
-
-    def _conversation(self, turns: Sequence[Turn]) -> Prompt:
-        limits = self.terms.limits
-        if len(turns) > limits.messages:
-            raise wrong(f"{len(turns)} messages", f"at most {limits.messages}", param="messages")
-        said = [Message(_role(turn), _content(turn, i)) for i, turn in enumerate(turns)]
-        if said[-1].role == "assistant" and not self.terms.may_prefill:
-            raise wrong(
-                "an assistant's message at the end, which would begin the answer",
-                "a user's message at the end",
-                "this server's operator has not allowed it (--allow-prefill)",
-                param=f"messages.{len(said) - 1}",
-            )
-        try:
-            return Prompt("request", messages=tuple(said))
-        except DemurError as error:
-            raise refused_by(error, "messages") from None
 
     def _row(self, prompt: Prompt | None, text: str, places: int) -> tuple[int, ...]:
         """The tokens that the model reads. Raises for too many of them, and for what no model is asked."""
@@ -270,6 +253,24 @@ class Orders:
                 param="stop",
             )
         return stops
+
+
+def conversation_of(turns: Sequence[Turn], limits: Limits, may_prefill: bool) -> Prompt:
+    """The messages of a request as a prompt. Raises :class:`Refused`."""
+    if len(turns) > limits.messages:
+        raise wrong(f"{len(turns)} messages", f"at most {limits.messages}", param="messages")
+    said = [Message(_role(turn), _content(turn, i)) for i, turn in enumerate(turns)]
+    if said[-1].role == "assistant" and not may_prefill:
+        raise wrong(
+            "an assistant's message at the end, which would begin the answer",
+            "a user's message at the end",
+            "this server's operator has not allowed it (--allow-prefill)",
+            param=f"messages.{len(said) - 1}",
+        )
+    try:
+        return Prompt("request", messages=tuple(said))
+    except DemurError as error:
+        raise refused_by(error, "messages") from None
 
 
 def _role(turn: Turn) -> str:

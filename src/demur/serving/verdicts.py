@@ -67,14 +67,14 @@ def told(order: Order, answer: Answer, mode: Mode, hold: int, tells: Tells = "si
         "verdict": {
             "by": verdict.by,
             "flagged": verdict.flagged,
-            "score": _rounded(verdict.score),
-            "limit": _rounded(answer.limit),
+            "score": rounded(verdict.score),
+            "limit": rounded(answer.limit),
             "step": verdict.step,
             "why": verdict.why,
         },
         "mode": mode,
         "hold_back": hold if mode == "held back" else 0,
-        "sigma": None if answer.sigma is None else [_rounded(value) for value in answer.sigma],
+        "sigma": None if answer.sigma is None else [rounded(value) for value in answer.sigma],
         "looked": answer.looked,
         "steps": answer.steps,
         "sampler": order.named,
@@ -96,7 +96,7 @@ def _without_numbers(answer: Answer) -> Answer:
     return replace(answer, verdict=bare, sigma=None, limit=None)
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Six digits; null where it is not finite."""
     return None if value is None or not math.isfinite(value) else round(value, 6)
 

@@ -1,0 +1,262 @@
+"""A proxy before a real engine: what was judged leaves, and nothing else; and engines that fail, stall or lie."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra serve")
+pytest.importorskip("uvicorn", reason="the extra serve")
+pytest.importorskip("prometheus_client", reason="the extra serve")
+pytest.importorskip("httpx", reason="the extra serve")
+
+import served
+import server as engines
+from served import House, serving, together, whole
+
+from demur.guards import REFUSAL
+from demur.serving import Address, Limits
+from demur.serving.proxy import Proxy, server_of
+from demur.serving.replaying import Replay
+from demur.serving.upstream import Upstream
+from demur.testing.tiny import tiny
+from demur.types import DemurError, Prompt
+
+LIMITS = Limits(grace=1)
+TEXT = "Once upon a time there was a mill."
+
+
+@dataclass(frozen=True)
+class Front(House):
+    """The proxy, asked as a server is."""
+
+    proxy: Any = None
+    at: int = 0
+
+    @property
+    def port(self) -> int:
+        return self.at
+
+    def ask(self, **more: Any) -> tuple[int, Any]:
+        body = {"model": "m", "messages": [{"role": "user", "content": "Tell me of mills."}]}
+        return self.post("/v1/chat/completions", body | more)
+
+
+@contextmanager
+def proxied(url: str, guard: Any = None, of: Any = None, **more: Any) -> Iterator[Front]:
+    """A proxy for an engine until the block ends."""
+    replay = Replay(of or served.model(), guard or served.guard())
+    proxy = Proxy(Upstream(url), replay, limits=LIMITS, **more)
+    listening, ready = Address(port=0).bound(), threading.Event()
+    server = server_of(proxy, ready.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+    thread.start()
+    try:
+        assert ready.wait(30)
+        yield Front(None, None, proxy=proxy, at=listening.getsockname()[1])  # type: ignore[arg-type]
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def says(text: str = TEXT, **choice: Any) -> Callable[[Any, int], None]:
+    """An engine that says a text, whole or a character at a time."""
+
+    def act(handler: Any, number: int) -> None:
+        head = {"id": "e1", "created": 1, "model": "m", "object": "x"}
+        made = {"index": 0, "finish_reason": "stop", "logprobs": {"content": [{"token": "secret"}]}} | choice
+        if not handler.server.bodies[number - 1].get("stream"):
+            body = head | {"choices": [made | {"message": {"role": "assistant", "content": text, "refusal": None}}]}
+            handler.send(200, json.dumps(body | {"usage": {"total_tokens": 3}}))
+            return
+        deltas = [{"content": letter, "reasoning_content": "secret"} for letter in text]
+        events = [head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+        events.append(head | {"choices": [made | {"delta": {}}]})
+        lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+        handler.send(200, lines, Content_Type="text/event-stream")
+
+    return act
+
+
+def never() -> Any:
+    """A guard that stops nothing."""
+    made = served.guard()
+    prefix = replace(made.prefix, threshold=replace(made.prefix.threshold, value=1e9))
+    return replace(made, prefix=prefix)
+
+
+def test_what_is_let_pass_comes_whole_and_streamed_with_one_verdict() -> None:
+    with engines.serving(says()) as engine, proxied(engine.url, never(), window=5) as front:
+        (status, at_once), (_, parts) = front.ask(), front.ask(stream=True)
+        assert status == 200
+        assert whole(at_once) == together(parts) | {"demur": whole(at_once)["demur"]}
+        said, streamed = whole(at_once), together(parts)
+        assert said["content"] == TEXT
+        assert (said["finish"], said["refusal"]) == ("stop", None)
+        assert said["demur"]["verdict"] == streamed["demur"]["verdict"]
+        assert said["demur"]["verdict"]["flagged"] is False
+        assert said["demur"]["steps"] == len(TEXT)
+        assert said["demur"]["looked"] == served.T, "a guard without a tail looks at its first steps"
+        assert "secret" not in json.dumps([at_once, parts]), "nothing that was not judged leaves"
+        pieces = [choice["delta"].get("content") for event in parts for choice in event["choices"]]
+        assert [len(piece) for piece in pieces if piece] == [5] * 6 + [4]
+
+
+@pytest.mark.parametrize("step", [1, 4, 8])
+def test_a_stopped_answer_is_withheld_from_the_window_in_which_it_was_flagged(step: int) -> None:
+    with engines.serving(says()) as engine, proxied(engine.url, served.flagging_at(step), window=3) as front:
+        at_once, streamed = whole(front.ask()[1]), together(front.ask(stream=True)[1])
+        for said in (at_once, streamed):
+            assert (said["finish"], said["refusal"]) == ("content_filter", REFUSAL)
+            assert (said["demur"]["verdict"]["flagged"], said["demur"]["verdict"]["step"]) == (True, step)
+        assert at_once["content"] == ""
+        assert streamed["content"] == TEXT[: (step - 1) // 3 * 3]
+
+
+@pytest.mark.slow
+def test_before_a_server_of_the_same_weights_it_says_what_that_servers_own_guard_says() -> None:
+    name = "organism/ar"
+    of, guard = served.model(name), served.guard(name)
+    with (
+        serving(of, served=name) as plain,
+        serving(of, guard=guard, served=name) as guarded,
+        proxied(plain.url, guard, of, window=4) as front,
+    ):
+        flags = set()
+        for prompt in served.asked(name):
+            there, here = (whole(house.chat(prompt, seed=3)[1]) for house in (guarded, Named(front, name)))
+            assert here["demur"]["verdict"]["flagged"] == there["demur"]["verdict"]["flagged"]
+            assert here["demur"]["verdict"]["step"] == there["demur"]["verdict"]["step"]
+            n = min(len(here["demur"]["sigma"]), len(there["demur"]["sigma"]))
+            assert here["demur"]["sigma"][:n] == pytest.approx(there["demur"]["sigma"][:n], abs=1e-4)
+            flags.add(here["demur"]["verdict"]["flagged"])
+        assert flags == {True, False}
+
+
+class Named:
+    """A proxy that is asked for one model."""
+
+    def __init__(self, front: Front, model: str) -> None:
+        self.front, self.model = front, model
+
+    def chat(self, prompt: Prompt, **more: Any) -> tuple[int, Any]:
+        messages = [{"role": t.role, "content": t.content} for t in prompt.conversation]
+        return self.front.ask(model=self.model, messages=messages, **more)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("policy", ["closed", "open"])
+def test_where_a_look_is_late_the_policy_decides_and_it_is_counted(policy: Any, stream: bool) -> None:
+    with engines.serving(says()) as engine, proxied(engine.url, never(), policy=policy, late=0.05) as front:
+        slow = front.proxy.replay
+        object.__setattr__(front.proxy, "replay", Slow(slow))
+        _, body = front.ask(stream=stream)
+        said = together(body) if stream else whole(body)
+        assert said["demur"]["verdict"]["flagged"] is None
+        assert "longer than 0.05 seconds" in said["demur"]["verdict"]["why"]
+        assert (said["finish"], said["content"]) == (("content_filter", "") if policy == "closed" else ("stop", TEXT))
+        page = front.send("GET", "/metrics")[2].decode()
+        assert f'demur_proxy_unwatched_total{{policy="{policy}"}} 1.0' in page
+        assert 'demur_proxy_replays_total{outcome="late"}' in page
+
+
+class Slow:
+    """A replay that takes too long."""
+
+    def __init__(self, replay: Replay) -> None:
+        self.model = replay.model
+
+    def __call__(self, prompt: Prompt, text: str) -> Any:
+        time.sleep(0.3)
+
+
+def sends(status: int, body: str, kind: str = "application/json") -> Callable[[Any, int], None]:
+    return lambda handler, number: handler.send(status, body, Content_Type=kind)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("act", "status", "told"),
+    [
+        (sends(400, '{"error": {"message": "max_tokens is too large", "param": "max_tokens"}}'), 400, "too large"),
+        (sends(429, '{"error": {"message": "slow down"}}'), 429, "slow down"),
+        (sends(401, '{"error": {"message": "your key sk-123 is wrong"}}'), 503, "status 401"),
+        (sends(500, "<html>stack</html>"), 503, "status 500"),
+        (sends(200, "[]"), 503, ""),
+        (sends(200, '{"choices": []}'), 503, ""),
+        (sends(200, json.dumps({"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]})), 503, ""),
+    ],
+)
+def test_an_engine_that_fails_or_lies_is_told_by_a_status(act: Any, status: int, told: str, stream: bool) -> None:
+    with engines.serving(act) as engine, proxied(engine.url, never()) as front:
+        got, body = front.ask(stream=stream)
+        assert got == status
+        assert told in body["error"]["message"]
+        assert "sk-123" not in json.dumps(body)
+        assert "stack" not in json.dumps(body)
+
+
+def test_a_stream_that_breaks_off_says_so_and_shows_nothing_more() -> None:
+    event = {"id": "e", "choices": [{"index": 0, "delta": {"content": "Once"}, "finish_reason": None}]}
+    cut = sends(200, f"data: {json.dumps(event)}\n\n", "text/event-stream")
+    with engines.serving(cut) as engine, proxied(engine.url, never()) as front:
+        _, events = front.ask(stream=True)
+        assert "ended before its end" in events[-1]["error"]["message"]
+        assert "Once" not in json.dumps(events)
+
+
+def test_no_engine_is_503_and_not_ready() -> None:
+    with proxied(engines.nowhere().replace("user:secret@", ""), never()) as front:
+        status, body = front.ask()
+        assert (status, body["error"]["code"]) == (503, "upstream")
+        assert front.send("GET", "/ready")[0] == 503
+        assert front.send("GET", "/health")[0] == 200
+
+
+IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]
+
+
+@pytest.mark.parametrize(
+    "more", [{"n": 2}, {"logprobs": True}, {"tools": [{"type": "function"}]}, {"messages": IMAGE}, {"messages": []}]
+)
+def test_what_can_not_be_judged_is_not_passed_on(more: dict[str, Any]) -> None:
+    with engines.serving(says()) as engine, proxied(engine.url, never()) as front:
+        status, body = front.ask(**more)
+        assert status == 400, body
+        assert engine.count == 0
+
+
+def test_an_open_policy_passes_on_what_it_can_not_replay_and_says_that_nobody_looked() -> None:
+    with engines.serving(says()) as engine, proxied(engine.url, never(), policy="open") as front:
+        status, body = front.ask(messages=IMAGE)
+        assert status == 200
+        assert body["demur"]["verdict"]["flagged"] is None
+        assert "not watched" in body["demur"]["verdict"]["why"]
+
+
+def test_other_hosts_are_turned_away() -> None:
+    with engines.serving(says()) as engine, proxied(engine.url, never()) as front:
+        body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).encode()
+        json_of = {"Content-Type": "application/json"}
+        assert front.send("POST", "/v1/chat/completions", body, json_of | {"Host": "evil.example"})[0] == 403
+        assert front.send("POST", "/v1/chat/completions", body, json_of | {"Origin": "http://evil.example"})[0] == 403
+        assert front.send("POST", "/v1/chat/completions", b'{"a": NaN}', json_of)[0] == 400
+        assert front.send("GET", "/v1/files")[0] == 404
+        assert engine.count == 0
+
+
+def test_what_can_be_no_proxy_is_one_line() -> None:
+    with pytest.raises(DemurError, match="a proxy that replays on the masked model"):
+        Replay(tiny("masked"), served.guard())
+    for url in ("ftp://x/v1", "http://user:secret@x/v1", "http://x/v1?key=secret", "nowhere"):
+        with pytest.raises(DemurError) as caught:
+            Upstream(url)
+        assert "secret" not in str(caught.value)
