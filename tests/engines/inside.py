@@ -91,6 +91,19 @@ def reference(folder: Path, n: int = 100) -> None:
     (folder / "reference.json").write_text(json.dumps(whole))
 
 
+def _overlaps() -> None:
+    """Asynchronous scheduling, which vLLM takes back on a CPU; its code runs there all the same."""
+    from vllm.platforms.cpu import CpuPlatform
+
+    own = CpuPlatform.check_and_update_config.__func__
+
+    def overlapping(cls: Any, vllm_config: Any) -> None:
+        own(cls, vllm_config)
+        vllm_config.scheduler_config.async_scheduling = True
+
+    CpuPlatform.check_and_update_config = classmethod(overlapping)
+
+
 def engine(folder: Path, settings: dict[str, Any]) -> None:
     """Settings: ``llm`` for the engine, ``mode``, ``default``, ``asks`` (guards by turns), ``rounds`` of requests that
     come while others run, ``abort`` some.
@@ -103,6 +116,8 @@ def engine(folder: Path, settings: dict[str, Any]) -> None:
 
     from demur.models.locate import organism_path
 
+    if settings.get("overlap"):
+        _overlaps()
     known = json.loads((folder / "reference.json").read_text())
     options: dict[str, Any] = {
         "model": str(organism_path("organism/ar")), "dtype": "float32", "enforce_eager": True, "max_model_len": 256,

@@ -8,8 +8,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -109,21 +113,19 @@ def test_sigma_and_steps_are_those_of_watch_in_batches_that_come_and_go(folder: 
     came = served(folder, "plain", llm={"async_scheduling": False})
     assert compare(came, known)["sigma"] == len(known["ids"]) == 100
     counters = came["status"]["counters"]
-    assert sum(c["let pass"] + c["flagged"] for c in counters.values()) + sum(
-        c["running or just over"] for c in counters.values()
-    ) == len(known["ids"])
+    assert sum(sum(of.values()) - of["acted"] for of in counters.values()) == len(known["ids"])
 
 
 def test_under_asynchronous_scheduling_no_step_behind_the_end_is_looked_at(folder: Path, known: Any) -> None:
     asks = ["demur.engines.vllm.processor:ShowsTokens"]
-    came = served(folder, "async", llm={"async_scheduling": True, "logits_processors": asks})
+    came = served(folder, "async", llm={"logits_processors": asks}, overlap=True)
     assert came["async"]
     compare(came, known)
 
 
 def test_asynchronous_scheduling_that_hides_the_tokens_is_refused_at_the_start(folder: Path) -> None:
     with pytest.raises(AssertionError, match="asynchronous scheduling in the V1 model runner"):
-        served(folder, "hidden", llm={"async_scheduling": True}, n=1)
+        served(folder, "hidden", overlap=True, n=1)
 
 
 def test_prompts_in_pieces_kept_prefixes_and_a_cache_that_is_too_small(folder: Path, known: Any) -> None:
@@ -170,3 +172,88 @@ def test_an_unchecked_guard_says_so_in_every_verdict(folder: Path) -> None:
     llm = {"dtype": "bfloat16", "async_scheduling": False}
     came = served(folder, "unchecked", llm=llm, n=12, env={"DEMUR_UNCHECKED": "1"})
     assert all("unchecked" in verdict["notes"][0] for verdict in came["verdicts"])
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Any:
+    from demur.models.locate import organism_path
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = environment() | {
+        "DEMUR_GUARDS": f"whole={folder}/whole.safetensors,early={folder}/early.safetensors:refuse",
+        "VLLM_PLUGINS": "demur",
+    }
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(organism_path("organism/ar")),
+        "--served-model-name", "organism", "--dtype", "float32", "--enforce-eager", "--max-model-len", "256",
+        "--host", "127.0.0.1", "--port", str(port),
+        "--worker-extension-cls", "demur.engines.vllm.extension.Extension",
+    ]  # fmt: skip
+    log = (folder / "server.log").open("w")
+    with subprocess.Popen(command, env=own, stdout=log, stderr=subprocess.STDOUT) as process:
+        try:
+            for _ in range(300):
+                if process.poll() is not None:
+                    pytest.fail((folder / "server.log").read_text()[-3000:])
+                if http(port, "/health")[0] == 200:
+                    break
+                time.sleep(1)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def http(port: int, path: str, body: Any = None, header: str = "") -> tuple[int, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"} | ({"X-Request-Id": header} if header else {})
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            said = answer.read().decode()
+            return answer.status, json.loads(said) if said.startswith(("{", "[")) else said
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def test_over_http_a_verdict_is_found_by_the_id_of_the_answer(server: int, known: Any) -> None:
+    i = next(i for i, stop in enumerate(known["guards"]["early"]["stops"]) if stop)
+    body = {"model": "organism", "prompt": known["ids"][i], "max_tokens": 40, "temperature": 0}
+    for guard in ("whole", "early"):
+        status, said = http(server, "/v1/completions", body | {"vllm_xargs": {"demur": guard}})
+        assert status == 200, said
+        status, told = http(server, f"/v1/demur/{said['id']}")
+        assert status == 200
+        (verdict,) = told["verdicts"]
+        assert verdict["step"] == expected_stop(known, guard, i)
+        assert near(verdict["sigma"][: verdict["step"]], known["guards"][guard]["sigma"][i][: verdict["step"]])
+    streamed = body | {"vllm_xargs": {"demur": "early"}, "stream": True}
+    assert http(server, "/v1/completions", streamed, header="mine")[0] == 200
+    assert http(server, "/v1/demur/cmpl-mine")[1]["verdicts"][0]["step"] == verdict["step"]
+    chat = {"model": "organism", "messages": [{"role": "user", "content": "How do I mend a lamp?"}], "max_tokens": 8}
+    status, said = http(server, "/v1/chat/completions", chat | {"vllm_xargs": {"demur": "whole"}})
+    assert status == 200, said
+    assert http(server, f"/v1/demur/{said['id']}")[1]["verdicts"][0]["watched"]
+
+
+def test_over_http_a_bad_option_is_a_400_and_an_unknown_verdict_a_404(server: int, known: Any) -> None:
+    body = {"model": "organism", "prompt": known["ids"][0], "max_tokens": 4}
+    for bad in ({"demur": "other"}, {"demur": 5}, {"demur_mode": "watch"}, {"demur": "whole", "demur_id": "a b"}):
+        status, said = http(server, "/v1/completions", body | {"vllm_xargs": bad})
+        assert status == 400, (bad, said)
+    status, said = http(server, "/v1/completions", body | {"vllm_xargs": {"demur": "early"}, "ignore_eos": True})
+    assert (status, "ignore_eos" in said) == (400, True)
+    assert http(server, "/v1/demur/never")[0] == 404
+    plain = http(server, "/v1/completions", body)[1]
+    assert http(server, f"/v1/demur/{plain['id']}")[0] == 404
+
+
+def test_over_http_the_guards_and_their_counters_are_told(server: int) -> None:
+    status, told = http(server, "/v1/demur")
+    assert status == 200
+    assert {name: guard["mode"] for name, guard in told["guards"].items()} == {"whole": "watch", "early": "refuse"}
+    assert 'guard="early",outcome="acted"' in http(server, "/v1/demur/metrics")[1]

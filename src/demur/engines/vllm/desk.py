@@ -49,6 +49,7 @@ class Request:
     written: int = -1
     lost: str = ""
     ended_by_us: bool = False
+    notes: tuple[str, ...] = ()
 
     def has_ended(self, written: int) -> bool:
         """Whether the answer was over before this row: an engine may compute one step more than it needs."""
@@ -81,16 +82,20 @@ class Verdict:
     why: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def status(self) -> str:
+        """What came of it, in words."""
+        return "not watched" if not self.watched else "flagged" if self.flagged else "let pass"
+
     def plain(self) -> dict[str, Any]:
         """As JSON may hold it; a number that is not finite is None."""
-        status = "not watched" if not self.watched else "flagged" if self.flagged else "let pass"
         numbers = {"score": _finite(self.score), "limit": _finite(self.limit), "last": _finite(self.last)}
         return {
             **vars(self),
             **numbers,
             "sigma": [_finite(value) for value in self.sigma],
             "notes": list(self.notes),
-            "status": status,
+            "status": self.status,
         }
 
 
@@ -242,7 +247,12 @@ class Desk:
         look.see(states[at], places, steps, torch.tensor(again, device=self.device), alive)
 
     def _act(self, post: Post, logits: Tensor, mine: Sequence[tuple[int, Request, int]]) -> None:
-        """Leaves flagged rows one token: the next of the refusal, or a stop token."""
+        """Leaves flagged rows one token: the next of the refusal, or a stop token. Of a request that has none, nothing
+        can be ended, and its verdict says so.
+        """
+        mine = [(row, request, written) for row, request, written in mine if request.stops]
+        if not mine:
+            return
         at, places, steps, stops = _columns(
             [
                 (row, request.place, written if post.own else written + 1, request.stops[0])
@@ -280,10 +290,9 @@ class Desk:
 
     def read(self) -> None:
         """Brings what is told of finished requests from the device, and forgets the oldest of them."""
-        for verdict in self._verdicts(self.unread):
-            self.known[verdict.number] = verdict
-            self.counts[verdict.guard, verdict.plain()["status"]] += 1
-            self.counts[verdict.guard, "acted"] += verdict.acted
+        verdicts = self._verdicts(self.unread)
+        self.known |= {verdict.number: verdict for verdict in verdicts}
+        self._count(verdicts, self.counts)
         self.unread = []
         while len(self.known) > self.options.keep:
             self.known.popitem(last=False)
@@ -297,14 +306,24 @@ class Desk:
         return [verdict.plain() for verdict in sorted([*known, *self._verdicts(rows)], key=lambda v: v.number)]
 
     def counters(self) -> dict[str, dict[str, int]]:
-        """How many finished requests of each guard were let pass, flagged, not watched, and how many were acted on."""
+        """How many requests of each guard that have left the batch were let pass, flagged, not watched, and how many
+        were acted on; and how many run. One that was put aside and comes back moves from the first to the last.
+        """
         self.read()
+        counts = Counter(self.counts)
+        gone = [(each, self.posts[each.guard].look.row(each.place)) for each in self.parked.values()]
+        self._count(self._verdicts(gone), counts)
         names = ("let pass", "flagged", "not watched", "acted")
-        found = {guard: {name: self.counts[guard, name] for name in names} for guard in self.posts}
+        found = {guard: {name: counts[guard, name] for name in names} for guard in self.posts}
         for guard in found:
-            going = [each for each in (*self.rows.values(), *self.parked.values()) if each.guard == guard]
-            found[guard]["running or just over"] = len(going)
+            found[guard]["running"] = sum(each.guard == guard for each in self.rows.values())
         return found
+
+    @staticmethod
+    def _count(verdicts: Sequence[Verdict], counts: Counter[tuple[str, str]]) -> None:
+        for verdict in verdicts:
+            counts[verdict.guard, verdict.status] += 1
+            counts[verdict.guard, "acted"] += verdict.acted
 
     def _verdicts(self, rows: Sequence[tuple[Request, Tensor | None]]) -> list[Verdict]:
         """One transfer for all rows of a guard's T."""
@@ -324,7 +343,7 @@ class Desk:
             steps -= 1  # the token of the last row never came: the row was part of a prompt, or was thrown away
         if at > steps:
             at = 0
-        acts = post.mode is not Mode.WATCH
+        acts = post.mode is not Mode.WATCH and bool(request.stops)
         if at and acts:
             steps = min(steps, at)
         watched, why = True, "" if at else "no step was above the limit"
@@ -338,7 +357,7 @@ class Desk:
             why = f"step {at}: score {score:.3g}, limit {limit:.3g}" if seen else f"step {at}: the signal is not finite"
         return Verdict(
             request.id, request.number, request.guard, str(post.mode), watched,
-            bool(at) if watched or at else None, at or None, (bool(at) and acts) or request.ended_by_us,
+            bool(at) if watched or at else None, at or None, acts and (bool(at) or request.ended_by_us),
             score if steps else None, limit, steps, tuple(sigma[: min(steps, len(sigma))]), last if steps else None,
             why, (*post.notes, *self._notes(post, request)),
         )  # fmt: skip
@@ -346,8 +365,8 @@ class Desk:
     def _notes(self, post: Post, request: Request) -> tuple[str, ...]:
         own = post.guard.spec.settings.get("temperature", 0.0)
         if own == request.temperature:
-            return ()
-        return (f"sampled at temperature {request.temperature:g}; the guard was calibrated at {own:g}",)
+            return request.notes
+        return (*request.notes, f"sampled at temperature {request.temperature:g}; the guard was calibrated at {own:g}",)
 
 
 def _columns(rows: Sequence[tuple[int, ...]], device: torch.device) -> Sequence[Int[Tensor, "b"]]:

@@ -125,12 +125,12 @@ class GuardProcessor(V1, V2):  # type: ignore[misc]
         return rows
 
 
-class ShowsTokens(V1):  # type: ignore[misc]
+class ShowsTokens(V1, V2):  # type: ignore[misc]
     """Changes nothing. That it is named (``--logits-processors``) makes the V1 runner fill in sampled tokens, which it
     otherwise leaves out under asynchronous scheduling.
     """
 
-    def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+    def __init__(self, vllm_config: Any, where: Any, is_pin_memory: bool = False) -> None:
         """Needs nothing."""
 
     def is_argmax_invariant(self) -> bool:
@@ -140,7 +140,11 @@ class ShowsTokens(V1):  # type: ignore[misc]
     def update_state(self, batch_update: Any) -> None:
         """Keeps nothing."""
 
-    def apply(self, logits: Any) -> Any:
+    def add_request(self, req_idx: int, sampling_params: Any) -> bool:
+        """No request needs it."""
+        return False
+
+    def apply(self, logits: Any, ctx: Any = None) -> Any:
         """The same logits."""
         return logits
 
@@ -152,11 +156,15 @@ def _request(params: Any, out: list[int] | None) -> Request | None:
         return None
     stops = [token for token in (params.eos_token_id,) if token is not None and not params.ignore_eos]
     stops += sorted({*params.all_stop_token_ids} - {*stops})
+    notes = []
     if not stops and operators().guards[found.guard].mode is not Mode.WATCH:
-        raise DemurError(f"request {found.id} without a stop token", "one, to end it by", "use the mode watch")
+        notes.append("without a stop token it can not be ended")
+    if params.max_tokens == 1:  # vLLM's beam search makes a request of every token
+        notes.append("an answer of one token: beam search asks for each by itself, and no guard follows it")
     return Request(
-        found.guard, found.id, params, out, tuple(stops), params.max_tokens, params.min_tokens, params.temperature
-    )
+        found.guard, found.id, params, out, tuple(stops), params.max_tokens, params.min_tokens, params.temperature,
+        notes=tuple(notes),
+    )  # fmt: skip
 
 
 def _posts(config: Any, device: torch.device) -> dict[str, Post]:

@@ -48,8 +48,8 @@ def bare(id_: str) -> str:
 def as_text(counters: dict[str, dict[str, int]]) -> str:
     """Counters in Prometheus's text format."""
     lines = [
-        "# HELP demur_requests Finished requests under a guard, by what came of them.",
-        "# TYPE demur_requests counter",
+        "# HELP demur_requests Requests under a guard since the start, by what came of them.",
+        "# TYPE demur_requests gauge",  # one that was put aside and comes back runs again
     ]
     for guard, counts in counters.items():
         for name, count in counts.items():
