@@ -104,6 +104,20 @@ def _overlaps() -> None:
     CpuPlatform.check_and_update_config = classmethod(overlapping)
 
 
+def _counting() -> list[str]:
+    """The requests that the scheduler has put aside for want of memory, as they come to be."""
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    own, seen = Scheduler._preempt_request, list[str]()
+
+    def counted(self: Any, request: Any, *rest: Any, **more: Any) -> Any:
+        seen.append(request.request_id)
+        return own(self, request, *rest, **more)
+
+    Scheduler._preempt_request = counted
+    return seen
+
+
 def engine(folder: Path, settings: dict[str, Any]) -> None:
     """Settings: ``llm`` for the engine, ``mode``, ``default``, ``asks`` (guards by turns), ``rounds`` of requests that
     come while others run, ``abort`` some.
@@ -134,6 +148,7 @@ def engine(folder: Path, settings: dict[str, Any]) -> None:
 
     answers: dict[int, Any] = {}
     core = llm.llm_engine
+    put_aside = _counting()
     waiting, running, turn = list(range(n)), set[int](), 0
     aborted = []
     while waiting or core.has_unfinished_requests():
@@ -161,6 +176,7 @@ def engine(folder: Path, settings: dict[str, Any]) -> None:
         "aborted": aborted,
         "status": status,
         "turns": turn,
+        "put_aside": len(put_aside),
         "async": config.scheduler_config.async_scheduling,
         "version": vllm.__version__,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ T, D = 5, 6
 def detectors() -> dict[str, Any]:
     rng = np.random.default_rng(3)
     sizes = (T, 4, 3, 4, T)
-    weights = tuple(rng.normal(size=(b, a)).astype(np.float32) for a, b in zip(sizes, sizes[1:], strict=False))
+    weights = tuple(rng.normal(size=(b, a)).astype(np.float32) for a, b in pairwise(sizes))
     biases = tuple(rng.normal(size=b).astype(np.float32) for b in sizes[1:])
     return {"last": Last(), "mean": Mean(), "autoencoder": Autoencoder(weights, biases), "window": SlidingWindow(2)}
 

@@ -78,5 +78,3 @@ def test_a_guard_keeps_its_engine_in_its_file_and_one_without_has_the_bytes_of_b
     assert read.key != plain.spec.key
     with pytest.raises(DemurError, match="engine"):
         there.check(replace(plain.spec, layer="", pool=""))
-
-

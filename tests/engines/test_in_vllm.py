@@ -1,4 +1,4 @@
-"""The guard inside vLLM beside ``Watch``: the same tokens, the same sigma, the same steps. Needs vLLM: `make test-vllm`.
+"""The guard inside vLLM beside ``Watch``: the same tokens, sigma and steps. Needs vLLM: `make test-vllm`.
 
 Each engine has a process of its own (tests/engines/inside.py), and each is loaded once.
 """
@@ -131,9 +131,11 @@ def test_asynchronous_scheduling_that_hides_the_tokens_is_refused_at_the_start(f
 def test_prompts_in_pieces_kept_prefixes_and_a_cache_that_is_too_small(folder: Path, known: Any) -> None:
     small = {
         "async_scheduling": False, "enable_chunked_prefill": True, "max_num_batched_tokens": 16, "max_num_seqs": 16,
-        "enable_prefix_caching": True, "block_size": 16, "num_gpu_blocks_override": 40,
+        "enable_prefix_caching": True, "block_size": 32, "num_gpu_blocks_override": 10,
     }  # fmt: skip
-    compare(served(folder, "small", llm=small), known)
+    came = served(folder, "small", llm=small)
+    compare(came, known)
+    assert came["put_aside"] > 3
 
 
 def test_aborted_requests_leave_their_neighbours_alone(folder: Path, known: Any) -> None:
@@ -159,7 +161,8 @@ def test_a_flag_ends_the_answer(folder: Path, known: Any, mode: str) -> None:
 
 
 def test_compiled_and_in_a_process_of_its_own(folder: Path, known: Any) -> None:
-    came = served(folder, "compiled", llm={"async_scheduling": False, "enforce_eager": False})
+    came = served(folder, "compiled", llm={"async_scheduling": False, "enforce_eager": False},
+                  env={"VLLM_ENABLE_V1_MULTIPROCESSING": "1"})  # fmt: skip
     compare(came, known)
 
 

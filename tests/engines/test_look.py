@@ -24,7 +24,9 @@ GUARDS = [
 
 def together(look: Look, rows: dict[int, tuple[int, int, bool]], states: torch.Tensor) -> None:
     """``rows``: by place, the step, which of the states, and whether the step comes again."""
-    places, steps, at, again = (torch.tensor(x) for x in zip(*((p, s, i, a) for p, (s, i, a) in rows.items())))
+    places, steps, at, again = (
+        torch.tensor(x) for x in zip(*((p, s, i, a) for p, (s, i, a) in rows.items()), strict=True)
+    )
     look.see(states[at], places, steps, again)
 
 

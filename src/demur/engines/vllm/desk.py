@@ -315,8 +315,8 @@ class Desk:
         self._count(self._verdicts(gone), counts)
         names = ("let pass", "flagged", "not watched", "acted")
         found = {guard: {name: counts[guard, name] for name in names} for guard in self.posts}
-        for guard in found:
-            found[guard]["running"] = sum(each.guard == guard for each in self.rows.values())
+        for guard, counted in found.items():
+            counted["running"] = sum(each.guard == guard for each in self.rows.values())
         return found
 
     @staticmethod
@@ -366,7 +366,10 @@ class Desk:
         own = post.guard.spec.settings.get("temperature", 0.0)
         if own == request.temperature:
             return request.notes
-        return (*request.notes, f"sampled at temperature {request.temperature:g}; the guard was calibrated at {own:g}",)
+        return (
+            *request.notes,
+            f"sampled at temperature {request.temperature:g}; the guard was calibrated at {own:g}",
+        )
 
 
 def _columns(rows: Sequence[tuple[int, ...]], device: torch.device) -> Sequence[Int[Tensor, "b"]]:

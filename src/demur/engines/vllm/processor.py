@@ -11,9 +11,9 @@ import weakref
 from typing import Any
 
 import torch
-from vllm.v1.sample.logits_processor import LogitsProcessor as V1
+from vllm.v1.sample.logits_processor import LogitsProcessor as V1  # noqa: N814
 from vllm.v1.sample.logits_processor import MoveDirectionality
-from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as V2
+from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as V2  # noqa: N814
 
 from demur.engines.vllm import fits, layer
 from demur.engines.vllm.desk import Desk, Post, Request

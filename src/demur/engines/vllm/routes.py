@@ -102,5 +102,7 @@ class Routes:
         extension = "demur.engines.vllm.extension.Extension"
         if operators().guards and getattr(args, "worker_extension_cls", "") != extension:
             raise DemurError(
-                f"the routes of {GUARD} without its worker extension", extension, f"add --worker-extension-cls {extension}"
+                f"the routes of {GUARD} without its worker extension",
+                extension,
+                f"add --worker-extension-cls {extension}",
             )
