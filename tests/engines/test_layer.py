@@ -17,7 +17,7 @@ def config(**said: Any) -> Any:
         "enable_batch_sharded_sampling": None,
     }  # fmt: skip
     usual: dict[str, Any] = {
-        "speculative_config": None, "use_v2_model_runner": False,
+        "speculative_config": None, "lora_config": None, "use_v2_model_runner": False,
         "scheduler_config": SimpleNamespace(async_scheduling=said.pop("overlap", False)),
         "model_config": SimpleNamespace(logits_processors=said.pop("processors", None)),
     }  # fmt: skip
@@ -39,6 +39,7 @@ def test_a_plain_engine_is_taken() -> None:
         ({"pipeline_parallel_size": 2}, "pipeline"),
         ({"data_parallel_size": 2}, "data parallelism"),
         ({"enable_batch_sharded_sampling": True}, "batch-sharded"),
+        ({"lora_config": object()}, "LoRA"),
         ({"overlap": True}, "hides the tokens"),
     ],
 )

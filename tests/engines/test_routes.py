@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from demur.engines.vllm.options import REQUEST
+from demur.engines.vllm.options import REQUEST, asked, options_of, tag_of
 from demur.engines.vllm.routes import WithId, as_text, bare
 
 
@@ -23,6 +23,12 @@ def test_every_request_has_an_id_that_the_engine_uses_too(sent: list[Any]) -> No
     assert inside == header
     assert (inside == "mine") == bool(sent)
     assert REQUEST.get() == ""
+
+
+def test_an_id_that_is_no_tag_is_known_by_its_hash() -> None:
+    assert tag_of("a-b") == "a-b"
+    assert tag_of("a b\n") == tag_of("a b\n") != tag_of("a b")
+    assert asked(options_of({"DEMUR_GUARDS": "g=x"}), {"demur": "g", "demur_id": tag_of("é" * 999)}).id
 
 
 def test_what_is_no_request_passes_through() -> None:

@@ -21,8 +21,8 @@ from demur.types import DemurError, Spec
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine as it runs. ``model`` is a folder or a hub's name; ``dtype`` as specs name it; empty ``quantization``
-    and ``kv_dtype``: none, and that of the model.
+    """An engine as it runs. ``model`` is a folder, or a name that could not be found; ``dtype`` as specs name it; empty
+    ``quantization`` and ``kv_dtype``: none, and that of the model.
     """
 
     name: str
@@ -51,7 +51,7 @@ def differences(spec: Spec, engine: Engine, weights: str, template: str | None) 
         if mine != its:
             found.append(f"{field}: {mine or 'none'!r} against {its or 'none'!r}")
     if not weights:
-        found.append("weights: they could not be read from the model's folder")
+        found.append("weights: they could not be read (a model of the hub must be in its cache first)")
     elif spec.weights != weights:
         found.append(f"weights: {spec.weights or 'unknown'!r} against {weights!r}")
     if template is not None and spec.template != template:
@@ -75,6 +75,18 @@ def check(spec: Spec, engine: Engine, tokenizer: Any, unchecked: bool) -> tuple[
         "a guard that was calibrated on this",
         "measure it: demur guard check GUARD --engine URL, with DEMUR_UNCHECKED=1 for that run",
     )
+
+
+def folder_of(model: str, revision: str | None) -> str:
+    """Where a model lies: its own folder, or that of the hub's cache; the name itself where it is not there."""
+    from huggingface_hub import snapshot_download
+
+    if Path(model).expanduser().is_dir():
+        return str(Path(model).expanduser())
+    try:
+        return snapshot_download(model, revision=revision, local_files_only=True)
+    except (OSError, ValueError):
+        return model
 
 
 def folder_fingerprint(model: str, dtype: str) -> str:

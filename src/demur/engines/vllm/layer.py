@@ -61,6 +61,7 @@ def check_config(config: Any) -> None:
         ("tensor parallelism", parallel.tensor_parallel_size > 1, "start with tensor_parallel_size 1"),
         ("pipeline parallelism", parallel.pipeline_parallel_size > 1, "start with pipeline_parallel_size 1"),
         ("data parallelism", parallel.data_parallel_size > 1, "start one server for each copy"),
+        ("adapters (LoRA), which are other weights", config.lora_config is not None, "start without enable_lora"),
         ("batch-sharded sampling", bool(parallel.enable_batch_sharded_sampling), "start without it"),
         (
             "asynchronous scheduling in the V1 model runner, which hides the tokens",

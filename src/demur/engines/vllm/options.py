@@ -6,6 +6,7 @@ without it nothing here does anything.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -132,6 +133,11 @@ def asked(options: Options, extra: Mapping[str, Any] | None) -> Asked:
     if not isinstance(tag, str) or (ID in said and not _TAG.fullmatch(tag)):
         raise DemurError(f"the id {tag!r:.80}", "up to 128 letters, digits and _ . : -", f"mend {ID}")
     return Asked("" if name == NONE else name, tag)
+
+
+def tag_of(given: str) -> str:
+    """The id under which verdicts of an HTTP request are kept: its own, or a hash where that is no tag."""
+    return given if _TAG.fullmatch(given) else f"h-{hashlib.sha256(given.encode()).hexdigest()[:32]}"
 
 
 def check_params(options: Options, params: Any) -> Asked:

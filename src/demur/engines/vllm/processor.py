@@ -18,7 +18,7 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor
 from demur.engines.vllm import fits, layer
 from demur.engines.vllm.desk import Desk, Post, Request
 from demur.engines.vllm.look import Look, check_readable
-from demur.engines.vllm.options import GUARD, ID, REQUEST, Mode, check_params, operators
+from demur.engines.vllm.options import GUARD, ID, REQUEST, Mode, asked, check_params, operators
 from demur.guards import Guard
 from demur.types import DemurError
 
@@ -151,7 +151,7 @@ class ShowsTokens(V1, V2):  # type: ignore[misc]
 
 def _request(params: Any, out: list[int] | None) -> Request | None:
     """A request under its guard; None for one without."""
-    found = check_params(operators(), params)
+    found = asked(operators(), params.extra_args)  # what else there is to check was checked in the frontend
     if not found.guard:
         return None
     stops = [token for token in (params.eos_token_id,) if token is not None and not params.ignore_eos]
@@ -176,7 +176,9 @@ def _posts(config: Any, device: torch.device) -> dict[str, Post]:
     kv = str(cache.cache_dtype)
     dtype = str(model.dtype).removeprefix("torch.")
     kv = "" if kv in ("auto", dtype) else kv
-    engine = fits.Engine("vllm", vllm.__version__, model.model, dtype, model.quantization or "", kv)
+    engine = fits.Engine(
+        "vllm", vllm.__version__, fits.folder_of(model.model, model.revision), dtype, model.quantization or "", kv
+    )
     tokenizer = None if model.skip_tokenizer_init else cached_tokenizer_from_config(model)
     posts = {}
     for name, named in options.guards.items():

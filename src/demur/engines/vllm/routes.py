@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from demur.engines.vllm.options import GUARD, REQUEST, operators
+from demur.engines.vllm.options import GUARD, REQUEST, operators, tag_of
 
 _HEADER = b"x-request-id"
 _BEGINNINGS = ("chatcmpl-", "cmpl-", "resp_")
@@ -30,7 +30,7 @@ class WithId:
         tag = said or secrets.token_hex(16)
         if not said:
             scope = {**scope, "headers": [*scope["headers"], (_HEADER, tag.encode())]}
-        token = REQUEST.set(tag)
+        token = REQUEST.set(tag_of(tag))
         try:
             await self.app(scope, receive, send)
         finally:
@@ -81,7 +81,7 @@ class Routes:
             return PlainTextResponse(as_text(found["counters"]))
 
         async def verdict(request_id: str) -> Any:
-            for tag in dict.fromkeys((request_id, bare(request_id))):
+            for tag in dict.fromkeys(map(tag_of, (request_id, bare(request_id)))):
                 if found := (await self.engine.collective_rpc("demur_verdicts", args=(tag,)))[0]:
                     return JSONResponse({"id": request_id, "verdicts": found})
             why = f"no verdict {request_id!r:.150}: never asked for, forgotten, or a request without a guard"
