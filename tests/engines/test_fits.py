@@ -63,9 +63,9 @@ def test_the_fingerprint_of_a_folder_is_that_of_the_loaded_network(dtype: str) -
 def test_what_does_not_belong_is_refused_in_one_line_or_noted_where_the_operator_says_so(tmp_path: Path) -> None:
     engine = replace(ENGINE, model=str(tmp_path))
     with pytest.raises(DemurError, match="weights") as error:
-        fits.check(OURS, engine, None, unchecked=False)
+        fits.check(OURS, engine, "", None, unchecked=False)
     assert "\n" not in str(error.value)
-    assert "weights" in fits.check(OURS, engine, None, unchecked=True)[0]
+    assert "weights" in fits.check(OURS, engine, "", None, unchecked=True)[0]
 
 
 def test_a_guard_keeps_its_engine_in_its_file_and_one_without_has_the_bytes_of_before(tmp_path: Path) -> None:

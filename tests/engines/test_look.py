@@ -58,11 +58,12 @@ def test_rows_that_come_and_go_are_seen_as_the_plain_guard_sees_each(
         together(look, rows, states)
         for i, (place, plain) in enumerate(mine.items()):
             plain.see(states[i])
-            *sigma, flagged, _, last = look.row(place).tolist()
+            *sigma, flagged, _, last, worst = look.row(place).tolist()
             known = min(plain.steps, T)
             assert sigma[:known] == pytest.approx(plain.sigma[:known], abs=1e-5)
             assert last == pytest.approx(plain.sigma[-1], abs=1e-5)
             assert flagged == plain.flagged
+            assert worst == pytest.approx(1.0 - min(plain.sigma[T - 1 :] or plain.sigma[-1:]), abs=1e-5)
             flags += plain.flagged > 0
     assert flags
 

@@ -34,7 +34,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Any:
         options = Options({"g": Named("x", of)}, default="g")
         posts = {"g": Post(guard, Look(guard, torch.device("cpu"), acts=of is not Mode.WATCH), of, (7, 8))}
         monkeypatch.setattr(processor, "operators", lambda: options)
-        monkeypatch.setattr(processor, "_posts", lambda config, device: posts)
+        monkeypatch.setattr(processor, "_posts", lambda config, device: (posts, {}))
         monkeypatch.setattr(layer, "_KEPT", [True])
         monkeypatch.setattr(layer, "check_config", lambda config: None)
         return processor.GuardProcessor(SimpleNamespace(), where)

@@ -79,6 +79,7 @@ class Verdict:
     steps: int
     sigma: tuple[float, ...]
     last: float | None
+    worst: float | None
     why: str
     notes: tuple[str, ...] = ()
 
@@ -90,6 +91,7 @@ class Verdict:
     def plain(self) -> dict[str, Any]:
         """As JSON may hold it; a number that is not finite is None."""
         numbers = {"score": _finite(self.score), "limit": _finite(self.limit), "last": _finite(self.last)}
+        numbers["worst"] = _finite(self.worst)
         return {
             **vars(self),
             **numbers,
@@ -105,13 +107,16 @@ def _finite(value: float | None) -> float | None:
 
 @dataclass(eq=False)
 class Post:
-    """A guard at work: its eyes, what a flag does, and what it writes. ``notes`` go into every verdict."""
+    """A guard at work: its eyes, what a flag does, and what it writes. ``notes`` go into every verdict; ``digest`` is
+    the sha256 of its file.
+    """
 
     guard: Guard
     look: Look
     mode: Mode
     refusal: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    digest: str = ""
     forced: dict[int, Tensor] = field(default_factory=dict)
 
     @property
@@ -130,7 +135,10 @@ class Post:
 class Desk:
     """All requests of one engine under its guards."""
 
-    def __init__(self, posts: dict[str, Post], options: Options, device: torch.device) -> None:
+    def __init__(
+        self, posts: dict[str, Post], options: Options, device: torch.device, engine: dict[str, Any] | None = None
+    ) -> None:
+        self.engine = engine or {}  # what is told of it
         self.posts, self.options, self.device = posts, options, device
         self.rows: dict[int, Request] = {}
         self.parked: OrderedDict[int, Request] = OrderedDict()
@@ -244,7 +252,7 @@ class Desk:
             answered = steps > (0 if post.own else 1)  # the prompt may end with a stop token
             ends = (fed[at][:, None] == torch.tensor(stops, device=self.device)).any(dim=1)
             alive = ~(ends & answered) if any(map(any, stops)) else None
-        look.see(states[at], places, steps, torch.tensor(again, device=self.device), alive)
+        look.see(states[at], places, steps, torch.tensor(again, device=self.device) if any(again) else None, alive)
 
     def _act(self, post: Post, logits: Tensor, mine: Sequence[tuple[int, Request, int]]) -> None:
         """Leaves flagged rows one token: the next of the refusal, or a stop token. Of a request that has none, nothing
@@ -336,7 +344,7 @@ class Desk:
 
     def _verdict(self, request: Request, numbers: list[float]) -> Verdict:
         post = self.posts[request.guard]
-        *sigma, flagged, score, last = numbers
+        *sigma, flagged, score, last, worst = numbers
         at = round(flagged)
         steps = request.steps
         if request.out is not None and steps and len(request.out) <= request.written:
@@ -359,7 +367,7 @@ class Desk:
             request.id, request.number, request.guard, str(post.mode), watched,
             bool(at) if watched or at else None, at or None, acts and (bool(at) or request.ended_by_us),
             score if steps else None, limit, steps, tuple(sigma[: min(steps, len(sigma))]), last if steps else None,
-            why, (*post.notes, *self._notes(post, request)),
+            worst if steps else None, why, (*post.notes, *self._notes(post, request)),
         )  # fmt: skip
 
     def _notes(self, post: Post, request: Request) -> tuple[str, ...]:

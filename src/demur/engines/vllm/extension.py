@@ -21,7 +21,7 @@ class Extension:
 
         desk = running_desk()
         if desk is None:
-            return {"guards": {}, "counters": {}}
+            return {"engine": {}, "guards": {}, "counters": {}}
         guards = {
             name: {
                 "mode": str(post.mode),
@@ -29,7 +29,8 @@ class Extension:
                 "steps": post.guard.spec.steps,
                 "promise": post.guard.promise,
                 "notes": list(post.notes),
+                "sha256": post.digest,
             }
             for name, post in desk.posts.items()
         }
-        return {"guards": guards, "counters": desk.counters()}
+        return {"engine": desk.engine, "guards": guards, "counters": desk.counters()}

@@ -59,12 +59,12 @@ def differences(spec: Spec, engine: Engine, weights: str, template: str | None) 
     return found
 
 
-def check(spec: Spec, engine: Engine, tokenizer: Any, unchecked: bool) -> tuple[str, ...]:
+def check(spec: Spec, engine: Engine, weights: str, tokenizer: Any, unchecked: bool) -> tuple[str, ...]:
     """Notes for verdicts of a guard that is taken all the same because the operator says so (``unchecked``). Raises in
-    one line for a guard of something else.
+    one line for a guard of something else. ``weights``: the fingerprint of those that the engine runs.
     """
     template = None if tokenizer is None else template_hash(tokenizer, None, spec.template_args)
-    different = differences(spec, engine, folder_fingerprint(engine.model, engine.dtype), template)
+    different = differences(spec, engine, weights, template)
     if not different:
         return ()
     if unchecked:

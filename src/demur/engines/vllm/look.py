@@ -21,7 +21,9 @@ from torch import Tensor
 from demur.guards import Guard
 from demur.guards.autoencoder import Autoencoder
 from demur.guards.detectors import Detector, Last, Mean
-from demur.guards.sight import where_it_lies, whitened_where_it_lies
+from demur.guards.sight import where_it_lies
+from demur.signals import Anchors
+from demur.signals.whitened import INSIDE, turned
 from demur.types import DemurError
 
 _FLOOR = 1e-6  # as in demur.guards.prefix
@@ -39,8 +41,7 @@ class Look:
         self.steps, self.size = guard.spec.steps, guard.anchors.harmless.shape[1]
         self.places, self.free = 0, list[int]()
         anchors = guard.anchors
-        read_by = [anchors.directions] if anchors.whitened is None else [*anchors.whitened.arrays.values()]
-        self.tables = [self._there(table) for table in read_by]
+        self.tables = [self._there(table) for table in _read_by(anchors)]
         self.centre, self.scale = self._there(guard.prefix.centre), self._there(guard.prefix.scale)
         self.columns = torch.arange(self.steps, device=device)
         on_device = device.type != "cpu" if by_tensors is None else by_tensors
@@ -52,7 +53,9 @@ class Look:
             "sums": ((d,), torch.float32),
             "before": ((d,), torch.float32),  # the sums without the last step
             "sigma": ((t,), torch.float64),
-            "told": ((3,), torch.float64),  # the step that flagged (0: none), its score or the last one, the last sigma
+            # the step that flagged (0: none), its score or the last one, the last sigma, the worst score from step T on,
+            # and that without the last step
+            "told": ((5,), torch.float64),
         }
         if self.tail is not None:  # running means of the last T steps and of one more, so that a step may come again
             self.shapes["means"] = ((t + 1, d), torch.float32)
@@ -93,16 +96,15 @@ class Look:
         states: Float[Tensor, "b d"],
         places: Int[Tensor, "b"],
         steps: Int[Tensor, "b"],
-        again: Bool[Tensor, "b"],
+        again: Bool[Tensor, "b"] | None = None,
         alive: Bool[Tensor, "b"] | None = None,
     ) -> None:
-        """Takes note of one step of each row. ``steps`` count from 1; ``again``: the row's step before comes once more.
-        Rows that are not ``alive`` are left as they are.
+        """Takes note of one step of each row. ``steps`` count from 1; ``again``: the row's step before comes once more
+        (None: no row's). Rows that are not ``alive`` are left as they are.
         """
         kept, told = self.kept, self.kept["told"][places]
         sums = kept["sums"][places]
-        before = torch.where(again[:, None], kept["before"][places], sums)
-        before = torch.where(steps[:, None] == 1, 0.0, before)
+        before = sums if again is None else torch.where(again[:, None], kept["before"][places], sums)
         now = before + states.float()
         mean = now / steps[:, None]
         seen, means = self._recent(mean, places, steps)
@@ -113,29 +115,33 @@ class Look:
         score, limit = self._scores(held, sigma, at, steps)
         above = ~(score <= limit)  # not `>`, which lets a nan pass
         flagged = (told[:, 0] > 0) & (told[:, 0] < steps)
-        new = torch.stack([torch.where(above, steps.double(), 0.0), score, sigma], dim=1)
-        keeps = torch.stack([told[:, 0], told[:, 1], sigma], dim=1)
-        new = torch.where(flagged[:, None], keeps, new)
-        takes = torch.ones_like(flagged) if alive is None else alive
-        if self.acts:
-            takes = takes & ~flagged
-        kept["told"][places] = torch.where(takes[:, None], new, told)
-        kept["sigma"][places] = torch.where(takes[:, None], held, own)
-        kept["before"][places] = torch.where(takes[:, None], before, kept["before"][places])
-        kept["sums"][places] = torch.where(takes[:, None], now, sums)
+        until = told[:, 3] if again is None else torch.where(again, told[:, 4], told[:, 3])
+        worst = torch.where(steps > self.steps, torch.maximum(until, 1.0 - sigma), 1.0 - sigma)
+        flag, of_flag = torch.where(above, steps.double(), 0.0), torch.where(flagged, told[:, 1], score)
+        new = torch.stack([torch.where(flagged, told[:, 0], flag), of_flag, sigma, worst, until], dim=1)
+        takes = None if alive is None and not self.acts else ~flagged if self.acts else torch.ones_like(flagged)
+        takes = takes if takes is None or alive is None else takes & alive
+        self._keep("told", places, new, takes)
+        self._keep("sigma", places, held, takes)
+        self._keep("before", places, before, takes)
+        self._keep("sums", places, now, takes)
         if means is not None:
-            spot = (places, steps % (self.steps + 1))
-            kept["means"][spot] = torch.where(takes[:, None], means, kept["means"][spot])
+            self._keep("means", (places, steps % (self.steps + 1)), means, takes)
+
+    def _keep(self, name: str, where: Any, new: Tensor, takes: Bool[Tensor, "b"] | None) -> None:
+        """Keeps what is new of the rows that take it: None for all."""
+        kept = self.kept[name]
+        kept[where] = new if takes is None else torch.where(takes[:, None], new, kept[where])
 
     def flagged(self, places: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
         """The step that flagged each row; 0 for none."""
         return self.kept["told"][places, 0]
 
-    def row(self, place: int) -> Float[Tensor, "T+3"]:
+    def row(self, place: int) -> Float[Tensor, "T+4"]:
         """What is to be told of a row, on its device: sigma of T steps, the step that flagged it, its score (else the
-        last), the last sigma.
+        last), the last sigma, and the worst score from step T on (of a shorter answer: the last).
         """
-        return torch.cat([self.kept["sigma"][place], self.kept["told"][place]])
+        return torch.cat([self.kept["sigma"][place], self.kept["told"][place, :4]])
 
     def _recent(
         self, mean: Float[Tensor, "b d"], places: Int[Tensor, "b"], steps: Int[Tensor, "b"]
@@ -151,7 +157,13 @@ class Look:
     def _signal(self, states: Float[Tensor, "b d"], at: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
         if self.guard.anchors.whitened is None:
             return where_it_lies(states, self.tables[0][at])
-        return whitened_where_it_lies(states, at, *self.tables)
+        middle, seen, loud, taken, steep, offset = self.tables
+        x = states.double() - middle[at]  # as demur.signals.whitened.cosines: nothing is whitened
+        out = ((x @ loud.T).square() * taken).sum(dim=-1)
+        length = ((x * x).sum(dim=-1) - out).clamp(min=0).sqrt()
+        cosine = (x * seen[at]).sum(dim=-1) / torch.where(length > 0, length, 1.0)
+        lean = torch.atanh(cosine.clamp(-INSIDE, INSIDE))
+        return torch.where(length.isfinite(), torch.sigmoid(steep[at] * lean + offset[at]), torch.nan)
 
     def _scores(
         self, held: Float[Tensor, "b T"], sigma: Float[Tensor, "b"], at: Int[Tensor, "b"], steps: Int[Tensor, "b"]
@@ -168,6 +180,16 @@ class Look:
             return score, limit
         behind = steps > self.steps
         return torch.where(behind, 1.0 - sigma, score), torch.where(behind, self.tail, limit)
+
+
+def _read_by(anchors: Anchors) -> list[Any]:
+    """What states are read by: see :class:`demur.signals.whitened.Whitened`."""
+    by = anchors.whitened
+    if by is None:
+        return [anchors.directions]
+    loud = by.loud.astype(np.float64)
+    seen = turned(by.away.astype(np.float64), loud, by.turned_down)
+    return [by.middle, seen, loud, 1.0 - np.square(1.0 - by.turned_down), by.steep, by.offset]
 
 
 def score_of(detector: Detector, device: torch.device) -> Callable[[Tensor], Tensor] | None:

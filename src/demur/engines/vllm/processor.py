@@ -7,7 +7,9 @@ every step, which row is whose and how long it is.
 
 from __future__ import annotations
 
+import hashlib
 import weakref
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,7 +49,8 @@ class GuardProcessor(V1, V2):  # type: ignore[misc]
             then = "set VLLM_PLUGINS=demur,..., or leave it out: the plugin demur of vllm.general_plugins is needed too"
             raise DemurError("a guard whose layer was not loaded", "both plugins of demur", then)
         layer.check_config(vllm_config)
-        self.desk = Desk(_posts(vllm_config, device), options, device)
+        posts, engine = _posts(vllm_config, device)
+        self.desk = Desk(posts, options, device, engine)
         _RUNNING[:] = [weakref.ref(self)]
 
     # -- of requests, in the frontend -------------------------------------------------------------------------------
@@ -167,8 +170,8 @@ def _request(params: Any, out: list[int] | None) -> Request | None:
     )  # fmt: skip
 
 
-def _posts(config: Any, device: torch.device) -> dict[str, Post]:
-    """The guards, each with its eyes. Raises for one that is not of this engine."""
+def _posts(config: Any, device: torch.device) -> tuple[dict[str, Post], dict[str, Any]]:
+    """The guards, each with its eyes, and what is told of the engine. Raises for a guard that is not of it."""
     import vllm
     from vllm.tokenizers import cached_tokenizer_from_config
 
@@ -180,11 +183,12 @@ def _posts(config: Any, device: torch.device) -> dict[str, Post]:
         "vllm", vllm.__version__, fits.folder_of(model.model, model.revision), dtype, model.quantization or "", kv
     )
     tokenizer = None if model.skip_tokenizer_init else cached_tokenizer_from_config(model)
+    weights = fits.folder_fingerprint(engine.model, engine.dtype)
     posts = {}
     for name, named in options.guards.items():
         guard = Guard.load(named.path)
         check_readable(guard)
-        notes = fits.check(guard.spec, engine, tokenizer, options.unchecked)
+        notes = fits.check(guard.spec, engine, weights, tokenizer, options.unchecked)
         if guard.anchors.harmless.shape[1] != model.get_hidden_size():
             raise DemurError(
                 f"the guard {name}, of states of size {guard.anchors.harmless.shape[1]}",
@@ -196,5 +200,11 @@ def _posts(config: Any, device: torch.device) -> dict[str, Post]:
             if tokenizer is None:
                 raise DemurError("a refusal without a tokenizer", "one that can write it", "use the mode stop")
             words = tuple(tokenizer.encode(options.refusal, add_special_tokens=False))
-        posts[name] = Post(guard, Look(guard, device, acts=named.mode is not Mode.WATCH), named.mode, words, notes)
-    return posts
+        look = Look(guard, device, acts=named.mode is not Mode.WATCH)
+        digest = hashlib.sha256(Path(named.path).read_bytes()).hexdigest()
+        posts[name] = Post(guard, look, named.mode, words, notes, digest)
+    told = {
+        "engine": engine.name, "engine_version": engine.version, "quantization": engine.quantization,
+        "kv_dtype": engine.kv_dtype, "dtype": engine.dtype, "weights": weights,
+    }  # fmt: skip
+    return posts, told
