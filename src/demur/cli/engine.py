@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur.cli.asked import Columns, columns_of
-from demur.cli.guard import LEAST_TO_FIT, app, prompts_for
+from demur.cli.guard import LEAST_TO_FIT, prompts_for
 from demur.cli.options import GuardDetector, check_writable, out_to
 from demur.types import DemurError
 
@@ -29,7 +29,6 @@ Key = Annotated[str, typer.Option(help="Environment variable that holds the engi
 File = Annotated[Path, typer.Argument(help="A file of `demur guard fit`, which the engine was started with.")]
 
 
-@app.command()
 def check(
     path: File,
     engine: Engine,
@@ -65,7 +64,6 @@ def check(
     raise typer.Exit({"holds": 0, "stale": 1}.get(found.word, 3))
 
 
-@app.command()
 def recalibrate(
     path: File,
     engine: Engine,
@@ -90,9 +88,9 @@ def recalibrate(
     guard = Guard.load(path, detector=detector)
     _, fit, calibrate, *_ = prompts_for(guard, harmless, [0, n_fit, n_calibrate], columns_of(column), again=True)
     served, named = _served(path, engine, key_env)
-    sides = [_answers(served, named, guard, side, model, at_once) for side in (fit, calibrate)]
+    answers = [_answers(served, named, guard, side, model, at_once) for side in (fit, calibrate)]
     hashes = [digest(one) for one in fit], [digest(one) for one in calibrate]
-    made = recalibrated(guard, *sides, served.status()["engine"], hashes)
+    made = recalibrated(guard, answers[0], answers[1], served.status()["engine"], hashes)
     made.save(out)
     out_to().print(str(out), style="bold", markup=False, soft_wrap=True)
     out_to().print(made.promise, markup=False, soft_wrap=True)

@@ -25,6 +25,8 @@ from demur.types import DemurError
 
 OUTSIDE = 0.1
 """The share of calibration answers outside of the guard's band, by its making."""
+ENGINE = ("engine", "engine_version", "quantization", "kv_dtype", "dtype", "weights")
+"""What a spec says of where states were computed."""
 LEAST = 20
 """With fewer answers nothing is said but *undecided*."""
 
@@ -118,7 +120,7 @@ def recalibrated(
     guard: Guard,
     fit: Sequence[Answered],
     calibrate: Sequence[Answered],
-    engine: Mapping[str, str],
+    engine: Mapping[str, Any],
     hashes: tuple[Sequence[str], Sequence[str]],
 ) -> Guard:
     """The guard with its limits set on answers of an engine, whose it is from then on. Anchors and detector stay.
@@ -142,7 +144,8 @@ def recalibrated(
     if tail is not None:
         worst = [one["worst"] for one in sets[1][0]]
         tail = replace(tail, threshold=threshold_of(worst, tail.threshold.alpha, tail.threshold.rule))
-    spec = replace(guard.spec, **engine)
+    named: dict[str, Any] = {name: str(engine.get(name, "")) for name in ENGINE}
+    spec = replace(guard.spec, **named)
     return replace(
         guard, anchors=replace(guard.anchors, spec=spec), threshold=limit, prefix=prefix, tail=tail,
         band=np.quantile(signals[1], [0.05, 0.95], axis=0), n_fit=len(signals[0]), checked={}, checked_online={},

@@ -53,8 +53,8 @@ class Look:
             "sums": ((d,), torch.float32),
             "before": ((d,), torch.float32),  # the sums without the last step
             "sigma": ((t,), torch.float64),
-            # the step that flagged (0: none), its score or the last one, the last sigma, the worst score from step T on,
-            # and that without the last step
+            # the step that flagged (0: none), its score or the last one, the last sigma, the worst score from step T
+            # on, and that without the last step
             "told": ((5,), torch.float64),
         }
         if self.tail is not None:  # running means of the last T steps and of one more, so that a step may come again
