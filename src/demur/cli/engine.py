@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -108,8 +109,6 @@ def _answers(
     served: Served, named: str, guard: Guard, asked: Sequence[Prompt], model: str | None, at_once: int
 ) -> list[Answered]:
     """Answers as the guard was calibrated on them: of its length and temperature."""
-    from concurrent.futures import ThreadPoolExecutor
-
     name = model or served.model()
     length = guard.tail.upto if guard.tail else guard.spec.steps
     temperature = float(guard.spec.settings.get("temperature", 0.0))

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import vllm
+from vllm.tokenizers import cached_tokenizer_from_config
 from vllm.v1.sample.logits_processor import LogitsProcessor as V1  # noqa: N814
 from vllm.v1.sample.logits_processor import MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as V2  # noqa: N814
@@ -172,9 +174,6 @@ def _request(params: Any, out: list[int] | None) -> Request | None:
 
 def _posts(config: Any, device: torch.device) -> tuple[dict[str, Post], dict[str, Any]]:
     """The guards, each with its eyes, and what is told of the engine. Raises for a guard that is not of it."""
-    import vllm
-    from vllm.tokenizers import cached_tokenizer_from_config
-
     options, model, cache = operators(), config.model_config, config.cache_config
     kv = str(cache.cache_dtype)
     dtype = str(model.dtype).removeprefix("torch.")

@@ -10,6 +10,7 @@ import secrets
 from typing import Any
 
 from demur.engines.vllm.options import GUARD, REQUEST, operators, tag_of
+from demur.types import DemurError
 
 _HEADER = b"x-request-id"
 _BEGINNINGS = ("chatcmpl-", "cmpl-", "resp_")
@@ -95,8 +96,6 @@ class Routes:
 
     async def init_state(self, engine_client: Any, state: Any, args: Any) -> None:
         """Keeps the way to the engine. Raises where the workers can not be asked."""
-        from demur.types import DemurError
-
         del state
         self.engine = engine_client
         extension = "demur.engines.vllm.extension.Extension"
