@@ -13,6 +13,7 @@ from made_guards import D, Plain, T, made
 from demur.engines.vllm import desk as d
 from demur.engines.vllm.look import Look
 from demur.engines.vllm.options import Mode, Options
+from demur.engines.vllm.request import Request
 from demur.guards import Guard
 
 CPU = torch.device("cpu")
@@ -24,8 +25,8 @@ def desk(guard: Guard, mode: Mode = Mode.WATCH, **options: Any) -> d.Desk:
     return d.Desk({"g": post}, Options(**options), CPU)
 
 
-def request(name: str = "", out: list[int] | None = None, **more: Any) -> d.Request:
-    return d.Request("g", name, object(), out, (EOS,), **more)
+def request(name: str = "", out: list[int] | None = None, **more: Any) -> Request:
+    return Request("g", name, object(), out, (EOS,), **more)
 
 
 class Engine:
@@ -36,7 +37,7 @@ class Engine:
         self.desk, self.guard = desk(guard), guard
         self.plain: dict[int, Plain] = {}
         self.out: dict[int, list[int]] = {}
-        self.all: list[tuple[d.Request, Plain]] = []
+        self.all: list[tuple[Request, Plain]] = []
 
     def add(self, index: int) -> None:
         out: list[int] = []
@@ -86,7 +87,7 @@ def test_every_request_keeps_its_own_signal_through_moves_and_swaps(seed: int, h
         assert (verdict["step"] or 0) == plain.flagged
 
 
-def step(of: d.Desk, one: d.Request, written: int, state: torch.Tensor | None = None) -> torch.Tensor:
+def step(of: d.Desk, one: Request, written: int, state: torch.Tensor | None = None) -> torch.Tensor:
     states = torch.ones(1, D) if state is None else state
     return of.step(torch.zeros(1, V), states, [(0, one, written)])
 
@@ -105,7 +106,7 @@ def test_a_request_that_was_put_aside_takes_up_where_it_was() -> None:
     kept.add(0, request("b"))  # somebody else has the row for a while
     step(kept, kept.rows[0], 0)
     kept.remove(0)
-    back = d.Request("g", "a", one.key, [5] * 4, (EOS,))  # another list of the same tokens: asynchronous scheduling
+    back = Request("g", "a", one.key, [5] * 4, (EOS,))  # another list of the same tokens: asynchronous scheduling
     kept.add(3, back)
     assert kept.rows[3] is one
     step(kept, one, 4, torch.randn(1, D))  # part of what is read again
@@ -153,7 +154,7 @@ def test_parked_requests_are_forgotten_after_many_others(monkeypatch: pytest.Mon
         one.out.append(5)  # type: ignore[union-attr]
         own.remove(0)
     assert len(own.parked) == 2
-    again = d.Request("g", "0", ones[0].key, ones[0].out, (EOS,))
+    again = Request("g", "0", ones[0].key, ones[0].out, (EOS,))
     own.add(0, again)
     assert own.rows[0] is again  # a new one, which misses its first step
     step(own, again, 1)

@@ -20,9 +20,10 @@ from vllm.v1.sample.logits_processor import MoveDirectionality
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as V2  # noqa: N814
 
 from demur.engines.vllm import fits, layer
-from demur.engines.vllm.desk import Desk, Post, Request
+from demur.engines.vllm.desk import Desk, Post
 from demur.engines.vllm.look import Look, check_readable
 from demur.engines.vllm.options import GUARD, ID, REQUEST, Mode, asked, check_params, operators
+from demur.engines.vllm.request import Request
 from demur.guards import Guard
 from demur.types import DemurError
 
