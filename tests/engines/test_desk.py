@@ -180,6 +180,20 @@ def test_a_finished_request_is_not_parked_and_what_comes_behind_the_end_is_not_l
     assert own.verdicts("m")[0]["steps"] == 1
 
 
+@pytest.mark.parametrize("stop", [0, 3])
+def test_a_row_that_is_fed_a_stop_token_is_over(stop: int) -> None:
+    own = desk(made(limit=1e9))
+    one = Request("g", "f", object(), None, (stop,))
+    other = Request("g", "o", object(), None, ())
+    own.add(0, one)
+    own.add(1, other)
+    for written, fed in ((0, stop), (1, stop)):  # a prompt may end with one
+        states = torch.full((2, D), float("nan") if written else 1.0)
+        own.step(torch.zeros(2, V), states, [(0, one, written), (1, other, written)], torch.tensor([fed, fed]))
+    assert own.verdicts("f")[0]["status"] == "let pass"
+    assert own.verdicts("o")[0]["status"] == "flagged"
+
+
 def test_verdicts_are_bounded_and_counted() -> None:
     own = desk(made(limit=1e9), keep=3)
     for i in range(7):

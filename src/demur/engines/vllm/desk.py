@@ -176,7 +176,7 @@ class Desk:
             stops = [[*request.stops, *[-1] * (most - len(request.stops))] for _, request, _ in seen]
             answered = steps > (0 if post.own else 1)  # the prompt may end with a stop token
             ends = (fed[at][:, None] == torch.tensor(stops, device=self.device)).any(dim=1)
-            alive = ~(ends & answered) if any(map(any, stops)) else None
+            alive = ~(ends & answered)
         look.see(states[at], places, steps, torch.tensor(again, device=self.device) if any(again) else None, alive)
 
     def _act(self, post: Post, logits: Tensor, mine: Sequence[tuple[int, Request, int]]) -> None:
