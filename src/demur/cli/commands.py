@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from demur.cli import anchors, evaluate, guard, runs
+from demur.cli import anchors, engine, evaluate, guard, runs
 from demur.cli.ablate import ablate
 from demur.cli.bench import bench
 from demur.cli.console import run
@@ -96,6 +96,8 @@ app.command()(ablate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(evaluate.report)
 app.add_typer(anchors.app, name="anchors")
+guard.app.command()(engine.check)
+guard.app.command()(engine.recalibrate)
 app.add_typer(guard.app, name="guard")
 app.add_typer(runs.app, name="runs")
 app.add_typer(organism_app, name="organism")

@@ -225,6 +225,16 @@ GOOD_ROLES: tuple[worlds.Role, ...] = ("anchors/harmless", "fit", "calibrate", "
 """What a guard's harmless prompts are for, in the order in which sizes are given."""
 
 
+def prompts_for(
+    guard: Guard, name: str, needed: list[int], columns: Mapping[str, str], again: bool = False
+) -> list[list[Prompt]]:
+    """Harmless prompts that a guard's anchors have not seen and, unless its limits are set ``again``, nor the guard:
+    for anchors, fit, calibration and check, as many as ``needed``.
+    """
+    seen = (*guard.anchors.prompts, *(() if again else (*guard.fitted, *guard.calibrated)))
+    return _prompts(name or _own(guard.spec.model), False, needed, seen, columns)
+
+
 def _prompts(
     name: str, harmful: bool, needed: list[int], seen: Sequence[str], columns: Mapping[str, str]
 ) -> list[list[Prompt]]:

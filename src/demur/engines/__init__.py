@@ -1,0 +1,1 @@
+"""The guard inside engines that serve models. One package an engine."""

@@ -1,0 +1,230 @@
+"""The guard for a whole batch: one look a step, by tensor operations where the states lie.
+
+:class:`~demur.guards.online.Watch` looks at rows that begin together. Here rows come and go, each stands at a step of
+its own, and each has a place in tensors that outlives its neighbours. What is computed is the same: pooled states in
+fp32, sigma in float64, the detector's score of the signal held up to T, and behind T the last T tokens alone.
+
+A step may come once more for a row (an engine computes part of a prompt, and the row means nothing yet): what comes
+later for a step replaces what came first, a flag included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from demur.guards import Guard
+from demur.guards.autoencoder import Autoencoder
+from demur.guards.detectors import Detector, Last, Mean
+from demur.guards.sight import where_it_lies
+from demur.signals import Anchors
+from demur.signals.whitened import INSIDE, turned
+from demur.types import DemurError
+
+_FLOOR = 1e-6  # as in demur.guards.prefix
+_HIGHEST = float(np.finfo(np.float64).max)
+
+
+class Look:
+    """One guard's eyes on all of its rows. ``places`` is how many rows there is room for; it grows.
+
+    ``acts``: a flagged row's later steps are not its own, and are not looked at.
+    """
+
+    def __init__(self, guard: Guard, device: torch.device, acts: bool = False, by_tensors: bool | None = None) -> None:
+        self.guard, self.device, self.acts = guard, device, acts
+        self.steps, self.size = guard.spec.steps, guard.anchors.harmless.shape[1]
+        self.places, self.free = 0, list[int]()
+        anchors = guard.anchors
+        self.tables = [self._there(table) for table in _read_by(anchors)]
+        self.centre, self.scale = self._there(guard.prefix.centre), self._there(guard.prefix.scale)
+        self.columns = torch.arange(self.steps, device=device)
+        on_device = device.type != "cpu" if by_tensors is None else by_tensors
+        self.score = score_of(guard.detector, device) if on_device else None
+        self.limit = min(guard.prefix.threshold.value, _HIGHEST)
+        self.tail = None if guard.tail is None else min(guard.tail.threshold.value, _HIGHEST)
+        d, t = self.size, self.steps
+        self.shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "sums": ((d,), torch.float32),
+            "before": ((d,), torch.float32),  # the sums without the last step
+            "sigma": ((t,), torch.float64),
+            # the step that flagged (0: none), its score or the last one, the last sigma, the worst score from step T
+            # on, and that without the last step
+            "told": ((5,), torch.float64),
+        }
+        if self.tail is not None:  # running means of the last T steps and of one more, so that a step may come again
+            self.shapes["means"] = ((t + 1, d), torch.float32)
+        self.kept: dict[str, Tensor] = {}
+        self._grow(8)
+
+    def _there(self, array: Any) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, torch.float64)
+
+    def _grow(self, places: int) -> None:
+        for name, (shape, dtype) in self.shapes.items():
+            wider = torch.zeros((places, *shape), dtype=dtype, device=self.device)
+            if name in self.kept:
+                wider[: self.places] = self.kept[name]
+            self.kept[name] = wider
+        self.free += range(places - 1, self.places - 1, -1)
+        self.places = places
+
+    def take(self) -> int:
+        """A place for one row more, empty."""
+        if not self.free:
+            self._grow(2 * self.places)
+        place = self.free.pop()
+        for name in ("sums", "before", "sigma", "told"):
+            self.kept[name][place] = 0
+        return place
+
+    def give(self, place: int) -> None:
+        """A row is over; its place is free."""
+        self.free.append(place)
+
+    def looks_at(self, step: int) -> bool:
+        """Whether anything is looked at in a step, counted from 1."""
+        return step >= 1 and (step <= self.steps or self.tail is not None)
+
+    def see(
+        self,
+        states: Float[Tensor, "b d"],
+        places: Int[Tensor, "b"],
+        steps: Int[Tensor, "b"],
+        again: Bool[Tensor, "b"] | None = None,
+        alive: Bool[Tensor, "b"] | None = None,
+    ) -> None:
+        """Takes note of one step of each row. ``steps`` count from 1; ``again``: the row's step before comes once more
+        (None: no row's). Rows that are not ``alive`` are left as they are.
+        """
+        kept, told = self.kept, self.kept["told"][places]
+        sums = kept["sums"][places]
+        before = sums if again is None else torch.where(again[:, None], kept["before"][places], sums)
+        now = before + states.float()
+        mean = now / steps[:, None]
+        seen, means = self._recent(mean, places, steps)
+        at = (steps - 1).clamp(max=self.steps - 1)
+        sigma = self._signal(seen, at)
+        own = kept["sigma"][places]
+        held = torch.where((self.columns >= at[:, None]) & (steps <= self.steps)[:, None], sigma[:, None], own)
+        score, limit = self._scores(held, sigma, at, steps)
+        above = ~(score <= limit)  # not `>`, which lets a nan pass
+        flagged = (told[:, 0] > 0) & (told[:, 0] < steps)
+        until = told[:, 3] if again is None else torch.where(again, told[:, 4], told[:, 3])
+        worst = torch.where(steps > self.steps, torch.maximum(until, 1.0 - sigma), 1.0 - sigma)
+        flag, of_flag = torch.where(above, steps.double(), 0.0), torch.where(flagged, told[:, 1], score)
+        new = torch.stack([torch.where(flagged, told[:, 0], flag), of_flag, sigma, worst, until], dim=1)
+        takes = None if alive is None and not self.acts else ~flagged if self.acts else torch.ones_like(flagged)
+        takes = takes if takes is None or alive is None else takes & alive
+        self._keep("told", places, new, takes)
+        self._keep("sigma", places, held, takes)
+        self._keep("before", places, before, takes)
+        self._keep("sums", places, now, takes)
+        if means is not None:
+            self._keep("means", (places, steps % (self.steps + 1)), means, takes)
+
+    def _keep(self, name: str, where: Any, new: Tensor, takes: Bool[Tensor, "b"] | None) -> None:
+        """Keeps what is new of the rows that take it: None for all."""
+        kept = self.kept[name]
+        kept[where] = new if takes is None else torch.where(takes[:, None], new, kept[where])
+
+    def flagged(self, places: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """The step that flagged each row; 0 for none."""
+        return self.kept["told"][places, 0]
+
+    def row(self, place: int) -> Float[Tensor, "T+4"]:
+        """What is to be told of a row, on its device: sigma of T steps, the step that flagged it, its score (else the
+        last), the last sigma, and the worst score from step T on (of a shorter answer: the last).
+        """
+        return torch.cat([self.kept["sigma"][place], self.kept["told"][place, :4]])
+
+    def _recent(
+        self, mean: Float[Tensor, "b d"], places: Int[Tensor, "b"], steps: Int[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"] | None]:
+        """States as the guard reads them, and what is kept of them: see :class:`demur.guards.sight.Recent`."""
+        if self.tail is None:
+            return mean, None
+        old = self.kept["means"][places, (steps + 1) % (self.steps + 1)].double()
+        count = steps[:, None].double()
+        window = (mean.double() * count - old * (count - self.steps)) / self.steps
+        return torch.where(steps[:, None] > self.steps, window.float(), mean), mean
+
+    def _signal(self, states: Float[Tensor, "b d"], at: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
+        if self.guard.anchors.whitened is None:
+            return where_it_lies(states, self.tables[0][at])
+        middle, seen, loud, taken, steep, offset = self.tables
+        x = states.double() - middle[at]  # as demur.signals.whitened.cosines: nothing is whitened
+        out = ((x @ loud.T).square() * taken).sum(dim=-1)
+        length = ((x * x).sum(dim=-1) - out).clamp(min=0).sqrt()
+        cosine = (x * seen[at]).sum(dim=-1) / torch.where(length > 0, length, 1.0)
+        lean = torch.atanh(cosine.clamp(-INSIDE, INSIDE))
+        return torch.where(length.isfinite(), torch.sigmoid(steep[at] * lean + offset[at]), torch.nan)
+
+    def _scores(
+        self, held: Float[Tensor, "b T"], sigma: Float[Tensor, "b"], at: Int[Tensor, "b"], steps: Int[Tensor, "b"]
+    ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        """Scores and the limits that hold for them: of signals up to T, and of windows behind it."""
+        if self.score is None:  # any detector is read by NumPy; off the CPU that waits for the device once a step
+            found = self.guard.prefix.score_held(held.cpu().numpy(), at.cpu().numpy() + 1)  # type: ignore[arg-type]
+            score = torch.from_numpy(found).to(self.device)
+        else:
+            known = held.isfinite().all(dim=1)
+            score = torch.where(known, (self.score(held) - self.centre[at]) / self.scale[at], torch.nan)
+        limit = torch.full_like(score, self.limit)
+        if self.tail is None:
+            return score, limit
+        behind = steps > self.steps
+        return torch.where(behind, 1.0 - sigma, score), torch.where(behind, self.tail, limit)
+
+
+def _read_by(anchors: Anchors) -> list[Any]:
+    """What states are read by: see :class:`demur.signals.whitened.Whitened`."""
+    by = anchors.whitened
+    if by is None:
+        return [anchors.directions]
+    loud = by.loud.astype(np.float64)
+    seen = turned(by.away.astype(np.float64), loud, by.turned_down)
+    return [by.middle, seen, loud, 1.0 - np.square(1.0 - by.turned_down), by.steep, by.offset]
+
+
+def score_of(detector: Detector, device: torch.device) -> Callable[[Tensor], Tensor] | None:
+    """A detector's comparable scores by tensors; None for one that only NumPy can read."""
+    if isinstance(detector, Last):
+        return lambda held: _log(1.0 - held[:, -1])
+    if isinstance(detector, Mean):
+        return lambda held: _log(1.0 - held.mean(dim=1))
+    if isinstance(detector, Autoencoder):
+        layers = [
+            (torch.from_numpy(weight).to(device, torch.float64), torch.from_numpy(bias).to(device, torch.float64))
+            for weight, bias in zip(detector.weights, detector.biases, strict=True)
+        ]
+
+        def errors(held: Tensor) -> Tensor:
+            out = held
+            for i, (weight, bias) in enumerate(layers):
+                out = torch.nn.functional.linear(out, weight, bias)
+                out = out.relu() if i + 1 < len(layers) else out
+            return _log((out - held).square().sum(dim=1))
+
+        return errors
+    return None
+
+
+def _log(score: Tensor) -> Tensor:
+    return score.clamp(min=_FLOOR).log()
+
+
+def check_readable(guard: Guard) -> None:
+    """Raises for a guard that can not be read off the states that an engine's head is given."""
+    spec = guard.spec
+    if spec.layer != "last" or spec.pool not in ("generated", "producing"):
+        raise DemurError(
+            f"a guard that reads layer {spec.layer!r}, pooled as {spec.pool!r}",
+            "layer 'last', pool 'generated' or 'producing': the states that the head of the model is given",
+            "fit one for these",
+        )

@@ -1,0 +1,159 @@
+"""A guard against an engine that runs: what is asked, what is said of the answers, and limits that are set anew."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_guards import T, made
+from typer.testing import CliRunner
+
+from demur.cli import app
+from demur.engines.check import Share, checked, recalibrated
+from demur.engines.endpoint import Answered, Served
+from demur.guards import Guard
+from demur.guards.conformal import Threshold
+from demur.types import DemurError, Prompt
+
+BAND = np.stack([np.full(T, 0.3), np.full(T, 0.9)])
+
+
+def guard(**more: Any) -> Guard:
+    limit = Threshold(0.5, 0.05, "conformal", 100)
+    return replace(made(**more), threshold=limit, band=BAND)
+
+
+def answered(sigma: float, flagged: bool = False, refused: bool = False, watched: bool = True) -> Answered:
+    verdict = {"sigma": [sigma] * 3, "flagged": flagged, "watched": watched, "worst": 1 - sigma}
+    return Answered(refused, verdict)
+
+
+def said(n: int, flagged: int, outside: int) -> Any:
+    inside = n - flagged - outside
+    ones = [answered(0.6) for _ in range(inside)] + [answered(0.1) for _ in range(outside)]
+    return checked(guard(), ones + [answered(0.6, True) for _ in range(flagged)])
+
+
+@pytest.mark.parametrize(
+    ("n", "flagged", "outside", "word"),
+    [
+        (200, 2, 20, "holds"),
+        (200, 60, 20, "stale"),
+        (200, 2, 90, "stale"),
+        (200, 18, 20, "undecided"),
+        (19, 0, 0, "undecided"),
+    ],
+)
+def test_a_guard_holds_is_stale_or_undecided(n: int, flagged: int, outside: int, word: str) -> None:
+    found = said(n, flagged, outside)
+    assert found.word == word, (found.flagged, found.outside)
+    assert found.plain()["flagged"]["n"] == n
+
+
+def test_intervals_are_exact() -> None:
+    assert Share(0, 100, 0.1).interval == (0.0, pytest.approx(1 - 0.025 ** (1 / 100)))
+    assert Share(0, 0, 0.1).interval == (0.0, 1.0)
+
+
+def test_refusals_and_answers_that_were_not_watched_are_in_no_rate() -> None:
+    found = checked(guard(), [answered(0.6), answered(0.1, True, refused=True), answered(0.1, True, watched=False)])
+    assert (found.flagged.k, found.flagged.n, found.refused, found.unseen) == (0, 1, 1, 1)
+    assert found.shift == pytest.approx(0.0)
+
+
+def test_limits_are_set_anew_and_the_guard_is_the_engines() -> None:
+    rng = np.random.default_rng(0)
+    sides = [[answered(float(x)) for x in rng.uniform(0.1, 0.3, n)] for n in (60, 50)]
+    engine = {"engine": "vllm", "engine_version": "1", "quantization": "fp8", "kv_dtype": "", "dtype": "bfloat16",
+              "weights": "v", "more": "left out"}  # fmt: skip
+    mine = guard(tail=True)
+    new = recalibrated(mine, *sides, engine, (["a"], ["b", "c"]))
+    assert (new.spec.engine, new.spec.quantization, new.spec.weights) == ("vllm", "fp8", "v")
+    assert (new.fitted, new.calibrated, new.threshold.n) == (("a",), ("b", "c"), 50)
+    assert new.prefix.detector is mine.prefix.detector
+    stops = new.prefix.stops(np.array([one.verdict["sigma"] + [one.verdict["sigma"][-1]] * 2 for one in sides[1]]))
+    assert (stops > 0).mean() <= mine.prefix.threshold.alpha + 1e-9
+    assert new.tail is not None
+    worst = np.array([one.verdict["worst"] for one in sides[1]])
+    assert (worst > new.tail.threshold.value).mean() <= 0.1
+    with pytest.raises(DemurError, match="to fit on"):
+        recalibrated(mine, sides[0][:3], sides[1], engine, ([], []))
+
+
+class Fake(BaseHTTPRequestHandler):
+    """An engine that answers everything alike."""
+
+    sha256 = ""
+    asked: list[Any] = []  # noqa: RUF012
+
+    def do_GET(self) -> None:
+        if self.path == "/v1/demur":
+            self.tell({"engine": {"engine": "vllm", "weights": "w"}, "guards": {"g": {"sha256": self.sha256}}})
+        elif self.path == "/v1/models":
+            self.tell({"data": [{"id": "m"}]})
+        else:
+            self.tell({"verdicts": [answered(0.6).verdict]})
+
+    def do_POST(self) -> None:
+        self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.tell({"choices": [{"message": {"content": "Ten minutes."}}]})
+
+    def tell(self, what: Any) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps(what).encode())
+
+    def log_message(self, *what: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    Fake.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Fake) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_prompt_is_asked_with_the_guard_and_an_id_of_its_own(url: str) -> None:
+    served = Served(f"{url}/v1/")
+    for _ in range(2):
+        came = served.answer(Prompt("p", "How long?", system="Be brief."), "m", "g", 7, 0.0)
+    assert (came.refused, came.verdict["flagged"]) == (False, False)
+    first, second = Fake.asked
+    assert [turn["role"] for turn in first["messages"]] == ["system", "user"]
+    assert (first["max_tokens"], first["vllm_xargs"]["demur"]) == (7, "g")
+    assert first["vllm_xargs"]["demur_id"] != second["vllm_xargs"]["demur_id"]
+
+
+def test_what_goes_wrong_is_one_line(url: str) -> None:
+    for bad in ("file:///etc/passwd", "localhost:8000"):
+        with pytest.raises(DemurError):
+            Served(bad)
+    with pytest.raises(DemurError, match="an engine that answers"):
+        Served("http://127.0.0.1:9").status()
+    with pytest.raises(DemurError, match="this file"):
+        Served(url).guard_named("other")
+
+
+def test_the_command_says_what_the_guard_is_worth_there(url: str, tmp_path: Path) -> None:
+    import hashlib
+
+    path = guard(model="organism/ar").save(tmp_path / "g.safetensors")
+    Fake.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    done = CliRunner().invoke(app, ["guard", "check", str(path), "--engine", url, "--n", "60", "--json"])
+    told = json.loads(done.stdout)
+    assert (told["says"], told["flagged"]["k"], told["flagged"]["n"]) == ("holds", 0, 60)
+    assert done.exit_code == 0
+    assert len({one["messages"][-1]["content"] for one in Fake.asked}) == 60
+    shown = CliRunner().invoke(app, ["guard", "check", str(path), "--engine", url, "--n", "30"])
+    assert shown.stdout.startswith("undecided")
+    assert shown.exit_code == 3
