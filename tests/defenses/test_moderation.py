@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from demur.defenses import Line, Moderation, line
 from demur.defenses.forms import FORMS, form_of
 from demur.models import Causal
+from demur.models.chat import Chat
 from demur.samplers import Autoregressive
 from demur.traces import generate
 from demur.types import DemurError, DemurWarning, Message, Prompt
@@ -79,6 +80,22 @@ def test_a_conversation_is_shown_in_the_template_with_its_earlier_turns_and_no_c
         Causal(net=model.net, tokenizer=mute, identity=model.identity).chat.conversation(ASKED, "In the mill.")
     with pytest.raises(DemurError, match="without a chat template"):
         small.causal("llama").chat.conversation(ASKED, "In the mill.")
+
+
+@pytest.mark.parametrize("written", ["The mill.</think>Sorry.", "The mill.</think>", "<think>The mill.</think>"])
+@pytest.mark.parametrize("added", [False, True])
+def test_no_answer_hides_behind_the_end_of_a_thought(written: str, added: bool) -> None:
+    """Templates of models that think leave out what stands before ``</think>``: anybody can be told to write that."""
+    cutting = "{% for m in messages %}{{ m.role }}: {{ m.content.split('</think>')[-1] }}\n{% endfor %}"
+    tokenizer = small.byte_level(cutting)
+    if added:
+        tokenizer.add_tokens(["<think>", "</think>"])
+    row = Chat(tokenizer).conversation(ASKED, written)
+    assert tokenizer.decode(row) == f"user: {ASKED.text}\nassistant: {written}\n"
+    assert not {*row} & {*tokenizer.get_added_vocab().values()}
+    earlier = (Message("user", "Hi"), Message("assistant", "<think>Hm.</think>Hello."))
+    row = Chat(tokenizer).conversation(Prompt("b", "And?", messages=earlier), written)
+    assert tokenizer.decode(row) == f"user: Hi\nassistant: Hello.\nuser: And?\nassistant: {written}\n"
 
 
 def test_shieldgemma_is_asked_by_a_guideline_and_rated_by_the_probability_of_a_yes() -> None:

@@ -140,6 +140,23 @@ def test_an_answer_that_is_empty_is_unread_and_stopped_in_a_line(moderator: Toke
     assert (verdict.flagged, verdict.by) == (True, "token-moderation, unreadable")
 
 
+def test_risks_that_are_no_numbers_let_nothing_pass() -> None:
+    class Overflowing(Scripted):
+        def risks(self, prompts: Any, answers: Any) -> list[torch.Tensor]:
+            return [risks.log() - risks.log() for risks in super().risks(prompts, answers)]
+
+    (verdict,) = Line(reviews=(TokenModeration(Overflowing("ssssss")),)).reviewed(answered("abcdef"))  # type: ignore[arg-type]
+    assert verdict is not None
+    assert (verdict.flagged, verdict.by) == (True, "token-moderation, unreadable")
+
+
+def test_a_prefill_is_read_once_in_the_answer(moderator: TokenModerator) -> None:
+    """An answer holds what was prefilled: it does not stand before itself."""
+    prefilled = Prompt("a", ASKED.text, harmful=True, prefill="In the ")
+    plain, other = moderator.risks([ASKED, prefilled], ["In the mill."] * 2)
+    assert torch.equal(plain, other)
+
+
 def test_what_a_diffusion_model_wrote_is_stopped_at_its_last_step(moderator: TokenModerator) -> None:
     traces = generate(small.diffusion("llada"), [ASKED], length=8, steps=4)
     risky = TokenModeration(Scripted("u" * 400))  # type: ignore[arg-type]

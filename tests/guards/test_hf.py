@@ -105,6 +105,51 @@ def test_a_call_that_begins_with_the_last_ones_answer_is_another() -> None:
     assert len(criteria.calls) == 5
 
 
+class Ending:
+    """A logits processor: the first row's first token ends an answer, and nothing else does."""
+
+    def __init__(self, stop: int, length: int) -> None:
+        self.stop, self.length = stop, length
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        scores = scores.clone()
+        scores[:, self.stop] = -torch.inf
+        if ids.shape[1] == self.length:
+            scores[0], scores[0, self.stop] = -torch.inf, 0.0
+        return scores
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize("ends", [{"eos_token_id": 5}, {"eos_token_id": None}], ids=["another", "none"])
+def test_an_answer_that_goes_on_behind_its_end_is_not_left_unseen(rows: int, ends: Any) -> None:
+    """generate does not end where the model does: what follows would be watched by nobody."""
+    model = small.causal("llama")
+    ids = torch.tensor([[70, 71, 72], [80, 81, 82]])[:rows]
+    run: Any = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": 12}
+    run |= {"pad_token_id": small.PAD, "logits_processor": [Ending(model.stop_ids[0], 3)]}
+    guard = limited(tiny_guard(), 1e300)  # it stops nothing
+    with g.stopping_criteria(guard, model) as criteria:
+        model.net.generate(**run, stopping_criteria=[criteria])
+    with g.stopping_criteria(guard, model) as criteria, pytest.raises(DemurError, match="goes on where it has ended"):
+        model.net.generate(**run, **ends, stopping_criteria=[criteria])
+
+
+def test_a_stopped_row_that_is_not_padded_is_named() -> None:
+    """Without an end of sequence transformers pads nothing: a row that was stopped writes on beside its neighbours."""
+    model, ids = small.causal("llama"), torch.tensor([[70, 71, 72], [80, 81, 82]])
+    run: Any = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": 12}
+    run |= {"pad_token_id": small.PAD, "logits_processor": [Ending(model.stop_ids[0], 0)]}
+    with g.stopping_criteria(limited(tiny_guard(), 1e300), model) as criteria:
+        model.net.generate(**run, stopping_criteria=[criteria])
+    highest = tiny_guard().prefix.scores(criteria.sigma).max(axis=1)
+    row, between = int(highest.argmax()), limited(tiny_guard(), float(highest.min()))
+    with g.stopping_criteria(between, model) as criteria:
+        out = model.net.generate(**run, stopping_criteria=[criteria])
+    assert (out[row, -2:] == small.PAD).all()
+    with g.stopping_criteria(between, model) as criteria, pytest.raises(DemurError, match="was stopped"):
+        model.net.generate(**run, eos_token_id=None, stopping_criteria=[criteria])
+
+
 def test_rows_need_not_be_announced_and_are_checked_if_they_are() -> None:
     model, guard = small.causal("llama"), tiny_guard()
     ids = torch.tensor([[70, 71, 72], [80, 81, 82]])

@@ -55,6 +55,8 @@ class TokenModeration:
     def _verdict(self, trace: Trace, answer: str, risks: Any) -> Verdict:
         if not len(risks):
             return Verdict(self.name, None, why="an empty answer")
+        if not risks.isfinite().all():  # the largest of what is no number would be Safe
+            return Verdict(self.name, None, why="the risks are no numbers")
         levels = [self.model.levels[i] for i in risks.argmax(dim=-1).tolist()]
         bad = risks[:, [i for i, level in enumerate(self.model.levels) if level in self._stops]].sum(dim=-1).tolist()
         score = max((min(pair) for pair in pairwise(bad)), default=0.0)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demur.guards.guard import Guard
-from demur.guards.rows import Row, RowState, finished, look, new_rows, says
+from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows, says
 from demur.guards.sight import Recent, Signal, crossing
 from demur.models import in_memory, load
 from demur.models.network import decoder_of, watched
@@ -48,7 +48,8 @@ def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | No
     ``step``; with ``producing`` at once. A row ends with one of the model's stop ids: the padding after it is none of
     its signal, and nothing stops it any more. Its verdict is that of its finished signal, as :meth:`Guard.judge` gives
     it. The very last token of a batch is never fed back: with ``generated``, a signal that ends there lacks its state.
-    A signal that is not finite is stopped.
+    A signal that is not finite is stopped. A row that is not padded behind its end is an error: generate ends at fewer
+    tokens than the model's own stop ids, or at none.
 
     It hooks into the network until it is closed (``criteria.close()``, or as a context) or let go of.
 
@@ -96,6 +97,7 @@ class _Call:
         self.recent = Recent(guard.spec.steps) if guard.tail else None
         self.stops = torch.tensor(model.stop_ids, dtype=ids.dtype, device=ids.device)
         self.goes_on = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        self.behind = torch.full((len(ids),), -1, dtype=ids.dtype, device=ids.device)  # what stands behind a row's end
         self.taken = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
         self.sums: Float[Tensor, "b d"] | None = None
 
@@ -118,6 +120,23 @@ class _Call:
         look(self.guard, self.rows)
         if self.stopped != stopped:  # what follows is padding
             self.goes_on = self.goes_on & ~torch.tensor(self.stopped, device=tokens.device)
+
+    def check_padding(self, tokens: Int[Tensor, "b"]) -> None:
+        """Raises where a row goes on behind its end, or after the guard has stopped it: behind one of the model's stop
+        ids at which this generate does not end, say. Nobody would look at what is written there. ``tokens`` are the
+        newest ones, which nothing was taken of.
+        """
+        if not any(row.state in OVER for row in self.rows):
+            return
+        over = ~self.goes_on
+        self.behind = torch.where(over & (self.behind < 0), tokens, self.behind)
+        if bool(over.all()) or bool((over & (tokens != self.behind)).any()):
+            ends = self.stops.tolist()
+            raise DemurError(
+                "a row that goes on where it has ended or was stopped",
+                f"a generate that ends at {', '.join(map(str, ends)) or 'some token'}, and writes padding behind it",
+                f"give generate eos_token_id={ends or 'one'}: transformers pads nothing without, and may not know all",
+            )
 
     @property
     def stopped(self) -> list[bool]:
@@ -231,6 +250,7 @@ def _criteria_class() -> Any:
                 raise DemurError("generate of another model, or after close()", "the model given", "make new criteria")
             first = self._begins(input_ids)
             now = self._begun(input_ids) if first or self.now is None else self.now
+            now.check_padding(input_ids[:, -1])
             now.ids, self.newest.states = input_ids, None
             if not self.own:  # the newest state has produced the newest token
                 now.take(states, input_ids[:, -1])

@@ -113,14 +113,16 @@ class Chat:
     def conversation(self, prompt: Prompt, answer: str, *, answering: bool = True) -> list[int]:
         """Token row of a conversation that is over, for a model that is to say what it thinks of it: earlier turns, the
         request, and its answer as the assistant's turn, in the chat template. ``answering``: the template opens a turn
-        behind it, if it does not do so by itself. A system prompt is not part of it.
+        behind it, if it does not do so by itself. A system prompt is not part of it. The answer stands there whole: the
+        marks of a thought are letters in it, since templates leave out what stands before ``</think>``, which anybody
+        can be told to write at the end of an answer.
 
         Raises for a model without a template, and as :meth:`text` does.
         """
         if self.template is None:
             raise DemurError("a model without a chat template", "one that writes two turns", "name another model")
         turns = [*prompt.messages, Message("user", prompt.text), Message("assistant", answer)]
-        return row_of(self.tokenizer, self._sealed_turns(turns, prompt, answering), templated=True)
+        return row_of(self.tokenizer, self._sealed_turns(turns, prompt, answering, whole=True), templated=True)
 
     def _sealed_text(self, prompt: Prompt) -> Sealed:
         """The same, whose turns hold no control token: each is sealed up and may be opened again."""
@@ -133,11 +135,13 @@ class Chat:
         begun = _answer_begun(whole.text, prompt.prefill) if prompt.prefill else ""
         return replace(whole, text=whole.text + begun)
 
-    def _sealed_turns(self, turns: Sequence[Message], prompt: Prompt, answering: bool = True) -> Sealed:
-        """Turns in the template. Raises for what it refuses, leaves out or changes."""
+    def _sealed_turns(
+        self, turns: Sequence[Message], prompt: Prompt, answering: bool = True, whole: bool = False
+    ) -> Sealed:
+        """Turns in the template; ``whole`` as in :func:`sealed`. Raises for what it refuses, leaves out or changes."""
         probe = self._probed(turns, answering)
         controls = control_tokens(self.tokenizer, f"{self.template}{probe}")
-        turns, seals = sealed(turns, controls)
+        turns, seals = sealed(turns, controls, whole=whole)
         text = self._rendered(turns, prompt, answering)
         self._check_all_there(turns, text, probe, prompt)
         return Sealed(text, seals, controls)

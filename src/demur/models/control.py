@@ -17,6 +17,7 @@ from demur.types import DemurError, Message
 
 _SEAL = re.compile("\ue000[\ue100-\uf8ff]\ue001")
 _MARK = re.compile(r"[<\[◁]\S+[>\]▷]")
+_THOUGHT = re.compile("|".join(map(re.escape, sorted(MARKS))), re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,17 @@ def control_tokens(tokenizer: Any, written: str) -> dict[int, str]:
     return {i: content for i, content in found.items() if content.strip()}
 
 
-def sealed(turns: Sequence[Message], controls: Mapping[int, str]) -> tuple[list[Message], dict[str, str]]:
+def sealed(
+    turns: Sequence[Message], controls: Mapping[int, str], *, whole: bool = False
+) -> tuple[list[Message], dict[str, str]]:
     """The turns with a seal for every control token in them, and what each seal stands for. The marks of a thought stay
-    in an earlier answer, since templates look for them there.
+    in an earlier answer, since templates look for them there; ``whole``: not in the last turn, which no template may
+    shorten by them.
     """
     everything, code = "".join(turn.content for turn in turns), 0xE100
     seals: dict[str, str] = {}
-    for content in {*controls.values()}:
+    marks = {*_THOUGHT.findall(turns[-1].content)} if whole else set()
+    for content in sorted({*controls.values()} | marks):
         if content in everything:
             while (seal := f"\ue000{chr(code)}\ue001") in everything:
                 code += 1
@@ -63,7 +68,7 @@ def sealed(turns: Sequence[Message], controls: Mapping[int, str]) -> tuple[list[
     longest = re.compile("|".join(re.escape(content) for content in sorted(by_content, key=len, reverse=True)))
 
     def close(turn: Message) -> Message:
-        kept = MARKS if turn.role == "assistant" else ()
+        kept = MARKS if turn.role == "assistant" and not (whole and turn is turns[-1]) else ()
         return Message(
             turn.role,
             longest.sub(lambda c: c.group() if c.group().lower() in kept else by_content[c.group()], turn.content),

@@ -8,7 +8,7 @@ risk and one for the category. The maker's class is code on the hub, which is ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,15 +78,16 @@ class TokenModerator:
     def risks(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Float[Tensor, "k r"]]:
         """Probabilities of each level after each of the k tokens of an answer, in the moderator's own tokens.
 
-        One pass for an answer gives what one for each token would: the trunk is causal. Raises as
-        :meth:`Chat.encode` does, and for an answer that leaves no room in the context.
+        One pass for an answer gives what one for each token would: the trunk is causal. What a prompt prefills is
+        part of the answer, and read there. Raises as :meth:`Chat.encode` does, and for an answer that leaves no room in
+        the context.
         """
         chat = Chat(self.tokenizer, None, {"enable_thinking": False} if self._thinks else {})
         context = self.net.config.max_position_embeddings
         found = []
         for prompt, answer in zip(prompts, answers, strict=True):
             said = answer_row(self.tokenizer, answer)
-            (row,) = chat.encode([prompt], length=len(said), context=context)
+            (row,) = chat.encode([replace(prompt, prefill="")], length=len(said), context=context)
             ids = torch.tensor([row + said], device=self.net.device)
             hidden = self.net.model(input_ids=ids, use_cache=False).last_hidden_state[0, len(row) :]
             found.append(self.net.risks(hidden).float().softmax(dim=-1).cpu())
