@@ -242,6 +242,13 @@ def test_an_open_policy_passes_on_what_it_can_not_replay_and_says_that_nobody_lo
         assert "not watched" in body["demur"]["verdict"]["why"]
 
 
+def test_numbers_by_which_an_attacker_could_steer_may_be_kept_back() -> None:
+    with engines.serving(says()) as engine, proxied(engine.url, never(), tells="verdict") as front:
+        about = whole(front.ask()[1])["demur"]
+        assert (about["verdict"]["flagged"], about["verdict"]["score"], about["sigma"]) == (False, None, None)
+        assert about["verdict"]["why"] == "let pass; this proxy tells no scores"
+
+
 def test_other_hosts_are_turned_away() -> None:
     with engines.serving(says()) as engine, proxied(engine.url, never()) as front:
         body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}).encode()

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur.cli.options import Device, Dtype, GuardDetector, TemplateArguments, load_model, out_to
-from demur.cli.serve import few_threads
+from demur.cli.serve import Tell, few_threads
 from demur.types import DemurError
 
 if TYPE_CHECKING:
+    from demur.serving.order import Tells
     from demur.serving.proxy import Policy
 
 
@@ -36,6 +37,10 @@ def proxy(
     api_keys: Annotated[Path | None, typer.Option(help="A file of hashes: demur serve --new-key.")] = None,
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="A name by which clients may call the proxy; repeatable.")
+    ] = None,
+    tell: Annotated[
+        Tell | None,
+        typer.Option(help="What clients are told of the guard; default: signal on loopback, else verdict: no numbers."),
     ] = None,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -68,7 +73,8 @@ def proxy(
     replay = Replay(net, Guard.load(guard, detector=detector))
     names = [*(allowed_host or ()), *([] if address.is_any else [f"[{host}]" if ":" in host else host])]
     chosen: Policy = "open" if policy == "open" else "closed"
-    made = Proxy(engine, replay, chosen, window, late, keys=keys, hosts=tuple(names))
+    tells: Tells = "verdict" if tell is Tell.verdict or (tell is None and not address.is_loopback) else "signal"
+    made = Proxy(engine, replay, chosen, window, late, keys=keys, hosts=tuple(names), tells=tells)
     to_stderr()
     console = out_to()
 

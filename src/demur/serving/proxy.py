@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import anyio
@@ -32,6 +32,7 @@ from demur.serving.errors import Refused, unavailable, wrong
 from demur.serving.keys import Keys
 from demur.serving.limits import Limits
 from demur.serving.logs import Log
+from demur.serving.order import Tells
 from demur.serving.orders import conversation_of
 from demur.serving.replaying import NOTHING, Judged, Replay
 from demur.serving.service import LOOPBACK
@@ -47,7 +48,9 @@ UNSAID = ("logprobs", "top_logprobs", "n", "best_of", "tools", "functions", "mod
 
 @dataclass(eq=False)
 class Proxy:
-    """One engine, and who judges what it says. ``late``: seconds that a look may take."""
+    """One engine, and who judges what it says. ``late``: seconds that a look may take. ``tells``: whether clients get
+    the guard's numbers, by which an attacker could steer, or its word alone.
+    """
 
     upstream: Upstream
     replay: Replay
@@ -58,6 +61,7 @@ class Proxy:
     keys: Keys = field(default_factory=Keys)
     hosts: tuple[str, ...] = ()
     log: Log = field(default_factory=Log)
+    tells: Tells = "signal"
 
     def __post_init__(self) -> None:
         if self.window < 1 or not self.late > 0:
@@ -92,7 +96,11 @@ class Proxy:
 
     def about(self, found: Judged, unwatched: int = 0) -> dict[str, Any]:
         """The object ``demur`` of an answer; ``unwatched`` looks were late or failed, and the policy let them pass."""
-        verdict = found.verdict
+        verdict, numbers = found.verdict, self.tells == "signal"
+        if not numbers:
+            said = {True: "flagged", False: "let pass", None: verdict.why}[verdict.flagged]
+            verdict = replace(verdict, score=None, why=f"{said}; this proxy tells no scores")
+            found = replace(found, verdict=verdict, limit=None, sigma=None)
         told = {"by": verdict.by, "flagged": verdict.flagged, "score": rounded(verdict.score)}
         return {
             "verdict": told | {"limit": rounded(found.limit), "step": verdict.step, "why": verdict.why},
