@@ -23,7 +23,8 @@ from served import House, serving, together, whole
 
 from demur.guards import REFUSAL
 from demur.serving import Address, Limits
-from demur.serving.proxy import Proxy, server_of
+from demur.serving.proxied import Proxy
+from demur.serving.proxy import server_of
 from demur.serving.replaying import Replay
 from demur.serving.upstream import Upstream
 from demur.testing.tiny import tiny

@@ -14,7 +14,7 @@ from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.serving.order import Tells
-    from demur.serving.proxy import Policy
+    from demur.serving.proxied import Policy
 
 
 def proxy(
@@ -60,7 +60,8 @@ def proxy(
     from demur.guards import Guard
     from demur.serving import Address, Keys
     from demur.serving.logs import to_stderr
-    from demur.serving.proxy import Proxy, run_proxy
+    from demur.serving.proxied import Proxy
+    from demur.serving.proxy import run_proxy
     from demur.serving.replaying import Replay
     from demur.serving.upstream import Upstream
 

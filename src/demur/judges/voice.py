@@ -1,7 +1,6 @@
 """What an answer says in its writer's own voice, sentence by sentence; what is quoted, acted or code is set aside.
 
-English only: whether a text can be read as English at all is decided here too. The file is long because taking a text
-apart and asking whether it can be taken apart share their words.
+English only: whether a text can be read as English at all is decided here too.
 """
 
 from __future__ import annotations

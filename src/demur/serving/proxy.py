@@ -12,11 +12,9 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
-import anyio
-from anyio import to_thread
 from fastapi import FastAPI, Request, Response
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import StreamingResponse
@@ -29,115 +27,15 @@ from demur.serving.app import read_body
 from demur.serving.asks import Turn
 from demur.serving.doors import Doors
 from demur.serving.errors import Refused, unavailable, wrong
-from demur.serving.keys import Keys
-from demur.serving.limits import Limits
-from demur.serving.logs import Log
-from demur.serving.order import Tells
 from demur.serving.orders import conversation_of
-from demur.serving.replaying import NOTHING, Judged, Replay
-from demur.serving.service import LOOPBACK
-from demur.serving.upstream import Upstream
-from demur.serving.verdicts import not_watched, rounded
-from demur.types import DemurError, Prompt
+from demur.serving.proxied import Proxy
+from demur.serving.replaying import NOTHING, Judged
+from demur.serving.verdicts import not_watched
+from demur.types import Prompt
 
-Policy = Literal["closed", "open"]
 TURNS: TypeAdapter[list[Turn]] = TypeAdapter(list[Turn])
 UNSAID = ("logprobs", "top_logprobs", "n", "best_of", "tools", "functions", "modalities", "audio", "echo", "suffix")
 """Parameters whose answers hold more than one text: nobody here can judge the rest."""
-
-
-@dataclass(eq=False)
-class Proxy:
-    """One engine, and who judges what it says. ``late``: seconds that a look may take. ``tells``: whether clients get
-    the guard's numbers, by which an attacker could steer, or its word alone.
-    """
-
-    upstream: Upstream
-    replay: Replay
-    policy: Policy = "closed"
-    window: int = 16
-    late: float = 10.0
-    limits: Limits = field(default_factory=Limits)
-    keys: Keys = field(default_factory=Keys)
-    hosts: tuple[str, ...] = ()
-    log: Log = field(default_factory=Log)
-    tells: Tells = "signal"
-
-    def __post_init__(self) -> None:
-        if self.window < 1 or not self.late > 0:
-            raise DemurError(f"window={self.window} and late={self.late}", "at least 1, and above 0", "raise them")
-        self.meters = Counts()
-        self._one = anyio.CapacityLimiter(1)  # a model is asked by one at a time
-
-    @property
-    def names(self) -> frozenset[str]:
-        """Hosts that a request may name, in lower case."""
-        return frozenset(name.lower() for name in (*LOOPBACK, *self.hosts))
-
-    async def judged(self, prompt: Prompt, text: str) -> Judged:
-        """What the guard says of a text so far; not watched where the replay is late or fails."""
-        try:
-            with anyio.fail_after(self.late):
-                found = await to_thread.run_sync(self.replay, prompt, text, limiter=self._one, abandon_on_cancel=True)
-        except TimeoutError:
-            self.meters.replays.labels("late").inc()
-            return Judged(not_watched(f"the replay took longer than {self.late:g} seconds"))
-        except Exception as error:  # whatever a model raises: the policy decides
-            self.log.fault(error)
-            self.meters.replays.labels("failed").inc()
-            return Judged(not_watched("the replay failed"))
-        self.meters.replays.labels("done").inc()
-        return found
-
-    def stops(self, found: Judged) -> bool:
-        """Whether a text ends here."""
-        flagged = found.verdict.flagged
-        return bool(flagged) or (flagged is None and found is not NOTHING and self.policy == "closed")
-
-    def about(self, found: Judged, unwatched: int = 0) -> dict[str, Any]:
-        """The object ``demur`` of an answer; ``unwatched`` looks were late or failed, and the policy let them pass."""
-        verdict, numbers = found.verdict, self.tells == "signal"
-        if not numbers:
-            said = {True: "flagged", False: "let pass", None: verdict.why}[verdict.flagged]
-            verdict = replace(verdict, score=None, why=f"{said}; this proxy tells no scores")
-            found = replace(found, verdict=verdict, limit=None, sigma=None)
-        told = {"by": verdict.by, "flagged": verdict.flagged, "score": rounded(verdict.score)}
-        return {
-            "verdict": told | {"limit": rounded(found.limit), "step": verdict.step, "why": verdict.why},
-            "mode": "held back",
-            "window": self.window,
-            "policy": self.policy,
-            "replayed_on": self.replay.model.name,
-            "sigma": None if found.sigma is None else [rounded(value) for value in found.sigma],
-            "looked": found.looked,
-            "steps": found.steps,
-            "unwatched_looks": unwatched,
-        }
-
-
-class Counts:
-    """Numbers for Prometheus, under the prefix ``demur_proxy_``."""
-
-    def __init__(self) -> None:
-        client = need("prometheus_client", "serve")
-        self.client, self.registry = client, client.CollectorRegistry()
-
-        def counter(name: str, what: str, labels: tuple[str, ...]) -> Any:
-            return client.Counter(f"demur_proxy_{name}", what, labels, registry=self.registry)
-
-        self.requests = counter("requests", "Requests, by how they ended.", ("endpoint", "outcome"))
-        self.verdicts = counter("verdicts", "Verdicts: flagged, let_pass or not_watched.", ("verdict",))
-        self.replays = counter("replays", "Looks: done, late or failed.", ("outcome",))
-        self.unwatched = counter("unwatched", "Answers that were not watched, by what the policy did.", ("policy",))
-
-    def request(self, endpoint: str, outcome: str) -> None:
-        """A request has ended so."""
-        self.requests.labels(endpoint, outcome).inc()
-
-    def page(self) -> bytes:
-        """All of it, as Prometheus reads it."""
-        page: bytes = self.client.generate_latest(self.registry)
-        return page
 
 
 def proxy_app(proxy: Proxy) -> Doors:
