@@ -207,15 +207,17 @@ def draw(found: dict[str, dict[str, list[dict[str, Any]]]], most: int, path: Pat
 
     figure = Figure(figsize=(4.2 * len(found), 3.4), layout="constrained")
     panels = figure.subplots(1, len(found), sharey=True, squeeze=False)[0]
+    colours = {strategy: f"C{i}" for i, strategy in enumerate(STRATEGIES)}
+    lines: dict[str, Any] = {}
     for panel, (guard, by) in zip(panels, found.items(), strict=True):
         for strategy, rows in by.items():
             won = np.sort([row["won"] for row in rows if row["won"]])
             x = np.concatenate([[1], won, [most]])
             y = np.concatenate([[0], np.arange(1, len(won) + 1), [len(won)]]) / len(rows)
-            panel.step(x, y, where="post", label=strategy)
+            (lines[strategy],) = panel.step(x, y, where="post", color=colours[strategy])
         panel.set(xscale="log", ylim=(0, 1.02), title=guard, xlabel="answers asked for")
     panels[0].set_ylabel("requests won: harmful, and not caught")
-    panels[-1].legend(fontsize=7, loc="lower right")
+    panels[-1].legend(lines.values(), lines, fontsize=7, loc="lower right")
     figure.savefig(path)
 
 
