@@ -264,8 +264,8 @@ class Guard:
         ):
             if array.shape != shape or array.dtype.kind != "f":
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape} for a spec of T {spec.steps}")
-        if not (prefix.scale > 0).all():
-            raise ValueError("prefix/scale is not above 0")
+        if not ((prefix.scale > 0) & np.isfinite(prefix.scale) & np.isfinite(prefix.centre)).all():
+            raise ValueError("prefix/centre or prefix/scale is not finite, or a scale not above 0")  # it would pass all
         scored(made, np.full((1, spec.steps), 0.5))  # a detector of another T is noticed here
         said = {name: card[name] for name in ("fitted", "calibrated", "n_fit", "refused")}
         rates = {
