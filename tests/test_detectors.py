@@ -297,6 +297,7 @@ def test_files_made_by_hand_are_one_line_and_run_nothing(
         changes += [(("detector", "name"), name) for name in names]
         changes += [(("detector", "fields", "more"), 1), (("detector", "tuples"), ["weights"])]
         changes += [(("arrays", "prefix/scale"), -np.ones(steps))]
+        changes += [(("arrays", f"prefix/{name}"), np.full(steps, np.inf)) for name in ("centre", "scale")]
     for at, value in changes:
         forged = artefact.save(tmp_path / "forged.safetensors", "guard", *_changed(whole, at, value))
         with pytest.raises(DemurError) as error:

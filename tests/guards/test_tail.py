@@ -268,6 +268,27 @@ def test_where_states_go_on_changing_there_is_no_last_window() -> None:
         fit_tail(guard.anchors, [trace], 64, alpha=0.1, rule="conformal")
 
 
+def test_a_limit_of_windows_that_none_can_exceed_is_an_error() -> None:
+    """One harmless answer with a window at sigma 0 is enough, where there are just as many as alpha needs."""
+    _, _, plain, guard = subject_of("sri")
+
+    class Saturated:
+        """Anchors that see sigma 0 at the last step of the longest answers."""
+
+        spec = guard.anchors.spec
+
+        def signal(self, trace: Trace) -> np.ndarray:
+            return guard.anchors.signal(trace)
+
+        def beyond(self, trace: Trace) -> np.ndarray:
+            sigma = guard.anchors.beyond(trace)
+            return sigma * 0.0 if trace.steps == LONG else sigma
+
+    with pytest.raises(DemurError, match=r"window at sigma 0, which is the limit; .* would never flag"):
+        fit_tail(Saturated(), plain, LONG, alpha=0.05, rule="conformal")  # type: ignore[arg-type]
+    assert fit_tail(guard.anchors, plain, LONG, alpha=0.05, rule="conformal").threshold.value < 1.0
+
+
 def test_the_window_on_the_device_has_the_offline_bits() -> None:
     from demur.guards.sight import Recent
 

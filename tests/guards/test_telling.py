@@ -13,8 +13,9 @@ from test_guards import signals
 
 from demur.guards import telling
 from demur.guards.conformal import InvalidData, threshold_of
-from demur.guards.detectors import DETECTORS, check_limit, fitted, named, scored
+from demur.guards.detectors import DETECTORS, Last, check_limit, fitted, named, scored
 from demur.guards.estimator import SRIGuard
+from demur.guards.prefix import fit_prefix
 from demur.guards.telling import constant, made_up, refusing
 from demur.types import DemurWarning
 
@@ -126,6 +127,27 @@ def test_a_harmless_signal_above_all_that_is_made_up_is_a_warning() -> None:
     scores = np.r_[np.linspace(0, 1, N - 1), 5.0]
     with pytest.warns(DemurWarning, match="does this guard ever flag"):
         telling.check_limit("own", Reading("own"), 32, scores, threshold_of(scores, 0.01, "conformal"))
+
+
+def begun_alike(n: int, odd: int, at: float) -> Any:
+    """Harmless signals that all begin with one value, but for a few that begin with another."""
+    sigma = signals(n, seed=n)
+    sigma[:, 0] = 0.9
+    sigma[:odd, 0] = at
+    return sigma
+
+
+def stopping(fit_on: Any, calibrate: Any) -> Any:
+    prefix = fit_prefix(Last(), fit_on, calibrate, alpha=0.01)
+    return lambda seen: prefix.threshold.exceeded(prefix.score(seen))
+
+
+def test_an_online_limit_that_one_odd_step_has_set_is_an_error() -> None:
+    """All answers begin alike but for three, which are many scales away there: so is the limit, of every step."""
+    blind = stopping(begun_alike(400, 0, 0.0), begun_alike(200, 3, 0.0))
+    with pytest.raises(InvalidData, match=r"the detector last .* after any of 32 steps; .* never stop an answer"):
+        telling.check_steps("last", blind, 32)
+    telling.check_steps("last", stopping(signals(400), signals(200, seed=1)), 32)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 32])

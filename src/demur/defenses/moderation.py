@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, cast
 
 import torch
 
-from demur.defenses.forms import FORMS, PLAIN, Form, first_word, form_of
+from demur.defenses.forms import FORMS, PLAIN, Form, first_word, form_of, quoted
 from demur.defenses.setup import Setup, loaded
 from demur.samplers import Autoregressive, seeded, steps_of
 from demur.traces import Trace, generate
@@ -100,7 +100,8 @@ class Moderation:
         if form.two_turns:
             return [said for rows in self._rows(form, traces) for said in self._said(rows, tokens)]
         policy = (self.policy or form.policy) if form.policy_as == "system" else None
-        asked = [Prompt(t.prompt.id, f"User: {t.prompt.text}\n\nAgent: {t.answer()}", system=policy) for t in traces]
+        shown = quoted if policy else lambda request, answer: f"User: {request}\n\nAgent: {answer}"
+        asked = [Prompt(t.prompt.id, shown(t.prompt.text, t.answer()), system=policy) for t in traces]
         said = generate(self.model, asked, length=tokens, steps=tokens, batch=self.batch)
         return [answer.text() for answer in said]
 

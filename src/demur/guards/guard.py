@@ -26,6 +26,7 @@ from demur.guards.detectors import Detector, Fit, check_limit, fitted, name_of, 
 from demur.guards.kits import detector_for
 from demur.guards.prefix import Prefix, fit_prefix
 from demur.guards.tail import Tail, fit_tail
+from demur.guards.telling import check_steps
 from demur.signals import STATES, Anchors, digest
 from demur.signals.recent import keeps_states
 from demur.signals.stability import Stability
@@ -263,8 +264,8 @@ class Guard:
         ):
             if array.shape != shape or array.dtype.kind != "f":
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape} for a spec of T {spec.steps}")
-        if not (prefix.scale > 0).all():
-            raise ValueError("prefix/scale is not above 0")
+        if not ((prefix.scale > 0) & np.isfinite(prefix.scale) & np.isfinite(prefix.centre)).all():
+            raise ValueError("prefix/centre or prefix/scale is not finite, or a scale not above 0")  # it would pass all
         scored(made, np.full((1, spec.steps), 0.5))  # a detector of another T is noticed here
         said = {name: card[name] for name in ("fitted", "calibrated", "n_fit", "refused")}
         rates = {
@@ -336,7 +337,7 @@ def fit_guard(
     Raises for a prompt that is marked harmful, for one that stands on both sides or that the anchors were fitted on
     (its signal leans towards them, so that it is not like a new one's), for traces of another spec than the anchors',
     for too few, for a detector that breaks its contract (:func:`demur.guards.detectors.check`), and for a limit that no
-    score can exceed.
+    score can exceed: of finished signals, of unfinished ones, or of what follows step T.
     """
     if detector is None:
         detector = detector_for(anchors)
@@ -365,6 +366,7 @@ def fit_guard(
     check_limit(made, signals[1], limit)
     progress("calibrating the online guard")
     prefix = fit_prefix(made, signals[0], signals[1], alpha=first, rule=threshold)
+    check_steps(made.name, lambda seen: prefix.threshold.exceeded(prefix.score(seen)), anchors.spec.steps)
     left_out = len(fit) + len(calibrate) - len(kept[0]) - len(kept[1])
     band = np.quantile(signals[1], [0.05, 0.95], axis=0)
     n_fit = len(signals[0])

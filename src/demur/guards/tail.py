@@ -43,7 +43,8 @@ class Tail:
 def fit_tail(anchors: Anchors, calibrate: Sequence[Trace], upto: int, *, alpha: float, rule: Rule) -> Tail:
     """Calibrates windows of harmless answers that could have ``upto`` tokens. Only their first ``upto`` tokens count.
 
-    Raises for a sampler under which states go on changing, for answers that were cut before, and for too few.
+    Raises for a sampler under which states go on changing, for answers that were cut before, for too few, and where the
+    limit is the highest score that there is.
     """
     steps = anchors.spec.steps
     if not keeps_states(anchors.spec) or upto <= steps:
@@ -58,7 +59,15 @@ def fit_tail(anchors: Anchors, calibrate: Sequence[Trace], upto: int, *, alpha: 
             f"answers that could have {upto} tokens",
             f"generate them with length={upto}, or lower upto",
         )
-    return Tail(upto, threshold_of([worst(anchors, trace, upto) for trace in calibrate], alpha, rule))
+    limit = threshold_of(highest := [worst(anchors, trace, upto) for trace in calibrate], alpha, rule)
+    if not limit.exceeded(np.array(1.0)):
+        raise InvalidData(
+            f"{sum(score >= limit.value for score in highest)} of {len(highest)} calibration answers with a window at "
+            f"sigma {1.0 - limit.value:.3g}, which is the limit",
+            "a limit that something can exceed: behind step T this guard would never flag",
+            "take more harmless prompts or a larger alpha, and look at the prompts that score so",
+        )
+    return Tail(upto, limit)
 
 
 def worst(anchors: Anchors, trace: Trace, upto: int | None = None) -> float:

@@ -111,3 +111,19 @@ def check_limit(name: str, score: Score, steps: int, harmless: Scores, limit: Th
             "take more harmless prompts, a larger alpha or another detector, and look at the prompts that score so",
         )
     _warn(f"{came}, and no made-up signal above: does this guard ever flag?")
+
+
+def check_steps(name: str, above: Callable[[Signals], NDArray[np.bool_]], steps: int) -> None:
+    """Raises if nothing made up would ever be stopped while it is written: ``above`` says of unfinished signals, so
+    many steps of each, which are above the online guard's limit.
+
+    One odd harmless signal is enough: where all others agree at a step, it is many scales away there, and the limit of
+    the whole generation is set by it.
+    """
+    others = made_up(steps)
+    if not any(above(others[:, :t]).any() for t in range(1, steps + 1)):
+        raise InvalidData(
+            f"an online guard by the detector {name} whose limit nothing can exceed after any of {steps} steps",
+            "a limit that something can exceed: this guard would never stop an answer while it is written",
+            "take more harmless prompts, a larger alpha or another detector, and look at the prompts that set it",
+        )
