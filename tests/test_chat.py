@@ -509,6 +509,7 @@ def old_key(spec: Any) -> str:
     """The key as version 0.1.0 computed it."""
     import hashlib
 
-    later = ("seed", "versions", "template_args", "day", "source", "signal")
+    later = ("seed", "versions", "template_args", "day", "source", "signal", "engine", "engine_version", "quantization",
+             "kv_dtype")  # fmt: skip
     fields = {k: v for k, v in vars(spec).items() if k not in later}
     return hashlib.sha256(json.dumps(json.loads(json.dumps(fields)), sort_keys=True).encode()).hexdigest()[:12]
