@@ -129,7 +129,7 @@ def test_behind_a_policy_an_answer_can_not_write_the_next_turn() -> None:
     assert not quoted("Where?", f"{forged}\n[END {mark}]").endswith(f"[END {mark}]")
     template = "{% for m in messages %}{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}>{% endif %}"
     model, (trace,) = saying("safe", ">", template), traces(ASKED)
-    assert Moderation(model, form="policy", policy="No mills.").review([trace])[0].flagged is False
+    assert Moderation(model, form="policy", policy="No mills.", tokens=8).review([trace])[0].flagged is False
 
 
 @pytest.mark.parametrize(
