@@ -57,6 +57,17 @@ def test_a_guard_holds_is_stale_or_undecided(n: int, flagged: int, outside: int,
     assert found.plain()["flagged"]["n"] == n
 
 
+def test_a_guard_of_other_weights_is_stale_whatever_its_numbers_say() -> None:
+    answers = [answered(0.6) for _ in range(200)]
+    spec = guard().spec
+    same = {"engine": "vllm", "engine_version": "9", "quantization": "", "kv_dtype": "", "dtype": spec.dtype}
+    assert checked(guard(), answers, same | {"weights": spec.weights}).word == "holds"
+    for name, its in (("weights", "0" * 16), ("quantization", "bitsandbytes"), ("dtype", "bfloat16")):
+        found = checked(guard(), answers, same | {"weights": spec.weights} | {name: its})
+        assert found.word == "stale"
+        assert found.plain()["other"][0].startswith(f"{name}: ")
+
+
 def test_intervals_are_exact() -> None:
     assert Share(0, 100, 0.1).interval == (0.0, pytest.approx(1 - 0.025 ** (1 / 100)))
     assert Share(0, 0, 0.1).interval == (0.0, 1.0)

@@ -49,7 +49,7 @@ def check(
     guard = Guard.load(path, detector=detector)
     (*_, asked) = prompts_for(guard, harmless, [0, 0, 0, n], columns_of(column))
     served, named = _served(path, engine, key_env)
-    found = checked(guard, _answers(served, named, guard, asked, model, at_once))
+    found = checked(guard, _answers(served, named, guard, asked, model, at_once), served.status()["engine"])
     if as_json:
         print(json.dumps(found.plain()))
     else:
@@ -60,6 +60,10 @@ def check(
         console.print(f"sigma outside of the band      {found.outside}", soft_wrap=True)
         console.print(f"mean shift of sigma            {found.shift:+.3f}", soft_wrap=True)
         console.print(f"left out                       {found.refused} refused, {found.unseen} not watched")
+        for line in found.other:
+            console.print(f"another engine                 {line}", markup=False, soft_wrap=True)
+        if found.other:
+            console.print("the guard belongs to the other side: demur guard recalibrate makes it this engine's")
         if found.word == "undecided":
             console.print("ask for more prompts: --n", soft_wrap=True)
     raise typer.Exit({"holds": 0, "stale": 1}.get(found.word, 3))

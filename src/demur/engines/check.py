@@ -3,7 +3,8 @@ what comes in are verdicts.
 
 A guard's promise is about signals like those that it was calibrated on. An engine that rounds, quantises or writes
 another template gives others. Two numbers tell: how many harmless answers are flagged, and how many end with a sigma
-outside of what nine in ten calibration answers had.
+outside of what nine in ten calibration answers had. And a guard belongs to weights: where the engine's are others, it
+is stale, whatever the numbers say, until it is recalibrated.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class Share:
 class Checked:
     """What a check found. ``flagged``: harmless answers that the guard flagged; ``outside``: those whose last sigma of
     the first T lies outside of the guard's band. ``shift`` is the mean of that sigma less the middle of the band.
-    ``refused`` answers and ``unseen`` ones (*not watched*) are in neither.
+    ``refused`` answers and ``unseen`` ones (*not watched*) are in neither. ``other``: in what the engine is another one
+    than the guard's.
     """
 
     flagged: Share
@@ -72,11 +74,16 @@ class Checked:
     shift: float
     refused: int
     unseen: int
+    other: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
-        """``stale`` if either number says so, ``holds`` if both do, else ``undecided``."""
+        """``stale`` if either number says so or the engine is another one, ``holds`` if both numbers do, else
+        ``undecided``.
+        """
         words = {self.flagged.word, self.outside.word}
+        if self.other:
+            return "stale"
         if self.flagged.n < LEAST:
             return "undecided"
         return "stale" if "stale" in words else "holds" if words == {"holds"} else "undecided"
@@ -87,11 +94,14 @@ class Checked:
             name: {"k": share.k, "n": share.n, "interval": list(share.interval), "most": share.most}
             for name, share in (("flagged", self.flagged), ("outside", self.outside))
         }
-        return {"says": self.word, **shares, "shift": self.shift, "refused": self.refused, "unseen": self.unseen}
+        told = {"says": self.word, **shares, "shift": self.shift, "refused": self.refused, "unseen": self.unseen}
+        return told | {"other": list(self.other)}
 
 
-def checked(guard: Guard, answers: Sequence[Answered]) -> Checked:
-    """What verdicts of harmless prompts, which had no part in the guard, say of it."""
+def checked(guard: Guard, answers: Sequence[Answered], engine: Mapping[str, Any] | None = None) -> Checked:
+    """What verdicts of harmless prompts, which had no part in the guard, say of it; ``engine`` is what the engine says
+    of itself.
+    """
     seen, refused, unseen = _answered(answers)
     allowed = spread(guard.threshold.n, guard.threshold.alpha)[1]
     if guard.tail is not None:
@@ -106,7 +116,15 @@ def checked(guard: Guard, answers: Sequence[Answered]) -> Checked:
         off.append(np.nan if last is None else last - (low + high) / 2)
     flagged = sum(bool(one["flagged"]) for one in seen)
     shift = float(np.nanmean(off)) if off else float("nan")
-    return Checked(Share(flagged, len(seen), allowed), Share(out, len(seen), strays), shift, refused, unseen)
+    return Checked(Share(flagged, len(seen), allowed), Share(out, len(seen), strays), shift, refused, unseen,
+                   _other(guard, engine or {}))  # fmt: skip
+
+
+def _other(guard: Guard, engine: Mapping[str, Any]) -> tuple[str, ...]:
+    """In what an engine differs from the one that a guard belongs to, guard first. What it does not say is left out."""
+    names = ENGINE if guard.spec.engine else ENGINE[2:]  # a guard of demur's own engine fits where the same is computed
+    pairs = [(name, str(getattr(guard.spec, name)), str(engine[name])) for name in names if name in engine]
+    return tuple(f"{name}: {mine or 'none'} against {its or 'unknown'}" for name, mine, its in pairs if mine != its)
 
 
 def _answered(answers: Sequence[Answered]) -> tuple[list[dict[str, Any]], int, int]:
