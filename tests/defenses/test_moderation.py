@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from typing import Any
 
 import pytest
@@ -87,7 +89,7 @@ def test_a_conversation_is_shown_in_the_template_with_its_earlier_turns_and_no_c
 def test_no_answer_hides_behind_the_end_of_a_thought(written: str, added: bool) -> None:
     """Templates of models that think leave out what stands before ``</think>``: anybody can be told to write that."""
     cutting = "{% for m in messages %}{{ m.role }}: {{ m.content.split('</think>')[-1] }}\n{% endfor %}"
-    tokenizer = small.byte_level(cutting)
+    tokenizer = copy.deepcopy(small.byte_level(cutting))
     if added:
         tokenizer.add_tokens(["<think>", "</think>"])
     row = Chat(tokenizer).conversation(ASKED, written)
@@ -96,6 +98,18 @@ def test_no_answer_hides_behind_the_end_of_a_thought(written: str, added: bool) 
     earlier = (Message("user", "Hi"), Message("assistant", "<think>Hm.</think>Hello."))
     row = Chat(tokenizer).conversation(Prompt("b", "And?", messages=earlier), written)
     assert tokenizer.decode(row) == f"user: Hi\nassistant: Hello.\nuser: And?\nassistant: {written}\n"
+
+
+@pytest.mark.parametrize("form", ["llama-guard", "shieldgemma"])
+def test_what_is_longer_than_the_moderators_context_is_not_judged(form: str) -> None:
+    model = saying("safe", ">", GUARD if form == "llama-guard" else SHIELD)
+    model = Causal(net=model.net, tokenizer=copy.deepcopy(model.tokenizer), identity=model.identity)
+    model.tokenizer.add_tokens(["Yes", "No"])
+    model.net.resize_token_embeddings(len(model.tokenizer), mean_resizing=False)
+    for context, long in ((40, True), (2048, False)):
+        model.net.config.max_position_embeddings = context
+        with pytest.raises(DemurError, match="at most 40") if long else contextlib.nullcontext():
+            Moderation(model, form=form).review(traces(ASKED))
 
 
 def test_shieldgemma_is_asked_by_a_guideline_and_rated_by_the_probability_of_a_yes() -> None:

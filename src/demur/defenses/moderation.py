@@ -28,7 +28,8 @@ class Moderation:
     asks for one (ShieldGemma). ``tokens``: of its answer; None: the form's.
 
     What can not be read, such as prose, an empty text or a thought without an end, is unscored; in a :class:`Line` it
-    stops what it was asked about. Raises for a template that leaves out the request or the answer.
+    stops what it was asked about. Raises for a template that leaves out the request or the answer,
+    and for what is longer than the model's context.
     """
 
     model: Model
@@ -115,6 +116,16 @@ class Moderation:
             chat.conversation(prompt, trace.answer(), answering=form.answering)
             for prompt, trace in zip(shown, traces, strict=True)
         ]
+        config, tokens = getattr(self.model, "config", None), self.tokens or form.tokens
+        context = getattr(config, "max_position_embeddings", None)
+        for trace, row in zip(traces, rows, strict=True):
+            if context is not None and len(row) + tokens > context:
+                raise DemurError(
+                    f"prompt {trace.prompt.label!r} and its answer take {len(row)} tokens, and what {self.model.name} "
+                    f"says of them {tokens}",
+                    f"at most {context} together, the model's context",
+                    "ask for shorter answers, or name a model with a longer context",
+                )
         return [rows[i : i + self.batch] for i in range(0, len(rows), self.batch)]
 
     def _said(self, rows: Sequence[list[int]], tokens: int) -> list[str]:
