@@ -177,7 +177,7 @@ def test_no_extra_brings_the_chat_runtime_and_the_weights_come_without_it(wheel:
     packages = ran(place / "venv/bin/python", "-m", "pip", "list", cwd=place).stdout
     assert "llama" not in packages
     assert "\nllm " not in packages
-    done = run("watch", "Hi", "-m", "smollm2", "--refusals", "scripted", "--n", "4", "--steps", "4")
+    done = run("watch", "Hi", "-m", "smollm2", "--refusals", "scripted", "--n", "8", "--steps", "4")
     assert done.returncode == 0, done.stderr
 
 

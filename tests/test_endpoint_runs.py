@@ -214,7 +214,7 @@ def test_texts_on_the_way_are_judged_for_table_1_if_the_recipe_says_so(tmp_path:
     assert all(1 <= len(row["texts"]) <= 3 for row in rows)
     report(tmp_path / "run", tmp_path / "report")
     lines = csv.DictReader((tmp_path / "report" / "table-1.csv").read_text().splitlines())
-    cells = [line["text"] for line in lines]
+    cells = [line["text"] for line in lines][:4]  # what follows is by the reading of refusals
     attacked = sum(row["attack"] != "plain" for row in rows)
     early = sum(row["attack"] != "plain" and any(t not in final for t in row["texts"]) for row in rows)
     assert early

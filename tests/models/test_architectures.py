@@ -215,6 +215,9 @@ SEEING: dict[str, Callable[[], Any]] = {
 def test_a_model_that_sees_has_the_same_logits_for_text(name: str, tmp_path: Path) -> None:
     whole = transformers.AutoModelForImageTextToText.from_config(SEEING[name]()).float().eval()
     tiny.fill(whole, 3, skip=("scale", "scalar", "vision", "visual", "inv_freq", "multi_modal"))
+    for weight in whole.parameters():
+        if not weight.any():  # as a projection of Gemma 3 begins; a file with such a hole has been broken off
+            torch.nn.init.normal_(weight, std=0.02)
     whole.save_pretrained(tmp_path)
     small.byte_level(None).save_pretrained(tmp_path)
     model = demur.load(tmp_path, dtype="float32", device="cpu")

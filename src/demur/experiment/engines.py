@@ -96,11 +96,12 @@ def _interrupts_wait() -> Iterator[None]:
 
 def _begin_worker() -> None:
     """A worker leaves Ctrl-C, which a terminal sends to everybody, to the process that it works for; told to end, it
-    leaves no file half-written.
+    leaves no file half-written. Before it has begun there is none, and it ends at once: an exit in here would be told as
+    an error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     _one_thread()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _one_thread() -> None:
