@@ -96,8 +96,8 @@ def _interrupts_wait() -> Iterator[None]:
 
 def _begin_worker() -> None:
     """A worker leaves Ctrl-C, which a terminal sends to everybody, to the process that it works for; told to end, it
-    leaves no file half-written. Before it has begun there is none, and it ends at once: an exit in here would be told as
-    an error.
+    leaves no file half-written. Before it has begun there is none, and it ends at once: an exit in here would be
+    told as an error.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _one_thread()
