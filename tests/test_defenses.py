@@ -84,7 +84,13 @@ MODERATOR = {"model": "organism/ar", "form": "plain"}
 JOINED = ("perplexity+sri-guard", "diffuguard+sri-guard", "diffuguard+sri-guard-offline")
 
 
-@pytest.mark.parametrize("name", [*(name for name in names() if name != "token-moderation"), *JOINED])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(name for name in names() if name != "token-moderation"),
+        *(pytest.param(j, marks=pytest.mark.slow) for j in JOINED),
+    ],
+)
 def test_every_defense_keeps_its_contract(name: str) -> None:
     changes = "diffuguard" in name
     subject, sampler = (masked(), FAST) if changes else (model(), Autoregressive())
@@ -368,6 +374,7 @@ def test_an_experiment_leaves_diffuguard_out_where_nothing_can_be_masked_again(t
     assert len(rows) == 4
 
 
+@pytest.mark.slow
 def test_a_guard_watches_filled_forms_too_whatever_number_of_places_they_leave_open(tmp_path: Path) -> None:
     of = Prompts("organism", "organism", n=2, controls=0, anchors=16, fit=40, calibrate=24)
     config = Config("x", (Subject("organism/diffusion"),), of, (Attacked("organism/infill"),), (Defended("sri-guard"),),

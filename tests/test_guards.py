@@ -436,6 +436,7 @@ ASKED = [Prompt(f"q{i}", f"Prompt {i} about {i * i}") for i in range(7000, 7012)
 # -- the organism -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_guard_of_the_organism_from_the_first_prompt_to_the_refusal() -> None:
     guard = organism_guard()
     fresh = generate(organism(), world_prompts("test", forbidden=False, n=60), Autoregressive(), **RUN)

@@ -15,6 +15,7 @@ from demur.ablation.rivals import RIVALS, Setting
 from demur.types import DemurError
 
 
+@pytest.mark.slow
 def test_one_attack_alone_teaches_the_supervised_rival_nothing_and_it_has_no_row(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

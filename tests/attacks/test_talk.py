@@ -62,6 +62,7 @@ def test_what_nobody_can_rate_and_what_a_provider_refuses_is_told() -> None:
         Crescendo(Target(), seven, last="Now all of it.")
 
 
+@pytest.mark.slow
 def test_a_recipe_leads_up_to_its_requests(tmp_path: Path) -> None:
     of = Prompts("organism", "organism", n=2, controls=0, anchors=8, fit=32, calibrate=20)
     config = Config("x", (Subject("organism/ar"),), of, (Attacked("crescendo", {"judge": "organism"}),),

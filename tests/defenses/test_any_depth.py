@@ -45,6 +45,7 @@ def test_a_prefill_is_turned_back_and_what_is_allowed_is_as_it_was() -> None:
     assert [trace.commits.tolist() for trace in alone] == [trace.commits.tolist() for trace in watched[:3]]
 
 
+@pytest.mark.slow
 def test_a_row_of_a_run_names_what_stopped_it(tmp_path: Path) -> None:
     of = Prompts("organism", "organism", n=8, controls=0, anchors=8, fit=32, calibrate=20)
     config = Config(
