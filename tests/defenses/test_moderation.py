@@ -146,6 +146,23 @@ def test_behind_a_policy_an_answer_can_not_write_the_next_turn() -> None:
     assert Moderation(model, form="policy", policy="No mills.", tokens=8).review([trace])[0].flagged is False
 
 
+@pytest.mark.parametrize("form", ["plain", "policy"])
+def test_in_one_message_the_turns_before_the_request_are_shown_too(form: str) -> None:
+    """A request at the end of a talk may say little by itself."""
+    seen: list[str] = []
+
+    class Seeing(Causal):
+        def canvas(self, prompts: Any, length: int) -> Any:
+            seen.extend(prompt.text for prompt in prompts)
+            return super().canvas(prompts, length)
+
+    made = saying("safe", ">", "{% for m in messages %}{{ m.content }}\n{% endfor %}>")
+    model = Seeing(net=made.net, tokenizer=made.tokenizer, identity=made.identity)
+    (verdict,) = Moderation(model, form=form, tokens=8).review(traces(LATER))
+    assert verdict.flagged is False
+    assert "Hi\n\nAgent: Hello.\n\nUser: And where?" in seen[0]
+
+
 @pytest.mark.parametrize(
     ("said", "read"),
     [

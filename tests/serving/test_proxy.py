@@ -193,6 +193,7 @@ def sends(status: int, body: str, kind: str = "application/json") -> Callable[[A
         (sends(500, "<html>stack</html>"), 503, "status 500"),
         (sends(200, "[]"), 503, ""),
         (sends(200, '{"choices": []}'), 503, ""),
+        (sends(200, '{"usage": NaN, "choices": [{"message": {"content": "a"}}]}'), 503, ""),
         (sends(200, json.dumps({"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]})), 503, ""),
     ],
 )

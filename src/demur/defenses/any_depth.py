@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from demur.defenses.asking import said_behind
 from demur.guards.acting import REFUSAL, Refusal
 from demur.guards.rows import OVER, RowState
 from demur.models.control import bare_row
 from demur.refusals import is_refusal
-from demur.samplers import Autoregressive, seeded, steps_of
-from demur.traces import text_of
+from demur.samplers import steps_of
 from demur.types import Canvas, DemurError, Need, Sampler, Scoring, Step, lacking
 
 
@@ -89,12 +89,5 @@ class Asked:
     def _refused(self, model: Scoring, canvas: Canvas, step: Step, rows: list[int], opening: list[int]) -> list[int]:
         """Those of the rows in which the model refuses, asked again behind what it has written."""
         written = [step.ids[i][~canvas.pad[i] & ~step.open[i]].tolist() + opening for i in rows]
-        again = model.canvas_of(written, self.defense.tokens)
-        *_, last = steps_of(Autoregressive(), model.watching(), again, seeded(0, len(rows)))
-        found = []
-        for i, ids, open_ in zip(rows, last.ids, again.open, strict=True):
-            said = ids[open_].tolist()
-            end = next((k for k, token in enumerate(said) if token in model.stop_ids), len(said))
-            if is_refusal(text_of(said[:end], *model.pieces(said[:end]))):
-                found.append(i)
-        return found
+        said = said_behind(model, written, self.defense.tokens)
+        return [i for i, text in zip(rows, said, strict=True) if is_refusal(text)]

@@ -10,11 +10,10 @@ from typing import Any, ClassVar, Self, cast
 
 import torch
 
+from demur.defenses.asking import said_behind
 from demur.defenses.forms import FORMS, PLAIN, Form, first_word, form_of, quoted
 from demur.defenses.setup import Setup, loaded
-from demur.samplers import Autoregressive, seeded, steps_of
 from demur.traces import Trace, generate
-from demur.traces.text import text_of
 from demur.types import DemurError, DemurWarning, Model, Need, Prompt, Scoring, Verdict
 
 
@@ -99,10 +98,10 @@ class Moderation:
         """What the model says of each, greedily."""
         tokens = self.tokens or form.tokens
         if form.two_turns:
-            return [said for rows in self._rows(form, traces) for said in self._said(rows, tokens)]
+            return [said for rows in self._rows(form, traces) for said in said_behind(self.model, rows, tokens)]
         policy = (self.policy or form.policy) if form.policy_as == "system" else None
         shown = quoted if policy else lambda request, answer: f"User: {request}\n\nAgent: {answer}"
-        asked = [Prompt(t.prompt.id, shown(t.prompt.text, t.answer()), system=policy) for t in traces]
+        asked = [Prompt(t.prompt.id, shown(_request(t.prompt), t.answer()), system=policy) for t in traces]
         said = generate(self.model, asked, length=tokens, steps=tokens, batch=self.batch)
         return [answer.text() for answer in said]
 
@@ -128,18 +127,6 @@ class Moderation:
                 )
         return [rows[i : i + self.batch] for i in range(0, len(rows), self.batch)]
 
-    def _said(self, rows: Sequence[list[int]], tokens: int) -> list[str]:
-        """What the model writes behind each row, up to its end."""
-        model = self.model
-        canvas = model.canvas_of(rows, tokens)
-        *_, last = steps_of(Autoregressive(), model, canvas, seeded(0, len(rows)))
-        texts = []
-        for ids, open_ in zip(last.ids, canvas.open, strict=True):
-            written = ids[open_].tolist()
-            end = next((i for i, token in enumerate(written) if token in model.stop_ids), len(written))
-            texts.append(text_of(written[:end], *model.pieces(written[:end])))
-        return texts
-
     @torch.no_grad()
     def _probabilities(self, form: Form, traces: Sequence[Trace]) -> list[float]:
         """Of ``Yes`` against ``No`` as the first token, for each answer. Raises for a vocabulary without the two."""
@@ -155,3 +142,13 @@ class Moderation:
             logits = model.forward(canvas, canvas.open).logits.float()[:, [word[0] for word in words]]
             found += logits.softmax(dim=-1)[:, 0].tolist()
         return found
+
+
+def _request(prompt: Prompt) -> str:
+    """What was asked, behind the turns before it: a request may lean on them and say little by itself."""
+    who = {"assistant": "Agent", "system": "System"}
+    if not prompt.messages:
+        return prompt.text
+    earlier = [f"{who.get(turn.role, 'User')}: {turn.content}" for turn in prompt.messages]
+    first = earlier[0].removeprefix("User: ")  # the form writes it in front of all
+    return "\n\n".join([first, *earlier[1:], f"User: {prompt.text}"])

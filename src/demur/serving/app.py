@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -98,7 +98,7 @@ class Desk:
             while not isinstance(event := await line.next(client), Done):
                 pass
         answer = event.answer
-        return _json(answers.whole(line.order, answer, self.service.about(line.order, answer)))
+        return as_json(answers.whole(line.order, answer, self.service.about(line.order, answer)))
 
     async def _streamed(self, request: Request, line: Line) -> Response:
         async with Listening(request) as client:
@@ -138,13 +138,13 @@ class Desk:
 
     async def models(self) -> Response:
         """The one model."""
-        return _json({"object": "list", "data": [self._model()]})
+        return as_json({"object": "list", "data": [self._model()]})
 
     async def model(self, name: str) -> Response:
         """The same by its name."""
         if name != self.service.terms.served:
             return _error(Refused(404, "no such model; GET /v1/models lists the one", "model", "model_not_found"))
-        return _json(self._model())
+        return as_json(self._model())
 
     def _model(self) -> dict[str, Any]:
         head = {"id": self.service.terms.served, "object": "model", "created": 0, "owned_by": "demur"}
@@ -167,7 +167,7 @@ class Desk:
 
     async def document(self) -> Response:
         """What can be asked, as OpenAPI says it."""
-        return _json(described(bool(self.service.keys)))
+        return as_json(described(bool(self.service.keys)))
 
     # -- faults -----------------------------------------------------------------------------------------------------
 
@@ -269,15 +269,14 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     return bytes(raw)
 
 
-def _json(body: Any, status: int = 200) -> Response:
-    return Response(json.dumps(body, allow_nan=False), status, media_type="application/json")
+def as_json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A response of JSON."""
+    return Response(json.dumps(body, allow_nan=False), status, dict(headers or {}), media_type="application/json")
 
 
 def _error(why: Refused) -> Response:
-    made = _json(why.body, why.status)
-    made.headers.update(why.headers)
-    return made
+    return as_json(why.body, why.status, why.headers)
 
 
 def _word(word: str, status: int = 200) -> Response:
-    return _json({"status": word}, status)
+    return as_json({"status": word}, status)

@@ -23,11 +23,12 @@ from demur.extras import need
 from demur.guards import REFUSAL
 from demur.serving import bodies
 from demur.serving.answers import END
-from demur.serving.app import read_body
+from demur.serving.app import as_json, read_body
 from demur.serving.asks import Turn
 from demur.serving.doors import Doors
 from demur.serving.errors import Refused, unavailable, wrong
 from demur.serving.orders import conversation_of
+from demur.serving.port import config_of
 from demur.serving.proxied import Proxy
 from demur.serving.replaying import NOTHING, Judged
 from demur.serving.verdicts import not_watched
@@ -71,9 +72,9 @@ class Desk:
         except Refused as why:
             proxy.meters.request("chat", "bad_request" if why.status < 500 else "unavailable")
             proxy.log.request("proxy", "refused", why.status, time.monotonic() - came)
-            return _json(why.body, why.status, why.headers)
+            return as_json(why.body, why.status, why.headers)
         proxy.log.request("proxy", "answered", 200, time.monotonic() - came)
-        return _json(made)
+        return as_json(made)
 
     def _prompt(self, body: Mapping[str, Any]) -> Prompt | None:
         """The conversation as the replay reads it; None where it can't be read and the policy is open. Raises
@@ -174,21 +175,21 @@ class Desk:
     async def models(self) -> Response:
         """What the engine serves."""
         try:
-            return _json(await self.proxy.upstream.models())
+            return as_json(await self.proxy.upstream.models())
         except Refused as why:
-            return _json(why.body, why.status, why.headers)
+            return as_json(why.body, why.status, why.headers)
 
     async def health(self) -> Response:
         """Whether the proxy works."""
-        return _json({"status": "ok"})
+        return as_json({"status": "ok"})
 
     async def ready(self) -> Response:
         """Whether the engine answers."""
         try:
             await self.proxy.upstream.models()
         except Refused as why:
-            return _json({"status": "no engine"}, 503, why.headers)
-        return _json({"status": "ready"})
+            return as_json({"status": "no engine"}, 503, why.headers)
+        return as_json({"status": "ready"})
 
     async def metrics(self) -> Response:
         """For Prometheus."""
@@ -196,13 +197,13 @@ class Desk:
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """Something that should not happen; no word of it leaves."""
-        return _json(unavailable("something failed in this proxy", "failed").body, 503)
+        return as_json(unavailable("something failed in this proxy", "failed").body, 503)
 
     async def no_path(self, request: Request, error: Exception) -> Response:
         """A path or a method that there is none of."""
         status = getattr(error, "status_code", 404)
         word = "no such path" if status == 404 else "another method than this path has"
-        return _json(Refused(status, f"{word}; this proxy has /v1/chat/completions and /v1/models").body, status)
+        return as_json(Refused(status, f"{word}; this proxy has /v1/chat/completions and /v1/models").body, status)
 
 
 @dataclass
@@ -274,17 +275,13 @@ def _chunk(
 
 
 def _event(body: Mapping[str, Any]) -> bytes:
-    return f"data: {json.dumps(body)}\n\n".encode("ascii")
+    return f"data: {json.dumps(body, allow_nan=False)}\n\n".encode("ascii")
 
 
 async def _behind(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     async for part in rest:
         yield part
-
-
-def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(json.dumps(body), status, dict(headers or {}), media_type="application/json")
 
 
 def server_of(proxy: Proxy, ready: Callable[[], object] = lambda: None) -> Any:
@@ -296,23 +293,7 @@ def server_of(proxy: Proxy, ready: Callable[[], object] = lambda: None) -> Any:
             await super().startup(sockets)
             ready()
 
-    return Server(
-        uvicorn.Config(
-            proxy_app(proxy),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            log_level="critical",
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=limits.rows + limits.waiting + 16,
-            timeout_keep_alive=5,
-            timeout_graceful_shutdown=max(1, round(limits.grace)),
-            h11_max_incomplete_event_size=1 << 16,
-        )
-    )
+    return Server(config_of(proxy_app(proxy), limits.rows + limits.waiting + 16, limits.grace))
 
 
 def run_proxy(proxy: Proxy, listening: socket.socket, ready: Callable[[int], object] = lambda port: None) -> None:

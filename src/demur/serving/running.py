@@ -17,6 +17,7 @@ from typing import Any
 
 from demur.extras import need
 from demur.serving.app import app_of
+from demur.serving.port import config_of
 from demur.serving.service import Service
 from demur.types import DemurError
 
@@ -75,25 +76,10 @@ class Running:
 
     def __init__(self, service: Service, listening: socket.socket) -> None:
         self.service, self.listening = service, listening
-        uvicorn = need("uvicorn", "serve")
         limits = service.terms.limits
-        self.server: Any = uvicorn.Server(
-            uvicorn.Config(
-                app_of(service),
-                http="h11",
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                log_level="critical",  # what it says may hold what clients send; ours is demur.serving.logs
-                proxy_headers=False,
-                server_header=False,
-                limit_concurrency=4 * (limits.rows + limits.waiting) + 64,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=5,
-                h11_max_incomplete_event_size=1 << 16,
-            )
-        )
+        clients = 4 * (limits.rows + limits.waiting) + 64
+        # By then the worker has ended, or its time is over: what is left are answers on their way out.
+        self.server: Any = need("uvicorn", "serve").Server(config_of(app_of(service), clients, grace=5))
         self._asked = 0
 
     @property

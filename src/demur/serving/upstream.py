@@ -124,13 +124,17 @@ async def _read(response: Any) -> dict[str, Any]:
     raise unavailable(f"the engine answered with status {status}", "upstream")
 
 
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name}, which JSON does not know")
+
+
 def _text(value: Any) -> str | None:
     return value[:120] if isinstance(value, str) else None
 
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
