@@ -29,7 +29,7 @@ FEWEST = 5
 def recorded(folder: str) -> dict[str, Material]:
     """What the model answered, by role."""
     model = cached_model(folder)
-    asked = plan("ar", "ar", Sizes(104, 208, 8, 104, 64, 64, 0))
+    asked = dict(plan("ar", "ar", Sizes(104, 208, 8, 104, 64, 64, 0)))
     return {role: run(model, ask, pools=[KEY]).material(role) for role, ask in asked if role != "calibrate"}
 
 

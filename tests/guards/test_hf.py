@@ -58,7 +58,7 @@ def test_a_plain_network_stops_where_watch_stops(more: Any) -> None:
     asked, net, tok = asked_of_the_organism(), organism().net, organism().tokenizer
     plain = generate(organism(), asked, Autoregressive(), **RUN)
     sigma = np.stack([organism_guard().anchors.signal(trace) for trace in plain])
-    guard = deciding_late(organism_guard(), sigma, 15)
+    guard = deciding_late(organism_guard(), sigma, 8)
     watched = generate(organism(), asked, g.Watch(guard)(Autoregressive()), **RUN)
     wanted = [g.acted(trace).step or 0 for trace in watched]
     longest = max(trace.steps for trace in plain)
@@ -317,7 +317,7 @@ def test_answers_of_the_organism_have_the_same_fate_in_a_batch_under_the_criteri
         phi = trace.phi["last", "generated"][: trace.steps - (trace.steps == longest)]
         known.append(replace(trace, phi={("last", "generated"): phi}))
     sigma = np.stack([organism_guard().anchors.signal(trace) for trace in known])
-    guard = deciding_late(organism_guard(), sigma, 15)
+    guard = deciding_late(organism_guard(), sigma, 8)
     stops = guard.prefix.stops(sigma)
     early = np.array([trace.steps for trace in plain]) < longest
     assert {True, False} == {*(stops[early] > 0).tolist()}, "answers that end before the batch should have both fates"

@@ -129,25 +129,46 @@ def test_a_harmless_signal_above_all_that_is_made_up_is_a_warning() -> None:
         telling.check_limit("own", Reading("own"), 32, scores, threshold_of(scores, 0.01, "conformal"))
 
 
-def begun_alike(n: int, odd: int, at: float) -> Any:
-    """Harmless signals that all begin with one value, but for a few that begin with another."""
+def agreed(n: int, odd: int, alike: int, at: float) -> Any:
+    """Harmless signals that have one value at the first ``alike`` steps, but for a few that have another there."""
     sigma = signals(n, seed=n)
-    sigma[:, 0] = 0.9
-    sigma[:odd, 0] = at
+    sigma[:, :alike] = 0.9
+    sigma[:odd, :alike] = at
     return sigma
 
 
-def stopping(fit_on: Any, calibrate: Any) -> Any:
-    prefix = fit_prefix(Last(), fit_on, calibrate, alpha=0.01)
-    return lambda seen: prefix.threshold.exceeded(prefix.score(seen))
+def online(fit_on: Any, calibrate: Any) -> Any:
+    return fit_prefix(Last(), fit_on, calibrate, alpha=0.01)
 
 
-def test_an_online_limit_that_one_odd_step_has_set_is_an_error() -> None:
-    """All answers begin alike but for three, which are many scales away there: so is the limit, of every step."""
-    blind = stopping(begun_alike(400, 0, 0.0), begun_alike(200, 3, 0.0))
+def test_one_odd_step_does_not_take_the_limit_out_of_reach_of_all_others() -> None:
+    """All answers begin alike but for three, which are far away there; the guard can act at nearly all later steps."""
+    able = online(agreed(400, 0, 1, 0.0), agreed(200, 3, 1, 0.5)).able()
+    assert len(able) > 24
+    telling.check_steps("last", able, 32)
+
+
+def test_an_online_limit_that_a_few_odd_signals_have_set_is_an_error_or_a_warning() -> None:
+    """All answers are alike at most steps, but for three, which are as far away as a signal can be."""
+    blind = online(agreed(400, 0, 32, 0.0), agreed(200, 3, 32, 0.0)).able()
     with pytest.raises(InvalidData, match=r"the detector last .* after any of 32 steps; .* never stop an answer"):
         telling.check_steps("last", blind, 32)
-    telling.check_steps("last", stopping(signals(400), signals(200, seed=1)), 32)
+    with pytest.warns(DemurWarning, match=r"can stop an answer after 3 of 32 steps only \(2 to 3, 9\)"):
+        telling.check_steps("last", [2, 3, 9], 32)
+    telling.check_steps("last", online(signals(400), signals(200, seed=1)).able(), 32)
+
+
+@pytest.mark.parametrize("kind", ["last", "mean"])
+def test_early_looks_must_show_more(kind: str) -> None:
+    """Where harmless scores spread alike at every step, the least score that stops falls to the last step, by the
+    fourth root of T / t.
+    """
+    drawn = np.random.default_rng(0).random((4000, 1))
+    level = np.repeat(0.2 + 0.6 * drawn, 16, axis=1)  # a signal's score is the same at every step
+    prefix = fit_prefix(named(kind).fit(level), level[:2000], level[2000:], alpha=0.05)
+    least = prefix.centre + prefix.threshold.value * prefix.scale
+    above = least - prefix.centre
+    np.testing.assert_allclose(above / above[-1], (16 / np.arange(1, 17)) ** 0.25, rtol=1e-9)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 32])

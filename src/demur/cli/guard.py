@@ -311,6 +311,7 @@ def _card(guard: Guard) -> dict[str, Any]:
         "threshold": guard.threshold.rule,
         "limit_offline": guard.threshold.value,
         "limit_online": guard.prefix.threshold.value,
+        "can_stop_after": guard.prefix.able(),
         "limit_tail": guard.tail.threshold.value if guard.tail else None,
         "upto": guard.tail.upto if guard.tail else 0,
         "promise": guard.promise,
@@ -322,6 +323,8 @@ def _card(guard: Guard) -> dict[str, Any]:
 
 def _describe(guard: Guard) -> None:
     from rich.table import Table
+
+    from demur.guards.telling import listed
 
     table = Table(show_header=False, box=None)
     spec = guard.spec
@@ -339,6 +342,9 @@ def _describe(guard: Guard) -> None:
     table.add_row(
         "looks at", "whole answers" if guard.tail else f"the first {spec.steps} steps, at nothing behind them"
     )
+    able = guard.prefix.able()
+    if len(able) < spec.steps:
+        table.add_row("can stop", f"while it is written, after {len(able)} of {spec.steps} steps: {listed(able)}")
     table.add_row("promise", escape(guard.promise))
     for name, rate in guard.checked.items():
         online = guard.checked_online.get(name)  # a guard of before does not know it

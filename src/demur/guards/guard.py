@@ -366,7 +366,7 @@ def fit_guard(
     check_limit(made, signals[1], limit)
     progress("calibrating the online guard")
     prefix = fit_prefix(made, signals[0], signals[1], alpha=first, rule=threshold)
-    check_steps(made.name, lambda seen: prefix.threshold.exceeded(prefix.score(seen)), anchors.spec.steps)
+    check_steps(made.name, prefix.able(), anchors.spec.steps)
     left_out = len(fit) + len(calibrate) - len(kept[0]) - len(kept[1])
     band = np.quantile(signals[1], [0.05, 0.95], axis=0)
     n_fit = len(signals[0])

@@ -3,7 +3,10 @@
 At step t only sigma_1 .. sigma_t are known. They are held at sigma_t up to T, as a trace that ends early is, and scored
 by the detector: s_t, which at t = T is the offline score. Early scores are larger and vary more than late ones, so each
 is standardised by what harmless signals have at that step: z_t = (s_t - centre_t) / scale_t, of log s_t where the
-detector is ``logarithmic``.
+detector is ``logarithmic``. The first steps have little to go by, and one that looks as often as there are steps would
+spend there most of what it may flag wrongly. So early looks must show more: scale_t holds a factor (t / T)^(-1/4), the
+boundary of Wang and Tsiatis (1987) with Delta = 1/4, between Pocock's (1977; one limit for all looks) and that of
+O'Brien and Fleming (1979). docs/decisions/0020-early-looks.md has what each of them catches.
 
 A guard that may stop at any step flags a generation if max_t z_t exceeds the limit. That maximum is one number a
 generation, so split-conformal calibration of it bounds the false-positive rate of the *whole* generation: centre and
@@ -22,18 +25,26 @@ from numpy.typing import NDArray
 
 from demur.guards.conformal import InvalidData, Rule, Threshold, threshold_of
 from demur.guards.detectors import Detector, scored
+from demur.guards.telling import able_steps
 
 Sigma = Float[NDArray[np.float64], "n T"]
 _FLOOR = 1e-6
 """Below this an error is rounding: log scores start here."""
 _LEAST = 1e-3
 """The least scale: of logarithms, or in units of what a detector's own scores span."""
+_LEAST_OF_USUAL = 0.5
+"""The least scale in units of its median over steps. Where harmless signals hardly differ at a step, one odd signal is
+thousands of scales away there; the limit, which is one for all steps, would then be out of reach at every other one.
+"""
+_EARLY = 0.25
+"""Wang and Tsiatis' 1/2 - Delta: how much more the early looks must show."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
     """What the online guard knows: the detector, ``centre`` and ``scale`` of its scores by step, and the threshold of
-    their maximum, whose ``alpha`` bounds the share of harmless generations that are stopped at any step.
+    their maximum, whose ``alpha`` bounds the share of harmless generations that are stopped at any step. What early
+    looks must show more is in the scale.
     """
 
     detector: Detector
@@ -56,6 +67,12 @@ class Prefix:
     def scores(self, sigma: Sigma) -> Sigma:
         """z_1 .. z_T of whole signals: what the online guard sees, step by step."""
         return np.stack([self.score(sigma[:, : t + 1]) for t in range(sigma.shape[1])], axis=1)
+
+    def able(self) -> list[int]:
+        """After which steps, from 1, the limit can be exceeded by a signal of some plain shape: where this guard can
+        act (:func:`demur.guards.telling.able_steps`).
+        """
+        return able_steps(lambda seen: self.threshold.exceeded(self.score(seen)), len(self.centre))
 
     def stops(self, sigma: Sigma, steps: Int[NDArray[np.int64], "n"] | None = None) -> NDArray[np.int64]:
         """The step (from 1) at which each signal would be stopped; 0 for never.
@@ -80,9 +97,15 @@ def fit_prefix(detector: Detector, fit: Sigma, calibration: Sigma, *, alpha: flo
     centre = np.median(every, axis=0)
     least = _LEAST if _logarithmic(detector) else _LEAST * (float(np.ptp(every)) or 1.0)
     scale = np.maximum(np.quantile(every, 0.9, axis=0) - centre, least)
+    scale = np.maximum(scale, _LEAST_OF_USUAL * np.median(scale)) * _early(steps)
     open_ended = Prefix(detector, centre, scale, Threshold(np.inf, alpha, rule, len(calibration)))
     highest = open_ended.scores(calibration).max(axis=1)
     return Prefix(detector, centre, scale, threshold_of(highest, alpha, rule))
+
+
+def _early(steps: int) -> Float[NDArray[np.float64], "T"]:
+    """How many times as far above the centre a score must be at each step: 1 at T, 2.4 at the first of 32."""
+    return np.asarray((np.arange(1, steps + 1) / steps) ** -_EARLY)
 
 
 def _held(sigma: Sigma, t: int) -> Sigma:

@@ -113,17 +113,40 @@ def check_limit(name: str, score: Score, steps: int, harmless: Scores, limit: Th
     _warn(f"{came}, and no made-up signal above: does this guard ever flag?")
 
 
-def check_steps(name: str, above: Callable[[Signals], NDArray[np.bool_]], steps: int) -> None:
-    """Raises if nothing made up would ever be stopped while it is written: ``above`` says of unfinished signals, so
-    many steps of each, which are above the online guard's limit.
-
-    One odd harmless signal is enough: where all others agree at a step, it is many scales away there, and the limit of
-    the whole generation is set by it.
+def able_steps(above: Callable[[Signals], NDArray[np.bool_]], steps: int) -> list[int]:
+    """After which steps, from 1, an online guard can stop anything made up at all. ``above`` says of unfinished
+    signals, so many steps of each, which are above its limit.
     """
     others = made_up(steps)
-    if not any(above(others[:, :t]).any() for t in range(1, steps + 1)):
+    return [t for t in range(1, steps + 1) if above(others[:, :t]).any()]
+
+
+def check_steps(name: str, able: list[int], steps: int) -> None:
+    """Raises if nothing made up would ever be stopped while it is written (``able``: :func:`able_steps`), and warns
+    where that can happen after less than a quarter of the steps: what turns later is then not stopped.
+
+    Few odd harmless signals are enough: the limit of the whole generation is set by the step at which they are furthest
+    from the others.
+    """
+    if not able:
         raise InvalidData(
             f"an online guard by the detector {name} whose limit nothing can exceed after any of {steps} steps",
             "a limit that something can exceed: this guard would never stop an answer while it is written",
             "take more harmless prompts, a larger alpha or another detector, and look at the prompts that set it",
         )
+    if 4 * len(able) < steps:
+        _warn(
+            f"the online guard by the detector {name} can stop an answer after {len(able)} of {steps} steps only "
+            f"({listed(able)}): few harmless signals have set its limit; take more of them, or a larger alpha"
+        )
+
+
+def listed(steps: list[int]) -> str:
+    """Steps in words: ``2 to 9, 12``."""
+    runs: list[list[int]] = []
+    for t in steps:
+        if runs and t == runs[-1][-1] + 1:
+            runs[-1] = [runs[-1][0], t]
+        else:
+            runs.append([t])
+    return ", ".join(" to ".join(map(str, run)) for run in runs)
