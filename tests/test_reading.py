@@ -12,7 +12,8 @@ import pytest
 
 from demur.prompts import RESPONSE_COLUMNS, TEXT_COLUMNS, load, save, transcripts
 from demur.prompts.columns import LABELS, NO, YES
-from demur.types import DemurError, Message, Prompt
+from demur.prompts.encoding import damage_of
+from demur.types import DemurError, DemurWarning, Message, Prompt
 
 ASK = "How, then, do I bake?"
 TURNS = [{"role": "user", "content": ASK}]
@@ -490,3 +491,94 @@ def test_labels_of_more_spreadsheets_are_read(words: str, tmp_path: Path) -> Non
     yes, no = words.split()
     (tmp_path / "a.csv").write_text(f"\u200btext;harmful\nOne?;{yes}\nTwo?;{no}\n", encoding="utf-8")
     assert [prompt.harmful for prompt in load(tmp_path / "a.csv")] == [True, False]
+
+
+# -- what belongs to a request, an answer or a label, under a name that others gave it ------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("passage", "The tale."),
+        ("Choices", {"text": ["a", "b"], "label": ["A", "B"]}),
+        ("options", ["a", "b"]),
+        ("history", [["Hi", "Hello"]]),
+        ("image", "cat.png"),
+        ("tools", [{"name": "search"}]),
+    ],
+)
+@pytest.mark.parametrize("request_", [{"question": ASK}, {"messages": TURNS}])
+def test_a_column_that_belongs_to_the_request_is_not_left_out_without_a_word(
+    column: str, value: Any, request_: dict[str, Any], tmp_path: Path
+) -> None:
+    path = put(tmp_path, "p.json", json.dumps([request_ | {column: value}]))
+    said = error_of(path)
+    (name,) = request_
+    assert f"the column '{column}' beside '{name}'" in said
+    assert "tale" not in said
+    assert texts(path, columns={"messages" if name == "messages" else "text": name}) == [ASK]
+    empty = put(tmp_path, "q.json", json.dumps([request_ | {column: type(value)()}, request_ | {column: 4, "id": "b"}]))
+    assert texts(empty) == [ASK, ASK], "nothing, and a number, belong to no request"
+
+
+@pytest.mark.parametrize("name", ["system_message", "system_instruction", "sys_prompt", "System Message"])
+def test_a_system_prompt_is_found_under_every_usual_name(name: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "p.json", json.dumps([{"prompt": ASK, name: "Be short."}]))
+    assert load(path)[0].system == "Be short."
+    two = put(tmp_path, "q.json", json.dumps([{"prompt": ASK, "system": "Be long.", name: "Be short."}]))
+    assert "say different things; expected one system a row" in error_of(two)
+    same = put(tmp_path, "r.json", json.dumps([{"prompt": ASK, "system": None, name: "Be short."}]))
+    assert load(same)[0].system == "Be short."
+
+
+@pytest.mark.parametrize("name", ["model_answer", "prediction", "generated_text", "llm_response"])
+def test_a_data_set_s_own_answer_is_not_taken_for_the_model_s(name: str, tmp_path: Path) -> None:
+    row = {"question": ASK, "answer": "The right one.", name: "What it said."}
+    path = put(tmp_path, "p.json", json.dumps([row]))
+    assert f"the columns 'answer' and '{name}' say different things" in error_of(path, transcripts)
+    assert transcripts(path, columns={"response": name})[0].response == "What it said."
+    classed = put(tmp_path, "q.json", json.dumps([{"prompt": ASK, "response": "So.", "prediction": 1}]))
+    assert transcripts(classed)[0].response == "So."
+
+
+@pytest.mark.parametrize(
+    "label",
+    [{"prompt_harm_label": "unharmful"}, {"harm": 0}, {"type": "benign"}, {"is_toxic": True}, {"Kind": "Unsafe"}],
+)
+def test_no_side_is_taken_of_a_source_with_labels_of_another_name(label: dict[str, Any], tmp_path: Path) -> None:
+    (column,) = label
+    path = put(tmp_path, "p.json", json.dumps([{"prompt": ASK} | label]))
+    said = error_of(path, side="harmless")
+    assert f"the column '{column}'" in said
+    assert texts(path, side="harmless", columns={"harmful": ""}) == [ASK]
+    plain = put(tmp_path, "q.json", json.dumps([{"prompt": ASK, "type": "question", "category": "food"}]))
+    assert texts(plain, side="harmless") == [ASK]
+
+
+@pytest.mark.parametrize("value", ["#NAME?", "#REF!", "#N/A", "#VALUE!", "NaT"])
+def test_what_a_spreadsheet_could_not_make_is_no_request(value: str, tmp_path: Path) -> None:
+    assert "stands for a missing value" in error_of(put(tmp_path, "p.csv", f"text,harmful\n{value},true\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("How do I \ufffd\ufffd?", "U+FFFD"),
+        ("Où est le café ?".encode().decode("cp1252"), "read as CP1252"),
+        ("Où à?".encode().decode("latin-1"), "read as CP1252"),
+    ],
+)
+@pytest.mark.parametrize("reader", [load, transcripts])
+def test_a_text_that_lost_its_letters_before_is_said_once(text: str, says: str, reader: Any, tmp_path: Path) -> None:
+    rows = [{"text": text, "response": "So."}] * 3
+    with pytest.warns(DemurWarning) as caught:
+        reader(put(tmp_path, "p.json", json.dumps(rows)))
+    (said,) = [str(one.message) for one in caught]
+    assert says in said
+    assert "line 1" in said
+    assert text not in said
+
+
+@pytest.mark.parametrize("text", ["Où est le café ?", "日本語で", "naïve Ärger", "Ã la carte", "price: £5, 5 °C", "🙂"])
+def test_texts_beyond_ascii_are_whole(text: str) -> None:
+    assert not damage_of(text)

@@ -5,6 +5,7 @@ The file is long because each rule of reading stands beside the error that it en
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -41,14 +42,26 @@ CONTEXTS: Mapping[str, str] = {"behavior": "contextstring", "instruction": "cont
 its authors do, and Dolly's and SQuAD's, put behind it as Alpaca's ``input`` is."""
 RESPONSE_COLUMNS = (
     "response", "answer", "output", "completion", "generation", "reply", "model_output", "model_response", "assistant",
+    "model_answer", "model_completion", "assistant_response", "llm_response", "llm_answer", "llm_output",
+    "generated_text", "generated_answer", "generated_response", "prediction", "predicted_answer", "bot_response",
 )  # fmt: skip
-"""Where a transcript's answer is looked for. Two of them in a row must say the same."""
+"""Where a transcript's answer is looked for. Two of them in a row must say the same: a data set's own answer stands
+beside the model's in many a file."""
+BESIDE_COLUMNS = (
+    "passage", "paragraph", "document", "documents", "article", "choices", "options",
+    "history", "tools", "functions", "image", "images", "image_url", "audio", "video",
+)  # fmt: skip
+"""Columns that belong to a request and are not asked with it: a request that loses one is
+another request."""
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "licence": ("licence", "license"),
-    "system": ("system", "system_prompt"),
-    "harmful": ("harmful", "is_harmful"),
-}
-"""Other names of fields."""
+    "system": (
+        "system", "system_prompt", "system_message", "system_instruction", "system_instructions", "sys_prompt",
+        "systemprompt",
+    ),
+    "harmful": ("harmful", "is_harmful", "isharmful"),
+}  # fmt: skip
+"""Other names of fields. Two of them in a row must say the same."""
 
 # Of English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish, Norwegian, Finnish, Polish, Czech,
 # Hungarian, Turkish and Russian spreadsheets.
@@ -67,13 +80,20 @@ LABELS: Mapping[str, bool | None] = {
     **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), None),
 }
 """What a label may be, in any case; the last ones say nothing."""
-MAYBE_LABELS = ("label", "labels", "class", "safety", "safe", "is_safe", "unsafe", "toxic", "malicious")
-"""Columns that may be labels, of which nobody knows which value means harm. They are not read by themselves."""
+MAYBE_LABELS = re.compile(r"label|class$|harm|safe|toxic|malicious|benign")
+"""In names of columns that may be labels, of which nobody knows which value means harm. They are not read by
+themselves."""
+_MAYBE_LABELS_TOO = ("type", "kind", "category", "split", "set", "role")
+_SIDES = ("harmful", "unsafe", "harmless", "unharmful", "safe", "benign")
+"""Values that speak of harm whatever their column is called."""
 
 _PLAIN = {"id", "text", "harmful", "attack", "parent", "prefill", "messages"}
 """Columns of what :meth:`demur.types.Prompt.plain` gives: there, messages are the turns before the text."""
-_MISSING = ("nan", "none", "null", "na", "n/a", "<na>")
-"""How tools write a value that is missing; nobody asks that."""
+_MISSING = (
+    "nan", "nat", "none", "null", "na", "n/a", "<na>", "<null>", "#n/a", "#name?", "#ref!", "#value!", "#null!", "#num!",
+    "#div/0!",
+)  # fmt: skip
+"""How tools write a value that is missing, and spreadsheets one that they could not make; nobody asks that."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +115,9 @@ class Reading:
         if name in self.columns.values() or folded in (
             *CONVERSATION_COLUMNS,
             *TEXT_COLUMNS,
-            *CONTEXTS.values(),
-            *MAYBE_LABELS,
-        ):
+            *BESIDE_COLUMNS,
+            *_MAYBE_LABELS_TOO,
+        ) or MAYBE_LABELS.search(folded):
             return True
         own = {alias for field_name in FIELDS for alias in ALIASES.get(field_name, (field_name,))}
         return folded in own or (self.answers and folded in RESPONSE_COLUMNS)
@@ -146,8 +166,8 @@ def label_of(row: Row, reading: Reading) -> bool | None:
 def maybe_label(row: Row) -> str | None:
     """A column whose value in this row could be a label; None if there is none."""
     for column, value in row.values.items():
-        marks = isinstance(value, str | int | float) and LABELS.get(str(value).strip().lower()) is not None
-        if marks and fold(column) in MAYBE_LABELS:
+        said = str(value).strip().lower() if isinstance(value, str | int | float) else ""
+        if said in _SIDES or (MAYBE_LABELS.search(fold(column)) and LABELS.get(said) is not None):
             return column
     return None
 
@@ -158,7 +178,7 @@ def answer_of(row: Row, reading: Reading) -> str:
         return _response(_named(name, row), row.where, name)
     columns = called(RESPONSE_COLUMNS, tuple(row.values))
     texts = {column: _response(row.values[column], row.where, column) for column in columns}
-    texts = {column: text for column, text in texts.items() if text.strip()}
+    texts = {column: text for column, text in texts.items() if text.strip() and not _is_class(column, row)}
     spoken = _last_turns(row, reading)
     for column, turns in spoken.items():
         if turns and turns[-1].role == "assistant":
@@ -166,7 +186,7 @@ def answer_of(row: Row, reading: Reading) -> str:
     if len({text.strip() for text in texts.values()}) > 1:
         first = next(iter(texts))
         second = next(column for column, text in texts.items() if text.strip() != texts[first].strip())
-        raise _conflict(row, "response", first, second, f"name the answer's column: {mapped('response', first)}")
+        raise _conflict(row, "response", first, second, f"name the answer's column: {mapped('response')}")
     if not texts and not columns and not spoken:
         raise DemurError(
             f"{row.where} has the columns {row.listed}",
@@ -174,6 +194,11 @@ def answer_of(row: Row, reading: Reading) -> str:
             f"name the one that holds the answer: {mapped('response')}",
         )
     return next(iter(texts.values()), "")
+
+
+def _is_class(column: str, row: Row) -> bool:
+    """Whether a column holds the number of a class, as a classifier's prediction does."""
+    return fold(column) == "prediction" and isinstance(row.values[column], bool | int | float)
 
 
 # --- the request --------------------------------------------------------------------------------------------
@@ -184,6 +209,14 @@ def _request(row: Row, reading: Reading) -> dict[str, Any]:
     columns = reading.columns
     if columns.get("text") or columns.get("messages"):
         return _chosen(row, reading)
+    found = _looked_for(row, reading)
+    _check_beside(row, reading)
+    return found
+
+
+def _looked_for(row: Row, reading: Reading) -> dict[str, Any]:
+    """The request of a row of which nobody said where it stands."""
+    columns = reading.columns
     names = CONVERSATION_COLUMNS if "messages" not in columns else ()
     known = called((*names, *ASKED_COLUMNS), tuple(row.values))
     if not known:
@@ -230,6 +263,24 @@ def _first_of(asked: Mapping[str, Any], row: Row, reading: Reading) -> dict[str,
         if requests[column]["text"].strip() != requests[first]["text"].strip():
             raise _conflict(row, "text", first, column, f"name the one that holds the request: {mapped('text', first)}")
     return requests[first]
+
+
+def _check_beside(row: Row, reading: Reading) -> None:
+    """Raises for a column that belongs to the request and was not asked with it."""
+    columns = tuple(row.values)
+    asked = called(TEXT_COLUMNS, columns)
+    first = next((column for column in asked if _is_asked(row.values[column])), None)
+    for column in called(BESIDE_COLUMNS, columns):
+        value = row.values[column]
+        is_note = isinstance(value, bool | int | float) or column in reading.columns.values()
+        if _is_asked(value) and not is_note:
+            request = first or next(iter(called(CONVERSATION_COLUMNS, columns)), "...")
+            field_name = "messages" if first is None else "text"
+            raise DemurError(
+                f"{row.where}: the column {column!r} beside {request!r} holds {kind_of(value)} and would not be asked",
+                "the whole request in one column",
+                f"write it into the request; or ask without it: {mapped(field_name, request)}",
+            )
 
 
 def _context(column: str, row: Row) -> str:
@@ -336,6 +387,13 @@ def _column(name: str, row: Row, columns: Mapping[str, str]) -> str | None:
             _named(columns[name], row)
         return columns[name] or None
     aliases = ALIASES.get(name, (name,))
+    said = {column: row.values[column] for column in called(aliases, tuple(row.values))}
+    said = {column: value for column, value in said.items() if says_something(value)}
+    if len({plain(value, row.where, column) for column, value in said.items()}) > 1:
+        first, second, *_ = said
+        raise _conflict(row, name, first, second, f"name the one that is meant: {mapped(name, first)}")
+    if said:
+        return next(iter(said))
     exact = next((alias for alias in aliases if alias in row.values), None)
     return exact or next(iter(called(aliases, tuple(row.values))), None)
 

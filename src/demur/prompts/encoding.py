@@ -91,6 +91,21 @@ def _misencoded(path: Path) -> DemurError:
     )
 
 
+def damage_of(text: str) -> str:
+    """What has happened to a text before it was saved as UTF-8, in words; empty for one that looks whole."""
+    if "\ufffd" in text:
+        return "letters that were lost, each a U+FFFD"
+    if text.isascii():
+        return ""
+    for encoding in ("cp1252", "latin-1"):
+        try:
+            text.encode(encoding).decode("utf-8")
+        except UnicodeError:
+            continue
+        return "letters of UTF-8 that were read as CP1252 or LATIN1, two or three for each"
+    return ""
+
+
 def _one_byte(raw: bytes) -> str:
     """CP1252 or LATIN1 for a line that may be in it; empty where letters beyond ASCII are too many for it."""
     beyond = [byte for byte in raw if byte >= 0x80]

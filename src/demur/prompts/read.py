@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -11,13 +12,13 @@ from pathlib import Path
 from typing import Literal
 
 from demur.prompts.columns import FIELDS, Reading, answer_of, label_of, maybe_label, prompt_of
-from demur.prompts.encoding import PACKED, stem_of, suffix_of
+from demur.prompts.encoding import PACKED, damage_of, stem_of, suffix_of
 from demur.prompts.hub import PUBLIC, hub_rows
 from demur.prompts.jsonfiles import json_lines, json_values, text_lines
 from demur.prompts.rows import Rows, Wants, left_out, mapped
 from demur.prompts.starters import MORE_SETS, SETS, SOURCE, starter_file
 from demur.prompts.tables import SEPARATORS, parquet, separated
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, DemurWarning, Prompt
 
 Side = Literal["harmless", "harmful"]
 
@@ -93,6 +94,7 @@ def load(
     rows, reading = _opened(source, columns, harmful, side, split, limit, answers=False)
     prompts: list[Prompt] = []
     seen: dict[str, str] = {}
+    damaged = False
     with closing(rows):
         for row in rows:
             prompt = prompt_of(row, reading)
@@ -104,6 +106,7 @@ def load(
                 )
             seen[prompt.id] = row.where
             prompts.append(prompt)
+            damaged = damaged or _say_damage(prompt.text, row.where)
             if len(prompts) == limit:
                 break
     if not prompts:
@@ -145,7 +148,7 @@ def each_transcript(
     a row is raised when its turn comes.
     """
     rows, reading = _opened(source, columns, harmful, side, split, limit, answers=True)
-    found = 0
+    found, damaged = 0, False
     with closing(rows):
         for row in rows:
             response, prompt = answer_of(row, reading), prompt_of(row, reading)
@@ -153,12 +156,25 @@ def each_transcript(
                 prompt = replace(prompt, id=str(row.number))
             if prompt.prefill and response.startswith(prompt.prefill):
                 response = response.removeprefix(prompt.prefill)
+            damaged = damaged or _say_damage(prompt.text, row.where) or _say_damage(response, row.where)
             yield Transcript(prompt, response, row.where, row.number)
             found += 1
             if found == limit:
                 break
     if not found:
         raise DemurError(f"{reading.name} has no transcripts", "at least one row with a prompt and a response")
+
+
+def _say_damage(text: str, where: str) -> bool:
+    """Warns of a text that lost its letters before it came here. Whether it did."""
+    damage = damage_of(text)
+    if damage:
+        warnings.warn(
+            f"{where}: the text holds {damage}; it is asked as it stands: save the file anew from its source, as UTF-8",
+            DemurWarning,
+            stacklevel=3,
+        )
+    return bool(damage)
 
 
 # --- from a source to rows ----------------------------------------------------------------------------------
