@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -526,3 +527,35 @@ def test_what_nobody_could_score_is_in_no_rate_and_is_counted() -> None:
     assert "unscored" not in d.Rate(1, 2).row(), "as before where all were scored"
     with pytest.raises(DemurError, match="unscored"):
         d.Rate(0, 0, -1)
+
+
+@pytest.mark.parametrize(
+    ("marks", "says"),
+    [
+        ([True, math.nan], "nan"),
+        ([True, None], "None"),
+        (["False", "True"], "text"),
+        ([0.0, 0.4], "0.4"),
+        ([0, 2], "2"),
+        ([[True], [True, False]], "different lengths"),
+    ],
+)
+def test_what_nobody_could_say_is_no_mark(marks: list[Any], says: str) -> None:
+    with pytest.raises(DemurError, match=f"marks that hold .*{says}"):
+        d.Rate.of(marks)
+    with pytest.raises(DemurError, match="marks that hold"):
+        d.compare(marks, marks)
+    if len(np.shape(np.array(marks, dtype=object))) == 1:
+        with pytest.raises(DemurError, match="marks that hold"):
+            d.recovery([marks], [[True, False]])  # type: ignore[arg-type]
+
+
+def test_numbers_of_marks_are_marks_and_what_was_not_scored_may_be_anything() -> None:
+    assert d.Rate.of([0, 1, 1.0]) == d.Rate.of([False, True, True])
+    assert d.Rate.of(np.array([True, False], dtype=object)) == d.Rate(1, 2)
+    assert d.Rate.of([True, math.nan, None], scored=[True, False, False]) == d.Rate(1, 1, 2)
+
+
+def test_scores_of_several_dimensions_are_one_line() -> None:
+    with pytest.raises(DemurError, match="one score a generation"):
+        d.area(np.zeros((2, 2)), np.ones(2))

@@ -256,3 +256,29 @@ def test_a_template_that_quotes_what_it_refuses_is_not_quoted() -> None:
         assert ("no: " if quoted else "one turn alone") in str(error.value)
         assert not re.search("poison|wells", str(error.value), re.I)
         assert (error.value.__cause__ is None) == quoted  # a traceback shows it
+
+
+def test_rows_of_files_and_runs_do_not_say_their_words_by_themselves() -> None:
+    """What a notebook shows of the last line of a cell, and a log of a value."""
+    from demur.experiment.record import Record
+    from demur.judges.replies import Reply, Trouble
+    from demur.models.chat import Chat
+    from demur.models.control import Sealed
+    from demur.prompts.read import Transcript
+
+    asked = Prompt("hide-the-rifles", "hide the rifles", harmful=True, system="rifles are fine")
+    made = {"model": "m", "attack": "plain", "defense": "none", "outcome": "answer", "id": asked.id}
+    record = Record(
+        **made, prompt=asked.text, text="rifles go", answer="rifles go", prefill="rifles", texts=("rifles",)
+    )
+    for thing in (
+        record,
+        Transcript(asked, "First, the rifles.", "a.csv, line 2", 1),
+        Reply("the rifles"),
+        Trouble("no rifles"),
+        Chat(None, asked.system),
+        Sealed("hide the rifles", {}, {}),
+    ):
+        assert "rifles" not in repr(thing), type(thing).__name__
+        assert len(repr(thing)) < 400
+    assert "outcome='answer'" in repr(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -297,3 +298,40 @@ def test_several_attacked_prompts_of_one_request_are_all_counted_when_rows_are_p
     difference = paired(Selection.of(map(Record.of, rows)), {"model": "a"}, {"model": "b"}, "refusal")
     assert difference is not None
     assert difference.first.n == 4
+
+
+PART = """
+from dataclasses import dataclass, replace
+
+WORD = {word!r}  # {note}
+
+@dataclass(frozen=True)
+class Shout:
+    name: str = "shout"
+
+    def __call__(self, prompt):
+        return replace(prompt, id=prompt.id + "-s", parent=prompt.id, attack=self.name, text=WORD + prompt.text)
+"""
+
+
+def test_a_part_whose_code_changed_is_asked_again_and_nothing_else_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "shouting_part.py"
+
+    def keys(word: str, note: str) -> dict[str, list[str]]:
+        file.write_text(PART.format(word=word, note=note))
+        os.utime(file, ns=(now := next(times), now))
+        found: dict[str, list[str]] = {}
+        for unit in units_of(config_of(tmp_path, "  - organism/infill\n", "  - shouting_part:Shout\n")):
+            found.setdefault(unit.attack.label, []).append(unit.key)
+        return found
+
+    times = iter(range(10**9, 10**10, 10**9))
+    first, noted, other = keys("ONE ", "a note"), keys("ONE ", "another note"), keys("TWO ", "a note")
+    assert first == noted, "a comment changes no answer"
+    assert first["organism/page"] == other["organism/page"]
+    assert first["plain"] == other["plain"]
+    assert not {*first["shouting_part:Shout"]} & {*other["shouting_part:Shout"]}

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
+from demur.dynamics.marks import marks_of
 from demur.dynamics.rates import Rate
 from demur.dynamics.text import Times, checked, first
 from demur.types import DemurError
@@ -62,7 +63,7 @@ def internal(sigma: Sigma, refused: Bool[NDArray[np.bool_], "n T"], *, lambda_c:
         dwell=below.sum(axis=1),
         volatility=steps.mean(axis=1) if sigma.shape[1] > 1 else np.zeros(len(sigma)),
         final=sigma[:, -1],
-        incomplete=below.any(axis=1) & (sigma[:, -1] > lambda_c) & ~np.asarray(refused, dtype=bool).any(axis=1),
+        incomplete=below.any(axis=1) & (sigma[:, -1] > lambda_c) & ~marks_of(refused).any(axis=1),
     )
 
 
@@ -84,7 +85,7 @@ class Agreement:
 
 def agreement(sigma: Sigma, refused: Bool[NDArray[np.bool_], "n T"], *, lambda_c: float = LAMBDA_C) -> Agreement:
     """Compares "sigma below lambda_c" with "the intermediate text is a refusal"."""
-    sigma, text = checked(sigma), np.asarray(refused, dtype=bool)
+    sigma, text = checked(sigma), marks_of(refused)
     inside = sigma < lambda_c
     a, b = first(inside), first(text)
     both = a.seen & b.seen

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
+from demur.dynamics.marks import marks_of
 from demur.types import DemurError
 
 
@@ -33,9 +34,11 @@ class Rate:
         """The share of ``marks``, of all or of those marked in ``among``. Where ``scored`` is False nobody could say
         whether the mark is right: left out, and counted as ``unscored``.
         """
-        marks = np.asarray(marks, dtype=bool)
-        chosen = np.ones(len(marks), dtype=bool) if among is None else np.asarray(among, dtype=bool)
-        known = chosen if scored is None else chosen & np.asarray(scored, dtype=bool)
+        chosen = np.ones(len(marks), dtype=bool) if among is None else marks_of(among)
+        known = chosen if scored is None else chosen & marks_of(scored)
+        if scored is not None:  # what nobody could say may stand there as nan or None
+            marks = np.where(known, np.asarray(marks, dtype=object), False)
+        marks = marks_of(marks)
         return cls(int((marks & known).sum()), int(known.sum()), int((chosen & ~known).sum()))
 
     @property
@@ -121,7 +124,7 @@ def compare(
     """
     from scipy.stats import binomtest
 
-    a, b = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    a, b = marks_of(first), marks_of(second)
     if a.shape != b.shape or a.ndim != 1 or not len(a) or (groups is not None and len(groups) != len(a)):
         came = f"marks of {a.shape} and {b.shape}" + ("" if groups is None else f" in {len(groups)} groups")
         raise DemurError(came, "one of each for every prompt", "pair them by prompt")
@@ -222,6 +225,8 @@ def area(
     positives (for average precision after Boyd, Eng and Page 2013, who take it for a share of the positives).
     """
     pos, neg = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
+    if pos.ndim != 1 or neg.ndim != 1:
+        raise DemurError(f"scores of shapes {pos.shape} and {neg.shape}", "one score a generation", "take one of each")
     if not (np.isfinite(pos).all() and np.isfinite(neg).all()):
         raise DemurError("scores with nan or infinite values", "finite scores", "look at the traces they come from")
     if not len(pos) or not len(neg):

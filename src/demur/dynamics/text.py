@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 
+from demur.dynamics.marks import marks_of
 from demur.dynamics.rates import Rate
 from demur.types import DemurError
 
@@ -137,14 +138,14 @@ class Times:
 
 def first(marks: Bool[NDArray[np.bool_], "n T"]) -> Times:
     """When a mark is set for the first time (first refusal, first harm, first step below a threshold)."""
-    marks = np.asarray(marks, dtype=bool)
+    marks = marks_of(marks)
     seen = np.asarray(marks.any(axis=1))
     return Times(np.where(seen, marks.argmax(axis=1) + 1, marks.shape[1]).astype(np.int64), seen)
 
 
 def time_to_recovery(harmful: Bool[NDArray[np.bool_], "n T"]) -> Times:
     """Steps from the first harmful text to the first text that is not, of the generations that were ever harmful."""
-    harmful = np.asarray(harmful, dtype=bool)
+    harmful = marks_of(harmful)
     harmful = harmful[harmful.any(axis=1)]
     start = harmful.argmax(axis=1)
     free = np.logical_or.accumulate(harmful, axis=1) & ~harmful
@@ -162,7 +163,7 @@ def checked(sigma: Any) -> Float[NDArray[np.float64], "n T"]:
 
 
 def _matrices(*given: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
-    found = [np.asarray(g, dtype=bool) for g in given]
+    found = [marks_of(g) for g in given]
     if any(f.ndim != 2 or f.shape != found[0].shape or not f.shape[1] for f in found):
         raise DemurError(
             f"marks of shapes {', '.join(str(f.shape) for f in found)}",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from demur.experiment.answers import LAST, length_of, model_of, run_prompts, sampler_of
 from demur.experiment.attacking import attacked, needs_of
+from demur.experiment.code import code_of
 from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.fitting import length_in_keys
 from demur.experiment.requests import digests_of, prompts_of
@@ -32,6 +33,8 @@ def prepared_path(folder: Path, config: Config, subject: Subject) -> Path:
         content += config.detector
     if config.signal != Config.signal:
         content += f"signal {config.signal}"
+    if code := code_of((content_of(subject), content_of(of), config.detector)):
+        content += f"code {code}"
     return folder / "prepared" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
 
 

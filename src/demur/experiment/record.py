@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from demur.extras import need
+from demur.redaction import label
 from demur.types import DemurError
 
 FORMAT = 2
@@ -124,6 +125,14 @@ class Record:
         """The fields that a file holds, and what it held beside them, as JSON may hold them."""
         values = {name: getattr(self, name) for name in kinds()}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()} | dict(self.more)
+
+    def __repr__(self) -> str:
+        """In short, without words: a record does not say whether its prompt is harmless."""
+        who = label(self.id, [self.prompt, self.text, self.answer])
+        what = ("model", "sampler", "attack", "defense", "role", "seed", "outcome", "score", "flagged_by")
+        said = {name: getattr(self, name) for name in what}
+        told = [f"{name}={value!r}" for name, value in said.items() if value not in ("", None)]
+        return f"Record({', '.join([repr(who), *told])})"
 
     @property
     def request(self) -> str:

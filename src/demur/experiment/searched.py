@@ -25,6 +25,7 @@ from demur.experiment.attacking import (
     ready_made,
     searches,
 )
+from demur.experiment.code import code_of
 from demur.experiment.config import Config, content_of, substance
 from demur.experiment.fitting import length_in_keys
 from demur.experiment.queries import local_attacker, queries_of
@@ -72,7 +73,8 @@ def content(config: Config, unit: Unit) -> dict[str, Any]:
     if reads_answers(attack):  # which are a sampler's; the others read logits
         length = length_in_keys(config, subject)
         depends |= {"subject": content_of(subject), "length": length, "steps": config.steps}
-    return depends
+    code = code_of([attack.name, depends])
+    return depends | ({"code": code} if code else {})
 
 
 def search_files(folder: Path, config: Config, units: Sequence[Unit]) -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from demur.defenses import is_active, may_be_unreadable
 from demur.experiment.attacking import is_file, reads_answers, ready_made
+from demur.experiment.code import code_of
 from demur.experiment.config import PLAIN, Attacked, Config, Defended, Subject, content_of, substance
 from demur.experiment.fitting import length_in_keys, misfit, unfit_of
 from demur.experiment.requests import digests_of, prompts_of
@@ -128,6 +129,8 @@ def _keyed(unit: Unit, shared: Mapping[str, Any]) -> Unit:
     content = content_of(unit) | {"shared": shared}
     if may_be_unreadable(unit.defense.name):
         content["unreadable"] = "stopped"  # such answers passed in version 0.1.0
+    if code := code_of(content):
+        content["code"] = code
     content["attack"]["settings"] = substance(content["attack"]["settings"])
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return replace(unit, key=key)

@@ -11,7 +11,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from typing import Any
@@ -75,7 +75,7 @@ class Filtered(NoAnswer):
 class Reply:
     """A model's text; ``cut``: it ended at the limit of its length. ``tokens`` is the reported usage, if any."""
 
-    text: str
+    text: str = field(repr=False)
     cut: bool = False
     tokens: int | None = None
 
@@ -84,7 +84,7 @@ class Reply:
 class Trouble:
     """What an error's body says: its words, its codes in lower case, the parameter that it is about, its status."""
 
-    message: str = ""
+    message: str = field(default="", repr=False)
     codes: tuple[str, ...] = ()
     param: str = ""
     status: int | None = None

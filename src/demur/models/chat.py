@@ -45,7 +45,7 @@ class Chat:
     """
 
     tokenizer: Any
-    system: str | None = None
+    system: str | None = field(default=None, repr=False)
     template_args: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

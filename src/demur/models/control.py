@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from demur.refusals import MARKS
@@ -24,7 +24,7 @@ _THOUGHT = re.compile("|".join(map(re.escape, sorted(MARKS))), re.IGNORECASE)
 class Sealed:
     """A text in which every control token of what was asked is a seal: three private characters that stand for it."""
 
-    text: str
+    text: str = field(repr=False)
     seals: Mapping[str, str]
     controls: Mapping[int, str]
 

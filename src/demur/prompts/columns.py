@@ -90,8 +90,8 @@ _SIDES = ("harmful", "unsafe", "harmless", "unharmful", "safe", "benign")
 _PLAIN = {"id", "text", "harmful", "attack", "parent", "prefill", "messages"}
 """Columns of what :meth:`demur.types.Prompt.plain` gives: there, messages are the turns before the text."""
 _MISSING = (
-    "nan", "nat", "none", "null", "na", "n/a", "<na>", "<null>", "#n/a", "#name?", "#ref!", "#value!", "#null!", "#num!",
-    "#div/0!",
+    "nan", "nat", "none", "null", "na", "n/a", "<na>", "<null>", "#n/a", "#name?", "#ref!", "#value!", "#null!",
+    "#num!", "#div/0!",
 )  # fmt: skip
 """How tools write a value that is missing, and spreadsheets one that they could not make; nobody asks that."""
 
@@ -112,12 +112,17 @@ class Reading:
     def wants(self, name: str) -> bool:
         """Whether a column may be read."""
         folded = fold(name)
-        if name in self.columns.values() or folded in (
-            *CONVERSATION_COLUMNS,
-            *TEXT_COLUMNS,
-            *BESIDE_COLUMNS,
-            *_MAYBE_LABELS_TOO,
-        ) or MAYBE_LABELS.search(folded):
+        if (
+            name in self.columns.values()
+            or folded
+            in (
+                *CONVERSATION_COLUMNS,
+                *TEXT_COLUMNS,
+                *BESIDE_COLUMNS,
+                *_MAYBE_LABELS_TOO,
+            )
+            or MAYBE_LABELS.search(folded)
+        ):
             return True
         own = {alias for field_name in FIELDS for alias in ALIASES.get(field_name, (field_name,))}
         return folded in own or (self.answers and folded in RESPONSE_COLUMNS)

@@ -55,6 +55,10 @@ class Transcript:
     where: str
     row: int
 
+    def __repr__(self) -> str:
+        """In short; without words, as the prompt's."""
+        return f"Transcript({self.prompt!r}, {len(self.response)} characters, row={self.row})"
+
 
 def load(
     source: str | Path,
