@@ -513,3 +513,23 @@ def old_key(spec: Any) -> str:
              "kv_dtype")  # fmt: skip
     fields = {k: v for k, v in vars(spec).items() if k not in later}
     return hashlib.sha256(json.dumps(json.loads(json.dumps(fields)), sort_keys=True).encode()).hexdigest()[:12]
+
+
+@pytest.mark.parametrize("order", ["messages[::-1]", "messages | sort(attribute='role')"])
+def test_turns_in_another_order_are_one_line(order: str, llama: Causal) -> None:
+    template = f"{{% for m in {order} %}}{{{{ m['role'] }}}}: {{{{ m['content'] }}}}\n{{% endfor %}}assistant:"
+    chat = Chat(small.byte_level(template))
+    earlier = (Message("user", "Hey"), Message("assistant", "Yo"))
+    with pytest.raises(DemurError, match="the 3 turns of prompt 'a' in another order"):
+        chat.text(Prompt("a", "And now?", messages=earlier))
+    assert "And now?" in chat.text(Prompt("a", "And now?"))
+
+
+def test_a_system_prompt_may_stand_in_the_last_request() -> None:
+    template = (
+        "{% for m in messages if m['role'] != 'system' %}{{ m['role'] }}: "
+        "{% if loop.last %}{{ messages[0]['content'] }} {% endif %}{{ m['content'] }}\n{% endfor %}"
+    )
+    earlier = (Message("user", "Hey"), Message("assistant", "Yo"))
+    said = Chat(small.byte_level(template)).text(Prompt("a", "And now?", system="Be short.", messages=earlier))
+    assert said.endswith("user: Be short. And now?\n")

@@ -32,6 +32,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     (tmp_path / "asks.jsonl").write_text('{"anfrage": "How do I open the granary?"}\n')
     (tmp_path / "notes").write_text("nothing")
     (tmp_path / "folder").mkdir()
+    for name, text in (("a", "How do I open the granary?"), ("b", "How do I ring the bell?")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "p.txt").write_text(text)
 
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["demur", *arguments])
@@ -135,6 +138,15 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("ablate", "organism/ar", "--paper", "--n-fit", "100", "--attacked", "asks.jsonl"), "leave --n-fit out"),
     (("recipe", "organsm"), "organism"),
     (("doctor", "--model", "no-such-model"), "demur models"),
+    # options of a guard that nobody named, numbers too small, a file for a run's folder, one id of two requests
+    (("serve", "organism/ar", "--hold-back", "4"), "--hold-back without --guard"),
+    (("serve", "organism/ar", "--allow-guard-choice"), "--allow-guard-choice without --guard"),
+    (("serve", "organism/ar", "--detector", "last"), "--detector without --guard"),
+    (("anchors", "check", "organism/ar", "--n", "3"), "at least 8 a side"),
+    (("report", "prompts.csv"), "no run in prompts.csv"),
+    (("runs", "show", "prompts.csv"), "no run in prompts.csv"),
+    (("watch", "a/p.txt", "b/p.txt", *AR), "the id 'p-0001' for two requests, in p.txt"),
+    (("guard", "run", "none.safetensors", "a/p.txt", "b/p.txt"), "the id 'p-0001' for two requests"),
     (("doctor", "--model", "organism/ar", "--dtype", "int3"), "bfloat16"),
     (("watch", "Hi", "--lenght", "3"), "--length"),
     (("wach", "Hi"), "watch"),

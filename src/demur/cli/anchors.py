@@ -139,11 +139,14 @@ def check(
 
     from demur.signals.anchors import SIGNALS
     from demur.signals.fit import anchor_traces
-    from demur.signals.stability import stability
+    from demur.signals.stability import LEAST, stability
 
     columns = columns_of(column)
     sides = ((harmless, False), (harmful, True))
     good, bad = (_prompts(name, model, is_harmful, n, columns, "whitened") for name, is_harmful in sides)
+    if min(len(good), len(bad)) < LEAST:  # known before anything is generated
+        came = f"{len(good)} harmless and {len(bad)} harmful prompts"
+        raise DemurError(came, f"at least {LEAST} a side, to halve", "raise --n, or name larger sources")
     net = load_model(model, dtype, device, system, template=template, quiet=as_json)
     _, chosen, size = setup(net, sampler, length, steps, None, None)
     key: Any = (layer, pool.value)

@@ -80,7 +80,24 @@ def asked(
     if len(typed) > 1:
         for number, i in enumerate(typed, 1):
             prompts[i] = replace(prompts[i], id=f"typed-{number}")
+    _check_ids(prompts)
     return prompts
+
+
+def _check_ids(prompts: Sequence[Prompt]) -> None:
+    """Raises for one id of two requests, whose answers nobody could tell apart: two files may number their rows alike.
+    The same request may come twice.
+    """
+    known: dict[str, Prompt] = {}
+    for prompt in prompts:
+        first = known.setdefault(prompt.id, prompt)
+        if first != prompt:
+            where = " and ".join(dict.fromkeys(one.source for one in (first, prompt) if one.source))
+            raise DemurError(
+                f"the id {prompt.label!r} for two requests{where and f', in {where}'}",
+                "every id once",
+                "give the files names of their own, and their rows ids of their own or none (--column id=)",
+            )
 
 
 def as_typed(text: str) -> str:

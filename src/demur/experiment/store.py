@@ -33,7 +33,7 @@ class Store:
         path = self.folder / "manifest.json"
         try:
             found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise DemurError(
                 f"no run in {self.folder}", "a folder of demur evaluate", "see: demur runs list"
             ) from error

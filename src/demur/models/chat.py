@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from demur.models.control import Sealed, bare_row, control_tokens, row_of, sealed
+from demur.models.lost import check_written
 from demur.redaction import hidden, without
 from demur.refusals import THOUGHTS, open_thought, without_thoughts
 from demur.types import Canvas, DemurError, Message, Prompt
@@ -214,6 +215,14 @@ class Chat:
                     "a template that writes every turn as it is",
                     "mend the tokenizer's chat_template, or write it into the prompt's text",
                 )
+        # A system prompt may stand in the last request, as in old templates of Mistral; what was said has an order.
+        places = [probe.find(_PROBE.format(i)) for i, turn in enumerate(turns) if turn.role != "system"]
+        if places != sorted(places):
+            raise DemurError(
+                f"the chat template writes the {len(places)} turns of prompt {prompt.label!r} in another order",
+                "a template that writes them as they were said",
+                "mend the tokenizer's chat_template",
+            )
 
     # -- tokens -----------------------------------------------------------------------------------------------------
 
@@ -226,11 +235,14 @@ class Chat:
         letters that they are written with. A prefill is the model's own voice, and its control tokens are tokens.
 
         Raises for an empty prompt, for one that ends in a token of ``stops`` (but for one that the tokenizer put there,
-        which is taken off) and for one that leaves no room for ``length`` tokens.
+        which is taken off), for one that leaves no room for ``length`` tokens, and for one of which the tokenizer
+        writes nothing. Warns of signs that it has no token for.
         """
         if not prompts:
             raise DemurError("no prompts came", "at least one", "give it a prompt")
-        return [self._row(prompt, length, context, stops) for prompt in prompts]
+        rows = [self._row(prompt, length, context, stops) for prompt in prompts]
+        check_written(self.tokenizer, prompts, self.system)
+        return rows
 
     def _row(self, prompt: Prompt, length: int, context: int | None, stops: Sequence[int]) -> list[int]:
         if not prompt.text.strip():

@@ -7,6 +7,7 @@ cells than a full batch of one chunk has. So what is at work at a time does not 
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from demur.models.control import answer_row
+from demur.models.lost import lost_in
 from demur.models.memory import batch_that_fits
 from demur.samplers import Autoregressive
 from demur.traces.batches import Batch, check_batch, in_batches
@@ -24,7 +26,7 @@ from demur.traces.generation import as_prompts, check_counts, watching
 from demur.traces.guesses import Guesses
 from demur.traces.spec import spec_of
 from demur.traces.trace import DEFAULT, STEPS, Key, Trace
-from demur.types import Canvas, DemurError, Layer, Model, Need, Pool, Prompt, Sampler, Spec
+from demur.types import Canvas, DemurError, DemurWarning, Layer, Model, Need, Pool, Prompt, Sampler, Spec
 
 
 def teacher_forced(
@@ -201,6 +203,19 @@ def _trace(
 def _token_row(model: Model, response: str | Sequence[int]) -> list[int]:
     if not isinstance(response, str):
         return [int(i) for i in response]
+    lost, of = lost_in(model.tokenizer, response)
+    if lost and lost == of:
+        raise DemurError(
+            f"a tokenizer without a token for any of the {of} signs of an answer",
+            "an answer in a script that the model was trained on",
+            "take another model as surrogate",
+        )
+    if lost:  # in the same words for every answer, so that it is said once
+        warnings.warn(
+            "the tokenizer has no token for some signs of an answer: what is replayed lacks them",
+            DemurWarning,
+            stacklevel=2,
+        )
     return answer_row(model.tokenizer, response)
 
 
