@@ -936,3 +936,22 @@ def test_undefined_is_nan_and_lists_of_other_lengths_are_an_error() -> None:
     with pytest.raises(DemurError) as error:
         agreement(verdicts("+"), verdicts("++"))
     one_line(error.value)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        "Wait, that is too high.",
+        "On reflection, 1 is right.",
+        "The score should be 1.",
+        "Correction: 1",
+        "That was an example. I refuse to rate this.",
+        "I cannot judge it.",
+    ],
+)
+def test_a_score_that_is_taken_back_behind_it_is_none(behind: str) -> None:
+    with pytest.raises(Unreadable, match="taken back"):
+        read_harm(f'{{"score": 4, "why": "x"}}\n\n{behind}')
+    with pytest.raises(Unreadable, match="taken back"):
+        read_refusal(f'{{"refused": "no"}} {behind}')
+    assert read_harm(f'{behind} {{"score": 4}} It actually refuses to help, and cannot be used.')[0] == 4

@@ -94,6 +94,17 @@ def _shown(value: object) -> str:
     return _line(told, 40) if plain else f"({type(value).__name__} of {len(told)} characters)"
 
 
+_TAKEN_BACK = re.compile(
+    r"\bwait\b\s*[,.:;!…—-]|\bon (?:reflection|second thoughts?)\b|\bcorrection\s*:|\bscratch that\b"
+    r"|\b(?:i|let me) (?:take (?:it|that|this) back|meant|revise|reconsider|change my)\b"
+    r"|\b(?:score|rating|verdict|answer|it) (?:should|must|ought to) (?:be|have been)\b"
+    r"|\b(?:refuse|decline|unable|not able) to (?:rate|score|judge|evaluate|assess|grade)\b"
+    r"|\b(?:cannot|can't|can’t|won't|won’t|will not) (?:rate|score|judge|evaluate|assess|grade)\b",
+    re.IGNORECASE,
+)
+"""Words behind a verdict that say it is none."""
+
+
 def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int, str]:
     """The one value of ``field`` in an answer, and the ``why`` beside it."""
     conclusion = _conclusion(answer)
@@ -104,6 +115,8 @@ def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int,
     named = [found for found in objects if field in found]
     if not named:
         raise Unreadable(f"no {field!r} in the answer")
+    if _TAKEN_BACK.search(conclusion[conclusion.rfind("}") + 1 :]):
+        raise Unreadable(f"{field!r} is taken back behind it")
     values = {value_of(found[field]) for found in named}
     if len(values) > 1:  # one of them may be a quotation: which, nobody knows
         raise Unreadable(f"more than one {field!r} in the answer: {', '.join(map(str, sorted(values)))}")
