@@ -9,16 +9,19 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from demur import cli
 from demur.cli.asked import as_typed, asked, columns_of, is_file_name, is_id
+from demur.cli.console import run as run_app
 from demur.cli.settings import settings_of
 from demur.samplers import SAMPLERS
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -529,3 +532,17 @@ def test_one_file_serves_both_sides(run: Run, tmp_path: Path) -> None:
     assert code == 0, err
     code, out, _ = run("anchors", "show", "a.safetensors", "--json")
     assert (json.loads(out)["asked_harmless"], json.loads(out)["asked_harmful"]) == (10, 10)
+
+
+def test_a_warning_of_demur_is_one_line_and_others_are_pythons() -> None:
+    def app(**_: Any) -> int:
+        kinds = (DemurWarning, UserWarning)
+        said.extend(warnings.formatwarning("a text\n  lost its letters", kind, "asked.py", 7) for kind in kinds)
+        return 0
+
+    said: list[str] = []
+    before = warnings.formatwarning
+    assert run_app(app) == 0
+    assert said[0] == "demur: a text lost its letters\n"
+    assert said[1] == before("a text\n  lost its letters", UserWarning, "asked.py", 7)
+    assert warnings.formatwarning is before

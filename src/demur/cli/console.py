@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
 
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
 """What a wrong use raises: click's own, or that of typer's copy of click."""
@@ -48,7 +49,8 @@ def run(app: Callable[..., Any]) -> int:
     """Runs the commands and returns the exit status: 2 and one line for whatever a user can cause, 130 after Ctrl-C."""
     tolerant()
     try:
-        status = app(standalone_mode=False)
+        with _warnings_in_one_line():
+            status = app(standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         return _closed()
@@ -63,6 +65,23 @@ def run(app: Callable[..., Any]) -> int:
     if status == STOPPED:
         _stopped()
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """What demur warns of is told as its errors are, without a line of its source. Other warnings are Python's."""
+    before = warnings.formatwarning
+
+    def told(message: Any, category: type[Warning], *more: Any) -> str:
+        if not issubclass(category, DemurWarning):
+            return before(message, category, *more)
+        return f"demur: {' '.join(str(message).split())}\n"
+
+    warnings.formatwarning = told
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _stopped() -> None:
