@@ -142,7 +142,6 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     (("recipe", "organsm"), "organism"),
     (("doctor", "--model", "no-such-model"), "demur models"),
     # options of a guard that nobody named, numbers too small, a file for a run's folder, one id of two requests
-    (("serve", "organism/ar", "--hold-back", "4"), "--hold-back without --guard"),
     (("serve", "organism/ar", "--allow-guard-choice"), "--allow-guard-choice without --guard"),
     (("serve", "organism/ar", "--detector", "last"), "--detector without --guard"),
     (("anchors", "check", "organism/ar", "--n", "3"), "at least 8 a side"),

@@ -72,12 +72,12 @@ def _warnings_in_one_line() -> Iterator[None]:
     """What demur warns of is told as its errors are, without a line of its source. Other warnings are Python's."""
     before = warnings.formatwarning
 
-    def told(message: Any, category: type[Warning], *more: Any) -> str:
+    def told(message: Warning | str, category: type[Warning], *more: Any, **named: Any) -> str:
         if not issubclass(category, DemurWarning):
-            return before(message, category, *more)
+            return before(message, category, *more, **named)
         return f"demur: {' '.join(str(message).split())}\n"
 
-    warnings.formatwarning = told
+    warnings.formatwarning = told  # type: ignore[assignment]
     try:
         yield
     finally:

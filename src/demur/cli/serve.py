@@ -28,9 +28,6 @@ from demur.types import DemurError
 if TYPE_CHECKING:
     from demur.types import Model
 
-HOLD_BACK = 1
-"""Steps that a guard holds back, where nobody says how many."""
-
 
 class Tell(StrEnum):
     """What clients are told of the guard."""
@@ -50,7 +47,7 @@ def serve(
     hold_back: Annotated[
         int,
         typer.Option(min=0, help="Steps that are held back until they were looked at; 0: a step leaves while it is."),
-    ] = HOLD_BACK,
+    ] = 1,
     allow_guard_choice: Annotated[
         bool, typer.Option("--allow-guard-choice", help="Clients may ask for answers that no guard watches.")
     ] = False,
@@ -111,7 +108,7 @@ def serve(
     if show_harmful and not log_texts:
         raise DemurError("--show-harmful without --log-texts", "both", "a log without words has none to show")
     if guard is None:
-        _check_unwatched(detector, hold_back, allow_guard_choice)
+        _check_unwatched(detector, allow_guard_choice)
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, "serve")
     from demur.guards import Guard
@@ -152,9 +149,9 @@ def serve(
     run(service, address, ready)
 
 
-def _check_unwatched(detector: str | None, hold_back: int, choice: bool) -> None:
+def _check_unwatched(detector: str | None, choice: bool) -> None:
     """Raises for options of a guard where none was named: who gives them believes that answers are watched."""
-    given = {"--detector": detector is not None, "--hold-back": hold_back != HOLD_BACK, "--allow-guard-choice": choice}
+    given = {"--detector": detector is not None, "--allow-guard-choice": choice}
     for option in (option for option, is_given in given.items() if is_given):
         raise DemurError(f"{option} without --guard", "a guard that watches the answers", "add --guard FILE")
 
