@@ -77,7 +77,7 @@ def _warnings_in_one_line() -> Iterator[None]:
             return before(message, category, *more, **named)
         return f"demur: {' '.join(str(message).split())}\n"
 
-    warnings.formatwarning = told  # type: ignore[assignment]
+    warnings.formatwarning = told
     try:
         yield
     finally:
