@@ -103,7 +103,7 @@ class Moderation:
         shown = quoted if policy else lambda request, answer: f"User: {request}\n\nAgent: {answer}"
         asked = [Prompt(t.prompt.id, shown(_request(t.prompt), t.answer()), system=policy) for t in traces]
         said = generate(self.model, asked, length=tokens, steps=tokens, batch=self.batch)
-        return [answer.text() for answer in said]
+        return [answer.said() for answer in said]
 
     def _rows(self, form: Form, traces: Sequence[Trace]) -> list[list[list[int]]]:
         """Each conversation in the model's own template, ``batch`` of them at once."""

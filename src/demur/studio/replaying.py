@@ -127,7 +127,8 @@ def _window(
     traces = _traces(model, transcripts, answers, why, steps=steps, length=length, pools=[wanted], **how)
     found = []
     for i, (one, (tokens, text)) in enumerate(zip(transcripts, answers, strict=True)):
-        refused = is_refusal(text) if tokens else None
+        opened = traces[i].opened if i in traces else ""  # a transcript begins behind what the template wrote
+        refused = is_refusal(opened + text) if tokens else None
         if i not in traces:
             found.append(Replayed(one, None, None, refused, len(tokens), None, why[i]))
             continue
