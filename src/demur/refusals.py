@@ -51,6 +51,12 @@ def is_refusal(text: str) -> bool:
     return any(_PATTERN.search(fold(reading)) for reading in (answer, *unmarked(answer)))
 
 
+def phrase_in(text: str) -> int | None:
+    """Where the first phrase of the paper's list begins in the folded text (:func:`fold`); None where there is none."""
+    found = _PATTERN.search(fold(text))
+    return None if found is None else found.start()
+
+
 def fold(text: str) -> str:
     """As the reference tool folds: lower case, typographic quotes to ASCII, white space to single blanks, none at the
     ends.
@@ -131,6 +137,9 @@ CHANNEL_MARKS = frozenset((CHANNEL, "<|message|>", "<|start|>", "<|end|>", "<|re
 """The marks of gpt-oss's channels (the harmony format): texts keep them where a vocabulary holds the first."""
 
 
+_CHANNEL_MARK = re.compile("|".join(map(re.escape, sorted(CHANNEL_MARKS))))
+
+
 def without_thoughts(text: str) -> str:
     """An answer without the thoughts in it: what judges and the dictionary read.
 
@@ -139,10 +148,10 @@ def without_thoughts(text: str) -> str:
     the name of a channel behind what it has said. So in a text that does not begin with the opening mark of
     :data:`THOUGHTS` or a channel of gpt-oss, marks are letters: it comes back as it is, and all of it is read.
 
-    Of an answer that begins so, what stands outside of the marks; of gpt-oss, what its ``final`` channels say. A thought
-    that is not closed goes to the end: an answer that was cut inside it is empty. Behind the first thought, another
-    mark that opens one does so, but for those in a code block; one that closes what is not open is left out, and what
-    stands before it is read.
+    Of an answer that begins so, what stands outside of the marks; of gpt-oss, what its ``final`` channels say. A
+    thought that is not closed goes to the end: an answer that was cut inside it is empty. Behind the first thought,
+    another mark that opens one does so, but for those in a code block; one that closes what is not open is left out,
+    and what stands before it is read.
     """
     if _begins_with_channel(text):
         return _final(text)
@@ -162,6 +171,25 @@ def conclusion(text: str) -> str:
     if bare := _CHANNELS_WITHOUT_MARKS.match(text):  # as decoded without special tokens
         return text[bare.end() :].strip()
     return _outside(text, headless=True)
+
+
+def all_said(text: str, *, opened: bool) -> str:
+    """All that an answer says behind its first thought, without marks: what a guard reads, which no mark is to get
+    past. Later thoughts are read, as interfaces show them. ``opened`` False: so is the first, since letters began it.
+    """
+    begin = 0
+    if opened and _begins_with_channel(text):
+        begin = next((header.end() for header in _HEADER.finditer(text) if header[1] == "final"), len(text))
+    elif opened and (first := _THOUGHT_MARK.match(text, len(text) - len(text.lstrip()))):
+        awaited = _ENDS.get(first.group().lower())
+        ends = (mark.end() for mark in _THOUGHT_MARK.finditer(text) if mark.group().lower() == awaited)
+        begin = 0 if awaited is None else next(ends, len(text))
+    return _CHANNEL_MARK.sub(" ", _HEADER.sub(" ", _THOUGHT_MARK.sub(" ", text[begin:])))
+
+
+def is_mark(text: str) -> bool:
+    """Whether a text is the mark of a thought or of a channel, and nothing else."""
+    return text.lower() in MARKS or text in CHANNEL_MARKS
 
 
 def _outside(text: str, *, headless: bool) -> str:

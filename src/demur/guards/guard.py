@@ -23,6 +23,7 @@ from demur import artefact
 from demur.dynamics.rates import Rate
 from demur.guards.conformal import InvalidData, Rule, Threshold, spread, threshold_of
 from demur.guards.detectors import Detector, Fit, check_limit, fitted, name_of, named, restored, scored, state_of
+from demur.guards.exempt import trace_refuses
 from demur.guards.kits import detector_for
 from demur.guards.prefix import Prefix, fit_prefix
 from demur.guards.tail import Tail, fit_tail
@@ -100,8 +101,9 @@ class Guard:
     def judge(self, trace: Trace) -> Verdict:
         """Whether a finished generation failed to recover. Raises if it was not made under the guard's spec.
 
-        A trace that refuses in its text is not flagged: there is nothing left to refuse. Its score is given all the
-        same. A signal that is not finite can not be judged: ``flagged`` is None, and so is the score.
+        A trace that is a refusal from its beginning is not flagged (:mod:`demur.guards.exempt`): there is nothing left
+        to refuse. Its score is given all the same. A signal that is not finite can not be judged: ``flagged`` is None,
+        and so is the score.
         """
         return self.judge_all([trace])[0]
 
@@ -110,7 +112,7 @@ class Guard:
         scores = scored(self.detector, self.anchors.signals(traces))
         beyond = [self.anchors.beyond(trace) for trace in traces] if self.tail else None
         flagged = self.above(scores, beyond)
-        refused = [above and trace.refused() for above, trace in zip(flagged, traces, strict=True)]
+        refused = [bool(above) and trace_refuses(trace) for above, trace in zip(flagged, traces, strict=True)]
         return self._judged(scores, refused, beyond)
 
     def judge_signals(self, sigma: Sigma, refused: Sequence[bool], beyond: Beyond | None = None) -> list[Verdict]:

@@ -45,9 +45,7 @@ def opened_thought(start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], pi
     return _open_at_end(text_of(before[-40:], pieces, ()))
 
 
-def begun(
-    start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], pieces: Mapping[int, bytes], prefill: str
-) -> str:
+def begun(start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], pieces: Mapping[int, bytes], prefill: str) -> str:
     """What an answer begins with before the first generated token: the mark that the template opened, and the prefill.
 
     A prefill may close the thought of the template, or stand in the channel that it opened: the mark before it says so.
