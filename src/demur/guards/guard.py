@@ -26,6 +26,7 @@ from demur.guards.detectors import Detector, Fit, check_limit, fitted, name_of, 
 from demur.guards.exempt import trace_refuses
 from demur.guards.kits import detector_for
 from demur.guards.prefix import Prefix, fit_prefix
+from demur.guards.promises import check_counts, check_limits, check_thresholds
 from demur.guards.tail import Tail, fit_tail
 from demur.guards.telling import check_steps
 from demur.signals import STATES, Anchors, digest
@@ -270,6 +271,7 @@ class Guard:
             raise ValueError("prefix/centre or prefix/scale is not finite, or a scale not above 0")  # it would pass all
         scored(made, np.full((1, spec.steps), 0.5))  # a detector of another T is noticed here
         said = {name: card[name] for name in ("fitted", "calibrated", "n_fit", "refused")}
+        check_counts(card, ("checked", "checked_online"))
         rates = {
             name: {str(of_what): Rate(*pair) for of_what, pair in card.get(name, {}).items()}
             for name in ("checked", "checked_online")
@@ -281,7 +283,11 @@ class Guard:
             whole["tail"] = artefact.made(Tail, dict(card["tail"]) | {"threshold": limit})
             if whole["tail"].upto <= spec.steps or not keeps_states(spec):
                 raise ValueError(f"a tail up to token {whole['tail'].upto} for a spec of T {spec.steps}")
-        return artefact.made(cls, whole | {"band": arrays["band"]})
+        guard = artefact.made(cls, whole | {"band": arrays["band"]})
+        check_thresholds(guard.threshold, online, guard.tail, len(guard.calibrated))
+        harmless = np.concatenate([guard.band, anchors.harmless_sigma[None]]).astype(np.float64)
+        check_limits(made, prefix, guard.threshold, guard.tail, harmless)
+        return guard
 
 
 def _of_version_1(
