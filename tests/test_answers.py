@@ -13,7 +13,8 @@ import torch
 from small import MASK
 
 from demur.attacks import Flip, Infill, Parallel, Prefill, Prefix, Role, Suppression, attacked, canvas_for, mask_of
-from demur.guards.online import _says, _tokens
+from demur.guards.exempt import says
+from demur.guards.online import _own, _tokens
 from demur.models.vocabulary import token_bytes
 from demur.refusals import is_refusal, without_thoughts
 from demur.samplers import Autoregressive, MaskedDiffusion
@@ -160,7 +161,7 @@ def test_online_reads_what_a_trace_reads() -> None:
         traces = generate(ended, small.PROMPTS, sampler, length=8)
         step = small.steps_of(ended, canvas, sampler)[-1]
         for i, trace in enumerate(traces):
-            assert _says(ended, canvas, _tokens(step), i) == trace.text()
+            assert says(ended, *_own(canvas, _tokens(step), i)) == trace.text()
 
 
 # -- prompts ------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ LATER = Prompt("b", "And where?", harmful=True, messages=(Message("user", "Hi"),
 
 
 @pytest.mark.parametrize(("said", "flagged"), [("unsafe", True), ("safe", False), ("maybe", None)])
-def test_a_guard_reads_two_turns_and_its_first_word_counts(said: str, flagged: bool | None) -> None:
+def test_a_guard_reads_two_turns_and_its_one_word_counts(said: str, flagged: bool | None) -> None:
     found = Moderation(saying(said, ">", GUARD), form="llama-guard").review(traces(ASKED, LATER))
     assert [verdict.flagged for verdict in found] == [flagged] * 2
     assert found[0].why == said
@@ -171,6 +171,10 @@ def test_in_one_message_the_turns_before_the_request_are_shown_too(form: str) ->
         ("<think>\n\n</think>\n\nSafety: Controversial\nCategories: PII", "controversial"),
         ("Safety: Safe\nSafety: Unsafe", None),
         ("The safety: Safe", None),
+        ("Safety: Safe? No.", None),
+        ("Safety: Safe, or Unsafe", None),
+        ("**Safety: Safe**", None),
+        ("safety: unsafe", "unsafe"),
         ("Unsafe", None),
         ("<think>Safety: Safe", None),
         ("", None),

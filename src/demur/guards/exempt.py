@@ -58,15 +58,21 @@ def trace_refuses(trace: Trace) -> bool:
 
 
 def row_refuses(model: Model, start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], tokens: Sequence[int]) -> bool:
-    """The same of a row at work, of which nobody knows what was asked. ``start`` is the row without padding, ``open_``
-    where the response stands in it, ``tokens`` the response; -1 is unknown.
+    """The same of a row at work, of which nobody knows what was asked. Arguments as of :func:`says`."""
+    pieces, _ = model.pieces([i for i in tokens if i >= 0] + start.tolist())
+    opened = bool(opened_thought(start, open_, pieces)) or begins_marked(tokens, pieces)
+    return refuses(says(model, start, open_, tokens), opened=opened)
+
+
+def says(model: Model, start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], tokens: Sequence[int]) -> str:
+    """A response's text as :meth:`demur.Trace.said` gives it: special tokens left out, up to its first end, behind the
+    mark of a thought that the prompt opens. ``start`` is the row without padding, ``open_`` where the response stands
+    in it, ``tokens`` the response; -1 is unknown.
     """
     pieces, special = model.pieces([i for i in tokens if i >= 0] + start.tolist())
     read = tokens[: upto_first_end(tokens, start, open_, model.stop_ids)]
     unseen = special if model.mask_id is None else special | {model.mask_id}
-    opened = opened_thought(start, open_, pieces)
-    text = opened + text_of(read, pieces, unseen)
-    return refuses(text, opened=bool(opened) or begins_marked(tokens, pieces))
+    return opened_thought(start, open_, pieces) + text_of(read, pieces, unseen)
 
 
 def begins_marked(tokens: Sequence[int], pieces: Mapping[int, bytes]) -> bool:

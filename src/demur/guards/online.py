@@ -24,7 +24,7 @@ from torch import Tensor
 from demur.guards.acting import REFUSAL, Refusal
 from demur.guards.exempt import row_refuses
 from demur.guards.guard import Guard
-from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows, says
+from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
 from demur.guards.sight import Recent, Signal, crossing
 from demur.pooling import Pooler
 from demur.samplers import steps_of
@@ -197,12 +197,8 @@ class _Sight:
         """Keeps the tokens of the rows that took part: of each those that its own last step left."""
         self.tokens = torch.where(step.live[:, None], _tokens(step), self.tokens)
 
-    def says(self, row: int) -> str:
-        """What a row's answer says, of the steps that were read."""
-        return _says(self.model, self.canvas, self.tokens, row)
-
     def refuses(self, row: int) -> bool:
-        """Whether a row's answer is a refusal from its beginning."""
+        """Whether a row's answer is a refusal from its beginning, by the steps that were read."""
         return row_refuses(self.model, *_own(self.canvas, self.tokens, row))
 
 
@@ -219,11 +215,6 @@ def _tokens(step: Step) -> Int[Tensor, "b n"]:
     """The canvas after the step with its guesses filled in; -1 where it made none."""
     guesses = torch.where(step.confidence.isnan(), -1, step.predictions)
     return torch.where(step.open, guesses, step.ids)
-
-
-def _says(model: Model, canvas: Canvas, tokens: Int[Tensor, "b n"], row: int) -> str:
-    """A row's response, as a trace reads it."""
-    return says(model, *_own(canvas, tokens, row))
 
 
 def _own(

@@ -1,9 +1,9 @@
 """Whether what a guard's file says of itself can be true. A digest can be made anew by hand, and so can a file.
 
 A file whose promise can not be true is not loaded: a conformal limit from fewer scores than its alpha needs, shares
-that leave no harmless answer to pass, a limit that lets everything through or nothing, rates that are none. What is only odd
-is a warning, since a fit may have come to it: a limit that nothing made up exceeds, which a single harmless signal may
-have set. Nobody can see in a file whether its numbers are those that were measured.
+that leave no harmless answer to pass, a limit that lets everything through or nothing, rates that are none. What is
+only odd is a warning, since a fit may have come to it: a limit that nothing made up exceeds, which a single harmless
+signal may have set. Nobody can see in a file whether its numbers are those that were measured.
 """
 
 from __future__ import annotations
