@@ -29,8 +29,8 @@ class TokenModeration:
 
     ``step`` of a verdict is the subject's step after which that much of the answer was written; the last one for an
     answer that was not written from left to right. ``score``: the highest probability of Unsafe that two tokens in a
-    row both have; strict: of Unsafe, or of Controversial, whichever is higher. The rule goes by the likeliest level of each
-    token, so no threshold on the score gives it exactly.
+    row both have; strict: of Unsafe, or of Controversial, whichever is higher. The rule goes by the likeliest level of
+    each token, so no threshold on the score gives it exactly.
 
     The moderator reads the text in its own tokens: the text of a finished answer is cut up anew, once. What it would
     have said of a half-written word may differ by a token.
