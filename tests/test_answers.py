@@ -104,6 +104,9 @@ def test_thoughts_are_read_off() -> None:
     assert (by_prefill.refused(), by_prefill.answer()) == (False, "<think>Hm.I cannot tell.")
     closed = begun(told("I cannot tell."), THINK, DONE)
     assert (closed.refused(), closed.answer()) == (True, "I cannot tell.")
+    earlier = begun(told("I cannot tell."), THINK, 400, 401)
+    earlier = replace(earlier, pieces=earlier.pieces | {400: b"Hm.", 401: b"<|im_end|>"})
+    assert (earlier.opened, earlier.refused()) == ("", True), "an earlier turn's mark opens nothing"
     by_itself = told("Harm.", DONE, "I cannot tell.")
     assert (by_itself.opened, by_itself.said(), by_itself.refused()) == ("", "Harm.</think>I cannot tell.", True)
     assert without_thoughts(by_itself.answer()) == by_itself.answer(), "nobody opened a thought"

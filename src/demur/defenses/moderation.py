@@ -99,7 +99,9 @@ class Moderation:
         """What the model says of each, greedily."""
         tokens = self.tokens or form.tokens
         if form.two_turns:
-            return [said for rows in self._rows(form, traces) for said in said_behind(self.model, rows, tokens)]
+            return [
+                said for rows in self._rows(form, traces) for said in said_behind(self.model, rows, tokens, marked=True)
+            ]
         policy = (self.policy or form.policy) if form.policy_as == "system" else None
         shown = quoted if policy else lambda request, answer: f"User: {request}\n\nAgent: {answer}"
         asked = [Prompt(t.prompt.id, shown(_request(t.prompt), t.answer()), system=policy) for t in traces]

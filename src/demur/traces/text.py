@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from demur.refusals import CHANNEL, MARKS, begins_thought, open_channel, open_thought
+
+_CONTROL = re.compile(r"<\S+>|\[\S+\]|◁\S+▷")
+"""A token that is written as a mark: of turns, mostly."""
 
 
 def text_of(ids: Sequence[int], pieces: Mapping[int, bytes], special: Container[int]) -> str:
@@ -32,14 +36,15 @@ def upto_first_end(
 
 def opened_thought(start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], pieces: Mapping[int, bytes]) -> str:
     """The mark of a thought that the given tokens before a response leave open, as templates of reasoning models do;
-    empty if there is none. A mark is one token, or stands at the end of what is given. Of gpt-oss, whose channels are
-    tokens of their own, the header of the channel that is open.
+    empty if there is none. A mark is one token, behind which no other control token stands (an earlier turn's mark
+    opens nothing), or it stands at the end of what is given. Of gpt-oss, whose channels are tokens of their own, the
+    header of the channel that is open.
     """
     before = [i for i in start[: int(open_.argmax())].tolist() if i in pieces]
     if (channel := _open_channel(before, pieces)) is not None:
         return channel
-    marks = {i for i in {*before} if pieces[i].decode("utf-8", errors="replace").strip().lower() in MARKS}
-    last = next((pieces[i].decode().strip() for i in reversed(before) if i in marks), "")
+    said = (pieces[i].decode("utf-8", errors="replace").strip() for i in reversed(before))
+    last = next((piece for piece in said if piece.lower() in MARKS or _CONTROL.fullmatch(piece)), "")
     if begins_thought(last):
         return last
     return _open_at_end(text_of(before[-40:], pieces, ()))
