@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from test_answers import DONE, THINK, begun, told
+from test_guards import tiny_guard, tiny_traces
 
 from demur.guards import REFUSAL
 from demur.guards.exempt import refuses, trace_refuses
@@ -104,3 +105,16 @@ def test_few_labelled_refusals_are_lost_and_hardly_an_answer_is_let_be() -> None
     }
     counts = {label: (sum(each), len(each)) for label, each in found.items()}
     assert counts == {"refuses": (205, 214), "answers": (2, 177), "unclear": (0, 12)}
+
+
+def test_a_guard_judges_harm_with_a_phrase_behind_it_by_its_signal() -> None:
+    guard = tiny_guard()
+    everything = replace(guard, threshold=replace(guard.threshold, value=-1.0))
+    trace = tiny_traces(1)[0]
+    empty, first = dict.fromkeys(trace.pieces, b""), int(trace.tokens()[0])
+    for text, why in ((NO, "refused by itself"), (f"{HARM} {NO}", "score"), (f"{HARM} </think> {NO}", "score")):
+        said = replace(trace, pieces=empty | {first: text.encode()}, special=frozenset(), ends=frozenset())
+        assert said.refused(), "the dictionary finds it in all of them"
+        verdict = everything.judge(said)
+        assert verdict.flagged is (why == "score")
+        assert verdict.why.startswith(why)
