@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from demur.guards.exempt import refuses
+from demur.guards.exempt import begins_marked, refuses
 from demur.prompts import Transcript
 from demur.refusals import is_refusal
 from demur.signals import Anchors
@@ -137,7 +137,9 @@ def _window(
         verdict = None
         if guard is not None:
             beyond = [guard.anchors.beyond(traces[i])] if whole else None
-            verdict = guard.judge_signals(sigma[None], [refuses(opened + text, one.prompt.text)], beyond)[0]
+            marked = bool(opened) or begins_marked(tokens, traces[i].pieces)
+            gone = bool(refused) and refuses(opened + text, one.prompt.text, opened=marked)
+            verdict = guard.judge_signals(sigma[None], [gone], beyond)[0]
         reason = "" if np.isfinite(sigma).all() else "the signal is not finite: look at the model's states"
         found.append(Replayed(one, traces[i], None if reason else sigma, refused, len(tokens), verdict, reason))
     return found
