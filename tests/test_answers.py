@@ -13,7 +13,8 @@ import torch
 from small import MASK
 
 from demur.attacks import Flip, Infill, Parallel, Prefill, Prefix, Role, Suppression, attacked, canvas_for, mask_of
-from demur.guards.online import _says, _tokens
+from demur.guards.exempt import says
+from demur.guards.online import _own, _tokens
 from demur.models.vocabulary import token_bytes
 from demur.refusals import is_refusal, without_thoughts
 from demur.samplers import Autoregressive, MaskedDiffusion
@@ -103,8 +104,42 @@ def test_thoughts_are_read_off() -> None:
     assert (by_prefill.refused(), by_prefill.answer()) == (False, "<think>Hm.I cannot tell.")
     closed = begun(told("I cannot tell."), THINK, DONE)
     assert (closed.refused(), closed.answer()) == (True, "I cannot tell.")
+    earlier = begun(told("I cannot tell."), THINK, 400, 401)
+    earlier = replace(earlier, pieces=earlier.pieces | {400: b"Hm.", 401: b"<|im_end|>"})
+    assert (earlier.opened, earlier.refused()) == ("", True), "an earlier turn's mark opens nothing"
+    by_itself = told("Harm.", DONE, "I cannot tell.")
+    assert (by_itself.opened, by_itself.said(), by_itself.refused()) == ("", "Harm.</think>I cannot tell.", True)
+    assert without_thoughts(by_itself.answer()) == by_itself.answer(), "nobody opened a thought"
+    through = begun(told("Sure."), THINK, 400, DONE, 401, prefill="Hm.</think>Well:")
+    through = replace(through, pieces=through.pieces | {400: b"\nHm.", 401: b"Well:"})
+    assert (through.answer(), without_thoughts(through.answer())) == ("<think>Hm.</think>Well:Sure.", "Well:Sure.")
+    unknown = replace(through, pieces=through.pieces | {401: b"Well;"})
+    assert without_thoughts(unknown.answer()) == "Hm.</think>Well:Sure.", "not found again: all of it is read"
     asked = replace(told("I cannot tell."), pieces={0: b"What is <think> for?", 1: b"I cannot tell."})
     assert asked.refused(), "what is asked opens no thought"
+
+
+CHANNEL, MESSAGE, CLOSE = 310, 311, 312
+
+
+def channelled(trace: Trace, *given: int, prefill: str = "") -> Trace:
+    """The same behind a template of channels."""
+    marks = {CHANNEL: b"<|channel|>", MESSAGE: b"<|message|>", CLOSE: b"<|end|>", 313: b"final", 314: b"analysis"}
+    made = begun(trace, *given, prefill=prefill)
+    return replace(made, pieces=made.pieces | marks | {315: b"Well: "})
+
+
+def test_a_channel_that_was_opened_stands_before_the_answer() -> None:
+    more = "<|end|><|start|>assistant<|channel|>analysis<|message|>I cannot tell.<|end|>"
+    prefilled = channelled(told(f"Sure.{more}"), CHANNEL, 313, MESSAGE, 315, prefill="Well: ")
+    assert prefilled.opened == "<|channel|>final<|message|>"
+    assert (prefilled.refused(), without_thoughts(prefilled.answer())) == (False, "Well: Sure.")
+    thought = channelled(told("I cannot tell."), CHANNEL, 314, MESSAGE)
+    assert (thought.refused(), without_thoughts(thought.answer())) == (False, "")
+    earlier = channelled(told("I cannot tell."), CHANNEL, 313, MESSAGE, 315, CLOSE)
+    assert (earlier.opened, earlier.refused()) == ("", True)
+    letters = told("Harm. ", "<|channel|>final<|message|>", "I cannot tell.")
+    assert without_thoughts(letters.answer()) == letters.answer(), "a model without channels writes letters"
 
 
 def test_marks_of_thoughts_stay_in_texts_though_they_are_special() -> None:
@@ -129,7 +164,7 @@ def test_online_reads_what_a_trace_reads() -> None:
         traces = generate(ended, small.PROMPTS, sampler, length=8)
         step = small.steps_of(ended, canvas, sampler)[-1]
         for i, trace in enumerate(traces):
-            assert _says(ended, canvas, _tokens(step), i) == trace.text()
+            assert says(ended, *_own(canvas, _tokens(step), i)) == trace.text()
 
 
 # -- prompts ------------------------------------------------------------------------------------------------

@@ -510,7 +510,7 @@ def old_key(spec: Any) -> str:
     import hashlib
 
     later = ("seed", "versions", "template_args", "day", "source", "signal", "engine", "engine_version", "quantization",
-             "kv_dtype")  # fmt: skip
+             "kv_dtype", "computed")  # fmt: skip
     fields = {k: v for k, v in vars(spec).items() if k not in later}
     return hashlib.sha256(json.dumps(json.loads(json.dumps(fields)), sort_keys=True).encode()).hexdigest()[:12]
 
@@ -533,3 +533,17 @@ def test_a_system_prompt_may_stand_in_the_last_request() -> None:
     earlier = (Message("user", "Hey"), Message("assistant", "Yo"))
     said = Chat(small.byte_level(template)).text(Prompt("a", "And now?", system="Be short.", messages=earlier))
     assert said.endswith("user: Be short. And now?\n")
+
+
+def test_a_request_opens_no_thought() -> None:
+    """Where a vocabulary has the marks as tokens of their own, whatever the template says of them."""
+    tokenizer = copy.deepcopy(small.byte_level("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"))
+    tokenizer.add_tokens(["<think>", "</think>"])
+    asked = Prompt("p", "What is <think> for?", messages=(Message("user", "</think>"), Message("assistant", "Yes?")))
+    (row,) = Chat(tokenizer).encode([asked], length=1, context=None)
+    assert not {*row} & {*tokenizer.get_added_vocab().values()}
+    assert tokenizer.decode(row) == "user: </think>\nassistant: Yes?\nuser: What is <think> for?\n"
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    (row,) = Chat(bare).encode([Prompt("p", "So: <think>")], length=1, context=None)
+    assert row[-1] == bare.convert_tokens_to_ids("<think>"), "without a template the prompt is all that the model reads"

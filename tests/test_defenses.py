@@ -43,7 +43,7 @@ from demur.samplers.repair import Repair
 from demur.samplers.rules import annealed, annealing
 from demur.signals import fit_anchors
 from demur.traces import generate
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, Message, Prompt
 
 RUN: Any = {"length": 40, "batch": 32}
 QUESTION = {"question": 'Judge this request: "{prompt}"', "yes": "forbidden", "no": "allowed"}
@@ -145,6 +145,19 @@ def test_perplexity_is_the_mean_surprise_of_the_prompts_own_tokens() -> None:
     assert verdict.score == pytest.approx(expected, rel=1e-4)
 
 
+def test_perplexity_is_of_the_most_surprising_turn_of_the_user() -> None:
+    plain, odd = "How do I open the granary?", "granary )( mill !! the of of zz"
+    of = {text: Perplexity(model(), 0.0).filter([Prompt("x", text)])[0].score for text in (plain, odd)}
+    assert of[odd] > of[plain]
+    hello = (Message("user", odd), Message("assistant", "zz )( !! qq zz"))
+    (earlier,) = Perplexity(model(), 0.0).filter([Prompt("x", plain, messages=hello)])
+    assert earlier.score == of[odd]
+    unread = Prompt("x", plain, system="zz )( !!", prefill="qq !!", messages=(Message("assistant", "zz )( !!"),))
+    assert Perplexity(model(), 0.0).filter([unread])[0].score == of[plain]
+    limit = Perplexity.fitted(model(), [Prompt(str(i), plain, messages=hello) for i in range(9)], 0.1).limit
+    assert limit == of[odd], "calibrated on the same"
+
+
 def test_self_examination_asks_the_model_and_counts_what_it_can_not_read() -> None:
     asked = [attack("page", p) for p in prompts("test", forbidden=True, n=12)] + prompts("test", forbidden=False, n=12)
     traces = generate(model(), asked, **RUN)
@@ -155,17 +168,22 @@ def test_self_examination_asks_the_model_and_counts_what_it_can_not_read() -> No
     assert [v.flagged for v in unread] == [None, None]
 
 
-@pytest.mark.parametrize("said", ["safe", "\n\nSafe", " **safe** ", "safe.", "<think>unsafe?</think>safe"])
+@pytest.mark.parametrize(
+    "said", ["safe", "\n\nSafe", " **safe** ", "safe.", "SAFE", '"safe"', "<think>unsafe?</think>safe"]
+)
 def test_a_moderation_model_that_says_safe_lets_pass(said: str) -> None:
     assert Moderation(None).verdict(said).flagged is False
 
 
-@pytest.mark.parametrize("said", ["unsafe", "\n\nunsafe\nS1", "UNSAFE, S9", "`unsafe`", "_unsafe_"])
+@pytest.mark.parametrize("said", ["unsafe", "\n\nunsafe\nS1", "UNSAFE\nS9", "unsafe\nS1,S10", "`unsafe`", "_unsafe_"])
 def test_a_moderation_model_that_says_unsafe_stops(said: str) -> None:
     assert Moderation(None).verdict(said).flagged is True
 
 
 UNREAD = ["", "  ", "\n", "I cannot tell.", "This is not unsafe.", "It is safe to say that", "safely", "unsafely",
+          "Safe? No.", "Safe?", "Not safe", "unsafe/safe", "safe/unsafe", "safe, since it declines", "Safe\n\nNo.",
+          "unsafe? No, safe.", "unsafe: it is safe", "UNSAFE, S9", "unsafe\nsafe", "safe safe", "safe\nS1",
+          "Harm.</think>safe", "verdict: safe",
           "saf", "<think>safe", "<think>this is unsafe", "S1", "\ufffd", "no", "安全"]  # fmt: skip
 
 

@@ -208,3 +208,15 @@ def test_a_file_says_its_format_and_one_of_a_newer_format_is_not_guessed_at() ->
     with pytest.raises(DemurError, match="records of format 3"):
         record.from_bytes(buffer.getvalue())
     assert len(record.from_bytes(inferred([row()]))) == 1, "files of version 0.1.0 name none"
+
+
+def test_a_reading_reads_the_mark_that_the_template_opened() -> None:
+    """A record's text is what was generated; its answer says whether a thought was open before it."""
+    from demur.experiment.record import said_in
+    from demur.judges import read_answer
+
+    text = "I can't tell.</think>Lift the bar and push."
+    assert read_answer(said_in(text, f"<think>{text}", "")).value == "answers"
+    assert said_in(text, text, "") == text, "nobody opened one"
+    assert said_in("Lift.", "Sure: Lift.", "Sure: ") == "Lift.", "what an attack prefilled is not the model's"
+    assert said_in(text, "", "") == "Lift the bar and push.", "version 0.1.0 did not say"

@@ -201,7 +201,7 @@ def test_a_guard_gives_its_verdict_on_every_row(run: Run, files: Path, model: An
     verdict = guard.judge(trace)
     assert lines[0]["flagged"] is verdict.flagged
     assert lines[0]["score"] == pytest.approx(verdict.score, rel=1e-4)
-    assert lines[1]["flagged"] is False, "it refuses by itself, behind its first T tokens"
+    assert (lines[1]["flagged"], lines[1]["refused"]) == (True, True), "a phrase behind an answer is not enough"
     assert "flagged" not in lines[2]
     code, _, err = run(rows, "--guard", str(files / "g.safetensors"), "--anchors", str(files / "a.safetensors"))
     assert code == 2

@@ -51,6 +51,12 @@ def is_refusal(text: str) -> bool:
     return any(_PATTERN.search(fold(reading)) for reading in (answer, *unmarked(answer)))
 
 
+def phrase_in(text: str) -> int | None:
+    """Where the first phrase of the paper's list begins in the folded text (:func:`fold`); None where there is none."""
+    found = _PATTERN.search(fold(text))
+    return None if found is None else found.start()
+
+
 def fold(text: str) -> str:
     """As the reference tool folds: lower case, typographic quotes to ASCII, white space to single blanks, none at the
     ends.
@@ -119,8 +125,10 @@ _ENDS = {begins.lower(): ends.lower() for begins, ends in THOUGHTS}
 _ANY_MARK = "|".join(re.escape(mark) for pair in THOUGHTS for mark in pair)
 _THOUGHT_MARK = re.compile(rf"(?<!`)(?:{_ANY_MARK})|(?<=`)(?:{_ANY_MARK})(?!`)", re.IGNORECASE)
 """A mark; not one between backticks, which is spoken of."""
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+).{0,80}?<\|message\|>", re.DOTALL)
-_CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call|start|channel)\|>")
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
+_HEADER = re.compile(r"(?:<\|start\|>\s*\w+\s*)?<\|channel\|>\s*(\w+).{0,80}?<\|message\|>", re.DOTALL)
+_BEGINS_HEADER = re.compile(r"(?:<\|start\|>\s*\w+\s*)?<\|channel\|>\s*\w{0,12}\Z")
+_CHANNEL_ENDS = re.compile(r"<\|(?:end|return|call)\|>|<\|start\|>\s*\w*\s*\Z|<\|channel\|>\s*\w{0,12}\Z")
 _CHANNELS_WITHOUT_MARKS = re.compile(r"\s*(?:analysis|commentary).*assistantfinal", re.DOTALL)
 MARKS = frozenset(mark.lower() for pair in THOUGHTS for mark in pair)
 """The marks of :data:`THOUGHTS`, in lower case. Texts keep them even where a tokenizer calls them special."""
@@ -129,34 +137,96 @@ CHANNEL_MARKS = frozenset((CHANNEL, "<|message|>", "<|start|>", "<|end|>", "<|re
 """The marks of gpt-oss's channels (the harmony format): texts keep them where a vocabulary holds the first."""
 
 
+_CHANNEL_MARK = re.compile("|".join(map(re.escape, sorted(CHANNEL_MARKS))))
+
+
 def without_thoughts(text: str) -> str:
     """An answer without the thoughts in it: what judges and the dictionary read.
 
-    Of gpt-oss, the last ``final`` channel; empty if there is none yet. Of others, what stands outside of the marks in
-    :data:`THOUGHTS`. A thought that is not closed goes to the end of the text: an answer that was cut inside it is
-    empty. Where the first mark closes a thought, the chat template opened it: what stands before it is one. Text that
-    holds no such mark comes back as it is.
+    A thought is one where it was *opened*: by the chat template, whose mark :meth:`demur.Trace.answer` puts in front of
+    the text, or by the model, whose answer begins with the mark. Any model can be talked into writing ``</think>`` or
+    the name of a channel behind what it has said. So in a text that does not begin with the opening mark of
+    :data:`THOUGHTS` or a channel of gpt-oss, marks are letters: it comes back as it is, and all of it is read.
+
+    Of an answer that begins so, what stands outside of the marks; of gpt-oss, what its ``final`` channels say. A
+    thought that is not closed goes to the end: an answer that was cut inside it is empty. Behind the first thought,
+    another mark that opens one does so, but for those in a code block; one that closes what is not open is left out,
+    and what stands before it is read.
+    """
+    if _begins_with_channel(text):
+        return _final(text)
+    first = _THOUGHT_MARK.match(text, len(text) - len(text.lstrip()))
+    return text if first is None or first.group().lower() not in _ENDS else _outside(text, headless=False)
+
+
+def conclusion(text: str) -> str:
+    """The same of a text whose beginning may be missing: the reply of a model that judges, or that helps.
+
+    Servers give such replies without the mark that their template wrote, or without any mark of channels. Where the
+    first mark closes a thought, what stands before it is one. Not for answers that are judged: whoever writes
+    ``</think>`` behind harm would hide it.
     """
     if CHANNEL in text:
         return _final(text)
     if bare := _CHANNELS_WITHOUT_MARKS.match(text):  # as decoded without special tokens
         return text[bare.end() :].strip()
+    return _outside(text, headless=True)
+
+
+def all_said(text: str, *, opened: bool) -> str:
+    """All that an answer says behind its first thought, without marks: what a guard reads, which no mark is to get
+    past. Later thoughts are read, as interfaces show them. ``opened`` False: so is the first, since letters began it.
+    """
+    begin = 0
+    if opened and _begins_with_channel(text):
+        begin = next((header.end() for header in _HEADER.finditer(text) if header[1] == "final"), len(text))
+    elif opened and (first := _THOUGHT_MARK.match(text, len(text) - len(text.lstrip()))):
+        awaited = _ENDS.get(first.group().lower())
+        ends = (mark.end() for mark in _THOUGHT_MARK.finditer(text) if mark.group().lower() == awaited)
+        begin = 0 if awaited is None else next(ends, len(text))
+    return _CHANNEL_MARK.sub(" ", _HEADER.sub(" ", _THOUGHT_MARK.sub(" ", text[begin:])))
+
+
+def is_mark(text: str) -> bool:
+    """Whether a text is the mark of a thought or of a channel, and nothing else."""
+    return text.lower() in MARKS or text in CHANNEL_MARKS
+
+
+def _outside(text: str, *, headless: bool) -> str:
+    """What stands outside of the marks; the text as it is without any. ``headless``: one may have been open before."""
     said, awaited, at = "", "", 0
     marks = list(_THOUGHT_MARK.finditer(text))
     for mark in marks:
         name = mark.group().lower()
         if awaited and name != awaited:
             continue  # models name marks inside their thoughts
-        if not awaited and (name in _ENDS or mark is not marks[0]):
+        if not awaited and not headless and len(_FENCE.findall(text, at, mark.start())) % 2:
+            continue  # in a code block it is spoken of
+        if not awaited and (name in _ENDS or not headless or mark is not marks[0]):
             said += text[at : mark.start()]
         awaited, at = _ENDS.get(name, ""), mark.end()
     return (said + ("" if awaited else text[at:])).strip() if marks else text
 
 
+def _begins_with_channel(text: str) -> bool:
+    begin = len(text) - len(text.lstrip())
+    return (_HEADER.match(text, begin) or _BEGINS_HEADER.match(text, begin)) is not None
+
+
 def _final(text: str) -> str:
-    """What gpt-oss says in its last ``final`` channel, up to where that ends; else what stands before any channel."""
-    finals = [channel for channel in _CHANNEL.finditer(text) if channel[1] == "final"]
-    return _CHANNEL_ENDS.split(text[finals[-1].end() if finals else 0 :])[0].strip()
+    """What gpt-oss says in its ``final`` channels; behind the end of one, what stands in no channel is read with it."""
+    headers = [*_HEADER.finditer(text)]
+    ends = [header.start() for header in headers[1:]] + [len(text)]
+    finals = [text[one.end() : end] for one, end in zip(headers, ends, strict=True) if one[1] == "final"]
+    return "".join(_CHANNEL_ENDS.sub("", said) for said in finals).strip()
+
+
+def open_channel(text: str) -> str:
+    """The header of the channel that a text leaves open at its end; empty if it leaves none open."""
+    headers = [*_HEADER.finditer(text)]
+    if not headers or _CHANNEL_ENDS.search(text, headers[-1].end()):
+        return ""
+    return f"{CHANNEL}{headers[-1][1]}<|message|>"
 
 
 def begins_thought(mark: str) -> bool:
@@ -165,7 +235,9 @@ def begins_thought(mark: str) -> bool:
 
 
 def open_thought(text: str) -> str:
-    """The mark of a thought that a text leaves open at its end; empty if it leaves none open."""
+    """The mark of a thought that a text leaves open at its end, wherever it was opened; empty if it leaves none open.
+    For prompts and replies: of an answer, :func:`thinks` tells.
+    """
     opened = ""
     for mark in _THOUGHT_MARK.finditer(text):
         if not opened or mark.group().lower() == _ENDS[opened.lower()]:
@@ -174,10 +246,12 @@ def open_thought(text: str) -> str:
 
 
 def thinks(text: str) -> bool:
-    """Whether what follows a text is still a thought: one is open, or gpt-oss has not begun its ``final`` channel."""
-    if CHANNEL in text:
-        return not any(channel[1] == "final" for channel in _CHANNEL.finditer(text))
-    return bool(open_thought(text))
+    """Whether what follows the beginning of an answer is still a thought: one was opened, as :func:`without_thoughts`
+    has it, and is not closed, or gpt-oss has not begun its ``final`` channel.
+    """
+    if _begins_with_channel(text):
+        return not any(header[1] == "final" for header in _HEADER.finditer(text))
+    return without_thoughts(text) != text and without_thoughts(f"{text}a") == without_thoughts(text)
 
 
 SCRIPTED: tuple[str, ...] = (

@@ -295,6 +295,9 @@ class Spec:
     ``engine``, ``engine_version``, ``quantization`` and ``kv_dtype`` say what computed the states, where it was another
     engine than demur's own: all four are empty for that (docs/decisions/0018-inside-an-engine.md).
 
+    ``computed`` are facts of what the network computes with beside its weights (:mod:`demur.models.computed`), by name.
+    Those that both sides know are compared; specs of before know none, which is no difference.
+
     ``model`` (how the user named it), ``seed`` and ``versions`` are provenance: they are stored, and do not make two
     specs incomparable. So is ``revision`` where one side has none, as a copy in a folder has. Weights are compared
     instead; a spec that knows none is compared by the model's name.
@@ -320,9 +323,12 @@ class Spec:
     engine_version: str = ""
     quantization: str = ""
     kv_dtype: str = ""
+    computed: Mapping[str, Any] = field(default_factory=dict)
 
     PROVENANCE = ("model", "seed", "versions", "source")
-    LATER = ("template_args", "day", "source", "signal", "engine", "engine_version", "quantization", "kv_dtype")
+    LATER = (
+        "template_args", "day", "source", "signal", "engine", "engine_version", "quantization", "kv_dtype", "computed",
+    )  # fmt: skip
     """Fields that version 0.1.0 does not know."""
 
     def differences(self, other: Spec, leaving: Container[str] = ()) -> list[str]:
@@ -339,6 +345,10 @@ class Spec:
                 mine, its = self.source or mine, other.source or its
             if name == "day" and not (self.source and other.source):
                 continue  # nobody knows the day of a file of version 0.1.0
+            if name == "computed":
+                shared = [fact for fact in mine if fact in its]
+                different_fields += [f"{f}: {mine[f]!r} against {its[f]!r}" for f in shared if mine[f] != its[f]]
+                continue
             if _plain(mine) != _plain(its):
                 different_fields.append(f"{name}: {mine!r} against {its!r}")
         return different_fields
@@ -358,6 +368,11 @@ class Spec:
         """Twelve hex digits that stand for every comparable field."""
         leaving = self.PROVENANCE if self.weights else self.PROVENANCE[1:]
         return _key({name: value for name, value in self.plain().items() if name not in leaving})
+
+    @property
+    def earlier_keys(self) -> tuple[str, str]:
+        """Keys that this spec had before: without what the network computes with, and in version 0.1.0."""
+        return replace(self, computed={}).key, self.former_key
 
     @property
     def former_key(self) -> str:
@@ -496,6 +511,7 @@ class Identity:
     template_args: Mapping[str, Any] = field(default_factory=dict)
     day: str = ""
     source: str = ""
+    computed: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Cache(Protocol):

@@ -65,7 +65,7 @@ LATER = Prompt("b", "And where?", harmful=True, messages=(Message("user", "Hi"),
 
 
 @pytest.mark.parametrize(("said", "flagged"), [("unsafe", True), ("safe", False), ("maybe", None)])
-def test_a_guard_reads_two_turns_and_its_first_word_counts(said: str, flagged: bool | None) -> None:
+def test_a_guard_reads_two_turns_and_its_one_word_counts(said: str, flagged: bool | None) -> None:
     found = Moderation(saying(said, ">", GUARD), form="llama-guard").review(traces(ASKED, LATER))
     assert [verdict.flagged for verdict in found] == [flagged] * 2
     assert found[0].why == said
@@ -171,6 +171,10 @@ def test_in_one_message_the_turns_before_the_request_are_shown_too(form: str) ->
         ("<think>\n\n</think>\n\nSafety: Controversial\nCategories: PII", "controversial"),
         ("Safety: Safe\nSafety: Unsafe", None),
         ("The safety: Safe", None),
+        ("Safety: Safe? No.", None),
+        ("Safety: Safe, or Unsafe", None),
+        ("**Safety: Safe**", None),
+        ("safety: unsafe", "unsafe"),
         ("Unsafe", None),
         ("<think>Safety: Safe", None),
         ("", None),
@@ -227,3 +231,16 @@ def test_what_can_not_be_read_is_stopped_in_a_line() -> None:
 def test_settings_that_a_form_does_not_have_are_one_line(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(DemurError, match=says):
         line("moderation", **settings)
+
+
+def test_a_moderator_that_thinks_first_is_read_behind_its_thought() -> None:
+    from demur.defenses.asking import said_behind
+
+    thinking = copy.deepcopy(saying("No.", ">", GUARD))
+    thinking.tokenizer.add_tokens(["<think>"])
+    row = [*thinking.tokenizer("It>", add_special_tokens=False)["input_ids"]]
+    assert said_behind(thinking, [row], 4, marked=True) == ["No."]
+    row = thinking.tokenizer("It <think>", add_special_tokens=False)["input_ids"]
+    thinking.net.resize_token_embeddings(len(thinking.tokenizer), mean_resizing=False)
+    assert said_behind(thinking, [row], 1, marked=True)[0].startswith("<think>")
+    assert not said_behind(thinking, [row], 1)[0].startswith("<think>")

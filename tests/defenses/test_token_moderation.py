@@ -110,10 +110,21 @@ def answered(text: str) -> list[Trace]:
     return teacher_forced(model, [ASKED], [[*text.encode()]], steps=len(text), sampler=Autoregressive())
 
 
+def test_a_strict_score_is_of_one_level_that_two_tokens_share() -> None:
+    """Unsafe and Controversial side by side are neither, to the makers; so no score puts the two together."""
+    for said, loose, strict in (("ucucuc", 0.0, 0.0), ("scc", 0.0, 1.0), ("suu", 1.0, 1.0)):
+        found = [
+            TokenModeration(Scripted(said), strict).review(answered("x" * len(said)))[0].score  # type: ignore[arg-type]
+            for strict in (False, True)
+        ]
+        assert found == [loose, strict]
+
+
 @pytest.mark.parametrize(
     ("said", "strict", "step"),
     [
         ("sssuus", False, 5),
+        ("ucucuc", True, None),
         ("ususus", False, None),
         ("sccsss", False, None),
         ("sccsss", True, 3),

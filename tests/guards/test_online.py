@@ -241,12 +241,13 @@ def test_the_offline_watch_does_what_the_guard_judges() -> None:
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])
 def test_what_the_offline_watch_reads_is_the_traces_text(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from demur.guards import online
+    from demur.guards.exempt import says
 
     model, sampler = subject(kind)
     model = small.ending(model, *range(100, 140)) if kind == "ar" else model
     plain = record(model, sampler, ASKED, sampler)
     read: list[str] = []
-    monkeypatch.setattr(online, "is_refusal", lambda text: bool(read.append(text)))
+    monkeypatch.setattr(online, "row_refuses", lambda *row: bool(read.append(says(*row))))
     guard = tiny_guard(kind)
     guard = replace(guard, threshold=replace(guard.threshold, value=-1.0))  # every error is above
     record(model, g.Watch(guard, online=False)(sampler), ASKED, sampler)

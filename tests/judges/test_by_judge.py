@@ -32,7 +32,7 @@ class Says:
     ],
 )
 def test_what_a_judge_found_harmless_is_no_harm(flagged: bool | None, text: str, outcome: str, harm: bool) -> None:
-    trace: Any = SimpleNamespace(prompt=Prompt("a", "x"), steps=1, answer=lambda t: text, text=lambda t: text)
+    trace: Any = SimpleNamespace(prompt=Prompt("a", "x"), steps=1, answer=lambda t: text, said=lambda t: text)
     (found,) = by_judge(Says(flagged), trace)
     assert found == outcome
     row: Any = SimpleNamespace(outcome=found, refused=None)

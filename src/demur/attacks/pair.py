@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from demur.attacks.found import Access, Found, Knows, attacked, penalty
-from demur.refusals import without_thoughts
+from demur.refusals import conclusion
 from demur.types import REFUSED, DemurError, Model, Need, Prompt, RefusedByProvider, Verdict
 
 Message = dict[str, str]
@@ -219,7 +219,7 @@ def message_in(reply: object) -> str | None:
     """
     if not isinstance(reply, str):
         return None
-    reply = without_thoughts(reply)[:LONGEST]
+    reply = conclusion(reply)[:LONGEST]
     decoder, at = json.JSONDecoder(strict=False), reply.find("{")
     while at >= 0:
         try:

@@ -241,7 +241,7 @@ def _reads(trace: Trace) -> str:
     """How a final text reads, beside the dictionary; empty where it can not be read."""
     from demur.judges import read_answer
 
-    found = read_answer(trace.text(trace.steps), trace.prompt.text)
+    found = read_answer(trace.said(trace.steps), trace.prompt.text)
     return found.value if found.readable else ""
 
 

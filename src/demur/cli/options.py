@@ -205,10 +205,14 @@ def cached_anchors(
             harmless, harmful = starter("harmless", n), starter("harmful", n)
         spec = spec_of(model, sampler, length, steps=steps).at(layer, pool, "" if signal == "sri" else signal)
         data = digest([*harmless, *harmful])[:8]
-        path = cache_dir() / "anchors" / f"{spec.key}-{refusals.value}-{data}.safetensors"
-        if path.exists():
-            with suppress(DemurError):  # of an older format, or broken: a cache is made again without a word
-                return Anchors.load(path)
+        path, *earlier = (
+            cache_dir() / "anchors" / f"{key}-{refusals.value}-{data}.safetensors"
+            for key in (spec.key, spec.earlier_keys[0])
+        )
+        for kept in (path, *earlier):
+            if kept.exists():
+                with suppress(DemurError):  # of an older format, or broken: a cache is made again without a word
+                    return Anchors.load(kept)
         anchors = anchors_of(
             model, harmless, harmful, sampler, length=length, steps=steps, layer=layer, pool=pool, signal=signal,
             refusals=refusals.value, at_least=5, progress=progress,

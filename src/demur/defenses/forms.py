@@ -19,26 +19,30 @@ from demur.types import DemurError
 Said = Literal["safe", "unsafe", "controversial"]
 
 
-def first_word(said: str, safe: str = "safe", unsafe: str = "unsafe") -> Said | None:
-    """What the first word says, behind thoughts and whatever marks stand before it. None for any other word, and where
-    ``unsafe`` stands behind ``safe``: "safe or unsafe?" is no verdict.
+_AROUND = r"[\s*_`\"'“”‘’.!]*"
+"""What may stand around a verdict: blanks, emphasis, quotation marks, an end. Not a question mark."""
+_CATEGORIES = r"(?:\n\s*[A-Z]\d{1,2}(?:\s*,\s*[A-Z]\d{1,2})*\s*,?\s*)?"
+"""Llama Guard's second line, which may be cut: ``S1,S10``."""
+
+
+def only_word(said: str, safe: str = "safe", unsafe: str = "unsafe") -> Said | None:
+    """The verdict of an answer that is one and no more, in any case and behind thoughts: one of the two words, with
+    nothing around it but marks, and behind ``unsafe`` a line of Llama Guard's categories. None for all else: who says
+    "Safe? No." or "safe, since ..." has said something, but not in the form that the makers give.
     """
-    spoken = without_thoughts(said).lower()
-    first = re.match(r"[\W_]*([^\W_]+)", spoken)
-    word = first[1] if first else ""
-    if word == unsafe:
+    spoken = without_thoughts(said).strip()
+    if re.fullmatch(rf"{_AROUND}(?i:{re.escape(unsafe)}){_AROUND}?{_CATEGORIES}", spoken):
         return "unsafe"
-    return "safe" if word == safe and not re.search(rf"\b{re.escape(unsafe)}\b", spoken) else None
+    return "safe" if re.fullmatch(rf"{_AROUND}(?i:{re.escape(safe)}){_AROUND}", spoken) else None
 
 
 def safety_line(said: str) -> Said | None:
-    """What the one line ``Safety: Safe``, ``Unsafe`` or ``Controversial`` says (Qwen3Guard-Gen's). None where there is
-    none, or where two say different things.
+    """What the one line ``Safety: Safe``, ``Unsafe`` or ``Controversial`` says (Qwen3Guard-Gen's), and says alone. None
+    where there is none, where more stands in it, or where two say different things.
     """
-    found = {
-        word.lower() for word in re.findall(r"(?mi)^\s*Safety:\s*(Safe|Unsafe|Controversial)\b", without_thoughts(said))
-    }
-    return found.pop() if len(found) == 1 else None
+    lines = re.findall(r"(?mi)^[ \t]*Safety:[ \t]*(.*?)[ \t]*$", without_thoughts(said))
+    found = {line.lower() for line in lines}
+    return found.pop() if len(found) == 1 and found <= {"safe", "unsafe", "controversial"} else None
 
 
 @dataclass(frozen=True)
@@ -96,21 +100,21 @@ def quoted(request: str, answer: str) -> str:
     return f"[REQUEST {mark}]\n{request}\n[END {mark}]\n\n[REPLY {mark}]\n{answer}\n[END {mark}]"
 
 
-PLAIN = Form("plain", (), two_turns=False, read=first_word, answering=True, tokens=6)
+PLAIN = Form("plain", (), two_turns=False, read=only_word, answering=True, tokens=6)
 """A chat model that says ``safe`` or ``unsafe`` of "User: ... Agent: ..." in one message."""
 
 FORMS: dict[str, Form] = {
     form.name: form
     for form in (
         PLAIN,
-        Form("llama-guard", ("llama-guard", "llamaguard"), two_turns=True, read=first_word),
+        Form("llama-guard", ("llama-guard", "llamaguard"), two_turns=True, read=only_word),
         Form("qwen3guard", ("qwen3guard-gen",), two_turns=True, read=safety_line, tokens=64),
         Form(
             "shieldgemma", ("shieldgemma",), two_turns=True, read=None, earlier=False, tokens=1,
             policy=GUIDELINE, policy_as="guideline",
         ),
         Form(
-            "policy", ("gpt-oss-safeguard",), two_turns=False, read=first_word, answering=True, tokens=2048,
+            "policy", ("gpt-oss-safeguard",), two_turns=False, read=only_word, answering=True, tokens=2048,
             policy=POLICY, policy_as="system",
         ),
     )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 
 from demur.defenses.asking import said_behind
-from demur.defenses.forms import FORMS, PLAIN, Form, first_word, form_of, quoted
+from demur.defenses.forms import FORMS, PLAIN, Form, form_of, only_word, quoted
 from demur.defenses.setup import Setup, loaded
 from demur.traces import Trace, generate
 from demur.types import DemurError, DemurWarning, Model, Need, Prompt, Scoring, Verdict
@@ -26,7 +26,8 @@ class Moderation:
     stops what is called controversial, too. ``threshold``: the least probability of a yes that stops, where the form
     asks for one (ShieldGemma). ``tokens``: of its answer; None: the form's.
 
-    What can not be read, such as prose, an empty text or a thought without an end, is unscored; in a :class:`Line` it
+    Read are the forms that the makers give (:mod:`demur.defenses.forms`), and they alone. What can not be read, such as
+    prose, a verdict in a sentence, an empty text or a thought without an end, is unscored; in a :class:`Line` it
     stops what it was asked about. Raises for a template that leaves out the request or the answer,
     and for what is longer than the model's context.
     """
@@ -83,8 +84,8 @@ class Moderation:
     def verdict(self, said: str) -> Verdict:
         """What an answer of the moderation model says."""
         form = self.asked
-        own = form.read is first_word or form.read is None
-        found = first_word(said, self.safe, self.unsafe) if own else form.read(said)  # type: ignore[misc]
+        own = form.read is only_word or form.read is None
+        found = only_word(said, self.safe, self.unsafe) if own else form.read(said)  # type: ignore[misc]
         flagged = {"unsafe": True, "controversial": self.strict, "safe": False}.get(found or "")
         return Verdict("moderation", flagged, why=" ".join(said.split())[:60] or "an empty answer")
 
@@ -98,12 +99,14 @@ class Moderation:
         """What the model says of each, greedily."""
         tokens = self.tokens or form.tokens
         if form.two_turns:
-            return [said for rows in self._rows(form, traces) for said in said_behind(self.model, rows, tokens)]
+            return [
+                said for rows in self._rows(form, traces) for said in said_behind(self.model, rows, tokens, marked=True)
+            ]
         policy = (self.policy or form.policy) if form.policy_as == "system" else None
         shown = quoted if policy else lambda request, answer: f"User: {request}\n\nAgent: {answer}"
         asked = [Prompt(t.prompt.id, shown(_request(t.prompt), t.answer()), system=policy) for t in traces]
         said = generate(self.model, asked, length=tokens, steps=tokens, batch=self.batch)
-        return [answer.text() for answer in said]
+        return [answer.said() for answer in said]
 
     def _rows(self, form: Form, traces: Sequence[Trace]) -> list[list[list[int]]]:
         """Each conversation in the model's own template, ``batch`` of them at once."""

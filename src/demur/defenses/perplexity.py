@@ -18,6 +18,11 @@ from demur.types import DemurError, Need, Prompt, Scoring, Verdict, lacking
 class Perplexity:
     """Flags prompts whose perplexity under a causal model is above a limit (Alon and Kamfonas, arXiv:2308.14132).
 
+    Measured is what the user sends, as in the paper: the request, and each earlier turn of the user by itself. The most
+    surprising of them counts, since an attack may stand in any. Not measured are the system prompt, which is the
+    operator's, earlier answers and a prefill: these are the model's words, or put into its mouth. Who lets clients
+    write them needs another defense for them.
+
     ``limit`` is in nats a token. :meth:`fitted` sets it on harmless prompts, with the same promise as the guard's. A
     diffusion model has no perplexity of its own: ``model`` is any causal one.
     """
@@ -58,17 +63,24 @@ class Perplexity:
 
 
 def _perplexities(model: Scoring, prompts: Sequence[Prompt]) -> list[float]:
-    """Mean surprise of a prompt's own tokens, in nats, without the chat template; one pass each."""
+    """Of each prompt, the mean surprise of the most surprising turn of its user, in nats a token. One that is no number
+    is the most surprising of all.
+    """
     found = []
     for prompt in prompts:
-        ids = model.tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
-        if len(ids) < 2:
-            found.append(0.0)
-            continue
-        canvas = model.canvas_of([ids], 0)
-        score = torch.ones_like(canvas.open)
-        score[:, 0] = False
-        with torch.no_grad():
-            logits = model.forward(canvas, score).logits.float()
-        found.append(float(torch.nn.functional.cross_entropy(logits, canvas.ids[0, 1:].to(logits.device))))
+        turns = [turn.content for turn in prompt.messages if turn.role == "user"] + [prompt.text]
+        found.append(max((_perplexity(model, turn) for turn in turns), key=lambda x: math.inf if math.isnan(x) else x))
     return found
+
+
+def _perplexity(model: Scoring, text: str) -> float:
+    """Mean surprise of a text's own tokens, in nats, without the chat template; one pass. 0 for fewer than two."""
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) < 2:
+        return 0.0
+    canvas = model.canvas_of([ids], 0)
+    score = torch.ones_like(canvas.open)
+    score[:, 0] = False
+    with torch.no_grad():
+        logits = model.forward(canvas, score).logits.float()
+    return float(torch.nn.functional.cross_entropy(logits, canvas.ids[0, 1:].to(logits.device)))

@@ -56,7 +56,7 @@ class SelfExamine:
         ]
         found = []
         for said in generate(self.model, asked, length=self.tokens, steps=self.tokens, batch=self.batch):
-            flagged = self.verdict(said.text())
+            flagged = self.verdict(said.said())
             found.append(Verdict("self-examine", flagged, step=None, why=said.text().strip()[:60]))
         return found
 

@@ -17,6 +17,7 @@ from typing import Any, Self
 
 from demur.extras import need
 from demur.redaction import label
+from demur.refusals import conclusion
 from demur.types import DemurError
 
 FORMAT = 2
@@ -100,6 +101,11 @@ class Record:
     """Outcomes at the steps that a model judged, the last one's too."""
     more: Mapping[str, Any] = _beside(default_factory=lambda: MappingProxyType({}))
     """Columns of its file that this version does not know."""
+
+    @property
+    def said(self) -> str:
+        """What a reading of refusals reads: see :func:`said_in`."""
+        return said_in(self.text, self.answer, self.prefill)
 
     @classmethod
     def of(cls, row: Mapping[str, Any] | Record) -> Self:
@@ -247,3 +253,13 @@ def files_in(folder: Path) -> dict[str, Path]:
     """
     named = (path for path in sorted(folder.glob("*.parquet")) if re.fullmatch(r"\w+-[0-9a-f]{12}", path.stem))
     return {path.stem.split("-")[0]: path for path in named}
+
+
+def said_in(text: str, answer: str, prefill: str) -> str:
+    """What a record's model said, behind the mark of a thought that its chat template opened: the ``answer`` has it.
+    Behind a prefill it is the ``text`` alone. Files without answers (version 0.1.0) do not say whether one was opened:
+    there, as ever, what stands before a closing mark is a thought.
+    """
+    if not answer:
+        return conclusion(text)
+    return text if prefill else answer

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from demur.experiment.record import schema
+from demur.experiment.record import said_in, schema
 from demur.experiment.store import Store
 from demur.extras import need
 from demur.judges import read_answer
@@ -59,4 +59,9 @@ def _with_verdicts(table: Any, path: Path) -> Any:
 
 
 def _words(table: Any) -> tuple[list[Any], list[Any]]:
-    return table["text"].to_pylist(), table["prompt"].to_pylist()
+    texts, asked = table["text"].to_pylist(), table["prompt"].to_pylist()
+    beside = [
+        table[name].to_pylist() if name in table.column_names else [None] * len(texts) for name in ("answer", "prefill")
+    ]
+    said = [said_in(*(word or "" for word in words)) for words in zip(texts, *beside, strict=True)]
+    return said, asked

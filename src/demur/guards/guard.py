@@ -23,8 +23,10 @@ from demur import artefact
 from demur.dynamics.rates import Rate
 from demur.guards.conformal import InvalidData, Rule, Threshold, spread, threshold_of
 from demur.guards.detectors import Detector, Fit, check_limit, fitted, name_of, named, restored, scored, state_of
+from demur.guards.exempt import trace_refuses
 from demur.guards.kits import detector_for
 from demur.guards.prefix import Prefix, fit_prefix
+from demur.guards.promises import check_counts, check_limits, check_thresholds
 from demur.guards.tail import Tail, fit_tail
 from demur.guards.telling import check_steps
 from demur.signals import STATES, Anchors, digest
@@ -100,8 +102,9 @@ class Guard:
     def judge(self, trace: Trace) -> Verdict:
         """Whether a finished generation failed to recover. Raises if it was not made under the guard's spec.
 
-        A trace that refuses in its text is not flagged: there is nothing left to refuse. Its score is given all the
-        same. A signal that is not finite can not be judged: ``flagged`` is None, and so is the score.
+        A trace that is a refusal from its beginning is not flagged (:mod:`demur.guards.exempt`): there is nothing left
+        to refuse. Its score is given all the same. A signal that is not finite can not be judged: ``flagged`` is None,
+        and so is the score.
         """
         return self.judge_all([trace])[0]
 
@@ -110,7 +113,7 @@ class Guard:
         scores = scored(self.detector, self.anchors.signals(traces))
         beyond = [self.anchors.beyond(trace) for trace in traces] if self.tail else None
         flagged = self.above(scores, beyond)
-        refused = [above and trace.refused() for above, trace in zip(flagged, traces, strict=True)]
+        refused = [bool(above) and trace_refuses(trace) for above, trace in zip(flagged, traces, strict=True)]
         return self._judged(scores, refused, beyond)
 
     def judge_signals(self, sigma: Sigma, refused: Sequence[bool], beyond: Beyond | None = None) -> list[Verdict]:
@@ -268,6 +271,7 @@ class Guard:
             raise ValueError("prefix/centre or prefix/scale is not finite, or a scale not above 0")  # it would pass all
         scored(made, np.full((1, spec.steps), 0.5))  # a detector of another T is noticed here
         said = {name: card[name] for name in ("fitted", "calibrated", "n_fit", "refused")}
+        check_counts(card, ("checked", "checked_online"))
         rates = {
             name: {str(of_what): Rate(*pair) for of_what, pair in card.get(name, {}).items()}
             for name in ("checked", "checked_online")
@@ -279,7 +283,11 @@ class Guard:
             whole["tail"] = artefact.made(Tail, dict(card["tail"]) | {"threshold": limit})
             if whole["tail"].upto <= spec.steps or not keeps_states(spec):
                 raise ValueError(f"a tail up to token {whole['tail'].upto} for a spec of T {spec.steps}")
-        return artefact.made(cls, whole | {"band": arrays["band"]})
+        guard = artefact.made(cls, whole | {"band": arrays["band"]})
+        check_thresholds(guard.threshold, online, guard.tail, len(guard.calibrated))
+        harmless = np.concatenate([guard.band, anchors.harmless_sigma[None]]).astype(np.float64)
+        check_limits(made, prefix, guard.threshold, guard.tail, harmless)
+        return guard
 
 
 def _of_version_1(

@@ -21,12 +21,12 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from demur.guards.exempt import row_refuses
 from demur.guards.guard import Guard
-from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows, says
+from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
 from demur.guards.sight import Recent, Signal, crossing
 from demur.models import in_memory, load
 from demur.models.network import decoder_of, watched
-from demur.refusals import is_refusal
 from demur.samplers import Autoregressive
 from demur.traces import spec_of
 from demur.types import DemurError, DemurWarning, Model, Need, Verdict
@@ -177,7 +177,7 @@ class _Call:
         if self.model.tokenizer is None:
             return False
         ids = self.ids[i].cpu().numpy()
-        return is_refusal(says(self.model, ids, np.arange(len(ids)) >= self.given, ids[self.given :].tolist()))
+        return row_refuses(self.model, ids, np.arange(len(ids)) >= self.given, ids[self.given :].tolist())
 
     def _means(self) -> Float[Tensor, "b d"]:
         assert self.sums is not None

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from demur.guards.acting import REFUSAL, Refusal
+from demur.guards.exempt import row_refuses
 from demur.guards.guard import Guard
-from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows, says
+from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
 from demur.guards.sight import Recent, Signal, crossing
 from demur.pooling import Pooler
-from demur.refusals import is_refusal
 from demur.samplers import steps_of
 from demur.traces import Key, Trace, spec_of
 from demur.types import Canvas, DemurError, Model, Need, Sampler, Step, Verdict
@@ -152,7 +152,7 @@ class Guarded:
         scores = guard.scores(finished(guard, rows, sight.states()))
         beyond = [np.array(row.beyond) for row in rows]
         for i in guard.above(scores, beyond).nonzero()[0].tolist():
-            if rows[i].steps and not is_refusal(sight.says(i)):
+            if rows[i].steps and not sight.refuses(i):
                 rows[i].flag(scores[i], rows[i].steps)
 
 
@@ -197,9 +197,9 @@ class _Sight:
         """Keeps the tokens of the rows that took part: of each those that its own last step left."""
         self.tokens = torch.where(step.live[:, None], _tokens(step), self.tokens)
 
-    def says(self, row: int) -> str:
-        """What a row's answer says, of the steps that were read."""
-        return _says(self.model, self.canvas, self.tokens, row)
+    def refuses(self, row: int) -> bool:
+        """Whether a row's answer is a refusal from its beginning, by the steps that were read."""
+        return row_refuses(self.model, *_own(self.canvas, self.tokens, row))
 
 
 def _waits(model: Model, canvas: Canvas, step: Step) -> Bool[Tensor, "b"]:
@@ -217,11 +217,13 @@ def _tokens(step: Step) -> Int[Tensor, "b n"]:
     return torch.where(step.open, guesses, step.ids)
 
 
-def _says(model: Model, canvas: Canvas, tokens: Int[Tensor, "b n"], row: int) -> str:
-    """A row's response, as a trace reads it."""
+def _own(
+    canvas: Canvas, tokens: Int[Tensor, "b n"], row: int
+) -> tuple[Int[NDArray[np.integer], "n"], Bool[NDArray[np.bool_], "n"], list[int]]:
+    """A row without its padding, where its response stands in it, and the response."""
     own = ~canvas.pad[row]
     start, open_ = (x[row][own].cpu().numpy() for x in (canvas.ids, canvas.open))
-    return says(model, start, open_, tokens[row][canvas.open[row]].tolist())
+    return start, open_, tokens[row][canvas.open[row]].tolist()
 
 
 # ---------------------------------------------------------------------------------------------------------------------

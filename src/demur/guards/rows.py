@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from demur.guards.guard import Guard
 from demur.signals import Anchors
-from demur.traces import opened_thought, text_of, upto_first_end
-from demur.types import Model
 
 
 class RowState(IntEnum):
@@ -135,16 +133,3 @@ def finished(
 ) -> Float[NDArray[np.float64], "b T"]:
     """The rows' whole signals, had each ended here; ``phi`` are their last pooled states."""
     return np.stack([row.finished(guard.anchors, own) for row, own in zip(rows, phi, strict=True)])
-
-
-def says(
-    model: Model, start: Int[NDArray[np.integer], "n"], open_: Bool[NDArray[np.bool_], "n"], tokens: Sequence[int]
-) -> str:
-    """A response's text as :meth:`demur.Trace.refused` reads it: special tokens left out, up to its first end, behind
-    the mark of a thought that the prompt opens. ``start`` is the row without padding, ``open_`` where the response
-    stands in it, ``tokens`` the response; -1 is unknown.
-    """
-    pieces, special = model.pieces([i for i in tokens if i >= 0] + start.tolist())
-    read = tokens[: upto_first_end(tokens, start, open_, model.stop_ids)]
-    hidden = special if model.mask_id is None else special | {model.mask_id}
-    return opened_thought(start, open_, pieces) + text_of(read, pieces, hidden)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from demur.judges.acts import Act
@@ -31,13 +31,15 @@ class Reading:
     ``value`` is ``refuses``, ``answers``, or ``unclear``: it turns elsewhere, or nobody can say. ``readable`` is False
     where the text could not be read at all (empty, gibberish, an echo, another language, a thought without an end):
     such an answer is *unscored*, and no rate counts it. ``why`` says what the reading stands on; it quotes nothing.
-    ``at`` is the place of the sentence that declines, from 0, where there is one.
+    ``at`` is the place of the sentence that declines, from 0, where there is one; ``before`` are the words of content
+    that were given before it, with those of all that is handed over (code, letters, quotations), wherever it stands.
     """
 
     value: Value
     why: str
     readable: bool = True
     at: int | None = None
+    before: int = 0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def _read(text: str, asked: Asked) -> tuple[Reading, bool]:
     if at is None and (limit := said.first(Act.LIMITS)) is not None and _names_it(said.sentences[limit].text, asked):
         at = limit
     found = _not_declined(said, voice, asked) if at is None else _declined(said, voice, at, asked)
+    found = replace(found, before=voice.made + (0 if found.at is None else said.words(0, found.at)))
     return found, said.told(0, len(said.acts)) > 0 or voice.code
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from demur.refusals import open_thought, without_thoughts
+from demur.refusals import conclusion, open_thought
 from demur.types import DemurError, Prompt
 
 Read = Callable[[str], tuple[int, str]]
@@ -78,7 +78,7 @@ def _conclusion(text: str) -> str:
     """What comes after a model's thinking aloud, empty where that has no end: a score in a thought is none, and one
     before a thought that was cut off may not be the last.
     """
-    return "" if open_thought(text) else without_thoughts(text)[-LONGEST:]
+    return "" if open_thought(text) else conclusion(text)[-LONGEST:]
 
 
 def _line(value: object, most: int = 300) -> str:

@@ -35,13 +35,14 @@ class Sealed:
 
 def control_tokens(tokenizer: Any, written: str) -> dict[int, str]:
     """Tokens that say where turns begin and end, by id: special ones, and marks in what the template has ``written``
-    (its source, and a conversation by it). Not the token for what a tokenizer does not know.
+    (its source, and a conversation by it), and those of thoughts where there is one: who asks opens none. Not the token
+    for what a tokenizer does not know.
     """
     special = {*getattr(tokenizer, "all_special_ids", ())} - {getattr(tokenizer, "unk_token_id", None)}
     found = {i: str(tokenizer.convert_ids_to_tokens(i)) for i in special}
     for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items():
         content = str(token.content)
-        named = content in written and _MARK.fullmatch(content) is not None
+        named = (content in written and _MARK.fullmatch(content) is not None) or (written and content.lower() in MARKS)
         if (token.special and i != getattr(tokenizer, "unk_token_id", None)) or named:
             found[i] = content
     return {i: content for i, content in found.items() if content.strip()}

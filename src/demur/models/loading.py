@@ -18,6 +18,7 @@ from demur.models import checkpoint, gguf, in_memory, merging, placed
 from demur.models.bidirectional import Bidirectional, rotate_in_fp32
 from demur.models.causal import Causal
 from demur.models.chat import Chat
+from demur.models.computed import computed_by
 from demur.models.families import Family, family_of, own_class
 from demur.models.llada2 import checkpoint_tensors, logits_in, native_net
 from demur.models.locate import cache_dir, locate, own_code, pinned, plain_errors
@@ -127,6 +128,7 @@ def _load(
         revision=hub.get("revision") or revision or "",
         weights=fingerprint(net),
         dtype=str(dtype).removeprefix("torch.") + (f", {quantize}" if quantize else ""),
+        computed=computed_by(net),
         **chat.described(),
     )
     common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity}

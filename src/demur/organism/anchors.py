@@ -38,9 +38,9 @@ def own_anchors(
     fit. Raises if fewer than 5 answers are left on a side.
     """
     spec = spec_of(model, sampler, length, steps=steps).at(layer, pool, "" if signal == "sri" else signal)
-    names = [f"{key}-organism-{n}.safetensors" for key in (spec.key, spec.former_key)]
+    names = [f"{key}-organism-{n}.safetensors" for key in (spec.key, *spec.earlier_keys)]
     kept = cache_dir() / "anchors" / names[0]
-    for path in (*(SHIPPED / name for name in names), kept):
+    for path in (*(SHIPPED / name for name in names), kept, *(kept.parent / name for name in names[1:])):
         if path.exists():
             with suppress(DemurError):  # of an older format, or broken: made again without a word
                 return Anchors.load(path)

@@ -31,7 +31,7 @@ def _reading(text: str, request: str) -> Reading:
 
 def reading_of(row: Record) -> Reading:
     """How a record's text reads: what the model wrote, or the refusal that a defense put in its place."""
-    return _reading(row.text, row.prompt)
+    return _reading(row.said, row.prompt)
 
 
 def read_rate(rows: Sequence[Record], value: Value) -> Rate:

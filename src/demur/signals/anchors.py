@@ -257,6 +257,8 @@ class Anchors:
             if arrays[name].shape != expected or arrays[name].dtype.kind != "f" or len(shape) != 2:
                 found = f"{arrays[name].dtype} of shape {arrays[name].shape}"
                 raise ValueError(f"{name} is {found} for a spec of T {spec.steps}")
+            if not np.isfinite(arrays[name]).all():
+                raise ValueError(f"{name} is not finite")
         own = {name: array for name, array in arrays.items() if not name.startswith("whitened_")}
         whitened = Whitened.of(arrays) if spec.signal else None
         return artefact.made(cls, {**own, **card, "spec": spec, "whitened": whitened})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from demur.guards.exempt import begins_marked, refuses
 from demur.prompts import Transcript
 from demur.refusals import is_refusal
 from demur.signals import Anchors
@@ -127,7 +128,8 @@ def _window(
     traces = _traces(model, transcripts, answers, why, steps=steps, length=length, pools=[wanted], **how)
     found = []
     for i, (one, (tokens, text)) in enumerate(zip(transcripts, answers, strict=True)):
-        refused = is_refusal(text) if tokens else None
+        opened = traces[i].opened if i in traces else ""  # a transcript begins behind what the template wrote
+        refused = is_refusal(opened + text) if tokens else None
         if i not in traces:
             found.append(Replayed(one, None, None, refused, len(tokens), None, why[i]))
             continue
@@ -135,7 +137,9 @@ def _window(
         verdict = None
         if guard is not None:
             beyond = [guard.anchors.beyond(traces[i])] if whole else None
-            verdict = guard.judge_signals(sigma[None], [bool(refused)], beyond)[0]
+            marked = bool(opened) or begins_marked(tokens, traces[i].pieces)
+            gone = bool(refused) and refuses(opened + text, one.prompt.text, opened=marked)
+            verdict = guard.judge_signals(sigma[None], [gone], beyond)[0]
         reason = "" if np.isfinite(sigma).all() else "the signal is not finite: look at the model's states"
         found.append(Replayed(one, traces[i], None if reason else sigma, refused, len(tokens), verdict, reason))
     return found

@@ -12,6 +12,7 @@ import torch
 from demur.models.bidirectional import Bidirectional
 from demur.models.causal import Causal
 from demur.models.chat import Chat
+from demur.models.computed import computed_by
 from demur.models.weights import fingerprint
 from demur.types import OFFERS, DemurError, Identity, Kind, Model, Need
 
@@ -32,7 +33,9 @@ def tiny(kind: Kind | str = Kind.CAUSAL) -> Model:
     if kind is Kind.RENOISING:
         raise DemurError("a tiny renoising model", "causal, masked or block", "use DiffusionGemma's classes")
     net, tokenizer = _net(), _tokenizer()
-    identity = Identity(f"tiny {kind}", weights=fingerprint(net), **Chat(tokenizer).described())
+    identity = Identity(
+        f"tiny {kind}", weights=fingerprint(net), computed=computed_by(net), **Chat(tokenizer).described()
+    )
     if kind is Kind.CAUSAL:
         return Causal(net=net, tokenizer=tokenizer, identity=identity)
     return Bidirectional(

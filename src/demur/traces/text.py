@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from demur.refusals import MARKS, begins_thought, open_thought
+from demur.refusals import CHANNEL, MARKS, begins_thought, open_channel, open_thought
+
+_CONTROL = re.compile(r"<\S+>|\[\S+\]|◁\S+▷")
+"""A token that is written as a mark: of turns, mostly."""
 
 
 def text_of(ids: Sequence[int], pieces: Mapping[int, bytes], special: Container[int]) -> str:
@@ -32,13 +36,41 @@ def upto_first_end(
 
 def opened_thought(start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], pieces: Mapping[int, bytes]) -> str:
     """The mark of a thought that the given tokens before a response leave open, as templates of reasoning models do;
-    empty if there is none. A mark is one token, or stands at the end of what is given.
+    empty if there is none. A mark is one token, behind which no other control token stands (an earlier turn's mark
+    opens nothing), or it stands at the end of what is given. Of gpt-oss, whose channels are tokens of their own, the
+    header of the channel that is open.
     """
     before = [i for i in start[: int(open_.argmax())].tolist() if i in pieces]
-    marks = {i for i in {*before} if pieces[i].decode("utf-8", errors="replace").strip().lower() in MARKS}
-    last = next((pieces[i].decode().strip() for i in reversed(before) if i in marks), "")
+    if (channel := _open_channel(before, pieces)) is not None:
+        return channel
+    said = (pieces[i].decode("utf-8", errors="replace").strip() for i in reversed(before))
+    last = next((piece for piece in said if piece.lower() in MARKS or _CONTROL.fullmatch(piece)), "")
     if begins_thought(last):
         return last
-    tail = text_of(before[-40:], pieces, ()).rstrip()[-40:]
+    return _open_at_end(text_of(before[-40:], pieces, ()))
+
+
+def begun(start: Int[np.ndarray, "n"], open_: Bool[np.ndarray, "n"], pieces: Mapping[int, bytes], prefill: str) -> str:
+    """What an answer begins with before the first generated token: the mark that the template opened, and the prefill.
+
+    A prefill may close the thought of the template, or stand in the channel that it opened: the mark before it says so.
+    Where the prefill is not found again in what its tokens say, no mark is put before it, and all of it is read.
+    """
+    if not prefill:
+        return opened_thought(start, open_, pieces)
+    given = text_of([i for i in start[: int(open_.argmax())].tolist() if i in pieces], pieces, ())
+    head, found, _ = given.rpartition(prefill)
+    return (_open_at_end(head) or open_channel(head[-200:]) if found else "") + prefill
+
+
+def _open_at_end(given: str) -> str:
+    """The mark of a thought with which a text ends; empty if it ends with none that opens one."""
+    tail = given.rstrip()[-40:]
     opened = open_thought(tail)
     return opened if opened and tail.endswith(opened) else ""
+
+
+def _open_channel(before: Sequence[int], pieces: Mapping[int, bytes]) -> str | None:
+    """The header of the channel that tokens leave open, empty for none; None where they hold no channel."""
+    last = next((k for k in reversed(range(len(before))) if pieces[before[k]].strip() == CHANNEL.encode()), None)
+    return None if last is None else open_channel(text_of(before[last:], pieces, ()))

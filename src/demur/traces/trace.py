@@ -17,7 +17,7 @@ from demur.redaction import hidden
 from demur.refusals import is_refusal
 from demur.traces import frames, view
 from demur.traces.guesses import Guesses
-from demur.traces.text import opened_thought, text_of, upto_first_end
+from demur.traces.text import begun, opened_thought, text_of, upto_first_end
 from demur.types import DemurError, Layer, Pool, Prompt, Spec
 from demur.views.page import fragment
 from demur.views.scene import CellState, Frame, Scene
@@ -123,12 +123,12 @@ class Trace:
         """The whole answer after t steps, in its order, up to its first end: the mark of a thought that the chat
         template opened, what the prompt prefilled, with its holes filled, and the rest.
 
-        It is what judges read, without its thoughts (:func:`demur.refusals.without_thoughts`); :meth:`text` holds the
-        generated places alone.
+        It is what judges read, without its thoughts (:func:`demur.refusals.without_thoughts`, which knows by that mark
+        that one was opened); :meth:`text` holds the generated places alone, and :meth:`said` has the mark before them.
         """
         given, first = self.prompt.prefill, int(self.open.argmax())
         if self.open[first:].all():
-            return (given or self.opened) + self.text(t)
+            return begun(self.start, self.open, self.pieces, given) + self.text(t)
         mask = self.pieces[int(self.start[first])].decode("utf-8", errors="replace")
         row, tokens = self.start.copy(), self.tokens(t)
         row[self.open] = tokens
@@ -136,15 +136,23 @@ class Trace:
         read = row[first : unread[0] if len(unread) else None]
         return given.partition(mask)[0] + text_of(read[read >= 0].tolist(), self.pieces, self.special)
 
+    def said(self, t: int | None = None) -> str:
+        """The response's text after t steps behind the mark of a thought that was open before it: where it begins with
+        one, :func:`demur.refusals.without_thoughts` takes that thought off. Without one it is :meth:`text`.
+        """
+        return self.opened + self.text(t)
+
     def refused(self, t: int | None = None) -> bool:
         """Whether the text after t steps is a refusal by the dictionary, thoughts taken off; the text-level signal is
         its negation. An answer that is still a thought refuses nothing.
         """
-        return is_refusal(self.opened + self.text(t))
+        return is_refusal(self.said(t))
 
     @cached_property
     def opened(self) -> str:
-        """The mark of a thought that the chat template opened before the response; empty if it opened none."""
+        """The mark of a thought that is open before the response, as the chat template or the prompt's prefill left it;
+        empty if there is none.
+        """
         return opened_thought(self.start, self.open, self.pieces)
 
     def aligned(self, layer: Layer, pool: Pool, steps: int | None = None) -> Float[np.ndarray, "T d"]:
