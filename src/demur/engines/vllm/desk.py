@@ -89,8 +89,11 @@ class Desk:
         self.rows[index] = request
 
     def _comes_back(self, request: Request) -> Request | None:
-        """The parked request that this is; None for a new one, and where several could be meant."""
-        same = [each for each in self.parked.values() if each.key is request.key]
+        """The parked request that this is; None for a new one, and where several could be meant. The choices of one
+        request share a key: who comes with fewer tokens than were written, but for the last one, is another one.
+        """
+        known = float("inf") if request.out is None else len(request.out)
+        same = [each for each in self.parked.values() if each.key is request.key and each.written <= known + 1]
         if request.out is not None and len(same) > 1:
             same = [each for each in same if each.out is request.out]
         if len(same) != 1 or same[0].guard != request.guard:
