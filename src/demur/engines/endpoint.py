@@ -16,8 +16,8 @@ from demur.types import DemurError, Prompt
 
 @dataclass(frozen=True)
 class Answered:
-    """What came of one prompt: whether the model refuses by itself (a refusal that a guard writes is none of its own), and
-    the engine's verdict.
+    """What came of one prompt: the engine's verdict, and whether the model refuses by itself: a refusal that a guard
+    writes is none of its own.
     """
 
     refused: bool
