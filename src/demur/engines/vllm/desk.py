@@ -180,7 +180,9 @@ class Desk:
             answered = steps > (0 if post.own else 1)  # the prompt may end with a stop token
             ends = (fed[at][:, None] == torch.tensor(stops, device=self.device)).any(dim=1)
             alive = ~(ends & answered)
-        look.see(states[at], places, steps, torch.tensor(again, device=self.device) if any(again) else None, alive)
+        once_more = torch.tensor(again, device=self.device) if any(again) else None
+        counts = [step for _, _, step in seen]
+        look.see(states[at], places, steps, once_more, alive, (min(counts), max(counts)))
 
     def _act(self, post: Post, logits: Tensor, mine: Sequence[tuple[int, Request, int]]) -> None:
         """Leaves flagged rows one token: the next of the refusal, or a stop token. Of a request that has none, nothing
