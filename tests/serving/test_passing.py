@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,3 +98,30 @@ def test_a_temperature_that_is_not_the_guards_is_noted() -> None:
         assert notes[0] is None
         assert notes[1] == "asked at temperature 1.5; the guard was calibrated at 0"
         assert notes[2] == "the request says no temperature; the guard was calibrated at 0"
+
+
+def test_the_command_hands_on_what_the_operator_has_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import demur.serving.proxy
+    from demur import cli
+
+    ran: list[Any] = []
+
+    def run(proxy: Any, listening: Any, ready: Any) -> None:
+        listening.close()
+        ran.append(proxy)
+
+    monkeypatch.setattr(demur.serving.proxy, "run_proxy", run)
+    monkeypatch.setattr("torch.set_num_threads", lambda n: None)
+    monkeypatch.setattr("demur.cli.proxy.load_model", lambda *_, **__: served.model())
+    path = served.guard().save(tmp_path / "guard.safetensors")
+    words = ["m", "--upstream", "http://127.0.0.1:9/v1", "--guard", str(path), "--port", "0", "--longest", "77"]
+    words += ["--only", "a", "--only", "b", "--pass-on", "mirostat", "--policy", "open"]
+    monkeypatch.setattr(sys, "argv", ["demur", "proxy", *words])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code, capsys.readouterr().err
+    (made,) = ran
+    assert (made.rules.models, made.rules.also, made.rules.policy) == (("a", "b"), ("mirostat",), "open")
+    assert made.replay.longest == 77
