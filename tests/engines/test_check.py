@@ -31,7 +31,7 @@ def guard(**more: Any) -> Guard:
 
 
 def answered(sigma: float, flagged: bool = False, refused: bool = False, watched: bool = True) -> Answered:
-    verdict = {"sigma": [sigma] * 3, "flagged": flagged, "watched": watched, "worst": 1 - sigma}
+    verdict = {"sigma": [sigma] * 3, "flagged": flagged, "watched": watched, "worst": 1 - sigma, "acted": False}
     return Answered(refused, verdict)
 
 
@@ -101,20 +101,26 @@ def test_limits_are_set_anew_and_the_guard_is_the_engines() -> None:
 class Fake(BaseHTTPRequestHandler):
     """An engine that answers everything alike."""
 
-    sha256 = ""
+    sha256, mode, said = "", "watch", "Ten minutes."
+    verdict = answered(0.6).verdict
     asked: list[Any] = []  # noqa: RUF012
 
     def do_GET(self) -> None:
         if self.path == "/v1/demur":
-            self.tell({"engine": {"engine": "vllm", "weights": "w"}, "guards": {"g": {"sha256": self.sha256}}})
+            self.tell(
+                {
+                    "engine": {"engine": "vllm", "weights": "w"},
+                    "guards": {"g": {"sha256": self.sha256, "mode": self.mode}},
+                }
+            )
         elif self.path == "/v1/models":
             self.tell({"data": [{"id": "m"}]})
         else:
-            self.tell({"verdicts": [answered(0.6).verdict]})
+            self.tell({"verdicts": [self.verdict]})
 
     def do_POST(self) -> None:
         self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.tell({"choices": [{"message": {"content": "Ten minutes."}}]})
+        self.tell({"choices": [{"message": {"content": self.said}}]})
 
     def tell(self, what: Any) -> None:
         self.send_response(200)
@@ -143,6 +149,27 @@ def test_a_prompt_is_asked_with_the_guard_and_an_id_of_its_own(url: str) -> None
     assert [turn["role"] for turn in first["messages"]] == ["system", "user"]
     assert (first["max_tokens"], first["vllm_xargs"]["demur"]) == (7, "g")
     assert first["vllm_xargs"]["demur_id"] != second["vllm_xargs"]["demur_id"]
+
+
+def test_a_refusal_that_the_guard_wrote_counts_as_flagged_and_a_guard_that_acts_is_not_recalibrated(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hashlib
+
+    path = guard(model="organism/ar").save(tmp_path / "g.safetensors")
+    monkeypatch.setattr(Fake, "sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(Fake, "mode", "refuse")
+    monkeypatch.setattr(Fake, "said", "I'm sorry, but I cannot help with that.")
+    monkeypatch.setattr(Fake, "verdict", answered(0.6).verdict | {"flagged": True, "acted": True})
+    done = CliRunner().invoke(app, ["guard", "check", str(path), "--engine", url, "--n", "30", "--json"])
+    told = json.loads(done.stdout)
+    assert (told["says"], told["flagged"]["k"], told["refused"]) == ("stale", 30, 0)
+    monkeypatch.setattr(Fake, "verdict", answered(0.6).verdict)
+    assert Served(url).answer(Prompt("p", "How long?"), "m", "g", 7, 0.0).refused, "the model's own refusal"
+    with pytest.raises(DemurError, match="the guard g in the mode refuse"):
+        Served(url).guard_named(Fake.sha256, watching=True)
+    monkeypatch.setattr(Fake, "mode", "watch")
+    assert Served(url).guard_named(Fake.sha256, watching=True) == "g"
 
 
 def test_what_goes_wrong_is_one_line(url: str) -> None:

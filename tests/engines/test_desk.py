@@ -118,6 +118,25 @@ def test_a_request_that_was_put_aside_takes_up_where_it_was() -> None:
     assert told["sigma"] == pytest.approx(plain.sigma, abs=1e-5)
 
 
+def test_another_choice_of_the_same_request_takes_up_nobodys_states() -> None:
+    own, states = desk(made(limit=1e9), Mode.STOP), torch.randn(6, 1, D)
+    first = request("both", [])
+    own.add(0, first)
+    for t in range(4):
+        step(own, first, t, states[t])
+        first.out.append(5)  # type: ignore[union-attr]
+    own.remove(0)  # ended by a stop string, which the engine's rows do not show
+    second = Request("g", "both", first.key, [], (EOS,))  # choices that have no seed share their parameters
+    own.add(0, second)
+    assert own.rows[0] is second
+    for t in range(2):
+        assert not (step(own, second, t, states[4 + t]) == -torch.inf).any()
+        second.out.append(5)  # type: ignore[union-attr]
+    one, two = own.verdicts("both")
+    assert (one["watched"], one["steps"]) == (True, 4)
+    assert (two["watched"], two["steps"]) == (True, 2)
+
+
 def test_one_whose_states_are_gone_is_not_watched_and_says_so() -> None:
     for mode, options, acted in (
         (Mode.WATCH, {}, False),

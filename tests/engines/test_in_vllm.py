@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -245,6 +246,30 @@ def test_over_http_a_verdict_is_found_by_the_id_of_the_answer(server: int, known
     status, said = http(server, "/v1/chat/completions", chat | {"vllm_xargs": {"demur": "whole"}})
     assert status == 200, said
     assert http(server, f"/v1/demur/{said['id']}")[1]["verdicts"][0]["watched"]
+
+
+def test_the_official_client_and_curl_get_one_verdict_whole_and_in_parts(server: int) -> None:
+    pytest.importorskip("openai", reason="the extra judges")
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    from clients import all_ways
+    from inside import asked
+
+    found = set()
+    for prompt in [*asked(8)]:
+        turns = [{"role": turn.role, "content": turn.content} for turn in prompt.conversation]
+        for guard in ("whole", "early"):
+            body = {"model": "organism", "messages": turns, "max_tokens": 40, "temperature": 0}
+            came = all_ways(f"http://127.0.0.1:{server}/v1", body | {"vllm_xargs": {"demur": guard}})
+            told = [http(server, f"/v1/demur/{one.id}")[1]["verdicts"] for one in came]
+            ((first,), *rest) = told
+            for (verdict,) in rest:
+                assert verdict["sigma"] == pytest.approx(first["sigma"], abs=1e-5)
+                same = ("guard", "mode", "status", "step", "steps", "acted", "why")
+                assert [verdict[name] for name in same] == [first[name] for name in same]
+            assert len({(one.content, one.finish) for one in came}) == 1
+            found.add((guard, first["status"]))
+    assert len(found) == 4, found
 
 
 def test_over_http_a_bad_option_is_a_400_and_an_unknown_verdict_a_404(server: int, known: Any) -> None:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -19,79 +15,14 @@ pytest.importorskip("httpx", reason="the extra serve")
 
 import served
 import server as engines
-from served import House, serving, together, whole
+from fronts import TEXT, Named, never, proxied, says, sends
+from served import serving, together, whole
 
 from demur.guards import REFUSAL
-from demur.serving import Address, Limits
-from demur.serving.proxied import Proxy
-from demur.serving.proxy import server_of
 from demur.serving.replaying import Replay
 from demur.serving.upstream import Upstream
 from demur.testing.tiny import tiny
-from demur.types import DemurError, Prompt
-
-LIMITS = Limits(grace=1)
-TEXT = "Once upon a time there was a mill."
-
-
-@dataclass(frozen=True)
-class Front(House):
-    """The proxy, asked as a server is."""
-
-    proxy: Any = None
-    at: int = 0
-
-    @property
-    def port(self) -> int:
-        return self.at
-
-    def ask(self, **more: Any) -> tuple[int, Any]:
-        body = {"model": "m", "messages": [{"role": "user", "content": "Tell me of mills."}]}
-        return self.post("/v1/chat/completions", body | more)
-
-
-@contextmanager
-def proxied(url: str, guard: Any = None, of: Any = None, **more: Any) -> Iterator[Front]:
-    """A proxy for an engine until the block ends."""
-    replay = Replay(of or served.model(), guard or served.guard())
-    proxy = Proxy(Upstream(url), replay, limits=LIMITS, **more)
-    listening, ready = Address(port=0).bound(), threading.Event()
-    server = server_of(proxy, ready.set)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-    thread.start()
-    try:
-        assert ready.wait(30)
-        yield Front(None, None, proxy=proxy, at=listening.getsockname()[1])  # type: ignore[arg-type]
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
-
-
-def says(text: str = TEXT, **choice: Any) -> Callable[[Any, int], None]:
-    """An engine that says a text, whole or a character at a time."""
-
-    def act(handler: Any, number: int) -> None:
-        head = {"id": "e1", "created": 1, "model": "m", "object": "x"}
-        made = {"index": 0, "finish_reason": "stop", "logprobs": {"content": [{"token": "secret"}]}} | choice
-        if not handler.server.bodies[number - 1].get("stream"):
-            body = head | {"choices": [made | {"message": {"role": "assistant", "content": text, "refusal": None}}]}
-            handler.send(200, json.dumps(body | {"usage": {"total_tokens": 3}}))
-            return
-        deltas = [{"content": letter, "reasoning_content": "secret"} for letter in text]
-        events = [head | {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-        events.append(head | {"choices": [made | {"delta": {}}]})
-        lines = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
-        handler.send(200, lines, Content_Type="text/event-stream")
-
-    return act
-
-
-def never() -> Any:
-    """A guard that stops nothing."""
-    made = served.guard()
-    prefix = replace(made.prefix, threshold=replace(made.prefix.threshold, value=1e9))
-    return replace(made, prefix=prefix)
+from demur.types import DemurError
 
 
 def test_what_is_let_pass_comes_whole_and_streamed_with_one_verdict() -> None:
@@ -108,7 +39,7 @@ def test_what_is_let_pass_comes_whole_and_streamed_with_one_verdict() -> None:
         assert said["demur"]["looked"] == served.T, "a guard without a tail looks at its first steps"
         assert "secret" not in json.dumps([at_once, parts]), "nothing that was not judged leaves"
         pieces = [choice["delta"].get("content") for event in parts for choice in event["choices"]]
-        assert [len(piece) for piece in pieces if piece] == [5] * 6 + [4]
+        assert [piece for piece in pieces if piece] == ["Once", " upon", " a", " time", " there", " was a", " mill."]
 
 
 @pytest.mark.parametrize("step", [1, 4, 8])
@@ -119,7 +50,7 @@ def test_a_stopped_answer_is_withheld_from_the_window_in_which_it_was_flagged(st
             assert (said["finish"], said["refusal"]) == ("content_filter", REFUSAL)
             assert (said["demur"]["verdict"]["flagged"], said["demur"]["verdict"]["step"]) == (True, step)
         assert at_once["content"] == ""
-        assert streamed["content"] == TEXT[: (step - 1) // 3 * 3]
+        assert streamed["content"] == ("Once" if step > len("Once") else ""), "whole words that were judged before it"
 
 
 @pytest.mark.slow
@@ -140,17 +71,6 @@ def test_before_a_server_of_the_same_weights_it_says_what_that_servers_own_guard
             assert here["demur"]["sigma"][:n] == pytest.approx(there["demur"]["sigma"][:n], abs=1e-4)
             flags.add(here["demur"]["verdict"]["flagged"])
         assert flags == {True, False}
-
-
-class Named:
-    """A proxy that is asked for one model."""
-
-    def __init__(self, front: Front, model: str) -> None:
-        self.front, self.model = front, model
-
-    def chat(self, prompt: Prompt, **more: Any) -> tuple[int, Any]:
-        messages = [{"role": t.role, "content": t.content} for t in prompt.conversation]
-        return self.front.ask(model=self.model, messages=messages, **more)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -175,12 +95,8 @@ class Slow:
     def __init__(self, replay: Replay) -> None:
         self.model = replay.model
 
-    def __call__(self, prompt: Prompt, text: str) -> Any:
+    def __call__(self, *asked: Any) -> Any:
         time.sleep(0.3)
-
-
-def sends(status: int, body: str, kind: str = "application/json") -> Callable[[Any, int], None]:
-    return lambda handler, number: handler.send(status, body, Content_Type=kind)
 
 
 @pytest.mark.parametrize("stream", [False, True])

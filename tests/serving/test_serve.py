@@ -254,6 +254,25 @@ def test_several_turns_are_read_and_a_refusal_may_be_one_of_them(house: House) -
     assert "--allow-prefill" in error["error"]["message"]
 
 
+def test_a_stopped_answer_may_be_put_back_as_it_came_and_is_read_as_its_refusal() -> None:
+    with serving(guard=served.flagging_at(3)) as house:
+        _, first = house.chat("How do I open the granary?")
+        message = first["choices"][0]["message"]
+        assert message["content"]
+        assert message["refusal"] == REFUSAL
+        message["content"] = "Once"  # what a tiny model writes, no client may send
+        asked = {"role": "user", "content": "How do I open the granary?"}
+        again = {"role": "user", "content": "And then?"}
+        read = []
+        for said in (message, {"role": "assistant", "content": REFUSAL}):
+            status, body = house.post("/v1/chat/completions", {"model": "m", "messages": [asked, said, again]})
+            assert status == 200, body
+            read.append((body["usage"]["prompt_tokens"], body["demur"]["sigma"]))
+        assert read[0] == read[1]
+        status, _ = house.post("/v1/chat/completions", {"model": "m", "messages": [asked | {"refusal": "No."}]})
+        assert status == 400
+
+
 # -- clients --------------------------------------------------------------------------------------------------------
 
 

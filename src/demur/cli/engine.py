@@ -92,7 +92,7 @@ def recalibrate(
         raise DemurError(f"--n-fit {n_fit}", f"at least {LEAST_TO_FIT} prompts to fit on", "ask for more")
     guard = Guard.load(path, detector=detector)
     _, fit, calibrate, *_ = prompts_for(guard, harmless, [0, n_fit, n_calibrate], columns_of(column), again=True)
-    served, named = _served(path, engine, key_env)
+    served, named = _served(path, engine, key_env, watching=True)
     answers = [_answers(served, named, guard, side, model, at_once) for side in (fit, calibrate)]
     hashes = [digest(one) for one in fit], [digest(one) for one in calibrate]
     made = recalibrated(guard, answers[0], answers[1], served.status()["engine"], hashes)
@@ -101,12 +101,12 @@ def recalibrate(
     out_to().print(made.promise, markup=False, soft_wrap=True)
 
 
-def _served(path: Path, engine: str, key_env: str) -> tuple[Served, str]:
-    """The engine, and what it calls the guard of this file."""
+def _served(path: Path, engine: str, key_env: str, watching: bool = False) -> tuple[Served, str]:
+    """The engine, and what it calls the guard of this file; ``watching``: it must not act."""
     from demur.engines.endpoint import Served
 
     served = Served(engine, os.environ.get(key_env, ""))
-    return served, served.guard_named(hashlib.sha256(path.read_bytes()).hexdigest())
+    return served, served.guard_named(hashlib.sha256(path.read_bytes()).hexdigest(), watching=watching)
 
 
 def _answers(

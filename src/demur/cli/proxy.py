@@ -14,7 +14,7 @@ from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.serving.order import Tells
-    from demur.serving.proxied import Policy
+    from demur.serving.passing import Policy
 
 
 def proxy(
@@ -38,6 +38,17 @@ def proxy(
     allowed_host: Annotated[
         list[str] | None, typer.Option(help="A name by which clients may call the proxy; repeatable.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="A model of the engine that clients may ask for; repeatable. Default: all that it has."),
+    ] = None,
+    pass_on: Annotated[
+        list[str] | None,
+        typer.Option(help="A parameter that goes on to the engine beside those of OpenAI's sampling; repeatable."),
+    ] = None,
+    longest: Annotated[
+        int, typer.Option(min=1, help="Tokens of an answer that are read; a longer one is not watched.")
+    ] = 8192,
     tell: Annotated[
         Tell | None,
         typer.Option(help="What clients are told of the guard; default: signal on loopback, else verdict: no numbers."),
@@ -71,11 +82,14 @@ def proxy(
     engine = Upstream(upstream, os.environ.get(upstream_key, "") if upstream_key else "")
     net = load_model(model, dtype, device, None, template=template)
     few_threads(net)
-    replay = Replay(net, Guard.load(guard, detector=detector))
+    replay = Replay(net, Guard.load(guard, detector=detector), longest)
     names = [*(allowed_host or ()), *([] if address.is_any else [f"[{host}]" if ":" in host else host])]
     chosen: Policy = "open" if policy == "open" else "closed"
     tells: Tells = "verdict" if tell is Tell.verdict or (tell is None and not address.is_loopback) else "signal"
-    made = Proxy(engine, replay, chosen, window, late, keys=keys, hosts=tuple(names), tells=tells)
+    made = Proxy(
+        engine, replay, chosen, window, late, keys=keys, hosts=tuple(names), tells=tells, models=tuple(only or ()),
+        also=tuple(pass_on or ()),
+    )  # fmt: skip
     to_stderr()
     console = out_to()
 

@@ -16,7 +16,9 @@ from demur.types import DemurError, Prompt
 
 @dataclass(frozen=True)
 class Answered:
-    """What came of one prompt: whether the answer refuses by itself, and the engine's verdict."""
+    """What came of one prompt: the engine's verdict, and whether the model refuses by itself: a refusal that a guard
+    writes is none of its own.
+    """
 
     refused: bool
     verdict: dict[str, Any]
@@ -45,8 +47,10 @@ class Served:
             )
         return told
 
-    def guard_named(self, sha256: str) -> str:
-        """What the engine calls the guard of a file with this hash. Raises where it has another file, or none."""
+    def guard_named(self, sha256: str, *, watching: bool = False) -> str:
+        """What the engine calls the guard of a file with this hash. Raises where it has another file, or none; and, if
+        it shall be ``watching``, for a guard that acts: answers that it cuts short have no whole signal.
+        """
         guards = self.status()["guards"]
         found = next((name for name, guard in guards.items() if guard["sha256"] == sha256), None)
         if found is None:
@@ -54,6 +58,11 @@ class Served:
             raise DemurError(
                 f"an engine with the guards {has}", f"this file ({sha256[:8]}) among them", "start it with the file"
             )
+        if watching and guards[found]["mode"] != "watch":
+            raise DemurError(
+                f"the guard {found} in the mode {guards[found]['mode']}, which cuts answers short", "the mode watch",
+                "start the engine with DEMUR_MODE=watch",
+            )  # fmt: skip
         return str(found)
 
     def model(self) -> str:
@@ -72,7 +81,7 @@ class Served:
         }
         said = self._ask("/v1/chat/completions", body)["choices"][0]["message"]["content"] or ""
         (verdict,) = self._ask(f"/v1/demur/{tag}")["verdicts"]
-        return Answered(is_refusal(said), verdict)
+        return Answered(is_refusal(said) and not verdict["acted"], verdict)
 
     def _ask(self, path: str, body: Any = None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})

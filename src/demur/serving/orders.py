@@ -259,7 +259,7 @@ def conversation_of(turns: Sequence[Turn], limits: Limits, may_prefill: bool) ->
     """The messages of a request as a prompt. Raises :class:`Refused`."""
     if len(turns) > limits.messages:
         raise wrong(f"{len(turns)} messages", f"at most {limits.messages}", param="messages")
-    said = [Message(_role(turn), _content(turn, i)) for i, turn in enumerate(turns)]
+    said = [Message(_role(turn), content_of(turn, i)) for i, turn in enumerate(turns)]
     if said[-1].role == "assistant" and not may_prefill:
         raise wrong(
             "an assistant's message at the end, which would begin the answer",
@@ -277,16 +277,16 @@ def _role(turn: Turn) -> str:
     return "system" if turn.role == "developer" else turn.role
 
 
-def _content(turn: Turn, i: int) -> str:
+def content_of(turn: Turn, i: int) -> str:
+    """What a message says, the ``i``-th. An answer that was stopped may hold what had left of it beside the refusal: it
+    is read as the refusal, which a guard writes over an answer. Raises :class:`Refused`.
+    """
     content = turn.content
     if isinstance(content, list):
         content = "".join(part.text for part in content)
     if turn.refusal is not None:
-        if turn.role != "assistant" or content:
-            raise wrong(
-                "a refusal beside content, or of another role", "an assistant's, in place of content",
-                param=f"messages.{i}.refusal",
-            )  # fmt: skip
+        if turn.role != "assistant":
+            raise wrong("a refusal of another role", "an assistant's", param=f"messages.{i}.refusal")
         content = turn.refusal
     if not content:
         raise wrong("a message without content", "a text", param=f"messages.{i}.content")

@@ -89,8 +89,11 @@ class Desk:
         self.rows[index] = request
 
     def _comes_back(self, request: Request) -> Request | None:
-        """The parked request that this is; None for a new one, and where several could be meant."""
-        same = [each for each in self.parked.values() if each.key is request.key]
+        """The parked request that this is; None for a new one, and where several could be meant. The choices of one
+        request share a key: who comes with fewer tokens than were written, but for the last one, is another one.
+        """
+        known = float("inf") if request.out is None else len(request.out)
+        same = [each for each in self.parked.values() if each.key is request.key and each.written <= known + 1]
         if request.out is not None and len(same) > 1:
             same = [each for each in same if each.out is request.out]
         if len(same) != 1 or same[0].guard != request.guard:
@@ -177,7 +180,9 @@ class Desk:
             answered = steps > (0 if post.own else 1)  # the prompt may end with a stop token
             ends = (fed[at][:, None] == torch.tensor(stops, device=self.device)).any(dim=1)
             alive = ~(ends & answered)
-        look.see(states[at], places, steps, torch.tensor(again, device=self.device) if any(again) else None, alive)
+        once_more = torch.tensor(again, device=self.device) if any(again) else None
+        counts = [step for _, _, step in seen]
+        look.see(states[at], places, steps, once_more, alive, (min(counts), max(counts)))
 
     def _act(self, post: Post, logits: Tensor, mine: Sequence[tuple[int, Request, int]]) -> None:
         """Leaves flagged rows one token: the next of the refusal, or a stop token. Of a request that has none, nothing

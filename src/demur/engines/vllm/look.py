@@ -98,35 +98,40 @@ class Look:
         steps: Int[Tensor, "b"],
         again: Bool[Tensor, "b"] | None = None,
         alive: Bool[Tensor, "b"] | None = None,
+        span: tuple[int, int] | None = None,
     ) -> None:
         """Takes note of one step of each row. ``steps`` count from 1; ``again``: the row's step before comes once more
-        (None: no row's). Rows that are not ``alive`` are left as they are.
+        (None: no row's). Rows that are not ``alive`` are left as they are. ``span``: the least and the greatest of the
+        steps, where the host knows them: what no row needs is then not computed.
         """
+        least, most = span or (1, self.steps + 1)
         kept, told = self.kept, self.kept["told"][places]
         sums = kept["sums"][places]
         before = sums if again is None else torch.where(again[:, None], kept["before"][places], sums)
         now = before + states.float()
         mean = now / steps[:, None]
-        seen, means = self._recent(mean, places, steps)
+        seen = self._recent(mean, places, steps) if self.tail is not None and most > self.steps else mean
         at = (steps - 1).clamp(max=self.steps - 1)
         sigma = self._signal(seen, at)
-        own = kept["sigma"][places]
-        held = torch.where((self.columns >= at[:, None]) & (steps <= self.steps)[:, None], sigma[:, None], own)
-        score, limit = self._scores(held, sigma, at, steps)
+        held = kept["sigma"][places]
+        if least <= self.steps:
+            held = torch.where((self.columns >= at[:, None]) & (steps <= self.steps)[:, None], sigma[:, None], held)
+        score, limit = self._scores(held, sigma, at, steps, least, most)
         above = ~(score <= limit)  # not `>`, which lets a nan pass
         flagged = (told[:, 0] > 0) & (told[:, 0] < steps)
         until = told[:, 3] if again is None else torch.where(again, told[:, 4], told[:, 3])
         worst = torch.where(steps > self.steps, torch.maximum(until, 1.0 - sigma), 1.0 - sigma)
-        flag, of_flag = torch.where(above, steps.double(), 0.0), torch.where(flagged, told[:, 1], score)
+        flag, of_flag = above * steps.double(), torch.where(flagged, told[:, 1], score)
         new = torch.stack([torch.where(flagged, told[:, 0], flag), of_flag, sigma, worst, until], dim=1)
         takes = None if alive is None and not self.acts else ~flagged if self.acts else torch.ones_like(flagged)
         takes = takes if takes is None or alive is None else takes & alive
         self._keep("told", places, new, takes)
-        self._keep("sigma", places, held, takes)
+        if least <= self.steps:
+            self._keep("sigma", places, held, takes)
         self._keep("before", places, before, takes)
         self._keep("sums", places, now, takes)
-        if means is not None:
-            self._keep("means", (places, steps % (self.steps + 1)), means, takes)
+        if self.tail is not None:
+            self._keep("means", (places, steps % (self.steps + 1)), mean, takes)
 
     def _keep(self, name: str, where: Any, new: Tensor, takes: Bool[Tensor, "b"] | None) -> None:
         """Keeps what is new of the rows that take it: None for all."""
@@ -145,14 +150,12 @@ class Look:
 
     def _recent(
         self, mean: Float[Tensor, "b d"], places: Int[Tensor, "b"], steps: Int[Tensor, "b"]
-    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"] | None]:
-        """States as the guard reads them, and what is kept of them: see :class:`demur.guards.sight.Recent`."""
-        if self.tail is None:
-            return mean, None
+    ) -> Float[Tensor, "b d"]:
+        """States as the guard reads them behind T: see :class:`demur.guards.sight.Recent`."""
         old = self.kept["means"][places, (steps + 1) % (self.steps + 1)].double()
         count = steps[:, None].double()
         window = (mean.double() * count - old * (count - self.steps)) / self.steps
-        return torch.where(steps[:, None] > self.steps, window.float(), mean), mean
+        return torch.where(steps[:, None] > self.steps, window.float(), mean)
 
     def _signal(self, states: Float[Tensor, "b d"], at: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
         if self.guard.anchors.whitened is None:
@@ -161,24 +164,32 @@ class Look:
         x = states.double() - middle[at]  # as demur.signals.whitened.cosines: nothing is whitened
         out = ((x @ loud.T).square() * taken).sum(dim=-1)
         length = ((x * x).sum(dim=-1) - out).clamp(min=0).sqrt()
-        cosine = (x * seen[at]).sum(dim=-1) / torch.where(length > 0, length, 1.0)
+        cosine = (x * seen[at]).sum(dim=-1) / length.masked_fill(~(length > 0), 1.0)
         lean = torch.atanh(cosine.clamp(-INSIDE, INSIDE))
-        return torch.where(length.isfinite(), torch.sigmoid(steep[at] * lean + offset[at]), torch.nan)
+        return torch.sigmoid(steep[at] * lean + offset[at]).masked_fill(~length.isfinite(), torch.nan)
 
     def _scores(
-        self, held: Float[Tensor, "b T"], sigma: Float[Tensor, "b"], at: Int[Tensor, "b"], steps: Int[Tensor, "b"]
-    ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"]]:
+        self,
+        held: Float[Tensor, "b T"],
+        sigma: Float[Tensor, "b"],
+        at: Int[Tensor, "b"],
+        steps: Int[Tensor, "b"],
+        least: int,
+        most: int,
+    ) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"] | float]:
         """Scores and the limits that hold for them: of signals up to T, and of windows behind it."""
+        if self.tail is not None and least > self.steps:
+            return 1.0 - sigma, self.tail
         if self.score is None:  # any detector is read by NumPy; off the CPU that waits for the device once a step
             found = self.guard.prefix.score_held(held.cpu().numpy(), at.cpu().numpy() + 1)  # type: ignore[arg-type]
             score = torch.from_numpy(found).to(self.device)
         else:
             known = held.isfinite().all(dim=1)
             score = torch.where(known, (self.score(held) - self.centre[at]) / self.scale[at], torch.nan)
-        limit = torch.full_like(score, self.limit)
-        if self.tail is None:
-            return score, limit
+        if self.tail is None or most <= self.steps:
+            return score, self.limit
         behind = steps > self.steps
+        limit = torch.full_like(score, self.limit)
         return torch.where(behind, 1.0 - sigma, score), torch.where(behind, self.tail, limit)
 
 

@@ -1,0 +1,128 @@
+"""What an engine has said, read with care: the one text of an answer or a stream, and why it ended. What is no text,
+or more than one, is an error: nothing is left out without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from demur.guards import REFUSAL
+from demur.serving.errors import unavailable
+
+ENDS = {None: "stop", "eos_token": "stop", "stop_sequence": "stop"} | {
+    name: name for name in ("stop", "length", "content_filter")
+}
+"""Why an answer ended, by the engine's word; some send none, and TGI has words of its own."""
+LONGEST_WORD = 32
+"""Characters without a blank after which text is judged in the middle of a word."""
+_WORDS = re.compile(r".*\S(?=\s)", re.DOTALL)
+
+
+def choice_of(made: Mapping[str, Any]) -> dict[str, Any]:
+    """The one choice. Raises for none and for several: what is not judged does not leave."""
+    choices = made.get("choices")
+    if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
+        raise unavailable("the engine sent another number of answers than one", "upstream")
+    if choices[0].get("index", 0) != 0:
+        raise unavailable("the engine sent an answer that nobody asked for", "upstream")
+    return choices[0]
+
+
+def end_of(choice: Mapping[str, Any]) -> str:
+    """Why an answer ended. Raises for a word that stands for something else than a finished text."""
+    said = choice.get("finish_reason")
+    if not isinstance(said, str | None) or said not in ENDS:
+        raise unavailable("the engine's answer ended as none does that is a text alone", "upstream")
+    return ENDS[said]
+
+
+def message_of(choice: Mapping[str, Any], name: str) -> tuple[str, bool]:
+    """The text of a ``message`` or a ``delta``, and whether the engine refuses beside it. Raises for content that is no
+    text, such as parts of several kinds.
+    """
+    message = choice.get(name)
+    if message is None and name == "delta":
+        message = {}
+    if not isinstance(message, dict) or not isinstance(message.get("content"), str | None):
+        raise unavailable("the engine sent content that is no text", "upstream")
+    return message.get("content") or "", bool(message.get("refusal"))
+
+
+@dataclass
+class Heard:
+    """What an engine has said so far in a stream: ``new`` parts of ``text`` came since the last look, and what stands
+    behind ``left`` has not left.
+    """
+
+    head: dict[str, Any] = field(default_factory=dict)
+    begun: bool = False
+    answered: bool = False
+    text: str = ""
+    left: int = 0
+    new: int = 0
+    end: str = "stop"
+    refused: bool = False
+    usage: Any = None
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Reads a chunk. The engine's own refusal and thoughts are not judged, and do not leave."""
+        self.head = self.head or {name: event[name] for name in ("id", "created", "model") if name in event}
+        self.usage = event.get("usage") or self.usage
+        if not event.get("choices"):
+            return
+        choice = choice_of(event)
+        more, refuses = message_of(choice, "delta")
+        self.answered, self.refused = True, self.refused or refuses
+        if choice.get("finish_reason") is not None:
+            self.end = end_of(choice)
+        if more:
+            self.text, self.new = self.text + more, self.new + 1
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the text has left."""
+        return self.left == len(self.text)
+
+    def words(self) -> int:
+        """How much of the text may be looked at before its end: its whole words, since the tokens of half a word are
+        others than those of the word; all of it, where no word ends for long. Not beyond what has left: no more yet.
+        """
+        found = _WORDS.match(self.text, self.left)
+        if found:
+            return found.end()
+        return len(self.text) if len(self.text) - self.left > LONGEST_WORD else self.left
+
+    def out(self, upto: int) -> str:
+        """What leaves now."""
+        more, self.left, self.new = self.text[self.left : upto], upto, 0
+        return more
+
+    def first(self) -> Iterator[bytes]:
+        """What a stream begins with, once."""
+        if not self.begun:
+            self.begun = True
+            yield self.chunk({"role": "assistant", "content": ""})
+
+    def last(self, stopped: bool, about: Mapping[str, Any]) -> Iterator[bytes]:
+        """What a stream ends with. Raises where the engine has answered nothing at all."""
+        if not self.answered:
+            raise unavailable("the engine's stream held no answer", "upstream")
+        if stopped or self.refused:
+            yield self.chunk({"refusal": REFUSAL})
+        yield self.chunk({}, "content_filter" if stopped else self.end, {"demur": about})
+        if self.usage is not None and not stopped:
+            yield event_of(self.head | {"object": "chat.completion.chunk", "choices": [], "usage": self.usage})
+
+    def chunk(self, delta: dict[str, Any], finish: Any = None, more: Mapping[str, Any] | None = None) -> bytes:
+        """One event of the stream that goes on."""
+        choice = {"index": 0, "finish_reason": finish, "logprobs": None, "delta": delta}
+        return event_of({**self.head, "object": "chat.completion.chunk", "choices": [choice], **(more or {})})
+
+
+def event_of(body: Mapping[str, Any]) -> bytes:
+    """One event of a stream. ASCII alone, so that no text can look like the end of one."""
+    return f"data: {json.dumps(body, allow_nan=False)}\n\n".encode("ascii")
