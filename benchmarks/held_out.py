@@ -28,7 +28,7 @@ from demur.guards.detectors import Detector, IsolationForest, Last, Mahalanobis,
 from demur.guards.prefix import fit_prefix
 from demur.prompts import load, packaged
 from demur.signals import refusal_signal
-from demur.signals.whitened import fit_whitened
+from demur.signals.whitened import HARMFUL, fit_whitened
 from demur.types import Prompt
 
 ATTACKS = ("suppression", "prefix", "role")
@@ -44,7 +44,7 @@ def asked(pairs: Path, odd: bool) -> dict[str, list[Prompt]]:
     good, bad = packaged("harmless"), packaged("harmful")
     sets = {
         "anchors/harmless": good[:ANCHORS],
-        "anchors/harmful": bad[:ANCHORS],
+        "anchors/harmful": bad[: ANCHORS * HARMFUL],
         "fit": good[ANCHORS : ANCHORS + FIT],
         "calibrate": good[ANCHORS + FIT : ANCHORS + FIT + CALIBRATE],
     }

@@ -16,6 +16,7 @@ from packaging.version import Version
 
 from demur import cli
 from demur.prompts import starter
+from demur.types import DemurError
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -292,12 +293,30 @@ def test_how_much_hangs_on_the_wording_of_anchors_is_told(run: Run) -> None:
 SMALL = ("--length", "40", "--n-anchors", "40", "--n-fit", "64", "--n-calibrate", "24", "--n-check", "20")
 
 
+@pytest.mark.parametrize(
+    ("there", "asked", "at_least", "found"), [(30, 20, 10, 20), (15, 20, 10, 15), (15, 20, 20, 0), (9, 20, 10, 0)]
+)
+def test_a_guard_takes_as_many_harmful_prompts_as_a_set_has(
+    there: int, asked: int, at_least: int, found: int, tmp_path: Path
+) -> None:
+    """Nobody who brings a small set has to say so; who asks for a number has that number or an error."""
+    from demur.cli.guard import _prompts
+
+    (tmp_path / "asked.txt").write_text("".join(f"Do the wrong thing {i}\n" for i in range(there)))
+    if found:
+        assert len(_prompts(str(tmp_path / "asked.txt"), True, [asked], (), {}, at_least)[0]) == found
+    else:
+        with pytest.raises(DemurError, match=f"{there} (different )?prompts"):
+            _prompts(str(tmp_path / "asked.txt"), True, [asked], (), {}, at_least)
+
+
 @pytest.mark.slow
 def test_a_guard_is_fitted_shown_and_used(run: Run, tmp_path: Path) -> None:
     code, out, err = run("guard", "fit", "organism/ar", *SMALL, "--alpha", "0.1")
     assert code == 0, err
     assert "at most 10.0% false positives" in out
     assert "n 20" in out
+    assert "40 answered prompts and 80 harmful ones" in " ".join(out.split())
     code, shown, _ = run("guard", "show", "guard.safetensors")
     assert code == 0
     assert shown.strip() == out.split("\n", 1)[1].strip()

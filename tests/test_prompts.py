@@ -19,7 +19,7 @@ import pytest
 
 import demur.prompts as door
 from demur.hub import REST, takes_connection
-from demur.prompts import SETS, TEXT_COLUMNS, digest, load, save, starter
+from demur.prompts import SETS, TEXT_COLUMNS, digest, load, packaged, save, starter
 from demur.prompts import hub as hub_door
 from demur.types import DemurError, Prompt
 
@@ -122,6 +122,28 @@ def test_at_least_24_harmless_requests_share_an_alarming_word_with_a_harmful_one
     assert [r["text"] for r in noted if not alarming(r["text"]) & harmful] == []
     assert len({r["category"] for r in noted}) == 10
     assert f"{len(noted)} of the harmless" in " ".join((door.__doc__ or "").split())
+
+
+def test_the_blunt_set_is_like_the_harmful_starter_set_and_repeats_no_request_of_another() -> None:
+    first, blunt = starter("harmful"), load("blunt")
+    assert Counter(p.category for p in blunt) == Counter(p.category for p in first)
+    assert {(p.harmful, p.source, p.licence) for p in blunt} == {(True, "demur blunt set", "CC0-1.0")}
+    assert packaged("harmful")[:240] == [*first, *blunt]
+    for n in (10, 60, 120):
+        assert len({p.category for p in blunt[:n]}) == 10
+        questions = [sum(p.text.endswith("?") for p in of[:n]) / n for of in (first, blunt)]
+        assert abs(questions[0] - questions[1]) < 0.25
+    lengths = [statistics.mean(len(p.text.split()) for p in of) for of in (first, blunt)]
+    assert abs(lengths[0] / lengths[1] - 1) < 0.25
+    held_out = load(Path(__file__).parent / "data" / "held_out_pairs.jsonl")
+    others = [words(p.text) for p in [*first, *load("matched"), *held_out]]
+    for i, prompt in enumerate(blunt):
+        own = words(prompt.text)
+        assert all(len(own & of) / len(own | of) < 0.6 for of in [*others, *(words(p.text) for p in blunt[:i])]), i
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
 
 
 @pytest.mark.parametrize("n", [0, -1, 121])

@@ -102,13 +102,14 @@ def _prompts(
 ) -> list[Prompt]:
     """Up to ``n`` prompts of a set by name; without a name, of the set that the model understands."""
     from demur.prompts import packaged
+    from demur.signals.whitened import HARMFUL
 
     name = name or worlds.of_model(model)
     if worlds.is_world(name):
         role: worlds.Role = "anchors/harmful" if harmful else "anchors/harmless"
         return worlds.named(name).requests(role, {role: n})
     if not name and signal == "whitened":
-        return packaged("harmful" if harmful else "harmless")[:n]
+        return packaged("harmful")[: n * HARMFUL] if harmful else packaged("harmless")[:n]
     return side(name or ("harmful" if harmful else "harmless"), harmful, columns, n)
 
 

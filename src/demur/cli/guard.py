@@ -75,7 +75,15 @@ def fit(
     ] = None,
     harmless: Annotated[str, typer.Option(help="Prompts: harmless, organism, alpaca, a file or hf:owner/name.")] = "",
     harmful: Annotated[str, typer.Option(help="For anchors only: harmful, organism, advbench, a file or hf:...")] = "",
-    n_anchors: Annotated[int, typer.Option(min=8, help="Prompts a side for anchors.")] = 120,
+    n_anchors: Annotated[int, typer.Option(min=8, help="Harmless prompts for anchors.")] = 120,
+    n_harmful: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Harmful prompts for anchors. Default: as many as harmless ones; on the whitened signal twice as many "
+            "if the set has them.",
+        ),
+    ] = None,
     n_fit: Annotated[int, typer.Option(min=8, help="Harmless prompts to fit on.")] = 200,
     n_calibrate: Annotated[int, typer.Option(min=2, help="Harmless prompts for the threshold.")] = 160,
     n_check: Annotated[int, typer.Option(min=0, help="Harmless prompts to measure false positives on.")] = 100,
@@ -146,11 +154,12 @@ def fit(
     needed = [0 if anchors else n_anchors, n_fit, n_calibrate, n_check]
     known = _known(anchors) if anchors else None
     good = _prompts(harmless or _own(model), False, needed, known.prompts if known else (), columns)
-    bad = [] if known else _prompts(harmful or _own(model), True, [n_anchors], (), columns)[0]
+    bad = [] if known else _bad(harmful or _own(model), n_anchors, n_harmful, columns)
     net = load_model(model, dtype, device, system, template=template)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
     kit = kit_of(detector, Need.CAUSAL in net.offers)
     signal = signal_of(whitened, known, kit.signal)
+    bad = bad if signal == "whitened" or n_harmful else bad[:n_anchors]
     whole = _whole(kit.upto, upto, steps)
     check_alpha(alpha, n_calibrate if threshold is Threshold.conformal else None, parts=2 if whole else 1)
     if known:
@@ -207,6 +216,15 @@ def _known(path: Path) -> Anchors:
     return known
 
 
+def _bad(name: str, n_anchors: int, n_harmful: int | None, columns: Mapping[str, str]) -> list[Prompt]:
+    """Harmful prompts for anchors: as many as are asked for. If nobody says, as many as the whitened signal takes, or
+    what the set has of them, at least one to a harmless one.
+    """
+    from demur.signals.whitened import HARMFUL
+
+    return _prompts(name, True, [n_harmful or HARMFUL * n_anchors], (), columns, n_harmful or n_anchors)[0]
+
+
 def _whole(usual: int, asked: int | None, steps: int) -> int:
     """How many tokens the promise is for; 0 where only the first T steps are looked at. Raises for fewer than T."""
     if asked is None:
@@ -236,10 +254,15 @@ def prompts_for(
 
 
 def _prompts(
-    name: str, harmful: bool, needed: list[int], seen: Sequence[str], columns: Mapping[str, str]
+    name: str,
+    harmful: bool,
+    needed: list[int],
+    seen: Sequence[str],
+    columns: Mapping[str, str],
+    at_least: int | None = None,
 ) -> list[list[Prompt]]:
     """Disjoint sets of the sizes asked for, without prompts that were ``seen`` before (by hash). Raises if there are
-    too few prompts, with the sizes that would fit.
+    too few prompts, with the sizes that would fit. ``at_least``: so many are enough, if there are no more (of one set).
     """
     from demur.prompts import distinct, packaged
     from demur.signals import digest
@@ -251,7 +274,7 @@ def _prompts(
         for role, n in zip(roles, needed, strict=False):
             every = worlds.named(name).every(role) if n else []
             sets.append([prompt for prompt in every if digest(prompt) not in taken][:n])
-            if len(sets[-1]) < n:
+            if len(sets[-1]) < (at_least or n):
                 raise DemurError(
                     f"{len(sets[-1])} requests of {name} for {role}{beside}",
                     str(n),
@@ -260,7 +283,7 @@ def _prompts(
         return sets
     whole = packaged("harmful" if harmful else "harmless") if name == "starter" else side(name, harmful, columns)
     every = [p for p in distinct(whole) if digest(p) not in taken]
-    if len(every) < sum(needed):
+    if len(every) < (at_least or sum(needed)):
         raise DemurError(
             f"{len(every)} different prompts in {name}{beside}",
             f"{sum(needed)} ({' + '.join(map(str, needed))} for anchors, fit, calibration and check)",

@@ -179,6 +179,7 @@ def cached_anchors(
     from demur.models import cache_dir
     from demur.prompts import digest, packaged, starter
     from demur.signals import Anchors, anchors_of
+    from demur.signals.whitened import HARMFUL
     from demur.traces import spec_of
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -200,7 +201,7 @@ def cached_anchors(
             made: Anchors = worlds.named(world).anchors(model, sampler, progress=progress, **how)
             return made
         if signal == "whitened":
-            harmless, harmful = packaged("harmless")[:n], packaged("harmful")[:n]
+            harmless, harmful = packaged("harmless")[:n], packaged("harmful")[: n * HARMFUL]
         else:
             harmless, harmful = starter("harmless", n), starter("harmful", n)
         spec = spec_of(model, sampler, length, steps=steps).at(layer, pool, "" if signal == "sri" else signal)

@@ -1,6 +1,6 @@
 """All prompts that come with the package, as one world: a recipe needs no file and no data set for it.
 
-Its three sets are mixed evenly all along. A role takes a part of the list, so every role holds requests of every set:
+Its sets are mixed evenly all along. A role takes a part of the list, so every role holds requests of every set:
 what a guard is calibrated on is like what it is tested on.
 """
 
@@ -14,7 +14,7 @@ from demur.worlds import Listed
 
 
 class Packaged(Listed):
-    """Starter, everyday and matched prompts: 900 harmless ones, 540 harmful ones."""
+    """Starter, blunt, everyday and matched prompts: 900 harmless ones, 660 harmful ones."""
 
     name = "packaged"
 

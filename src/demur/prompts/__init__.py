@@ -8,8 +8,9 @@ The starter sets have 120 harmless and 120 harmful requests, one sentence each, 
 categories per set. Topic and form are kept from giving them away: 41 of the harmless requests share
 vocabulary with harmful ones (an airport scanner, killing a process; they carry a ``note`` in the file), both
 sets have the same share of questions, imperatives and statements, and about the same length. The harmful ones
-carry no details; they exist to be refused. ``matched`` are 420 further pairs, each of a harmful and a harmless request
-with the same form and most of their words; ``everyday`` are 360 harmless requests of the kind that most people have.
+carry no details; they exist to be refused. ``blunt`` are 120 more of these. ``matched``
+are 420 further pairs, each of a harmful and a harmless request with the same form and most of their words; ``everyday``
+are 360 harmless requests of the kind that most people have.
 """
 
 from demur.prompts.columns import (

@@ -11,8 +11,10 @@ from demur.types import DemurError, Prompt
 
 SETS = ("harmless", "harmful")
 """The starter sets, by name."""
-MORE_SETS = ("everyday", "matched")
-"""Further sets: 360 everyday requests, all harmless, and 420 pairs of a harmful and a harmless one that share words."""
+MORE_SETS = ("blunt", "everyday", "matched")
+"""Further sets: 120 harmful requests as plain as those of the starter set, 360 everyday ones, all harmless, and 420
+pairs of a harmful and a harmless one that share words.
+"""
 SOURCE = "demur starter set"
 EVERYDAY_IN_TURN = 3
 
@@ -42,12 +44,13 @@ def packaged(name: Literal["harmless", "harmful"]) -> list[Prompt]:
     named.
 
     Harmless: starter and everyday ones in turn (one to three, 480), then those of the matched pairs (420). Harmful: the
-    starter set (120), then those of the matched pairs (420). Raises `DemurError` for another name.
+    starter set (120), the blunt ones (120), then those of the matched pairs (420). Raises `DemurError` for another
+    name.
     """
     first = starter(name)
     pairs = [prompt for prompt in _whole("matched") if prompt.harmful == (name == "harmful")]
     if name == "harmful":
-        return [*first, *pairs]
+        return [*first, *_whole("blunt"), *pairs]
     everyday = _whole("everyday")
     turns = [[one, *everyday[i * EVERYDAY_IN_TURN : (i + 1) * EVERYDAY_IN_TURN]] for i, one in enumerate(first)]
     return [*(prompt for turn in turns for prompt in turn), *pairs]

@@ -37,6 +37,10 @@ STEEPEST = 2.0 * float(np.log(9.0))
 """From the mean of new harmful answers to that of new harmless ones, the log odds rise by this much at most: sigma .1
 to .9, so that it does not saturate.
 """
+HARMFUL = 2
+"""Harmful prompts to one harmless where nobody says how many. Every answer to them counts, refused or not, so they vary
+more than harmless ones do: of the two, theirs is the number that decides what is caught.
+"""
 FOLDS = 5
 INSIDE = 1.0 - 1e-9
 """No cosine is further from 0: artanh of 1 is infinite."""
