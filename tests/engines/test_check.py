@@ -96,6 +96,9 @@ def test_limits_are_set_anew_and_the_guard_is_the_engines() -> None:
     assert (worst > new.tail.threshold.value).mean() <= 0.1
     with pytest.raises(DemurError, match="to fit on"):
         recalibrated(mine, sides[0][:3], sides[1], engine, ([], []))
+    refusing = [answered(0.0) for _ in range(6)]  # few of them, and as far away as a signal can be
+    with pytest.raises(DemurError, match="exceed"):
+        recalibrated(mine, sides[0], [*sides[1], *refusing], engine, ([], []))
 
 
 class Fake(BaseHTTPRequestHandler):

@@ -22,6 +22,8 @@ from demur.guards import Guard
 from demur.guards.conformal import spread, threshold_of
 from demur.guards.detectors import check_limit, scored
 from demur.guards.prefix import fit_prefix
+from demur.guards.tail import limit_of_tail
+from demur.guards.telling import check_steps
 from demur.types import DemurError
 
 OUTSIDE = 0.1
@@ -144,7 +146,7 @@ def recalibrated(
     """The guard with its limits set on answers of an engine, whose it is from then on. Anchors and detector stay.
 
     ``engine``: what the engine says of itself; ``hashes``: of the prompts to fit and to calibrate on. Raises for too
-    few answers, as fitting does.
+    few answers, and for limits that nothing can exceed, as fitting does.
     """
     sets = [_answered(side) for side in (fit, calibrate)]
     if min(len(seen) for seen, _, _ in sets) < LEAST:
@@ -158,10 +160,11 @@ def recalibrated(
     limit = threshold_of(scored(detector, signals[1]), first.alpha, first.rule)
     check_limit(detector, signals[1], limit)
     prefix = fit_prefix(detector, *signals, alpha=guard.prefix.threshold.alpha, rule=guard.prefix.threshold.rule)
+    check_steps(detector.name, prefix.able(), guard.spec.steps)
     tail = guard.tail
     if tail is not None:
         worst = [one["worst"] for one in sets[1][0]]
-        tail = replace(tail, threshold=threshold_of(worst, tail.threshold.alpha, tail.threshold.rule))
+        tail = replace(tail, threshold=limit_of_tail(worst, tail.threshold.alpha, tail.threshold.rule))
     named: dict[str, Any] = {name: str(engine.get(name, "")) for name in ENGINE}
     spec = replace(guard.spec, **named)
     return replace(

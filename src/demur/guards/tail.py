@@ -59,7 +59,12 @@ def fit_tail(anchors: Anchors, calibrate: Sequence[Trace], upto: int, *, alpha: 
             f"answers that could have {upto} tokens",
             f"generate them with length={upto}, or lower upto",
         )
-    limit = threshold_of(highest := [worst(anchors, trace, upto) for trace in calibrate], alpha, rule)
+    return Tail(upto, limit_of_tail([worst(anchors, trace, upto) for trace in calibrate], alpha, rule))
+
+
+def limit_of_tail(highest: Sequence[float], alpha: float, rule: Rule) -> Threshold:
+    """The limit that the worst windows of harmless answers set. Raises where nothing can exceed it."""
+    limit = threshold_of(highest, alpha, rule)
     if not limit.exceeded(np.array(1.0)):
         raise InvalidData(
             f"{sum(score >= limit.value for score in highest)} of {len(highest)} calibration answers with a window at "
@@ -67,7 +72,7 @@ def fit_tail(anchors: Anchors, calibrate: Sequence[Trace], upto: int, *, alpha: 
             "a limit that something can exceed: behind step T this guard would never flag",
             "take more harmless prompts or a larger alpha, and look at the prompts that score so",
         )
-    return Tail(upto, limit)
+    return limit
 
 
 def worst(anchors: Anchors, trace: Trace, upto: int | None = None) -> float:
