@@ -102,8 +102,8 @@ class BlockDiffusion:
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=device)
         cache = model.new_cache() if self.cache and not model.shift and bool((blocks == blocks[:1]).all()) else None
         ids, open_ = canvas.ids, canvas.open
-        # What is still to be filled. Not all that is open: where the model predicted the mask token itself up to a block's
-        # last step, a place stays open, and so does what stands behind a row's end.
+        # What is still to be filled. Not all that is open: a place stays open where the model predicted the mask token
+        # itself up to a block's last step, and where it stands behind a row's end.
         waiting = open_
         quotas = _Quotas.of(self, model.block_length or 1, canvas.rows, device)
         for index in itertools.count():
