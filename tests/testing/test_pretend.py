@@ -299,6 +299,7 @@ def test_whichever_detector_looks_the_host_waits_twice_a_step(name: str, whole: 
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_inside_generate_the_guard_waits_once_beside_transformers_own(whole: bool) -> None:
     guard, (model, _), each = never("last", whole=whole), subject("ar"), []
+    tokens = 20 if whole else 8
     for batch in BATCHES:
         with PretendDevice() as device:
             placed = device.place(model)
@@ -310,7 +311,7 @@ def test_inside_generate_the_guard_waits_once_beside_transformers_own(whole: boo
 
             with stopping_criteria(guard, placed) as criteria:
                 placed.net.generate(
-                    input_ids=canvas.ids, attention_mask=(~canvas.pad).long(), do_sample=False, max_new_tokens=20 if whole else 8,
+                    input_ids=canvas.ids, attention_mask=(~canvas.pad).long(), do_sample=False, max_new_tokens=tokens,
                     pad_token_id=placed.pad_id, eos_token_id=list(placed.stop_ids), stopping_criteria=[criteria, count],
                 )  # fmt: skip
             assert len(criteria.verdicts) == batch

@@ -116,12 +116,12 @@ class _Call:
         self.taken += self.goes_on
         state = torch.where(self.goes_on, int(RowState.RUNNING), int(RowState.ENDED))
         phi = self._means() if self.recent is None else self.recent(self._means())
-        sigma = self.signal(phi, self.taken.to(states.device) - 1)
-        moved, astray = faults.to(sigma).split(1)  # they go as one row more
-        read = crossing(torch.cat([state.to(sigma), moved]), torch.cat([sigma, astray]))
+        signal = self.signal(phi, self.taken.to(states.device) - 1)
+        wrong = faults.to(signal)  # they go as one row more
+        read = crossing(torch.cat([state.to(signal), wrong[:1]]), torch.cat([signal, wrong[1:]]))
         self.goes_on = self.goes_on & ~torch.isin(tokens, self.stops)
-        *numbers, wrong = read()
-        self._check(*map(bool, wrong))
+        *numbers, found = read()
+        self._check(*map(bool, found))
         for row, (stands, sigma) in zip(self.rows, numbers, strict=True):
             row.observe(RowState(int(stands)), sigma)
         stopped = self.stopped
