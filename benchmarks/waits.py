@@ -13,21 +13,25 @@ import demur
 from demur.guards import Watch, fit_guard
 from demur.organism.world import prompts
 from demur.samplers import build, seeded
-from demur.testing import PretendDevice
+from demur.testing import PretendDevice, tiny
 from demur.traces import DEFAULT, Recorder, generate, spec_of, watching
+from demur.types import Kind
 
 LENGTH = 40
 BATCHES = (1, 8, 32)
 
 
 def waits(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
-    """Prints a table of both built-in models, bare and under an online guard; it compares no times."""
+    """Prints a table of both built-in models, bare and under an online guard, and of a tiny one that writes blocks; it
+    compares no times.
+    """
     head = "| model | sampler | batch | operations outside the network | waits | copies |"
     rows = [head, "| --- | --- | --: | --: | --: | --: |"]
-    for name in ("organism/ar", "organism/diffusion"):
-        model = demur.load(name)
+    models = {name: demur.load(name) for name in ("organism/ar", "organism/diffusion")} | {"tiny": tiny(Kind.BLOCK)}
+    for name, model in models.items():
         plain = build(None, model)
-        for what, sampler in {"bare": plain, "watched": Watch(_guard(model))(plain)}.items():
+        watched = {} if name == "tiny" else {"watched": Watch(_guard(model))(plain)}
+        for what, sampler in {"bare": plain, **watched}.items():
             for batch in BATCHES[:1] if quick else BATCHES:
                 numbers = " | ".join(f"{number:.2f}" for number in of_a_step(model, plain, sampler, batch))
                 rows.append(f"| {name} | {what} | {batch} | {numbers} |")

@@ -231,10 +231,16 @@ def tiny_traces(
 
 
 @cache
-def tiny_guard(kind: str = "ar", alpha: float = 0.2, signal: str = "sri") -> g.Guard:
-    """A guard of a random tiny model; a made-up refusal anchor, since such a model refuses nothing."""
+def tiny_answers(kind: str) -> tuple[list[Trace], list[Trace]]:
+    """What guards of a tiny model are fitted on, and calibrated on."""
     model, sampler = subject(kind)
-    fit = tiny_traces(80, sampler=sampler, model=model)
+    return tiny_traces(80, sampler=sampler, model=model), tiny_traces(40, offset=1000, sampler=sampler, model=model)
+
+
+@cache
+def tiny_guard(kind: str = "ar", alpha: float = 0.2, signal: str = "sri", detector: str = "autoencoder") -> g.Guard:
+    """A guard of a random tiny model; a made-up refusal anchor, since such a model refuses nothing."""
+    fit, calibrate = tiny_answers(kind)
     phi = np.stack([trace.aligned("last", "generated") for trace in fit])
     push = 0.5 * np.random.default_rng(0).normal(size=phi.shape[1:]).astype(np.float32)
     away = phi[::2].mean(axis=0) + push
@@ -242,8 +248,8 @@ def tiny_guard(kind: str = "ar", alpha: float = 0.2, signal: str = "sri") -> g.G
     whitened = fit_whitened(phi[1::2], phi[::2] + push) if signal == "whitened" else None
     spec = fit[0].spec.at("last", "generated", "" if whitened is None else signal)
     anchors = Anchors(phi.mean(axis=0), away, ones, ones, spec, "observed", 80, 80, 80, 80, whitened=whitened)
-    calibrate = tiny_traces(40, offset=1000, sampler=sampler, model=model)
-    return g.fit_guard(anchors, fit, calibrate, alpha=alpha, detector=partial(g.Autoencoder.fit, epochs=20))
+    chosen: Any = partial(g.Autoencoder.fit, epochs=20) if detector == "autoencoder" else detector
+    return g.fit_guard(anchors, fit, calibrate, alpha=alpha, detector=chosen)
 
 
 def limited(guard: g.Guard, limit: float) -> g.Guard:

@@ -175,8 +175,11 @@ class Known:
     first: int
     padded: bool
     places: tuple[Int[Tensor, "k"], Int[Tensor, "k"]]
-    kept: dict[tuple[str, int], Any] = field(default_factory=dict)
-    """What a model has computed of padding and open places alone, for its next pass; see :meth:`Canvas.once`."""
+    whole: Canvas | None = None
+    """The canvas of which the one that is passed is the beginning, with the padding and open places of a generation's
+    first step."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """What a model has computed of that, for its next pass; see :meth:`Canvas.once`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,16 +214,15 @@ class Canvas:
         """Whether any row has padding."""
         return bool(self.pad.any()) if self.known is None else self.known.padded
 
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What ``make`` gives, which depends on padding and open places alone; it is computed once a generation where a
-        sampler keeps it.
+    def once(self, name: str, make: Callable[[Canvas], Any]) -> Any:
+        """What ``make`` gives of the canvas, which depends on its padding and open places alone. Where a sampler keeps
+        it, it is computed once a generation, of the ``whole`` canvas: the caller takes the columns that it passes.
         """
-        if self.known is None:
-            return make()
-        key = name, self.width
-        if key not in self.known.kept:
-            self.known.kept[key] = make()
-        return self.known.kept[key]
+        if self.known is None or self.known.whole is None:
+            return make(self)
+        if name not in self.known.kept:
+            self.known.kept[name] = make(self.known.whole)
+        return self.known.kept[name]
 
     def scored(self, score: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
         """Row and column of each place that ``score`` marks, in row-major order."""

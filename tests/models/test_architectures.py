@@ -20,7 +20,7 @@ import torch
 import transformers
 
 import demur
-from demur.models import Causal
+from demur.models import Causal, causal
 from demur.samplers import Autoregressive
 from demur.types import DemurError, Identity, Kind
 
@@ -167,6 +167,26 @@ def test_states_of_blocks_are_transformers_own(name: str) -> None:
     assert len(own) == 5
     for layer, states in zip(("1", "2", "3", "last"), own[1:], strict=True):
         small.assert_close(found[layer][0, -len(ROWS[2]) :], states[0].detach(), layer)
+
+
+@pytest.mark.parametrize("name", [*causal.PLAIN, "mistral/window", "smollm3/window"])
+def test_a_mask_made_here_gives_the_bits_of_one_that_transformers_makes(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, _, window = name.partition("/")
+    more = (GLM4 if kind == "glm4_moe" else HEADS) | {"sliding_window": 4 if window else None}
+    more |= {"use_sliding_window": True} if window else {}
+    net = tiny.native(transformers.AutoConfig.for_model(kind, **more), seed=3)
+    model = Causal(net=net, tokenizer=None, identity=Identity(name))
+    assert causal._takes_one_mask(model.config) == (not window)
+    rows = [ROWS[2], ROWS[1], ROWS[0][:9]]
+    samplers = (GREEDY, Autoregressive(cache=False))
+    made_here = [small.record(model, model.canvas_of(rows, 6), one, small.AR_KEYS, range(3)) for one in samplers]
+    monkeypatch.setattr(causal, "PLAIN", ())
+    for ours, sampler in zip(made_here, samplers, strict=True):
+        theirs = small.record(model, model.canvas_of(rows, 6), sampler, small.AR_KEYS, range(3))
+        for one, other in zip(ours, theirs, strict=True):
+            small.assert_same(one, other, 0)
 
 
 # -- models that read images too ------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -97,14 +97,18 @@ class _Call:
         self.recent = Recent(guard.spec.steps) if guard.tail else None
         self.stops = torch.tensor(model.stop_ids, dtype=ids.dtype, device=ids.device)
         self.goes_on = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
+        self.stop = ~self.goes_on  # the rows that the guard has stopped
         self.behind = torch.full((len(ids),), -1, dtype=ids.dtype, device=ids.device)  # what stands behind a row's end
         self.taken = torch.zeros(len(ids), dtype=torch.long, device=ids.device)
         self.sums: Float[Tensor, "b d"] | None = None
 
-    def take(self, states: Float[Tensor, "b d"], tokens: Int[Tensor, "b"]) -> None:
-        """One more state of each row that goes on, and the token that it belongs to. The others' are padding."""
+    def take(self, states: Float[Tensor, "b d"], tokens: Int[Tensor, "b"], faults: Bool[Tensor, "2"]) -> None:
+        """One more state of each row that goes on, and the token that it belongs to. The others' are padding. Raises
+        for :meth:`faults`, which the device is asked for with everything else.
+        """
         self.columns += 1
         if self.columns > self.guard.spec.steps and self.recent is None:
+            self._check(*faults.tolist())
             return
         live = self.goes_on.to(states.device)
         before = torch.zeros_like(states) if self.sums is None else self.sums
@@ -112,25 +116,37 @@ class _Call:
         self.taken += self.goes_on
         state = torch.where(self.goes_on, int(RowState.RUNNING), int(RowState.ENDED))
         phi = self._means() if self.recent is None else self.recent(self._means())
-        read = crossing(state, self.signal(phi, self.taken.to(states.device) - 1))
+        signal = self.signal(phi, self.taken.to(states.device) - 1)
+        wrong = faults.to(signal)  # they go as one row more
+        read = crossing(torch.cat([state.to(signal), wrong[:1]]), torch.cat([signal, wrong[1:]]))
         self.goes_on = self.goes_on & ~torch.isin(tokens, self.stops)
-        for row, (stands, sigma) in zip(self.rows, read(), strict=True):
+        *numbers, found = read()
+        self._check(*map(bool, found))
+        for row, (stands, sigma) in zip(self.rows, numbers, strict=True):
             row.observe(RowState(int(stands)), sigma)
         stopped = self.stopped
         look(self.guard, self.rows)
         if self.stopped != stopped:  # what follows is padding
-            self.goes_on = self.goes_on & ~torch.tensor(self.stopped, device=tokens.device)
+            self.stop = torch.tensor(self.stopped, device=tokens.device)
+            self.goes_on = self.goes_on & ~self.stop
 
-    def check_padding(self, tokens: Int[Tensor, "b"]) -> None:
-        """Raises where a row goes on behind its end, or after the guard has stopped it: behind one of the model's stop
-        ids at which this generate does not end, say. Nobody would look at what is written there. ``tokens`` are the
-        newest ones, which nothing was taken of.
+    def faults(self, ids: Int[Tensor, "b n"]) -> Bool[Tensor, "2"]:
+        """What must not be, on the device: that rows are others than before, and that a row goes on behind its end, or
+        after the guard has stopped it: behind one of the model's stop ids at which this generate does not end, say.
+        Nobody would look at what is written there. The newest of the ``ids`` are those which nothing was taken of.
         """
+        moved, tokens = (ids[:, : self.ids.shape[1]] != self.ids).any(), ids[:, -1]
         if not any(row.state in OVER for row in self.rows):
-            return
+            return torch.stack([moved, torch.zeros_like(moved)])
         over = ~self.goes_on
         self.behind = torch.where(over & (self.behind < 0), tokens, self.behind)
-        if bool(over.all()) or bool((over & (tokens != self.behind)).any()):
+        return torch.stack([moved, over.all() | (over & (tokens != self.behind)).any()])
+
+    def _check(self, moved: bool, astray: bool) -> None:
+        """Raises for a fault."""
+        if moved:
+            raise _reordered()
+        if astray:
             ends = self.stops.tolist()
             raise DemurError(
                 "a row that goes on where it has ended or was stopped",
@@ -182,6 +198,14 @@ class _Call:
     def _means(self) -> Float[Tensor, "b d"]:
         assert self.sums is not None
         return self.sums / self.taken.clamp(min=1).to(self.sums.device)[:, None]
+
+
+def _reordered() -> DemurError:
+    return DemurError(
+        "rows that were reordered, or written several tokens at a time",
+        "one token a row and step",
+        "use no beams and no assistant, and new criteria for a call that goes on from a kept cache",
+    )
 
 
 class _Newest:
@@ -250,13 +274,13 @@ def _criteria_class() -> Any:
                 raise DemurError("generate of another model, or after close()", "the model given", "make new criteria")
             first = self._begins(input_ids)
             now = self._begun(input_ids) if first or self.now is None else self.now
-            now.check_padding(input_ids[:, -1])
+            faults = now.faults(input_ids)
             now.ids, self.newest.states = input_ids, None
             if not self.own:  # the newest state has produced the newest token
-                now.take(states, input_ids[:, -1])
+                now.take(states, input_ids[:, -1], faults)
             elif not first:  # it is the own state of the token before, which was fed back
-                now.take(states, input_ids[:, -2])
-            return torch.tensor(now.stopped, device=input_ids.device)
+                now.take(states, input_ids[:, -2], faults)
+            return now.stop
 
         def _begins(self, ids: Int[Tensor, "b n"]) -> bool:
             """Whether another call of generate has begun. Raises where rows are not written one token at a time."""
@@ -265,15 +289,15 @@ def _criteria_class() -> Any:
                 return True
             known = self.now.ids
             more = ids.shape[1] - known.shape[1]
+            if newest.cached and more == 1 and newest.columns == 1:
+                if newest.states is None or len(newest.states) != len(ids):
+                    raise _reordered()
+                return False  # whether the rows are the same ones is asked with everything else: :meth:`_Call.faults`
             goes_on = more > 0 and bool((ids[:, : known.shape[1]] == known).all())
             if goes_on and more == 1:
                 return False
-            if newest.cached and (goes_on or (more == 1 and newest.columns == 1)):
-                raise DemurError(
-                    "rows that were reordered, or written several tokens at a time",
-                    "one token a row and step",
-                    "use no beams and no assistant, and new criteria for a call that goes on from a kept cache",
-                )
+            if newest.cached and goes_on:
+                raise _reordered()
             return True
 
         def _begun(self, ids: Int[Tensor, "b n"]) -> _Call:

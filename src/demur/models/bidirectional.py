@@ -63,9 +63,7 @@ class Bidirectional(Adapter):
         check_rows(self.net, canvas)
         passed = cache.columns if cache is not None else 0
         start = passed if cache is not None else self._read_from(canvas, score)
-        positions: Int[Tensor, "b n"] = canvas.once(
-            "positions", lambda: ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
-        )
+        positions: Int[Tensor, "b n"] = canvas.once("positions", _positions)
         mask = self._seen(canvas, score)
         trunk = decoder_of(self.net)
         more = {} if cache is None else cached(trunk, cache.kv) | {"use_cache": True}
@@ -73,7 +71,7 @@ class Bidirectional(Adapter):
             last: Float[Tensor, "b m d"] = trunk(
                 input_ids=canvas.ids[:, passed:],
                 attention_mask=mask if cache is None or mask is None else mask[:, :, passed:],
-                position_ids=positions[:, passed:],
+                position_ids=positions[:, passed : canvas.width],
                 **more,
             ).last_hidden_state
         check_states(self.net, last, canvas.pad[:, canvas.width - last.shape[1] :])
@@ -114,8 +112,11 @@ class Bidirectional(Adapter):
 
     def _seen(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> Tensor | None:
         """What may be seen in a pass that scores these places: the same in every pass."""
-        mask: Tensor | None = canvas.once("mask", lambda: self._mask(canvas))
-        return mask
+        mask: Tensor | None = canvas.once("mask", self._mask)
+        if mask is None:
+            return None
+        passed = slice(0, canvas.width)
+        return mask[:, passed] if mask.ndim == 2 else mask[:, :, passed, passed]
 
     def _mask(self, canvas: Canvas) -> Tensor | None:
         """What may be seen, as the network wants it: additive and 4D if its own attention is causal, else by column."""
@@ -129,6 +130,11 @@ class Bidirectional(Adapter):
             (canvas.rows, 1, canvas.width, canvas.width), dtype=self.net.dtype, device=canvas.ids.device
         )
         return mask.masked_fill(hidden, torch.finfo(self.net.dtype).min)
+
+
+def _positions(canvas: Canvas) -> Int[Tensor, "b n"]:
+    """Counted from each row's first token."""
+    return ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 ENCODERS = ("modernbert", "bert", "roberta")

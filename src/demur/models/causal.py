@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -83,7 +84,7 @@ class Causal(Adapter):
         with watched(self.net, self.layers) as states:
             last: Float[Tensor, "b m d"] = trunk(
                 input_ids=canvas.ids[:, start:upto],
-                attention_mask=self._mask(pad, upto - start) if padded else None,
+                attention_mask=self._mask(pad, start) if padded else None,
                 position_ids=positions,
                 use_cache=cache is not None,
                 **({} if cache is None else cached(trunk, cache.kv)),
@@ -97,13 +98,24 @@ class Causal(Adapter):
         producing = torch.maximum(where - 1, canvas.pad.sum(dim=1)[rows])
         return Forward(logits=head_of(self.net)(last[rows, producing - start]), hidden=states(last), start=start)
 
-    def _mask(self, pad: Bool[Tensor, "b m"], passed: int) -> Tensor:
-        """What may be seen: by column; or, for one new column of a plain architecture, as attention wants it. Of a mask
-        by column, transformers asks the device at every step whether it is needed.
+    def _mask(self, pad: Bool[Tensor, "b n"], start: int) -> Tensor:
+        """What the columns from ``start`` on may see: by column; or, for a plain architecture, as attention wants it.
+        Of a mask by column, transformers asks the device at every step whether it is needed.
         """
-        config = self.config
-        layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-        plain = config.model_type in LIKE_LLAMA and config._attn_implementation == "sdpa"
-        if passed == 1 and plain and layers == {"full_attention"}:
-            return ~pad[:, None, None, :]
-        return (~pad).long()
+        if not _takes_one_mask(self.config):
+            return (~pad).long()
+        seen: Bool[Tensor, "b 1 m n"] = ~pad[:, None, None, :]
+        if pad.shape[1] - start == 1:
+            return seen
+        columns = torch.arange(pad.shape[1], device=pad.device)
+        return seen & (columns <= columns[start:, None])
+
+
+PLAIN = (*LIKE_LLAMA, "glm4_moe", "granite", "ministral3", "mistral", "olmo2", "phi3", "qwen3_moe", "smollm3")
+"""Model types whose layers take one mask of what may be seen as it is given, where none of them has a window."""
+
+
+def _takes_one_mask(config: Any) -> bool:
+    window = getattr(config, "sliding_window", None)
+    layers = getattr(config, "layer_types", None) or ["full_attention" if window is None else "sliding_attention"]
+    return config.model_type in PLAIN and config._attn_implementation == "sdpa" and {*layers} == {"full_attention"}

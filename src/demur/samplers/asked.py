@@ -67,7 +67,7 @@ class Host:
     starts: list[int]
     open: Bool[NDArray[np.bool_], "b n"]
     pad: Bool[NDArray[np.bool_], "b n"]
-    kept: dict[tuple[str, int], Any] = field(default_factory=dict)
+    kept: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, canvas: Canvas) -> Host:
@@ -92,7 +92,9 @@ class Host:
 
     def passing(self, asked: Asked, ids: Int[Tensor, "b n"], upto: int | None = None) -> Canvas:
         """The canvas with these tokens, up to a column, for a pass that scores what is asked."""
-        known = Known(min(self.first, asked.first), max(self.starts, default=0) > 0, asked.places, self.kept)
+        known = Known(
+            min(self.first, asked.first), max(self.starts, default=0) > 0, asked.places, self.canvas, self.kept
+        )
         now, here = self.canvas, slice(0, upto)
         return Canvas(ids=ids[:, here], open=now.open[:, here], pad=now.pad[:, here], known=known)
 

@@ -98,28 +98,27 @@ class BlockDiffusion:
             )
         dice, host, block, device = Dice(rngs, canvas.rows), Host.of(canvas), model.blocks(canvas), canvas.ids.device
         blocks, beyond = block.cpu().numpy(), block.max() + 1
+        own = block.masked_fill(canvas.pad, torch.iinfo(block.dtype).max)  # padding is of no block
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=device)
         cache = model.new_cache() if self.cache and not model.shift and bool((blocks == blocks[:1]).all()) else None
-        ids, open_ = canvas.ids.clone(), canvas.open.clone()
-        left = torch.zeros_like(
-            open_
-        )  # open places of finished blocks: there the model predicted the mask token itself
-        ended = torch.zeros(canvas.rows, dtype=torch.bool, device=device)
+        ids, open_ = canvas.ids, canvas.open
+        # What is still to be filled. Not all that is open: a place stays open where the model predicted the mask token
+        # itself up to a block's last step, and where it stands behind a row's end.
+        waiting = open_
         quotas = _Quotas.of(self, model.block_length or 1, canvas.rows, device)
         for index in itertools.count():
-            waiting = open_ & ~left & ~ended[:, None]
             seen, _ = host.read(waiting, quotas.turn)
             if not seen.any():
                 return
             # A row's block is the first in which it waits. Of rows that have ended, a single generator draws for the
             # others' first one, as the official code does.
             current_seen, live_seen = np.where(seen, blocks, blocks.max() + 1).min(axis=1), seen.any(axis=1)
-            current, live = torch.where(waiting, block, beyond).amin(dim=1), waiting.any(dim=1)
+            current, live = torch.where(waiting, own, beyond).amin(dim=1), waiting.any(dim=1)
             if dice.shared:
                 current_seen = np.where(live_seen, current_seen, current_seen.min())
                 current = torch.where(live, current, current.amin())
             # Tokens are drawn for every place of the block, as the official code does, and kept where it is open.
-            inside: Bool[Tensor, "b n"] = (block == current[:, None]) & ~canvas.pad
+            inside: Bool[Tensor, "b n"] = own == current[:, None]
             inside_seen = (blocks == current_seen[:, None]) & ~host.pad
             places, asked = Asked(inside, inside_seen), waiting & inside
             # No position sees a later block: what stands behind the current ones is not passed at all.
@@ -130,34 +129,32 @@ class BlockDiffusion:
             begins = int((blocks[0] == of_live[0]).argmax()) if cache is not None else 0
             out = model.forward(host.passing(places, ids, upto), inside[:, :upto], cache=cache, keep=begins)
             guess, sure = self._guess(out.logits, dice, places.counts)
-            predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=device)
-            predictions[places.places], confidence[places.places] = guess, sure.float()
-            predictions = torch.where(asked, predictions, ids)
-            confidence = confidence.masked_fill(~asked, float("nan"))
-            # Scores keep their dtype: in bf16 the official code rounds its threshold as well.
-            score = torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=device)
-            score[places.places] = sure
+            given = ~asked
+            guesses, score = ids.clone(), torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=device)
+            guesses[places.places], score[places.places] = guess, sure
+            predictions, score = torch.where(asked, guesses, ids), score.masked_fill(given, -torch.inf)
             count, last = quotas.next(asked)
-            committed = self._select(score.masked_fill(~asked, -torch.inf), asked, count, last, _spans(inside_seen))
+            # Scores keep their dtype: in bf16 the official code rounds its threshold as well.
+            committed = self._select(score, asked, count, last, _spans(inside_seen))
             committed &= asked & (predictions != model.mask_id)
-            ids = torch.where(committed, predictions, ids)
-            open_ = open_ & ~committed
-            masked = open_ & inside & live[:, None]
-            done = live & (last | ~masked.any(dim=1))
-            quotas.begin_again(done)
-            left = left | (masked & done[:, None])
-            ends = torch.isin(ids, stops)
+            ids, open_ = torch.where(committed, predictions, ids), open_.masked_fill(committed, False)
+            still = asked.masked_fill(committed, False).any(dim=1)
+            done = live & (last | ~still)
+            quotas.passed(live, done)
+            finished = inside & done[:, None]
+            ends, over = torch.isin(ids, stops), finished
             if self.stop:
-                ended = ended | (done & (ends & inside & canvas.open).any(dim=1))
+                over = over | (ends & finished & canvas.open).any(dim=1, keepdim=True)
             if self.stop_early:
-                ended = ended | (live & _closed(ends, committed, open_))
+                over = over | (live & _closed(ends, committed, open_))[:, None]
+            waiting = waiting.masked_fill(committed | over, False)
             yield Step(
                 index=index,
-                ids=ids.clone(),
-                open=open_.clone(),
+                ids=ids,
+                open=open_,
                 committed=committed,
                 predictions=predictions,
-                confidence=confidence,
+                confidence=score.float().masked_fill(given, float("nan")),
                 live=live,
                 hidden=out.hidden,
                 start=out.start,
@@ -177,7 +174,7 @@ class BlockDiffusion:
             found.append(
                 self._guess_some(logits[here], dice, [n if row in (None, i) else 0 for i, n in enumerate(counts)])
             )
-        guess, sure = (torch.cat(parts) for parts in zip(*found, strict=True))
+        guess, sure = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
         return guess, dice.rand(counts).to(logits.device) if self.remasking == "random" else sure
 
     def _guess_some(
@@ -221,32 +218,32 @@ class BlockDiffusion:
 class _Quotas:
     """How many places each row commits next: a table by what a block had open when it was begun, and by its steps."""
 
-    def __init__(self, fixed: Int[Tensor, "l s"], lengths: Int[Tensor, "l"], size: int | None, rows: int) -> None:
-        self.fixed, self.lengths, self.size = fixed, lengths, size
-        self.turn = torch.zeros(rows, dtype=torch.long, device=fixed.device)  # the steps that the row's block has had
-        self.planned = torch.zeros_like(self.turn)  # for how many places they are planned
+    def __init__(self, table: Int[Tensor, "l s 2"], size: int | None, rows: int) -> None:
+        self.table, self.by_open = table, size is None
+        self.turn = torch.zeros(rows, dtype=torch.long, device=table.device)  # the steps that the row's block has had
+        self.planned = torch.full_like(self.turn, size or 0)  # for how many places they are planned
 
     @classmethod
     def of(cls, sampler: BlockDiffusion, length: int, rows: int, device: torch.device) -> _Quotas:
         """The sampler's schedule of blocks of up to ``length`` open places."""
         plans = [[quota.fixed for quota in SCHEDULES[sampler.schedule](n, sampler.steps)] for n in range(length + 1)]
-        longest = max(map(len, plans))
-        fixed = torch.tensor([plan + [0] * (longest - len(plan)) for plan in plans], device=device)
-        lengths = torch.tensor([len(plan) for plan in plans], device=device)
-        return cls(fixed, lengths, length if sampler.quota == "block" else None, rows)
+        table = torch.zeros((length + 1, max(map(len, plans)), 2), dtype=torch.long)  # how many, and whether it is last
+        for n, plan in enumerate(plans):
+            table[n, : len(plan), 0] = torch.tensor(plan, dtype=torch.long)
+            table[n, len(plan) - 1 : len(plan), 1] = 1
+        return cls(table.to(device), length if sampler.quota == "block" else None, rows)
 
     def next(self, asked: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, "b"], Bool[Tensor, "b"]]:
         """How many of the places asked for each row commits now, and whether that is its block's last step."""
         n = asked.sum(dim=1)
-        size = n if self.size is None else torch.full_like(n, self.size)
-        self.planned = torch.where(self.turn == 0, size, self.planned)
-        count = self.fixed[self.planned, self.turn]
-        self.turn = self.turn + (n > 0)  # a row that has ended asks for none, and stays where it is
-        return torch.minimum(count, n), self.turn == self.lengths[self.planned]
+        if self.by_open:
+            self.planned = torch.where(self.turn == 0, n, self.planned)
+        count, is_last = self.table[self.planned, self.turn].unbind(1)
+        return torch.minimum(count, n), is_last > 0
 
-    def begin_again(self, done: Bool[Tensor, "b"]) -> None:
-        """The rows whose block is done begin another."""
-        self.turn = self.turn.masked_fill(done, 0)
+    def passed(self, live: Bool[Tensor, "b"], done: Bool[Tensor, "b"]) -> None:
+        """A step is over for the ``live`` rows; those whose block is ``done`` begin another."""
+        self.turn = (self.turn + live).masked_fill(done, 0)
 
 
 def _spans(inside: Bool[NDArray[np.bool_], "b n"]) -> list[slice]:
