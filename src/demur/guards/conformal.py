@@ -81,7 +81,7 @@ def conformal_threshold(scores: Scores, alpha: float) -> float:
     if not 0 < alpha < 1:
         raise InvalidData(f"alpha {alpha}", "above 0 and below 1", "0.01 promises at most 1% false positives")
     ordered = np.sort(_finite(scores))
-    k = math.ceil((len(ordered) + 1) * (1 - alpha) - 1e-9)
+    k = rank(len(ordered), alpha)
     if k > len(ordered):
         raise InvalidData(
             f"{len(ordered)} calibration scores for a false-positive rate of at most {alpha:g}",
@@ -89,6 +89,11 @@ def conformal_threshold(scores: Scores, alpha: float) -> float:
             "use more harmless prompts, a larger alpha, or the threshold quantile, which promises nothing",
         )
     return float(ordered[k - 1])
+
+
+def rank(n: int, alpha: float) -> int:
+    """Which of ``n`` sorted scores, from 1, is the conformal limit; above ``n`` if there are too few for ``alpha``."""
+    return math.ceil((n + 1) * (1 - alpha) - 1e-9)  # what rounding adds is no rank more
 
 
 def quantile_threshold(scores: Scores, q: float) -> float:
@@ -105,7 +110,7 @@ def spread(n: int, alpha: float, level: float = 0.95) -> tuple[float, float]:
     """
     from scipy.stats import beta
 
-    k = math.ceil((n + 1) * (1 - alpha) - 1e-9)
+    k = rank(n, alpha)
     if k > n:
         return 0.0, 0.0
     low, high = beta(n + 1 - k, k).interval(level)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from demur.guards.conformal import Threshold
+from demur.guards.conformal import Threshold, rank
 from demur.guards.detectors import Detector, scored
 from demur.guards.prefix import Prefix
 from demur.guards.tail import Tail
@@ -33,7 +33,7 @@ def check_thresholds(threshold: Threshold, prefix: Threshold, tail: Tail | None,
     """Raises ValueError for thresholds whose promise can not be true. ``calibrated`` prompts are named in the file."""
     found = {"threshold": threshold, "prefix": prefix} | ({"tail": tail.threshold} if tail else {})
     for name, one in found.items():
-        if one.rule == "conformal" and math.ceil((one.n + 1) * (1 - one.alpha) - 1e-9) > one.n:
+        if one.rule == "conformal" and rank(one.n, one.alpha) > one.n:
             raise ValueError(
                 f"{name} promises at most {one.alpha:g} from {one.n} scores, which takes {math.ceil(1 / one.alpha - 1)}"
             )
