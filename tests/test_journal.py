@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 from test_cli import cli
 
-from demur.experiment import journal as journals
-from demur.experiment import read, runs_in
+from demur.experiment import phases, read, runs_in
 from demur.experiment.journal import FILE, Journal
 from demur.experiment.requests import prompts_of
 from demur.types import DemurError
@@ -36,7 +35,7 @@ alpha: 0.1
 def test_a_phase_has_a_line_at_its_beginning_one_a_minute_and_one_at_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journals, "EVERY", 0.05)
+    monkeypatch.setattr(phases, "EVERY", 0.05)
     heard: list[str] = []
     with Journal(tmp_path / "run", heard.append) as journal:
         journal.progress("generating", 4, 10)

@@ -26,6 +26,7 @@ from demur.cli.options import (
     out_to,
     setup,
 )
+from demur.cli.progress import progress_on
 from demur.cli.settings import LARGEST_SEED, check_alpha, check_temperature
 from demur.types import DemurError
 
@@ -213,21 +214,12 @@ def _by_attack(
 
 def _recorded(net: Any, sampler: Any, asked: Questions, keep: bool, *, length: int, steps: int) -> Sets:
     """The model's answers, with a bar for each set; those that were kept come from the cache."""
-    from rich.progress import Progress, TaskID
-
     from demur.ablation.asking import record_sets
     from demur.ablation.shelf import Shelf
     from demur.models import cache_dir
 
     shelf = Shelf(cache_dir() / "ablate") if keep else None
-    with Progress(console=out_to(stderr=True), transient=True) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(name: str, done: int, of: int) -> None:
-            if name not in tasks:
-                tasks[name] = bar.add_task(escape(name), total=of)
-            bar.update(tasks[name], completed=done)
-
+    with progress_on() as progress:
         sets = record_sets(
             net, sampler, asked, length=length, steps=steps, kept=shelf, progress=progress,
             group=group_of, reads=_reads,
@@ -277,28 +269,24 @@ def _tell(name: str, report: Mapping[str, Any], written: tuple[Path, Path]) -> N
 
 def _pairs(folders: Sequence[Path], out: Path, again: bool, **asked: Any) -> None:
     """The organism's study of each pair, and the first one's tables. Several get a page that shows them all."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     from demur.ablation.tables import across, table_4, title
     from demur.artefact import write
     from demur.organism.measuring.card import SEEN
     from demur.organism.measuring.study import measured
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     places = folders or [SEEN]
     names = [_name(place) for place in places]
     reports = []
-    with Progress(*columns, console=out_to(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
+    with progress_on() as progress:
         for place, name in zip(places, names, strict=True):
 
-            def progress(what: str, done: int, of: int, name: str = name) -> None:
-                bar.update(task, description=escape(f"{name}: {what}"), completed=done, total=of)
+            def told(what: str, done: int, of: int, name: str = name) -> None:
+                progress(f"{name}: {what}", done, of)
 
-            report, fresh = measured(place, out / name, again=again, progress=progress, **asked)
+            report, fresh = measured(place, out / name, again=again, progress=told, **asked)
             if not fresh:
                 kept = f"{name}: measured before, kept ({out / name}.json); --again measures anew"
-                bar.console.print(kept, markup=False)
+                out_to(stderr=True).print(kept, markup=False)
             reports.append(report)
     for about in reports[0]["subjects"]:
         for fit in about["fits"]:

@@ -35,8 +35,8 @@ from demur.cli.options import (
     out_to,
     setup,
     signal_of,
-    told_on,
 )
+from demur.cli.progress import progress_on
 from demur.cli.settings import check_temperature
 from demur.types import DemurError
 
@@ -75,8 +75,6 @@ def fit(
     column: Columns = None,
 ) -> None:
     """Fit anchors: the mean of harmless answers that complied and of harmful ones that refused."""
-    from rich.progress import Progress
-
     from demur.signals import anchors_of
 
     check_writable(out)
@@ -86,11 +84,11 @@ def fit(
     good, bad = (_prompts(name, model, is_harmful, n, columns, signal) for name, is_harmful in sides)
     net = load_model(model, dtype, device, system, template=template)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
-    with Progress(console=out_to(stderr=True), transient=True) as bar:
+    with progress_on() as progress:
         fitted = anchors_of(
             net, good, bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value,
             signal=signal, refusals=refusals.value, seed=seed, batch=batch,
-            at_least=at_least, progress=told_on(bar),
+            at_least=at_least, progress=progress,
         )  # fmt: skip
     fitted.save(out)
     out_to().print(str(out), style="bold", markup=False, soft_wrap=True)
@@ -135,7 +133,6 @@ def check(
     column: Columns = None,
 ) -> None:
     """How far a signal hangs on the wording of the anchors' prompts: ten anchor sets, at random and by kind."""
-    from rich.progress import Progress
     from rich.table import Table
 
     from demur.signals.anchors import SIGNALS
@@ -151,10 +148,10 @@ def check(
     net = load_model(model, dtype, device, system, template=template, quiet=as_json)
     _, chosen, size = setup(net, sampler, length, steps, None, None)
     key: Any = (layer, pool.value)
-    with Progress(console=out_to(stderr=True), transient=True, disable=as_json) as bar:
+    with progress_on(quiet=as_json) as progress:
         both = anchor_traces(
             net, good, bad, chosen, pools=[key], length=size, steps=steps, refusals=refusals.value, seed=seed,
-            batch=batch, progress=told_on(bar),
+            batch=batch, progress=progress,
         )  # fmt: skip
     found: dict[SignalName, Stability] = {}
     for signal in SIGNALS:

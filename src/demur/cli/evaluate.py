@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demur.cli.options import batch_of, out_to
+from demur.cli.progress import progress_on
 from demur.cli.runs import Recipe, Run
 from demur.extras import need
 from demur.types import DemurError
@@ -87,22 +88,11 @@ def evaluate(
 
 def _run(config: Config, folder: Path, **how: Any) -> Store:
     """Runs an experiment with a bar at a terminal; elsewhere with the lines of its log."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from demur.experiment import evaluate as run
 
-    console = out_to(stderr=True)
-    if not console.is_terminal:
+    if not out_to(stderr=True).is_terminal:
         return run(config, folder, say=lambda line: print(line, file=sys.stderr, flush=True), **how)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        tasks: dict[str, Any] = {}
-
-        def progress(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=of)
-            bar.update(tasks[what], completed=done, total=of)
-
+    with progress_on(stays=True) as progress:
         return run(config, folder, progress=progress, **how)
 
 
@@ -279,7 +269,7 @@ def _judging(config: Config, todo: Plan, price: tuple[float, float] | None) -> N
 def _probe(config: Config, todo: Plan, workers: int) -> None:
     """Seconds of a generation, measured, and what they come to."""
     from demur.experiment import probe
-    from demur.experiment.journal import spoken
+    from demur.experiment.phases import spoken
 
     console, whole = out_to(), 0.0
     for subject in config.subjects:

@@ -39,8 +39,8 @@ from demur.cli.options import (
     out_to,
     setup,
     signal_of,
-    told_on,
 )
+from demur.cli.progress import progress_on
 from demur.cli.settings import check_alpha, check_temperature
 from demur.types import DemurError, Need
 
@@ -130,8 +130,6 @@ def fit(
     column: Columns = None,
 ) -> None:
     """Fit and calibrate a guard on harmless prompts; its file holds the anchors too."""
-    from rich.progress import Progress
-
     from demur.guards import fit_guard
     from demur.guards.detectors import named
     from demur.guards.kits import kit_of
@@ -164,20 +162,19 @@ def fit(
     check_alpha(alpha, n_calibrate if threshold is Threshold.conformal else None, parts=2 if whole else 1)
     if known:
         known.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value, known.spec.signal))
-    with Progress(console=out_to(stderr=True), transient=True) as bar:
+    with progress_on() as progress:
 
         def run(what: str, prompts: list[Prompt], room: int = size) -> list[Trace]:
-            task = bar.add_task(escape(what), total=len(prompts))
             return generate(
                 net, prompts, chosen, length=room, steps=steps, seed=seed, pools=[key], batch=batch,
-                progress=lambda done: bar.update(task, completed=done),
+                progress=lambda done: progress(what, done, len(prompts)),
             )  # fmt: skip
 
         fitted, steady = known, None
         if fitted is None:
             both = anchor_traces(
                 net, good[0], bad, chosen, length=size, steps=steps, pools=[key], refusals=refusals.value,
-                seed=seed, batch=batch, progress=told_on(bar, "anchors: "),
+                seed=seed, batch=batch, progress=lambda what, *how: progress(f"anchors: {what}", *how),
             )  # fmt: skip
             where: Any = {"layer": layer, "pool": pool.value, "signal": signal}
             fitted = fit_anchors(*both, refusals=refusals.value, at_least=5, **where)
@@ -463,14 +460,11 @@ def _answers(
     net: Any, prompts: list[Prompt], sampler: Any, guard: Guard, size: int, seed: int, batch: int, quiet: bool
 ) -> Iterator[Trace]:
     """Answers as soon as their batch is done. Prompt i draws from ``seed + i``, whatever the batch."""
-    from rich.progress import Progress
-
     from demur.traces import generate
 
     pools: Any = [(guard.spec.layer, guard.spec.pool)]
     common: dict[str, Any] = {"length": size, "steps": guard.spec.steps, "pools": pools, "batch": batch}
-    with Progress(console=out_to(stderr=True), transient=True, disable=quiet or len(prompts) <= batch) as bar:
-        task = bar.add_task("answering", total=len(prompts))
+    with progress_on(quiet=quiet or len(prompts) <= batch) as progress:
         for begin in range(0, len(prompts), batch):
             yield from generate(net, prompts[begin : begin + batch], sampler, seed=seed + begin, **common)
-            bar.update(task, completed=min(begin + batch, len(prompts)))
+            progress("answering", min(begin + batch, len(prompts)), len(prompts))

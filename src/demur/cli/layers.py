@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from demur.cli.ablate import CAPTION, group_of, tell_shelf
-from demur.cli.options import check_writable, out_to, told_on
+from demur.cli.options import check_writable, out_to
+from demur.cli.progress import progress_on
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ def by_layer(
     pictures: bool,
 ) -> None:
     """Says what it takes, sweeps, prints a table for each reading and pooling mode, and writes the report."""
-    from rich.progress import Progress
-
     from demur.ablation.depth import cost_of, keys_of, layers_of, sweep, without_guard, write_sweep
     from demur.ablation.shelf import Shelf
     from demur.models import cache_dir
@@ -46,10 +45,10 @@ def by_layer(
     keys = keys_of(model, layers_of(model, layers))
     shelf = Shelf(cache_dir() / "ablate") if keep else None
     _tell_cost(cost_of(model, without_guard(asked), keys, steps), keys, shelf)
-    with Progress(console=out_to(stderr=True), transient=True) as bar:
+    with progress_on() as progress:
         report = sweep(
             model, sampler, asked, keys, length=length, steps=steps, seeds=seeds, split=split, group=group_of,
-            kept=shelf, progress=told_on(bar),
+            kept=shelf, progress=progress,
         )  # fmt: skip
     if shelf is not None:
         tell_shelf(shelf)

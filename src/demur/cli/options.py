@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from demur import worlds
 from demur.cli.asked import as_typed, asked
+from demur.cli.progress import progress_on
 from demur.cli.settings import LARGEST_SEED, check_temperature, key_values, settings_of
 from demur.types import DemurError
 
@@ -149,18 +150,6 @@ def signal_of(whitened: bool | None, owner: Anchors | None = None, default: Sign
     return owner.signal_name
 
 
-def told_on(bar: Any, prefix: str = "") -> Callable[[str, int, int], None]:
-    """Progress of several things, each a line of a bar when it begins."""
-    tasks: dict[str, Any] = {}
-
-    def progress(what: str, done: int, of: int) -> None:
-        if what not in tasks:
-            tasks[what] = bar.add_task(escape(prefix + what), total=of)
-        bar.update(tasks[what], completed=done)
-
-    return progress
-
-
 def cached_anchors(
     model: Model,
     sampler: Sampler,
@@ -174,26 +163,13 @@ def cached_anchors(
     signal: SignalName = "sri",
 ) -> Anchors:
     """Anchors from the cache, or fitted on the starter sets (a model of a world: on its requests) and put there."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from demur.models import cache_dir
     from demur.prompts import digest, packaged, starter
     from demur.signals import Anchors, anchors_of
     from demur.signals.whitened import HARMFUL
     from demur.traces import spec_of
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=out_to(stderr=True), disable=quiet, transient=True)
-    tasks: dict[str, Any] = {}
-
-    def progress(what: str, done: int, of: int) -> None:
-        if not tasks:
-            bar.start()  # not before there is something to do: an empty bar leaves an empty line
-        if what not in tasks:
-            tasks[what] = bar.add_task(escape(f"anchors: {what}"), total=of)
-        bar.update(tasks[what], completed=done)
-
-    try:
+    with progress_on("anchors: ", quiet=quiet) as progress:
         if (world := worlds.of_model(model.name)) and refusals is Refusals.observed:
             how: dict[str, Any] = {"length": length, "steps": steps, "layer": layer, "pool": pool, "n": n}
             if signal != "sri":  # a world of before knows no other
@@ -218,9 +194,6 @@ def cached_anchors(
             model, harmless, harmful, sampler, length=length, steps=steps, layer=layer, pool=pool, signal=signal,
             refusals=refusals.value, at_least=5, progress=progress,
         )  # fmt: skip
-    finally:
-        if tasks:
-            bar.stop()
     try:
         anchors.save(path)
     except DemurError as error:  # they cost minutes: go on with them

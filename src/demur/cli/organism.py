@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from demur.cli.progress import progress_on
 
 if TYPE_CHECKING:
     from demur.organism.making.recipe import Kind
 
 app = typer.Typer(help="The model organism: its world, its training, its card.", no_args_is_help=True)
-_COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 
 
 class Which(StrEnum):
@@ -53,13 +53,13 @@ def train(
     from demur.types import DemurError
 
     kinds: list[Kind] = [kind for kind in ("ar", "diffusion") if which.value in ("both", kind)]
-    with Progress(*_COLUMNS, console=Console(stderr=True)) as bar:
+    with progress_on(stays=True) as progress:
         for kind in kinds:
             recipe = seeded_recipe(kind, seed)
-            task = bar.add_task(f"{kind}", total=sum(stage.steps for stage in recipe.stages))
+            steps = sum(stage.steps for stage in recipe.stages)
 
-            def progress(stage: str, step: int, of: int, loss: float, task: Any = task, kind: str = kind) -> None:
-                bar.update(task, completed=step, description=f"{kind}, {stage}, loss {loss:.3f}")
+            def told(stage: str, step: int, of: int, loss: float, steps: int = steps, kind: str = kind) -> None:
+                progress(kind, step, steps, f"{stage}, loss {loss:.3f}")
 
             start = out / "ar" / "law.safetensors" if kind == "diffusion" else None
             if start is not None and not start.is_file():
@@ -68,7 +68,7 @@ def train(
                     "the AR model's weights after the law",
                     f"run: demur organism train --which ar --out {out}",
                 )
-            weights = run(recipe, out / kind, start=start, progress=progress)
+            weights = run(recipe, out / kind, start=start, progress=told)
             ship(weights, out / "models" / kind, recipe)
     models = out / "models"
     Console().print(f"models: {models}   next: demur organism card --folder {models}", soft_wrap=True, markup=False)
@@ -92,13 +92,12 @@ def card(
     from demur.organism.measuring.card import SEEN, figures
     from demur.organism.measuring.card_page import page, targets
 
-    with Progress(*_COLUMNS, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("generating and judging", total=None)
+    with progress_on() as progress:
 
-        def progress(done: int, of: int) -> None:
-            bar.update(task, completed=done, total=of)
+        def told(done: int, of: int) -> None:
+            progress("generating and judging", done, of)
 
-        found = figures(folder or SEEN, n=n, workers=workers, further=further, progress=progress)
+        found = figures(folder or SEEN, n=n, workers=workers, further=further, progress=told)
     write(out / "card.json", json.dumps(found, indent=1) + "\n")
     beside = [json.loads(path.read_text(encoding="utf-8")) for path in others or []]
     write(out / "CARD.md", page(found, beside))

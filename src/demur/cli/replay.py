@@ -26,7 +26,8 @@ from demur.cli.options import (
     out_to,
     signal_of,
 )
-from demur.cli.transcribing import SHOWN, Source, Told, digest_of, first_of, progress_of
+from demur.cli.progress import progress_on
+from demur.cli.transcribing import SHOWN, Source, Told, digest_of, first_of
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -162,9 +163,13 @@ def _written(
     if growing is not None and begun:
         told.heard(zip(growing.kept(), source.rows(), strict=False))
         console.print(f"goes on behind {begun} of {about['rows']} transcripts", markup=False)
-    with progress_of(console, about["rows"], begun) as progress:
+    with progress_on() as progress:
         rest, before = islice(source.rows(), begun, None), told.signals > 0
-        for found in replaying(net, rest, anchors, guard, **how, found_before=before, progress=progress):
+
+        def done(here: int) -> None:
+            progress("replaying", begun + here, about["rows"])
+
+        for found in replaying(net, rest, anchors, guard, **how, found_before=before, progress=done):
             _say(told.lines(found), growing)
             del found  # else its traces would stay until the next window is done
     if growing is not None:

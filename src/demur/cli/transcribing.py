@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
 
 if TYPE_CHECKING:
     from demur.guards import Guard
@@ -125,28 +121,3 @@ def digest_of(part: Anchors | Guard | None) -> str | None:
         return None
     with TemporaryDirectory() as folder:
         return hashlib.sha256(part.save(Path(folder) / "part").read_bytes()).hexdigest()[:16]
-
-
-@contextmanager
-def progress_of(console: Console, rows: int, begun: int) -> Iterator[Callable[[int], None]]:
-    """A bar at a terminal; elsewhere a line a minute. What comes is the number of transcripts done here."""
-    from rich.progress import Progress
-
-    from demur.experiment.journal import EVERY, spoken
-
-    if console.is_terminal:
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task("replaying", total=rows)
-            yield lambda done: bar.update(task, completed=begun + done)
-        return
-    started = said = time.monotonic()
-
-    def minutely(done: int) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if done and now - said >= EVERY:
-            said = now
-            left = spoken((now - started) / done * (rows - begun - done))
-            console.print(f"replaying: {begun + done} of {rows}, some {left} left", markup=False, soft_wrap=True)
-
-    yield minutely

@@ -1,0 +1,57 @@
+"""How far a command is: a bar at a terminal; in a log or a pipe a line a minute, on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+PATIENCE = 10.0
+"""Seconds that a command may take elsewhere than at a terminal without a word."""
+
+Progress = Callable[..., None]
+"""``progress(what, done, of)``, and a note as a fourth argument: what is being done, how much of how much."""
+
+
+@contextmanager
+def progress_on(prefix: str = "", *, quiet: bool = False, stays: bool = False) -> Iterator[Progress]:
+    """Tells how far the work in it is, each thing with a line of its own. ``prefix`` stands before every name. The bars
+    leave when the work is done, unless they are to ``stay``. ``quiet`` says nothing at all.
+    """
+    console = Console(stderr=True, highlight=False)
+    if quiet:
+        yield lambda *_: None
+    elif console.is_terminal:
+        with _bars(prefix, console, stays) as progress:
+            yield progress
+    else:
+        from demur.experiment.phases import Phases
+
+        with Phases(lambda line: print(line, file=sys.stderr, flush=True), PATIENCE) as phases:
+            yield lambda what, *how: phases.progress(prefix + what, *how)
+
+
+@contextmanager
+def _bars(prefix: str, console: Console, stays: bool) -> Iterator[Progress]:
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    bars = Bars(*columns, TimeRemainingColumn(), console=console, transient=not stays)
+    tasks: dict[str, Any] = {}
+
+    def progress(what: str, done: int, of: int, note: str = "") -> None:
+        if not tasks:
+            bars.start()  # not before there is something to do: an empty bar leaves an empty line
+        if what not in tasks:
+            tasks[what] = bars.add_task("", total=of)
+        bars.update(tasks[what], completed=done, total=of, description=escape(prefix + what + (note and f", {note}")))
+
+    try:
+        yield progress
+    finally:
+        bars.stop()
