@@ -36,6 +36,10 @@ class DemurError(Exception):
         super().__init__("; ".join(part for part in (came, expected and f"expected {expected}", then) if part))
 
 
+class TooLong(DemurError):
+    """A prompt and the room for its answer are more than a model's context."""
+
+
 class DemurWarning(UserWarning):
     """Something that a model's files ask for and demur does not do. Said once, while loading; results hold without."""
 

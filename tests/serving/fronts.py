@@ -34,16 +34,18 @@ class Front(House):
     def port(self) -> int:
         return self.at
 
+    def body(self, **more: Any) -> dict[str, Any]:
+        return {"model": "m", "messages": [{"role": "user", "content": "Tell me of mills."}]} | more
+
     def ask(self, **more: Any) -> tuple[int, Any]:
-        body = {"model": "m", "messages": [{"role": "user", "content": "Tell me of mills."}]}
-        return self.post("/v1/chat/completions", body | more)
+        return self.post("/v1/chat/completions", self.body(**more))
 
 
 @contextmanager
 def proxied(url: str, guard: Any = None, of: Any = None, **more: Any) -> Iterator[Front]:
     """A proxy for an engine until the block ends."""
     replay = Replay(of or served.model(), guard or served.guard())
-    proxy = Proxy(Upstream(url), replay, limits=LIMITS, **more)
+    proxy = Proxy(Upstream(url), replay, **{"limits": LIMITS} | more)
     listening, ready = Address(port=0).bound(), threading.Event()
     server = server_of(proxy, ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

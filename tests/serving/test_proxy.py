@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,13 +20,16 @@ pytest.importorskip("httpx", reason="the extra serve")
 import served
 import server as engines
 from fronts import TEXT, Named, never, proxied, says, sends
-from served import serving, together, whole
+from served import serving, together, until, whole
 
 from demur.guards import REFUSAL
+from demur.serving import Limits
 from demur.serving.replaying import Replay
 from demur.serving.upstream import Upstream
 from demur.testing.tiny import tiny
 from demur.types import DemurError
+
+CHAT = "/v1/chat/completions"
 
 
 def test_what_is_let_pass_comes_whole_and_streamed_with_one_verdict() -> None:
@@ -137,6 +144,44 @@ def test_no_engine_is_503_and_not_ready() -> None:
         assert (status, body["error"]["code"]) == (503, "upstream")
         assert front.send("GET", "/ready")[0] == 503
         assert front.send("GET", "/health")[0] == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_more_than_may_wait_are_told_to_come_again_and_who_ends_or_leaves_makes_room(stream: bool) -> None:
+    go = threading.Event()
+
+    def waits(handler: Any, number: int) -> None:
+        go.wait(30)
+        says()(handler, number)
+
+    few = Limits(rows=1, waiting=1, grace=1)
+    with engines.serving(waits) as engine, proxied(engine.url, never(), limits=few) as front:
+
+        def many(n: int) -> Callable[[], bool]:
+            return lambda: f"demur_proxy_open {n}.0".encode() in front.proxy.meters.page()
+
+        with ThreadPoolExecutor(2) as pool:
+            asked = [pool.submit(front.ask, stream=stream) for _ in range(2)]
+            until(many(2))
+            status, headers, body = front.send(
+                "POST", CHAT, json.dumps(front.body(stream=stream)).encode(), served.JSON
+            )
+            assert (status, json.loads(body)["error"]["code"]) == (429, "queue_full")
+            assert int(headers["retry-after"]) >= 1
+            assert front.send("GET", "/health")[0] == 200
+            go.set()
+            assert [one.result(30)[0] for one in asked] == [200, 200]
+        until(many(0))
+        assert front.ask(stream=stream)[0] == 200
+        assert b'demur_proxy_requests_total{endpoint="chat",outcome="busy"} 1.0' in front.proxy.meters.page()
+        go.clear()
+        for _ in range(3):  # clients that go before an answer
+            client = http.client.HTTPConnection("127.0.0.1", front.port)
+            client.request("POST", CHAT, json.dumps(front.body(stream=stream)).encode(), served.JSON)
+            until(many(1))
+            client.close()
+            until(many(0))
+        go.set()
 
 
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]

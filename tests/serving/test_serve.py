@@ -21,7 +21,7 @@ pytest.importorskip("uvicorn", reason="the extra serve")
 pytest.importorskip("prometheus_client", reason="the extra serve")
 
 import served
-from served import House, serving, together, whole
+from served import House, serving, together, until, whole
 
 from demur.guards import REFUSAL, Watch
 from demur.guards import acted as acted_of
@@ -410,11 +410,19 @@ def test_a_worker_that_ends_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatc
         assert house.send("GET", "/ready")[0] == 503
 
 
-def until(true: Any) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+def test_what_is_longer_than_the_context_is_told_by_the_code_that_clients_know() -> None:
+    context = served.model().config.max_position_embeddings
+    roomy = Limits(prompt=4 * context, answer=2 * context, grace=5)
+    with serving(limits=roomy) as house:
+        long = "x" * context
+        for status, error in (
+            house.chat(long),
+            house.chat("Hi", max_tokens=context),
+            house.post("/v1/completions", {"model": house.service.terms.served, "prompt": long}),
+        ):
+            assert (status, error["error"]["code"]) == (400, "context_length_exceeded")
+            assert str(context) in error["error"]["message"]
+            assert "xxx" not in error["error"]["message"]
 
 
 def test_a_full_line_is_told_with_the_time_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from demur.models.control import Sealed, bare_row, control_tokens, row_of, seale
 from demur.models.lost import check_written
 from demur.redaction import hidden, without
 from demur.refusals import THOUGHTS, open_thought, without_thoughts
-from demur.types import Canvas, DemurError, Message, Prompt
+from demur.types import Canvas, DemurError, Message, Prompt, TooLong
 
 TODAY = date(2024, 7, 26)
 """The day on which every template is rendered. Llama's own falls back to it where it can't ask for the day."""
@@ -272,7 +272,7 @@ class Chat:
                 f"prompt {prompt.label!r} is no token at all", "a text that the tokenizer knows", "give it words"
             )
         if context is not None and len(row) + length > context:
-            raise DemurError(
+            raise TooLong(
                 f"prompt {prompt.label!r} takes {len(row)} tokens and the answer {length}",
                 f"at most {context} together, the model's context",
                 "shorten the prompt or the answer (length, or --length)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from demur.types import DemurError
+from demur.types import DemurError, TooLong
 
 TYPES = {
     400: "invalid_request_error",
@@ -54,7 +54,7 @@ def wrong(came: str, expected: str, then: str = "", *, param: str | None = None,
 
 def refused_by(error: DemurError, param: str | None = None) -> Refused:
     """The same of an error that a part of demur has raised."""
-    return Refused(400, str(error), param)
+    return Refused(400, str(error), param, "context_length_exceeded" if isinstance(error, TooLong) else None)
 
 
 def busy(message: str, retry: int) -> Refused:

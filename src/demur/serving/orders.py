@@ -24,7 +24,7 @@ from demur.serving.limits import Limits
 from demur.serving.order import Order
 from demur.serving.settings import checked
 from demur.traces import STEPS, spec_of
-from demur.types import DemurError, Message, Model, Prompt, Sampler, lacking
+from demur.types import DemurError, Message, Model, Prompt, Sampler, TooLong, lacking
 
 RAW = "a raw completion is outside of what the guard was calibrated on: requests in the chat template"
 
@@ -127,12 +127,11 @@ class Orders:
             )
         row = tuple(row_of(tokenizer, Sealed(text, {}, controls), templated=False))
         context = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
-        if not row or (context is not None and len(row) + places > context):
-            raise DemurError(
-                f"a prompt of {len(row)} tokens and an answer of {places}",
-                f"1 token at least, and at most {context} together",
-                "send another",
-            )
+        if not row:
+            raise DemurError("a prompt that is no token at all", "a text that the tokenizer knows", "give it words")
+        if context is not None and len(row) + places > context:
+            came = f"a prompt of {len(row)} tokens and an answer of {places}"
+            raise TooLong(came, f"at most {context} together, the model's context", "shorten one of them")
         return row
 
     # -- how it is answered -----------------------------------------------------------------------------------------

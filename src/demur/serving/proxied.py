@@ -138,6 +138,7 @@ class Counts:
         self.requests = counter("requests", "Requests, by how they ended.", ("endpoint", "outcome"))
         self.verdicts = counter("verdicts", "Verdicts: flagged, let_pass or not_watched.", ("verdict",))
         self.replays = counter("replays", "Looks: done, late or failed.", ("outcome",))
+        self.open = client.Gauge("demur_proxy_open", "Requests that are being answered.", registry=self.registry)
         self.unwatched = counter("unwatched", "Answers that were not watched, by what the policy did.", ("policy",))
 
     def request(self, endpoint: str, outcome: str) -> None:

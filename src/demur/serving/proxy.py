@@ -23,8 +23,8 @@ from demur.guards import REFUSAL
 from demur.serving import bodies
 from demur.serving.answers import END
 from demur.serving.app import GONE, Listening, as_json, read_body
-from demur.serving.doors import Doors
-from demur.serving.errors import Refused, unavailable
+from demur.serving.doors import App, Doors, Receive, Scope, Send, answer
+from demur.serving.errors import Refused, busy, unavailable
 from demur.serving.heard import Heard, choice_of, end_of, event_of, message_of
 from demur.serving.passing import Passed, passed
 from demur.serving.port import config_of
@@ -33,13 +33,14 @@ from demur.serving.replaying import NOTHING, Judged
 from demur.serving.verdicts import not_watched
 
 T = TypeVar("T")
+ASK = "/v1/chat/completions"
 
 
 def proxy_app(proxy: Proxy) -> Doors:
     """The application of a proxy, behind its doors."""
     app = FastAPI(title="demur proxy", docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     desk = Desk(proxy)
-    app.add_api_route("/v1/chat/completions", desk.chat, methods=["POST"], response_model=None)
+    app.add_api_route(ASK, desk.chat, methods=["POST"], response_model=None)
     app.add_api_route("/v1/models", desk.models, methods=["GET"], response_model=None)
     app.add_api_route("/health", desk.health, methods=["GET"], response_model=None)
     app.add_api_route("/ready", desk.ready, methods=["GET"], response_model=None)
@@ -47,7 +48,31 @@ def proxy_app(proxy: Proxy) -> Doors:
     app.add_exception_handler(Exception, desk.failed)
     app.add_exception_handler(404, desk.no_path)
     app.add_exception_handler(405, desk.no_path)
-    return Doors(app, proxy)
+    return Doors(Crowd(app, proxy), proxy)
+
+
+class Crowd:
+    """The application for as many questions as are answered and may wait; the next one is told to come again: 429."""
+
+    def __init__(self, app: App, proxy: Proxy) -> None:
+        self.app, self.proxy = app, proxy
+        self.most, self.open = proxy.limits.rows + proxy.limits.waiting, 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, from its first word to the last of its answer."""
+        if scope["type"] != "http" or scope["path"] != ASK:
+            await self.app(scope, receive, send)
+            return
+        if self.open >= self.most:
+            self.proxy.ended("busy", 429, time.monotonic())
+            await answer(send, busy(f"{self.open} requests are open; expected fewer than {self.most}; try again", 1))
+            return
+        self.open += 1
+        try:
+            with self.proxy.meters.open.track_inprogress():
+                await self.app(scope, receive, send)
+        finally:
+            self.open -= 1
 
 
 class Desk:
@@ -170,7 +195,7 @@ class Desk:
         """A path or a method that there is none of."""
         status = getattr(error, "status_code", 404)
         word = "no such path" if status == 404 else "another method than this path has"
-        return as_json(Refused(status, f"{word}; this proxy has /v1/chat/completions and /v1/models").body, status)
+        return as_json(Refused(status, f"{word}; this proxy has {ASK} and /v1/models").body, status)
 
 
 def _outcome(why: Refused) -> str:
