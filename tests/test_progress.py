@@ -14,6 +14,7 @@ from demur.cli import progress as room
 from demur.cli.progress import progress_on
 from demur.experiment import phases
 from demur.experiment.phases import Phases
+from demur.guards import Guard
 
 FIT = ["guard", "fit", "organism/ar", "--n-anchors", "8", "--n-fit", "32", "--n-calibrate", "99", "--n-check", "0"]
 
@@ -72,3 +73,32 @@ def test_a_command_in_a_log_tells_how_far_it_is(command: list[str], tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert " of " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_fit_that_was_killed_goes_on_and_makes_the_same_guard_and_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    """Killed without warning again and again, until one of the calls ends."""
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def begun(cache: str, out: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", "demur", *FIT, "--batch", "4", "--out", out]
+        return subprocess.Popen(words, cwd=tmp_path, env=env | {"DEMUR_CACHE": str(tmp_path / cache)})
+
+    assert begun("one", "whole.safetensors").wait() == 0
+    kills, before = 0, -1
+    while True:
+        work, unfinished = begun("other", "again.safetensors"), tmp_path / "other" / "unfinished"
+        while work.poll() is None:
+            answers = len(list(unfinished.rglob("*.safetensors")))
+            if answers > max(before, 0) + 30:
+                work.kill()
+                work.wait()
+                kills, before = kills + 1, answers
+        if work.returncode == 0:
+            break
+    assert kills > 1
+    assert not list((tmp_path / "one").rglob("*.safetensors")) + list(unfinished.rglob("*.safetensors"))
+    whole, again = (Guard.load(tmp_path / f"{name}.safetensors") for name in ("whole", "again"))
+    assert again.fitted == whole.fitted
+    assert again.threshold.value == pytest.approx(whole.threshold.value, rel=1e-3)
+    assert again.prefix.threshold.value == pytest.approx(whole.prefix.threshold.value, rel=1e-3)

@@ -19,8 +19,8 @@ from demur.ablation import depth
 from demur.ablation.material import Material
 from demur.ablation.protocol import CONTROL, PLAIN, Sets
 from demur.ablation.recording import gather
-from demur.ablation.shelf import Shelf
 from demur.ablation.splits import Questions
+from demur.traces import Kept
 from demur.types import DemurError
 
 SIZES_ALONE = {name: value for name, value in SIZES.items() if name != "pools"}
@@ -46,21 +46,21 @@ def test_a_model_whose_blocks_nobody_can_count_is_one_line() -> None:
         depth.layers_of(Foreign(), "all")  # type: ignore[arg-type]
 
 
-def test_states_of_other_layers_are_read_from_the_shelf_and_not_generated(tmp_path: Path) -> None:
-    model, shelf = small.causal("llama"), Shelf(tmp_path)
+def test_states_of_other_layers_are_read_from_the_folder_and_not_generated(tmp_path: Path) -> None:
+    model, kept = small.causal("llama"), Kept(tmp_path)
     keys = depth.keys_of(model, depth.layers_of(model, "all"))
 
-    def read(part: Any, kept: Shelf | None, recorded: Any) -> Material:
+    def read(part: Any, kept: Kept | None, recorded: Any) -> Material:
         return gather(model, "set", ASKED, THROWN, **SIZES_ALONE, pools=part, recorded=recorded, kept=kept)
 
     whole = read(keys, None, None)
     for begin in range(0, len(keys), 2):
         part = keys[begin : begin + 2]
-        found = read(part, shelf, keys)
+        found = read(part, kept, keys)
         assert tuple(found.phi) == part, "no more is held than is asked for"
         for key in part:
             np.testing.assert_array_equal(found.phi[key], whole.phi[key])
-    assert shelf.made == len(ASKED), "once"
+    assert kept.made == len(ASKED), "once"
 
 
 def test_what_a_sweep_costs_is_known_before_it_begins() -> None:
@@ -150,9 +150,9 @@ def test_a_disk_without_room_is_one_line_before_anything_is_generated(
     cost, free = depth.Cost(answers=1000, keys=len(KEYS), steps=32, width=4096), SimpleNamespace(free=10**9)
     monkeypatch.setattr(layers.shutil, "disk_usage", lambda _: free)
     with pytest.raises(DemurError, match=r"2\.1 GB of states, and 1\.0 GB free"):
-        layers._tell_cost(cost, KEYS, Shelf(tmp_path))
+        layers._tell_cost(cost, KEYS, Kept(tmp_path))
     free.free = 3 * 10**9
-    layers._tell_cost(cost, KEYS, Shelf(tmp_path))
+    layers._tell_cost(cost, KEYS, Kept(tmp_path))
     layers._tell_cost(depth.Cost(8000, len(KEYS), 32, 4096), KEYS, None)
     said = " ".join(capsys.readouterr().err.split())
     assert "1000 answers, each with 4 states (layers x pooling modes) at 32 steps: 2.10 GB in the cache" in said

@@ -8,9 +8,8 @@ from demur.ablation.material import Material, request_of
 from demur.ablation.protocol import Sets
 from demur.ablation.recording import gather
 from demur.ablation.rivals import CANVAS_KEYS, CAUSAL_KEYS
-from demur.ablation.shelf import Shelf
 from demur.ablation.splits import Questions
-from demur.traces import STEPS, Key, Trace
+from demur.traces import STEPS, Kept, Key, Trace
 from demur.types import Model, Need, Prompt, Sampler
 
 
@@ -26,7 +25,7 @@ def record_sets(
     seed: int = 0,
     reads: Callable[[Trace], str] | None = None,
     group: Callable[[Prompt], str] = request_of,
-    kept: Shelf | None = None,
+    kept: Kept | None = None,
     progress: Callable[[str, int, int], object] = lambda name, done, of: None,
 ) -> Sets:
     """What a model says to every set of prompts. Nobody judges: success is an answer that is no refusal.

@@ -1,6 +1,6 @@
 """Where in a model states tell most, and how pooled: one protocol at every layer and in every pooling mode.
 
-What is asked is generated once. The states of all layers may be more than a memory holds; then they lie in the shelf,
+What is asked is generated once. The states of all layers may be more than a memory holds; then they lie in a folder,
 and layers are read from there in groups. Two readings of the states are compared: the paper's sigma with its
 autoencoder, and the whitened signal with the statistic that goes with it.
 """
@@ -21,12 +21,11 @@ from demur.ablation.protocol import CONTROL, PLAIN, ablate, summarised
 from demur.ablation.recording import last_given
 from demur.ablation.report import answered
 from demur.ablation.rivals import CANVAS_KEYS, CAUSAL_KEYS, Rival, sri, whitened_reading
-from demur.ablation.shelf import Shelf
 from demur.ablation.splits import Questions
 from demur.ablation.tables import cell, markdown
 from demur.artefact import write
 from demur.models.network import block_index, blocks_of
-from demur.traces import STEPS, Key
+from demur.traces import STEPS, Kept, Key
 from demur.types import DemurError, Layer, Model, Need, Prompt, Sampler
 
 Json = Mapping[str, Any]
@@ -128,12 +127,12 @@ def sweep(
     split: int | None = None,
     room: int = HELD,
     group: Callable[[Prompt], str] = request_of,
-    kept: Shelf | None = None,
+    kept: Kept | None = None,
     progress: Callable[[str, int, int], object] = lambda name, done, of: None,
 ) -> dict[str, Any]:
     """Both readings at every key, as JSON would hold it: ``rows`` by attack, ``lines`` over attacks.
 
-    States are held in groups of keys of ``room`` bytes. Without a shelf everything is generated again for every group.
+    States are held in groups of keys of ``room`` bytes. Without a folder everything is generated again for every group.
     """
     asked = without_guard(asked)
     parts = cost_of(model, asked, keys, steps).groups(keys, room)

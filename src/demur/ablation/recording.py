@@ -1,7 +1,7 @@
 """Asks a model and records what detectors read of its answers: :class:`~demur.ablation.material.Material`.
 
 A row's dice depend on what is asked and on the seed, not on its place in a set: the same prompt has the same answer in
-every split, and what is on the shelf is not generated again.
+every split, and what was kept is not generated again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,33 @@ from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from demur.ablation.material import Material, request_of
-from demur.ablation.shelf import Recorded, Shelf, read_by_the_model
 from demur.dynamics.text import held
 from demur.samplers import seeded, steps_of
-from demur.traces import STEPS, Key, Recorder, Trace, default_sampler, spec_of, watching
+from demur.traces import STEPS, Kept, Key, Recorder, Trace, default_sampler, spec_of, watching
+from demur.traces.kept import read_by_the_model
 from demur.types import Canvas, DemurError, Model, Need, Prompt, Sampler, Spec, Step
+
+ASKED: Any = ("last", "asked")
+"""Where a kept trace holds the state of the last given token, beside its pooled states: one row."""
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """One generation: its trace, and the last layer's state of the last given token before it began."""
+
+    trace: Trace
+    asked: Float[NDArray[np.float32], "d"]
+
+    @property
+    def whole(self) -> Trace:
+        """Both in one trace, to be kept."""
+        return replace(self.trace, phi={**self.trace.phi, ASKED: self.asked[None]})
+
+    @classmethod
+    def of(cls, whole: Trace) -> Recorded:
+        """The same of a trace that was kept so."""
+        (asked,) = whole.phi[ASKED]
+        return cls(replace(whole, phi={key: phi for key, phi in whole.phi.items() if key != ASKED}), asked)
 
 
 def gather(
@@ -42,7 +64,7 @@ def gather(
     reads: Callable[[Trace], str] | None = None,
     group: Callable[[Prompt], str] = request_of,
     progress: Callable[[int], object] = lambda done: None,
-    kept: Shelf | None = None,
+    kept: Kept | None = None,
 ) -> Material:
     """Generates answers to prompts and keeps what detectors read, in all ``pools`` at once.
 
@@ -67,9 +89,10 @@ def gather(
     found: dict[int, Recorded] = {}
     places = []
     if kept is not None:
-        places = [kept.place(spec, whole, length, s, prompt) for s, prompt in zip(seeds, ordered, strict=True)]
+        states = [*whole, ASKED]
+        places = [kept.place(spec, states, length, s, prompt) for s, prompt in zip(seeds, ordered, strict=True)]
         read = (kept.read(place, prompt) for place, prompt in zip(places, ordered, strict=True))
-        found = {i: _only(answer, pools) for i, answer in enumerate(read) if answer is not None}
+        found = {i: _only(Recorded.of(trace), pools) for i, trace in enumerate(read) if trace is not None}
     progress(len(found))
     missing = [i for i in range(len(ordered)) if i not in found]
     for begin in range(0, len(missing), batch):
@@ -78,7 +101,7 @@ def gather(
         for i, answer in zip(some, answers, strict=True):
             found[i] = _only(answer, pools)
             if kept is not None:
-                kept.write(places[i], answer)
+                kept.write(places[i], answer.whole)
         progress(len(found))
     every = [found[i] for i in range(len(ordered))]
     return material(

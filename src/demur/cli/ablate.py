@@ -32,9 +32,9 @@ from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.ablation.protocol import Sets
-    from demur.ablation.shelf import Shelf
     from demur.ablation.splits import Counts, Questions
     from demur.traces import Trace
+    from demur.traces.kept import Kept
     from demur.types import Prompt
 
 OwnCount = Annotated[
@@ -215,17 +215,17 @@ def _by_attack(
 def _recorded(net: Any, sampler: Any, asked: Questions, keep: bool, *, length: int, steps: int) -> Sets:
     """The model's answers, with a bar for each set; those that were kept come from the cache."""
     from demur.ablation.asking import record_sets
-    from demur.ablation.shelf import Shelf
     from demur.models import cache_dir
+    from demur.traces.kept import Kept
 
-    shelf = Shelf(cache_dir() / "ablate") if keep else None
+    kept = Kept(cache_dir() / "ablate") if keep else None
     with progress_on() as progress:
         sets = record_sets(
-            net, sampler, asked, length=length, steps=steps, kept=shelf, progress=progress,
+            net, sampler, asked, length=length, steps=steps, kept=kept, progress=progress,
             group=group_of, reads=_reads,
         )  # fmt: skip
-    if shelf is not None:
-        tell_shelf(shelf)
+    if kept is not None:
+        tell_kept(kept)
     return sets
 
 
@@ -245,10 +245,10 @@ def group_of(prompt: Prompt) -> str:
     return prompt.category if craft_of(prompt) else request_of(prompt)
 
 
-def tell_shelf(shelf: Shelf) -> None:
+def tell_kept(kept: Kept) -> None:
     """How many answers were not generated again."""
-    said = f"{shelf.reused} of {shelf.reused + shelf.made} answers were kept before"
-    said += f"; none could be kept now ({shelf.full})" if shelf.full else f" in {shelf.folder}"
+    said = f"{kept.reused} of {kept.reused + kept.made} answers were kept before"
+    said += f"; none could be kept now ({kept.full})" if kept.full else f" in {kept.folder}"
     out_to(stderr=True).print(said, soft_wrap=True, markup=False)
 
 

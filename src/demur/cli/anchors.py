@@ -36,7 +36,7 @@ from demur.cli.options import (
     setup,
     signal_of,
 )
-from demur.cli.progress import progress_on
+from demur.cli.progress import progress_on, unfinished
 from demur.cli.settings import check_temperature
 from demur.types import DemurError
 
@@ -84,13 +84,13 @@ def fit(
     good, bad = (_prompts(name, model, is_harmful, n, columns, signal) for name, is_harmful in sides)
     net = load_model(model, dtype, device, system, template=template)
     _, chosen, size = setup(net, sampler, length, steps, temperature, settings)
-    with progress_on() as progress:
+    with unfinished() as kept, progress_on() as progress:
         fitted = anchors_of(
             net, good, bad, chosen, length=size, steps=steps, layer=layer, pool=pool.value,
             signal=signal, refusals=refusals.value, seed=seed, batch=batch,
-            at_least=at_least, progress=progress,
+            at_least=at_least, progress=progress, kept=kept,
         )  # fmt: skip
-    fitted.save(out)
+        fitted.save(out)
     out_to().print(str(out), style="bold", markup=False, soft_wrap=True)
     _describe(fitted)
 

@@ -30,8 +30,8 @@ GO_ON = {
     "evaluate": "what was finished is kept: the same command with --resume goes on from there",
     "report": "nothing was changed; give the same command again",
     "replay": "with --out, what was finished is kept: the same command with --resume goes on",
-    "anchors fit": "nothing was written; give the same command again, with a smaller --n for less to wait",
-    "guard fit": "nothing was written; give the same command again, with --anchors FILE its first part is spared",
+    "anchors fit": "what was answered is kept in the cache: the same command goes on from there",
+    "guard fit": "what was answered is kept in the cache: the same command goes on from there",
     "guard run": "with --json, what was printed is whole; ask the rest again",
     "organism train": "checkpoints are kept: the same command goes on from the last one",
 }

@@ -40,7 +40,7 @@ from demur.cli.options import (
     setup,
     signal_of,
 )
-from demur.cli.progress import progress_on
+from demur.cli.progress import progress_on, unfinished
 from demur.cli.settings import check_alpha, check_temperature
 from demur.types import DemurError, Need
 
@@ -162,19 +162,19 @@ def fit(
     check_alpha(alpha, n_calibrate if threshold is Threshold.conformal else None, parts=2 if whole else 1)
     if known:
         known.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value, known.spec.signal))
-    with progress_on() as progress:
+    with unfinished() as kept, progress_on() as progress:
 
         def run(what: str, prompts: list[Prompt], room: int = size) -> list[Trace]:
             return generate(
                 net, prompts, chosen, length=room, steps=steps, seed=seed, pools=[key], batch=batch,
-                progress=lambda done: progress(what, done, len(prompts)),
+                progress=lambda done: progress(what, done, len(prompts)), kept=kept,
             )  # fmt: skip
 
         fitted, steady = known, None
         if fitted is None:
             both = anchor_traces(
                 net, good[0], bad, chosen, length=size, steps=steps, pools=[key], refusals=refusals.value,
-                seed=seed, batch=batch, progress=lambda what, *how: progress(f"anchors: {what}", *how),
+                seed=seed, batch=batch, kept=kept, progress=lambda what, *how: progress(f"anchors: {what}", *how),
             )  # fmt: skip
             where: Any = {"layer": layer, "pool": pool.value, "signal": signal}
             fitted = fit_anchors(*both, refusals=refusals.value, at_least=5, **where)
@@ -192,8 +192,8 @@ def fit(
         )
         if good[3]:
             guard = guard.measured("harmless, unseen", run("answering prompts to check on", good[3], max(size, whole)))
-    guard = replace(guard, stability=steady)
-    guard.save(out)
+        guard = replace(guard, stability=steady)
+        guard.save(out)
     out_to().print(str(out), style="bold", markup=False, soft_wrap=True)
     _describe(guard)
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from demur.cli.ablate import CAPTION, group_of, tell_shelf
+from demur.cli.ablate import CAPTION, group_of, tell_kept
 from demur.cli.options import check_writable, out_to
 from demur.cli.progress import progress_on
 from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.ablation.depth import Cost
-    from demur.ablation.shelf import Shelf
     from demur.ablation.splits import Questions
     from demur.traces import Key
+    from demur.traces.kept import Kept
     from demur.types import Model, Sampler
 
 
@@ -38,35 +38,35 @@ def by_layer(
 ) -> None:
     """Says what it takes, sweeps, prints a table for each reading and pooling mode, and writes the report."""
     from demur.ablation.depth import cost_of, keys_of, layers_of, sweep, without_guard, write_sweep
-    from demur.ablation.shelf import Shelf
     from demur.models import cache_dir
+    from demur.traces.kept import Kept
 
     check_writable(out / "layers.json")
     keys = keys_of(model, layers_of(model, layers))
-    shelf = Shelf(cache_dir() / "ablate") if keep else None
-    _tell_cost(cost_of(model, without_guard(asked), keys, steps), keys, shelf)
+    kept = Kept(cache_dir() / "ablate") if keep else None
+    _tell_cost(cost_of(model, without_guard(asked), keys, steps), keys, kept)
     with progress_on() as progress:
         report = sweep(
             model, sampler, asked, keys, length=length, steps=steps, seeds=seeds, split=split, group=group_of,
-            kept=shelf, progress=progress,
+            kept=kept, progress=progress,
         )  # fmt: skip
-    if shelf is not None:
-        tell_shelf(shelf)
+    if kept is not None:
+        tell_kept(kept)
     _show(report)
     out_to().print(f"\n{', '.join(map(str, write_sweep(report, out, pictures)))}", soft_wrap=True, markup=False)
 
 
-def _tell_cost(cost: Cost, keys: Sequence[Key], shelf: Shelf | None) -> None:
+def _tell_cost(cost: Cost, keys: Sequence[Key], kept: Kept | None) -> None:
     """What the sweep takes. Raises where the cache has no room for it."""
     passes = len(cost.groups(keys))
-    if shelf is None:
+    if kept is None:
         again = "" if passes == 1 else f"; too much to hold at once, so generated {passes} times: --keep does it once"
     else:
-        shelf.folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(shelf.folder).free
-        if cost.whole > free + shelf.size():  # what lies there may be these very states
+        kept.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(kept.folder).free
+        if cost.whole > free + kept.size():  # what lies there may be these very states
             raise DemurError(
-                f"{cost.whole / 1e9:.1f} GB of states, and {free / 1e9:.1f} GB free at {shelf.folder}",
+                f"{cost.whole / 1e9:.1f} GB of states, and {free / 1e9:.1f} GB free at {kept.folder}",
                 "room for all of them",
                 "name fewer layers (--layers 1,12,last), take a smaller --n, or set DEMUR_CACHE to another disk",
             )

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+
+if TYPE_CHECKING:
+    from demur.traces import Kept
 
 PATIENCE = 10.0
 """Seconds that a command may take elsewhere than at a terminal without a word."""
@@ -33,6 +36,21 @@ def progress_on(prefix: str = "", *, quiet: bool = False, stays: bool = False) -
 
         with Phases(lambda line: print(line, file=sys.stderr, flush=True), PATIENCE) as phases:
             yield lambda what, *how: phases.progress(prefix + what, *how)
+
+
+@contextmanager
+def unfinished() -> Iterator[Kept]:
+    """Where a command keeps what was answered, in the cache. Stopped in whatever way, the same command goes on from
+    there; once it is done, nothing of it is left.
+    """
+    from demur.models import cache_dir
+    from demur.traces import Kept
+
+    kept = Kept(cache_dir() / "unfinished")
+    yield kept
+    if kept.full:
+        print(f"demur: answers could not be kept meanwhile ({kept.full})", file=sys.stderr)
+    kept.forget()
 
 
 @contextmanager

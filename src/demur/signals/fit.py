@@ -11,7 +11,7 @@ from demur.refusals import SCRIPTED
 from demur.signals.anchors import SIGNALS, Anchors, SignalName, digest
 from demur.signals.sigma import refusal_signal
 from demur.signals.whitened import fit_whitened
-from demur.traces import DEFAULT, STEPS, Key, Trace, generate, teacher_forced
+from demur.traces import DEFAULT, STEPS, Kept, Key, Trace, generate, teacher_forced
 from demur.types import DemurError, Layer, Model, Pool, Prompt, Sampler
 
 
@@ -123,13 +123,17 @@ def anchor_traces(
     seed: int = 0,
     batch: int = 8,
     progress: Callable[[str, int, int], object] = lambda what, done, of: None,
+    kept: Kept | None = None,
 ) -> tuple[list[Trace], list[Trace]]:
     """The traces of both sides.
 
     ``refusals="scripted"`` replays written refusals after the harmful prompts instead of generating; anchors of them
-    say so wherever they are used. ``progress`` is called with what is being done, how many are done, of how many.
+    say so wherever they are used. Generations that are ``kept`` are not made again (:func:`demur.traces.generate`).
+    ``progress`` is called with what is being done, how many are done, of how many.
     """
-    common: dict[str, Any] = {"length": length, "steps": steps, "seed": seed, "pools": pools, "batch": batch}
+    common: dict[str, Any] = {
+        "length": length, "steps": steps, "seed": seed, "pools": pools, "batch": batch, "kept": kept
+    }  # fmt: skip
 
     def run(what: str, prompts: Sequence[Prompt]) -> list[Trace]:
         return generate(model, prompts, sampler, progress=lambda done: progress(what, done, len(prompts)), **common)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from demur.traces.generation import generate as generate
     from demur.traces.generation import watching as watching
     from demur.traces.guesses import Guesses as Guesses
+    from demur.traces.kept import Kept as Kept
     from demur.traces.record import Recorder as Recorder
     from demur.traces.replay import teacher_forced as teacher_forced
     from demur.traces.segments import Segment as Segment
@@ -36,6 +37,7 @@ _HOMES = {
     "DEFAULT": "trace",
     "STEPS": "trace",
     "Guesses": "guesses",
+    "Kept": "kept",
     "Key": "trace",
     "Recorder": "record",
     "Segment": "segments",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from demur.samplers import build, seeded, steps_of
 from demur.traces.batches import Batch, check_batch, in_batches, plan
 from demur.traces.fields import TraceField
+from demur.traces.kept import Kept
 from demur.traces.record import Recorder
 from demur.traces.spec import spec_of
 from demur.traces.trace import DEFAULT, STEPS, Key, Trace
@@ -43,6 +45,7 @@ def generate(
     batch: Batch = 8,
     fields: Sequence[TraceField] = (),
     progress: Callable[[int], object] | None = None,
+    kept: Kept | None = None,
 ) -> list[Trace]:
     """Generates an answer to every prompt and returns their traces, in order. A prompt may be given as its text.
 
@@ -50,9 +53,12 @@ def generate(
     cut. Prompt i draws from a generator seeded ``seed + i``, so that results do not depend on ``batch``, but for the
     last bits of states: products of other shapes are rounded otherwise. ``batch="auto"``: as many prompts at once as
     fit into memory. ``fields`` are numbers of your own to record (:class:`demur.traces.TraceField`). ``progress`` is
-    called with the number of prompts done. Raises for steps or a batch below 1, and, naming a batch that fits, for one
-    that does not fit into memory.
+    called with the number of prompts done. What lies in the folder ``kept`` is read, and what does not is put there: so
+    work that was stopped goes on. Raises for steps or a batch below 1, for fields and ``kept`` together, and, naming a
+    batch that fits, for one that does not fit into memory.
     """
+    if kept is not None and fields:
+        raise DemurError("fields of traces that are kept", "one of both", "leave out kept: fields can not be compared")
     check_counts(steps=steps)
     check_batch(batch)
     prompts = as_prompts(prompts)
@@ -65,17 +71,25 @@ def generate(
         group = [prompts[i] for i in rows]
         canvas = watched.canvas(group, length)
         recorder = Recorder(watched, canvas, group, spec, pools, fields)
-        for _ in recorder(steps_of(sampler, watched, canvas, seeded(seed + rows[0], len(rows)))):
+        for _ in recorder(steps_of(sampler, watched, canvas, [dice for i in rows for dice in seeded(seed + i, 1)])):
             pass
         return recorder.traces()
 
-    traces: list[Trace] = []
-    planned = partial(plan, model, prompts, length=length, steps=steps)
-    for _, made in in_batches(model, range(len(prompts)), batch, run, planned):
-        traces += made
+    places, found = [], {}
+    if kept is not None:
+        places = [kept.place(spec, pools, length, seed + i, prompt) for i, prompt in enumerate(prompts)]
+        read = (kept.read(place, prompt) for place, prompt in zip(places, prompts, strict=True))
+        found = {i: replace(trace, spec=spec) for i, trace in enumerate(read) if trace is not None}
+    missing = [i for i in range(len(prompts)) if i not in found]
+    planned = partial(plan, model, [prompts[i] for i in missing], length=length, steps=steps)
+    for rows, made in in_batches(model, missing, batch, run, planned):
+        found |= zip(rows, made, strict=True)
+        if kept is not None:
+            for i, trace in zip(rows, made, strict=True):
+                kept.write(places[i], trace)
         if progress is not None:
-            progress(len(traces))
-    return traces
+            progress(len(found))
+    return [found[i] for i in range(len(prompts))]
 
 
 def watching(model: Model, pools: Sequence[Key]) -> Any:
