@@ -106,3 +106,9 @@ def places(mask: Bool[Tensor, "b n"], count: int) -> tuple[Int[Tensor, "k"], Int
     else:
         rows, columns = torch.nonzero_static(mask, size=count).unbind(1)
     return rows, columns
+
+
+def spans(inside: Bool[NDArray[np.bool_], "b n"]) -> list[slice]:
+    """The columns of each row's block; none for a row without."""
+    begins, sizes = inside.argmax(axis=1).tolist(), inside.sum(axis=1).tolist()
+    return [slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True)]

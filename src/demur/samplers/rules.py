@@ -202,6 +202,11 @@ def pieces(
         yield from ((None, slice(begin, begin + most)) for begin in range(0, k, most))
 
 
+def joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What was computed of pieces, kind by kind, one piece behind the other."""
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(kind) for kind in zip(*parts, strict=True))
+
+
 CELLS = {"cpu": 2**20}
 """How many logits are worked on together on a CPU, whose caches hold so many and no more."""
 BEYOND = 2**28
