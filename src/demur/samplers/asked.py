@@ -93,7 +93,12 @@ class Host:
     def passing(self, asked: Asked, ids: Int[Tensor, "b n"], upto: int | None = None) -> Canvas:
         """The canvas with these tokens, up to a column, for a pass that scores what is asked."""
         known = Known(
-            min(self.first, asked.first), max(self.starts, default=0) > 0, asked.places, self.canvas, self.kept
+            min(self.first, asked.first),
+            max(self.starts, default=0) > 0,
+            asked.places,
+            self.canvas,
+            self.kept,
+            asked.seen,
         )
         now, here = self.canvas, slice(0, upto)
         return Canvas(ids=ids[:, here], open=now.open[:, here], pad=now.pad[:, here], known=known)
