@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -268,6 +270,17 @@ def test_a_guard_at_work_costs_one_wait_more(kind: str) -> None:
         assert waits <= 2, device.table()
         assert copies == 0, device.table()
         assert outside <= MOST + (LOOK if model.kind is Kind.BLOCK else 0)
+
+
+@pytest.mark.slow
+def test_the_table_of_the_benchmark_names_every_kind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    importlib.import_module("waits").waits(True, None)
+    lines = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    assert [line[1] for line in lines] == ["bare", "watched", "bare", "watched", "sdar", "joint-threshold", "nemotron"]
+    assert all(float(line[4]) <= (2.1 if line[1] == "watched" else 1.1) for line in lines)
 
 
 MANY = [demur.Prompt(f"q{i}", f"Prompt {i} about {i * i}") for i in range(7000, 7032)]
