@@ -362,14 +362,18 @@ def test_killed_again_and_again_no_row_is_missing_and_none_comes_twice(files: Pa
     for kills in range(3):
         before = lines()
         more = ["--resume"] if kills else []
-        with subprocess.Popen([*command, "--out", "killed.jsonl", *more], cwd=tmp_path, stderr=subprocess.DEVNULL) as at_work:
+        with subprocess.Popen(
+            [*command, "--out", "killed.jsonl", *more], cwd=tmp_path, stderr=subprocess.DEVNULL
+        ) as at_work:
             while lines() <= before and at_work.poll() is None:
                 time.sleep(0.01)
             assert at_work.poll() is None, "it was to be killed while it works"
             at_work.kill()
         assert lines() > before
     for out, more in (("killed.jsonl", ["--resume"]), ("whole.jsonl", [])):
-        done = subprocess.run([*command, "--out", out, *more], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            [*command, "--out", out, *more], cwd=tmp_path, capture_output=True, text=True, timeout=600
+        )
         assert done.returncode == 0, done.stderr
     killed, whole = ((tmp_path / name).read_bytes() for name in ("killed.jsonl", "whole.jsonl"))
     assert killed == whole

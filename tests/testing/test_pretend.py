@@ -223,7 +223,8 @@ def test_on_a_device_a_batch_gives_the_bits_of_the_cpu(name: str) -> None:
 
 
 DRAWN = {
-    "editing, drawn", "seeded, drawn", "sampled", "gumbel", "random", "dream", "dream's origin", "dream's alg_temp", "sdar", "sdar, sequential", "bd3lm",
+    "editing, drawn", "seeded, drawn",
+    "sampled", "gumbel", "random", "dream", "dream's origin", "dream's alg_temp", "sdar", "sdar, sequential", "bd3lm",
     "by entropy",
 }  # fmt: skip
 """Numbers are drawn on the host for them, and copied."""
@@ -235,7 +236,16 @@ LOOK = 31
 """How many more a guard's look takes. With it, block samplers are beyond ``MOST``; the others are not."""
 
 
-USUAL = ("greedy", "no cache", "sampled", "ar-order", "blocks", "sdar", "editing", "seeded")  # the others are slow tests
+USUAL = (
+    "greedy",
+    "no cache",
+    "sampled",
+    "ar-order",
+    "blocks",
+    "sdar",
+    "editing",
+    "seeded",
+)  # the others are slow tests
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def forgetting(config: Any) -> Any:
     """
     from transformers import DynamicCache
 
-    class Forgetting(DynamicCache):
+    class Forgetting(DynamicCache):  # type: ignore[misc]
         def update(self, key_states: Any, value_states: Any, *_: Any, **_more: Any) -> tuple[Any, Any]:
             return key_states, value_states
 

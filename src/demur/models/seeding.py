@@ -57,8 +57,8 @@ class Seeding(Bidirectional):
         return self.causal().forward(canvas, score, cache=cache, upto=column)
 
     def _seen(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None, start: int) -> Tensor:
-        """Additive and 4D, of the columns from ``start`` on. It is made once a block: while the host knows that the same
-        places are scored, it is the one of the pass before.
+        """Additive and 4D, of the columns from ``start`` on. It is made once a block: while the host knows that the
+        same places are scored, it is the one of the pass before.
         """
         known = canvas.known
         if known is None or known.seen is None:

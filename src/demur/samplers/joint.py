@@ -98,7 +98,7 @@ class JointThreshold:
             taken, stood = np.where(current_seen == stood, taken + 1, 1), current_seen
             inside: Bool[Tensor, "b n"] = own == current[:, None]
             asked = Asked(inside, (blocks == current_seen[:, None]) & ~host.pad)
-            columns = asked.seen.any(axis=0).nonzero()[0]
+            columns = np.flatnonzero(asked.seen.any(axis=0))
             begins, upto = int(columns[0]), int(columns[-1]) + 1
             if cache is not None and upto - begins > size:
                 cache = None  # rows have drifted apart: what the cache holds is no longer final for all

@@ -202,9 +202,10 @@ def pieces(
         yield from ((None, slice(begin, begin + most)) for begin in range(0, k, most))
 
 
-def joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """What was computed of pieces, kind by kind, one piece behind the other."""
-    return parts[0] if len(parts) == 1 else tuple(torch.cat(kind) for kind in zip(*parts, strict=True))
+def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """What was computed of pieces, guesses and how sure they are, one piece behind the other."""
+    guesses, sure = zip(*parts, strict=True)
+    return parts[0] if len(parts) == 1 else (torch.cat(guesses), torch.cat(sure))
 
 
 CELLS = {"cpu": 2**20}

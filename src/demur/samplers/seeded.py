@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -74,57 +74,41 @@ class SeededBlocks:
         """
         dice, host, length, index = Dice(rngs, canvas.rows), Host.of(canvas), model.block_length or 1, 0
         rows, width, device = canvas.rows, canvas.width, canvas.ids.device
-        every, columns = torch.arange(rows, device=device), torch.arange(width, device=device)
+        columns = torch.arange(width, device=device)
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=device)
         cache = model.new_cache() if self.cache else None
         ids, open_ = canvas.ids, canvas.open
         ended, ended_seen = torch.zeros(rows, dtype=torch.bool, device=device), [False] * rows
         for begin in range(first, width, length):
-            here = slice(begin, min(begin + length, width))
-            ours, ours_seen = canvas.open[:, here], host.open[:, here]
-            going = [not gone and bool(own.any()) for gone, own in zip(ended_seen, ours_seen, strict=True)]
+            here, ours = slice(begin, min(begin + length, width)), canvas.open[:, begin : begin + length]
+            going = [not gone and bool(own.any()) for gone, own in zip(ended_seen, host.open[:, here], strict=True)]
             if not any(going):
                 continue  # what is given here is read before the next block
-            known = Known(first, max(host.starts) > 0, (every, torch.full_like(every, begin)))
-            read = model.seed(Canvas(ids, open_, canvas.pad, known), begin, cache)
-            free = ours[:, 0] & ~ended
-            begun = [own and bool(first_open) for own, first_open in zip(going, ours_seen[:, 0], strict=True)]
-            seed, sure_of_seed = self._seed(read, dice, free, begun, ids[:, begin])
-            seeded = free & (seed != model.mask_id)
-            seeds = seeded[:, None] & (columns[here] == begin)
-            drawn = [*going]
-            if self.temperature > 0 and any(one and own.sum() == 1 for one, own in zip(begun, ours_seen, strict=True)):
-                more = zip(going, ours_seen.sum(axis=1), seeded.tolist(), strict=True)
-                drawn = [own and bool(n > one) for own, n, one in more]
-            quota, done = _Quota.of(ours.sum(dim=1) - seeded.long(), self.steps or length), ended | ~ours.any(dim=1)
+            begun = self._begun(model, host, dice, cache, Canvas(ids, open_, canvas.pad), ended, here, going)
+            done, drawn, around = ended | ~ours.any(dim=1), begun.drawn, (begin, width - here.stop)
             reached = (columns < here.stop).expand(rows, width)
-            inside = reached & (columns >= begin)
-            inside_seen = np.zeros_like(host.open)
+            inside, inside_seen = reached & (columns >= begin), np.zeros_like(host.open)
             inside_seen[:, here] = True
             asked = Asked(inside, inside_seen)
-            for step in range(quota.steps):
+            for step in range(begun.quota.steps):
                 live = ~done
                 before, left = ids[:, here], open_[:, here]
                 guessed = left & live[:, None]
                 masked = guessed
                 if step == 0:
-                    masked = guessed & ~seeds
-                    ids = _put(torch.where(seeds, seed[:, None], before), here, ids)
+                    masked = guessed & ~begun.seeds
+                    ids = _put(torch.where(begun.seeds, begun.seed, before), here, ids)
                 now = host.passing(asked, ids, here.stop)
                 out = model.forward(now, inside[:, : here.stop], cache=cache, keep=begin)
                 guess, sure = self._guess(out.logits, dice, masked, drawn)
-                written = self._chosen(sure.masked_fill(~masked, -torch.inf), masked, quota.at(step))
+                written = self._chosen(sure.masked_fill(~masked, -torch.inf), masked, begun.quota.at(step))
                 written &= guess != model.mask_id
-                hidden, start = out.hidden, out.start
                 if step == 0:
-                    guess = torch.where(seeds, seed[:, None], guess)
-                    sure = torch.where(seeds, sure_of_seed[:, None].to(sure.dtype), sure)
-                    written = written | seeds
-                    if cache is not None:
-                        hidden, start = _joined(read, out), read.start
+                    guess, sure = begun.beside(guess, sure)
+                    written = written | begun.seeds
+                    out = begun.joined(out) if cache is not None else out
                 block, left = torch.where(written, guess, before), left & ~written
                 ids, open_ = _put(block, here, ids), _put(left, here, open_)
-                around = begin, width - here.stop
                 yield Step(
                     index=index,
                     ids=ids,
@@ -133,8 +117,8 @@ class SeededBlocks:
                     predictions=_put(torch.where(guessed, guess, block), here, ids),
                     confidence=pad(sure.float().masked_fill(~guessed, float("nan")), around, value=float("nan")),
                     live=live,
-                    hidden=hidden,
-                    start=start,
+                    hidden=out.hidden,
+                    start=out.start,
                     span="all" if cache is None else "tail",
                     settled=0 if cache is None else begin,
                     reached=reached,
@@ -150,6 +134,34 @@ class SeededBlocks:
                 if all(done_seen):
                     break
                 drawn = [not one for one in done_seen]
+
+    def _begun(
+        self,
+        model: Seeds,
+        host: Host,
+        dice: Dice,
+        cache: Any,
+        now: Canvas,
+        ended: Bool[Tensor, "b"],
+        here: slice,
+        going: Sequence[bool],
+    ) -> _Begun:
+        """The causal pass, and what it gives the blocks. ``going``: the rows that have something to fill here."""
+        columns, ours = host.open[:, here], host.canvas.open[:, here]
+        every = torch.arange(now.rows, device=now.ids.device)
+        known = Known(host.first, max(host.starts) > 0, (every, torch.full_like(every, here.start)))
+        read = model.seed(replace(now, known=known), here.start, cache)
+        free = ours[:, 0] & ~ended
+        drawn = [own and bool(first) for own, first in zip(going, columns[:, 0], strict=True)]
+        seed, sure = self._seed(read, dice, free, drawn, now.ids[:, here.start])
+        seeded = free & (seed != model.mask_id)
+        left = [*going]  # rows that have more to fill than the seed
+        if self.temperature > 0 and any(one and own.sum() == 1 for one, own in zip(drawn, columns, strict=True)):
+            more = zip(going, columns.sum(axis=1), seeded.tolist(), strict=True)
+            left = [own and bool(n > one) for own, n, one in more]
+        quota = _Quota.of(ours.sum(dim=1) - seeded.long(), self.steps or model.block_length or 1)
+        seeds = seeded[:, None] & (torch.arange(ours.shape[1], device=ours.device) == 0)
+        return _Begun(read, seed[:, None], sure[:, None], seeds, quota, left)
 
     def _seed(
         self, read: Forward, dice: Dice, free: Bool[Tensor, "b"], begun: Sequence[bool], instead: Int[Tensor, "b"]
@@ -221,6 +233,32 @@ class _Quota(NamedTuple):
         return self.share + (self.rest > step)
 
 
+class _Begun(NamedTuple):
+    """A block that is begun: the causal pass, the token that it gives each row and its probability, where that token
+    stands (``seeds``, nowhere in rows that take none), how many places are committed when, and the rows whose numbers
+    are drawn in the first step, as the host knows them.
+    """
+
+    read: Forward
+    seed: Int[Tensor, "b 1"]
+    sure: Float[Tensor, "b 1"]
+    seeds: Bool[Tensor, "b m"]
+    quota: _Quota
+    drawn: list[bool]
+
+    def beside(
+        self, guess: Int[Tensor, "b m"], sure: Float[Tensor, "b m"]
+    ) -> tuple[Int[Tensor, "b m"], Float[Tensor, "b m"]]:
+        """Guesses of the first step, with the seeds among them."""
+        return torch.where(self.seeds, self.seed, guess), torch.where(self.seeds, self.sure.to(sure.dtype), sure)
+
+    def joined(self, block: Forward) -> Forward:
+        """With the states of what is finished, by the causal pass, before those of the block."""
+        read = self.read
+        hidden = {layer: torch.cat([read.hidden[layer], states], dim=1) for layer, states in block.hidden.items()}
+        return replace(block, hidden=hidden, start=read.start)
+
+
 def _which(rows: Bool[Tensor, "b"], seen: Sequence[bool]) -> Int[Tensor, "r"]:
     """The numbers of these rows, on the device; ``seen``: the same rows on the host."""
     if all(seen):
@@ -238,8 +276,3 @@ def _noisy(logits: Float[Tensor, "k v"], temperature: float, noise: Float[Tensor
     device = torch.device("cpu") if logits.device.type == "mps" else logits.device  # mps has no float64
     wide = logits.to(device, torch.float64).exp() / (-torch.log(noise.to(device))) ** temperature
     return wide.argmax(dim=-1).to(logits.device)
-
-
-def _joined(read: Forward, block: Forward) -> dict[str, Float[Tensor, "b m d"]]:
-    """States of what is finished, by the causal pass, and of the block behind it."""
-    return {layer: torch.cat([read.hidden[layer], states], dim=1) for layer, states in block.hidden.items()}

@@ -111,7 +111,13 @@ class Needs:
         asked = {name: getattr(self, name) for name in ("model", "kind", "parameters", "dtype", "batch", "prompt")}
         asked |= {"length": self.length, "steps": self.steps}
         seconds = {name: None if s is None else round(s, 1) for name, s in self.seconds.items()}
-        return asked | {"gigabytes": gb, "seconds_a_batch": seconds, "here": asdict(self.here), "context": self.context, "note": ESTIMATE}
+        return asked | {
+            "gigabytes": gb,
+            "seconds_a_batch": seconds,
+            "here": asdict(self.here),
+            "context": self.context,
+            "note": ESTIMATE,
+        }
 
 
 def needs(

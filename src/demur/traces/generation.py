@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from demur.samplers import build, seeded, steps_of
-from demur.traces.batches import Batch, check_batch, in_batches, plan
+from demur.traces.batches import Batch, check_batch, in_batches, less, plan
 from demur.traces.fields import TraceField
 from demur.traces.record import Recorder
 from demur.traces.spec import spec_of
@@ -71,7 +71,8 @@ def generate(
 
     traces: list[Trace] = []
     planned = partial(plan, model, prompts, length=length, steps=steps)
-    for _, made in in_batches(model, range(len(prompts)), batch, run, planned):
+    shorter = partial(less, model, prompts, length=length, steps=steps)
+    for _, made in in_batches(model, range(len(prompts)), batch, run, planned, shorter):
         traces += made
         if progress is not None:
             progress(len(traces))
