@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from demur.ablation.shelf import Shelf
 
 import demur
 from demur.ablation.material import Material, together
 from demur.ablation.recording import gather
-from demur.ablation.shelf import Shelf
 from demur.attacks import make
 from demur.guards.autoencoder import Autoencoder
 from demur.guards.conformal import threshold_of

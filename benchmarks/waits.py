@@ -11,6 +11,7 @@ from measure import Clock, Ratio, Seconds, say
 
 import demur
 from demur.guards import Watch, fit_guard
+from demur.models.seeding import Seeding
 from demur.organism.world import prompts
 from demur.samplers import build, seeded
 from demur.testing import PretendDevice, tiny
@@ -22,16 +23,20 @@ BATCHES = (1, 8, 32)
 
 
 def waits(quick: bool, clock: Clock) -> tuple[list[Seconds], list[Ratio]]:
-    """Prints a table of both built-in models, bare and under an online guard, and of a tiny one that writes blocks; it
+    """Prints a table of both built-in models, bare and under an online guard, and of tiny ones that write blocks; it
     compares no times.
     """
     head = "| model | sampler | batch | operations outside the network | waits | copies |"
     rows = [head, "| --- | --- | --: | --: | --: | --: |"]
-    models = {name: demur.load(name) for name in ("organism/ar", "organism/diffusion")} | {"tiny": tiny(Kind.BLOCK)}
-    for name, model in models.items():
-        plain = build(None, model)
-        watched = {} if name == "tiny" else {"watched": Watch(_guard(model))(plain)}
-        for what, sampler in {"bare": plain, **watched}.items():
+    organism = [(name, demur.load(name), None) for name in ("organism/ar", "organism/diffusion")]
+    blocks = tiny(Kind.BLOCK)
+    causal_too: Any = Seeding(**vars(blocks) | {"block_length": 8, "partition": "response"})
+    others = [("tiny", blocks, "sdar"), ("tiny", blocks, "joint-threshold"), ("tiny", causal_too, "nemotron")]
+    for name, model, called in [*organism, *others]:
+        settings = {"threshold": 0.1, "edit_threshold": 0.05} if called == "joint-threshold" else {}
+        plain = build(called, model, settings=settings)
+        watched = {"watched": Watch(_guard(model))(plain)} if called is None else {}
+        for what, sampler in {called or "bare": plain, **watched}.items():
             for batch in BATCHES[:1] if quick else BATCHES:
                 numbers = " | ".join(f"{number:.2f}" for number in of_a_step(model, plain, sampler, batch))
                 rows.append(f"| {name} | {what} | {batch} | {numbers} |")
@@ -55,7 +60,7 @@ def of_a_step(model: Any, plain: Any, sampler: Any, batch: int) -> list[float]:
 
 def _guard(model: Any) -> Any:
     def run(split: str, forbidden: bool) -> Any:
-        return generate(model, prompts(split, forbidden=forbidden, n=30), length=LENGTH, batch=30)
+        return generate(model, prompts(split, forbidden=forbidden, n=40), length=LENGTH, batch=40)
 
     anchors = demur.fit_anchors(run("anchors", False), run("anchors", True))
     return fit_guard(anchors, run("guard", False), run("calibration", False), alpha=0.05)

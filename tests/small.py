@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from demur.models import Bidirectional, Causal
 from demur.models.chat import template_hash
 from demur.models.network import Identity
+from demur.models.seeding import Seeding
 from demur.models.vocabulary import token_bytes
 from demur.models.weights import fingerprint
 from demur.samplers import Autoregressive, MaskedDiffusion, seeded
@@ -112,7 +113,7 @@ def with_decoder(kind: str) -> Any:
 
 @cache
 def _net(name: str) -> Any:
-    from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig, Qwen2Config, Qwen3Config
+    from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig, Ministral3Config, Qwen2Config, Qwen3Config
 
     common = {
         "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4,
@@ -130,6 +131,7 @@ def _net(name: str) -> Any:
         "llada": lambda: LlamaConfig(**common),
         "dream": lambda: Qwen2Config(**common),
         "qwen3": lambda: Qwen3Config(**common, head_dim=8),
+        "ministral3": lambda: Ministral3Config(**common, head_dim=8),
     }[name]()
     return tiny.native(config, seed=3 + len(name))
 
@@ -150,6 +152,23 @@ def diffusion(name: str) -> Bidirectional:
     return Bidirectional(
         net=_net(name), tokenizer=byte_level(), identity=_identity(name), mask_id=MASK, shift=int(name == "dream")
     )
+
+
+@cache
+def blocks(name: str) -> Bidirectional:
+    """A tiny random model of blocks of four: ``qwen3``, or ``ministral3``, whose blocks a causal pass begins."""
+    if name == "ministral3":
+        return seeding(4)
+    return Bidirectional(
+        net=_net(name), tokenizer=byte_level(), identity=_identity(name), mask_id=MASK, block_length=4, preferred="sdar"
+    )
+
+
+@cache
+def seeding(length: int) -> Seeding:
+    """A tiny random model like Nemotron-Labs-Diffusion, with blocks of so many places."""
+    common = {"net": _net("ministral3"), "tokenizer": byte_level(), "identity": _identity("ministral3")}
+    return Seeding(**common, mask_id=MASK, block_length=length)
 
 
 def ending(model: Causal, *eos: int) -> Causal:

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 from demur import guards as g
 from demur.dynamics.rates import Rate
 from demur.organism.world import prompts as world_prompts
-from demur.samplers import Autoregressive, MaskedDiffusion, seeded
+from demur.samplers import Autoregressive, BlockDiffusion, JointThreshold, MaskedDiffusion, SeededBlocks, seeded
 from demur.signals import Anchors, fit_anchors, scripted_refusals
 from demur.signals.whitened import fit_whitened
 from demur.traces import Trace, generate
@@ -277,6 +277,12 @@ class Blind:
 def subject(kind: str) -> tuple[Any, Any]:
     if kind == "ar":
         return small.causal("llama"), Autoregressive()
+    if kind == "blocks":
+        return small.blocks("qwen3"), BlockDiffusion(steps=3, temperature=0.0)
+    if kind == "editing":
+        return small.blocks("qwen3"), JointThreshold(threshold=0.1, edit_threshold=0.05, max_post_steps=1)
+    if kind == "seeded":
+        return small.blocks("ministral3"), SeededBlocks()
     return small.diffusion("llada"), MaskedDiffusion(steps=8, suppress=(small.MASK,))
 
 

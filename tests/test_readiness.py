@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from demur import cli
 from demur.models import organism_path
 from demur.studio import needs as estimate
 from demur.studio import readiness
@@ -131,9 +133,37 @@ def test_it_says_which_batch_fits_here(monkeypatch: pytest.MonkeyPatch) -> None:
         here = estimate.needs(model, dtype="float32").here
         assert here.dtype == "float32"
         assert bool(here.batch) is fits
+    monkeypatch.setattr(estimate, "free_memory", lambda _device: 100e9)
+    for batch, fits in ((1, True), (64, True), (100_000, False)):  # more rows than auto begins with may fit
+        here = estimate.needs(model, batch=batch).here
+        assert here.fits is fits
+        assert here.batch == 32
     monkeypatch.setattr(estimate, "free_memory", lambda _device: None)
     assert estimate.needs(model).here.batch is None
+    assert estimate.needs(model).here.fits is None
     assert estimate.needs(model).row()["here"]["free"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--model", "organism/ar", "--length", "400"), "its context is 256 tokens: a row of 656 is refused"),
+        (("--model", "organism/ar", "--prompt", "100", "--batch", "64"), "this batch fits, --batch auto begins with"),
+        (("--model", "organism/ar", "--batch", "100000000"), "a batch of 100000000 does not fit, --batch auto"),
+        (("--batch", "4"), "--batch without --model"),
+        (("--dtype", "fp32"), "--dtype without --model"),
+    ],
+)
+def test_what_doctor_says_of_a_batch(
+    arguments: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["demur", "doctor", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    said = capsys.readouterr()
+    assert says in said.out + said.err
+    assert bool(end.value.code) == ("without" in says)
+    assert ("refused" in said.out) == ("--length" in arguments or "100000000" in arguments)
 
 
 def test_traces_are_counted_and_grow_with_steps() -> None:

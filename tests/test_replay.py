@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -304,6 +306,78 @@ def test_a_killed_replay_goes_on_and_ends_in_the_same_bytes(
     assert (tmp_path / "parts.jsonl").read_bytes() == expected
     assert (tmp_path / "p.html").read_text().count("read by organism/ar") >= 13
     assert not list(tmp_path.glob("*.part*"))
+
+
+def test_what_changes_while_it_is_replayed_is_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from demur.cli.transcribing import Source
+
+    surveyed, said = Source.surveyed, "\n".join(map(json.dumps, _many(10)))
+    for later in (said.replace("twice", "thrice"), f"{said}\n{said}", "\n".join(said.splitlines()[:-1])):
+
+        def and_then(self: Source, later: str = later) -> dict[str, Any]:
+            found = surveyed(self)
+            (tmp_path / "t.jsonl").write_text(later)
+            return found
+
+        monkeypatch.setattr(Source, "surveyed", and_then)
+        for out in ([], ["--out", "changed.jsonl"]):
+            code, _, err = run(said, *out)
+            assert code == 2
+            assert "t.jsonl has changed since it was looked at; expected the same 10 transcripts" in err
+            assert not (tmp_path / "changed.jsonl").exists()
+            for left in tmp_path.glob("changed*"):
+                left.unlink()
+
+
+def test_two_replays_do_not_write_one_file(tmp_path: Path) -> None:
+    from demur.studio.growing import Growing
+
+    about, path = {"rows": 2}, tmp_path / "both.jsonl"
+    with Growing(path, about, 1) as first:
+        first.begun(resume=False)
+        first.add(["{}"])
+        with pytest.raises(DemurError, match="another replay is writing"), Growing(path, about, 1) as second:
+            second.begun(resume=True)
+    with Growing(path, about, 1) as again:
+        assert again.begun(resume=True) == 1, "a replay that has ended has let go"
+        again.add(["{}"])
+        assert len(again.finish().read_text().splitlines()) == 2
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_no_row_is_missing_and_none_comes_twice(files: Path, tmp_path: Path) -> None:
+    short, long = [f"{SAID} " * (1 + i % 7) for i in range(7)], SAID * 60
+    rows = [{"id": f"r{i}", "prompt": ASK, "response": short[i % 7] if i % 97 else long} for i in range(1500)]
+    rows[3]["response"], rows[700]["prompt"] = "", ASK * 400
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    command = [sys.executable, "-m", "demur", "replay", "t.jsonl", "-m", "organism/ar", "--anchors"]
+    command += [str(files / "a.safetensors"), "--chunk", "64"]
+
+    def lines() -> int:
+        part = tmp_path / "killed.jsonl.part"
+        return part.read_bytes().count(b"\n") if part.exists() else 0
+
+    for kills in range(3):
+        before = lines()
+        more = ["--resume"] if kills else []
+        with subprocess.Popen(
+            [*command, "--out", "killed.jsonl", *more], cwd=tmp_path, stderr=subprocess.DEVNULL
+        ) as at_work:
+            while lines() <= before and at_work.poll() is None:
+                time.sleep(0.01)
+            assert at_work.poll() is None, "it was to be killed while it works"
+            at_work.kill()
+        assert lines() > before
+    for out, more in (("killed.jsonl", ["--resume"]), ("whole.jsonl", [])):
+        done = subprocess.run(
+            [*command, "--out", out, *more], cwd=tmp_path, capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 0, done.stderr
+    killed, whole = ((tmp_path / name).read_bytes() for name in ("killed.jsonl", "whole.jsonl"))
+    assert killed == whole
+    assert [json.loads(line)["id"] for line in whole.splitlines()] == [f"r{i}" for i in range(1500)]
 
 
 def test_resume_wants_a_file_and_changes_nothing_in_a_new_one(run: Run, tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from demur.redaction import hidden, label
 
 if TYPE_CHECKING:
+    import numpy as np
     from jaxtyping import Bool, Float, Int
+    from numpy.typing import NDArray
     from torch import Tensor, device
 
 Layer = str
@@ -184,6 +186,8 @@ class Known:
     first step."""
     kept: dict[str, Any] = field(default_factory=dict)
     """What a model has computed of that, for its next pass; see :meth:`Canvas.once`."""
+    seen: Bool[NDArray[np.bool_], "b n"] | None = None
+    """The scored places once more, on the host."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -102,6 +102,41 @@ def test_what_differs_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert case.notes == ("1 of 2 rows of `bare` have other tokens than the captured ones",)
 
 
+def test_a_case_that_does_not_fit_into_memory_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    model: Any = demur.load("organism/ar", device="cpu")
+    real = plain.generated
+
+    def full(model: Any, canvas: Any, length: int) -> Any:
+        if canvas.rows > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(model, canvas, length)
+
+    monkeypatch.setattr(plain, "generated", full)
+    found = bench(model, batches=(3, 2), lengths=(3,), rounds=1)
+    assert [case.batch for case in found.cases] == [2]
+    assert found.notes == ("batch 3, 3 tokens was left out: memory ran out on cpu",)
+
+
+def test_a_sheet_speaks_of_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    masked: Any = demur.load("organism/diffusion", device="cpu")
+    for model, absent in ((masked, ("`replay`",)), (small.blocks("qwen3"), ("`replay`", "`bare`"))):
+        found = bench(model, batches=(1,), lengths=(4,), rounds=1)
+        (said,) = [line for line in as_markdown([found]).splitlines() if "One round, so no spread is known" in line]
+        for name in {*found.cases[0].seconds} - {"capture, producing"}:
+            assert f"`{name}`" in said
+        assert not any(name in said for name in absent)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["organism/ar", "no/such-model", "--batch", "1", "--length", "4", "--rounds", "1", "--out", "b"]
+    monkeypatch.setattr(sys, "argv", ["demur", "bench", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code
+    assert "capture / bare" in capsys.readouterr().out, "a model that fails takes nothing away from the one before"
+    assert json.loads((tmp_path / "b.json").read_text())["benches"][0]["model"] == "organism/ar"
+
+
 def test_the_command_writes_both_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

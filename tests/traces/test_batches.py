@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import demur
 from demur.experiment import read
 from demur.experiment.answers import run_prompts
 from demur.models import memory
+from demur.models.sizes import memory_of
+from demur.samplers import Autoregressive
 from demur.traces import batches
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 PROMPTS = [demur.Prompt(str(i), "How do I open the granary?"[: 12 + 2 * i], harmful=False) for i in range(8)]
 
@@ -65,6 +69,41 @@ def test_where_not_even_a_row_fits_no_batch_is_named(model: Any, limited: Any) -
         assert "batch of" not in str(caught.value)
 
 
+def test_where_not_even_a_row_fits_the_line_names_what_would(
+    model: Any, limited: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    need = {n: _of_a_row(model, n) for n in (4, 32, 64)}
+    assert need[4] < need[32] < need[64]
+    monkeypatch.setattr(memory, "free_memory", lambda _device: (need[32] + need[64]) / 2 / memory.SHARE)
+    limited(0)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "name: r\nmodels: [organism/ar]\nprompts: {harmful: organism, harmless: organism, n: 8}\nlength: 64\n"
+    )
+    config = replace(read(recipe), batch="auto")
+    for run in (
+        lambda: demur.generate(model, PROMPTS[:1], length=64, batch="auto"),
+        lambda: run_prompts(config, model, Autoregressive(), PROMPTS[:1], 0),
+    ):
+        with (
+            pytest.warns(DemurWarning, match="not even one row of .* an answer of 32 places would fit"),
+            pytest.raises(DemurError, match="an answer of 32 places would fit, by an estimate"),
+        ):
+            run()
+    with pytest.raises(DemurError, match="an answer of 32 places would fit"):
+        demur.generate(model, PROMPTS, length=64, batch=8)
+    monkeypatch.setattr(memory, "free_memory", lambda _device: 1)
+    with pytest.warns(DemurWarning), pytest.raises(DemurError, match="take shorter answers; or take another dtype"):
+        demur.generate(model, PROMPTS[:1], length=64, batch="auto")
+
+
+def _of_a_row(model: Any, length: int) -> float:
+    prompt = model.canvas(PROMPTS[:1], 1).width - 1
+    shape, kind, dtype = memory._known(model)  # type: ignore[misc]
+    need = memory_of(shape, kind, dtype, batch=1, prompt=prompt, length=length, steps=32)
+    return sum(need.values()) - need["weights"] - need["context and spare"]
+
+
 def test_auto_halves_until_it_fits_and_no_row_depends_on_it(model: Any, limited: Any) -> None:
     expected = demur.generate(model, PROMPTS, length=6, batch=1)
     seen = limited(3)
@@ -90,7 +129,10 @@ def test_a_plan_goes_by_the_memory_that_is_free(model: Any, monkeypatch: pytest.
     sizes = []
     for free in (10**12, 50_000_000, 20_000_000, 1):
         monkeypatch.setattr(memory, "free_memory", lambda _device, free=free: free)
-        sizes.append(memory.batch_that_fits(model, **asked))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            sizes.append(memory.batch_that_fits(model, **asked))
+        assert len(said) == (free == 1), "where not even one row fits, it says so"
     assert sizes[0] == 32
     assert sizes == sorted(sizes, reverse=True)
     assert 1 < sizes[1] < 32
@@ -125,7 +167,6 @@ def test_a_recipe_may_leave_the_batch_to_the_memory(tmp_path: Path, model: Any, 
     recipe.write_text(f"name: r\nmodels: [organism/ar]\n{prompts}\nbatch: auto\n")
     config = read(recipe)
     assert config.batch == "auto"
-    from demur.samplers import Autoregressive
 
     expected = run_prompts(read_with(recipe, tmp_path, "1"), model, Autoregressive(), PROMPTS, 0)
     limited(3)

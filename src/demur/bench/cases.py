@@ -17,7 +17,7 @@ from demur.bench import plain
 from demur.bench.machine import machine, named
 from demur.bench.measure import Compared, Took, compared, in_turns
 from demur.guards import Autoencoder, Guard, Watch, fit_guard
-from demur.models.memory import let_go
+from demur.models.memory import let_go, out_of_memory
 from demur.models.sizes import Shape, memory_of
 from demur.prompts import starter
 from demur.samplers import MaskedDiffusion, build, seeded, steps_of
@@ -79,8 +79,8 @@ def bench(
     rounds: int = 5,
     told: Callable[[str], object] = lambda what: None,
 ) -> Found:
-    """Measures a loaded model. A case whose prompts and answers do not fit into the model's context is left out and
-    said. Raises if none is left, and for counts below 1.
+    """Measures a loaded model. A case whose prompts and answers do not fit into the model's context, or into memory, is
+    left out and said. Raises if none is left, and for counts below 1.
     """
     for name, counts in (("batch", batches), ("length", lengths), ("rounds", [rounds])):
         if not counts or min(counts) < 1:
@@ -105,6 +105,10 @@ def bench(
                 cases.append(_case(model, sampler, guards[room], batch, length, rounds, told))
             except DemurError as error:
                 notes[f"batch {batch}, {length} tokens was left out: {error.came}"] = None
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+                notes[f"batch {batch}, {length} tokens was left out: memory ran out on {model.device}"] = None
     if not cases:
         raise DemurError(
             f"nothing could be measured ({next(iter(notes))})", "a case that fits the model", "ask for less"
@@ -115,7 +119,7 @@ def bench(
         dtype=model.identity.dtype,
         parameters=sum(p.numel() for p in model.net.parameters()),
         sampler=type(sampler).__name__,
-        bare=bare.get(model.kind, "demur's own sampler with nothing around it: no plain loop is known for this kind"),
+        bare=bare.get(model.kind, "nothing stands for the bare way: no plain loop is known for this kind"),
         rounds=rounds,
         machine=machine(model.device),
         cases=tuple(cases),

@@ -12,6 +12,14 @@ from demur.bench.cases import Case, Found
 from demur.bench.measure import Compared
 
 FORMAT = 1
+WORDS = {
+    "demur": "the sampler alone",
+    "capture": "with pooled states and traces",
+    "capture, producing": "with the states that produced the tokens",
+    "guard": "with one that never acts",
+    "replay": "one pass over the finished answers",
+}
+"""What variants are; a sheet names those that were measured."""
 
 
 def as_json(found: Sequence[Found]) -> str:
@@ -38,10 +46,11 @@ def _lines(found: Found) -> Iterator[str]:
     yield ""
     yield ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in found.machine.items() if value is not None)
     yield ""
-    yield (
-        f"`bare` is {found.bare}; `demur` the sampler alone; `capture` with pooled states and traces; `guard` with one "
-        f"that never acts; `replay` one pass over the finished answers. {found.rounds} rounds, the variants in turns."
-    )
+    measured = {name for case in found.cases for name in case.seconds}
+    words = [f"`{name}` {said}" for name, said in {"bare": f"is {found.bare}", **WORDS}.items() if name in measured]
+    words += [found.bare] if "bare" not in measured else []
+    times = f"{found.rounds} rounds, the variants in turns" if found.rounds > 1 else "one round, so no spread is known"
+    yield f"{'; '.join(words)}. {times[0].upper()}{times[1:]}."
     yield ""
     yield "| batch | tokens | variant | seconds: median | range | processor: median |"
     yield "| --: | --: | --- | --: | --: | --: |"

@@ -42,16 +42,19 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     console, found = out_to(stderr=True), []
-    for name in models:
-        model = load_model(name, dtype, device)
-        counts: dict[str, Any] = {"batches": batch or (1, 8), "lengths": length or (32, 256), "rounds": rounds}
-        with console.status(escape(f"{name}: warming up")) as status:
-            found.append(measured(model, **counts, told=partial(_told, console, status, name)))
-        del model
-    print(as_markdown(found))
-    for file, text in zip(files, (as_markdown(found), as_json(found)), strict=False):
-        write(file, text)
-        console.print(f"wrote {file}", markup=False, soft_wrap=True)
+    try:
+        for name in models:
+            model = load_model(name, dtype, device)
+            counts: dict[str, Any] = {"batches": batch or (1, 8), "lengths": length or (32, 256), "rounds": rounds}
+            with console.status(escape(f"{name}: warming up")) as status:
+                found.append(measured(model, **counts, told=partial(_told, console, status, name)))
+            del model
+    finally:  # a model that fails, or a user who has waited enough, takes nothing away from those before
+        if found:
+            print(as_markdown(found))
+            for file, text in zip(files, (as_markdown(found), as_json(found)), strict=False):
+                write(file, text)
+                console.print(f"wrote {file}", markup=False, soft_wrap=True)
 
 
 def _told(console: Console, status: Any, model: str, what: str) -> None:

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from demur.cli.options import Dtype, out_to
+from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.studio.needs import Needs
@@ -44,6 +45,7 @@ def models(as_json: AsJson = False) -> None:
 
 
 def doctor(
+    context: typer.Context,
     model: Annotated[str | None, typer.Option("--model", "-m", help="What this model would need, estimated.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="With --model: prompts at once.")] = 1,
     prompt: Annotated[int, typer.Option(min=1, help="With --model: tokens of a prompt.")] = 256,
@@ -65,6 +67,9 @@ def doctor(
         else:
             _estimate(wanted)
         return
+    for name in ("batch", "prompt", "length", "steps", "dtype"):
+        if getattr(context.get_parameter_source(name), "name", "DEFAULT") == "COMMANDLINE":
+            raise DemurError(f"--{name} without --model", "the model that it is asked of", "name it: --model MODEL")
     found = list(checks(everything))
     if as_json:
         print(json.dumps([asdict(check) for check in found], indent=1))
@@ -98,6 +103,9 @@ def _estimate(wanted: Needs) -> None:
         table.add_row(name, f"{gb:.2f} GB", "estimate")
     console.print(table)
     console.print(f"\n{_here(wanted)}\n", soft_wrap=True, markup=False)
+    if wanted.context is not None and wanted.prompt + wanted.length > wanted.context:
+        said = f"! its context is {wanted.context} tokens: a row of {wanted.prompt + wanted.length} is refused\n"
+        console.print(said, style="yellow", soft_wrap=True, markup=False)
     cards = Table(box=None)
     for head in ("GPU", "fits", "a batch takes some"):
         cards.add_column(head)
@@ -111,5 +119,6 @@ def _here(wanted: Needs) -> str:
     here = wanted.here
     if here.free is None:
         return f"here, on {here.device}: how much memory is free is not known"
-    fits = f"a batch of {here.batch} fits, and --batch auto begins with it" if here.batch else "it does not fit"
-    return f"here, on {here.device} in {here.dtype}, with {here.free:.1f} GB free: {fits} (estimate)"
+    asked = f"{'this batch fits' if here.fits else f'a batch of {wanted.batch} does not fit'}"
+    auto = f"--batch auto begins with {here.batch}" if here.batch else "not even one row fits"
+    return f"here, on {here.device} in {here.dtype}, with {here.free:.1f} GB free: {asked}, {auto} (estimate)"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+import demur
 from demur.cli.options import (
     Batch,
     Count,
@@ -124,6 +126,7 @@ def replay(
     how = {"steps": long, "wanted": (where, pooled), "batch": batch, "chunk": chunk, "window": WINDOW}
     key = spec_of(net, sampler, long, steps=long).at(where, pooled, fitted.spec.signal).key
     about |= {"model": net.name, "spec": key, "anchors": digest_of(fitted), "guard": digest_of(watcher)}
+    about |= {"version": demur.__version__, "window": WINDOW}
     _written(net, read, fitted, watcher, how, about | {"batch": batch, "chunk": chunk}, out, resume, html, show_harmful)
 
 
@@ -159,21 +162,22 @@ def _written(
 
     console, told = out_to(stderr=True), Told(anchors, net.name)
     growing = None if out is None else Growing(out, about, how["window"])
-    begun = 0 if growing is None else growing.begun(resume)
-    if growing is not None and begun:
-        told.heard(zip(growing.kept(), source.rows(), strict=False))
-        console.print(f"goes on behind {begun} of {about['rows']} transcripts", markup=False)
-    with progress_on() as progress:
-        rest, before = islice(source.rows(), begun, None), told.signals > 0
+    with growing or nullcontext():
+        begun = 0 if growing is None else growing.begun(resume)
+        if growing is not None and begun:
+            told.heard(zip(growing.kept(), source.rows(), strict=False))
+            console.print(f"goes on behind {begun} of {about['rows']} transcripts", markup=False)
+        with progress_on() as progress:
+            rest, before = islice(source.rows(), begun, None), told.signals > 0
 
-        def done(here: int) -> None:
-            progress("replaying", begun + here, about["rows"])
+            def done(here: int) -> None:
+                progress("replaying", begun + here, about["rows"])
 
-        for found in replaying(net, rest, anchors, guard, **how, found_before=before, progress=done):
-            _say(told.lines(found), growing)
-            del found  # else its traces would stay until the next window is done
-    if growing is not None:
-        console.print(f"{about['rows']} lines in {growing.finish()}", markup=False, soft_wrap=True)
+            for found in replaying(net, rest, anchors, guard, **how, found_before=before, progress=done):
+                _say(told.lines(found), growing)
+                del found  # else its traces would stay until the next window is done
+        if growing is not None:
+            console.print(f"{about['rows']} lines in {growing.finish()}", markup=False, soft_wrap=True)
     for note in told.notes():
         console.print(note, style="yellow", markup=False, soft_wrap=True)
     if html:

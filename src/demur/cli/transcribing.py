@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from demur.types import DemurError
+
 if TYPE_CHECKING:
     from demur.guards import Guard
     from demur.prompts import Transcript
@@ -42,27 +44,43 @@ def line_of(one: Replayed, anchors: Anchors, model: str) -> dict[str, Any]:
 
 class Source:
     """The transcripts of a source, marked. It is read once to look at all of them, and once more to replay them, so
-    that nobody has to hold them.
+    that nobody has to hold them. What was looked at is what is replayed, or it raises.
     """
 
     def __init__(self, source: str, columns: Mapping[str, str], harmful: bool | None) -> None:
         self.source, self.columns, self.harmful = source, columns, harmful
+        self.known: dict[str, Any] | None = None
 
     def rows(self) -> Iterator[Transcript]:
-        """The transcripts, from the first on."""
+        """The transcripts, from the first on. Raises, at the end at the latest, where they are not those that were
+        looked at: a file that somebody writes, or a pipe.
+        """
         from demur.prompts import each_transcript
 
+        digest, rows = hashlib.sha256(), 0
         for one in each_transcript(self.source, columns=self.columns):
             unmarked = one.prompt.harmful is None
-            yield replace(one, prompt=replace(one.prompt, harmful=self.harmful)) if unmarked else one
+            marked = replace(one, prompt=replace(one.prompt, harmful=self.harmful)) if unmarked else one
+            digest.update(json.dumps([marked.prompt.plain(), marked.response, marked.row]).encode())
+            rows += 1
+            if self.known is not None and rows > self.known["rows"]:
+                break
+            yield marked
+        found = {"rows": rows, "transcripts": digest.hexdigest()[:16]}
+        if self.known is None:
+            self.known = found
+        elif found != self.known:
+            raise DemurError(
+                f"{self.source} has changed since it was looked at",
+                f"the same {self.known['rows']} transcripts from the first look to the last",
+                "replay a file that nobody writes, not a pipe",
+            )
 
     def surveyed(self) -> dict[str, Any]:
         """How many there are, and a hash of their words. Raises for the first row that can not be read."""
-        digest, rows = hashlib.sha256(), 0
-        for one in self.rows():
-            digest.update(json.dumps([one.prompt.plain(), one.response, one.row]).encode())
-            rows += 1
-        return {"rows": rows, "transcripts": digest.hexdigest()[:16]}
+        for _ in self.rows():
+            pass
+        return dict(self.known or {})
 
 
 class Told:

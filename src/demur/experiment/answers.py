@@ -19,10 +19,10 @@ from demur.experiment.attacking import canvas_under
 from demur.experiment.config import PLAIN, Attacked, Config, Subject
 from demur.experiment.requests import prompts_of
 from demur.models import load
-from demur.models.memory import batch_that_fits
+from demur.models.memory import batch_that_fits, what_fits
 from demur.samplers import build, seeded, steps_of
 from demur.traces import Key, Recorder, Trace, fields_named, spec_of, watching
-from demur.traces.batches import in_batches
+from demur.traces.batches import characters, in_batches
 from demur.types import Model, Prompt, Sampler
 
 LAST: Key = ("last", "generated")
@@ -95,12 +95,15 @@ def run_prompts(
             pass
         return recorder.traces()
 
+    def sizes() -> dict[str, int]:
+        width = canvas_under(attack, watched, [max(prompts, key=characters)], length).width
+        return {"prompt": max(width - length, 0), "length": length, "steps": config.steps}
+
     def planned() -> int:
-        width = canvas_under(attack, watched, [prompts[order[-1]]], length).width  # the longest
-        return batch_that_fits(model, rows=len(order), prompt=width - length, length=length, steps=config.steps)
+        return batch_that_fits(model, rows=len(order), **sizes())
 
     traces: dict[int, Trace] = {}
-    for members, made in in_batches(model, order, config.batch, run, planned):
+    for members, made in in_batches(model, order, config.batch, run, planned, lambda: what_fits(model, **sizes())):
         traces.update(zip(members, made, strict=True))
     return [traces[i] for i in range(len(prompts))]
 

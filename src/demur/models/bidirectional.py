@@ -64,13 +64,13 @@ class Bidirectional(Adapter):
         passed = cache.columns if cache is not None else 0
         start = passed if cache is not None else self._read_from(canvas, score)
         positions: Int[Tensor, "b n"] = canvas.once("positions", _positions)
-        mask = self._seen(canvas, score)
+        mask = self._seen(canvas, score, passed)
         trunk = decoder_of(self.net)
         more = {} if cache is None else cached(trunk, cache.kv) | {"use_cache": True}
         with watched(self.net, self.layers) as states, sparing(self.net, canvas.ids[:, passed:], start - passed):
             last: Float[Tensor, "b m d"] = trunk(
                 input_ids=canvas.ids[:, passed:],
-                attention_mask=mask if cache is None or mask is None else mask[:, :, passed:],
+                attention_mask=mask,
                 position_ids=positions[:, passed : canvas.width],
                 **more,
             ).last_hidden_state
@@ -110,13 +110,12 @@ class Bidirectional(Adapter):
         first = canvas.pad.sum(dim=1) if self.partition == "start" else canvas.open.long().argmax(dim=1)
         return torch.div(columns - first[:, None], self.block_length, rounding_mode="floor")
 
-    def _seen(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> Tensor | None:
-        """What may be seen in a pass that scores these places: the same in every pass."""
+    def _seen(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None, start: int) -> Tensor | None:
+        """What the columns from ``start`` on may see, in a pass that scores these places: the same in every pass."""
         mask: Tensor | None = canvas.once("mask", self._mask)
         if mask is None:
             return None
-        passed = slice(0, canvas.width)
-        return mask[:, passed] if mask.ndim == 2 else mask[:, :, passed, passed]
+        return mask[:, : canvas.width] if mask.ndim == 2 else mask[:, :, start : canvas.width, : canvas.width]
 
     def _mask(self, canvas: Canvas) -> Tensor | None:
         """What may be seen, as the network wants it: additive and 4D if its own attention is causal, else by column."""

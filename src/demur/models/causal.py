@@ -12,7 +12,16 @@ from torch import Tensor
 from demur.models.adapter import Adapter
 from demur.models.alone import check_rows
 from demur.models.bidirectional import LIKE_LLAMA
-from demur.models.network import KVCache, cached, check_states, decoder_of, head_of, token_ids, watched
+from demur.models.network import (
+    KVCache,
+    cached,
+    check_states,
+    decoder_of,
+    forgetting,
+    head_of,
+    token_ids,
+    watched,
+)
 from demur.types import Canvas, Forward, Kind, Layer
 
 
@@ -81,13 +90,16 @@ class Causal(Adapter):
         padded = canvas.is_padded
         positions: Int[Tensor, "b m"] = ((~pad).long().cumsum(dim=1) - 1).clamp(min=0)[:, start:]
         trunk = decoder_of(self.net)
+        kv = cache.kv if cache is not None else None
+        if kv is None and not padded and _takes_one_mask(self.config):
+            kv = forgetting(self.config)
         with watched(self.net, self.layers) as states:
             last: Float[Tensor, "b m d"] = trunk(
                 input_ids=canvas.ids[:, start:upto],
                 attention_mask=self._mask(pad, start) if padded else None,
                 position_ids=positions,
                 use_cache=cache is not None,
-                **({} if cache is None else cached(trunk, cache.kv)),
+                **({} if kv is None else cached(trunk, kv)),
             ).last_hidden_state
         check_states(self.net, last, pad[:, start:])
         if cache is not None:

@@ -8,6 +8,7 @@ change tokens, so both are done here too.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -153,11 +154,20 @@ def sum_experts_in_fp32(net: Any) -> None:
     def forward(
         self: Any, states: Float[Tensor, "n d"], chosen: Int[Tensor, "n k"], weights: Float[Tensor, "n k"]
     ) -> Float[Tensor, "n d"]:
-        outputs = states.new_empty((*chosen.shape, states.shape[-1]))
-        for expert in sorted(set(chosen.flatten().tolist())):
-            token, place = torch.where(chosen == expert)
-            gate, up = torch.nn.functional.linear(states[token], self.gate_up_proj[expert]).chunk(2, dim=-1)
-            outputs[token, place] = torch.nn.functional.linear(self.act_fn(gate) * up, self.down_proj[expert])
+        # Sorted by expert, so that a device is asked once for all of them, how many tokens each has.
+        which, order = chosen.flatten().sort(stable=True)
+        numbers = torch.arange(len(self.gate_up_proj) + 1, device=which.device)
+        bounds = torch.searchsorted(which, numbers.to(which.dtype)).tolist()
+        token, parts = order // chosen.shape[1], []
+        for expert, (begin, end) in enumerate(itertools.pairwise(bounds)):
+            if begin < end:
+                mine = states[token[begin:end]]
+                gate, up = torch.nn.functional.linear(mine, self.gate_up_proj[expert]).chunk(2, dim=-1)
+                parts.append(torch.nn.functional.linear(self.act_fn(gate) * up, self.down_proj[expert]))
+        by_expert = torch.cat(parts)
+        outputs = torch.empty_like(by_expert)
+        outputs[order] = by_expert
+        outputs = outputs.view(*chosen.shape, -1)
         total: Float[Tensor, "n d"] = (outputs.to(weights.dtype) * weights[..., None]).sum(dim=1)
         return total.to(states.dtype)
 

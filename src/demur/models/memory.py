@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 
 from demur.models.sizes import Shape, memory_of
-from demur.types import DemurError, Kind, Model
+from demur.types import DemurError, DemurWarning, Kind, Model
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's ``mallopt``."""
@@ -92,14 +93,42 @@ def batch_that_fits(model: Model, *, rows: int, prompt: int, length: int, steps:
     pays on the device if that is less, halved until no more than ``SHARE`` of the memory is needed; at least 1.
 
     ``prompt`` and ``length``: tokens of the longest prompt, places of an answer. Of a network whose sizes its
-    configuration does not say, and of memory that nobody knows, it is at most ``UNKNOWN``.
+    configuration does not say, and of memory that nobody knows, it is at most ``UNKNOWN``. Where not even one row fits,
+    by the estimate, it warns and names what would: a row is tried all the same, and a CPU may end without a word.
     """
     most = max(1, min(rows, most_rows(model.device)))
     free, known = free_memory(model.device), _known(model)
     if free is None or known is None:
         return min(most, UNKNOWN)
     block = int(getattr(model, "block_length", None) or 1)
-    return max(1, rows_within(free, most, *known, prompt=prompt, length=length, steps=steps, block=block))
+    fits = rows_within(free, most, *known, prompt=prompt, length=length, steps=steps, block=block)
+    if not fits:
+        row = f"one row of {prompt + length} places"
+        then = what_fits(model, prompt=prompt, length=length, steps=steps) or "close what else needs memory"
+        warnings.warn(
+            f"by the estimate not even {row} fits into the {free / 1e9:.2f} GB that are free on {model.device}; it is "
+            f"tried all the same: {then}",
+            DemurWarning,
+            stacklevel=2,
+        )
+    return max(1, fits)
+
+
+def what_fits(model: Model, *, prompt: int, length: int, steps: int) -> str:
+    """What of one row would fit, in words: a half of the answer, a quarter ...; of a row that is only read
+    (``length`` 0), of its columns. By the estimate, for the memory that is free now; empty where nobody can say.
+    """
+    free, known = free_memory(model.device), _known(model)
+    if free is None or known is None:
+        return ""
+    block, half = int(getattr(model, "block_length", None) or 1), (length or prompt) // 2
+    while half:
+        sizes = {"prompt": prompt if length else half, "length": half if length else 0, "block": block}
+        shape, kind, dtype = known
+        if rows_within(free, 1, shape, kind, dtype, steps=min(steps, half), **sizes):
+            return f"an answer of {half} places would fit" if length else f"a pass of {half} columns would fit"
+        half //= 2
+    return ""
 
 
 def most_rows(device: torch.device) -> int:

@@ -32,6 +32,19 @@ class KVCache:
         self.columns = columns
 
 
+def forgetting(config: Any) -> Any:
+    """Keys and values that nobody keeps. Without any, transformers asks the device at every pass whether the positions
+    are those of several texts; what is computed is the same.
+    """
+    from transformers import DynamicCache
+
+    class Forgetting(DynamicCache):  # type: ignore[misc]
+        def update(self, key_states: Any, value_states: Any, *_: Any, **_more: Any) -> tuple[Any, Any]:
+            return key_states, value_states
+
+    return Forgetting(config=config)
+
+
 def decoder_of(net: Any) -> Any:
     """The trunk: ids in, ``last_hidden_state`` (after the final norm) out."""
     trunk = net.get_decoder()

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -55,18 +56,30 @@ class Seeding(Bidirectional):
         score[:, column] = True
         return self.causal().forward(canvas, score, cache=cache, upto=column)
 
-    def _seen(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None) -> Tensor:
-        """Additive and 4D; the block that is scored is another one in every pass."""
+    def _seen(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None, start: int) -> Tensor:
+        """Additive and 4D, of the columns from ``start`` on. It is made once a block: while the host knows that the
+        same places are scored, it is the one of the pass before.
+        """
+        known = canvas.known
+        if known is None or known.seen is None:
+            return self._of_block(canvas, score, start)
+        *before, mask = known.kept.get("block", (None, 0, 0, None))
+        scored, *sizes = before
+        if mask is None or sizes != [start, canvas.width] or not np.array_equal(scored, known.seen):
+            mask = self._of_block(canvas, score, start)
+            known.kept["block"] = known.seen, start, canvas.width, mask
+        kept: Tensor = mask
+        return kept
+
+    def _of_block(self, canvas: Canvas, score: Bool[Tensor, "b n"] | None, start: int) -> Tensor:
         columns = torch.arange(canvas.width, device=canvas.ids.device)
-        hidden = (columns[None, :] > columns[:, None])[None] | canvas.pad[:, None, :]
+        hidden = (columns[None, :] > columns[start:, None])[None] | canvas.pad[:, None, :]
         if score is not None:
             block = self.blocks(canvas)
             now = torch.where(score, block, block.max() + 1).amin(dim=1, keepdim=True) == block
-            hidden = hidden & ~(now[:, None, :] & now[:, :, None] & ~canvas.pad[:, None, :])
-        mask: Float[Tensor, "b 1 n n"] = torch.zeros(
-            (canvas.rows, 1, canvas.width, canvas.width), dtype=self.net.dtype, device=canvas.ids.device
-        )
-        return mask.masked_fill(hidden[:, None], torch.finfo(self.net.dtype).min)
+            hidden = hidden & ~(now[:, None, :] & now[:, start:, None] & ~canvas.pad[:, None, :])
+        mask: Float[Tensor, "b m n"] = torch.zeros(hidden.shape, dtype=self.net.dtype, device=canvas.ids.device)
+        return mask.masked_fill(hidden, torch.finfo(self.net.dtype).min)[:, None]
 
 
 def adapter(raw: Mapping[str, Any], **common: Any) -> Seeding:

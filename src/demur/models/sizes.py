@@ -82,6 +82,13 @@ class Shape:
         )  # fmt: skip
 
 
+def context_of(raw: Mapping[str, Any]) -> int | None:
+    """How many places a row may have, by a raw ``config.json``; None where it does not say."""
+    config = {**raw, **raw["text_config"]} if isinstance(raw.get("text_config"), Mapping) else raw
+    named = [config.get(key) for key in ("max_position_embeddings", "max_sequence_length", "n_positions")]
+    return next((n for n in named if isinstance(n, int) and n > 0), None)
+
+
 def memory_of(
     shape: Shape, kind: str, dtype: str, *, batch: int, prompt: int, length: int, steps: int, block: int = 1
 ) -> dict[str, float]:

@@ -93,7 +93,12 @@ class Host:
     def passing(self, asked: Asked, ids: Int[Tensor, "b n"], upto: int | None = None) -> Canvas:
         """The canvas with these tokens, up to a column, for a pass that scores what is asked."""
         known = Known(
-            min(self.first, asked.first), max(self.starts, default=0) > 0, asked.places, self.canvas, self.kept
+            min(self.first, asked.first),
+            max(self.starts, default=0) > 0,
+            asked.places,
+            self.canvas,
+            self.kept,
+            asked.seen,
         )
         now, here = self.canvas, slice(0, upto)
         return Canvas(ids=ids[:, here], open=now.open[:, here], pad=now.pad[:, here], known=known)
@@ -106,3 +111,9 @@ def places(mask: Bool[Tensor, "b n"], count: int) -> tuple[Int[Tensor, "k"], Int
     else:
         rows, columns = torch.nonzero_static(mask, size=count).unbind(1)
     return rows, columns
+
+
+def spans(inside: Bool[NDArray[np.bool_], "b n"]) -> list[slice]:
+    """The columns of each row's block; none for a row without."""
+    begins, sizes = inside.argmax(axis=1).tolist(), inside.sum(axis=1).tolist()
+    return [slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True)]

@@ -10,10 +10,9 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from numpy.typing import NDArray
 from torch import Tensor
 
-from demur.samplers.asked import Asked, Host
+from demur.samplers.asked import Asked, Host, spans
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.rules import (
     CONFIDENCE,
@@ -25,6 +24,7 @@ from demur.samplers.rules import (
     check_nucleus,
     check_temperature,
     gumbel,
+    joined,
     nucleus,
     pieces,
     probability,
@@ -135,7 +135,7 @@ class BlockDiffusion:
             predictions, score = torch.where(asked, guesses, ids), score.masked_fill(given, -torch.inf)
             count, last = quotas.next(asked)
             # Scores keep their dtype: in bf16 the official code rounds its threshold as well.
-            committed = self._select(score, asked, count, last, _spans(inside_seen))
+            committed = self._select(score, asked, count, last, spans(inside_seen))
             committed &= asked & (predictions != model.mask_id)
             ids, open_ = torch.where(committed, predictions, ids), open_.masked_fill(committed, False)
             still = asked.masked_fill(committed, False).any(dim=1)
@@ -174,7 +174,7 @@ class BlockDiffusion:
             found.append(
                 self._guess_some(logits[here], dice, [n if row in (None, i) else 0 for i, n in enumerate(counts)])
             )
-        guess, sure = found[0] if len(found) == 1 else (torch.cat(parts) for parts in zip(*found, strict=True))
+        guess, sure = joined(found)
         return guess, dice.rand(counts).to(logits.device) if self.remasking == "random" else sure
 
     def _guess_some(
@@ -244,12 +244,6 @@ class _Quotas:
     def passed(self, live: Bool[Tensor, "b"], done: Bool[Tensor, "b"]) -> None:
         """A step is over for the ``live`` rows; those whose block is ``done`` begin another."""
         self.turn = (self.turn + live).masked_fill(done, 0)
-
-
-def _spans(inside: Bool[NDArray[np.bool_], "b n"]) -> list[slice]:
-    """The columns of each row's block; none for a row without."""
-    begins, sizes = inside.argmax(axis=1).tolist(), inside.sum(axis=1).tolist()
-    return [slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=True)]
 
 
 def _closed(ends: Bool[Tensor, "b n"], committed: Bool[Tensor, "b n"], open_: Bool[Tensor, "b n"]) -> Bool[Tensor, "b"]:

@@ -66,6 +66,8 @@ def _among_all(step: Step, rows: Int[Tensor, "g"], canvas: Canvas, index: int) -
         predictions=spread(step.predictions, canvas.ids),
         confidence=spread(step.confidence, torch.full_like(none, float("nan"), dtype=step.confidence.dtype)),
         live=spread(step.live, none[:, 0]),
+        reached=None if step.reached is None else spread(step.reached, none),
+        replaced=None if step.replaced is None else spread(step.replaced, none[:, 0]),
         hidden={
             layer: spread(states, states.new_zeros((canvas.rows, *states.shape[1:])))
             for layer, states in step.hidden.items()

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from demur.samplers.asked import Asked, Host, spans
 from demur.samplers.dice import Dice, Rngs
-from demur.samplers.rules import among_top, check_nucleus, check_temperature, nucleus, tempered
+from demur.samplers.rules import (
+    above,
+    among_top,
+    check_nucleus,
+    check_temperature,
+    joined,
+    nucleus,
+    pieces,
+    probability,
+    tempered,
+)
 from demur.types import Blocks, Canvas, DemurError, Need, Step, lacking
 
 
@@ -69,119 +81,88 @@ class JointThreshold:
                 "use a sampler of its kind, or load it with the block_length it was trained with",
             )
         mask_id = -1 if model.mask_id is None else model.mask_id  # who offers Need.MASK has one
-        dice, block = Dice(rngs, canvas.rows), model.blocks(canvas)
-        places = torch.arange(model.block_length or 1, device=canvas.ids.device)
-        stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
-        ids, open_ = canvas.ids.clone(), canvas.open.clone()
-        behind = int(block.max()) + 1
-        current = torch.where(open_, block, behind).amin(dim=1)
-        looked, taken = torch.zeros_like(current), torch.zeros_like(current)  # at a full block; steps of the block
-        together = bool((block == block[:1]).all())
-        cache = model.new_cache() if self.cache and not model.shift and together else None
+        dice, host, block, device = Dice(rngs, canvas.rows), Host.of(canvas), model.blocks(canvas), canvas.ids.device
+        blocks, size = block.cpu().numpy(), model.block_length or 1
+        own = block.masked_fill(canvas.pad, torch.iinfo(block.dtype).max)  # padding is of no block
+        stops = torch.tensor(model.stop_ids, dtype=torch.long, device=device)
+        ids, open_, behind = canvas.ids, canvas.open, int(blocks.max()) + 1
+        current: Int[Tensor, "b"] = torch.where(open_, block, behind).amin(dim=1)  # the block that a row stands in
+        looked = torch.zeros_like(current)  # how often at a full block
+        cache = model.new_cache() if self.cache and not model.shift and bool((blocks == blocks[:1]).all()) else None
+        stood, taken = np.full(canvas.rows, -1), np.zeros(canvas.rows, dtype=np.int64)  # a row's block, and its steps
         for index in itertools.count():
-            live = current < behind
-            inside = (block == current[:, None]) & live[:, None] & ~canvas.pad
-            passed = inside.any(dim=0).long()
-            begins, last, any_ = torch.stack([passed.argmax(), passed.flip(0).argmax(), passed.amax()]).tolist()
-            if not any_:
+            # This is where the host waits for the device, once a step.
+            current_seen = np.array(current.tolist())
+            if not (current_seen < behind).any():
                 return
-            upto = canvas.width - last
-            if cache is not None and upto - begins > len(places):
+            taken, stood = np.where(current_seen == stood, taken + 1, 1), current_seen
+            inside: Bool[Tensor, "b n"] = own == current[:, None]
+            asked = Asked(inside, (blocks == current_seen[:, None]) & ~host.pad)
+            columns = np.flatnonzero(asked.seen.any(axis=0))
+            begins, upto = int(columns[0]), int(columns[-1]) + 1
+            if cache is not None and upto - begins > size:
                 cache = None  # rows have drifted apart: what the cache holds is no longer final for all
-            seen = Canvas(ids=ids[:, :upto], open=canvas.open[:, :upto], pad=canvas.pad[:, :upto])
-            out = model.forward(seen, inside[:, :upto], cache=cache, keep=begins)
-            grid = _Grid.of(inside, places, ids, open_, canvas.open)
-            guess, sure = self._guess(out.logits, dice, grid)
-            commit = self._surest(sure, grid.masked)
-            edit = grid.written & (sure > self.edit_threshold) & (guess != grid.ids)
-            now = torch.where(commit | edit, guess, grid.ids)
-            before, ids = ids, grid.back(now, ids)
-            written = grid.back((commit | edit) & (now != mask_id), torch.zeros_like(open_))
-            open_ = torch.where(inside & canvas.open, ids == mask_id, open_)
-            predictions = grid.back(torch.where(grid.masked | grid.written, guess, grid.ids), before)
-            confidence = torch.full(ids.shape, float("nan"), device=ids.device)
-            scored = sure.float().masked_fill(~(grid.masked | grid.written), float("nan"))
+            settled = begins if cache is not None else 0
+            out = model.forward(host.passing(asked, ids, upto), inside[:, :upto], cache=cache, keep=begins)
+            guess, sure = self._guess(out.logits, dice, asked.counts)
+            guesses, score = ids.clone(), torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=device)
+            guesses[asked.places], score[asked.places] = guess, sure
+            masked, free = inside & open_, inside & canvas.open
+            edit = (free ^ masked) & (score > self.edit_threshold) & (guesses != ids)
+            moved = edit | self._surest(score, masked, inside, spans(asked.seen))
+            before, ids = ids, torch.where(moved, guesses, ids)
+            is_mask = ids == mask_id
+            open_, committed = torch.where(free, is_mask, open_), moved.masked_fill(is_mask, False)
+            reached = block <= current[:, None]
             yield Step(
                 index=index,
-                ids=ids.clone(),
-                open=open_.clone(),
-                committed=written,
-                predictions=predictions,
-                confidence=grid.back(scored, confidence),
-                live=live,
+                ids=ids,
+                open=open_,
+                committed=committed,
+                predictions=torch.where(free, guesses, before),
+                confidence=score.float().masked_fill(~free, float("nan")),
+                live=current < behind,
                 hidden=out.hidden,
                 start=out.start,
                 span="all" if cache is None else "tail",
-                settled=begins if cache is not None else 0,
+                settled=settled,
                 shift=model.shift,
-                reached=block <= current[:, None],
+                reached=reached,
             )
-            full, still = ~grid.masked.any(dim=1), (open_ & inside).any(dim=1)
-            looked, taken = looked + full.long(), taken + 1
-            done = (full & ~edit.any(dim=1)) | (~still & (looked >= self.max_post_steps))
-            if self.temperature == 0:
-                done |= (ids == before).all(dim=1)
-            done |= taken >= (len(places) + 1) * (self.max_post_steps + 1)
-            ended = (torch.isin(ids, stops) & inside & canvas.open).any(dim=1) & done & self.stop
-            later = torch.where(open_ & (block > current[:, None]), block, behind).amin(dim=1)
-            current = torch.where(done & live, torch.where(ended, behind, later), current)
-            looked, taken = looked.masked_fill(done, 0), taken.masked_fill(done, 0)
+            full = ~masked.any(dim=1)
+            looked = looked + full
+            # Greedy, a step that changes nothing would come again for ever; else a full block that is not edited ends.
+            idle = (ids == before).all(dim=1) if self.temperature == 0 else full & ~edit.any(dim=1)
+            done = idle | (~(open_ & inside).any(dim=1) & (looked >= self.max_post_steps))
+            if (late := taken >= (size + 1) * (self.max_post_steps + 1)).any():
+                done |= torch.from_numpy(late).to(device)
+            then = torch.where(open_ & ~reached, block, behind).amin(dim=1)
+            if self.stop:
+                ended = (torch.isin(ids, stops) & free).any(dim=1)
+                then = then.masked_fill(ended, behind)
+            current, looked = torch.where(done, then, current), looked.masked_fill(done, 0)
 
     def _guess(
-        self, logits: Float[Tensor, "k v"], dice: Dice, grid: _Grid
-    ) -> tuple[Int[Tensor, "b c"], Float[Tensor, "b c"]]:
-        """A guess for every place of the rows' blocks and its probability; -inf where there is no place."""
-        if self.temperature == 0:
-            token, probs = logits.argmax(dim=-1), logits.softmax(dim=-1)
-        else:
-            probs = nucleus(among_top(tempered(logits, self.temperature), self.top_k), self.top_p).softmax(dim=-1)
-            token = dice.multinomial(probs, grid.there.sum(dim=1).tolist())
-        sure = probs.gather(-1, token[:, None])[:, 0]
-        nowhere = torch.full(grid.there.shape, -torch.inf, dtype=sure.dtype, device=sure.device)
-        return grid.ids.masked_scatter(grid.there, token), nowhere.masked_scatter(grid.there, sure)
+        self, logits: Float[Tensor, "k v"], dice: Dice, counts: Sequence[int]
+    ) -> tuple[Int[Tensor, "k"], Float[Tensor, "k"]]:
+        """A guess for every place of the rows' blocks, and its probability."""
+        found = []
+        for row, here in pieces(logits, counts, drawn=self.temperature > 0, whole=dice.shared):
+            if self.temperature == 0:
+                token, probs = logits[here].argmax(dim=-1), logits[here].softmax(dim=-1)
+            else:
+                hot = tempered(logits[here], self.temperature)
+                probs = nucleus(among_top(hot, self.top_k), self.top_p).softmax(dim=-1)
+                token = dice.multinomial(probs, [n if row in (None, i) else 0 for i, n in enumerate(counts)])
+            found.append((token, probability(probs, token)))
+        return joined(found)
 
-    def _surest(self, sure: Float[Tensor, "b c"], masked: Bool[Tensor, "b c"]) -> Bool[Tensor, "b c"]:
+    def _surest(
+        self, score: Float[Tensor, "b n"], masked: Bool[Tensor, "b n"], inside: Bool[Tensor, "b n"], among: list[slice]
+    ) -> Bool[Tensor, "b n"]:
         """The masked places above the threshold; of a row with too few of them, its surest masked places.
 
         The whole block is ranked, as officially: which of equal scores comes first depends on what else is ranked.
         """
-        above = masked & (sure > self.threshold)
-        score = sure.masked_fill(~masked, -torch.inf)
-        best = score.topk(min(self.at_least, score.shape[1]), dim=1).indices
-        first = torch.zeros_like(masked).scatter(1, best, torch.ones_like(best, dtype=torch.bool)) & masked
-        return torch.where((above.sum(dim=1) >= self.at_least)[:, None], above, first)
-
-
-class _Grid(NamedTuple):
-    """The current blocks of all rows, one beside the other: ``b`` rows of ``c`` places."""
-
-    columns: Int[Tensor, "b c"]
-    """Where the places lie on the canvas; the last column, where there is none."""
-    there: Bool[Tensor, "b c"]
-    ids: Int[Tensor, "b c"]
-    masked: Bool[Tensor, "b c"]
-    """Open places."""
-    written: Bool[Tensor, "b c"]
-    """Places that are neither open nor given."""
-
-    @classmethod
-    def of(
-        cls,
-        inside: Bool[Tensor, "b n"],
-        places: Int[Tensor, "c"],
-        ids: Int[Tensor, "b n"],
-        open_: Bool[Tensor, "b n"],
-        ours: Bool[Tensor, "b n"],
-    ) -> _Grid:
-        """``inside``: the columns of the rows' blocks; ``ours``: the places that are not given."""
-        columns = inside.long().argmax(dim=1, keepdim=True) + places
-        there = places < inside.sum(dim=1, keepdim=True)
-        columns = columns.clamp(max=inside.shape[1] - 1)
-        masked, free = open_.gather(1, columns) & there, ours.gather(1, columns) & there
-        return cls(columns, there, ids.gather(1, columns), masked, free & ~masked)
-
-    def back(self, values: Tensor, canvas: Tensor) -> Tensor:
-        """The canvas with these values at the blocks' places."""
-        spare = torch.cat([canvas, canvas[:, :1]], dim=1)  # one column more, for the places that are not there
-        where = torch.where(self.there, self.columns, canvas.shape[1])
-        return spare.scatter(1, where, values.to(canvas.dtype))[:, :-1]
+        count = inside.sum(dim=1).clamp(max=self.at_least)
+        return above(score.masked_fill(~masked, -torch.inf), count, among, self.threshold) & masked

@@ -34,6 +34,7 @@ from demur.samplers.rules import (
     coins,
     dream,
     gumbel,
+    joined,
     nucleus,
     pieces,
     probability,
@@ -267,7 +268,7 @@ class MaskedDiffusion:
             self._guess_some(logits[here], dice, asked, firsts, row, None if heads is None else heads[here])
             for row, here in pieces(logits, asked.counts, drawn=self.temperature > 0, whole=dice.shared)
         ]
-        guess, sure = (torch.cat(parts) for parts in zip(*found, strict=True))
+        guess, sure = joined(found)
         if self.remasking == "random":
             return guess, asked.numbers(dice, firsts, None).to(logits.device)
         return guess, sure

@@ -202,6 +202,12 @@ def pieces(
         yield from ((None, slice(begin, begin + most)) for begin in range(0, k, most))
 
 
+def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """What was computed of pieces, guesses and how sure they are, one piece behind the other."""
+    guesses, sure = zip(*parts, strict=True)
+    return parts[0] if len(parts) == 1 else (torch.cat(guesses), torch.cat(sure))
+
+
 CELLS = {"cpu": 2**20}
 """How many logits are worked on together on a CPU, whose caches hold so many and no more."""
 BEYOND = 2**28
@@ -255,27 +261,32 @@ def annealed(score: Float[Tensor, "k"], noise: Float[Tensor, "k"], share: Float[
 # All rows at once: ``score`` is -inf where nothing may be committed, and ``count`` says how many each row commits.
 
 
-def surest(score: Float[Tensor, "b n"], count: Int[Tensor, "b"], among: Sequence[slice]) -> Bool[Tensor, "b n"]:
+def surest(
+    score: Float[Tensor, "b n"], count: Int[Tensor, "b"], among: Sequence[slice], ranked: Int[Tensor, "b"] | None = None
+) -> Bool[Tensor, "b n"]:
     """The ``count`` highest scores of each row, whose positions all stand in the columns ``among``, row by row.
 
     Where scores at the edge are equal, a CPU takes those that the official code takes there, an accelerator the ones
-    furthest to the left.
+    furthest to the left. ``ranked``: how many the official code ranks, of which it takes ``count``; None: as many.
     """
-    return as_topk(score, count, among) if score.device.type == "cpu" else leftmost(score, count)
+    return as_topk(score, count, among, ranked) if score.device.type == "cpu" else leftmost(score, count)
 
 
-def as_topk(score: Float[Tensor, "b n"], count: Int[Tensor, "b"], among: Sequence[slice]) -> Bool[Tensor, "b n"]:
+def as_topk(
+    score: Float[Tensor, "b n"], count: Int[Tensor, "b"], among: Sequence[slice], ranked: Int[Tensor, "b"] | None = None
+) -> Bool[Tensor, "b n"]:
     """Of equal scores, those that torch's topk takes on a CPU: that depends on what else is ranked. Rows that rank as
     many columns for as many places go into one call.
     """
     chosen = torch.zeros(score.shape, dtype=torch.bool, device=score.device)
-    alike: dict[tuple[int, int, int], list[int]] = {}
-    for row, (columns, k) in enumerate(zip(among, count.tolist(), strict=True)):
+    alike: dict[tuple[int, int, int, int], list[int]] = {}
+    of = count if ranked is None else ranked
+    for row, (columns, k, n) in enumerate(zip(among, count.tolist(), of.tolist(), strict=True)):
         if k:
             begin, end, _ = columns.indices(score.shape[1])
-            alike.setdefault((begin, end, k), []).append(row)
-    for (begin, end, k), rows in alike.items():
-        best = torch.topk(score[rows, begin:end], k).indices
+            alike.setdefault((begin, end, k, n), []).append(row)
+    for (begin, end, k, n), rows in alike.items():
+        best = torch.topk(score[rows, begin:end], n).indices[:, :k]
         chosen[torch.tensor(rows)[:, None], best + begin] = True
     return chosen
 

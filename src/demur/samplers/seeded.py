@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
+from demur.samplers.asked import Asked, Host, places
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.given import firsts, one_after_another
-from demur.samplers.rules import check_temperature, tempered
-from demur.types import Canvas, DemurError, Forward, Need, Seeds, Step, lacking
+from demur.samplers.rules import check_temperature, joined, pieces, probability, surest, tempered
+from demur.types import Canvas, DemurError, Forward, Known, Need, Seeds, Step, lacking
 
 
 @dataclass(frozen=True)
@@ -66,126 +69,206 @@ class SeededBlocks:
             yield from self._from(begins[0], model, canvas, rngs)
 
     def _from(self, first: int, model: Seeds, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:
-        """Steps of rows whose first open places lie in one column, so that their blocks do, too."""
-        dice, length, index = Dice(rngs, canvas.rows), model.block_length or 1, 0
-        stops = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
+        """Steps of rows whose first open places lie in one column, so that their blocks do, too. The host waits for the
+        device once a step, to read who is done with the block and who has ended.
+        """
+        dice, host, length, index = Dice(rngs, canvas.rows), Host.of(canvas), model.block_length or 1, 0
+        rows, width, device = canvas.rows, canvas.width, canvas.ids.device
+        columns = torch.arange(width, device=device)
+        stops = torch.tensor(model.stop_ids, dtype=torch.long, device=device)
         cache = model.new_cache() if self.cache else None
-        ids, open_ = canvas.ids.clone(), canvas.open.clone()
-        ended = torch.zeros(canvas.rows, dtype=torch.bool, device=ids.device)
-        for begin in range(first, canvas.width, length):
-            here = slice(begin, min(begin + length, canvas.width))
-            ours = canvas.open[:, here]
-            if bool(ended.all()):
-                return
-            if not bool(ours.any()):
-                continue  # all is given, and read before the next block
-            read = model.seed(Canvas(ids, open_, canvas.pad), begin, cache)
-            seed, sure_of_seed = self._seed(read, dice, ~ended & ours[:, 0], ids[:, begin])
-            seeded = ~ended & ours[:, 0] & (seed != model.mask_id)
-            done = ended | ~ours.any(dim=1)
-            quotas = self._quotas(ours.sum(dim=1) - seeded.long(), self.steps or length)
-            for step, quota in enumerate(quotas):
+        ids, open_ = canvas.ids, canvas.open
+        ended, ended_seen = torch.zeros(rows, dtype=torch.bool, device=device), [False] * rows
+        for begin in range(first, width, length):
+            here, ours = slice(begin, min(begin + length, width)), canvas.open[:, begin : begin + length]
+            going = [not gone and bool(own.any()) for gone, own in zip(ended_seen, host.open[:, here], strict=True)]
+            if not any(going):
+                continue  # what is given here is read before the next block
+            begun = self._begun(model, host, dice, cache, Canvas(ids, open_, canvas.pad), ended, here, going)
+            done, drawn, around = ended | ~ours.any(dim=1), begun.drawn, (begin, width - here.stop)
+            reached = (columns < here.stop).expand(rows, width)
+            inside, inside_seen = reached & (columns >= begin), np.zeros_like(host.open)
+            inside_seen[:, here] = True
+            asked = Asked(inside, inside_seen)
+            for step in range(begun.quota.steps):
                 live = ~done
-                before = ids.clone()
-                starts = step == 0
-                masked = open_[:, here] & live[:, None]
-                if starts:
-                    ids[:, begin] = torch.where(seeded, seed, ids[:, begin])
-                    masked[:, 0] &= ~seeded
-                inside = torch.zeros_like(open_)
-                inside[:, here] = ~canvas.pad[:, here]
-                seen = Canvas(ids[:, : here.stop], canvas.open[:, : here.stop], canvas.pad[:, : here.stop])
-                out = model.forward(seen, inside[:, : here.stop], cache=cache, keep=begin)
-                guess, sure = self._guess(out.logits, dice, masked)
-                written = self._chosen(sure.masked_fill(~masked, -torch.inf), masked, quota) & (guess != model.mask_id)
-                if starts:
-                    guess[:, 0] = torch.where(seeded, seed, guess[:, 0])
-                    sure[:, 0] = torch.where(seeded, sure_of_seed.to(sure.dtype), sure[:, 0])
-                    masked[:, 0] |= seeded
-                    written[:, 0] |= seeded
-                ids[:, here] = torch.where(written, guess, before[:, here])
-                open_[:, here] &= ~written
-                committed = torch.zeros_like(open_)
-                committed[:, here] = written
-                predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=ids.device)
-                predictions[:, here] = torch.where(masked, guess, ids[:, here])
-                confidence[:, here] = sure.float().masked_fill(~masked, float("nan"))
+                before, left = ids[:, here], open_[:, here]
+                guessed = left & live[:, None]
+                masked = guessed
+                if step == 0:
+                    masked = guessed & ~begun.seeds
+                    ids = _put(torch.where(begun.seeds, begun.seed, before), here, ids)
+                now = host.passing(asked, ids, here.stop)
+                out = model.forward(now, inside[:, : here.stop], cache=cache, keep=begin)
+                guess, sure = self._guess(out.logits, dice, masked, drawn)
+                written = self._chosen(sure.masked_fill(~masked, -torch.inf), masked, begun.quota.at(step))
+                written &= guess != model.mask_id
+                if step == 0:
+                    guess, sure = begun.beside(guess, sure)
+                    written = written | begun.seeds
+                    out = begun.joined(out) if cache is not None else out
+                block, left = torch.where(written, guess, before), left & ~written
+                ids, open_ = _put(block, here, ids), _put(left, here, open_)
                 yield Step(
                     index=index,
-                    ids=ids.clone(),
-                    open=open_.clone(),
-                    committed=committed,
-                    predictions=predictions,
-                    confidence=confidence,
+                    ids=ids,
+                    open=open_,
+                    committed=pad(written, around),
+                    predictions=_put(torch.where(guessed, guess, block), here, ids),
+                    confidence=pad(sure.float().masked_fill(~guessed, float("nan")), around, value=float("nan")),
                     live=live,
-                    hidden=_joined(read, out) if starts and cache is not None else out.hidden,
-                    start=read.start if starts and cache is not None else out.start,
+                    hidden=out.hidden,
+                    start=out.start,
                     span="all" if cache is None else "tail",
                     settled=0 if cache is None else begin,
-                    reached=(torch.arange(canvas.width, device=ids.device) < here.stop).expand_as(open_),
-                    passes=1 + starts,
+                    reached=reached,
+                    passes=1 + (step == 0),
                 )
                 index += 1
-                ends = torch.isin(ids[:, here], stops) & ours & ~open_[:, here]
-                before_end = open_[:, here] & (ends.cumsum(dim=1) == 0)
-                over = ends.any(dim=1) & ~before_end.any(dim=1) & live & self.stop
-                ended, done = ended | over, done | over | ~open_[:, here].any(dim=1)
-                if bool(done.all()):
+                done = done | ~left.any(dim=1)
+                if self.stop:
+                    ends = torch.isin(block, stops) & ours & ~left
+                    some, before_it = ends.any(dim=1), left & (ends.cumsum(dim=1) == 0)
+                    ended, done = ended | some, done | (some & ~before_it.any(dim=1))
+                done_seen, ended_seen = torch.stack([done, ended]).tolist()
+                if all(done_seen):
                     break
-            ended = ended | ((torch.isin(ids[:, here], stops) & ours & ~open_[:, here]).any(dim=1) & self.stop)
+                drawn = [not one for one in done_seen]
 
-    @staticmethod
-    def _quotas(masks: Int[Tensor, "b"], steps: int) -> list[list[int]]:
-        """How many places each row's step commits: an even share, the first ones one more. A step whose share is 0 is
-        taken where a mask was predicted and is left.
-        """
-        return [[n // steps + (i < n % steps) for n in masks.tolist()] for i in range(steps)]
+    def _begun(
+        self,
+        model: Seeds,
+        host: Host,
+        dice: Dice,
+        cache: Any,
+        now: Canvas,
+        ended: Bool[Tensor, "b"],
+        here: slice,
+        going: Sequence[bool],
+    ) -> _Begun:
+        """The causal pass, and what it gives the blocks. ``going``: the rows that have something to fill here."""
+        columns, ours = host.open[:, here], host.canvas.open[:, here]
+        every = torch.arange(now.rows, device=now.ids.device)
+        known = Known(host.first, max(host.starts) > 0, (every, torch.full_like(every, here.start)))
+        read = model.seed(replace(now, known=known), here.start, cache)
+        free = ours[:, 0] & ~ended
+        drawn = [own and bool(first) for own, first in zip(going, columns[:, 0], strict=True)]
+        seed, sure = self._seed(read, dice, free, drawn, now.ids[:, here.start])
+        seeded = free & (seed != model.mask_id)
+        left = [*going]  # rows that have more to fill than the seed
+        if self.temperature > 0 and any(one and own.sum() == 1 for one, own in zip(drawn, columns, strict=True)):
+            more = zip(going, columns.sum(axis=1), seeded.tolist(), strict=True)
+            left = [own and bool(n > one) for own, n, one in more]
+        quota = _Quota.of(ours.sum(dim=1) - seeded.long(), self.steps or model.block_length or 1)
+        seeds = seeded[:, None] & (torch.arange(ours.shape[1], device=ours.device) == 0)
+        return _Begun(read, seed[:, None], sure[:, None], seeds, quota, left)
 
     def _seed(
-        self, read: Forward, dice: Dice, drawn: Bool[Tensor, "b"], instead: Int[Tensor, "b"]
+        self, read: Forward, dice: Dice, free: Bool[Tensor, "b"], begun: Sequence[bool], instead: Int[Tensor, "b"]
     ) -> tuple[Int[Tensor, "b"], Float[Tensor, "b"]]:
-        """A token for the first place of every row's block that is drawn for, and its probability."""
+        """A token for the first place of every row's block, and its probability. It is drawn for rows in which that
+        place is ``free``; ``begun``: the same, as the host knows it.
+        """
         if self.temperature == 0:
             probs = read.logits.float().softmax(dim=-1)
             token = read.logits.argmax(dim=-1)
         else:
             probs = tempered(read.logits, self.temperature).softmax(dim=-1)
-            counts = [1] * len(probs) if dice.shared else [int(row) for row in drawn]
-            wanted = torch.ones_like(drawn) if dice.shared else drawn
-            token = instead.clone()
-            token[wanted] = dice.multinomial(probs[wanted], counts)
-        return token, probs.gather(-1, token[:, None])[:, 0].float()
+            which = _which(free, [True] * len(begun) if dice.shared else begun)
+            token = instead.index_copy(0, which, dice.multinomial(probs[which], [int(one) for one in begun]))
+        return token, probability(probs, token).float()
 
     def _guess(
-        self, logits: Float[Tensor, "k v"], dice: Dice, masked: Bool[Tensor, "b m"]
+        self, logits: Float[Tensor, "k v"], dice: Dice, masked: Bool[Tensor, "b m"], drawn: Sequence[bool]
     ) -> tuple[Int[Tensor, "b m"], Float[Tensor, "b m"]]:
         """A guess for every place of the block, and its probability without noise. Numbers are drawn for whole blocks,
-        as the official code does, of the rows that have something to fill.
+        as the official code does, of the rows that have something to fill: ``drawn``, as the host knows it.
         """
-        rows, places = masked.shape
-        of_rows = logits.view(rows, places, -1)
-        guess, drawn = of_rows.argmax(dim=-1), masked.any(dim=1)
-        drawn = drawn.any().expand_as(drawn) if dice.shared else drawn
-        if self.temperature > 0:
-            counts = [places * int(row) for row in drawn]
-            noise = dice.rand(counts, of_rows.shape[-1], dtype=torch.float64)
-            guess[drawn] = _noisy(of_rows[drawn].flatten(0, 1), self.temperature, noise).view(-1, places)
-        return guess, of_rows.softmax(dim=-1).gather(-1, guess[..., None])[..., 0]
+        (rows, size), found = masked.shape, []
+        hot = self.temperature > 0 and any(drawn)
+        for row, here in pieces(logits, [size] * rows, drawn=hot, whole=dice.shared):
+            some = logits[here]
+            guess = some.argmax(dim=-1)
+            if hot and (row is None or drawn[row]):
+                every = dice.shared or row is not None or all(drawn)
+                counts = [size * (one and row in (None, i)) for i, one in enumerate(drawn)]
+                noise = dice.rand([size] * rows if dice.shared else counts, some.shape[-1], dtype=torch.float64)
+                if every:
+                    guess = _noisy(some, self.temperature, noise)
+                else:
+                    which = _which(masked.any(dim=1), drawn)
+                    fresh = _noisy(some.view(rows, size, -1)[which].flatten(0, 1), self.temperature, noise)
+                    guess = guess.view(rows, size).index_copy(0, which, fresh.view(-1, size)).flatten()
+            found.append((guess, probability(some.softmax(dim=-1), guess)))
+        guess, sure = joined(found)
+        return guess.view(rows, size), sure.view(rows, size)
 
     def _chosen(
-        self, score: Float[Tensor, "b m"], masked: Bool[Tensor, "b m"], quota: list[int]
+        self, score: Float[Tensor, "b m"], masked: Bool[Tensor, "b m"], quota: Int[Tensor, "b"]
     ) -> Bool[Tensor, "b m"]:
         """The masked places that a step commits. ``score`` is -inf elsewhere."""
-        chosen, all_of_it = torch.zeros_like(masked), self.threshold is not None
-        ranked = masked.sum(dim=1).tolist() if all_of_it else quota  # so many are ranked: which of equal ones comes
-        for count in {*ranked} - {0}:  # first depends on that
-            rows = torch.tensor([own == count for own in ranked], device=score.device)
-            best = score.topk(count, dim=1).indices[:, : 1 if all_of_it else count]
-            surest = torch.zeros_like(masked).scatter(1, best, torch.ones_like(best, dtype=torch.bool))
-            chosen |= surest & rows[:, None]
-        if self.threshold is not None:
-            chosen |= score >= self.threshold
-        return chosen & masked
+        among = [slice(None)] * len(score)
+        if self.threshold is None:
+            return surest(score, quota, among) & masked
+        n = masked.sum(dim=1)
+        return (surest(score, n.clamp(max=1), among, n) | (score >= self.threshold)) & masked
+
+
+class _Quota(NamedTuple):
+    """How many places each row commits in each of so many ``steps``: an even share, the first ones one more. A step
+    whose share is 0 is taken where a mask was predicted and is left.
+    """
+
+    steps: int
+    share: Int[Tensor, "b"]
+    rest: Int[Tensor, "b"]
+
+    @classmethod
+    def of(cls, masks: Int[Tensor, "b"], steps: int) -> _Quota:
+        """Of rows with so many masks."""
+        return cls(steps, masks // steps, masks % steps)
+
+    def at(self, step: int) -> Int[Tensor, "b"]:
+        """In the step of this number, from 0."""
+        return self.share + (self.rest > step)
+
+
+class _Begun(NamedTuple):
+    """A block that is begun: the causal pass, the token that it gives each row and its probability, where that token
+    stands (``seeds``, nowhere in rows that take none), how many places are committed when, and the rows whose numbers
+    are drawn in the first step, as the host knows them.
+    """
+
+    read: Forward
+    seed: Int[Tensor, "b 1"]
+    sure: Float[Tensor, "b 1"]
+    seeds: Bool[Tensor, "b m"]
+    quota: _Quota
+    drawn: list[bool]
+
+    def beside(
+        self, guess: Int[Tensor, "b m"], sure: Float[Tensor, "b m"]
+    ) -> tuple[Int[Tensor, "b m"], Float[Tensor, "b m"]]:
+        """Guesses of the first step, with the seeds among them."""
+        return torch.where(self.seeds, self.seed, guess), torch.where(self.seeds, self.sure.to(sure.dtype), sure)
+
+    def joined(self, block: Forward) -> Forward:
+        """With the states of what is finished, by the causal pass, before those of the block."""
+        read = self.read
+        hidden = {layer: torch.cat([read.hidden[layer], states], dim=1) for layer, states in block.hidden.items()}
+        return replace(block, hidden=hidden, start=read.start)
+
+
+def _which(rows: Bool[Tensor, "b"], seen: Sequence[bool]) -> Int[Tensor, "r"]:
+    """The numbers of these rows, on the device; ``seen``: the same rows on the host."""
+    if all(seen):
+        return torch.arange(len(seen), device=rows.device)
+    return places(rows[None], sum(seen))[1]
+
+
+def _put(block: Tensor, here: slice, canvas: Tensor) -> Tensor:
+    """The canvas with this block in it."""
+    return torch.cat([canvas[:, : here.start], block, canvas[:, here.stop :]], dim=1)
 
 
 def _noisy(logits: Float[Tensor, "k v"], temperature: float, noise: Float[Tensor, "k v"]) -> Int[Tensor, "k"]:
@@ -193,8 +276,3 @@ def _noisy(logits: Float[Tensor, "k v"], temperature: float, noise: Float[Tensor
     device = torch.device("cpu") if logits.device.type == "mps" else logits.device  # mps has no float64
     wide = logits.to(device, torch.float64).exp() / (-torch.log(noise.to(device))) ** temperature
     return wide.argmax(dim=-1).to(logits.device)
-
-
-def _joined(read: Forward, block: Forward) -> dict[str, Float[Tensor, "b m d"]]:
-    """States of what is finished, by the causal pass, and of the block behind it."""
-    return {layer: torch.cat([read.hidden[layer], states], dim=1) for layer, states in block.hidden.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from demur.types import DemurError
 class Growing:
     """``path`` once it is whole; until then its lines stand in ``path.part``, and what they are of in
     ``path.part.json``. ``content``: everything that a line depends on, as JSON may hold it; a file goes on only with
-    the same. Lines come in windows of ``window``, the last one may be shorter.
+    the same. Lines come in windows of ``window``, the last one may be shorter. One process writes at a time.
     """
 
     path: Path
     content: Mapping[str, Any]
     window: int
+    held: list[int] = field(default_factory=list, compare=False, repr=False)
+    """The open file by which this process keeps others away; it ends with this context, or the process."""
 
     @property
     def part(self) -> Path:
@@ -45,11 +47,13 @@ class Growing:
                     "--resume to go on with it",
                     "or delete it to begin anew",
                 )
+            self._hold()
             self._check()
             return self._cut()
         self.part.unlink(missing_ok=True)
         write(self.about, json.dumps(self.content, sort_keys=True))
         write(self.part, "")
+        self._hold()
         return 0
 
     def kept(self) -> Iterator[dict[str, Any]]:
@@ -77,6 +81,29 @@ class Growing:
         self.part.replace(self.path)
         self.about.unlink(missing_ok=True)
         return self.path
+
+    def __enter__(self) -> Growing:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        while self.held:
+            os.close(self.held.pop())
+
+    def _hold(self) -> None:
+        """Keeps other processes away, where the system can. Raises if one is at work on the file."""
+        try:
+            from fcntl import LOCK_EX, LOCK_NB, flock
+        except ImportError:  # Windows
+            return
+        self.held.append(os.open(self.part, os.O_RDONLY))
+        try:
+            flock(self.held[0], LOCK_EX | LOCK_NB)
+        except BlockingIOError as error:
+            raise DemurError(
+                f"another replay is writing {self.part}", "one at a time", "wait for it, or name another --out"
+            ) from error
+        except OSError:  # a file system that knows no such thing
+            return
 
     def _check(self) -> None:
         try:

@@ -16,7 +16,7 @@ from demur.models.families import family_of
 from demur.models.loading import best_device
 from demur.models.locate import locate
 from demur.models.memory import free_memory, most_rows, rows_within
-from demur.models.sizes import BYTES, Shape, memory_of
+from demur.models.sizes import BYTES, Shape, context_of, memory_of
 from demur.types import OFFERS, DemurError, Kind, Need
 
 ESTIMATE = "an estimate from the configuration, not measured"
@@ -66,14 +66,15 @@ _USED, _READ, _ROOM, _LAUNCH = 0.35, 0.6, 0.92, 0.4e-3
 
 @dataclass(frozen=True)
 class Here:
-    """What this machine has for a model: device, dtype, GB that are free (None: unknown), and the largest batch that
-    ``--batch auto`` would begin with: 0 if not even one row fits.
+    """What this machine has for a model: device, dtype, GB that are free (None: unknown), the largest batch that
+    ``--batch auto`` would begin with (0 if not even one row fits), and whether the batch that was asked for ``fits``.
     """
 
     device: str
     dtype: str
     free: float | None
     batch: int | None
+    fits: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Needs:
     gigabytes: Mapping[str, float]
     seconds: Mapping[str, float | None]
     here: Here
+    context: int | None = None
+    """How many places a row of this model has at most, prompt and answer together."""
 
     @property
     def counts_steps(self) -> bool:
@@ -108,7 +111,13 @@ class Needs:
         asked = {name: getattr(self, name) for name in ("model", "kind", "parameters", "dtype", "batch", "prompt")}
         asked |= {"length": self.length, "steps": self.steps}
         seconds = {name: None if s is None else round(s, 1) for name, s in self.seconds.items()}
-        return asked | {"gigabytes": gb, "seconds_a_batch": seconds, "here": asdict(self.here), "note": ESTIMATE}
+        return asked | {
+            "gigabytes": gb,
+            "seconds_a_batch": seconds,
+            "here": asdict(self.here),
+            "context": self.context,
+            "note": ESTIMATE,
+        }
 
 
 def needs(
@@ -133,11 +142,12 @@ def needs(
             _seconds(shape, card, parts["weights"], kind, batch, prompt, length, passes) if fits else None
         )
     gigabytes = {name: size / 1e9 for name, size in parts.items()}
-    here = _here(shape, kind, None if dtype == "auto" else called, sizes)
-    return Needs(model, kind, shape.parameters, called, batch, prompt, length, steps, gigabytes, seconds, here)
+    here = _here(shape, kind, None if dtype == "auto" else called, batch, sizes)
+    context = context_of(raw)
+    return Needs(model, kind, shape.parameters, called, batch, prompt, length, steps, gigabytes, seconds, here, context)
 
 
-def _here(shape: Shape, kind: str, dtype: str | None, sizes: Mapping[str, int]) -> Here:
+def _here(shape: Shape, kind: str, dtype: str | None, batch: int, sizes: Mapping[str, int]) -> Here:
     """What fits here, in a dtype (None: the one that ``auto`` is on this device)."""
     import torch
 
@@ -148,9 +158,9 @@ def _here(shape: Shape, kind: str, dtype: str | None, sizes: Mapping[str, int]) 
         return Here(device.type, dtype, None, None)
     alone = memory_of(shape, kind, dtype, batch=0, **sizes)
     left = free - alone["weights"] - alone["context and spare"]
-    return Here(
-        device.type, dtype, round(free / 1e9, 1), rows_within(left, most_rows(device), shape, kind, dtype, **sizes)
-    )
+    most = rows_within(left, most_rows(device), shape, kind, dtype, **sizes)
+    fits = rows_within(left, batch, shape, kind, dtype, **sizes) == batch
+    return Here(device.type, dtype, round(free / 1e9, 1), most, fits)
 
 
 def _seconds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
-from demur.models.memory import batch_that_fits, let_go, out_of_memory
+from demur.models.memory import batch_that_fits, let_go, out_of_memory, what_fits
 from demur.types import DemurError, Model, Prompt
 
 Batch = int | Literal["auto"]
@@ -20,9 +20,10 @@ def in_batches(
     batch: Batch,
     run: Callable[[Sequence[Row]], Sequence[Made]],
     planned: Callable[[], int],
+    less: Callable[[], str] = lambda: "",
 ) -> Iterator[tuple[Sequence[Row], Sequence[Made]]]:
     """``run`` of groups of rows, in their order, each with what came of it. ``planned`` gives the first size of
-    ``auto``; it is called once, if there are rows.
+    ``auto``; it is called once, if there are rows. ``less`` says what of one row would fit, where not even one does.
 
     With ``auto`` a group that does not fit is halved and tried again, and no later one is larger. With a number it ends
     in one line that names a batch which fits: halves of the group are tried until one runs to its end. Raises where
@@ -40,7 +41,7 @@ def in_batches(
                 continue
             while fits and _tried(model, run, group[:fits]) is None:
                 fits //= 2
-            raise _too_large(model, len(group), fits)
+            raise _too_large(model, len(group), fits, less() if not fits else "")
         yield group, made
         begin += len(group)
 
@@ -56,11 +57,12 @@ def _tried(model: Model, run: Callable[[Sequence[Row]], Sequence[Made]], group: 
     return None
 
 
-def _too_large(model: Model, rows: int, fits: int) -> DemurError:
+def _too_large(model: Model, rows: int, fits: int, less: str) -> DemurError:
     came = f"{rows} row{'s'[: rows > 1]} at once do{'es'[: 2 * (rows == 1)]} not fit into the memory of {model.device}"
     if not fits:
+        shorter = f"{less}, by an estimate" if less else "take shorter answers"
         return DemurError(
-            came, "room for at least one row", "take shorter answers, another dtype (--dtype), or a smaller model"
+            came, "room for at least one row", f"{shorter}; or take another dtype (--dtype), or a smaller model"
         )
     return DemurError(
         came,
@@ -71,12 +73,20 @@ def _too_large(model: Model, rows: int, fits: int) -> DemurError:
 
 def plan(model: Model, prompts: Sequence[Prompt], *, length: int, steps: int) -> int:
     """The first size of ``auto`` for prompts of a model: :func:`demur.models.memory.batch_that_fits` of the longest."""
-    longest = max(prompts, key=_characters)
-    width = model.canvas([longest], length).width
-    return batch_that_fits(model, rows=len(prompts), prompt=width - length, length=length, steps=steps)
+    return batch_that_fits(model, rows=len(prompts), prompt=_widest(model, prompts), length=length, steps=steps)
 
 
-def _characters(prompt: Prompt) -> int:
+def less(model: Model, prompts: Sequence[Prompt], *, length: int, steps: int) -> str:
+    """What of one row would fit, in words: :func:`demur.models.memory.what_fits` of the longest."""
+    return what_fits(model, prompt=_widest(model, prompts), length=length, steps=steps)
+
+
+def _widest(model: Model, prompts: Sequence[Prompt]) -> int:
+    return model.canvas([max(prompts, key=characters)], 1).width - 1
+
+
+def characters(prompt: Prompt) -> int:
+    """How long a prompt is: its text, what its answer begins with, and the turns before."""
     turns = sum(len(message.content) for message in prompt.messages or ())
     return len(prompt.text) + len(prompt.prefill) + turns
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from demur.samplers import build, seeded, steps_of
-from demur.traces.batches import Batch, check_batch, in_batches, plan
+from demur.traces.batches import Batch, check_batch, in_batches, less, plan
 from demur.traces.fields import TraceField
 from demur.traces.kept import Kept
 from demur.traces.record import Recorder
@@ -81,8 +81,10 @@ def generate(
         read = (kept.read(place, prompt) for place, prompt in zip(places, prompts, strict=True))
         found = {i: replace(trace, spec=spec) for i, trace in enumerate(read) if trace is not None}
     missing = [i for i in range(len(prompts)) if i not in found]
-    planned = partial(plan, model, [prompts[i] for i in missing], length=length, steps=steps)
-    for rows, made in in_batches(model, missing, batch, run, planned):
+    planned, shorter = (
+        partial(way, model, [prompts[i] for i in missing], length=length, steps=steps) for way in (plan, less)
+    )
+    for rows, made in in_batches(model, missing, batch, run, planned, shorter):
         found |= zip(rows, made, strict=True)
         if kept is not None:
             for i, trace in zip(rows, made, strict=True):

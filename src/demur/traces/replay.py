@@ -19,7 +19,7 @@ from torch import Tensor
 
 from demur.models.control import answer_row
 from demur.models.lost import lost_in
-from demur.models.memory import batch_that_fits
+from demur.models.memory import batch_that_fits, what_fits
 from demur.samplers import Autoregressive
 from demur.traces.batches import Batch, check_batch, in_batches
 from demur.traces.generation import as_prompts, check_counts, watching
@@ -82,8 +82,8 @@ def teacher_forced(
         for place, (prompt, answer) in enumerate(zip(prompts, answers, strict=True))
     ]
     widest = max((len(row.asked) + len(row.answer) for row in rows), default=1)
+    sizes = {"prompt": widest if chunk is None else min(widest, chunk), "length": 0, "steps": steps}
     if batch == "auto" and rows:
-        sizes = {"prompt": widest if chunk is None else min(widest, chunk), "length": 0, "steps": steps}
         most = batch_that_fits(model, rows=len(rows), **sizes)
     else:
         most = 1 if batch == "auto" else batch
@@ -91,7 +91,7 @@ def teacher_forced(
     traces: dict[int, Trace] = {}
     for group in _groups(rows, most, chunk):
         size: Batch = "auto" if batch == "auto" else len(group)
-        for members, made in in_batches(model, group, size, run, planned=lambda: most):
+        for members, made in in_batches(model, group, size, run, lambda: most, partial(what_fits, model, **sizes)):
             traces.update((row.place, trace) for row, trace in zip(members, made, strict=True))
             if progress is not None:
                 progress(len(traces))
