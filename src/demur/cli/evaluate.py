@@ -32,7 +32,7 @@ class EngineName(StrEnum):
 
 def evaluate(
     recipe: Recipe,
-    out: Annotated[Path, typer.Option(help="Runs go into folders below this one.")] = Path("runs"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Runs go into folders below this one.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run: do only what is missing.")] = False,
     engine: Annotated[EngineName, typer.Option(help="process: here; ray: on a Ray cluster.")] = EngineName.process,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each; 1: this process.")] = 1,
@@ -303,7 +303,9 @@ def _probe(config: Config, todo: Plan, workers: int) -> None:
 
 def report(
     run: Run,
-    out: Annotated[Path | None, typer.Option(help="Where the report goes; default: beside the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the report goes; default: beside the run.")
+    ] = None,
     show_harmful: Annotated[bool, typer.Option("--show-harmful", help="Show the words of harmful answers.")] = False,
 ) -> None:
     """A run as one HTML page with tables, figures and generations; also Markdown, CSV and LaTeX."""
