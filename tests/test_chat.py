@@ -547,3 +547,72 @@ def test_a_request_opens_no_thought() -> None:
     bare.chat_template = None
     (row,) = Chat(bare).encode([Prompt("p", "So: <think>")], length=1, context=None)
     assert row[-1] == bare.convert_tokens_to_ids("<think>"), "without a template the prompt is all that the model reads"
+
+
+# -- roles are told apart -----------------------------------------------------------------------------------
+
+ENDS = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CHATML = "{% for m in messages %}<|im_start|>ROLE\n{{ m['content'] }}<|im_end|>\n{% endfor %}" + ENDS
+LONG = Prompt("t", "So?", messages=[Message(r, f"{r} {i}") for i, r in enumerate(["user", "assistant"] * 3)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "template",
+    {
+        "all the user's": CHATML.replace("ROLE", "user"),
+        "all the assistant's": CHATML.replace("ROLE", "assistant"),
+        "run together": "<|im_start|>user\n{% for m in messages %}{{ m['content'] }}\n{% endfor %}<|im_end|>\n" + ENDS,
+        "joined": "<s>[INST] {{ messages | map(attribute='content') | join('\n\n') }} [/INST]",
+        "in one line": "User: {% for m in messages %}{{ m.content }} {% endfor %}\nAssistant:",
+        "a mistyped role": CHATML.replace("ROLE", "{{ 'assistant' if m['role'] == 'model' else 'user' }}"),
+        "only the last one": CHATML.replace("ROLE", "{{ m['role'] if loop.last else 'user' }}"),
+        "opened whether asked or not": CHATML.replace("ROLE", "user").replace(ENDS, "<|im_start|>assistant\n"),
+    }.values(),
+)
+@pytest.mark.parametrize("prompt", [TALK, LONG, replace(TALK, system="Be short.")])
+def test_a_template_that_writes_both_roles_alike_is_one_line(template: str, prompt: Prompt) -> None:
+    with pytest.raises(DemurError, match="the assistant's turns of prompt 't' as it writes the user's") as caught:
+        Chat(tokenizer_of(template)).text(prompt)
+    assert prompt.text not in str(caught.value)
+    Chat(tokenizer_of(template)).text(Prompt("t", "And then?"))  # of one turn nothing is lost
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{% for m in messages %}{{ m['content'] }}<eos>\n{% endfor %}", "no mark that tells"),
+        (CHATML.replace("ROLE", "{{ 'user' if m['role'] == 'user' else 'tool' }}"), "behind another mark"),
+        (TURNS + "{{ messages[-1]['content'] }}\n<|assistant|>", "more than once"),
+    ],
+)
+def test_what_may_be_another_conversation_is_said(template: str, says: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Chat(tokenizer_of(template)).text(TALK)
+    assert [says in str(one.message) for one in caught] == [True] * bool(says)
+
+
+@pytest.mark.parametrize(
+    "template",
+    {
+        "ChatML": CHATML.replace("ROLE", "{{ m['role'] }}"),
+        "Mistral": "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% else %}"
+        " {{ m['content'] }}</s>{% endif %}{% endfor %}",
+        "Vicuna": "{% for m in messages %}{{ 'USER: ' if m['role'] == 'user' else 'ASSISTANT: ' }}{{ m['content'] }} "
+        "{% endfor %}ASSISTANT:",
+        "with a thought": CHATML.replace("ROLE", "{{ m['role'] }}") + "<think>\n",
+        "Gemma": CHATML.replace("ROLE", "{{ 'model' if m['role'] == 'assistant' else m['role'] }}").replace(
+            "assistant\n", "model\n"
+        ),
+        "with channels": "{% for m in messages %}<|start|>{{ m['role'] }}{{ '<|channel|>final' if m['role'] == "
+        "'assistant' }}<|message|>{{ m['content'] }}<|end|>{% endfor %}<|start|>assistant",
+        "one letter": "{% for m in messages %}{{ m.role[0] + ':' + m.content + '\n' }}{% endfor %}a:",
+    }.values(),
+)
+@pytest.mark.parametrize("prompt", [TALK, LONG])
+def test_templates_in_use_tell_their_roles_apart(template: str, prompt: Prompt) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chat = Chat(tokenizer_of(template))
+        chat.text(prompt)
+        chat.conversation(replace(TALK, messages=()), "An answer.")
