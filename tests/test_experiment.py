@@ -390,7 +390,7 @@ def test_a_signal_that_is_not_finite_is_a_row_without_one(run: Store) -> None:
     (trace,) = demur.generate(model, [asked], length=TINY.length, steps=TINY.steps)
     blind = replace(trace, phi={key: np.full_like(phi, np.nan) for key, phi in trace.phi.items()})
     known = _known(unit, asked, asked.category)
-    made = _recorded(known, blind, ["harmful"], guard, guard.judge(blind), 1.0)
+    made = _recorded(known, blind, ["harmful"], guard.anchors, guard, guard.judge(blind), 1.0)
     assert (made.sigma, made.score) == (None, None)
     many = [replace(made, id=str(i), answer=str(i)) for i in range(12)] + [*run.records()]
     assert tables(Selection.of(many))

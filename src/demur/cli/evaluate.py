@@ -175,11 +175,12 @@ def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, floa
     for unit in todo.missing:
         console.print(f"  {unit.key}  {unit.name}", soft_wrap=True, markup=False)
     _left_out(left_out(config))
-    each = 2 * of.anchors + of.fit + of.calibrate
+    each = 2 * of.anchors + (of.fit + of.calibrate if config.guarded else 0)
+    made = "anchors and guard" if config.guarded else "anchors"
     console.print(
         f"{len(todo.missing)} of {len(todo.units)} units to do: {todo.generations} generations,", soft_wrap=True
     )
-    console.print(f"and {each} for anchors and guard of each of {len(config.subjects)} subjects", soft_wrap=True)
+    console.print(f"and {each} for {made} of each of {len(config.subjects)} subjects", soft_wrap=True)
     for unit in todo.searches:
         if most := todo.queries(unit):
             console.print(f"and at most {most} queries of {unit.name}", soft_wrap=True, markup=False)

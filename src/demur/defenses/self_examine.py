@@ -36,6 +36,7 @@ class SelfExamine:
     tokens: int = 8
     batch: int = 16
     name: ClassVar[str] = "self-examine"
+    guarded: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ("question", "yes", "no")
 
     @classmethod
