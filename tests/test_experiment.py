@@ -394,7 +394,7 @@ def test_a_signal_that_is_not_finite_is_a_row_without_one(run: Store) -> None:
     assert (made.sigma, made.score) == (None, None)
     many = [replace(made, id=str(i), answer=str(i)) for i in range(12)] + [*run.records()]
     assert tables(Selection.of(many))
-    assert isinstance(_recorded(known, trace, ["refusal"], guard, None, 1.0).score, float)
+    assert isinstance(_recorded(known, trace, ["refusal"], guard.anchors, guard, None, 1.0).score, float)
 
 
 @pytest.mark.slow

@@ -393,5 +393,5 @@ def test_a_run_without_a_guard_has_signals_and_no_scores_and_is_reported(tmp_pat
     assert len(rows) == 20
     assert all(row.sigma is not None and row.score is None for row in rows)
     assert evaluate(config, tmp_path / "run", resume=True).manifest["units"] == store.manifest["units"]
-    report(store, tmp_path / "report")
+    report(tmp_path / "run", tmp_path / "report")
     assert [*(tmp_path / "report").rglob("*.html")]
