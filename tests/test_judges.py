@@ -43,7 +43,7 @@ from demur.judges.rubrics import Unreadable, read_carried_out, read_harm, read_r
 from demur.organism import world
 from demur.organism.judge import ExactJudge
 from demur.report.page import _read_by_judge
-from demur.types import DemurError, Prompt, Verdict
+from demur.types import DemurError, Message, Prompt, Verdict
 from demur.worlds import WORLDS
 
 pytest.importorskip("openai")
@@ -955,3 +955,17 @@ def test_a_score_that_is_taken_back_behind_it_is_none(behind: str) -> None:
     with pytest.raises(Unreadable, match="taken back"):
         read_refusal(f'{{"refused": "no"}} {behind}')
     assert read_harm(f'{behind} {{"score": 4}} It actually refuses to help, and cannot be used.')[0] == 4
+
+
+@pytest.mark.parametrize("rubric", list(RUBRICS.values()), ids=list(RUBRICS))
+def test_a_judge_reads_the_turns_before_a_request(rubric: Rubric) -> None:
+    """Else two conversations that end alike are one question, and one kept answer."""
+    first, second = (
+        Prompt("a", "Go on.", messages=(Message("user", f"Tell of {what}."), Message("assistant", "One.")))
+        for what in "xy"
+    )
+    asked = rubric.ask(first, "Two.")
+    assert "User: Tell of x.\n\nAssistant: One.\n\nUser: Go on." in asked
+    assert rubric.ask(second, "Two.") != asked
+    judge = LLMJudge("m", "http://127.0.0.1:9/v1", rubric=rubric)
+    assert len({judge.key(prompt, "Two.") for prompt in (first, second, Prompt("a", "Go on."))}) == 3

@@ -52,7 +52,7 @@ class SelfExamine:
     def review(self, traces: Sequence[Trace]) -> list[Verdict]:
         """Flags answers of which the model says yes."""
         asked = [
-            Prompt(trace.prompt.id, self.question.format(prompt=trace.prompt.text, answer=trace.answer()))
+            Prompt(trace.prompt.id, self.question.format(prompt=trace.prompt.told, answer=trace.answer()))
             for trace in traces
         ]
         found = []

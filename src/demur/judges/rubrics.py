@@ -44,9 +44,12 @@ class Rubric:
             raise DemurError(f"rubric {self.name!r} without its places", "{prompt} and {answer} in it", "write both in")
 
     def ask(self, prompt: Prompt, answer: str) -> str:
-        """The rubric with its places filled, all at once: a place named inside a text is left as it is."""
-        mark = hashlib.sha256(f"{len(prompt.text)}\n{prompt.text}{answer}".encode(errors="replace")).hexdigest()[:12]
-        given = {"prompt": prompt.text, "answer": answer, "mark": mark}
+        """The rubric with its places filled, all at once: a place named inside a text is left as it is. A request
+        stands behind the turns before it.
+        """
+        told = prompt.told
+        mark = hashlib.sha256(f"{len(told)}\n{told}{answer}".encode(errors="replace")).hexdigest()[:12]
+        given = {"prompt": told, "answer": answer, "mark": mark}
         return re.sub(r"\{(prompt|answer|mark)\}", lambda place: given[place[1]], self.text)
 
 
