@@ -616,3 +616,61 @@ def test_templates_in_use_tell_their_roles_apart(template: str, prompt: Prompt) 
         chat = Chat(tokenizer_of(template))
         chat.text(prompt)
         chat.conversation(replace(TALK, messages=()), "An answer.")
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        (99999, "the end of sequence 99999, which is no token"),
+        ([EOS, 99999], "the end of sequence 99999, which is no token"),
+        ("</s>", "the end of sequence </s>, which is no token"),
+        ({"a": 1}, "which is no token"),
+        (-7, "the end of sequence -7"),
+        (1.5, "the end of sequence 1.5"),
+        (-1, ""),
+        (None, ""),
+        ([], ""),
+        ([-1, EOS], ""),
+    ],
+)
+def test_an_end_that_is_no_token_is_said_at_loading(named: Any, says: str, folder: Any) -> None:
+    path = folder(CHAT, eos_token_id=named)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = load(path, device="cpu")
+    assert [says in str(one.message) for one in said] == [True] * bool(says)
+    assert len(model.notes) == len(said)  # type: ignore[attr-defined]
+    assert EOS in model.stop_ids
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("forced_bos_token_id", 0), ("repetition_penalty", 0), ("forced_decoder_ids", [[1, 5]]), ("presence_penalty", 1.5),
+     ("frequency_penalty", 0.5), ("logit_bias", {"5": -100}), ("forced_eos_token_id", 0)],
+)  # fmt: skip
+def test_what_changes_tokens_is_said_also_where_it_is_0_or_another_engine_s(
+    field: str, value: Any, folder: Any
+) -> None:
+    with pytest.warns(DemurWarning, match=f"asks for {field}"):
+        load(folder(CHAT, eos_token_id=EOS, **{field: value}), device="cpu")
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize("content", ['{"eos_token_id": ', "[1]", "", "null"])
+def test_a_file_beside_the_weights_that_is_no_object_is_one_line(file: str, content: str, folder: Any) -> None:
+    """Some readers pass over it, and the model's answers have another end."""
+    path = folder(CHAT, eos_token_id=EOS)
+    (path / file).write_text(content)
+    with pytest.raises(DemurError, match=file.replace(".", r"\.")):
+        load(path, device="cpu")
+
+
+def test_a_causal_model_whose_answers_nothing_ends_is_said(folder: Any) -> None:
+    path = folder(CHAT)
+    for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        held = json.loads((path / file).read_text())
+        (path / file).write_text(json.dumps({key: value for key, value in held.items() if "eos" not in key}))
+    config = json.loads((path / "config.json").read_text()) | {"eos_token_id": None}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.warns(DemurWarning, match="no token ends an answer"):
+        assert load(path, device="cpu").stop_ids == ()
