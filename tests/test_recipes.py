@@ -395,3 +395,10 @@ def test_a_run_without_a_guard_has_signals_and_no_scores_and_is_reported(tmp_pat
     assert evaluate(config, tmp_path / "run", resume=True).manifest["units"] == store.manifest["units"]
     report(tmp_path / "run", tmp_path / "report")
     assert [*(tmp_path / "report").rglob("*.html")]
+
+
+@pytest.mark.parametrize("number", ["010", "+010", "007", "00", "0_10"])
+def test_a_number_that_yaml_counts_in_another_base_is_one_line(number: str, tmp_path: Path) -> None:
+    with pytest.raises(DemurError, match="line 3"):
+        reading(tmp_path, YAML.replace("n: 6", f"n: {number}"))
+    assert reading(tmp_path, YAML.replace("controls: 4", "controls: 0")).prompts.controls == 0
