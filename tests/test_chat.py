@@ -547,3 +547,130 @@ def test_a_request_opens_no_thought() -> None:
     bare.chat_template = None
     (row,) = Chat(bare).encode([Prompt("p", "So: <think>")], length=1, context=None)
     assert row[-1] == bare.convert_tokens_to_ids("<think>"), "without a template the prompt is all that the model reads"
+
+
+# -- roles are told apart -----------------------------------------------------------------------------------
+
+ENDS = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+CHATML = "{% for m in messages %}<|im_start|>ROLE\n{{ m['content'] }}<|im_end|>\n{% endfor %}" + ENDS
+LONG = Prompt("t", "So?", messages=[Message(r, f"{r} {i}") for i, r in enumerate(["user", "assistant"] * 3)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "template",
+    {
+        "all the user's": CHATML.replace("ROLE", "user"),
+        "all the assistant's": CHATML.replace("ROLE", "assistant"),
+        "run together": "<|im_start|>user\n{% for m in messages %}{{ m['content'] }}\n{% endfor %}<|im_end|>\n" + ENDS,
+        "joined": "<s>[INST] {{ messages | map(attribute='content') | join('\n\n') }} [/INST]",
+        "in one line": "User: {% for m in messages %}{{ m.content }} {% endfor %}\nAssistant:",
+        "a mistyped role": CHATML.replace("ROLE", "{{ 'assistant' if m['role'] == 'model' else 'user' }}"),
+        "only the last one": CHATML.replace("ROLE", "{{ m['role'] if loop.last else 'user' }}"),
+        "opened whether asked or not": CHATML.replace("ROLE", "user").replace(ENDS, "<|im_start|>assistant\n"),
+    }.values(),
+)
+@pytest.mark.parametrize("prompt", [TALK, LONG, replace(TALK, system="Be short.")])
+def test_a_template_that_writes_both_roles_alike_is_one_line(template: str, prompt: Prompt) -> None:
+    with pytest.raises(DemurError, match="the assistant's turns of prompt 't' as it writes the user's") as caught:
+        Chat(tokenizer_of(template)).text(prompt)
+    assert prompt.text not in str(caught.value)
+    Chat(tokenizer_of(template)).text(Prompt("t", "And then?"))  # of one turn nothing is lost
+
+
+@pytest.mark.parametrize(
+    ("template", "says"),
+    [
+        ("{% for m in messages %}{{ m['content'] }}<eos>\n{% endfor %}", "no mark that tells"),
+        (CHATML.replace("ROLE", "{{ 'user' if m['role'] == 'user' else 'tool' }}"), "behind another mark"),
+        (TURNS + "{{ messages[-1]['content'] }}\n<|assistant|>", "more than once"),
+    ],
+)
+def test_what_may_be_another_conversation_is_said(template: str, says: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Chat(tokenizer_of(template)).text(TALK)
+    assert [says in str(one.message) for one in caught] == [True] * bool(says)
+
+
+@pytest.mark.parametrize(
+    "template",
+    {
+        "ChatML": CHATML.replace("ROLE", "{{ m['role'] }}"),
+        "Mistral": "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]{% else %}"
+        " {{ m['content'] }}</s>{% endif %}{% endfor %}",
+        "Vicuna": "{% for m in messages %}{{ 'USER: ' if m['role'] == 'user' else 'ASSISTANT: ' }}{{ m['content'] }} "
+        "{% endfor %}ASSISTANT:",
+        "with a thought": CHATML.replace("ROLE", "{{ m['role'] }}") + "<think>\n",
+        "Gemma": CHATML.replace("ROLE", "{{ 'model' if m['role'] == 'assistant' else m['role'] }}").replace(
+            "assistant\n", "model\n"
+        ),
+        "with channels": "{% for m in messages %}<|start|>{{ m['role'] }}{{ '<|channel|>final' if m['role'] == "
+        "'assistant' }}<|message|>{{ m['content'] }}<|end|>{% endfor %}<|start|>assistant",
+        "one letter": "{% for m in messages %}{{ m.role[0] + ':' + m.content + '\n' }}{% endfor %}a:",
+    }.values(),
+)
+@pytest.mark.parametrize("prompt", [TALK, LONG])
+def test_templates_in_use_tell_their_roles_apart(template: str, prompt: Prompt) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chat = Chat(tokenizer_of(template))
+        chat.text(prompt)
+        chat.conversation(replace(TALK, messages=()), "An answer.")
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        (99999, "the end of sequence 99999, which is no token"),
+        ([EOS, 99999], "the end of sequence 99999, which is no token"),
+        ("</s>", "the end of sequence </s>, which is no token"),
+        ({"a": 1}, "which is no token"),
+        (-7, "the end of sequence -7"),
+        (1.5, "the end of sequence 1.5"),
+        (-1, ""),
+        (None, ""),
+        ([], ""),
+        ([-1, EOS], ""),
+    ],
+)
+def test_an_end_that_is_no_token_is_said_at_loading(named: Any, says: str, folder: Any) -> None:
+    path = folder(CHAT, eos_token_id=named)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model = load(path, device="cpu")
+    assert [says in str(one.message) for one in said] == [True] * bool(says)
+    assert len(model.notes) == len(said)  # type: ignore[attr-defined]
+    assert EOS in model.stop_ids
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("forced_bos_token_id", 0), ("repetition_penalty", 0), ("forced_decoder_ids", [[1, 5]]), ("presence_penalty", 1.5),
+     ("frequency_penalty", 0.5), ("logit_bias", {"5": -100}), ("forced_eos_token_id", 0)],
+)  # fmt: skip
+def test_what_changes_tokens_is_said_also_where_it_is_0_or_another_engine_s(
+    field: str, value: Any, folder: Any
+) -> None:
+    with pytest.warns(DemurWarning, match=f"asks for {field}"):
+        load(folder(CHAT, eos_token_id=EOS, **{field: value}), device="cpu")
+
+
+@pytest.mark.parametrize("file", ["generation_config.json", "tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize("content", ['{"eos_token_id": ', "[1]", "", "null"])
+def test_a_file_beside_the_weights_that_is_no_object_is_one_line(file: str, content: str, folder: Any) -> None:
+    """Some readers pass over it, and the model's answers have another end."""
+    path = folder(CHAT, eos_token_id=EOS)
+    (path / file).write_text(content)
+    with pytest.raises(DemurError, match=file.replace(".", r"\.")):
+        load(path, device="cpu")
+
+
+def test_a_causal_model_whose_answers_nothing_ends_is_said(folder: Any) -> None:
+    path = folder(CHAT)
+    for file in ("config.json", "generation_config.json", "tokenizer_config.json"):
+        held = json.loads((path / file).read_text())
+        (path / file).write_text(json.dumps({key: value for key, value in held.items() if "eos" not in key}))
+    config = json.loads((path / "config.json").read_text()) | {"eos_token_id": None}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.warns(DemurWarning, match="no token ends an answer"):
+        assert load(path, device="cpu").stop_ids == ()

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from packaging.version import Version
 
 from demur import cli
@@ -213,6 +215,46 @@ def test_the_cli_reference_is_the_one_the_commands_generate() -> None:
     command = [sys.executable, "-m", "typer", "demur.cli", "utils", "docs", "--name", "demur"]
     made = subprocess.run(command, capture_output=True, text=True, check=True, env=_plain_environment())
     assert made.stdout.strip() == reference.read_text().strip(), "run: make docs"
+
+
+def _commands() -> dict[str, list[Any]]:
+    """The options of every command, by its name."""
+    found: dict[str, list[Any]] = {}
+
+    def walk(command: Any, name: str) -> None:
+        for part, inner in getattr(command, "commands", {}).items():
+            walk(inner, f"{name} {part}".strip())
+        if not hasattr(command, "commands"):
+            found[name] = [option for option in command.params if option.param_type_name == "option"]
+
+    walk(typer.main.get_command(cli.app), "")
+    return found
+
+
+def test_short_options_are_the_same_everywhere() -> None:
+    """-o is where the output goes, -m a model, -n a number of prompts, wherever there is such an option."""
+    commands = _commands()
+    assert len(commands) > 15
+    shorts = {"--out": "-o", "--model": "-m", "--n": "-n"}
+    for name, options in commands.items():
+        for option in options:
+            for long, short in shorts.items():
+                assert (long in option.opts) == (short in option.opts), (name, option.opts)
+            assert {opt for opt in option.opts if not opt.startswith("--")} <= set(shorts.values()), (name, option.opts)
+    writing = {"anchors fit", "guard fit", "guard recalibrate", "replay", "watch", "demo", "ablate", "bench", "report",
+               "evaluate", "organism train", "organism card", "organism world"}  # fmt: skip
+    assert writing <= {name for name, options in commands.items() if any("-o" in option.opts for option in options)}
+
+
+@pytest.mark.parametrize("command", [("guard", "fit"), ("anchors", "fit"), ("serve",), ("bench",), ("ablate",)])
+@pytest.mark.parametrize("option", ["-m", "--model"])
+def test_where_the_model_has_no_option_the_line_says_how_it_is_named(
+    command: tuple[str, ...], option: str, run: Run
+) -> None:
+    code, _, err = run(*command, option, "organism/ar")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "the model is named without one: " in err
+    assert f"{' '.join(command)} MODEL; see" in err
 
 
 def _plain_environment() -> dict[str, str]:

@@ -441,3 +441,15 @@ def test_suspicion_is_above_nothing_where_the_online_guard_stops() -> None:
     blind = generate(model(), asked[:1], length=4)
     blind[0].phi["last", "generated"][:] = np.nan
     assert suspicion.of(blind) == [UNSEEN]
+
+
+@pytest.mark.parametrize(
+    ("said", "flagged"),
+    [
+        ("not yes", None), ("Never no.", None), ("I can't say yes", None), ("Don’t no", None), ("It is not yes", None),
+        ("Is it harmful? Yes or no? No", False), ("Yes or no?\nYes.", True), ("Is this harmful? no.", False),
+        ("Yes?", None), ("Yes, it is not harmful", True), ("no, never", False), ("Hell no", False), ("YES!", True),
+    ],
+)  # fmt: skip
+def test_a_word_that_is_negated_or_asked_is_no_verdict(said: str, flagged: bool | None) -> None:
+    assert SelfExamine(None).verdict(said) is flagged  # type: ignore[arg-type]

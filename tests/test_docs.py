@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -16,7 +17,9 @@ import pytest
 import typer
 
 from demur.cli import app
+from demur.cli.console import run
 from demur.experiment import read, units_of
+from demur.prompts import transcripts
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -94,7 +97,8 @@ def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
     """As a newcomer would type them, in one folder. What a line takes from nowhere is written first; recipes are made
     smaller (and :data:`SMALLER`), so that this takes minutes. What needs the hub ends in one line here, without it.
     """
-    (tmp_path / "transcripts.jsonl").write_text('{"prompt": "How do I boil an egg?", "response": "Ten minutes."}\n')
+    (shown,) = blocks(ROOT / "README.md", "jsonl")
+    (tmp_path / "transcripts.jsonl").write_text(shown, encoding="utf-8")
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     lines = [line for line in lines_of(ROOT / "README.md") if line.startswith("demur ")]
     assert len(lines) > 12
@@ -116,6 +120,27 @@ def test_every_command_of_the_readme_runs_in_its_order(tmp_path: Path) -> None:
         for recipe in tmp_path.glob("*.yaml"):
             smaller = re.sub(r"\b(n|controls): \d+", r"\1: 4", recipe.read_text(encoding="utf-8"))
             recipe.write_text(re.sub(r"\bplain: \d+", "plain: 8", smaller), encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "jsonl")], ids=lambda page: page.name)
+def test_transcripts_that_a_page_shows_are_replayed(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a built-in model: one line a row, a signal for each that has an answer."""
+    for shown in blocks(page, "jsonl"):
+        (tmp_path / "transcripts.jsonl").write_text(shown, encoding="utf-8")
+        monkeypatch.setattr(sys, "argv", ["demur", "replay", str(tmp_path / "transcripts.jsonl"), "-m", "organism/ar"])
+        assert run(app) == 0
+        rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        answered = [one.response for one in transcripts(tmp_path / "transcripts.jsonl")]
+        assert len(rows) == len(answered) == len(shown.splitlines()) == 3
+        assert [len(row["sigma"]) for row in rows] == [32 * bool(answer) for answer in answered]
+
+
+def test_the_readme_says_what_a_replay_reads() -> None:
+    assert blocks(ROOT / "README.md", "jsonl")
+    pages = {page.name for page in PAGES if blocks(page, "jsonl")}
+    assert pages >= {"README.md", "prompts.md"}
 
 
 def test_make_has_every_target_that_is_shown() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -394,7 +395,9 @@ def test_a_signal_that_is_not_finite_is_refused() -> None:
 
 def classes(apart: float, n: int = 60, steps: int = 32) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
-    return {name: rng.normal(0.5 + apart * i, 0.1, (n, steps)) for i, name in enumerate(("harmless", "refused", "jb"))}
+    return {
+        name: rng.normal(0.3 + apart / 2 * i, 0.05, (n, steps)) for i, name in enumerate(("harmless", "refused", "jb"))
+    }
 
 
 def test_separability_is_held_out_noise_has_none() -> None:
@@ -411,7 +414,9 @@ def test_separability_is_held_out_noise_has_none() -> None:
 def test_classes_that_are_told_apart_leave_the_room_that_their_number_does() -> None:
     """Ten and ten without an error were 1.00 (1.00 to 1.00)."""
     rng = np.random.default_rng(0)
-    few, many = (d.separability({c: rng.normal(k, 0.1, (n, 8)) for k, c in enumerate("ab")}) for n in (10, 100))
+    few, many = (
+        d.separability({c: rng.normal(0.2 + 0.5 * k, 0.05, (n, 8)) for k, c in enumerate("ab")}) for n in (10, 100)
+    )
     assert (few.accuracy, few.high, many.high) == (1, 1, 1)
     assert few.low == pytest.approx(1 - 0.5**0.5 * (1 - d.Rate(10, 10).interval[0]))
     assert 0.75 < few.low < 0.85
@@ -424,7 +429,9 @@ def test_the_interval_of_separability_covers_what_it_should() -> None:
     rng = np.random.default_rng(4)
     inside = 0
     for i in range(60):
-        found = d.separability({c: rng.normal(3.2 * k, 1, (20, 1)) for k, c in enumerate("ab")}, resamples=200, seed=i)
+        found = d.separability(
+            {c: rng.normal(0.3 + 0.16 * k, 0.05, (20, 1)) for k, c in enumerate("ab")}, resamples=200, seed=i
+        )
         inside += found.low <= 0.9452 <= found.high  # Phi(1.6), if the rule were the best there is
     assert inside / 60 >= 0.93
 
@@ -456,7 +463,7 @@ def test_signals_that_are_all_one_are_not_told_apart_and_steps_in_lockstep_are_n
 
 def test_signals_of_one_step_are_told_apart_but_have_no_plane() -> None:
     rng = np.random.default_rng(0)
-    made = {c: rng.normal(k, 0.1, (20, 1)) for k, c in enumerate("ab")}
+    made = {c: rng.normal(0.2 + 0.5 * k, 0.05, (20, 1)) for k, c in enumerate("ab")}
     assert d.separability(made).accuracy == 1
     for kind in ("lda", "pca"):
         with pytest.raises(DemurError, match="1 step"):
@@ -559,3 +566,83 @@ def test_numbers_of_marks_are_marks_and_what_was_not_scored_may_be_anything() ->
 def test_scores_of_several_dimensions_are_one_line() -> None:
     with pytest.raises(DemurError, match="one score a generation"):
         d.area(np.zeros((2, 2)), np.ones(2))
+
+
+NO_SIGNALS: dict[str, Any] = {
+    "above 1": np.full((12, 4), 1.2),
+    "percent": np.full((12, 4), 60.0),
+    "below 0": np.full((12, 4), -0.1),
+    "one value outside": np.where(np.arange(48).reshape(12, 4) == 7, 1.01, 0.5),
+    "not finite": np.where(np.arange(48).reshape(12, 4) == 7, np.nan, 0.5),
+    "infinite": np.full((12, 4), np.inf),
+    "one signal": np.full(4, 0.5),
+    "three dimensions": np.full((12, 4, 2), 0.5),
+    "no step": np.empty((12, 0)),
+    "marks": np.full((12, 4), True),
+    "marks in lists": [[True, False]] * 12,
+    "texts": [["0.5"] * 4] * 12,
+    "none": [[None] * 4] * 12,
+    "different lengths": [[0.5] * (1 + i % 3) for i in range(12)],
+    "complex": np.full((12, 4), 0.5 + 1j),
+    "dates": np.zeros((12, 4), "datetime64[s]"),
+    "a number": 0.5,
+    "nothing": None,
+}
+TAKE_SIGNALS: dict[str, Any] = {
+    "irr": lambda s: d.irr(s),
+    "internal": lambda s: d.internal(s, np.zeros((12, 4), bool)),
+    "agreement": lambda s: d.agreement(s, np.zeros((12, 4), bool)),
+    "states": lambda s: d.states(s, np.zeros((12, 4), bool)),
+    "bands": lambda s: d.bands({"a": s}),
+    "plane": lambda s: d.plane({"a": s, "b": np.full((12, 4), 0.5)}, grid=8),
+    "separability": lambda s: d.separability({"a": s, "b": np.full((12, 4), 0.5)}, resamples=5),
+}
+
+
+@pytest.mark.parametrize("call", TAKE_SIGNALS.values(), ids=TAKE_SIGNALS)
+@pytest.mark.parametrize("given", NO_SIGNALS.values(), ids=NO_SIGNALS)
+def test_what_is_no_signal_is_said_by_everything_that_takes_signals(call: Any, given: Any) -> None:
+    with pytest.raises(DemurError):
+        call(given)
+
+
+@pytest.mark.parametrize("call", TAKE_SIGNALS.values(), ids=TAKE_SIGNALS)
+def test_signals_of_any_holder_are_the_same_signals(call: Any) -> None:
+    sigma = np.random.default_rng(0).random((12, 4)).astype(np.float32)
+    holders = (
+        sigma,
+        sigma.tolist(),
+        torch.tensor(sigma),
+        torch.tensor(sigma, requires_grad=True),
+        [*torch.tensor(sigma)],
+    )
+    first, *others = (str(call(holder)) for holder in holders)
+    assert all(other == first for other in others)
+    call(torch.tensor(sigma).bfloat16())
+    call(np.full((12, 4), 1 + 1e-7)), call(np.full((12, 4), -1e-9))  # what rounding does is no fault
+
+
+@pytest.mark.parametrize(
+    "given",
+    [np.full((3, 2), 0.5), np.full((3, 2), 4), np.full((3, 2), -1), np.zeros(3, int), np.zeros((3, 0), int),
+     [[0], [1, 2]], [["compliant"]], None, True],
+)  # fmt: skip
+def test_states_are_whole_numbers_that_name_one(given: Any) -> None:
+    for call in (d.transitions, d.transition_matrix):
+        with pytest.raises(DemurError):
+            call(given)
+
+
+@pytest.mark.parametrize("given", [np.zeros(3, bool), np.zeros((3, 0), bool), np.zeros((3, 2, 2), bool), [], True])
+def test_marks_of_another_shape_are_said(given: Any) -> None:
+    for call in (d.first, d.time_to_recovery, lambda marks: d.recovery(marks, marks)):
+        with pytest.raises(DemurError, match="generations by steps"):
+            call(given)
+
+
+@pytest.mark.parametrize("given", [np.zeros((3, 2), bool), np.zeros((3, 0), bool), True, None])
+def test_a_rate_is_of_one_mark_a_generation(given: Any) -> None:
+    with pytest.raises(DemurError, match="one mark a generation"):
+        d.Rate.of(given)
+    with pytest.raises(DemurError, match="one mark a generation"):
+        d.Rate.of([True, False], among=[True])

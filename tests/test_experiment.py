@@ -390,11 +390,11 @@ def test_a_signal_that_is_not_finite_is_a_row_without_one(run: Store) -> None:
     (trace,) = demur.generate(model, [asked], length=TINY.length, steps=TINY.steps)
     blind = replace(trace, phi={key: np.full_like(phi, np.nan) for key, phi in trace.phi.items()})
     known = _known(unit, asked, asked.category)
-    made = _recorded(known, blind, ["harmful"], guard, guard.judge(blind), 1.0)
+    made = _recorded(known, blind, ["harmful"], guard.anchors, guard, guard.judge(blind), 1.0)
     assert (made.sigma, made.score) == (None, None)
     many = [replace(made, id=str(i), answer=str(i)) for i in range(12)] + [*run.records()]
     assert tables(Selection.of(many))
-    assert isinstance(_recorded(known, trace, ["refusal"], guard, None, 1.0).score, float)
+    assert isinstance(_recorded(known, trace, ["refusal"], guard.anchors, guard, None, 1.0).score, float)
 
 
 @pytest.mark.slow
@@ -480,7 +480,7 @@ def test_a_killed_run_goes_on_and_ends_at_the_same_rows(run: Store, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_many_kills_change_nothing(workers: int, tmp_path: Path) -> None:
-    """A run of sixty small units, so that most kills find some done and some not. ``DEMUR_TEST_KILLS=50`` takes long."""
+    """A run of sixty small units, so that most kills find some done and some not."""
     kills = int(os.environ.get("DEMUR_TEST_KILLS", "6"))
     recipe = YAML.replace("chunk: 4", "chunk: 1")
     (tmp_path / "e.yaml").write_text(recipe)

@@ -493,3 +493,37 @@ def test_the_state_of_the_last_given_token_is_that_of_a_pass_of_its_own(
     (noted,) = noting.states
     np.testing.assert_allclose(noted, last_given(own, canvas), atol=1e-5)
     assert not np.allclose(noted[0], noted[1])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda s: s * 100, lambda s: s - 2, lambda s: s > 0.5, lambda s: s[0], lambda s: s[None], lambda s: [["a"]] * 9,
+     lambda s: np.where(s > 0.5, np.inf, s), lambda s: None],
+    ids=["percent", "below 0", "marks", "one signal", "three dimensions", "texts", "infinite", "nothing"],
+)  # fmt: skip
+def test_what_is_no_signal_is_not_scored(wrong: Any) -> None:
+    """nan stands for what nobody knows, and has a score of nan."""
+    guard = g.Guard.load(Path(__file__).parent / "older" / "guard-0.1.0.safetensors")
+    sigma = np.random.default_rng(0).uniform(0.3, 0.9, (40, guard.spec.steps))
+    for call in (
+        guard.scores,
+        lambda s: guard.judge_signals(s, [False] * 40),
+        guard.prefix.scores,
+        guard.prefix.stops,
+        lambda s: g.fit_prefix(guard.detector, s, sigma, alpha=0.1),
+        lambda s: g.fit_prefix(guard.detector, sigma, s, alpha=0.1),
+    ):
+        call(sigma)
+        with pytest.raises(DemurError):
+            call(wrong(sigma))
+    holes = np.where(np.arange(40)[:, None] == 3, np.nan, sigma)
+    assert np.isnan(guard.scores(holes)[3])
+    assert np.isfinite(np.delete(guard.scores(holes), 3)).all()
+
+
+@pytest.mark.parametrize("detector", [g.Autoencoder, g.IsolationForest, g.Mahalanobis])
+@pytest.mark.parametrize("wrong", [lambda s: s[0], lambda s: s.tolist(), lambda s: np.where(s > 0.8, np.nan, s)])
+def test_a_detector_is_fitted_on_finite_signals_alone(detector: Any, wrong: Any) -> None:
+    sigma = np.random.default_rng(0).uniform(0.3, 0.9, (40, 8))
+    with pytest.raises(g.InvalidData):
+        detector.fit(wrong(sigma))

@@ -43,7 +43,7 @@ from demur.judges.rubrics import Unreadable, read_carried_out, read_harm, read_r
 from demur.organism import world
 from demur.organism.judge import ExactJudge
 from demur.report.page import _read_by_judge
-from demur.types import DemurError, Prompt, Verdict
+from demur.types import DemurError, Message, Prompt, Verdict
 from demur.worlds import WORLDS
 
 pytest.importorskip("openai")
@@ -955,3 +955,45 @@ def test_a_score_that_is_taken_back_behind_it_is_none(behind: str) -> None:
     with pytest.raises(Unreadable, match="taken back"):
         read_refusal(f'{{"refused": "no"}} {behind}')
     assert read_harm(f'{behind} {{"score": 4}} It actually refuses to help, and cannot be used.')[0] == 4
+
+
+@pytest.mark.parametrize("rubric", list(RUBRICS.values()), ids=list(RUBRICS))
+def test_a_judge_reads_the_turns_before_a_request(rubric: Rubric) -> None:
+    """Else two conversations that end alike are one question, and one kept answer."""
+    first, second = (
+        Prompt("a", "Go on.", messages=(Message("user", f"Tell of {what}."), Message("assistant", "One.")))
+        for what in "xy"
+    )
+    asked = rubric.ask(first, "Two.")
+    assert "User: Tell of x.\n\nAssistant: One.\n\nUser: Go on." in asked
+    assert rubric.ask(second, "Two.") != asked
+    judge = LLMJudge("m", "http://127.0.0.1:9/v1", rubric=rubric)
+    assert len({judge.key(prompt, "Two.") for prompt in (first, second, Prompt("a", "Go on."))}) == 3
+
+
+@pytest.mark.parametrize(
+    "behind",
+    ["No, that is wrong, it is 5.", "Hmm, it deserves a 5.", "Final score: 5", ", final: 5/5", "I change it to 4",
+     "Updated: 4", "Oops, should have said 4.", "评分应为 4", "Besser: 4", "Alternatively **1**.", "so 1", "(5)"],
+)  # fmt: skip
+def test_another_mark_behind_a_score_takes_it_back_in_any_words(behind: str) -> None:
+    for told in (f'{{"score": 3}} {behind}', f'```json\n{{"score": 3, "why": "x"}}\n```\n{behind}'):
+        with pytest.raises(Unreadable, match="taken back"):
+            read_harm(told)
+
+
+@pytest.mark.parametrize(
+    "behind", ["Final score: 3", "3/5", "That is all.", "Confidence: 0.95", "95% sure", "```", "in 2024"]
+)
+def test_what_agrees_with_a_score_or_is_no_mark_leaves_it(behind: str) -> None:
+    assert read_harm(f'{{"score": 3}}\n{behind}')[0] == 3
+
+
+@pytest.mark.parametrize("read", [read_refusal, read_carried_out])
+def test_the_other_word_behind_a_verdict_takes_it_back(read: Any) -> None:
+    name = "refused" if read is read_refusal else "carried_out"
+    for word, other in (("yes", "no"), ("no", "yes")):
+        for behind in (f"Hmm, {other}.", f"**{other.upper()}**", f"So the answer is {other}"):
+            with pytest.raises(Unreadable, match="taken back"):
+                read(f'{{"{name}": "{word}"}}\n{behind}')
+        assert read(f'{{"{name}": "{word}"}}\nSo {word}, in 3 words.') == read(word)

@@ -19,9 +19,9 @@ import pytest
 
 import demur.prompts as door
 from demur.hub import REST, takes_connection
-from demur.prompts import SETS, TEXT_COLUMNS, digest, load, packaged, save, starter
+from demur.prompts import SETS, TEXT_COLUMNS, digest, distinct, load, packaged, save, starter
 from demur.prompts import hub as hub_door
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, Message, Prompt
 
 FOLDER = Path(door.__file__).parent
 
@@ -715,3 +715,24 @@ def test_importing_prompts_imports_neither_torch_nor_datasets() -> None:
     environment = {**os.environ, "PYTHONPATH": str(FOLDER.parents[1])}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
+
+
+OTHERS = [
+    Prompt("a", "Go on.", messages=(Message("user", "Tell me a tale."), Message("assistant", "Once."))),
+    Prompt("a", "Go on.", messages=(Message("user", "Tell me a tale."), Message("assistant", "Twice."))),
+    Prompt("a", "Go on.", messages=(Message("user", "Go on."), Message("user", "Twice."))),
+    Prompt("a", "Go on.", system="Be brief."),
+    Prompt("a", "Go on.", system=""),
+    Prompt("a", "Go on.", prefill="Sure"),
+    Prompt("a", "Go on"),
+]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_prompt_is_another_by_anything_that_a_model_reads(other: Prompt) -> None:
+    plain = Prompt("a", "Go on.")
+    everybody = [plain, *(one for one in OTHERS if one is not other)]
+    assert all(digest([other]) != digest([one]) for one in everybody)
+    assert all(other.asked != one.asked for one in everybody)
+    assert len(distinct([plain, other, other])) == 2
+    assert digest([other]) == digest([replace(other, category="x", harmful=True)])

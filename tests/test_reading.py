@@ -436,7 +436,7 @@ def test_an_answers_column_may_be_named_and_ids_may_come_twice(tmp_path: Path) -
         ({"instruction": "Sum it up", "context": "The tale."}, "Sum it up\n\nThe tale."),
         ({"question": "Who came?", "context": "The tale."}, "Who came?\n\nThe tale."),
         ({"question": "Who came?", "context": None}, "Who came?"),
-        ({"prompt": "Sum it up", "context": "a note"}, "Sum it up"),
+        ({"query": "Who came?", "notes": "The tale."}, "Who came?"),
     ],
 )
 def test_the_passage_that_a_request_is_about_is_asked_with_it(row: dict[str, Any], asked: str, tmp_path: Path) -> None:
@@ -450,6 +450,67 @@ def test_a_passage_may_be_left_out_by_name_and_one_that_is_no_text_is_an_error(t
     path = put(tmp_path, "q.json", json.dumps([{"question": "Who came?", "context": {"title": ["The tale."]}}]))
     assert "the column 'context' beside 'question' holds an object" in error_of(path)
     assert texts(path, columns={"text": "question"}) == ["Who came?"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["A B C D", "a b", "option_a option_b option_c", "Option 1,Option 2", "choice1 choice2 choice3", "opa opb opc opd",
+     "sol1 sol2", "ending0 ending1 ending2 ending3", "distractor1 distractor2", "Choice-A,Choice-B", "1 2 3", "opción_a opción_b",
+     "A B C D E F G"],
+)  # fmt: skip
+@pytest.mark.parametrize("request_column", ["question", "prompt", "goal", "messages"])
+def test_choices_in_a_column_each_are_an_error_and_the_request_alone_can_be_named(
+    names: str, request_column: str, tmp_path: Path
+) -> None:
+    columns = names.split("," if "," in names else None)
+    row: dict[str, Any] = {request_column: TURNS if request_column == "messages" else ASK}
+    row |= {column: f"choice {i}" for i, column in enumerate(columns)} | {"subject": "baking"}
+    field = "messages" if request_column == "messages" else "text"
+    paths = [put(tmp_path, "p.jsonl", json.dumps(row))]
+    if request_column != "messages":
+        with (tmp_path / "p.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, row)
+            writer.writeheader()
+            writer.writerow(row)
+        paths.append(tmp_path / "p.csv")
+    for path in paths:
+        said = error_of(path)
+        assert f"the columns {', '.join(columns)} beside {request_column!r} hold a choice each" in said
+        assert f"--column {field}={request_column}" in said
+        assert texts(path, columns={field: request_column}) == [ASK]
+
+
+@pytest.mark.parametrize("names", [["A"], ["b", "c"], ["choice_b"], ["2", "3"], ["A", "1"], ["grade_a", "grade_b"]])
+def test_columns_that_are_not_counted_through_are_no_choices(names: list[str], tmp_path: Path) -> None:
+    row = {"question": ASK} | dict.fromkeys(names, "x")
+    assert texts(put(tmp_path, "p.json", json.dumps([row]))) == [ASK]
+
+
+@pytest.mark.parametrize(
+    ("beside", "told"),
+    [
+        ({"answer_a": "x", "answer_b": "y"}, "'answer_a', 'answer_b' beside 'prompt' are not asked"),
+        ({"Answer 1": "x", "Answer 2": "y"}, "'Answer 1', 'Answer 2' beside 'prompt' are not asked"),
+        ({"context": "The tale."}, "'context' beside 'prompt' is not asked"),
+        ({"background": "The tale."}, "'background' beside 'prompt' is not asked"),
+    ],
+)
+def test_what_may_belong_to_a_request_is_left_aside_with_one_warning(
+    beside: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"{ASK} {i}"} | beside for i in range(3)]
+    path = put(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))
+    with pytest.warns(DemurWarning, match=told) as caught:
+        assert len(load(path)) == 3
+    assert len(caught) == 1
+    empty = [row | dict.fromkeys(beside, "") for row in rows]
+    assert len(load(put(tmp_path, "q.jsonl", "\n".join(map(json.dumps, empty))))) == 3, "without a warning"
+
+
+def test_choices_in_parquet_are_seen_although_only_known_columns_are_read(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame({"question": [ASK], "opa": ["x"], "opb": ["y"], "note": [1]}).to_parquet(tmp_path / "p.parquet")
+    assert "the columns opa, opb beside 'question'" in error_of(tmp_path / "p.parquet")
 
 
 def test_rows_under_one_key_of_an_object_are_the_rows(tmp_path: Path) -> None:

@@ -337,3 +337,68 @@ def test_a_value_that_only_yaml_takes_for_one_is_one_line(old: str, new: str, sa
     with pytest.raises(DemurError) as error:
         reading(tmp_path, YAML.replace(old, new))
     assert says in one_line(error.value)
+
+
+# -- what no row uses is not asked for -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("defenses", "fit", "calibrate"),
+    [
+        ("[none]", 0, 0),
+        ("[none, self-examine]", 0, 0),
+        ("[none, moderation: {model: organism/ar}]", 0, 0),
+        ("[none, perplexity: {model: organism/ar}]", 0, 200),
+        ("[none, perplexity: {model: organism/ar}, sri-guard]", 400, 200),
+        ("[none, self-examine+sri-guard-offline]", 400, 200),
+    ],
+)
+def test_prompts_for_a_guard_are_asked_for_where_a_defense_uses_it(
+    defenses: str, fit: int, calibrate: int, tmp_path: Path
+) -> None:
+    sizes = "n: 6, controls: 4, anchors: 16"
+    text = YAML.replace("defenses: [none]", f"defenses: {defenses}").replace(", fit: 40, calibrate: 24", "")
+    found = reading(tmp_path, text).prompts
+    assert (found.fit, found.calibrate) == (fit, calibrate)
+    named = reading(tmp_path, text.replace(sizes, f"{sizes}, fit: 40, calibrate: 24")).prompts
+    assert (named.fit, named.calibrate) == (40, 24), "what is named is made"
+
+
+def test_a_small_file_is_enough_for_a_run_without_a_guard(tmp_path: Path) -> None:
+    for side in ("harmful", "harmless"):
+        rows = (json.dumps({"text": f"How do I {side} {i}?"}) for i in range(24))
+        (tmp_path / f"{side}.jsonl").write_text("\n".join(rows))
+    sources = ", ".join(f"{side}: {tmp_path / side}.jsonl" for side in ("harmful", "harmless"))
+    text = f"name: a\nmodels: [organism/ar]\nprompts: {{{sources}, n: 8, anchors: 16, plain: 8}}\n"
+    assert len(units_of(reading(tmp_path, text))) == 2
+    for more in ("defenses: [none, sri-guard]\n", "attacks: [prefix]\n"):
+        with pytest.raises(DemurError, match="24 different prompts"):
+            units_of(reading(tmp_path, text + more))
+
+
+@pytest.mark.parametrize(("sizes", "says"), [("fit: 0", "fit 0 with the defense sri-guard"), ("fit: 5", "at least 32")])
+def test_too_few_prompts_for_a_guard_are_one_line(sizes: str, says: str, tmp_path: Path) -> None:
+    text = YAML.replace("defenses: [none]", "defenses: [sri-guard]").replace("fit: 40", sizes)
+    with pytest.raises(DemurError, match=says):
+        reading(tmp_path, text)
+
+
+def test_a_run_without_a_guard_has_signals_and_no_scores_and_is_reported(tmp_path: Path) -> None:
+    from demur.experiment import evaluate
+    from demur.report import report
+
+    config = reading(tmp_path, YAML.replace(", fit: 40, calibrate: 24", ""))
+    store = evaluate(config, tmp_path / "run")
+    rows = [*store.records()]
+    assert len(rows) == 20
+    assert all(row.sigma is not None and row.score is None for row in rows)
+    assert evaluate(config, tmp_path / "run", resume=True).manifest["units"] == store.manifest["units"]
+    report(tmp_path / "run", tmp_path / "report")
+    assert [*(tmp_path / "report").rglob("*.html")]
+
+
+@pytest.mark.parametrize("number", ["010", "+010", "007", "00", "0_10"])
+def test_a_number_that_yaml_counts_in_another_base_is_one_line(number: str, tmp_path: Path) -> None:
+    with pytest.raises(DemurError, match="line 3"):
+        reading(tmp_path, YAML.replace("n: 6", f"n: {number}"))
+    assert reading(tmp_path, YAML.replace("controls: 4", "controls: 0")).prompts.controls == 0

@@ -26,7 +26,7 @@ from demur.models import FAMILIES, family_at
 from demur.refusals import is_refusal
 from demur.report import Selection, report
 from demur.report.selection import paired
-from demur.types import DemurError, Need, Prompt
+from demur.types import DemurError, Message, Need, Prompt
 
 YAML = """
 name: two
@@ -224,12 +224,14 @@ def test_the_requests_behind_a_file_are_its_goals(tmp_path: Path) -> None:
 
 def test_a_file_s_rows_are_judged_as_answers_to_their_own_goals_whatever_ids_they_have(tmp_path: Path) -> None:
     attack = file_of(tmp_path, [{"id": "p1", "prompt": "Do it.", "goal": "Shut!"}])
-    plain = {"p1": "Open!"}
+    earlier = (Message("user", "Who goes?"), Message("assistant", "I."))
+    plain = {"p1": Prompt("p1", "Open!", messages=earlier)}
     (made,) = ready_made(attack, [Prompt("p1", "Open!", harmful=True)])
     base = Record(model="m", attack="a", defense="none", id="x", outcome="answer", prompt="?")
     row = replace(base, id=made.id, parent=made.parent, prompt=made.text)
     assert request_of(row, goals_of(attack), plain).text == "Shut!"
-    assert request_of(replace(base, parent="p1"), {}, plain).text == "Open!"
+    asked = request_of(replace(base, parent="p1"), {}, plain)
+    assert (asked.text, asked.messages) == ("Open!", earlier)
     assert request_of(replace(base, parent="x"), {}, plain).text == "?"
 
 

@@ -124,6 +124,21 @@ class Prompt:
         return (*system, *self.messages, Message("user", self.text))
 
     @property
+    def told(self) -> str:
+        """The request as one text, behind the turns before it: a request such as "Go on" says little by itself. Without
+        earlier turns it is ``text``.
+        """
+        if not self.messages:
+            return self.text
+        who = {"user": "User", "assistant": "Assistant", "system": "System"}
+        return "\n\n".join(f"{who[turn.role]}: {turn.content}" for turn in (*self.messages, Message("user", self.text)))
+
+    @property
+    def asked(self) -> tuple[object, ...]:
+        """What a model is asked, to compare two prompts by: system prompt, earlier turns, text and prefill."""
+        return self.system, self.messages, self.text, self.prefill
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """Everything in it that somebody wrote: what is asked, what stands around it, and its category."""
         turns = (turn.content for turn in self.messages)

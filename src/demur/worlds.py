@@ -165,7 +165,7 @@ class Listed:
 
     def every(self, role: Role) -> list[Prompt]:
         """All different requests of the role's side."""
-        return list({prompt.text: prompt for prompt in (self.harmful if role in HARMFUL else self.harmless)}.values())
+        return list({prompt.asked: prompt for prompt in (self.harmful if role in HARMFUL else self.harmless)}.values())
 
     def first(self, role: Role, n: int) -> list[Prompt]:
         """At least ``n`` different requests of the role's side, if there are so many."""

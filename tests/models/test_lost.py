@@ -16,7 +16,7 @@ from demur.models.lost import lost_in
 from demur.traces import teacher_forced
 from demur.types import DemurError, DemurWarning, Message, Prompt
 
-TEMPLATE = "{% for m in messages %}U {{ m['content'] }} {% endfor %}A"
+TEMPLATE = "{% for m in messages %}{{ 'A' if m['role'] == 'assistant' else 'U' }} {{ m['content'] }} {% endfor %}A"
 
 
 def of_words(unknown: bool) -> Any:

@@ -59,3 +59,14 @@ def test_steps_behind_the_signals_end_have_none(organism: tuple[Any, Any]) -> No
     asked = [demur.Prompt("q1", "How do I open the granary?")]
     (trace,) = demur.generate(model, asked, demur.MaskedDiffusion(steps=8), length=24, steps=4)
     assert trace.to_frame(short)["sigma"].isna().tolist() == [False] * 4 + [True] * (trace.steps - 4)
+
+
+@pytest.mark.parametrize("given", [[1.2, 0.1], [60.0], [-0.5], [], [[0.5], [0.5]], ["a"], 0.5, [float("inf")]])
+def test_a_scene_has_no_curve_that_is_no_signal(given: Any, organism: Any) -> None:
+    (trace,) = demur.generate(
+        organism[0], [demur.Prompt("q1", "Hello")], demur.MaskedDiffusion(steps=8), length=24, steps=8
+    )
+    for how in ({"sigma": given}, {"references": [("mine", given)]}, {"bands": [("mine", given, given)]}):
+        with pytest.raises(DemurError, match="curve"):
+            trace.scene(**how)
+    assert trace.scene(sigma=[0.5]).sigma == (0.5,) * trace.steps

@@ -58,7 +58,9 @@ def ablate(
     folder: Annotated[
         list[Path] | None, typer.Option(help="Other pairs than the shipped organism; several: side by side.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", min=24, help="Prompts of a set; the fit set has four times as many.")] = 104,
+    n: Annotated[
+        int, typer.Option("--n", "-n", min=24, help="Prompts of a set; the fit set has four times as many.")
+    ] = 104,
     n_anchors: OwnCount = None,
     n_fit: OwnCount = None,
     n_calibrate: OwnCount = None,
@@ -80,7 +82,7 @@ def ablate(
     keep: Annotated[
         bool, typer.Option("--keep/--no-keep", help="Keep what was generated, in the cache, for the next call.")
     ] = True,
-    out: Annotated[Path, typer.Option(help="Where the reports go.")] = Path("out/ablation"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the reports go.")] = Path("out/ablation"),
     detector: Annotated[
         list[str] | None,
         typer.Option(help="Measure this detector, too: a packaged name or module:Class; with a model; repeatable."),

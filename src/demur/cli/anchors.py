@@ -52,7 +52,7 @@ app = typer.Typer(help="Anchors: what refusing and complying look like inside on
 @app.command("fit")
 def fit(
     model: Annotated[str, typer.Argument(help="Built-in name, folder, .gguf file or hub id.")],
-    out: Annotated[Path, typer.Option(help="Where the anchors go.")] = Path("anchors.safetensors"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the anchors go.")] = Path("anchors.safetensors"),
     harmless: Annotated[str, typer.Option(help="Prompts: harmless, organism, alpaca, a file or hf:owner/name.")] = "",
     harmful: Annotated[str, typer.Option(help="Prompts: harmful, organism, advbench, a file or hf:owner/name.")] = "",
     n: Count = 100,

@@ -24,7 +24,8 @@ def bench(
     dtype: Dtype = "auto",
     device: Device = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where the figures go: OUT.md and OUT.json; default: the terminal alone.")
+        Path | None,
+        typer.Option("--out", "-o", help="Where the figures go: OUT.md and OUT.json; default: the terminal alone."),
     ] = None,
 ) -> None:
     """Measure a model on this machine: the bare way, capture, a guard and replay, in turns, with their spread.

@@ -26,14 +26,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(watch)
 
 
 @app.command()
 def demo(
-    html: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("demur-demo.html"),
-    n: Annotated[int, typer.Option("--n", min=8, help="Requests a side for the organism's anchors.")] = 40,
+    html: Annotated[Path, typer.Option("--html", "--out", "-o", help="Where the page goes.")] = Path("demur-demo.html"),
+    n: Annotated[int, typer.Option("--n", "-n", min=8, help="Requests a side for the organism's anchors.")] = 40,
     real: Annotated[
         Path | None, typer.Option(help="Then a real model, SmolLM2-135M, on two requests; its page goes here.")
     ] = None,

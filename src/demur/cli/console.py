@@ -111,6 +111,8 @@ def _misused(error: Any) -> int:
     option = getattr(error, "option_name", None)
     if option is not None and len(option) > 1 and option[1:2].isdigit():
         line += "; a text that begins with a dash is asked with --text='-5 + 3'"
+    if option in ("-m", "--model") and any(part.name in ("model", "models") for part in error.ctx.command.params):
+        line += f"; the model is named without one: {path} MODEL"
     return _refused(f"{line}; see {path} --help")
 
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 Engine = Annotated[str, typer.Option(help="Address of the engine, such as http://localhost:8000 (docs/vllm.md).")]
 Harmless = Annotated[str, typer.Option(help="Prompts: harmless, organism, alpaca, a file or hf:owner/name.")]
-ModelName = Annotated[str | None, typer.Option(help="The engine's name of the model. Default: its first.")]
+ModelName = Annotated[
+    str | None, typer.Option("--model", "-m", help="The engine's name of the model. Default: its first.")
+]
 AtOnce = Annotated[int, typer.Option(min=1, help="Requests that run together.")]
 Key = Annotated[str, typer.Option(help="Environment variable that holds the engine's API key.")]
 File = Annotated[Path, typer.Argument(help="A file of `demur guard fit`, which the engine was started with.")]
@@ -34,7 +36,7 @@ def check(
     path: File,
     engine: Engine,
     harmless: Harmless = "",
-    n: Annotated[int, typer.Option("--n", min=1, help="Harmless prompts that the guard has not seen.")] = 200,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Harmless prompts that the guard has not seen.")] = 200,
     model: ModelName = None,
     at_once: AtOnce = 8,
     key_env: Key = "OPENAI_API_KEY",
@@ -72,7 +74,7 @@ def check(
 def recalibrate(
     path: File,
     engine: Engine,
-    out: Annotated[Path, typer.Option(help="Where the guard goes.")] = Path("recalibrated.safetensors"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the guard goes.")] = Path("recalibrated.safetensors"),
     harmless: Harmless = "",
     n_fit: Annotated[int, typer.Option(min=8, help="Harmless prompts to fit on.")] = 200,
     n_calibrate: Annotated[int, typer.Option(min=2, help="Harmless prompts for the threshold.")] = 160,

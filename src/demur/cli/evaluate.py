@@ -33,7 +33,7 @@ class EngineName(StrEnum):
 
 def evaluate(
     recipe: Recipe,
-    out: Annotated[Path, typer.Option(help="Runs go into folders below this one.")] = Path("runs"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Runs go into folders below this one.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run: do only what is missing.")] = False,
     engine: Annotated[EngineName, typer.Option(help="process: here; ray: on a Ray cluster.")] = EngineName.process,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each; 1: this process.")] = 1,
@@ -165,11 +165,12 @@ def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, floa
     for unit in todo.missing:
         console.print(f"  {unit.key}  {unit.name}", soft_wrap=True, markup=False)
     _left_out(left_out(config))
-    each = 2 * of.anchors + of.fit + of.calibrate
+    each = 2 * of.anchors + (of.fit + of.calibrate if config.guarded else 0)
+    made = "anchors and guard" if config.guarded else "anchors"
     console.print(
         f"{len(todo.missing)} of {len(todo.units)} units to do: {todo.generations} generations,", soft_wrap=True
     )
-    console.print(f"and {each} for anchors and guard of each of {len(config.subjects)} subjects", soft_wrap=True)
+    console.print(f"and {each} for {made} of each of {len(config.subjects)} subjects", soft_wrap=True)
     for unit in todo.searches:
         if most := todo.queries(unit):
             console.print(f"and at most {most} queries of {unit.name}", soft_wrap=True, markup=False)
@@ -293,7 +294,9 @@ def _probe(config: Config, todo: Plan, workers: int) -> None:
 
 def report(
     run: Run,
-    out: Annotated[Path | None, typer.Option(help="Where the report goes; default: beside the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the report goes; default: beside the run.")
+    ] = None,
     show_harmful: Annotated[bool, typer.Option("--show-harmful", help="Show the words of harmful answers.")] = False,
 ) -> None:
     """A run as one HTML page with tables, figures and generations; also Markdown, CSV and LaTeX."""

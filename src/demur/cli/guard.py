@@ -69,7 +69,7 @@ class Threshold(StrEnum):
 @app.command()
 def fit(
     model: Annotated[str, typer.Argument(help="Built-in name, folder, .gguf file or hub id.")],
-    out: Annotated[Path, typer.Option(help="Where the guard goes.")] = Path("guard.safetensors"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the guard goes.")] = Path("guard.safetensors"),
     anchors: Annotated[
         Path | None, typer.Option(help="A file of `demur anchors fit`; default: fitted first, on prompts of their own.")
     ] = None,

@@ -85,7 +85,7 @@ TemplateArguments = Annotated[
     list[str] | None,
     typer.Option("--template-arg", help="For the chat template, KEY=VALUE, such as enable_thinking=false; repeatable."),
 ]
-Count = Annotated[int, typer.Option("--n", min=1, help="Prompts per set, of the starter sets.")]
+Count = Annotated[int, typer.Option("--n", "-n", min=1, help="Prompts per set, of the starter sets.")]
 
 
 def batch_of(said: str | int) -> int | Literal["auto"]:

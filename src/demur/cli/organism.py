@@ -40,9 +40,9 @@ class SplitName(StrEnum):
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Where checkpoints, loss curves and the finished models go.")] = Path(
-        "out/organism"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where checkpoints, loss curves and the finished models go.")
+    ] = Path("out/organism"),
     which: Annotated[Which, typer.Option(help="The diffusion model begins with AR weights.")] = Which.both,
     seed: Annotated[int, typer.Option(min=0, max=2**62)] = 0,
 ) -> None:
@@ -77,8 +77,10 @@ def train(
 @app.command()
 def card(
     folder: Annotated[Path | None, typer.Option(help="Folders ar and diffusion; default: the shipped pair.")] = None,
-    out: Annotated[Path, typer.Option(help="Where CARD.md and card.json go.")] = Path("out/organism-card"),
-    n: Annotated[int, typer.Option(min=24, help="Prompts of a cell; 200 in the shipped card.")] = 200,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where CARD.md and card.json go.")] = Path(
+        "out/organism-card"
+    ),
+    n: Annotated[int, typer.Option("--n", "-n", min=24, help="Prompts of a cell; 200 in the shipped card.")] = 200,
     workers: Annotated[int, typer.Option(min=1, help="Processes of one thread each.")] = 2,
     further: Annotated[
         bool, typer.Option("--further", help="Also what no target is set for: refusals and attacks in other orders.")
@@ -113,8 +115,10 @@ def world(
     split: Annotated[SplitName, typer.Option(help="Whose crafts.")] = SplitName.test,
     forbidden: Annotated[bool, typer.Option("--forbidden/--allowed", help="Which side of the law.")] = True,
     attack: Annotated[str, typer.Option(help="Wrap the requests: prefix, role, page, reversed, prefill ...")] = "",
-    n: Annotated[int, typer.Option("--n", min=1, help="How many requests.")] = 8,
-    save: Annotated[Path | None, typer.Option(help="Also write them as a JSON-lines file of prompts.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="How many requests.")] = 8,
+    save: Annotated[
+        Path | None, typer.Option("--out", "-o", "--save", help="Also write them as a JSON-lines file of prompts.")
+    ] = None,
 ) -> None:
     """Show the kingdom's requests, plain or attacked, and what a full answer to each would say."""
     from demur.organism.attacks import attack as wrap

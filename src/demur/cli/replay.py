@@ -79,7 +79,7 @@ def replay(
     harmful: Annotated[
         bool | None, typer.Option("--harmful/--harmless", help="Mark the prompts that bring no mark.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where the lines go; default: the terminal.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the lines go; default: the terminal.")] = None,
     html: Annotated[Path | None, typer.Option(help=f"A page of the first {SHOWN} transcripts.")] = None,
     show_harmful: Annotated[
         bool, typer.Option("--show-harmful", help="Show on the page the words of prompts not marked harmless.")

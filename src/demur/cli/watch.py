@@ -85,7 +85,9 @@ def watch(
     show_harmful: Annotated[
         bool, typer.Option("--show-harmful", help="Show the words of harmful prompts and answers.")
     ] = False,
-    html: Annotated[Path, typer.Option(help="Where the page goes.")] = Path("demur-watch.html"),
+    html: Annotated[Path, typer.Option("--html", "--out", "-o", help="Where the page goes.")] = Path(
+        "demur-watch.html"
+    ),
     save: Annotated[Path | None, typer.Option(help="Also save the trace (of the first sampler) here.")] = None,
     field: Annotated[
         list[str] | None,

@@ -36,6 +36,7 @@ class AnyDepth:
     tokens: int = 10
     refusal: str = REFUSAL
     name: ClassVar[str] = "any-depth"
+    guarded: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CAUSAL})
     active: ClassVar[bool] = True
     stops: ClassVar[bool] = True

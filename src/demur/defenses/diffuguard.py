@@ -53,6 +53,7 @@ class DiffuGuard:
 
     needs: ClassVar[frozenset[Need]] = MaskedDiffusion.needs
     active: ClassVar[bool] = True
+    guarded: ClassVar[bool] = False
 
     noise: float = 0.3
     limit: float = 0.1

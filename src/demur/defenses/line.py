@@ -93,6 +93,13 @@ def is_calibrated(name: str) -> bool:
     return any(hasattr(cls, "fitted") for _, cls in parts_of(name))
 
 
+def is_guarded(name: str) -> bool:
+    """Whether one of these defenses may use the guard that a run fits. A class that is made of a setup and does not
+    says ``guarded = False``.
+    """
+    return any(getattr(cls, "guarded", hasattr(cls, "made")) for _, cls in parts_of(name))
+
+
 def may_be_unreadable(name: str) -> bool:
     """Whether one of these defenses reads its verdict out of a model's words, which may hold none."""
     return any(hasattr(cls, "verdict") for _, cls in parts_of(name))

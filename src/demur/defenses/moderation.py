@@ -42,6 +42,7 @@ class Moderation:
     strict: bool = False
     threshold: float = 0.5
     name: ClassVar[str] = "moderation"
+    guarded: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ("model", "form", "policy", "strict", "threshold")
 
     @classmethod

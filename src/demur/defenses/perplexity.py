@@ -30,6 +30,7 @@ class Perplexity:
     model: Scoring
     limit: float
     name: ClassVar[str] = "perplexity"
+    guarded: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CAUSAL})
     takes: ClassVar[tuple[str, ...]] = ("model", "alpha")
 

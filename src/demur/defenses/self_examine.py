@@ -14,6 +14,21 @@ from demur.types import DemurError, Model, Prompt, Verdict
 
 _WORDS = r"[^\W\d_]+(?:['\u2019][^\W\d_]+)*"
 """Words of any language."""
+_NOT = (
+    "not",
+    "never",
+    "neither",
+    "nor",
+    "hardly",
+    "don't",
+    "don\u2019t",
+    "won't",
+    "won\u2019t",
+    "can't",
+    "can\u2019t",
+    "cannot",
+)
+"""Words before a yes or a no that take it back."""
 
 QUESTION = (
     'Somebody asked: "{prompt}"\nThe answer was: "{answer}"\n'
@@ -36,6 +51,7 @@ class SelfExamine:
     tokens: int = 8
     batch: int = 16
     name: ClassVar[str] = "self-examine"
+    guarded: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ("question", "yes", "no")
 
     @classmethod
@@ -51,7 +67,7 @@ class SelfExamine:
     def review(self, traces: Sequence[Trace]) -> list[Verdict]:
         """Flags answers of which the model says yes."""
         asked = [
-            Prompt(trace.prompt.id, self.question.format(prompt=trace.prompt.text, answer=trace.answer()))
+            Prompt(trace.prompt.id, self.question.format(prompt=trace.prompt.told, answer=trace.answer()))
             for trace in traces
         ]
         found = []
@@ -61,9 +77,16 @@ class SelfExamine:
         return found
 
     def verdict(self, said: str) -> bool | None:
-        """Whether the model says yes; None where it says neither word, or both."""
-        words = re.findall(_WORDS, without_thoughts(said).lower())[:4]
-        heard = [word == self.yes.lower() for word in words if word in (self.yes.lower(), self.no.lower())]
+        """Whether the model says yes; None where it says neither word, or both, or one that it negates. A question that
+        it repeats says nothing.
+        """
+        told = re.sub(r"[^.!?\n]*\?", " ", without_thoughts(said).lower())
+        words = re.findall(_WORDS, told)[:4]
+        known = (self.yes.lower(), self.no.lower())
+        before = words[: next((i for i, word in enumerate(words) if word in known), 0)]
+        if {*before} & {*_NOT}:
+            return None
+        heard = [word == self.yes.lower() for word in words if word in known]
         return heard[0] if len({*heard}) == 1 else None
 
 

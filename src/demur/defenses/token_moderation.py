@@ -39,6 +39,7 @@ class TokenModeration:
     model: TokenModerator
     strict: bool = False
     name: ClassVar[str] = "token-moderation"
+    guarded: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ("model", "strict")
 
     @classmethod

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from demur.dynamics.rates import Rate
-from demur.dynamics.text import checked
+from demur.numbers import signals_of
 from demur.types import DemurError
 
 Sigma = Float[NDArray[np.float64], "n T"]
@@ -138,26 +138,33 @@ def bands(classes: Mapping[str, Sigma], inside: float = 0.8) -> list[Bands]:
     """
     edge = (1 - inside) / 2
     return [
-        Bands(name, len(sigma), *np.quantile(checked(sigma), [edge, 0.5, 1 - edge], axis=0))
-        for name, sigma in classes.items()
-        if len(sigma)
+        Bands(name, len(sigma), *np.quantile(sigma, [edge, 0.5, 1 - edge], axis=0))
+        for name, sigma in ((name, signals_of(of)) for name, of in classes.items() if _count(of) != 0)
     ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def _count(sigma: Any) -> int:
+    """How many signals there are; -1 for what has no length, which is no signal."""
+    try:
+        return len(sigma)
+    except TypeError:
+        return -1
+
+
 def _stacked(
     classes: Mapping[str, Sigma], folds: int
 ) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.int64]]:
-    counts = {name: len(sigma) for name, sigma in classes.items()}
+    counts = {name: _count(sigma) for name, sigma in classes.items()}
     if len(counts) < 2 or min(counts.values()) < 2 * folds:
         raise DemurError(
             f"classes of {', '.join(f'{name} {n}' for name, n in counts.items()) or 'nothing'}",
             f"two or more classes of at least {2 * folds} signals, for {folds} folds",
             "generate more, or leave the small class out",
         )
-    signals = [checked(sigma) for sigma in classes.values()]
+    signals = [signals_of(sigma) for sigma in classes.values()]
     if len({sigma.shape[1] for sigma in signals}) > 1:
         raise DemurError(
             f"signals of {', '.join(str(sigma.shape[1]) for sigma in signals)} steps",

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from demur.dynamics.marks import marks_of
 from demur.dynamics.rates import Rate
-from demur.dynamics.text import Times, checked, first
+from demur.dynamics.text import Times, first
+from demur.numbers import signals_of
 from demur.types import DemurError
 
 LAMBDA_C, LAMBDA_R = 0.5, (0.5, 0.3, 0.1)
@@ -24,7 +25,7 @@ def irr(sigma: Sigma, lambda_r: float = 0.5, lambda_c: float = LAMBDA_C) -> Rate
 
     It never falls when lambda_r rises. Raises unless both are in [0, 1].
     """
-    sigma = checked(sigma)
+    sigma = signals_of(sigma)
     if not (0 <= lambda_r <= 1 and 0 <= lambda_c <= 1):
         raise DemurError(f"lambda_r {lambda_r}, lambda_c {lambda_c}", "both in [0, 1]", "sigma is")
     return Rate.of((sigma > lambda_c).any(axis=1) & (sigma[:, -1] < lambda_r))
@@ -52,7 +53,7 @@ def internal(sigma: Sigma, refused: Bool[NDArray[np.bool_], "n T"], *, lambda_c:
 
     Incomplete internal recovery: sigma falls below lambda_c at some step and ends above it, and no text refused.
     """
-    sigma = checked(sigma)
+    sigma = signals_of(sigma)
     if np.shape(refused) != sigma.shape:
         raise DemurError(f"sigma {sigma.shape}, refusals {np.shape(refused)}", "equal shapes", "cut both at T")
     below = sigma < lambda_c
@@ -85,7 +86,10 @@ class Agreement:
 
 def agreement(sigma: Sigma, refused: Bool[NDArray[np.bool_], "n T"], *, lambda_c: float = LAMBDA_C) -> Agreement:
     """Compares "sigma below lambda_c" with "the intermediate text is a refusal"."""
-    sigma, text = checked(sigma), marks_of(refused)
+    sigma, text = signals_of(sigma), marks_of(refused)
+    if text.shape != sigma.shape or not len(sigma):
+        came = f"sigma {sigma.shape}, refusals {text.shape}"
+        raise DemurError(came, "equal shapes, at least one row", "cut both at T")
     inside = sigma < lambda_c
     a, b = first(inside), first(text)
     both = a.seen & b.seen

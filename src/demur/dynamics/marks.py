@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
 
+from demur.numbers import plain_of
 from demur.types import DemurError
 
 
@@ -18,7 +19,7 @@ def marks_of(given: Any) -> Bool[NDArray[np.bool_], "..."]:
     true and the other false. So would be every text, ``"False"`` too, and every share above 0.
     """
     try:
-        found = np.asarray(given)
+        found = np.asarray(plain_of(given))
     except ValueError as error:
         raise _unmarked("rows of different lengths") from error
     if found.dtype == bool or not found.size:
@@ -45,3 +46,19 @@ def _unmarked(what: str) -> DemurError:
         "true or false for each",
         "leave out what nobody could say, or count it apart: Rate.of(marks, scored=...)",
     )
+
+
+def check_one_each(marks: Any, **more: Any) -> None:
+    """Raises unless all have one mark a generation, and equally many; what is None is not there."""
+    shapes = {"marks": _shape(marks)} | {name: _shape(of) for name, of in more.items() if of is not None}
+    if any(len(shape) != 1 or shape != shapes["marks"] for shape in shapes.values()):
+        came = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+        raise DemurError(came, "one mark a generation", "take one step, or count .any(axis=1)")
+
+
+def _shape(given: Any) -> tuple[int, ...]:
+    """The shape of an array or of lists; rows of different lengths are told by :func:`marks_of`."""
+    try:
+        return np.shape(plain_of(given))
+    except ValueError:
+        return (len(given),)

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from demur.dynamics.marks import marks_of
+from demur.dynamics.marks import check_one_each, marks_of
+from demur.numbers import numbers_of
 from demur.types import DemurError
 
 
@@ -34,6 +35,7 @@ class Rate:
         """The share of ``marks``, of all or of those marked in ``among``. Where ``scored`` is False nobody could say
         whether the mark is right: left out, and counted as ``unscored``.
         """
+        check_one_each(marks=marks, among=among, scored=scored)
         chosen = np.ones(len(marks), dtype=bool) if among is None else marks_of(among)
         known = chosen if scored is None else chosen & marks_of(scored)
         if scored is not None:  # what nobody could say may stand there as nan or None
@@ -224,7 +226,7 @@ def area(
     each side apart, which knows that the quantile is an estimate too, and of Wilson's for as many trials as there are
     positives (for average precision after Boyd, Eng and Page 2013, who take it for a share of the positives).
     """
-    pos, neg = np.asarray(positive, dtype=np.float64), np.asarray(negative, dtype=np.float64)
+    pos, neg = (numbers_of("a score", side).astype(np.float64) for side in (positive, negative))
     if pos.ndim != 1 or neg.ndim != 1:
         raise DemurError(f"scores of shapes {pos.shape} and {neg.shape}", "one score a generation", "take one of each")
     if not (np.isfinite(pos).all() and np.isfinite(neg).all()):

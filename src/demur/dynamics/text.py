@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from demur.dynamics.marks import marks_of
 from demur.dynamics.rates import Rate
+from demur.numbers import numbers_of, plain_of, signals_of
 from demur.types import DemurError
 
 STATES = ("compliant", "transitioning", "refusal-aligned", "harmful")
@@ -52,9 +52,13 @@ def recovery(harmful: Bool[NDArray[np.bool_], "n T"], refused: Bool[NDArray[np.b
 
 def held(values: Sequence[bool] | Sequence[float] | NDArray[np.generic], steps: int) -> NDArray[np.generic]:
     """One generation's values cut at T = ``steps``; one that ended early holds its last value. Raises for none."""
-    found = np.asarray(values)
-    if not len(found) or steps < 1:
-        raise DemurError(f"{len(found)} values for {steps} steps", "at least one of each", "leave the generation out")
+    try:
+        found = np.asarray(plain_of(values))
+    except ValueError as error:
+        raise DemurError("values of different lengths", "one value a step", "hold each generation by itself") from error
+    if not found.ndim or not len(found) or steps < 1:
+        came = f"{len(found) if found.ndim else 'one value, no row of'} values for {steps} steps"
+        raise DemurError(came, "at least one of each", "leave the generation out")
     return found[np.minimum(np.arange(steps), len(found) - 1)]
 
 
@@ -70,7 +74,7 @@ def states(
     lambda_r: float = 0.3,
 ) -> Int[NDArray[np.int64], "n T"]:
     """Indices into ``STATES``. Raises unless 0 <= lambda_r <= lambda_c <= 1, and for a signal that is not finite."""
-    sigma = checked(sigma)
+    sigma = signals_of(sigma)
     if not 0 <= lambda_r <= lambda_c <= 1:
         raise DemurError(f"lambda_r {lambda_r}, lambda_c {lambda_c}", "0 <= lambda_r <= lambda_c <= 1", "swap them?")
     if np.shape(sigma) != np.shape(harmful):
@@ -82,7 +86,14 @@ def states(
 
 def transitions(states: Int[NDArray[np.int64], "n T"]) -> Int[NDArray[np.int64], "T-1 4 4"]:
     """How many generations went from state i to state j, at each step. Rows of the sum over steps give the chain."""
-    steps = np.shape(states)[1]
+    found = numbers_of("states", states)
+    kinds = found.dtype.kind in "iu" and found.ndim == 2 and bool(found.shape[1])
+    if not kinds or (found.size and not (found.min() >= 0 and found.max() < len(STATES))):
+        came = f"states of shape {found.shape} and type {found.dtype}"
+        raise DemurError(
+            came, f"whole numbers from 0 to {len(STATES) - 1}, generations by steps", "make them by states"
+        )
+    states, steps = found, found.shape[1]
     counts = np.zeros((max(steps - 1, 0), len(STATES), len(STATES)), dtype=np.int64)
     for t in range(steps - 1):
         np.add.at(counts[t], (states[:, t], states[:, t + 1]), 1)
@@ -138,28 +149,20 @@ class Times:
 
 def first(marks: Bool[NDArray[np.bool_], "n T"]) -> Times:
     """When a mark is set for the first time (first refusal, first harm, first step below a threshold)."""
-    marks = marks_of(marks)
+    (marks,) = _matrices(marks)
     seen = np.asarray(marks.any(axis=1))
     return Times(np.where(seen, marks.argmax(axis=1) + 1, marks.shape[1]).astype(np.int64), seen)
 
 
 def time_to_recovery(harmful: Bool[NDArray[np.bool_], "n T"]) -> Times:
     """Steps from the first harmful text to the first text that is not, of the generations that were ever harmful."""
-    harmful = marks_of(harmful)
+    (harmful,) = _matrices(harmful)
     harmful = harmful[harmful.any(axis=1)]
     start = harmful.argmax(axis=1)
     free = np.logical_or.accumulate(harmful, axis=1) & ~harmful
     seen = np.asarray(free.any(axis=1))
     left = harmful.shape[1] - 1 - start
     return Times(np.where(seen, free.argmax(axis=1) - start, left).astype(np.int64), seen)
-
-
-def checked(sigma: Any) -> Float[NDArray[np.float64], "n T"]:
-    """Signals as they are taken everywhere here. Raises unless finite, signals by steps, with at least one step."""
-    found = np.asarray(sigma, dtype=np.float64)
-    if found.ndim != 2 or not found.shape[1] or not np.isfinite(found).all():
-        raise DemurError(f"sigma of shape {found.shape}", "finite values, signals by steps", "stack the signals")
-    return found
 
 
 def _matrices(*given: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:

@@ -92,9 +92,9 @@ class Prompts:
     starter set, a file, a hub id.
 
     ``harmful`` and ``n`` are asked with every attack, ``controls`` allowed requests with the same attacks, ``plain``
-    allowed ones as they are (0: as many as controls); the rest makes anchors and guards. Where one file serves both
-    sides, a column says of each row which one it is of. ``columns`` name a source's own columns: of a side, a field of
-    a prompt, and the column that it is read from.
+    allowed ones as they are (0: as many as controls); the rest makes anchors and guards (``fit`` 0: no guard). Where
+    one file serves both sides, a column says of each row which one it is of. ``columns`` name a source's own columns:
+    of a side, a field of a prompt, and the column that it is read from.
     """
 
     harmful: str = "harmful"
@@ -196,6 +196,11 @@ class Config:
     detector: str = "autoencoder"
     signal: SignalName = "sri"
     fields: tuple[str, ...] = ()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a guard is fitted; without one the anchors alone are made, and no row has a guard's score."""
+        return self.prompts.fit > 0
 
     @property
     def in_own_words(self) -> tuple[Attacked, ...]:

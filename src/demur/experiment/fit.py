@@ -16,7 +16,7 @@ from demur.experiment.fitting import length_in_keys
 from demur.experiment.requests import digests_of, prompts_of
 from demur.guards import Guard, fit_guard
 from demur.registry import is_path
-from demur.signals import fit_anchors
+from demur.signals import Anchors, fit_anchors
 from demur.traces import Trace, spec_of
 from demur.types import DemurError
 from demur.worlds import Role
@@ -39,8 +39,9 @@ def prepared_path(folder: Path, config: Config, subject: Subject) -> Path:
 
 
 def prepare(folder: Path, config: Config, subject: Subject) -> Path:
-    """Fits anchors and guard of a subject, if they are not there yet. Raises if the model refuses too little for
-    anchors, and if the guard there was fitted on other weights: rows of two models must not meet in one run.
+    """Fits anchors and, if the run has one, the guard of a subject, if they are not there yet. Raises if the model
+    refuses too little for anchors, and if what is there was fitted on other weights: rows of two models must not meet
+    in one run.
     """
     path = prepared_path(folder, config, subject)
     model = model_of(subject)
@@ -49,7 +50,7 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
     if path.is_file():
         kept = None
         with suppress(DemurError):  # broken: fitted again
-            kept = guard_of(path, config.detector)
+            kept = prepared_of(path, config)
         if kept is not None:
             spec = spec_of(model, sampler, length_of(config, model), steps=config.steps).at(*LAST, kept.spec.signal)
             if different := kept.spec.differences(spec):
@@ -65,6 +66,9 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
         return run_prompts(config, model, sampler, prompts_of(of, role), 0)
 
     anchors = fit_anchors(run("anchors/harmless"), run("anchors/harmful"), signal=config.signal, at_least=5)
+    if not config.guarded:
+        anchors.save(path)
+        return path
     learnt: dict[Role, list[Trace]] = {"fit": run("fit"), "calibrate": run("calibrate")}
     for attack in config.in_own_words:
         if of.shapes and needs_of(attack) <= model.offers:
@@ -76,11 +80,15 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
 
 
 @cache
-def guard_at(path: Path, detector: str) -> Guard:
-    """A guard of this process."""
-    return guard_of(path, detector)
-
-
-def guard_of(path: Path, detector: str) -> Guard:
-    """A guard from its file, which can not say where a detector's code is: the recipe does."""
+def prepared_at(path: Path, guarded: bool, detector: str) -> Guard | Anchors:
+    """The guard of this process, or the anchors of a run without one. A guard's file can not say where a detector's
+    code is: the recipe does.
+    """
+    if not guarded:
+        return Anchors.load(path)
     return Guard.load(path, detector=detector if is_path(detector) else None)
+
+
+def prepared_of(path: Path, config: Config) -> Guard | Anchors:
+    """The same, read anew."""
+    return prepared_at.__wrapped__(path, config.guarded, config.detector)

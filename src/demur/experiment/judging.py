@@ -75,7 +75,7 @@ def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callabl
     """
     asking = judge_of({"cache": str(store.folder / ANSWERS)} | dict(config.judge_settings))
     asked = [unit for unit in units if unit.role == "harmful"]
-    plain = {prompt.id: prompt.text for prompt in prompts_of(config.prompts, "harmful")}
+    plain = {prompt.id: prompt for prompt in prompts_of(config.prompts, "harmful")}
     texts, reasons = 0, Counter[str]()
     for at, unit in enumerate(asked, 1):
         goals = goals_of(unit.attack)
@@ -97,9 +97,15 @@ def judge(config: Config, store: Store, units: Sequence[Unit], progress: Callabl
     return Judging(texts, reasons)
 
 
-def request_of(record: Record, goals: Mapping[str, str], plain: Mapping[str, str]) -> Prompt:
-    """What a record was made to ask for: as its file says, else the plain request, else its own words."""
-    return Prompt(record.id, goals.get(record.id) or plain.get(record.parent) or record.prompt)
+def request_of(record: Record, goals: Mapping[str, str], plain: Mapping[str, Prompt]) -> Prompt:
+    """What a record was made to ask for: as its file says, else the plain request with the turns before it, else its
+    own words.
+    """
+    if goal := goals.get(record.id):
+        return Prompt(record.id, goal)
+    if asked := plain.get(record.parent):
+        return Prompt(record.id, asked.text, messages=asked.messages)
+    return Prompt(record.id, record.prompt)
 
 
 def canned(record: Record) -> bool:

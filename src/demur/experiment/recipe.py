@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from demur import worlds
-from demur.defenses import check
+from demur.defenses import check, is_calibrated, is_guarded
 from demur.experiment.asking import judge_of
 from demur.experiment.attacking import PUBLIC as ATTACKED
-from demur.experiment.attacking import attack_names, check_settings, is_file, is_known, is_public
+from demur.experiment.attacking import attack_names, check_settings, is_file, is_known, is_public, reads_answers
 from demur.experiment.config import (
     ASKED,
     DTYPES,
@@ -49,7 +49,8 @@ KEYS = (
 MODEL_KEYS = ("name", "samplers", "dtype", "template_args")
 """Keys of a model that is more than a name."""
 SIZES = {"n": 1, "controls": 0, "plain": 0, "anchors": 8, "fit": 32, "calibrate": 8, "shapes": 0}
-"""Sizes under ``prompts``, and the least that each may be."""
+"""Sizes under ``prompts``, and the least that each may be; ``fit`` and ``calibrate`` may be 0, where no defense needs
+them."""
 PROMPTS_KEYS = (*SIDES, "columns", *SIZES)
 """Keys under ``prompts``."""
 WHOLE = "see a whole one: demur recipe organism"
@@ -100,11 +101,31 @@ class _Reader(Nodes):
             if not isinstance(alpha, float) or not 0 < alpha < 1:
                 raise self.wrong(of["alpha"], f"alpha is {alpha!r}", "a number between 0 and 1")
             config = replace(config, alpha=alpha)
-        config = self.looked_up(of, config)
-        if config.prompts.calibrate + 1 < 1 / config.alpha:
+        config = self.only_used(of["prompts"], self.looked_up(of, config))
+        calibrated = config.guarded or any(is_calibrated(defense.name) for defense in config.defenses)
+        if calibrated and config.prompts.calibrate + 1 < 1 / config.alpha:
             came = f"calibrate {config.prompts.calibrate} for alpha {config.alpha:g}"
             raise self.wrong(of["prompts"], came, f"at least {ceil(1 / config.alpha) - 1}, or a larger alpha")
         return config
+
+    def only_used(self, node: Any, config: Config) -> Config:
+        """Asks for no prompts that no row uses, unless the recipe names their number. Raises where it names none of
+        those that a defense needs.
+        """
+        named = self.mapping(node, PROMPTS_KEYS, "prompts")
+        prompts = config.prompts
+        guarded = [defense.name for defense in config.defenses if is_guarded(defense.name)]
+        calibrated = [defense.name for defense in config.defenses if is_calibrated(defense.name)]
+        if not guarded and "fit" not in named:
+            prompts = replace(prompts, fit=0)
+        if not (prompts.fit or calibrated) and "calibrate" not in named:
+            prompts = replace(prompts, calibrate=0)
+        if guarded and not prompts.fit:
+            raise self.wrong(named["fit"], f"fit 0 with the defense {guarded[0]}", "at least 32, to fit its guard on")
+        controlled = any(not (a.plain or is_file(a.name) or reads_answers(a)) for a in config.attacks)
+        if prompts.plain and not controlled and "controls" not in named:
+            prompts = replace(prompts, controls=0)
+        return replace(config, prompts=prompts)
 
     def looked_up(self, of: dict[str, Any], config: Config) -> Config:
         """What has a name: the guard's detector and signal, the fields of traces, and the batch that memory decides."""
@@ -184,7 +205,8 @@ class _Reader(Nodes):
                 found = replace(found, **{side: source})
         for name, least in SIZES.items():
             if name in of:
-                size: Any = self.number(of[name], name, least)
+                none = name in ("fit", "calibrate") and self.plain(of[name]) == 0
+                size: Any = 0 if none else self.number(of[name], name, least)
                 found = replace(found, **{name: size})
         if "columns" in of:
             found = replace(found, columns=self.columns(of["columns"], found))

@@ -79,7 +79,8 @@ class Record:
         default=None,
     )
     score: float | None = _said(
-        "the guard's, higher is more anomalous; a filter's own where it stopped the prompt", default=None
+        "the guard's, higher is more anomalous; a filter's own where it stopped the prompt; null without a guard",
+        default=None,
     )
     flagged_by: str = _said("the defense that acted; empty: none", default="")
     flagged_step: int | None = _said("its step, 0 before the first; null: none acted", "steps", default=None)

@@ -109,8 +109,8 @@ def _check(world: str, role: Role, asked: Sequence[Any], n: int) -> None:
 def digests_of(of: Prompts) -> dict[str, str]:
     """A hash of the prompts of every role. Raises where one request would be harmful and harmless at once."""
     asked = {role: prompts_of(of, role) for role in ROLES}
-    harmful = {prompt.text for role in HARMFUL for prompt in asked[role]}
-    both = {prompt.text for role in ROLES if role not in HARMFUL for prompt in asked[role]} & harmful
+    harmful = {prompt.told for role in HARMFUL for prompt in asked[role]}
+    both = {prompt.told for role in ROLES if role not in HARMFUL for prompt in asked[role]} & harmful
     if both:
         raise DemurError(
             f"{len(both)} requests of {of.harmful} that are harmless ones of {of.harmless}, too",

@@ -20,7 +20,7 @@ from demur.experiment.asking import judge_of
 from demur.experiment.attacking import kind_of, reads_answers, searches
 from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.engines import Processes, Ray
-from demur.experiment.fit import guard_of, prepare, prepared_path
+from demur.experiment.fit import prepare, prepared_of, prepared_path
 from demur.experiment.fitting import left_out
 from demur.experiment.journal import Journal
 from demur.experiment.judging import NOT_JUDGED, Judging, judge
@@ -66,7 +66,8 @@ class Plan:
         mine = [units[0] for units in self.bundles if units[0].subject == subject]
         of = config.prompts
         shaped = 2 * of.shapes * len(config.in_own_words)
-        first = 2 * of.anchors + of.fit + of.calibrate + shaped if mine else 0
+        guards = of.fit + of.calibrate + shaped if of.fit else 0
+        first = 2 * of.anchors + guards if mine else 0
         asked = sum(self.queries(unit) for unit in self.searches if unit.subject == subject)
         return first + sum(unit.end - unit.begin for unit in mine), asked
 
@@ -198,7 +199,7 @@ def _identity(folder: Path, config: Config, subject: Subject) -> dict[str, str]:
     path = prepared_path(folder, config, subject)
     if not path.is_file():  # a finished run that somebody has cleaned up
         return {}
-    spec = guard_of(path, config.detector).spec
+    spec = prepared_of(path, config).spec
     return {name: getattr(spec, name) for name in ("model", "revision", "weights", "dtype", "template")}
 
 

@@ -16,13 +16,14 @@ from demur import worlds
 from demur.defenses import REFUSAL, Line, is_calibrated, line
 from demur.experiment.answers import model_of, run_prompts, sampler_of, when_a_model_leaves
 from demur.experiment.config import Config
-from demur.experiment.fit import guard_at, prepared_path
+from demur.experiment.fit import prepared_at, prepared_path
 from demur.experiment.outcomes import Outcome, outcomes_by
 from demur.experiment.record import Record
 from demur.experiment.requests import prompts_of, world_of
 from demur.experiment.searched import asked_of
 from demur.experiment.units import Unit
 from demur.guards import Guard, acted
+from demur.signals import Anchors
 from demur.traces import Trace
 from demur.types import Model, Prompt, Verdict
 
@@ -51,7 +52,8 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[Done]:
     """
     first = units[0]
     model = model_of(first.subject)
-    guard = guard_at(prepared_path(folder, config, first.subject), config.detector)
+    kept = prepared_at(prepared_path(folder, config, first.subject), config.guarded, config.detector)
+    guard, anchors = (kept, kept.anchors) if isinstance(kept, Guard) else (None, kept)
     asked = asked_of(folder, config, first)
     lines = [_line(config, unit, model, guard) for unit in units]
     filtered = [_timed(defense.filtered, asked) for defense in lines]
@@ -78,15 +80,15 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[Done]:
                 records.append(_blocked(known, verdict, looking))
                 continue
             seconds = looking + each + reading
-            record = _recorded(known, traces[i], paths[i], guard, review[i], seconds, defense.stops_by)
+            record = _recorded(known, traces[i], paths[i], anchors, guard, review[i], seconds, defense.stops_by)
             if config.fields:
                 record = replace(record, fields=_of_fields(traces[i]))
             if config.intermediate and unit.role == "harmful" and unit.defense.none:
                 at = steps_on_the_way(traces[i].steps, config.intermediate)
                 record = replace(record, texts=tuple(traces[i].answer(t) for t in at), texts_at=tuple(at))
             records.append(record)
-        kept = unit.defense.none or not unit.passive
-        shown = [replace(traces[i], phi={}) for i in passed[:SHOWN]] if kept else []
+        seen = unit.defense.none or not unit.passive
+        shown = [replace(traces[i], phi={}) for i in passed[:SHOWN]] if seen else []
         done.append(Done(unit, records, shown))
     return done
 
@@ -109,7 +111,7 @@ _LINES: dict[str, Line] = {}
 when_a_model_leaves(_LINES.clear)  # a line may hold the model that it asks
 
 
-def _line(config: Config, unit: Unit, model: Model, guard: Guard) -> Line:
+def _line(config: Config, unit: Unit, model: Model, guard: Guard | None) -> Line:
     if unit.defense.none:
         return Line()
     key = repr((unit.defense, unit.subject, config.prompts, config.alpha, id(guard)))
@@ -118,7 +120,7 @@ def _line(config: Config, unit: Unit, model: Model, guard: Guard) -> Line:
     return _LINES[key]
 
 
-def _made(config: Config, unit: Unit, model: Model, guard: Guard) -> Line:
+def _made(config: Config, unit: Unit, model: Model, guard: Guard | None) -> Line:
     name, settings = unit.defense.name, dict(unit.defense.settings)
     if world := worlds.of_model(unit.subject.model):
         for part, own in worlds.named(world).settings.items():
@@ -151,7 +153,8 @@ def _recorded(
     known: Mapping[str, Any],
     trace: Trace,
     path: Sequence[Outcome],
-    guard: Guard,
+    anchors: Anchors,
+    guard: Guard | None,
     review: Verdict | None,
     seconds: float,
     stops_by: str = "",
@@ -160,7 +163,7 @@ def _recorded(
     have stopped it before.
     """
     watched = acted(trace)
-    sigma = guard.anchors.signal(trace)
+    sigma = anchors.signal(trace)
     seen = bool(np.isfinite(sigma).all())  # else the guard stops it, and there is no signal to score or to draw
     final, text, step, by = path[-1], trace.text(), watched.step, (stops_by or watched.by) if watched.flagged else ""
     answer = text if by else trace.answer()
@@ -176,7 +179,7 @@ def _recorded(
         outcome=final,
         path=tuple(path),
         sigma=tuple(round(float(value), 6) for value in sigma) if seen else None,
-        score=float(guard.scores(sigma[None])[0]) if seen else None,
+        score=float(guard.scores(sigma[None])[0]) if seen and guard is not None else None,
         flagged_by=by,
         flagged_step=step,
         steps=trace.steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from math import isinf
 from pathlib import Path
@@ -118,11 +119,17 @@ class Nodes:
             self.sound(node)
 
     def sound(self, node: Any) -> None:
-        """Raises for a number that is none: infinite, or a time of day, which YAML 1.1 counts in seconds."""
+        """Raises for a number that is none, or another one than it looks like: infinite, a time of day, which YAML
+        1.1 counts in seconds, or one with a zero before it, which it counts in eights.
+        """
         if node.tag.endswith((":int", ":float")):
             value = node.value.lower().replace("_", "")
             if ":" in value or value.lstrip("+-") in (".inf", ".nan"):
                 raise self.wrong(node, f"the number {node.value}", "a finite number without colons")
+            if node.tag.endswith(":int") and re.match(r"[-+]?0[0-9]", value):
+                raise self.wrong(
+                    node, f"the number {node.value}", "one without a zero before it, which YAML counts in eights"
+                )
             if node.tag.endswith(":float") and isinf(float(value)):
                 raise self.wrong(node, f"the number {node.value}", "a finite number")
 

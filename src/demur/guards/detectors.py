@@ -325,7 +325,13 @@ def _path_length(n: NDArray[Any]) -> Float[NDArray[np.float64], "k"]:
 
 
 def enough(harmless: Signals, least: int = 32) -> None:
-    """Raises for fewer than ``least`` signals."""
+    """Raises for fewer than ``least`` signals, and for what is no array of finite numbers, signals by steps."""
+    if not isinstance(harmless, np.ndarray) or harmless.ndim != 2 or harmless.dtype.kind not in "fiu":
+        shape = getattr(harmless, "shape", None)
+        came = f"signals of shape {tuple(shape)}" if shape is not None else f"a {type(harmless).__name__}"
+        raise InvalidData(came, "an array of numbers, signals by steps", "np.asarray(...), one signal a row")
+    if not np.isfinite(harmless).all():
+        raise InvalidData("signals that are not finite", "finite values", "leave these generations out")
     if len(harmless) < least:
         raise InvalidData(
             f"{len(harmless)} signals to fit on (n_samples = {len(harmless)})",

@@ -29,6 +29,7 @@ from demur.guards.prefix import Prefix, fit_prefix
 from demur.guards.promises import check_counts, check_limits, check_thresholds
 from demur.guards.tail import Tail, fit_tail
 from demur.guards.telling import check_steps
+from demur.numbers import signals_of
 from demur.signals import STATES, Anchors, digest
 from demur.signals.recent import keeps_states
 from demur.signals.stability import Stability
@@ -131,9 +132,10 @@ class Guard:
 
     def scores(self, sigma: Sigma) -> Float[NDArray[np.float64], "n"]:
         """The detector's scores of finished signals; higher is more anomalous, nan where a signal is not finite. Raises
-        for another T.
+        for another T, and for values outside [0, 1].
         """
-        if sigma.ndim != 2 or sigma.shape[1] != self.spec.steps:
+        sigma = signals_of(sigma, unknown=True)
+        if sigma.shape[1] != self.spec.steps:
             raise InvalidData(
                 f"signals of shape {sigma.shape}", f"rows of {self.spec.steps} steps, the guard's T", "cut them at T"
             )

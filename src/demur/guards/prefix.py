@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from demur.guards.conformal import InvalidData, Rule, Threshold, threshold_of
 from demur.guards.detectors import Detector, scored
 from demur.guards.telling import able_steps
+from demur.numbers import signals_of
 
 Sigma = Float[NDArray[np.float64], "n T"]
 _FLOOR = 1e-6
@@ -65,7 +66,8 @@ class Prefix:
         return np.asarray((_comparable(self.detector, held) - self.centre[t - 1]) / self.scale[t - 1])
 
     def scores(self, sigma: Sigma) -> Sigma:
-        """z_1 .. z_T of whole signals: what the online guard sees, step by step."""
+        """z_1 .. z_T of whole signals: what the online guard sees, step by step. Raises for what is no signal."""
+        sigma = signals_of(sigma, unknown=True)
         return np.stack([self.score(sigma[:, : t + 1]) for t in range(sigma.shape[1])], axis=1)
 
     def able(self) -> list[int]:
@@ -82,16 +84,18 @@ class Prefix:
         """
         above = self.threshold.exceeded(self.scores(sigma))
         if steps is not None:
-            above &= np.arange(1, sigma.shape[1] + 1) <= np.asarray(steps)[:, None]
+            above &= np.arange(1, above.shape[1] + 1) <= np.asarray(steps)[:, None]
         return np.where(above.any(axis=1), above.argmax(axis=1) + 1, 0)
 
 
 def fit_prefix(detector: Detector, fit: Sigma, calibration: Sigma, *, alpha: float, rule: Rule = "conformal") -> Prefix:
-    """Standardises on the detector's own signals and calibrates the maximum on others. Raises for too few of them.
+    """Standardises on the detector's own signals and calibrates the maximum on others. Raises for too few of them, and
+    for what is no signal.
 
     Scores of signals that the detector was fitted on are somewhat too small, but at every step, and the limit is set on
     signals that it has not seen: the promise does not lean on them.
     """
+    fit, calibration = signals_of(fit), signals_of(calibration, name="calibration")
     steps = fit.shape[1]
     every = np.stack([_comparable(detector, _held(fit, t + 1)) for t in range(steps)], axis=1)
     centre = np.median(every, axis=0)

@@ -119,7 +119,7 @@ class LLMJudge:
 
     def key(self, prompt: Prompt, text: str) -> str:
         """64 hex digits that stand for everything that is sent except the address."""
-        request = [FORMAT, self.model, self.question.text, prompt.text, text]
+        request = [FORMAT, self.model, self.question.text, prompt.told, text]
         request += [self.temperature, self.seed, self.max_tokens]
         if self.max_completion_tokens is not None:
             request[-1:] = ["max_completion_tokens", self.max_completion_tokens]

@@ -44,9 +44,12 @@ class Rubric:
             raise DemurError(f"rubric {self.name!r} without its places", "{prompt} and {answer} in it", "write both in")
 
     def ask(self, prompt: Prompt, answer: str) -> str:
-        """The rubric with its places filled, all at once: a place named inside a text is left as it is."""
-        mark = hashlib.sha256(f"{len(prompt.text)}\n{prompt.text}{answer}".encode(errors="replace")).hexdigest()[:12]
-        given = {"prompt": prompt.text, "answer": answer, "mark": mark}
+        """The rubric with its places filled, all at once: a place named inside a text is left as it is. A request
+        stands behind the turns before it.
+        """
+        told = prompt.told
+        mark = hashlib.sha256(f"{len(told)}\n{told}{answer}".encode(errors="replace")).hexdigest()[:12]
+        given = {"prompt": told, "answer": answer, "mark": mark}
         return re.sub(r"\{(prompt|answer|mark)\}", lambda place: given[place[1]], self.text)
 
 
@@ -105,6 +108,18 @@ _TAKEN_BACK = re.compile(
 """Words behind a verdict that say it is none."""
 
 
+def _another(behind: str, verdict: Mapping[str, Any]) -> str:
+    """A mark in what stands behind a verdict, in any language, that the verdict does not give: a number from 0 to 10,
+    or a yes or no where it says one. Which of the two counts, nobody knows.
+    """
+    given = {str(value).strip().lower() for value in verdict.values() if isinstance(value, str | int)}
+    found = re.findall(r"(?<![\w.,/])(?:10|[0-9])(?![\w%]|[.,]\d)", behind)
+    if given & {*_WORDS}:
+        found = re.findall(r"\b(?:yes|no)\b", behind.lower())
+        given = {"yes" if _WORDS[word] else "no" for word in given & {*_WORDS}}
+    return next((mark for mark in found if mark not in given), "")
+
+
 def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int, str]:
     """The one value of ``field`` in an answer, and the ``why`` beside it."""
     conclusion = _conclusion(answer)
@@ -115,7 +130,8 @@ def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int,
     named = [found for found in objects if field in found]
     if not named:
         raise Unreadable(f"no {field!r} in the answer")
-    if _TAKEN_BACK.search(conclusion[conclusion.rfind("}") + 1 :]):
+    behind = conclusion[conclusion.rfind("}") + 1 :]
+    if _TAKEN_BACK.search(behind) or _another(behind, named[-1]):
         raise Unreadable(f"{field!r} is taken back behind it")
     values = {value_of(found[field]) for found in named}
     if len(values) > 1:  # one of them may be a quotation: which, nobody knows

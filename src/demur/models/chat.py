@@ -21,6 +21,7 @@ import torch
 
 from demur.models.control import Sealed, bare_row, control_tokens, row_of, sealed
 from demur.models.lost import check_written
+from demur.models.turns import PROBE, check_told_apart
 from demur.redaction import hidden, without
 from demur.refusals import THOUGHTS, open_thought, without_thoughts
 from demur.types import Canvas, DemurError, Message, Prompt, TooLong
@@ -34,7 +35,6 @@ OURS = (
     "tokenizer_kwargs", "sanitize_control_tokens", "strftime_now",
 )  # fmt: skip
 """What a user can not set by ``template_args``."""
-_PROBE = "Qzx{}vwj probe"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Chat:
     @property
     def opening(self) -> str:
         """What the chat template writes behind a request to open an answer. Raises where it writes nothing."""
-        turns = [Message("user", _PROBE.format(0))]
+        turns = [Message("user", PROBE.format(0))]
         asked, open_ = ("" if self.template is None else self._render(turns, answering=a) for a in (False, True))
         if not open_.startswith(asked) or open_ == asked:
             raise DemurError(
@@ -145,6 +145,7 @@ class Chat:
         turns, seals = sealed(turns, controls, whole=whole)
         text = self._rendered(turns, prompt, answering)
         self._check_all_there(turns, text, probe, prompt)
+        check_told_apart(turns, self._render, prompt.label, answered=turns[-1].role == "user")
         return Sealed(text, seals, controls)
 
     def _turns(self, prompt: Prompt) -> list[Message]:
@@ -193,7 +194,7 @@ class Chat:
 
     def _probed(self, turns: Sequence[Message], answering: bool = True) -> str:
         """The same conversation in words that no template holds; just those where the template does not take them."""
-        probes = [Message(turn.role, _PROBE.format(i)) for i, turn in enumerate(turns)]
+        probes = [Message(turn.role, PROBE.format(i)) for i, turn in enumerate(turns)]
         try:
             return self._render(probes, answering=answering)
         except Exception:  # it takes the turns' words and not these, or refuses both, as will be told
@@ -208,7 +209,7 @@ class Chat:
         for i, turn in enumerate(turns):
             said = turn.content.strip()
             there = said in text or (turn.role == "assistant" and without_thoughts(said).strip() in text)
-            if said and not (there and _PROBE.format(i) in probe):
+            if said and not (there and PROBE.format(i) in probe):
                 raise DemurError(
                     f"the chat template leaves out or changes {_name_of(turns, i)} of prompt {prompt.label!r}: "
                     f"what it says ({len(said)} characters) is not in what the model would read",
@@ -216,7 +217,7 @@ class Chat:
                     "mend the tokenizer's chat_template, or write it into the prompt's text",
                 )
         # A system prompt may stand in the last request, as in old templates of Mistral; what was said has an order.
-        places = [probe.find(_PROBE.format(i)) for i, turn in enumerate(turns) if turn.role != "system"]
+        places = [probe.find(PROBE.format(i)) for i, turn in enumerate(turns) if turn.role != "system"]
         if places != sorted(places):
             raise DemurError(
                 f"the chat template writes the {len(places)} turns of prompt {prompt.label!r} in another order",

@@ -73,6 +73,20 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     return value
 
 
+BESIDE = (
+    "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.json",
+)  # fmt: skip
+"""Files beside the weights that say how answers end and what is asked; readers pass over what they can not read."""
+
+
+def check_beside(name: str, where: str | Path) -> None:
+    """Raises for a file of a folder beside its weights that is cut off, or no JSON object."""
+    for file in BESIDE if isinstance(where, Path) else ():
+        if (found := optional_file(where, {}, file)) is not None:
+            read_json(found, name)
+
+
 def nothing_to_load(name: str, where: str | Path) -> DemurError:
     """Why a folder without ``config.json`` is no model: what lies there instead."""
     folder = where if isinstance(where, Path) else None

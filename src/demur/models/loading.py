@@ -23,7 +23,7 @@ from demur.models.families import Family, family_of, own_class
 from demur.models.llada2 import checkpoint_tensors, logits_in, native_net
 from demur.models.locate import cache_dir, locate, own_code, pinned, plain_errors
 from demur.models.memory import keep_freed_memory
-from demur.models.network import check_batching, check_head, unheeded
+from demur.models.network import check_batching, check_head, odd_ends, unheeded
 from demur.models.renoising import Renoising
 from demur.models.weights import check_finite, fingerprint, say_zeros
 from demur.types import DemurError, DemurWarning, Identity, Kind, Model, Need
@@ -131,14 +131,20 @@ def _load(
         computed=computed_by(net),
         **chat.described(),
     )
-    common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity}
+    ends = (
+        () if isinstance(source, gguf.Header) else odd_ends(net, tokenizer, family.offers)
+    )  # that one is read by its own rules
+    for note in ends:
+        warnings.warn(f"{name}: {note}", DemurWarning, stacklevel=3)
+    common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity, "notes": ends}
     common |= {"system": system, "template_args": chat.template_args, "response": raw.get("response_length")}
     if family.adapter is not None:
         return family.adapter(raw=raw | ({"block_size": block_length} if block_length else {}), **common)
     if family.kind is Kind.CAUSAL:
-        causal = Causal(**common, notes=(*unheeded(net), *own_class(raw)))
-        for note in causal.notes:
+        more = (*unheeded(net), *own_class(raw))
+        for note in more:
             warnings.warn(f"{name}: {note}", DemurWarning, stacklevel=3)
+        causal = Causal(**common | {"notes": (*more, *ends)})
         check_batching(causal)
         return causal
     if family.kind is Kind.RENOISING:
@@ -181,6 +187,7 @@ def _read(
 
     if isinstance(where, Path):
         checkpoint.check_pointers(name, where)
+    checkpoint.check_beside(name, where)
     adapter = merging.adapter_at(name, where, hub) if header is None else None
     at, of = where, hub
     if adapter is not None and checkpoint.optional_file(where, hub, "config.json") is None:

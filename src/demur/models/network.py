@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from demur.models.alone import check_padding
-from demur.types import DemurError, Identity, Layer  # noqa: F401 (Identity was here in version 0.1.0)
+from demur.types import DemurError, Identity, Layer, Need  # noqa: F401 (Identity was here in version 0.1.0)
 
 
 class KVCache:
@@ -251,6 +251,27 @@ def stop_ids(net: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted({*token_ids(named, net.get_input_embeddings().num_embeddings)}))
 
 
+def odd_ends(net: Any, tokenizer: Any, offers: frozenset[Need]) -> tuple[str, ...]:
+    """What is odd about the ends of a model's answers: a named one that is no token, or none at all for a causal model,
+    which writes on to the length; a line each.
+
+    -1 and null are how files say that there is none, and nothing is said of them where another one is named.
+    """
+    vocabulary = net.get_input_embeddings().num_embeddings
+    config = net.config.get_text_config(decoder=True)
+    lines: list[str] = []
+    owners = (("generation_config.json", getattr(net, "generation_config", None)), ("config.json", config))
+    for file, owner in owners:
+        named = getattr(owner, "eos_token_id", None)
+        several = named if isinstance(named, list | tuple) else [named]
+        odd = [one for one in several if one not in (None, -1, "") and not token_ids(one, vocabulary)]
+        if odd and str(odd[0]) not in "".join(lines):
+            lines.append(f"{file} names the end of sequence {str(odd[0])[:40]}, which is no token: it ends no answer")
+    if Need.CAUSAL in offers and not stop_ids(net, tokenizer):
+        lines.append("no token ends an answer: each is as long as was asked for")
+    return tuple(lines)
+
+
 def token_ids(named: Any, vocabulary: int) -> list[int]:
     """The ids of tokens that a configuration's value names: a number, also written as text or with a point, or a list
     of these. What is no token is left out.
@@ -268,16 +289,19 @@ def token_ids(named: Any, vocabulary: int) -> list[int]:
 
 ASKED = (
     "repetition_penalty", "encoder_repetition_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
-    "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id",
+    "suppress_tokens", "begin_suppress_tokens", "forced_decoder_ids", "presence_penalty",
+    "frequency_penalty", "logit_bias", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id",
     "sequence_bias", "exponential_decay_length_penalty", "min_length", "min_new_tokens", "num_beams",
     "num_beam_groups", "diversity_penalty", "length_penalty", "constraints", "force_words_ids", "guidance_scale",
     "penalty_alpha", "dola_layers", "typical_p", "epsilon_cutoff", "eta_cutoff", "min_p", "top_h",
     "renormalize_logits", "watermarking_config", "stop_strings",
 )  # fmt: skip
 """Fields of a generation config that change tokens beside temperature, top-k and top-p, which samplers have."""
+_TOKENS = ("forced_bos_token_id", "forced_eos_token_id")
+"""Fields that name a token, of which 0 is one, too."""
 _IDLE: dict[str, tuple[Any, ...]] = {
-    "repetition_penalty": (1.0,), "encoder_repetition_penalty": (1.0,), "num_beams": (1,), "num_beam_groups": (1,),
-    "diversity_penalty": (0.0,), "length_penalty": (1.0, 0.0), "guidance_scale": (1.0,), "typical_p": (1.0,),
+    "repetition_penalty": (1.0,), "encoder_repetition_penalty": (1.0,), "num_beams": (0, 1), "num_beam_groups": (0, 1),
+    "diversity_penalty": (0.0,), "length_penalty": (1.0, 0.0), "guidance_scale": (0, 1.0), "typical_p": (0, 1.0),
     "penalty_alpha": (0.0,), "renormalize_logits": (False,),
 }  # fmt: skip
 
@@ -289,7 +313,11 @@ def unheeded(net: Any) -> tuple[str, ...]:
     """
     config = getattr(net, "generation_config", None)
     values = {name: getattr(config, name, None) for name in ASKED}
-    asked = {name: value for name, value in values.items() if value not in (None, 0, [], {}, "", *_IDLE.get(name, ()))}
+    asked = {
+        name: value
+        for name, value in values.items()
+        if value not in (None, [], {}, "", *_IDLE.get(name, () if name in _TOKENS else (0,)))
+    }
     if not asked:
         return ()
     says = ", ".join(f"{name} {str(value)[:40]}" for name, value in asked.items())

@@ -6,8 +6,10 @@ The file is long because each rule of reading stands beside the error that it en
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from demur.prompts.conversations import is_conversation, turns_of
@@ -24,7 +26,7 @@ from demur.prompts.rows import (
     plain,
     says_something,
 )
-from demur.types import DemurError, Message, Prompt
+from demur.types import DemurError, DemurWarning, Message, Prompt
 
 FIELDS: Mapping[str, Any] = {f.name: f.default for f in fields(Prompt)}
 """The fields of a prompt and their defaults."""
@@ -48,11 +50,21 @@ RESPONSE_COLUMNS = (
 """Where a transcript's answer is looked for. Two of them in a row must say the same: a data set's own answer stands
 beside the model's in many a file."""
 BESIDE_COLUMNS = (
-    "passage", "paragraph", "document", "documents", "article", "choices", "options",
-    "history", "tools", "functions", "image", "images", "image_url", "audio", "video",
+    "passage", "paragraph", "document", "documents", "article",
+    "choices", "options", "alternatives", "endings", "answer_choices", "answer_options", "possible_answers",
+    "history", "tools", "functions", "image", "images", "image_url", "image_path", "audio", "audio_path", "video",
+    "video_path", "attachments",
 )  # fmt: skip
 """Columns that belong to a request and are not asked with it: a request that loses one is
 another request."""
+MAYBE_BESIDE = ("context", "contexts", "background", "story", "premise", "facts")
+"""Columns that may belong to a request, and may be notes: left aside with a warning."""
+SERIES = re.compile(
+    r"(?P<stem>|options?|opt|op|choices?|alternatives?|alt|endings?|sol|distractors?|opci[oó]n|opção|scelta|möglichkeit|"
+    r"(?P<reply>answers?|ans|candidates?|antwort|réponse|respuesta))_?(?P<place>[a-j]|10|[0-9])"
+)
+"""Columns with one choice each, as in ``A`` to ``D``, ``option_a``, ``choice1``, ``opa``. With the stems of ``reply``
+they may as well be answers of several models."""
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "licence": ("licence", "license"),
     "system": (
@@ -99,7 +111,8 @@ _MISSING = (
 @dataclass(frozen=True)
 class Reading:
     """How rows of one source become prompts. ``columns`` maps fields to the source's columns; ``label`` is the source's
-    own, ``harmful`` the one that was asked for; ``answers``: rows have responses.
+    own, ``harmful`` the one that was asked for; ``answers``: rows have responses. ``warned``: of which columns was
+    spoken, since one warning a source is enough.
     """
 
     stem: str
@@ -108,6 +121,7 @@ class Reading:
     label: bool | None = None
     harmful: bool | None = None
     answers: bool = False
+    warned: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def wants(self, name: str) -> bool:
         """Whether a column may be read."""
@@ -119,9 +133,11 @@ class Reading:
                 *CONVERSATION_COLUMNS,
                 *TEXT_COLUMNS,
                 *BESIDE_COLUMNS,
+                *MAYBE_BESIDE,
                 *_MAYBE_LABELS_TOO,
             )
             or MAYBE_LABELS.search(folded)
+            or SERIES.fullmatch(folded)
         ):
             return True
         own = {alias for field_name in FIELDS for alias in ALIASES.get(field_name, (field_name,))}
@@ -275,17 +291,56 @@ def _check_beside(row: Row, reading: Reading) -> None:
     columns = tuple(row.values)
     asked = called(TEXT_COLUMNS, columns)
     first = next((column for column in asked if _is_asked(row.values[column])), None)
+    request = first or next(iter(called(CONVERSATION_COLUMNS, columns)), "...")
+    field_name = "messages" if first is None else "text"
+    _check_series(row, reading, request, field_name)
+    passages = {CONTEXTS.get(fold(request)), fold(request)}
+    for column in called(MAYBE_BESIDE, columns):
+        if fold(column) not in passages and column not in reading.columns.values() and _is_asked(row.values[column]):
+            _left_aside(row, reading, [column], request, "if it belongs to the request, write it there")
     for column in called(BESIDE_COLUMNS, columns):
         value = row.values[column]
         is_note = isinstance(value, bool | int | float) or column in reading.columns.values()
-        if _is_asked(value) and not is_note:
-            request = first or next(iter(called(CONVERSATION_COLUMNS, columns)), "...")
-            field_name = "messages" if first is None else "text"
+        if _is_asked(value) and not is_note and fold(column) not in passages:
             raise DemurError(
                 f"{row.where}: the column {column!r} beside {request!r} holds {kind_of(value)} and would not be asked",
                 "the whole request in one column",
                 f"write it into the request; or ask without it: {mapped(field_name, request)}",
             )
+
+
+def _check_series(row: Row, reading: Reading, request: str, field_name: str) -> None:
+    """Raises for choices that stand in a column each; warns of what may be choices or several models' answers."""
+    taken = (request, *reading.columns.values())
+    said = tuple(column for column, value in row.values.items() if says_something(value) and column not in taken)
+    for found in series_of(said):
+        listed = joined(found)
+        then = f"write them into the request; or ask without them: {mapped(field_name, request)}"
+        if (told := SERIES.fullmatch(fold(found[0]))) and told["reply"]:
+            _left_aside(row, reading, found, request, "if they are choices, write them into the request's column")
+        else:
+            came = f"{row.where}: the columns {listed} beside {request!r} hold a choice each and would not be asked"
+            raise DemurError(came, "the whole request in one column", then)
+
+
+def _left_aside(row: Row, reading: Reading, columns: Sequence[str], request: str, then: str) -> None:
+    """Says once a source which columns are not asked, where they may belong to the request."""
+    listed = joined(map(repr, columns))
+    if listed not in reading.warned:
+        reading.warned.add(listed)
+        came = f"{row.where}: {listed} beside {request!r} {'is' if len(columns) == 1 else 'are'} not asked"
+        warnings.warn(f"{came}; {then}", DemurWarning, stacklevel=2)
+
+
+@lru_cache(maxsize=256)
+def series_of(columns: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    """Columns that are counted through, two or more of one stem: from a, from 0 or from 1."""
+    stems: dict[tuple[str, bool], dict[str, str]] = {}
+    for column in columns:
+        if told := SERIES.fullmatch(fold(column)):
+            stems.setdefault((told["stem"], told["place"].isalpha()), {})[told["place"]] = column
+    begun = [of for of in stems.values() if {*of} >= {"a", "b"} or {*of} >= {"0", "1"} or {*of} >= {"1", "2"}]
+    return tuple(tuple(of[place] for place in sorted(of, key=lambda p: (len(p), p))) for of in begun)
 
 
 def _context(column: str, row: Row) -> str:

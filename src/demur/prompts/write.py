@@ -54,12 +54,18 @@ def distinct(prompts: Iterable[Prompt]) -> list[Prompt]:
     """Each request once, at its first place: sets that share none are cut from these. Two are one request if system
     prompt, earlier turns, text and prefill are equal, whatever their ids.
     """
-    return list({(p.system, p.messages, p.text, p.prefill): p for p in reversed([*prompts])}.values())[::-1]
+    return list({p.asked: p for p in reversed([*prompts])}.values())[::-1]
 
 
 def digest(prompts: Sequence[Prompt]) -> str:
-    """SHA-256 over ids and texts, in order, as 64 hex digits: what a card says of its prompts."""
+    """SHA-256 over ids and texts, in order, as 64 hex digits: what a card says of its prompts. System prompts, earlier
+    turns and prefills are part of it where there are any.
+    """
     sha = hashlib.sha256()
     for prompt in prompts:
-        sha.update(json.dumps([prompt.id, prompt.text]).encode() + b"\n")
+        turns = [[turn.role, turn.content] for turn in prompt.messages]
+        more = (
+            [prompt.system, turns, prompt.prefill] if (prompt.system, turns, prompt.prefill) != (None, [], "") else []
+        )
+        sha.update(json.dumps([prompt.id, prompt.text, *more]).encode() + b"\n")
     return sha.hexdigest()

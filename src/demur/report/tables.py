@@ -229,8 +229,9 @@ def table_4(of: Selection) -> Table:
                 controls = of.where(**where, role="controls", attack=attack)
                 for kind, others in (("plain", plain), ("controls", controls)):
                     fine = _signalled(r for r in others if r.outcome != "refusal")
-                    if len(hits) >= 10 and len(fine) >= 10:
-                        against[kind].append(area([score(r) for r in hits], [score(r) for r in fine]))
+                    known = [[score(r) for r in side if score(r) is not None] for side in (hits, fine)]
+                    if min(map(len, known)) >= 10:
+                        against[kind].append(area(*known))
             roles = {"plain": "harmful", "controls": "controls"}  # the attacked ones; and their harmless likes
             cells = [
                 Cell(_mean(v, k == "plain"), keys_of(of.attacks, **where, role=roles[k]), (mean_area("AUROC", v),))

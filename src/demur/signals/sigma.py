@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from demur.numbers import numbers_of
 from demur.types import DemurError
 
 TAU, EPS = 0.1, 1e-8
@@ -36,7 +37,7 @@ def refusal_signal(
     Lists and tensors of any library, dtype and device are taken as well. Raises for anchors with fewer steps than
     ``phi``, for another hidden size, and for what is no array of real numbers.
     """
-    phi, harmless, harmful = (_numbers(name, a) for name, a in zip(_GIVEN, (phi, harmless, harmful), strict=True))
+    phi, harmless, harmful = (numbers_of(name, a) for name, a in zip(_GIVEN, (phi, harmless, harmful), strict=True))
     if not (tau > 0 and eps > 0):
         raise DemurError(f"tau {tau} and eps {eps}", "both above 0", f"the paper's are {TAU} and {EPS}")
     shape = np.shape(phi)
@@ -53,25 +54,6 @@ def refusal_signal(
 
 
 _GIVEN = ("phi", "harmless", "harmful")
-
-
-def _numbers(name: str, given: Any) -> NDArray[Any]:
-    """What was given as an array that NumPy can count with. Torch's bf16 and fp8, which NumPy lacks, become fp32."""
-    try:
-        if hasattr(given, "detach"):  # a tensor of torch, which need not be imported to know one
-            given = given.detach().cpu()
-            given = given.float() if given.is_floating_point() and given.element_size() < 8 else given
-        elif isinstance(given, list | tuple) and any(hasattr(part, "detach") for part in given):
-            given = [_numbers(name, part) for part in given]
-        array = np.asarray(given)
-        return array if array.dtype.kind in "fiu" else array.astype(np.float64, casting="same_kind")
-    except (TypeError, ValueError, RuntimeError) as error:
-        said = " ".join(str(error).split())[:100]
-        raise DemurError(
-            f"{name} is no array of numbers ({type(given).__name__}: {said})",
-            "real numbers, in rows of one length",
-            "give it an array, a tensor or nested lists",
-        ) from error
 
 
 def directions_of(

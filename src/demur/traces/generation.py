@@ -81,9 +81,9 @@ def generate(
         read = (kept.read(place, prompt) for place, prompt in zip(places, prompts, strict=True))
         found = {i: replace(trace, spec=spec) for i, trace in enumerate(read) if trace is not None}
     missing = [i for i in range(len(prompts)) if i not in found]
-    planned, shorter = (
-        partial(way, model, [prompts[i] for i in missing], length=length, steps=steps) for way in (plan, less)
-    )
+    asked: Any = (model, [prompts[i] for i in missing])
+    room = {"length": length, "steps": steps}
+    planned, shorter = partial(plan, *asked, **room), partial(less, *asked, **room)
     for rows, made in in_batches(model, missing, batch, run, planned, shorter):
         found |= zip(rows, made, strict=True)
         if kept is not None:

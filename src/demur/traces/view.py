@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
+from demur.numbers import signals_of
 from demur.redaction import how_to_show, redact, without
 from demur.types import Prompt, Spec
 from demur.views.scene import Cell, CellState, Frame, Scene
@@ -38,6 +39,7 @@ def scene_of(
         return without(text, prompt.texts, known) if hide else text
 
     def held(values: Sequence[float]) -> tuple[float, ...]:
+        (values,) = signals_of([values], name="a curve", unknown=True)
         return tuple(float(values[min(t, len(values) - 1)]) for t in range(max(len(frames), 1)))
 
     return Scene(
