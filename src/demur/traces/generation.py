@@ -81,9 +81,9 @@ def generate(
         read = (kept.read(place, prompt) for place, prompt in zip(places, prompts, strict=True))
         found = {i: replace(trace, spec=spec) for i, trace in enumerate(read) if trace is not None}
     missing = [i for i in range(len(prompts)) if i not in found]
-    asked: Any = (model, [prompts[i] for i in missing])
-    room = {"length": length, "steps": steps}
-    planned, shorter = partial(plan, *asked, **room), partial(less, *asked, **room)
+    left = [prompts[i] for i in missing]
+    planned = partial(plan, model, left, length=length, steps=steps)
+    shorter = partial(less, model, left, length=length, steps=steps)
     for rows, made in in_batches(model, missing, batch, run, planned, shorter):
         found |= zip(rows, made, strict=True)
         if kept is not None:
