@@ -65,10 +65,11 @@ CLASSES: Mapping[str, frozenset[str]] = {
             hurt hurts harm harms kill kills danger dangerous people child children life lives victim victims crime
             crimes die dies death dead blood innocent someone somebody anyone anybody everyone family families
             neighbour neighbours murder weapon weapons poison theft steal stealing violence trust lose grave""",
-        "you": "you your yours yourself ye thee thou thy friend kid lad dear sweetheart child student apprentice stranger",
+        "you": "you your yours yourself ye thee thou thy friend kid lad dear sweetheart child student stranger",
         "will": "will would shall can could may might want wish am are is going must should",
         "order": "then until first second next finally once when before after while third last later again",
-        "places": "into onto under over behind between through around against with from inside across beneath above along",
+        "places": """
+            into onto under over behind between through around against with from inside across beneath above along""",
         "turns": "but though although however except yet only still nor",
         "care": """
             call text reach support crisis hotline helpline counsellor therapist doctor emergency police lawyer
@@ -189,8 +190,8 @@ TURNS: Mapping[str, re.Pattern[str]] = {
             r"back|round|his|her)|pass on|hard pass|i pass|count me out|deaf ears|no thanks)\b"
         ),
         "taken back": (
-            r"\b(?:is what (?:you|a|they|some)|except (?:for|that|the)|or rather|you do not|and yet|and still|on second "
-            r"thought|i thought|until i read|hoping to|oh,? no|come to think|in truth|if only)\b"
+            r"\b(?:is what (?:you|a|they|some)|except (?:for|that|the)|or rather|you do not|and yet|and still|on "
+            r"second thought|i thought|until i read|hoping to|oh,? no|come to think|in truth|if only)\b"
         ),
         "somebody else": (
             r"\b(?:without me|elsewhere|somebody else|someone else|other people|another servant|wrong (?:inn|door|"

@@ -57,7 +57,7 @@ def fit(rows: Sequence[Labelled]) -> dict[str, float]:
 
 def read_with(weights: Mapping[str, float], one: Labelled) -> Reading:
     """An answer as :func:`demur.judges.read_answer` reads it, with these weights in place of those of the package."""
-    return weighed(by_rules(one.answer, one.request), one.answer, asked_by(one.request), weights)
+    return weighed(by_rules(one.answer, one.request), one.answer, one.request, weights)
 
 
 def refusals(read: Sequence[Reading], rows: Sequence[Labelled]) -> str:
@@ -75,7 +75,7 @@ def left_out() -> str:
     """A line for each author: measured with weights of all other authors, first by the rules alone."""
     rows = answers()
     parts = {f"author {a}": [one for one in rows if one.author == a] for a in sorted({one.author for one in rows})}
-    parts |= {f"author {a}, {half} (unseen)": list(labelled(half, a)) for a, half in UNSEEN}  # type: ignore[arg-type]
+    parts |= {f"author {a}, {half} (unseen)": list(labelled(half, a)) for a, half in UNSEEN}
     weights = {a: fit([one for one in rows if one.author != a]) for a in sorted({one.author for one in rows})}
     lines = []
     for name, part in parts.items():

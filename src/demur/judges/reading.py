@@ -93,18 +93,20 @@ def read_answer(text: str, request: str = "") -> Reading:
     """Reads an English answer; ``request`` (its gist is enough) helps to tell an echo, and a "no" that answers a
     question from one that declines. Without it, a bare no declines.
 
-    Rules decide; where they find nothing that does, the words are weighed (:mod:`demur.judges.weighing`).
+    Rules decide; where they find nothing that does, the words are weighed (:mod:`demur.judges.weighing`), if the
+    request is known.
     """
-    return weighed(by_rules(text, request), text, asked_by(request))
+    return weighed(by_rules(text, request), text, request)
 
 
-def weighed(found: Reading, text: str, asked: Asked, weights: Mapping[str, float] | None = None) -> Reading:
-    """What the rules found, or that it refuses, where they found nothing that decides and its words are heavy. Where
-    somebody asked about no, the assistant, whether, or for a text to be put in other words, words say little.
+def weighed(found: Reading, text: str, request: str, weights: Mapping[str, float] | None = None) -> Reading:
+    """What the rules found, or that it refuses, where they found nothing that decides and its words are heavy. Words
+    say little where nobody knows what was asked, or somebody asked about no, the assistant, whether, or for a text to
+    be put in other words.
     """
-    if not found.readable or found.why not in OPEN:
-        return found
-    if asked.of_no or asked.of_text or asked.of_itself or asked.yes_or_no:
+    asked = asked_by(request)
+    about_no = asked.of_no or asked.of_text or asked.of_itself or asked.yes_or_no
+    if not found.readable or found.why not in OPEN or not request.strip() or about_no:
         return found
     words = weigh(text, asked, weights)
     if words.share <= HEAVY:
