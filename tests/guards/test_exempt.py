@@ -109,7 +109,7 @@ def test_few_labelled_refusals_are_lost_and_hardly_an_answer_is_let_be() -> None
 
 def test_an_answer_that_refuses_by_the_weight_of_its_words_alone_is_not_let_be() -> None:
     """Weights say nothing of what stands before: the guard's signal decides, as for any other answer."""
-    weighed = [one for one in labelled() if read_answer(one.answer, one.request).by == "words"]
+    weighed = [one for one in labelled(author=4) if read_answer(one.answer, one.request).by == "words"]
     assert len(weighed) >= 100
     for one in weighed:
         for text in (one.answer, f"{one.answer} {NO}"):

@@ -124,7 +124,7 @@ def test_every_weight_can_be_used_and_is_told_to_a_reader() -> None:
     weights = dict(line.split("\t") for line in lines if not line.startswith("#"))
     assert lines[0].startswith("# What words weigh")
     assert len(weights) == len(lines) - 1
-    seen = {name for one in answers() for name in features(one.answer, asked_by(one.request))}
+    seen = {name for one in labelled() for name in features(one.answer, asked_by(one.request))}
     assert set(weights) - {BIAS} <= seen
     assert all(abs(float(weight)) < 10 for weight in weights.values())
 
