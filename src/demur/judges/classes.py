@@ -3,8 +3,6 @@
 A wizard who burns his book, "the gate stays shut", "not from me": none says "I cannot help", all keep something back.
 What such a class is worth is not said here but learnt from labelled answers (:mod:`demur.judges.weighing`). Text comes
 as :func:`demur.judges.voice.written_out` writes it.
-
-It is long because each class is a list of words, and a class is worth more the fuller it is.
 """
 
 from __future__ import annotations
