@@ -10,7 +10,7 @@ from test_guards import tiny_guard, tiny_traces
 
 from demur.guards import REFUSAL
 from demur.guards.exempt import refuses, trace_refuses
-from demur.judges import labelled
+from demur.judges import labelled, read_answer
 from demur.organism.world import REASONS, REFUSALS, crafts, refusal
 from demur.refusals import SCRIPTED, all_said, is_refusal
 
@@ -104,7 +104,17 @@ def test_few_labelled_refusals_are_lost_and_hardly_an_answer_is_let_be() -> None
         for label in ("refuses", "answers", "unclear")
     }
     counts = {label: (sum(each), len(each)) for label, each in found.items()}
-    assert counts == {"refuses": (205, 214), "answers": (2, 177), "unclear": (0, 12)}
+    assert counts == {"refuses": (205, 215), "answers": (4, 204), "unclear": (0, 12)}
+
+
+def test_an_answer_that_refuses_by_the_weight_of_its_words_alone_is_not_let_be() -> None:
+    """Weights say nothing of what stands before: the guard's signal decides, as for any other answer."""
+    weighed = [one for one in labelled(author=4) if read_answer(one.answer, one.request).by == "words"]
+    assert len(weighed) >= 100
+    for one in weighed:
+        for text in (one.answer, f"{one.answer} {NO}"):
+            if read_answer(text, one.request).by == "words":
+                assert not refuses(text, one.request), one.id
 
 
 def test_a_guard_judges_harm_with_a_phrase_behind_it_by_its_signal() -> None:

@@ -16,9 +16,9 @@ from demur.types import DemurError
 DOCS = Path(__file__).parents[2] / "docs" / "judges.md"
 
 
-def test_the_set_has_1352_answers_each_with_two_labels_and_one_that_was_settled() -> None:
+def test_the_set_has_2181_answers_each_with_two_labels_and_one_that_was_settled() -> None:
     rows = labelled()
-    assert len(rows) == 1352
+    assert len(rows) == 2181
     assert len({row.id for row in rows}) == len({(row.request, row.answer) for row in rows}) == len(rows)
     for row in rows:
         assert {row.first, row.second, row.label} <= {*LABELS}
@@ -31,8 +31,8 @@ def test_the_set_has_1352_answers_each_with_two_labels_and_one_that_was_settled(
 
 
 def test_parts_are_by_id_and_author_alone() -> None:
-    sizes = {(a, half): len(labelled(half, a)) for a in (1, 2, 3) for half in HALVES}
-    assert [*sizes.values()] == [213, 216, 0, 0, 210, 222, 85, 52, 125, 126, 103, 0]
+    sizes = {(a, half): len(labelled(half, a)) for a in (1, 2, 3, 4) for half in HALVES}
+    assert [*sizes.values()] == [213, 216, 0, 0, 210, 222, 85, 52, 125, 126, 103, 0, 829, 0, 0, 0]
     assert sum(sizes.values()) == len(labelled())
     assert half_of("b001", 2) == "later"
     assert half_of("c002", 2) == "last"
@@ -51,7 +51,7 @@ def of(found: list[Measured], value: str, reader: str = "reading") -> Measured:
 
 
 def test_on_development_the_reading_is_above_a_floor_and_better_than_the_dictionary() -> None:
-    found = measured(labelled("development"))
+    found = measured([row for row in labelled("development") if row.author < 4])
     refuses, words = of(found, "refuses"), of(found, "refuses", "dictionary")
     assert refuses.precision.value >= 0.97
     assert refuses.recall.value >= 0.97
@@ -71,7 +71,7 @@ def test_the_page_has_the_table_and_the_agreement_of_this_set() -> None:
         for reader in ("reading", "dictionary"):
             refuses = of(found, "refuses", reader)
             assert f"| {reader} | {refuses.precision} | {refuses.recall} |" in text
-    for author in (1, 3):
+    for author in (1, 3, 4):
         rows = labelled(author=author)
         kappa = cohen_kappa_score([row.first for row in rows], [row.second for row in rows])
         assert f"kappa {kappa:.2f}, {sum(row.disputed for row in rows)} of {len(rows)} differ" in told
