@@ -455,8 +455,8 @@ def test_a_passage_may_be_left_out_by_name_and_one_that_is_no_text_is_an_error(t
 @pytest.mark.parametrize(
     "names",
     ["A B C D", "a b", "option_a option_b option_c", "Option 1,Option 2", "choice1 choice2 choice3", "opa opb opc opd",
-     "sol1 sol2", "ending0 ending1 ending2 ending3", "distractor1 distractor2", "Choice-A,Choice-B", "1 2 3", "opción_a opción_b",
-     "A B C D E F G"],
+     "sol1 sol2", "ending0 ending1 ending2 ending3", "distractor1 distractor2", "Choice-A,Choice-B", "1 2 3",
+     "opción_a opción_b", "A B C D E F G"],
 )  # fmt: skip
 @pytest.mark.parametrize("request_column", ["question", "prompt", "goal", "messages"])
 def test_choices_in_a_column_each_are_an_error_and_the_request_alone_can_be_named(
@@ -643,3 +643,53 @@ def test_a_text_that_lost_its_letters_before_is_said_once(text: str, says: str, 
 @pytest.mark.parametrize("text", ["Où est le café ?", "日本語で", "naïve Ärger", "Ã la carte", "price: £5, 5 °C", "🙂"])
 def test_texts_beyond_ascii_are_whole(text: str) -> None:
     assert not damage_of(text)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        "ctxs",
+        "suffix",
+        "adv_suffix",
+        "Jailbreak",
+        "adversarial prompt",
+        "files",
+        "code",
+        "schema",
+        "few-shot",
+        "instances",
+    ],
+)
+def test_what_may_be_a_part_of_the_request_is_named_once(column: str, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{ASK} {i}", column: ["x"]} for i in range(3)]
+    with pytest.warns(DemurWarning, match=f"'{column}' beside 'prompt' is not asked") as caught:
+        assert len(load(put(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows))))) == 3
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("column", ["chat_history", "previous turns", "conversation_history"])
+def test_turns_in_a_column_of_their_own_are_not_lost(column: str, tmp_path: Path) -> None:
+    path = put(tmp_path, "p.json", json.dumps([{"prompt": ASK, column: TURNS}]))
+    assert f"the column {column!r} beside 'prompt'" in error_of(path)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    ["<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n", "<s>[INST] {} [/INST]", "<start_of_turn>user\n{}",
+     "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{}", "### Instruction:\n{}\n\n### Response:\n",
+     "Human: {}\n\nAssistant:", "USER: {}\nASSISTANT:", "<|user|>\n{}"],
+)  # fmt: skip
+def test_a_text_in_a_template_of_its_own_is_said_once(frame: str, tmp_path: Path) -> None:
+    rows = [{"prompt": frame.format(ASK), "response": "So."}] * 2
+    path = put(tmp_path, "p.jsonl", "\n".join(map(json.dumps, rows)))
+    for reader in (load, transcripts):
+        with pytest.warns(DemurWarning, match="in a chat template already") as caught:
+            reader(path)
+        assert len(caught) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ["Human: a short history", "What does [INST] mean?", "User: what is it?", "### Title", "<b>"]
+)
+def test_other_texts_stand_in_no_template(text: str, tmp_path: Path) -> None:
+    assert texts(put(tmp_path, "p.jsonl", json.dumps({"prompt": text}))) == [text]

@@ -52,12 +52,17 @@ beside the model's in many a file."""
 BESIDE_COLUMNS = (
     "passage", "paragraph", "document", "documents", "article",
     "choices", "options", "alternatives", "endings", "answer_choices", "answer_options", "possible_answers",
-    "history", "tools", "functions", "image", "images", "image_url", "image_path", "audio", "audio_path", "video",
+    "history", "chat_history", "conversation_history", "dialogue_history", "previous_turns",
+    "tools", "functions", "image", "images", "image_url", "image_path", "audio", "audio_path", "video",
     "video_path", "attachments",
 )  # fmt: skip
 """Columns that belong to a request and are not asked with it: a request that loses one is
 another request."""
-MAYBE_BESIDE = ("context", "contexts", "background", "story", "premise", "facts")
+MAYBE_BESIDE = (
+    "context", "contexts", "ctxs", "background", "story", "premise", "facts", "code", "snippet", "table", "schema",
+    "files", "examples", "few_shot", "demonstrations", "instances", "prefix", "suffix", "adv_suffix", "jailbreak",
+    "jailbreak_prompt", "adversarial", "adversarial_prompt", "attack_prompt", "image_file",
+)  # fmt: skip
 """Columns that may belong to a request, and may be notes: left aside with a warning."""
 SERIES = re.compile(
     r"(?P<stem>|options?|opt|op|choices?|alternatives?|alt|endings?|sol|distractors?|opci[oó]n|opção|scelta|möglichkeit|"

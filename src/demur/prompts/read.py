@@ -98,7 +98,7 @@ def load(
     rows, reading = _opened(source, columns, harmful, side, split, limit, answers=False)
     prompts: list[Prompt] = []
     seen: dict[str, str] = {}
-    damaged = False
+    damaged = framed = False
     with closing(rows):
         for row in rows:
             prompt = prompt_of(row, reading)
@@ -111,6 +111,7 @@ def load(
             seen[prompt.id] = row.where
             prompts.append(prompt)
             damaged = damaged or _say_damage(prompt.text, row.where)
+            framed = framed or _say_framed(prompt.text, row.where)
             if len(prompts) == limit:
                 break
     if not prompts:
@@ -152,7 +153,7 @@ def each_transcript(
     a row is raised when its turn comes.
     """
     rows, reading = _opened(source, columns, harmful, side, split, limit, answers=True)
-    found, damaged = 0, False
+    found, damaged, framed = 0, False, False
     with closing(rows):
         for row in rows:
             response, prompt = answer_of(row, reading), prompt_of(row, reading)
@@ -161,6 +162,7 @@ def each_transcript(
             if prompt.prefill and response.startswith(prompt.prefill):
                 response = response.removeprefix(prompt.prefill)
             damaged = damaged or _say_damage(prompt.text, row.where) or _say_damage(response, row.where)
+            framed = framed or _say_framed(prompt.text, row.where)
             yield Transcript(prompt, response, row.where, row.number)
             found += 1
             if found == limit:
@@ -179,6 +181,28 @@ def _say_damage(text: str, where: str) -> bool:
             stacklevel=3,
         )
     return bool(damage)
+
+
+_FRAMES = re.compile(
+    r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<\|startoftext\|>)?\s*(?:<\|im_start\|>|<\|start_header_id\|>|<\|start\|>"
+    r"|<start_of_turn>|<\|(?:user|system|User|System)\|>|<｜User｜>|\[INST\]|<<SYS>>"
+    r"|(?:###\s*(?:Instruction|Human|User)\s*:?|(?:Human|USER|User)\s*:)(?=[\s\S]*\n\s*(?:###\s*)?"
+    r"(?:Response|Assistant|ASSISTANT)\s*:?\s*$))"
+)
+"""How a text begins that a chat template has written; the wordy ones, if the answer's turn is opened at its end."""
+
+
+def _say_framed(text: str, where: str) -> bool:
+    """Warns of a text that stands in a chat template already. Whether it does."""
+    framed = _FRAMES.match(text) is not None
+    if framed:
+        warnings.warn(
+            f"{where}: the text seems to stand in a chat template already, and is asked inside of the model's: its "
+            "marks are read as letters; write the request alone",
+            DemurWarning,
+            stacklevel=3,
+        )
+    return framed
 
 
 # --- from a source to rows ----------------------------------------------------------------------------------
