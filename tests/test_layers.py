@@ -46,6 +46,7 @@ EXTRAS = {
 """Packages that an installation may lack."""
 STANDARD = {
     "resource": "Windows has none",
+    "fcntl": "Windows has none",
     "socket": "only where the network is asked",
     "urllib": "only where the network is asked",
     "importlib": "only where something is looked for that may be missing",

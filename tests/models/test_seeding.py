@@ -142,6 +142,17 @@ def test_given_tokens_never_move_and_a_given_first_place_needs_no_seed() -> None
         assert alone.ids[0].tolist() == steps[-1].ids[i, -len(alone.ids[0]) :].tolist()
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_rows_whose_holes_begin_in_different_columns_are_the_rows_alone(name: str) -> None:
+    mask, of = small.MASK, model()
+    rows = [[70, mask, 72, mask, 74], [9, 8, mask], [*range(100, 107)], [90, mask, 92, mask, 94], [50, 51]]
+    holes = [[1, 3], [2], [], [1, 3], []]  # two rows begin together, and so do two others
+    together = small.record(of, of.canvas_of(rows, 9, holes), SETTINGS[name], KEYS, range(5))
+    for i, (row, own) in enumerate(zip(rows, holes, strict=True)):
+        (alone,) = small.record(of, of.canvas_of([row], 9, [own]), SETTINGS[name], KEYS, [i])
+        small.assert_same(together[i], alone, 2e-5)
+
+
 def test_an_end_of_sequence_ends_a_row_once_nothing_is_open_before_it() -> None:
     free = small.record(model(), model().canvas_of(ROWS[:1], 12), SeededBlocks(), KEYS, [0])[0]
     stop = int(free.tokens()[5])

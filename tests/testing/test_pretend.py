@@ -282,6 +282,17 @@ def test_a_guard_at_work_costs_one_wait_more(kind: str) -> None:
         assert outside <= MOST + (LOOK if model.kind is Kind.BLOCK else 0)
 
 
+def test_experts_are_asked_once_a_layer_how_many_tokens_each_has() -> None:
+    model, rows = families.model("llada2"), [[5, 6, 7, 8], [9, 10]]
+    sampler = JointThreshold(threshold=0.1, edit_threshold=0.05)
+    with PretendDevice() as device:
+        placed = device.place(model).watching("last")
+        for _ in device.steps(sampler(placed, placed.canvas_of(rows, 8), seeded(0, 2))):
+            pass
+    with_experts = families.LLADA2["num_hidden_layers"] - families.LLADA2["first_k_dense_replace"]
+    assert max(step.waits for step in device.each[1:]) <= 1 + with_experts, device.table()
+
+
 @pytest.mark.slow
 def test_the_table_of_the_benchmark_names_every_kind(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
