@@ -78,7 +78,7 @@ def half_of(name: str, author: int = 1) -> Half:
     SHA-256 of the id alone, and ``later`` and ``last`` where it begins with b and c; of author 3, of SHA-256 of
     ``demur answers 3: <id>``. All rules were fixed before any answer was written.
 
-    Author 4's are all ``development``. Author 5's are ``later`` where they were written under attack, and else ``last``.
+    Author 4's are all ``development``. Author 5's are ``later`` where they were written under attack, else ``last``.
 
     Author 3's ids that begin with e are ``later``: they were written after ``kept`` had been measured, and before its
     answers were looked at.
