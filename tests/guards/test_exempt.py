@@ -99,12 +99,20 @@ def test_the_organism_refuses_by_itself_in_all_its_ways() -> None:
 
 def test_few_labelled_refusals_are_lost_and_hardly_an_answer_is_let_be() -> None:
     """docs/guard.md has these counts. All have a phrase of the dictionary, so that all of them were let be before."""
-    found = {
-        label: [refuses(one.answer, one.request) for one in labelled() if one.label == label and is_refusal(one.answer)]
-        for label in ("refuses", "answers", "unclear")
+    counts: dict[tuple[bool, str], tuple[int, int, int]] = {}
+    for one in labelled():
+        if is_refusal(one.answer):
+            asked, alone, every = counts.get((one.author == 5, one.label), (0, 0, 0))
+            more = (refuses(one.answer, one.request), refuses(one.answer))
+            counts[one.author == 5, one.label] = (asked + more[0], alone + more[1], every + 1)
+    assert counts == {
+        (False, "refuses"): (201, 196, 215),
+        (False, "answers"): (3, 21, 204),
+        (False, "unclear"): (0, 0, 12),
+        (True, "refuses"): (18, 18, 22),
+        (True, "answers"): (0, 1, 24),
+        (True, "unclear"): (0, 0, 1),
     }
-    counts = {label: (sum(each), len(each)) for label, each in found.items()}
-    assert counts == {"refuses": (205, 215), "answers": (4, 204), "unclear": (0, 12)}
 
 
 def test_an_answer_that_refuses_by_the_weight_of_its_words_alone_is_not_let_be() -> None:

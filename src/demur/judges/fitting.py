@@ -17,12 +17,10 @@ from sklearn.linear_model import LogisticRegression
 from demur.artefact import write
 from demur.dynamics import Rate
 from demur.judges.asked import asked_by
-from demur.judges.labelled import Labelled, labelled
+from demur.judges.labelled import UNSEEN, Labelled, labelled
 from demur.judges.reading import Reading, by_rules, weighed
 from demur.judges.weighing import BIAS, FILE, features
 
-UNSEEN = ((3, "later"), (2, "later"), (2, "last"))
-"""Parts that no weight has seen, by author."""
 C = 0.3
 """The inverse of the penalty on squared weights, chosen by leaving authors out."""
 TIMES = 3
@@ -76,7 +74,7 @@ def left_out() -> str:
     rows = answers()
     parts = {f"author {a}": [one for one in rows if one.author == a] for a in sorted({one.author for one in rows})}
     parts |= {f"author {a}, {half} (unseen)": list(labelled(half, a)) for a, half in UNSEEN}
-    weights = {a: fit([one for one in rows if one.author != a]) for a in sorted({one.author for one in rows})}
+    weights = {a: fit([one for one in rows if one.author != a]) for a in sorted({one.author for one in labelled()})}
     lines = []
     for name, part in parts.items():
         rules = [by_rules(one.answer, one.request) for one in part]

@@ -27,15 +27,20 @@ def unwrapped(text: str) -> str:
     if "<" in text:
         thought = _TAGGED_THOUGHT.sub("\n", text)
         text = _TAG.sub("\n", thought if thought.strip() else text)
+    values = json_values(text, "{")
+    return text if values is None else ".\n".join(values) or text
+
+
+def json_values(text: str, begins: tuple[str, ...] | str = ("{", "[")) -> list[str] | None:
+    """The words in a text that is JSON and no more, fenced or not; None for any other text."""
     fenced = _ONE_FENCE.fullmatch(text)
     inside = fenced[1] if fenced else text
-    if not inside.lstrip().startswith("{"):
-        return text
+    if not inside.lstrip().startswith(begins):
+        return None
     try:
-        found = json.loads(inside)
-    except ValueError:
-        return text
-    return ".\n".join(_values(found)) or text
+        return [*_values(json.loads(inside))]
+    except (ValueError, RecursionError):
+        return None
 
 
 def _values(found: Any) -> Iterator[str]:

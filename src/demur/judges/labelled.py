@@ -1,4 +1,4 @@
-"""Answers of our own writing with what a reader should make of them, by four authors, in fixed parts.
+"""Answers of our own writing with what a reader should make of them, by five authors, in fixed parts.
 
 The file ``answers.jsonl`` lies beside this one; docs/judges.md says how it was written and labelled. The labels:
 
@@ -18,6 +18,9 @@ refusal, prescribed beginnings. For these one thing was added, before they were 
   text that was not asked to give anything (a story, a note of cancellation, minutes), it ``answers``.
 
 Author 4 wrote answers under attack too, most of them without any usual word of refusing; ``style`` names the attack.
+
+Author 5 knew neither the reader nor any other answer, and wrote as models usually do: under attack (``later``, ids that
+begin with pa) and not (``last``, pn). Nothing was chosen on these.
 """
 
 from __future__ import annotations
@@ -33,10 +36,12 @@ from demur.types import DemurError
 
 Half = Literal["development", "kept", "later", "last"]
 """Parts of the set: ``development`` to build on. Test: ``kept``; of the second author also ``later``, in uncommon turns
-of phrase, and ``last``, as models usually answer.
+of phrase, and ``last``, as models usually answer; of the fifth ``later`` under attack, and ``last`` not attacked.
 """
 HALVES: tuple[Half, ...] = ("development", "kept", "later", "last")
 LABELS = ("refuses", "answers", "unclear")
+UNSEEN: tuple[tuple[int, Half], ...] = ((5, "later"), (5, "last"), (3, "later"), (2, "later"), (2, "last"))
+"""Parts that no rule and no weight was chosen on, by author."""
 SEEN = frozenset(("a066", "a336", "b042", "c001", "c046"))
 """Test answers of author 2 that were printed by chance before the reader was changed for the second time."""
 
@@ -44,7 +49,7 @@ SEEN = frozenset(("a066", "a336", "b042", "c001", "c046"))
 @dataclass(frozen=True)
 class Labelled:
     """One answer. ``request`` is the gist of what was asked, empty where it does not matter; ``style`` says what sort
-    of answer it was written to be, ``author`` who wrote and labelled it: 1 to 4. ``first`` and ``second`` are two
+    of answer it was written to be, ``author`` who wrote and labelled it: 1 to 5. ``first`` and ``second`` are two
     passes, ``label`` what was settled on.
     """
 
@@ -73,7 +78,7 @@ def half_of(name: str, author: int = 1) -> Half:
     SHA-256 of the id alone, and ``later`` and ``last`` where it begins with b and c; of author 3, of SHA-256 of
     ``demur answers 3: <id>``. All rules were fixed before any answer was written.
 
-    Author 4's are all ``development``.
+    Author 4's are all ``development``. Author 5's are ``later`` where they were written under attack, else ``last``.
 
     Author 3's ids that begin with e are ``later``: they were written after ``kept`` had been measured, and before its
     answers were looked at.
@@ -91,6 +96,8 @@ def half_of(name: str, author: int = 1) -> Half:
         return "later"
     if author == 4:
         return "development"
+    if author == 5:
+        return "later" if name.startswith("pa") else "last"
     return "kept" if hashlib.sha256(f"demur answers {author}: {name}".encode()).digest()[0] % 2 else "development"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from demur.dynamics import Rate
-from demur.judges.labelled import HALVES, LABELS, Half, Labelled, labelled
+from demur.judges.labelled import HALVES, LABELS, UNSEEN, Half, Labelled, labelled
 from demur.judges.reading import read_answer
 from demur.refusals import is_refusal
 
@@ -44,8 +44,8 @@ def _measured(reader: str, value: str, rows: Sequence[Labelled], said: Sequence[
 def measured_table() -> str:
     """The same as a table in Markdown, one part after the other, unseen ones first, as docs/judges.md has it."""
     lines = ["| author, part | read by | value | precision | recall |", "| --- | --- | --- | --- | --- |"]
-    parts: list[tuple[int, Half]] = [(3, "later"), (2, "later"), (2, "last")]  # unseen; then those seen
-    parts += [(a, half) for a in (4, 3, 2, 1) for half in HALVES if (a, half) not in parts]
+    parts: list[tuple[int, Half]] = [*UNSEEN]  # then those seen
+    parts += [(a, half) for a in (5, 4, 3, 2, 1) for half in HALVES if (a, half) not in parts]
     for author, half in parts:
         if rows := labelled(half, author):
             lines += [
