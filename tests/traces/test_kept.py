@@ -146,8 +146,8 @@ class Defended:
 
 @pytest.mark.parametrize("ask", [generate, partial(gather, name="fit")], ids=["generate", "gather"])
 def test_what_a_defense_may_have_changed_is_not_kept_as_the_samplers_own(ask: Any, tmp_path: Path) -> None:
+    asked = {"model": tiny(), "prompts": ASKED, "sampler": Defended(), "length": 8, "steps": 4}
     with pytest.raises(DemurError, match="Defended, a sampler with a defense, and traces that are kept"):
-        asked = {"model": tiny(), "prompts": ASKED, "sampler": Defended(), "length": 8, "steps": 4}
         ask(**asked, pools=[LAST], kept=Kept(tmp_path))
     assert not list(tmp_path.rglob("*.safetensors"))
 

@@ -54,8 +54,8 @@ def generate(
     last bits of states: products of other shapes are rounded otherwise. ``batch="auto"``: as many prompts at once as
     fit into memory. ``fields`` are numbers of your own to record (:class:`demur.traces.TraceField`). ``progress`` is
     called with the number of prompts done. What lies in the folder ``kept`` is read, and what does not is put there: so
-    work that was stopped goes on. Raises for steps or a batch below 1, for ``kept`` together with fields or a sampler with
-    a defense around it, and, naming a batch that fits, for one that does not fit into memory.
+    work that was stopped goes on. Raises for steps or a batch below 1, for ``kept`` together with fields or a defense
+    around the sampler, and, naming a batch that fits, for one that does not fit into memory.
     """
     if kept is not None and fields:
         raise DemurError("fields of traces that are kept", "one of both", "leave out kept: fields can not be compared")
