@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, Qwen3Config
 
+from demur.defenses.perplexity import Perplexity
 from demur.models import load
 from demur.traces import generate, teacher_forced
-from demur.types import DemurError, DemurWarning, Prompt
+from demur.types import DemurError, DemurWarning, Message, Prompt
 
 SIZES: dict[str, Any] = {
     "vocab_size": 264, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -395,6 +396,55 @@ def test_a_whole_file_beside_an_old_index_is_read(tmp_path: Path) -> None:
     sharded(tmp_path)[0].unlink()
     (tmp_path / WEIGHTS).write_bytes(whole)
     assert load(tmp_path, device="cpu").identity.weights == plain
+
+
+@pytest.mark.parametrize("write", ["./{}", "{}", ".//{}"])
+def test_an_index_may_name_a_file_in_two_ways(write: str, tmp_path: Path) -> None:
+    plain = load(saved(tmp_path), device="cpu").identity.weights
+    sharded(tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text())
+    listed = {name: file if i % 2 else write.format(file) for i, (name, file) in enumerate(index["weight_map"].items())}
+    (tmp_path / INDEX).write_text(json.dumps(index | {"weight_map": listed}))
+    assert load(tmp_path, device="cpu").identity.weights == plain
+
+
+def test_what_a_shard_holds_and_the_index_does_not_name_is_read(tmp_path: Path) -> None:
+    plain = load(saved(tmp_path), device="cpu").identity.weights
+    sharded(tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text())
+    for name in [name for name in index["weight_map"] if "mlp" in name]:
+        del index["weight_map"][name]
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    assert load(tmp_path, device="cpu").identity.weights == plain
+
+
+@pytest.mark.parametrize("ask", ["prompt", "prefill", "turn", "answer", "perplexity", "diffusion"])
+def test_a_token_that_the_network_does_not_know_is_one_line(ask: str, tmp_path: Path) -> None:
+    """The tokenizer has 259 tokens, the network 100: letters up to ``c``."""
+    small_one: dict[str, Any] = SIZES | {"vocab_size": 100, "eos_token_id": 1, "pad_token_id": 2}
+    if ask == "diffusion":
+        saved(tmp_path, Qwen3Config(**small_one, head_dim=8))
+        configured(tmp_path, model_type="a2d-qwen3", mask_token_id=3)
+    else:
+        saved(tmp_path, LlamaConfig(**small_one))
+    if ask == "turn":
+        plain = "{% for m in messages %}{{ m.role[0] | upper }}:{{ m.content }}\n{% endfor %}A:"
+        configured(tmp_path, "tokenizer_config.json", chat_template=plain)
+    model, odd = load(tmp_path, device="cpu"), "ABCxyz"
+    asked: dict[str, Prompt] = {
+        "prompt": Prompt("p", odd), "prefill": Prompt("p", "ABC", prefill=odd), "diffusion": Prompt("p", odd),
+        "turn": Prompt("p", "ABC", messages=(Message("user", odd), Message("assistant", "ABC"))),
+    }  # fmt: skip
+    with pytest.raises(DemurError, match="token 120, and an embedding of 100 rows") as caught:
+        if ask == "answer":
+            teacher_forced(model, [Prompt("p", "ABC")], [odd], steps=4)
+        elif ask == "perplexity":
+            Perplexity.fitted(model, [Prompt("p", odd)] * 20, 0.1)  # type: ignore[arg-type]
+        else:
+            generate(model, [asked[ask]], length=4, steps=4)
+    assert odd not in small.one_line(caught.value)
+    if ask != "turn":
+        assert generate(model, [Prompt("p", "ABC")], length=4, steps=4)
 
 
 # -- adapters, code, devices --------------------------------------------------------------------------------

@@ -114,16 +114,14 @@ def test_where_nothing_can_be_kept_work_goes_on_and_says_why(tmp_path: Path) -> 
     assert (kept.reused, kept.made) == (0, 5)
 
 
-@pytest.mark.parametrize("part", ["stops", "blocks", "device", "torch"])
+@pytest.mark.parametrize("part", ["stops", "device", "torch"])
 def test_what_a_model_writes_by_beside_its_spec_makes_it_another_answer(part: str) -> None:
-    model: Any = tiny("block" if part == "blocks" else "causal")
+    model: Any = tiny("causal")
     spec = spec_of(model, Autoregressive(), 8)
     kept, how = Kept(Path("nowhere")), ([LAST], 8, 0, ASKED[0])
     before = kept.place(model, spec, *how)
     assert kept.place(model, replace(spec, seed=5, model="renamed"), *how) == before
-    if part == "blocks":
-        model = replace(model, block_length=8)
-    elif part == "torch":
+    if part == "torch":
         spec = replace(spec, versions={**spec.versions, "torch": "0"})
     else:
         other = {"stops": ("stop_ids", (1, 2)), "device": ("device", torch.device("meta"))}[part]

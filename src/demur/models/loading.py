@@ -31,6 +31,9 @@ from demur.types import DemurError, DemurWarning, Identity, Kind, Model, Need
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+PROCESSORS, TEMPLATE = "chat_template.json", "chat_template.jinja"
+"""Where processors of some models, which take pictures too, had their template, and where tokenizers have it."""
+
 
 def load(
     name: Any,
@@ -123,6 +126,9 @@ def _load(
     ):  # a renoising model's trunk is an encoder and a decoder; its adapter calls them itself
         check_head(net)
     chat = Chat(tokenizer, system, dict(template_args or {}))
+    if chat.template is None and source is None and checkpoint.optional_file(where, hub, PROCESSORS) is not None:
+        came = f"{name}: prompts are asked without a chat template: the one in {PROCESSORS} is a processor's"
+        warnings.warn(f"{came}; write it into {TEMPLATE} to use it", DemurWarning, stacklevel=3)
     identity = Identity(
         model=name,
         revision=hub.get("revision") or revision or "",

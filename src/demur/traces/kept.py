@@ -20,10 +20,10 @@ def read_by_the_model(prompt: Prompt) -> list[Any]:
 
 
 def written_by(model: Model) -> list[Any]:
-    """What a model writes by, and its spec does not say: a folder's generation config may end answers elsewhere, a
-    block-diffusion model may be loaded with blocks of another length, another device rounds otherwise.
+    """What a model writes by, and its spec does not say: a folder's generation config may end answers elsewhere, and
+    another device rounds otherwise.
     """
-    parts = ("stop_ids", "mask_id", "fill_id", "shift", "block_length", "partition")
+    parts = ("stop_ids", "mask_id", "fill_id", "shift", "partition")
     return [model.device.type, *(getattr(model, part, None) for part in parts)]
 
 

@@ -15,7 +15,8 @@ def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, 
     """What makes traces of ``model`` under ``sampler`` comparable.
 
     The response length belongs to it for samplers that see the whole canvas, not for those from left to right, whose
-    first steps do not depend on it; nor does the cache, which changes nothing but the time.
+    first steps do not depend on it; nor does the cache, which changes nothing but the time. How many places a block
+    has is a fact of what the network computes with.
     """
     # A guard changes no step before it acts. DiffuGuard does; its traces go by the same spec all the same, since guards
     # that were fitted without it are measured on them.
@@ -26,8 +27,11 @@ def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, 
     settings = {k: v for k, v in held.items() if k != "cache" and not k.startswith("_")}
     if Need.CAUSAL not in needs_of(sampler):
         settings["length"] = length
+    about = asdict(model.identity)
+    if blocks := getattr(model, "block_length", None):  # a model may be loaded with blocks of another length
+        about["computed"] = about["computed"] | {"block_length": blocks}
     return Spec(
-        **asdict(model.identity),
+        **about,
         sampler=spec_name(sampler),
         settings=settings,
         steps=steps,
