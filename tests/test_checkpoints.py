@@ -435,13 +435,12 @@ def test_a_token_that_the_network_does_not_know_is_one_line(ask: str, tmp_path: 
         "prompt": Prompt("p", odd), "prefill": Prompt("p", "ABC", prefill=odd), "diffusion": Prompt("p", odd),
         "turn": Prompt("p", "ABC", messages=(Message("user", odd), Message("assistant", "ABC"))),
     }  # fmt: skip
+    how: Any = {
+        "answer": lambda: teacher_forced(model, [Prompt("p", "ABC")], [odd], steps=4),
+        "perplexity": lambda: Perplexity.fitted(model, [Prompt("p", odd)] * 20, 0.1),  # type: ignore[arg-type]
+    }.get(ask, lambda: generate(model, [asked[ask]], length=4, steps=4))
     with pytest.raises(DemurError, match="token 120, and an embedding of 100 rows") as caught:
-        if ask == "answer":
-            teacher_forced(model, [Prompt("p", "ABC")], [odd], steps=4)
-        elif ask == "perplexity":
-            Perplexity.fitted(model, [Prompt("p", odd)] * 20, 0.1)  # type: ignore[arg-type]
-        else:
-            generate(model, [asked[ask]], length=4, steps=4)
+        how()
     assert odd not in small.one_line(caught.value)
     if ask != "turn":
         assert generate(model, [Prompt("p", "ABC")], length=4, steps=4)
