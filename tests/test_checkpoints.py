@@ -684,6 +684,55 @@ def test_hooks_of_a_user_are_spoken_of_and_those_of_libraries_are_not(recwarn: p
         load(net, tokenizer=small.byte_level())
 
 
+def _trained(net: Any) -> None:
+    step = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(torch.tensor([[70, 71, 72]])).logits.sum().backward()
+    step.step()
+
+
+def _steered(net: Any) -> None:
+    with torch.no_grad():
+        net.model.norm.weight.add_(0.1)
+
+
+CHANGED: dict[str, Callable[[Any], Any]] = {
+    "trained": _trained, "one tensor": _steered,
+    "other weights loaded": lambda net: net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()}),
+    "a head of its own": lambda net: net.set_output_embeddings(torch.nn.Linear(32, 264, bias=False)),
+    "a bias put in": lambda net: net.lm_head.register_parameter("bias", torch.nn.Parameter(torch.ones(264))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", CHANGED)
+@pytest.mark.parametrize("where", ["folder", "memory"])
+def test_weights_that_change_after_loading_are_no_more_those_of_the_spec(how: str, where: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    net = AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    model = load(tmp_path, device="cpu") if where == "folder" else load(net, tokenizer=tokenizer)
+    asked: dict[str, Any] = {"prompts": [Prompt("p", "Hi")], "length": 3, "steps": 3}
+    before = generate(model, **asked)[0].spec
+    CHANGED[how](model.net)
+    with pytest.raises(DemurError, match="have changed since it was loaded"):
+        generate(model, **asked)
+    model.net.eval()
+    again = load(model.net, tokenizer=tokenizer)
+    assert generate(again, **asked)[0].spec.weights != before.weights
+
+
+def test_what_changes_no_weight_is_no_change(tmp_path: Path) -> None:
+    model, asked = load(saved(tmp_path), device="cpu"), [Prompt("p", "Hi")]
+    first = generate(model, asked, length=3, steps=3)[0]
+    with torch.no_grad():
+        model.net.model.norm.weight.mul_(1.0)
+        model.net.load_state_dict({name: x.clone() for name, x in model.net.state_dict().items()})
+    model.net.lm_head.register_forward_hook(lambda *_: None)
+    for parameter in model.net.parameters():
+        parameter.requires_grad_(False)
+        parameter.data = parameter.data.clone()
+    assert generate(model, asked, length=3, steps=3)[0].spec == first.spec
+
+
 def test_which_adapter_is_on_and_how_it_is_scaled_is_in_the_weights_hash() -> None:
     peft = pytest.importorskip("peft")
     hashes = set()
