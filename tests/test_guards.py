@@ -353,10 +353,12 @@ def test_harmful_prompts_refused_ones_and_double_ones_never_enter() -> None:
 def test_several_answers_to_one_prompt_are_no_more_facts_than_one(copies: int) -> None:
     """Sixty answers to one request would promise what one answer can not."""
     guard, fit, other = tiny_guard(), tiny_traces(80), tiny_traces(40, offset=1000)
-    again = [
-        replace(trace, prompt=replace(trace.prompt, id=f"again-{i}")) for i, trace in enumerate(other[:1] * copies)
-    ]
-    twice = [*other[: 40 - copies], *again]
+
+    def repeated(traces: list[Trace]) -> list[Trace]:
+        renamed = [replace(traces[0], prompt=replace(traces[0].prompt, id=f"again-{i}")) for i in range(copies)]
+        return [*traces[: 40 - copies], *renamed]
+
+    twice = repeated(other)
     kind: Any = {"detector": "mean", "alpha": 0.2}
     with pytest.raises(g.InvalidData, match=f"40 answers to {40 - copies} prompts to calibrate on"):
         g.fit_guard(guard.anchors, fit, twice, **kind)
