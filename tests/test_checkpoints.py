@@ -699,6 +699,7 @@ CHANGED: dict[str, Callable[[Any], Any]] = {
     "trained": _trained, "one tensor": _steered,
     "other weights loaded": lambda net: net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()}),
     "a head of its own": lambda net: net.set_output_embeddings(torch.nn.Linear(32, 264, bias=False)),
+    "another dtype": lambda net: net.to(torch.float64), "half of it": lambda net: net.half(),
     "a bias put in": lambda net: net.lm_head.register_parameter("bias", torch.nn.Parameter(torch.ones(264))),
 }  # fmt: skip
 
@@ -717,7 +718,17 @@ def test_weights_that_change_after_loading_are_no_more_those_of_the_spec(how: st
         generate(model, **asked)
     model.net.eval()
     again = load(model.net, tokenizer=tokenizer)
-    assert generate(again, **asked)[0].spec.weights != before.weights
+    other = generate(again, **asked)[0].spec
+    assert (other.weights, other.dtype) != (before.weights, before.dtype)
+
+
+def test_a_net_in_training_mode_is_one_line(tmp_path: Path) -> None:
+    model = load(saved(tmp_path), device="cpu")
+    model.net.train()
+    with pytest.raises(DemurError, match=r"is in training mode.*call net\.eval\(\)"):
+        generate(model, [Prompt("p", "Hi")], length=3, steps=3)
+    model.net.eval()
+    assert generate(model, [Prompt("p", "Hi")], length=3, steps=3)
 
 
 def test_what_changes_no_weight_is_no_change(tmp_path: Path) -> None:

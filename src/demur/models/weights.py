@@ -51,11 +51,16 @@ def remember(net: torch.nn.Module) -> None:
 
 def check_unchanged(net: Any, weights: str, name: str) -> None:
     """Raises if the weights of a network that was loaded are not those of the fingerprint any more: somebody trains it,
-    adds a steering vector to a bias, or switches an adapter. Milliseconds; of what was not loaded here it says nothing.
+    adds a steering vector to a bias, switches an adapter or takes another dtype. So does one that is in training mode,
+    whose dropout makes each pass another. Milliseconds; of what was not loaded here it says nothing.
     """
-    if not isinstance(net, torch.nn.Module) or (known := _LOADED.get(net)) is None or (now := _counted(net)) == known:
+    if not isinstance(net, torch.nn.Module) or (known := _LOADED.get(net)) is None:
         return
-    if fingerprint(net) != weights:
+    if net.training:
+        raise DemurError(f"{name} is in training mode", "a network without dropout", "call net.eval()")
+    if (now := _counted(net)) == known:
+        return
+    if fingerprint(net) != weights or [one[-1] for one in now] != [one[-1] for one in known]:
         raise DemurError(
             f"the weights of {name} have changed since it was loaded",
             "those that its traces, anchors and guards name",
@@ -69,7 +74,9 @@ def _counted(net: torch.nn.Module) -> list[Any]:
     ``.data``), and which adapters are on.
     """
     tensors = itertools.chain(net.named_parameters(), net.named_buffers())
-    found: list[Any] = [(name, id(t), t.data_ptr(), -1 if t.is_inference() else t._version) for name, t in tensors]
+    found: list[Any] = [
+        (name, id(t), t.data_ptr(), -1 if t.is_inference() else t._version, t.dtype) for name, t in tensors
+    ]
     for name, module in net.named_modules():
         if isinstance(getattr(module, "scaling", None), dict) and hasattr(module, "active_adapters"):  # of peft
             found.append((name, module.disable_adapters, [*module.active_adapters], {**module.scaling}, module.merged))
