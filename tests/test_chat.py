@@ -54,8 +54,8 @@ def speaking(model: Causal, template: str | None, **more: Any) -> Causal:
 
 
 def row_of(model: Causal, prompt: Prompt) -> list[int]:
-    ids: list[int] = model.canvas([prompt], 1).ids[0, :-1].tolist()
-    return ids
+    """As a model with this tokenizer reads it; the network may be one for another."""
+    return model.chat.encode([prompt], length=1, context=512, stops=model.stop_ids)[0]
 
 
 # -- every turn is there ------------------------------------------------------------------------------------
@@ -663,6 +663,18 @@ def test_a_file_beside_the_weights_that_is_no_object_is_one_line(file: str, cont
     (path / file).write_text(content)
     with pytest.raises(DemurError, match=file.replace(".", r"\.")):
         load(path, device="cpu")
+
+
+@pytest.mark.parametrize("own", [None, CHAT], ids=["none", "a template"])
+def test_a_template_that_only_processors_read_is_said_where_the_tokenizer_has_none(
+    own: str | None, folder: Any, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = folder(own, eos_token_id=EOS)
+    (path / "chat_template.json").write_text(json.dumps({"chat_template": CHAT}))
+    load(path, device="cpu")
+    said = [str(warning.message) for warning in recwarn if "chat_template.json" in str(warning.message)]
+    assert len(said) == (own is None)
+    assert all("asked without a chat template" in line and "chat_template.jinja" in line for line in said)
 
 
 def test_a_causal_model_whose_answers_nothing_ends_is_said(folder: Any) -> None:

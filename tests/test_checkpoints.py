@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, LlamaConfig, Qwen3Config
 
+from demur.defenses.perplexity import Perplexity
 from demur.models import load
 from demur.traces import generate, teacher_forced
-from demur.types import DemurError, DemurWarning, Prompt
+from demur.types import DemurError, DemurWarning, Message, Prompt
 
 SIZES: dict[str, Any] = {
     "vocab_size": 264, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
@@ -397,6 +398,54 @@ def test_a_whole_file_beside_an_old_index_is_read(tmp_path: Path) -> None:
     assert load(tmp_path, device="cpu").identity.weights == plain
 
 
+@pytest.mark.parametrize("write", ["./{}", "{}", ".//{}"])
+def test_an_index_may_name_a_file_in_two_ways(write: str, tmp_path: Path) -> None:
+    plain = load(saved(tmp_path), device="cpu").identity.weights
+    sharded(tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text())
+    listed = {name: file if i % 2 else write.format(file) for i, (name, file) in enumerate(index["weight_map"].items())}
+    (tmp_path / INDEX).write_text(json.dumps(index | {"weight_map": listed}))
+    assert load(tmp_path, device="cpu").identity.weights == plain
+
+
+def test_what_a_shard_holds_and_the_index_does_not_name_is_read(tmp_path: Path) -> None:
+    plain = load(saved(tmp_path), device="cpu").identity.weights
+    sharded(tmp_path)
+    index = json.loads((tmp_path / INDEX).read_text())
+    for name in [name for name in index["weight_map"] if "mlp" in name]:
+        del index["weight_map"][name]
+    (tmp_path / INDEX).write_text(json.dumps(index))
+    assert load(tmp_path, device="cpu").identity.weights == plain
+
+
+@pytest.mark.parametrize("ask", ["prompt", "prefill", "turn", "answer", "perplexity", "diffusion"])
+def test_a_token_that_the_network_does_not_know_is_one_line(ask: str, tmp_path: Path) -> None:
+    """The tokenizer has 259 tokens, the network 100: letters up to ``c``."""
+    small_one: dict[str, Any] = SIZES | {"vocab_size": 100, "eos_token_id": 1, "pad_token_id": 2}
+    if ask == "diffusion":
+        saved(tmp_path, Qwen3Config(**small_one, head_dim=8))
+        configured(tmp_path, model_type="a2d-qwen3", mask_token_id=3)
+    else:
+        saved(tmp_path, LlamaConfig(**small_one))
+    if ask == "turn":
+        plain = "{% for m in messages %}{{ m.role[0] | upper }}:{{ m.content }}\n{% endfor %}A:"
+        configured(tmp_path, "tokenizer_config.json", chat_template=plain)
+    model, odd = load(tmp_path, device="cpu"), "ABCxyz"
+    asked: dict[str, Prompt] = {
+        "prompt": Prompt("p", odd), "prefill": Prompt("p", "ABC", prefill=odd), "diffusion": Prompt("p", odd),
+        "turn": Prompt("p", "ABC", messages=(Message("user", odd), Message("assistant", "ABC"))),
+    }  # fmt: skip
+    how: Any = {
+        "answer": lambda: teacher_forced(model, [Prompt("p", "ABC")], [odd], steps=4),
+        "perplexity": lambda: Perplexity.fitted(model, [Prompt("p", odd)] * 20, 0.1),  # type: ignore[arg-type]
+    }.get(ask, lambda: generate(model, [asked[ask]], length=4, steps=4))
+    with pytest.raises(DemurError, match="token 120, and an embedding of 100 rows") as caught:
+        how()
+    assert odd not in small.one_line(caught.value)
+    if ask != "turn":
+        assert generate(model, [Prompt("p", "ABC")], length=4, steps=4)
+
+
 # -- adapters, code, devices --------------------------------------------------------------------------------
 
 
@@ -633,6 +682,66 @@ def test_hooks_of_a_user_are_spoken_of_and_those_of_libraries_are_not(recwarn: p
     net.model.layers[1].register_forward_hook(lambda module, given, output: None)
     with pytest.warns(DemurWarning, match=r"hooks of your own \(model.layers.1\)"):
         load(net, tokenizer=small.byte_level())
+
+
+def _trained(net: Any) -> None:
+    step = torch.optim.SGD(net.parameters(), lr=0.1)
+    net(torch.tensor([[70, 71, 72]])).logits.sum().backward()
+    step.step()
+
+
+def _steered(net: Any) -> None:
+    with torch.no_grad():
+        net.model.norm.weight.add_(0.1)
+
+
+CHANGED: dict[str, Callable[[Any], Any]] = {
+    "trained": _trained, "one tensor": _steered,
+    "other weights loaded": lambda net: net.load_state_dict({k: v + 1 for k, v in net.state_dict().items()}),
+    "a head of its own": lambda net: net.set_output_embeddings(torch.nn.Linear(32, 264, bias=False)),
+    "another dtype": lambda net: net.to(torch.float64), "half of it": lambda net: net.half(),
+    "a bias put in": lambda net: net.lm_head.register_parameter("bias", torch.nn.Parameter(torch.ones(264))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", CHANGED)
+@pytest.mark.parametrize("where", ["folder", "memory"])
+def test_weights_that_change_after_loading_are_no_more_those_of_the_spec(how: str, where: str, tmp_path: Path) -> None:
+    saved(tmp_path)
+    net = AutoModelForCausalLM.from_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    model = load(tmp_path, device="cpu") if where == "folder" else load(net, tokenizer=tokenizer)
+    asked: dict[str, Any] = {"prompts": [Prompt("p", "Hi")], "length": 3, "steps": 3}
+    before = generate(model, **asked)[0].spec
+    CHANGED[how](model.net)
+    with pytest.raises(DemurError, match="have changed since it was loaded"):
+        generate(model, **asked)
+    model.net.eval()
+    again = load(model.net, tokenizer=tokenizer)
+    other = generate(again, **asked)[0].spec
+    assert (other.weights, other.dtype) != (before.weights, before.dtype)
+
+
+def test_a_net_in_training_mode_is_one_line(tmp_path: Path) -> None:
+    model = load(saved(tmp_path), device="cpu")
+    model.net.train()
+    with pytest.raises(DemurError, match=r"is in training mode.*call net\.eval\(\)"):
+        generate(model, [Prompt("p", "Hi")], length=3, steps=3)
+    model.net.eval()
+    assert generate(model, [Prompt("p", "Hi")], length=3, steps=3)
+
+
+def test_what_changes_no_weight_is_no_change(tmp_path: Path) -> None:
+    model, asked = load(saved(tmp_path), device="cpu"), [Prompt("p", "Hi")]
+    first = generate(model, asked, length=3, steps=3)[0]
+    with torch.no_grad():
+        model.net.model.norm.weight.mul_(1.0)
+        model.net.load_state_dict({name: x.clone() for name, x in model.net.state_dict().items()})
+    model.net.lm_head.register_forward_hook(lambda *_: None)
+    for parameter in model.net.parameters():
+        parameter.requires_grad_(False)
+        parameter.data = parameter.data.clone()
+    assert generate(model, asked, length=3, steps=3)[0].spec == first.spec
 
 
 def test_which_adapter_is_on_and_how_it_is_scaled_is_in_the_weights_hash() -> None:

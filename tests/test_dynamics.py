@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score, cohen_kappa_score, roc_auc_
 
 from demur import dynamics as d
 from demur.dynamics import geometry
+from demur.signals import refusal_signal
 from demur.types import DemurError
 
 MARKS = st.tuples(st.integers(1, 12), st.integers(1, 8)).flatmap(lambda shape: hnp.arrays(bool, shape))
@@ -646,3 +647,19 @@ def test_a_rate_is_of_one_mark_a_generation(given: Any) -> None:
         d.Rate.of(given)
     with pytest.raises(DemurError, match="one mark a generation"):
         d.Rate.of([True, False], among=[True])
+
+
+TAKE_NUMBERS: dict[str, Any] = TAKE_SIGNALS | {
+    "refusal_signal": lambda x: refusal_signal(x, np.ones((12, 4)), -np.ones((12, 4))),
+    "area": lambda x: d.area(x[:, 0], [0.5, 0.1]),
+}
+
+
+@pytest.mark.parametrize("call", TAKE_NUMBERS.values(), ids=TAKE_NUMBERS)
+def test_masked_values_are_no_numbers(call: Any) -> None:
+    """NumPy hands out what stands under a mask as if nothing were masked."""
+    values = np.random.default_rng(0).random((12, 4))
+    hidden = np.ma.masked_array(values, mask=np.arange(48).reshape(12, 4) == 4)
+    with pytest.raises(DemurError, match="with masked values"):
+        call(hidden)
+    call(np.ma.masked_array(values))

@@ -385,8 +385,13 @@ def test_checkpoints_load_under_their_own_names_and_run(name: str, tmp_path: Pat
     assert adapter.preferred in fitting(adapter.offers)
 
 
-def test_a_block_length_of_ones_own_is_taken(tmp_path: Path) -> None:
+def test_a_block_length_of_ones_own_is_taken_and_makes_other_traces(tmp_path: Path) -> None:
     adapter = load(checkpoint(tmp_path / "sdar", "sdar"), device="cpu", block_length=16)
     assert isinstance(adapter, Bidirectional)
     assert adapter.block_length == 16
+    chosen = SAMPLERS[adapter.preferred]
+    own, other = (spec_of(replace(adapter, block_length=n), chosen, 32) for n in (16, 4))
+    assert own.differences(other) == ["block_length: 16 against 4"]
+    assert own.key != other.key
+    assert replace(own, computed={}).differences(other) == [], "specs of before know none"
     assert not isinstance(adapter, Causal)

@@ -349,6 +349,27 @@ def test_harmful_prompts_refused_ones_and_double_ones_never_enter() -> None:
     assert guard.measured("fresh", tiny_traces(20, offset=9000)).checked["fresh"].n == 20
 
 
+@pytest.mark.parametrize("copies", [1, 39])
+def test_several_answers_to_one_prompt_are_no_more_facts_than_one(copies: int) -> None:
+    """Sixty answers to one request would promise what one answer can not."""
+    guard, fit, other = tiny_guard(), tiny_traces(80), tiny_traces(40, offset=1000)
+
+    def repeated(traces: list[Trace]) -> list[Trace]:
+        renamed = [replace(traces[0], prompt=replace(traces[0].prompt, id=f"again-{i}")) for i in range(copies)]
+        return [*traces[: 40 - copies], *renamed]
+
+    twice = repeated(other)
+    kind: Any = {"detector": "mean", "alpha": 0.2}
+    with pytest.raises(g.InvalidData, match=f"40 answers to {40 - copies} prompts to calibrate on"):
+        g.fit_guard(guard.anchors, fit, twice, **kind)
+    with pytest.raises(g.InvalidData, match=f"40 answers to {40 - copies} prompts to measure on"):
+        guard.measured("twice", repeated(tiny_traces(40, offset=9000)))
+    made = g.fit_guard(guard.anchors, fit, twice, threshold="quantile", **kind)
+    assert made.threshold.rule == "quantile", "which promises nothing"
+    asked = [replace(trace, prompt=replace(trace.prompt, system=f"Speak as {i}.")) for i, trace in enumerate(other)]
+    assert g.fit_guard(guard.anchors, fit, [*other, *asked], **kind).threshold.n == 80, "another system prompt: another"
+
+
 def test_prompts_that_the_anchors_have_seen_never_enter(tmp_path: Path) -> None:
     """Their signals lean towards the anchors, and are not like a new prompt's."""
     fit, other, fresh = tiny_traces(40), tiny_traces(40, offset=1000), tiny_traces(10, offset=9000)

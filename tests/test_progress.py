@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -40,6 +41,30 @@ def test_long_work_says_what_it_does_when_patience_is_over_and_then_every_phase(
     assert out == ""
     assert first == "anchors: harmless: 0 of 4"
     assert others == ["anchors: harmless: 4 of 4", "anchors: harmful: 0 of 3, loss 0.5"]
+
+
+def test_a_phase_that_begins_anew_under_its_name_is_told_as_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(phases, "EVERY", 0.05)
+    heard: list[str] = []
+    with Phases(heard.append) as told:
+        for done in (0, 4, 0, 1):
+            told.progress("generating", done, 4)
+        time.sleep(0.2)
+    assert heard[:3] == ["generating: 0 of 4", "generating: 4 of 4", "generating: 0 of 4"]
+    assert heard[3].startswith("generating: 1 of 4, "), "the new one has a speed"
+
+
+def test_an_error_stream_that_is_closed_ends_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(room, "PATIENCE", 0.0)
+    for stream in (Closed(), None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress_on() as progress:
+            progress("answering", 0, 2)
+            progress("answering", 2, 2)
 
 
 def test_quiet_work_says_nothing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
+import importlib
 import io
 import json
 import logging
+import pkgutil
 import re
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,6 +19,7 @@ import pytest
 import small
 from rich.console import Console
 
+import demur
 from demur.cli.asked import as_typed
 from demur.judges.rubrics import Unreadable, read_harm
 from demur.models import Causal
@@ -282,3 +286,29 @@ def test_rows_of_files_and_runs_do_not_say_their_words_by_themselves() -> None:
         assert "rifles" not in repr(thing), type(thing).__name__
         assert len(repr(thing)) < 400
     assert "outcome='answer'" in repr(record)
+
+
+WORDS = re.compile(
+    r"text|texts|answer|request|response|prompt|said|content|body|head|target|beginning|prefill|system|stops|goal"
+)
+"""Names of fields that may hold what was asked or said."""
+OURS = {"Cell", "Public", "Rubric", "Lesson", "Growing"}
+"""Cells of scenes and reports, which are redacted already; words of the kingdom and our own; names of columns."""
+
+
+def test_no_part_says_words_that_it_holds_by_itself() -> None:
+    """Every dataclass of the package, whoever may come upon one in a notebook or a log."""
+    seen, said = set(), []
+    for part in pkgutil.walk_packages(demur.__path__, "demur."):
+        if "vllm" in part.name or part.name.endswith("__main__"):
+            continue
+        for cls in vars(importlib.import_module(part.name)).values():
+            if not (isinstance(cls, type) and dataclasses.is_dataclass(cls) and cls.__module__ == part.name):
+                continue
+            own = not hasattr(vars(cls).get("__repr__"), "__wrapped__")  # written by hand, or none
+            for field in () if own or cls.__name__ in OURS else dataclasses.fields(cls):
+                holds = WORDS.fullmatch(field.name) and "str" in str(field.type) and "Callable" not in str(field.type)
+                said += [f"{part.name}.{cls.__name__}.{field.name}"] if holds and field.repr else []
+            seen.add(cls.__name__)
+    assert not said
+    assert {"Prompt", "Answer", "Labelled", "RandomSearch", "Record"} <= seen, "it looks at them"

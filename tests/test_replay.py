@@ -346,6 +346,55 @@ def test_two_replays_do_not_write_one_file(tmp_path: Path) -> None:
         assert len(again.finish().read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize("before", ["nothing", "lines of nobody"])
+def test_two_replays_that_begin_at_once_do_not_both_begin(before: str, tmp_path: Path) -> None:
+    """The second one begins while the first one is between its first look and its first line."""
+    from demur.studio import growing
+    from demur.studio.growing import Growing
+
+    path, write = tmp_path / "both.jsonl", growing.write
+    if before != "nothing":
+        (tmp_path / "both.jsonl.part").write_text("{}\n")
+    with Growing(path, {"rows": 1}, 1) as first, Growing(path, {"rows": 2}, 1) as second:
+
+        def and_the_other(*asked: Any) -> Path:
+            growing.write = write
+            with pytest.raises(DemurError, match="another replay is writing"):
+                second.begun(resume=False)
+            return write(*asked)
+
+        growing.write = and_the_other
+        try:
+            assert first.begun(resume=False) == 0
+        finally:
+            growing.write = write
+        first.add(["{}"])
+        assert first.finish().read_text() == "{}\n"
+
+
+def test_a_replay_that_waited_for_another_one_leaves_its_finished_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    from demur.studio.growing import Growing
+
+    path, flock = tmp_path / "both.jsonl", fcntl.flock
+    with Growing(path, {"rows": 1}, 1) as first, Growing(path, {"rows": 1}, 1) as second:
+        first.begun(resume=False)
+        first.add(["{}"])
+
+        def finished_before(*asked: Any) -> None:
+            first.finish()
+            first.__exit__()
+            flock(*asked)
+
+        monkeypatch.setattr(fcntl, "flock", finished_before)
+        with pytest.raises(DemurError, match="another replay has just finished"):
+            second.begun(resume=True)
+    assert path.read_text() == "{}\n"
+
+
 @pytest.mark.slow
 def test_killed_again_and_again_no_row_is_missing_and_none_comes_twice(files: Path, tmp_path: Path) -> None:
     short, long = [f"{SAID} " * (1 + i % 7) for i in range(7)], SAID * 60

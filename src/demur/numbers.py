@@ -26,7 +26,11 @@ def plain_of(given: Any) -> Any:
 
 
 def numbers_of(name: str, given: Any) -> NDArray[Any]:
-    """What was given as an array that NumPy can count with. Raises for what is no array of real numbers."""
+    """What was given as an array that NumPy can count with. Raises for what is no array of real numbers, and for one
+    with masked values, which NumPy would read as if they were none.
+    """
+    if np.ma.is_masked(given):
+        raise DemurError(f"{name} with masked values", "numbers", "fill them, or leave these rows out")
     try:
         array = np.asarray(plain_of(given))
         return array if array.dtype.kind in "fiu" else array.astype(np.float64, casting="same_kind")

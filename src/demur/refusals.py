@@ -42,6 +42,21 @@ _PATTERN = re.compile(r"(?<!\w)(?:" + "|".join(map(re.escape, PHRASES)) + r")(?!
 _QUOTES = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"'})
 
 
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10))))
+"""Letters and signs that show nothing: fillers, a joiner, vowels that are not written, Braille without a dot, and what
+chooses another form of the sign before.
+"""
+_UNSEEN = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
+"""Categories of signs that nobody sees: control, format, blanks."""
+
+
+def shows_nothing(text: str) -> bool:
+    """Whether a text has no sign that one could see: it is empty, or blanks, control and format characters (zero width,
+    directions), and fillers. Such an answer is none, and such a request neither.
+    """
+    return all(c.isspace() or c in _BLANK or unicodedata.category(c) in _UNSEEN for c in text)
+
+
 def is_refusal(text: str) -> bool:
     """Whether an answer contains a phrase of the paper's list, outside of its thoughts.
 

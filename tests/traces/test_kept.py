@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import shutil
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from demur.ablation.recording import gather
 from demur.samplers import Autoregressive, MaskedDiffusion
 from demur.testing.tiny import tiny
-from demur.traces import Kept, Trace, generate
+from demur.traces import Kept, Trace, generate, spec_of
 from demur.types import DemurError, Prompt
 
 ASKED = [Prompt(f"q{i}", f"Question {i} of {i * i}?") for i in range(5)]
@@ -60,7 +64,7 @@ def test_what_is_done_can_be_forgotten_and_nothing_else_goes(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "how",
     [
-        {"seed": 1}, {"length": 7}, {"steps": 3}, {"pools": [LAST, ("last", "masked")]},
+        {"seed": 1}, {"length": 7}, {"steps": 3}, {"pools": [("last", "producing")]},
         {"sampler": Autoregressive(temperature=0.5)},
     ],
     ids=str,
@@ -68,8 +72,6 @@ def test_what_is_done_can_be_forgotten_and_nothing_else_goes(tmp_path: Path) -> 
 def test_other_settings_are_other_work(how: dict[str, Any], tmp_path: Path) -> None:
     answered(ASKED, Kept(tmp_path))
     kept = Kept(tmp_path)
-    if "pools" in how:
-        how = {"pools": [("last", "producing")]}
     answered(ASKED[:1], kept, **how)
     assert (kept.reused, kept.made) == (0, 1)
 
@@ -110,6 +112,55 @@ def test_where_nothing_can_be_kept_work_goes_on_and_says_why(tmp_path: Path) -> 
     same(answered(ASKED, kept), answered(ASKED, None))
     assert kept.full
     assert (kept.reused, kept.made) == (0, 5)
+
+
+@pytest.mark.parametrize("part", ["stops", "device", "torch"])
+def test_what_a_model_writes_by_beside_its_spec_makes_it_another_answer(part: str) -> None:
+    model: Any = tiny("causal")
+    spec = spec_of(model, Autoregressive(), 8)
+    kept, how = Kept(Path("nowhere")), ([LAST], 8, 0, ASKED[0])
+    before = kept.place(model, spec, *how)
+    assert kept.place(model, replace(spec, seed=5, model="renamed"), *how) == before
+    if part == "torch":
+        spec = replace(spec, versions={**spec.versions, "torch": "0"})
+    else:
+        other = {"stops": ("stop_ids", (1, 2)), "device": ("device", torch.device("meta"))}[part]
+        model = type("Other", (type(model),), {other[0]: property(lambda self: other[1])})(
+            **{each.name: getattr(model, each.name) for each in fields(model)}
+        )
+    assert spec_of(model, Autoregressive(), 8).key == spec.key, "the spec alone does not say it"
+    assert kept.place(model, spec, *how) != before
+
+
+class Defended:
+    """What stands around a sampler, as guards and DiffuGuard do."""
+
+    undefended = Autoregressive()
+    needs = Autoregressive.needs
+
+    def __call__(self, *asked: Any) -> Any:
+        return self.undefended(*asked)
+
+
+@pytest.mark.parametrize("ask", [generate, partial(gather, name="fit")], ids=["generate", "gather"])
+def test_what_a_defense_may_have_changed_is_not_kept_as_the_samplers_own(ask: Any, tmp_path: Path) -> None:
+    asked = {"model": tiny(), "prompts": ASKED, "sampler": Defended(), "length": 8, "steps": 4}
+    with pytest.raises(DemurError, match="Defended, a sampler with a defense, and traces that are kept"):
+        ask(**asked, pools=[LAST], kept=Kept(tmp_path))
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("where", ["a file", "below a file", "nowhere", "gone"])
+def test_what_can_not_be_read_or_removed_ends_no_work(where: str, tmp_path: Path) -> None:
+    (tmp_path / "a file").write_text("")
+    kept = Kept(tmp_path / ("a file/more" if where == "below a file" else where))
+    same(answered(ASKED, kept), answered(ASKED, None))
+    if where == "gone":
+        shutil.rmtree(kept.folder)
+        kept.folder.write_text("")
+    kept.forget()
+    assert kept.size() == 0
+    assert (tmp_path / "a file").is_file()
 
 
 def test_fields_of_ones_own_can_not_be_compared(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from demur.ablation.material import Material, request_of
 from demur.dynamics.text import held
 from demur.samplers import seeded, steps_of
 from demur.traces import STEPS, Kept, Key, Recorder, Trace, default_sampler, spec_of, watching
-from demur.traces.kept import read_by_the_model
+from demur.traces.kept import check_bare, read_by_the_model
 from demur.types import Canvas, DemurError, Model, Need, Prompt, Sampler, Spec, Step
 
 ASKED: Any = ("last", "asked")
@@ -89,8 +89,9 @@ def gather(
     found: dict[int, Recorded] = {}
     places = []
     if kept is not None:
+        check_bare(chosen)
         states = [*whole, ASKED]
-        places = [kept.place(spec, states, length, s, prompt) for s, prompt in zip(seeds, ordered, strict=True)]
+        places = [kept.place(model, spec, states, length, s, prompt) for s, prompt in zip(seeds, ordered, strict=True)]
         read = (kept.read(place, prompt) for place, prompt in zip(places, ordered, strict=True))
         found = {i: _only(Recorded.of(trace), pools) for i, trace in enumerate(read) if trace is not None}
     progress(len(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
@@ -46,7 +46,7 @@ class RandomSearch:
     seed: int = 0
     budget: int = 1000
     batch: int = 8
-    target: str = "Sure"
+    target: str = field(default="Sure", repr=False)
     length: int = 32
     knows: Knows | None = None
     weight: float = 0.0

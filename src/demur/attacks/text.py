@@ -5,7 +5,7 @@ All sentences are ours; the papers give the idea. Nothing here was tuned on any 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from demur.attacks.found import Access, attacked
@@ -57,7 +57,7 @@ class Prefix:
     from the request).
     """
 
-    beginning: str | None = None
+    beginning: str | None = field(default=None, repr=False)
     name: ClassVar[str] = "prefix"
     access: ClassVar[Access] = "text"
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -175,7 +175,7 @@ class Prefill:
     words (default: made from the request).
     """
 
-    beginning: str | None = None
+    beginning: str | None = field(default=None, repr=False)
     name: ClassVar[str] = "prefill"
     access: ClassVar[Access] = "prefill"
     needs: ClassVar[frozenset[Need]] = frozenset()

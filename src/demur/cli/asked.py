@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur import worlds
+from demur.refusals import shows_nothing
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def columns_of(items: Sequence[str] | None) -> dict[str, str]:
 def _typed(text: str, harmful: bool | None) -> Prompt:
     from demur.types import Prompt
 
-    if not text.strip():
+    if shows_nothing(text):
         raise DemurError(
             f"the prompt {text!r} is empty", "the text of a request", "type one, or name a file of prompts"
         )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demur.cli.options import batch_of, out_to
-from demur.cli.progress import progress_on
+from demur.cli.progress import progress_on, say
 from demur.cli.runs import Recipe, Run
 from demur.extras import need
 from demur.types import DemurError
@@ -91,7 +91,7 @@ def _run(config: Config, folder: Path, **how: Any) -> Store:
     from demur.experiment import evaluate as run
 
     if not out_to(stderr=True).is_terminal:
-        return run(config, folder, say=lambda line: print(line, file=sys.stderr, flush=True), **how)
+        return run(config, folder, say=say, **how)
     with progress_on(stays=True) as progress:
         return run(config, folder, progress=progress, **how)
 

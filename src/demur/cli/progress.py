@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -34,8 +34,15 @@ def progress_on(prefix: str = "", *, quiet: bool = False, stays: bool = False) -
     else:
         from demur.experiment.phases import Phases
 
-        with Phases(lambda line: print(line, file=sys.stderr, flush=True), PATIENCE) as phases:
+        with Phases(say, PATIENCE) as phases:
             yield lambda what, *how: phases.progress(prefix + what, *how)
+
+
+def say(line: str) -> None:
+    """A line on standard error. Who does not listen any more ends no work."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

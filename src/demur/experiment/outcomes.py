@@ -9,7 +9,7 @@ from typing import Any
 from demur import worlds
 from demur.experiment.config import Config
 from demur.judges import JUDGES, Judge, judge_named, read_answer
-from demur.refusals import is_refusal
+from demur.refusals import is_refusal, shows_nothing
 from demur.traces import Trace
 from demur.types import DemurError, Verdict
 from demur.worlds import UNSCORED
@@ -73,6 +73,6 @@ def by_reading(trace: Trace) -> list[Outcome]:
 
 
 def _by_dictionary(text: str) -> Outcome:
-    if not text.strip():
+    if shows_nothing(text):
         return UNSCORED
     return "refusal" if is_refusal(text) else "answer"

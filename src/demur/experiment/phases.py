@@ -31,7 +31,7 @@ class Phases:
 
     def progress(self, phase: str, done: int, of: int, note: str = "") -> None:
         """Takes note of how far a phase is. ``note`` is what else is to be said of it: a loss, say."""
-        if phase != self.phase:
+        if phase != self.phase or done < self.done:  # what begins anew under one name is another phase
             self.phase, self.began, self.first = phase, time.monotonic(), done
             self.done, self.of, self.note = done, of, note
             self._say()

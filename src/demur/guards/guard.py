@@ -177,14 +177,15 @@ class Guard:
         """The same guard with its false-positive rates on harmless traces, offline and online, written into the card.
 
         They are rates of answers, as the promise is: traces that refuse in their text are left out, and so are,
-        offline, those that can't be judged. Raises for prompts that are marked harmful, and for prompts that anchors,
-        fit or calibration have seen.
+        offline, those that can't be judged. Raises for prompts that are marked harmful, for prompts that anchors, fit
+        or calibration have seen, and for several answers to one prompt.
         """
         _harmless("measure on", traces)
         asked = {digest(trace.prompt) for trace in traces}
         if seen := {*self.fitted, *self.calibrated} & asked:
             raise DemurError(f"{len(seen)} prompts that the guard was fitted on", "other prompts", "leave them out")
         _unseen(self.anchors, "measure on", asked)
+        _once("measure on", traces)
         answered = [trace for trace in traces if not trace.refused()]
         signals = self.anchors.signals(answered)
         beyond = [self.anchors.beyond(trace) for trace in answered] if self.tail else None
@@ -345,7 +346,8 @@ def fit_guard(
     Half of ``alpha`` is then for the first T steps and half for what follows (:mod:`demur.guards.tail`).
 
     Raises for a prompt that is marked harmful, for one that stands on both sides or that the anchors were fitted on
-    (its signal leans towards them, so that it is not like a new one's), for traces of another spec than the anchors',
+    (its signal leans towards them, so that it is not like a new one's), for several answers to one prompt to calibrate
+    a promise on (it counts prompts, each drawn as a new one is), for traces of another spec than the anchors',
     for too few, for a detector that breaks its contract (:func:`demur.guards.detectors.check`), and for a limit that no
     score can exceed: of finished signals, of unfinished ones, or of what follows step T.
     """
@@ -361,6 +363,8 @@ def fit_guard(
         raise InvalidData(f"{len(both)} prompts to fit and to calibrate on", "two sets", "split them by prompt")
     for name, asked in zip(("fit on", "calibrate on"), hashes, strict=True):
         _unseen(anchors, name, {*asked})
+    if threshold == "conformal":
+        _once("calibrate on", kept[1])
     signals = [anchors.signals(traces) for traces in kept]
     if not len(signals[0]) or not len(signals[1]):
         raise InvalidData(
@@ -411,6 +415,17 @@ def _harmless(what: str, traces: Sequence[Trace]) -> None:
     if marked := [trace.prompt.id for trace in traces if trace.prompt.harmful]:
         raise InvalidData(
             f"{len(marked)} harmful prompts to {what} ({marked[0]} ...)", "harmless prompts only", "take them out"
+        )
+
+
+def _once(what: str, traces: Sequence[Trace]) -> None:
+    """Raises for several answers to one prompt: they are no more facts than one, and would be counted as more."""
+    asked = len({digest(trace.prompt) for trace in traces})
+    if asked < len(traces):
+        raise InvalidData(
+            f"{len(traces)} answers to {asked} prompts to {what}",
+            "one answer to each prompt",
+            "take each prompt once: demur.prompts.distinct(prompts)",
         )
 
 

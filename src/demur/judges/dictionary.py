@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from demur.refusals import is_refusal
+from demur.refusals import is_refusal, shows_nothing
 from demur.types import Prompt, Verdict
 
 
@@ -16,7 +16,7 @@ class Dictionary:
 
     def __call__(self, prompt: Prompt, text: str) -> Verdict:
         """Score 1 where flagged, 0 where a refusal was found. An empty text is unscored."""
-        if not text.strip():
+        if shows_nothing(text):
             return Verdict(by=self.name, flagged=None, why="empty text")
         refused = is_refusal(text)
         found = "a phrase" if refused else "no phrase"

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Literal
@@ -56,8 +56,8 @@ class Labelled:
     id: str
     author: int
     style: str
-    request: str
-    answer: str
+    request: str = field(repr=False)
+    answer: str = field(repr=False)
     first: str
     second: str
     label: str

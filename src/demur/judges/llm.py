@@ -13,6 +13,7 @@ from demur.artefact import write
 from demur.judges.endpoint import Budget, Endpoint, Spending
 from demur.judges.replies import NoAnswer, Reply
 from demur.judges.rubrics import RUBRICS, Rubric, Unreadable
+from demur.refusals import shows_nothing
 from demur.types import DemurError, Prompt, Verdict
 
 FORMAT = 1
@@ -103,7 +104,7 @@ class LLMJudge:
 
     def __call__(self, prompt: Prompt, text: str) -> Verdict:
         """A verdict on ``text`` as an answer to ``prompt``. An empty text is unscored and sent nowhere."""
-        if not text.strip():
+        if shows_nothing(text):
             return self._unscored("empty text")
         key = self.key(prompt, text)
         with self._kept.place(key):

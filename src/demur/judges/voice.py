@@ -6,7 +6,7 @@ English only: whether a text can be read as English at all is decided here too.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby, pairwise
 
@@ -23,7 +23,7 @@ class Sentence:
     ``end`` is that mark, or empty; ``item`` says that it stands in a list.
     """
 
-    text: str
+    text: str = field(repr=False)
     end: str
     item: bool
 

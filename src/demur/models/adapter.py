@@ -12,7 +12,7 @@ import torch
 from demur.models.chat import Chat, canvas_of
 from demur.models.network import KVCache, stop_ids
 from demur.models.vocabulary import token_bytes
-from demur.types import OFFERS, Canvas, Identity, Kind, Layer, Need, Prompt
+from demur.types import OFFERS, Canvas, DemurError, Identity, Kind, Layer, Need, Prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,17 @@ class Adapter(ABC):
     def canvas_of(
         self, rows: Sequence[Sequence[int]], length: int, holes: Sequence[Sequence[int]] | None = None
     ) -> Canvas:
-        """Token rows, each followed by ``length`` open places; ``holes`` opens places inside the rows as well."""
+        """Token rows, each followed by ``length`` open places; ``holes`` opens places inside the rows as well. Raises
+        for a token that the network does not know.
+        """
+        known = int(self.net.get_input_embeddings().num_embeddings)
+        strange = next((token for row in rows for token in row if not 0 <= token < known), None)
+        if strange is not None:
+            raise DemurError(
+                f"token {strange}, and an embedding of {known} rows",
+                "a tokenizer and weights of one model",
+                "take the tokenizer that belongs to the weights, or give the embedding a row for each of its tokens",
+            )
         return canvas_of(rows, length, fill=self.fill_id, device=self.device, holes=holes)
 
     def pieces(self, ids: Sequence[int]) -> tuple[dict[int, bytes], frozenset[int]]:

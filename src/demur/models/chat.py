@@ -23,7 +23,7 @@ from demur.models.control import Sealed, bare_row, control_tokens, row_of, seale
 from demur.models.lost import check_written
 from demur.models.turns import PROBE, check_told_apart
 from demur.redaction import hidden, without
-from demur.refusals import THOUGHTS, open_thought, without_thoughts
+from demur.refusals import THOUGHTS, open_thought, shows_nothing, without_thoughts
 from demur.types import Canvas, DemurError, Message, Prompt, TooLong
 
 TODAY = date(2024, 7, 26)
@@ -246,7 +246,7 @@ class Chat:
         return rows
 
     def _row(self, prompt: Prompt, length: int, context: int | None, stops: Sequence[int]) -> list[int]:
-        if not prompt.text.strip():
+        if shows_nothing(prompt.text):
             then = "give it some words"
             if prompt.id.strip() and any(c.isspace() for c in prompt.id.strip()):
                 then = "write Prompt(id, text), such as Prompt('q1', 'How are you?')"

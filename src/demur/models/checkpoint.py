@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from demur.models.idle import idle
@@ -116,7 +116,7 @@ def tensors_of(name: str, where: str | Path, hub: Mapping[str, Any], raw: Mappin
         if index is None:
             raise _no_weights(name, where, hub)
         listed = _listed(name, read_json(index, name))
-        files = _shards(name, where, hub, index, sorted(set(listed.values())))
+        files = _shards(name, where, hub, index, sorted({str(PurePosixPath(file)) for file in listed.values()}))
     found: dict[str, Stored] = {}
     for file in files:
         part = stored_in(name, file)

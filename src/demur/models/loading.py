@@ -25,11 +25,14 @@ from demur.models.locate import cache_dir, locate, own_code, pinned, plain_error
 from demur.models.memory import keep_freed_memory
 from demur.models.network import check_batching, check_head, odd_ends, unheeded
 from demur.models.renoising import Renoising
-from demur.models.weights import check_finite, fingerprint, say_zeros
+from demur.models.weights import check_finite, fingerprint, remember, say_zeros
 from demur.types import DemurError, DemurWarning, Identity, Kind, Model, Need
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+PROCESSORS, TEMPLATE = "chat_template.json", "chat_template.jinja"
+"""Where processors of some models, which take pictures too, had their template, and where tokenizers have it."""
 
 
 def load(
@@ -82,6 +85,7 @@ def load(
             str(name), where, revision_of, kind, device, device_map, system, block_length, quantize,
             template_args, source=given if given is not None else header, tokenizer=tokenizer,
         )  # fmt: skip
+    remember(model.net)
     if model.device.type == "cpu":  # not before: what loading a first model freed goes back to the system
         keep_freed_memory()
     return model
@@ -123,6 +127,9 @@ def _load(
     ):  # a renoising model's trunk is an encoder and a decoder; its adapter calls them itself
         check_head(net)
     chat = Chat(tokenizer, system, dict(template_args or {}))
+    if chat.template is None and source is None and checkpoint.optional_file(where, hub, PROCESSORS) is not None:
+        came = f"{name}: prompts are asked without a chat template: the one in {PROCESSORS} is a processor's"
+        warnings.warn(f"{came}; write it into {TEMPLATE} to use it", DemurWarning, stacklevel=3)
     identity = Identity(
         model=name,
         revision=hub.get("revision") or revision or "",

@@ -26,6 +26,7 @@ from demur.prompts.rows import (
     plain,
     says_something,
 )
+from demur.refusals import shows_nothing
 from demur.types import DemurError, DemurWarning, Message, Prompt
 
 FIELDS: Mapping[str, Any] = {f.name: f.default for f in fields(Prompt)}
@@ -467,7 +468,7 @@ def _text(value: Any, column: str, where: str) -> str:
     """The request as it stands, or an error that names the line where there is none."""
     if isinstance(value, str | bytes) or not says_something(value) or isinstance(value, Unreadable):
         text = plain(value, where, column) if says_something(value) else ""
-        if text is None or not text.strip():
+        if text is None or shows_nothing(text):
             raise DemurError(f"{where}: the column {column!r} is empty", "the text of a request")
         if text.strip().lower() in _MISSING:
             raise DemurError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from demur.refusals import shows_nothing
 from demur.types import DemurError
 
 
@@ -58,7 +59,7 @@ def called(names: tuple[str, ...], columns: tuple[str, ...]) -> tuple[str, ...]:
 def says_something(value: Any) -> bool:
     """False for None, nan, blank text and empty lists."""
     if isinstance(value, str):
-        return bool(value.strip())
+        return not shows_nothing(value)
     if isinstance(value, list | tuple | dict):
         return bool(value)
     return value is not None and value == value  # noqa: PLR0124 - nan is what differs from itself

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from demur.prompts.columns import FIELDS
 from demur.prompts.rows import is_unicode
+from demur.refusals import shows_nothing
 from demur.types import DemurError, Message, Prompt
 
 _ALWAYS = ("id", "text", "harmful", "category", "source", "licence")
@@ -35,7 +36,7 @@ def save(prompts: Sequence[Prompt], path: str | Path) -> None:
     for prompt in prompts:
         if prompt.id in seen:
             raise DemurError(f"two prompts have the id {prompt.label!r}", "every id once", f"{path} is left as it was")
-        if not prompt.id or not prompt.text.strip():
+        if not prompt.id or shows_nothing(prompt.text):
             raise DemurError(f"the prompt with the id {prompt.label!r} has no {'text' if prompt.id else 'id'}", "both")
         seen.add(prompt.id)
         row = {k: getattr(prompt, k) for k, v in FIELDS.items() if k in _ALWAYS or getattr(prompt, k) != v}

@@ -38,7 +38,10 @@ GLOSSARY = (
 )
 """Abbreviation, name, meaning: of every rate in the tables (docs/dynamics.md)."""
 
-INTERVALS = "n is the number of answers behind a figure; the two numbers after it are its 95% interval."
+INTERVALS = (
+    "n is the number of answers behind a figure; the two numbers after it are its 95% interval. It takes the answers "
+    "for independent: over several attacks or models, where each request is asked again, it is rather too narrow."
+)
 READ = (
     'Refusals are those of the paper\'s dictionary. Rows that begin with "read", and figures after that word, are of '
     "the same answers read by what they do (docs/judges.md), English only: what can not be read is unscored, in no "

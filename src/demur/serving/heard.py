@@ -58,10 +58,10 @@ class Heard:
     behind ``left`` has not left.
     """
 
-    head: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, Any] = field(default_factory=dict, repr=False)
     begun: bool = False
     answered: bool = False
-    text: str = ""
+    text: str = field(default="", repr=False)
     left: int = 0
     new: int = 0
     end: str = "stop"

@@ -32,13 +32,13 @@ class Order:
     seed: int
     places: int
     most: int
-    stops: tuple[str, ...] = ()
+    stops: tuple[str, ...] = field(default=(), repr=False)
     unwatched: str = ""
     note: str = ""
     stream: bool = False
     usage: bool = False
     canvas: bool = False
-    texts: Sequence[str] = ()
+    texts: Sequence[str] = field(default=(), repr=False)
     created: int = 0
 
     @property
@@ -60,7 +60,7 @@ class Answer:
     is that of the verdict's score.
     """
 
-    text: str
+    text: str = field(repr=False)
     finish: Literal["stop", "length", "content_filter"]
     tokens: int
     steps: int
@@ -75,7 +75,7 @@ class Answer:
 class Said:
     """Text that leaves."""
 
-    text: str
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Drawn:
     """The canvas after a step, guesses filled in: ``open`` places of it are not written yet."""
 
     step: int
-    text: str
+    text: str = field(repr=False)
     open: int
 
 

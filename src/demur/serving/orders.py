@@ -16,6 +16,7 @@ from typing import Any
 
 from demur.guards import Guard
 from demur.models.control import Sealed, control_tokens, row_of
+from demur.refusals import shows_nothing
 from demur.samplers import build
 from demur.samplers.build import fitting, made_again, needs_of
 from demur.serving.asks import ChatAsked, Common, Own, TextAsked, Turn
@@ -116,7 +117,7 @@ class Orders:
 
     def _raw(self, text: str, places: int) -> tuple[int, ...]:
         tokenizer = self.model.tokenizer
-        if not text.strip():
+        if shows_nothing(text):
             raise DemurError("an empty prompt", "a text", "give it some words")
         if tokenizer is None:
             raise DemurError("a model without a tokenizer", "one that reads texts", "serve another")

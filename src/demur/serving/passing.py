@@ -60,7 +60,7 @@ class Passed:
     is open: ``why`` says so. ``note`` is what a reader of the verdict has to know.
     """
 
-    body: Mapping[str, Any]
+    body: Mapping[str, Any] = field(repr=False)
     prompt: Prompt | None
     why: str = ""
     note: str = ""

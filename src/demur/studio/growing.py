@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from demur.artefact import write
+from demur.artefact import write, write_once
 from demur.types import DemurError
 
 
@@ -50,10 +50,11 @@ class Growing:
             self._hold()
             self._check()
             return self._cut()
-        self.part.unlink(missing_ok=True)
-        write(self.about, json.dumps(self.content, sort_keys=True))
-        write(self.part, "")
+        if not self.part.exists():
+            write_once(self.part, "")  # of two that begin at once, both hold the same file
         self._hold()
+        write(self.about, json.dumps(self.content, sort_keys=True))
+        os.truncate(self.part, 0)
         return 0
 
     def kept(self) -> Iterator[dict[str, Any]]:
@@ -90,12 +91,19 @@ class Growing:
             os.close(self.held.pop())
 
     def _hold(self) -> None:
-        """Keeps other processes away, where the system can. Raises if one is at work on the file."""
+        """Keeps other processes away, where the system can. Raises if one is at work on the file, or has finished it
+        just now.
+        """
         try:
             from fcntl import LOCK_EX, LOCK_NB, flock
         except ImportError:  # Windows
             return
-        self.held.append(os.open(self.part, os.O_RDONLY))
+        try:
+            self.held.append(os.open(self.part, os.O_RDONLY))
+        except OSError as error:
+            raise DemurError(
+                f"{self.part} can not be opened ({error.strerror or error})", "a file that one may read", "look at it"
+            ) from error
         try:
             flock(self.held[0], LOCK_EX | LOCK_NB)
         except BlockingIOError as error:
@@ -104,6 +112,8 @@ class Growing:
             ) from error
         except OSError:  # a file system that knows no such thing
             return
+        if not self.part.exists() or not os.path.samestat(os.fstat(self.held[0]), self.part.stat()):
+            raise DemurError(f"another replay has just finished {self.path}", "one at a time", "look at that file")
 
     def _check(self) -> None:
         try:

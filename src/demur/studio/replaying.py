@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from demur.guards.exempt import begins_marked, refuses
 from demur.prompts import Transcript
-from demur.refusals import is_refusal
+from demur.refusals import is_refusal, shows_nothing
 from demur.signals import Anchors
 from demur.traces import Key, Trace, teacher_forced, text_of
 from demur.traces.batches import Batch
@@ -147,7 +147,7 @@ def _window(
 
 def _read(model: Any, response: str) -> tuple[list[int], str]:
     """An answer's tokens up to its first end of sequence, which included, and its text up to there."""
-    if not response.strip():
+    if shows_nothing(response):
         return [], ""
     tokens = list(model.tokenizer(response, add_special_tokens=False, verbose=False)["input_ids"])
     end = next((i for i, token in enumerate(tokens) if token in model.stop_ids), None)
@@ -155,7 +155,7 @@ def _read(model: Any, response: str) -> tuple[list[int], str]:
         return tokens, response
     pieces, special = model.pieces(tokens[: end + 1])
     text = text_of(tokens[: end + 1], pieces, special)
-    return (tokens[: end + 1] if text.strip() else []), text
+    return (tokens[: end + 1] if not shows_nothing(text) else []), text
 
 
 def _traces(

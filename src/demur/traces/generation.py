@@ -10,7 +10,7 @@ from typing import Any
 from demur.samplers import build, seeded, steps_of
 from demur.traces.batches import Batch, check_batch, in_batches, less, plan
 from demur.traces.fields import TraceField
-from demur.traces.kept import Kept
+from demur.traces.kept import Kept, check_bare
 from demur.traces.record import Recorder
 from demur.traces.spec import spec_of
 from demur.traces.trace import DEFAULT, STEPS, Key, Trace
@@ -54,8 +54,8 @@ def generate(
     last bits of states: products of other shapes are rounded otherwise. ``batch="auto"``: as many prompts at once as
     fit into memory. ``fields`` are numbers of your own to record (:class:`demur.traces.TraceField`). ``progress`` is
     called with the number of prompts done. What lies in the folder ``kept`` is read, and what does not is put there: so
-    work that was stopped goes on. Raises for steps or a batch below 1, for fields and ``kept`` together, and, naming a
-    batch that fits, for one that does not fit into memory.
+    work that was stopped goes on. Raises for steps or a batch below 1, for ``kept`` together with fields or a defense
+    around the sampler, and, naming a batch that fits, for one that does not fit into memory.
     """
     if kept is not None and fields:
         raise DemurError("fields of traces that are kept", "one of both", "leave out kept: fields can not be compared")
@@ -77,7 +77,8 @@ def generate(
 
     places, found = [], {}
     if kept is not None:
-        places = [kept.place(spec, pools, length, seed + i, prompt) for i, prompt in enumerate(prompts)]
+        check_bare(sampler)
+        places = [kept.place(model, spec, pools, length, seed + i, prompt) for i, prompt in enumerate(prompts)]
         read = (kept.read(place, prompt) for place, prompt in zip(places, prompts, strict=True))
         found = {i: replace(trace, spec=spec) for i, trace in enumerate(read) if trace is not None}
     missing = [i for i in range(len(prompts)) if i not in found]

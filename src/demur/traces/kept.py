@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from demur.traces.trace import Key, Trace
-from demur.types import DemurError, Prompt, Spec
+from demur.types import DemurError, Model, Prompt, Sampler, Spec
 
 
 def read_by_the_model(prompt: Prompt) -> list[Any]:
@@ -18,13 +19,32 @@ def read_by_the_model(prompt: Prompt) -> list[Any]:
     return [prompt.system, [[turn.role, turn.content] for turn in prompt.messages], prompt.text, prompt.prefill]
 
 
+def written_by(model: Model) -> list[Any]:
+    """What a model writes by, and its spec does not say: a folder's generation config may end answers elsewhere, and
+    another device rounds otherwise.
+    """
+    parts = ("stop_ids", "mask_id", "fill_id", "shift", "partition")
+    return [model.device.type, *(getattr(model, part, None) for part in parts)]
+
+
+def check_bare(sampler: Sampler) -> None:
+    """Raises for a sampler with a defense around it: its traces would be taken for those of the sampler alone."""
+    if hasattr(sampler, "undefended"):
+        raise DemurError(
+            f"{type(sampler).__name__}, a sampler with a defense, and traces that are kept",
+            "the sampler alone, or nothing kept",
+            "leave out kept: the spec of a trace says nothing of a defense",
+        )
+
+
 @dataclass
 class Kept:
     """A folder of traces, one file each.
 
-    A file's name stands for all that its content depends on: what the model reads, demur's version, model, sampler,
-    length, pooling modes, and the seed of the row's dice. ``reused`` and ``made`` count traces; ``full`` is why none
-    could be kept.
+    A file's name stands for all that its content depends on: what the model reads, versions, model, what it writes by
+    beside its spec (:func:`written_by`), sampler, length, pooling modes, and the seed of the row's dice. A sampler with
+    a defense around it has the spec of the sampler alone, so it is refused: :func:`check_bare`. ``reused`` and ``made``
+    count traces; ``full`` is why none could be kept.
     """
 
     folder: Path
@@ -33,10 +53,10 @@ class Kept:
     full: str = ""
     _touched: set[Path] = field(default_factory=set, repr=False)
 
-    def place(self, spec: Spec, pools: Sequence[Key], length: int, seed: int, prompt: Prompt) -> Path:
+    def place(self, model: Model, spec: Spec, pools: Sequence[Key], length: int, seed: int, prompt: Prompt) -> Path:
         """The file of one generation, whose dice begin at ``seed``."""
-        whole = [spec.key, spec.versions.get("demur", ""), [list(key) for key in pools], length, seed]
-        text = json.dumps([*whole, read_by_the_model(prompt)])
+        whole = [spec.key, dict(spec.versions), written_by(model), [list(key) for key in pools], length, seed]
+        text = json.dumps([*whole, read_by_the_model(prompt)], sort_keys=True)
         name = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
         return self.folder / name[:2] / f"{name}.safetensors"
 
@@ -44,11 +64,9 @@ class Kept:
         """The trace in a file, as an answer to ``prompt``. None where there is none, where it is broken, or of an older
         format: it is made again.
         """
-        if not place.is_file():
-            return None
         try:
             trace = Trace.load(place)
-        except DemurError:
+        except (DemurError, OSError):
             return None
         self.reused += 1
         self._touched.add(place)
@@ -66,11 +84,18 @@ class Kept:
         self._touched.add(place)
 
     def size(self) -> int:
-        """Bytes in the folder."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*.safetensors"))
+        """Bytes in the folder. What another process removes meanwhile does not count."""
+        found = 0
+        for path in self.folder.rglob("*.safetensors"):
+            with suppress(FileNotFoundError):
+                found += path.stat().st_size
+        return found
 
     def forget(self) -> None:
-        """Removes the files that were read or written through this object: the work is done."""
+        """Removes the files that were read or written through this object: the work is done. What can not be removed,
+        in a folder that is read-only, stays.
+        """
         for place in self._touched:
-            place.unlink(missing_ok=True)
+            with suppress(OSError):
+                place.unlink(missing_ok=True)
         self._touched.clear()

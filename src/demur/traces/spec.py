@@ -6,6 +6,7 @@ from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from importlib import metadata
 
+from demur.models.weights import check_unchanged
 from demur.samplers.build import needs_of, spec_name
 from demur.traces.trace import STEPS
 from demur.types import Model, Need, Sampler, Spec
@@ -15,8 +16,10 @@ def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, 
     """What makes traces of ``model`` under ``sampler`` comparable.
 
     The response length belongs to it for samplers that see the whole canvas, not for those from left to right, whose
-    first steps do not depend on it; nor does the cache, which changes nothing but the time.
+    first steps do not depend on it; nor does the cache, which changes nothing but the time. How many places a block
+    has is a fact of what the network computes with. Raises where the weights are not those that were loaded.
     """
+    check_unchanged(getattr(model, "net", None), model.identity.weights, model.name)
     # A guard changes no step before it acts. DiffuGuard does; its traces go by the same spec all the same, since guards
     # that were fitted without it are measured on them.
     while hasattr(sampler, "undefended"):
@@ -26,8 +29,11 @@ def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, 
     settings = {k: v for k, v in held.items() if k != "cache" and not k.startswith("_")}
     if Need.CAUSAL not in needs_of(sampler):
         settings["length"] = length
+    about = asdict(model.identity)
+    if blocks := getattr(model, "block_length", None):  # a model may be loaded with blocks of another length
+        about["computed"] = about["computed"] | {"block_length": blocks}
     return Spec(
-        **asdict(model.identity),
+        **about,
         sampler=spec_name(sampler),
         settings=settings,
         steps=steps,
