@@ -426,8 +426,10 @@ def _hooks(model: Causal | Bidirectional) -> int:
 
 def test_hooks_are_removed_when_a_pass_fails(llama: Causal) -> None:
     before = _hooks(llama)
+    canvas = llama.canvas_of([[5]], 1)
+    canvas.ids[0, 0] = 999  # no such row
     with pytest.raises(IndexError):
-        llama.watching("1").forward(llama.canvas_of([[999]], 1), None)
+        llama.watching("1").forward(canvas, None)
     assert _hooks(llama) == before
 
 
