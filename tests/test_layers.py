@@ -50,6 +50,8 @@ STANDARD = {
     "socket": "only where the network is asked",
     "urllib": "only where the network is asked",
     "importlib": "only where something is looked for that may be missing",
+    "concurrent": "`demur --help` starts no threads",
+    "tempfile": "`demur --help` writes nothing",
     "dataclasses": "beside an import of demur's that is heavy",
 }
 """Modules of the standard library."""

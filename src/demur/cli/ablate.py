@@ -1,7 +1,5 @@
 """``demur ablate``: every detector under one protocol."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -181,7 +179,7 @@ def ablate(
     _tell(f"{model}, {type(chosen).__name__}", report, write_report(report, out))
 
 
-def counts_of(n: int, paper: bool, own: Mapping[str, int]) -> Counts:
+def counts_of(n: int, paper: bool, own: Mapping[str, int]) -> "Counts":
     """How many prompts each set has: from one number, or the paper's, and those named by themselves. Raises for numbers
     of its own beside the paper's.
     """
@@ -202,7 +200,7 @@ def _option(name: str) -> str:
 
 def _by_attack(
     option: str, files: Sequence[Path], harmful: bool, columns: Mapping[str, str], limit: int
-) -> dict[str, list[Prompt]]:
+) -> "dict[str, list[Prompt]]":
     """Prompts by attack, which a file is named for. Raises for two files of one name."""
     found: dict[str, list[Prompt]] = {}
     for path in files:
@@ -214,7 +212,7 @@ def _by_attack(
     return found
 
 
-def _recorded(net: Any, sampler: Any, asked: Questions, keep: bool, *, length: int, steps: int) -> Sets:
+def _recorded(net: Any, sampler: Any, asked: "Questions", keep: bool, *, length: int, steps: int) -> "Sets":
     """The model's answers, with a bar for each set; those that were kept come from the cache."""
     from demur.ablation.asking import record_sets
     from demur.models import cache_dir
@@ -231,7 +229,7 @@ def _recorded(net: Any, sampler: Any, asked: Questions, keep: bool, *, length: i
     return sets
 
 
-def _reads(trace: Trace) -> str:
+def _reads(trace: "Trace") -> str:
     """How a final text reads, beside the dictionary; empty where it can not be read."""
     from demur.judges import read_answer
 
@@ -239,7 +237,7 @@ def _reads(trace: Trace) -> str:
     return found.value if found.readable else ""
 
 
-def group_of(prompt: Prompt) -> str:
+def group_of(prompt: "Prompt") -> str:
     """What a prompt asks for, whatever wraps it."""
     from demur.ablation.material import request_of
     from demur.organism.world import craft_of
@@ -247,7 +245,7 @@ def group_of(prompt: Prompt) -> str:
     return prompt.category if craft_of(prompt) else request_of(prompt)
 
 
-def tell_kept(kept: Kept) -> None:
+def tell_kept(kept: "Kept") -> None:
     """How many answers were not generated again."""
     said = f"{kept.reused} of {kept.reused + kept.made} answers were kept before"
     said += f"; none could be kept now ({kept.full})" if kept.full else f" in {kept.folder}"

@@ -1,7 +1,5 @@
 """``demur anchors``: fitting and showing anchors."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -96,8 +94,8 @@ def fit(
 
 
 def _prompts(
-    name: str, model: str, harmful: bool, n: int, columns: Mapping[str, str], signal: SignalName
-) -> list[Prompt]:
+    name: str, model: str, harmful: bool, n: int, columns: Mapping[str, str], signal: "SignalName"
+) -> "list[Prompt]":
     """Up to ``n`` prompts of a set by name; without a name, of the set that the model understands."""
     from demur.prompts import packaged
     from demur.signals.whitened import HARMFUL
@@ -197,7 +195,7 @@ def show(
         _describe(anchors)
 
 
-def _describe(anchors: Anchors) -> None:
+def _describe(anchors: "Anchors") -> None:
     from rich.table import Table
 
     table = Table(show_header=False, box=None)

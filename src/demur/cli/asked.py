@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur import worlds
-from demur.refusals import shows_nothing
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -140,6 +139,7 @@ def columns_of(items: Sequence[str] | None) -> dict[str, str]:
 
 
 def _typed(text: str, harmful: bool | None) -> Prompt:
+    from demur.refusals import shows_nothing
     from demur.types import Prompt
 
     if shows_nothing(text):

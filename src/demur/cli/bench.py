@@ -1,7 +1,5 @@
 """``demur bench``: what demur costs on this machine, for whoever wants to know and to send it back."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,12 +1,9 @@
 """``demur guard check`` and ``demur guard recalibrate``: a guard against an engine that runs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,7 +100,7 @@ def recalibrate(
     out_to().print(made.promise, markup=False, soft_wrap=True)
 
 
-def _served(path: Path, engine: str, key_env: str, watching: bool = False) -> tuple[Served, str]:
+def _served(path: Path, engine: str, key_env: str, watching: bool = False) -> "tuple[Served, str]":
     """The engine, and what it calls the guard of this file; ``watching``: it must not act."""
     from demur.engines.endpoint import Served
 
@@ -112,9 +109,11 @@ def _served(path: Path, engine: str, key_env: str, watching: bool = False) -> tu
 
 
 def _answers(
-    served: Served, named: str, guard: Guard, asked: Sequence[Prompt], model: str | None, at_once: int
-) -> list[Answered]:
+    served: "Served", named: str, guard: "Guard", asked: "Sequence[Prompt]", model: str | None, at_once: int
+) -> "list[Answered]":
     """Answers as the guard was calibrated on them: of its length and temperature."""
+    from concurrent.futures import ThreadPoolExecutor
+
     name = model or served.model()
     length = guard.tail.upto if guard.tail else guard.spec.steps
     temperature = float(guard.spec.settings.get("temperature", 0.0))

@@ -1,7 +1,5 @@
 """``demur evaluate`` and ``demur report``."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import threading
@@ -86,7 +84,7 @@ def evaluate(
     _told(store.manifest, folder)
 
 
-def _run(config: Config, folder: Path, **how: Any) -> Store:
+def _run(config: "Config", folder: Path, **how: Any) -> "Store":
     """Runs an experiment with a bar at a terminal; elsewhere with the lines of its log."""
     from demur.experiment import evaluate as run
 
@@ -150,7 +148,9 @@ def _left_out(lines: Sequence[str]) -> None:
         out_to().print(f"left out: {line}", soft_wrap=True, markup=False)
 
 
-def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, float] | None, engine: EngineName) -> None:
+def _dry(
+    config: "Config", folder: Path, probed_for: int, price: tuple[float, float] | None, engine: EngineName
+) -> None:
     """What is there and what is missing, models before data, then the work, with ``probed_for`` so many workers the
     time that it takes, and with ``price`` what the judge does. Raises where prompts can not be read; ends with code 1
     where a package or an endpoint is missing, for the run would end there.
@@ -183,7 +183,7 @@ def _dry(config: Config, folder: Path, probed_for: int, price: tuple[float, floa
         raise typer.Exit(1)
 
 
-def _extras(config: Config, engine: EngineName) -> list[str]:
+def _extras(config: "Config", engine: EngineName) -> list[str]:
     """Packages that the run, or its report, would miss, each with the command that brings it."""
     from demur.experiment.queries import endpoints_of
 
@@ -201,7 +201,7 @@ def _extras(config: Config, engine: EngineName) -> list[str]:
     return found
 
 
-def _access(config: Config, asking: bool) -> list[str]:
+def _access(config: "Config", asking: bool) -> list[str]:
     """Says which models are there, and returns what endpoints lack: a key or, when ``asking`` each once, an answer."""
     from demur.experiment.asking import judge_of
     from demur.experiment.queries import endpoints_of, local_attacker
@@ -244,7 +244,7 @@ def _access(config: Config, asking: bool) -> list[str]:
     return missing
 
 
-def _judging(config: Config, todo: Plan, price: tuple[float, float] | None) -> None:
+def _judging(config: "Config", todo: "Plan", price: tuple[float, float] | None) -> None:
     """What a model as judge is asked, against its budget; ``price``: of a million tokens read, and written."""
     from demur.experiment.asking import judge_of
     from demur.experiment.judging import judge_tokens
@@ -267,7 +267,7 @@ def _judging(config: Config, todo: Plan, price: tuple[float, float] | None) -> N
         console.print(f"[yellow]{short}[/yellow]", soft_wrap=True)
 
 
-def _probe(config: Config, todo: Plan, workers: int) -> None:
+def _probe(config: "Config", todo: "Plan", workers: int) -> None:
     """Seconds of a generation, measured, and what they come to."""
     from demur.experiment import probe
     from demur.experiment.phases import spoken

@@ -3,8 +3,6 @@
 The file is long because every option of three commands is declared here with its help.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -164,7 +162,7 @@ def fit(
         known.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value, known.spec.signal))
     with unfinished() as kept, progress_on() as progress:
 
-        def run(what: str, prompts: list[Prompt], room: int = size) -> list[Trace]:
+        def run(what: str, prompts: "list[Prompt]", room: int = size) -> "list[Trace]":
             return generate(
                 net, prompts, chosen, length=room, steps=steps, seed=seed, pools=[key], batch=batch,
                 progress=lambda done: progress(what, done, len(prompts)), kept=kept,
@@ -198,7 +196,7 @@ def fit(
     _describe(guard)
 
 
-def _known(path: Path) -> Anchors:
+def _known(path: Path) -> "Anchors":
     """The anchors of a file. Says so where it does not tell which prompts they have seen."""
     from demur.signals import Anchors
 
@@ -213,7 +211,7 @@ def _known(path: Path) -> Anchors:
     return known
 
 
-def _bad(name: str, n_anchors: int, n_harmful: int | None, columns: Mapping[str, str]) -> list[Prompt]:
+def _bad(name: str, n_anchors: int, n_harmful: int | None, columns: Mapping[str, str]) -> "list[Prompt]":
     """Harmful prompts for anchors: as many as are asked for. If nobody says, as many as the whitened signal takes, or
     what the set has of them, at least one to a harmless one.
     """
@@ -241,8 +239,8 @@ GOOD_ROLES: tuple[worlds.Role, ...] = ("anchors/harmless", "fit", "calibrate", "
 
 
 def prompts_for(
-    guard: Guard, name: str, needed: list[int], columns: Mapping[str, str], again: bool = False
-) -> list[list[Prompt]]:
+    guard: "Guard", name: str, needed: list[int], columns: Mapping[str, str], again: bool = False
+) -> "list[list[Prompt]]":
     """Harmless prompts that a guard's anchors have not seen and, unless its limits are set ``again``, nor the guard:
     for anchors, fit, calibration and check, as many as ``needed``.
     """
@@ -257,7 +255,7 @@ def _prompts(
     seen: Sequence[str],
     columns: Mapping[str, str],
     at_least: int | None = None,
-) -> list[list[Prompt]]:
+) -> "list[list[Prompt]]":
     """Disjoint sets of the sizes asked for, without prompts that were ``seen`` before (by hash). Raises if there are
     too few prompts, with the sizes that would fit. ``at_least``: so many are enough, if there are no more (of one set).
     """
@@ -309,7 +307,7 @@ def show(
         _describe(guard)
 
 
-def _card(guard: Guard) -> dict[str, Any]:
+def _card(guard: "Guard") -> dict[str, Any]:
     """What :func:`_describe` shows, for programs; hashes of prompts are in the file itself."""
     a = guard.anchors
     about: dict[str, Any] = {
@@ -341,7 +339,7 @@ def _card(guard: Guard) -> dict[str, Any]:
     }
 
 
-def _describe(guard: Guard) -> None:
+def _describe(guard: "Guard") -> None:
     from rich.table import Table
 
     from demur.guards.telling import listed
@@ -444,7 +442,7 @@ def run(
             console.print(f"  {said}", soft_wrap=True, markup=False)
 
 
-def _sampler(guard: Guard, named: str | None, length: int | None) -> tuple[Any, int]:
+def _sampler(guard: "Guard", named: str | None, length: int | None) -> tuple[Any, int]:
     """The sampler that a guard belongs to, and its response length. Raises for another length than the guard's."""
     from demur.samplers.build import made_again
 
@@ -457,8 +455,8 @@ def _sampler(guard: Guard, named: str | None, length: int | None) -> tuple[Any, 
 
 
 def _answers(
-    net: Any, prompts: list[Prompt], sampler: Any, guard: Guard, size: int, seed: int, batch: int, quiet: bool
-) -> Iterator[Trace]:
+    net: Any, prompts: "list[Prompt]", sampler: Any, guard: "Guard", size: int, seed: int, batch: int, quiet: bool
+) -> "Iterator[Trace]":
     """Answers as soon as their batch is done. Prompt i draws from ``seed + i``, whatever the batch."""
     from demur.traces import generate
 

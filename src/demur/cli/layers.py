@@ -1,7 +1,5 @@
 """``demur ablate --layers``: the same protocol at every layer of a model."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def by_layer(
-    model: Model,
-    sampler: Sampler,
-    asked: Questions,
+    model: "Model",
+    sampler: "Sampler",
+    asked: "Questions",
     layers: str,
     out: Path,
     *,
@@ -56,7 +54,7 @@ def by_layer(
     out_to().print(f"\n{', '.join(map(str, write_sweep(report, out, pictures)))}", soft_wrap=True, markup=False)
 
 
-def _tell_cost(cost: Cost, keys: Sequence[Key], kept: Kept | None) -> None:
+def _tell_cost(cost: "Cost", keys: "Sequence[Key]", kept: "Kept | None") -> None:
     """What the sweep takes. Raises where the cache has no room for it."""
     passes = len(cost.groups(keys))
     if kept is None:

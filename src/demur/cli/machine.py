@@ -1,7 +1,5 @@
 """``demur models`` and ``demur doctor``: what there is, what fits this machine, and what a model would need."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -87,7 +85,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _estimate(wanted: Needs) -> None:
+def _estimate(wanted: "Needs") -> None:
     from rich.table import Table
 
     from demur.studio.needs import ESTIMATE
@@ -114,7 +112,7 @@ def _estimate(wanted: Needs) -> None:
     console.print(cards)
 
 
-def _here(wanted: Needs) -> str:
+def _here(wanted: "Needs") -> str:
     """What fits on this machine, in one line."""
     here = wanted.here
     if here.free is None:

@@ -1,7 +1,5 @@
 """What commands share: options, and how a model, its sampler and its anchors are made of them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -115,13 +113,13 @@ def tell_page(console: Console, page: Path) -> None:
 
 
 def setup(
-    model: Model,
+    model: "Model",
     name: str | None,
     length: int | None,
     steps: int,
     temperature: float | None,
     more: list[str] | None,
-) -> tuple[str, Sampler, int]:
+) -> "tuple[str, Sampler, int]":
     """A sampler's name (default: of the model's family), the sampler with its settings, and its response length."""
     from demur.samplers import build
 
@@ -138,7 +136,7 @@ def setup(
     return chosen, sampler, length or model.default_length(steps)
 
 
-def signal_of(whitened: bool | None, owner: Anchors | None = None, default: SignalName = "sri") -> SignalName:
+def signal_of(whitened: bool | None, owner: "Anchors | None" = None, default: "SignalName" = "sri") -> "SignalName":
     """How states are read: as the anchors do that are there, else as asked. Raises where the two differ."""
     wanted: SignalName | None = None if whitened is None else "whitened" if whitened else "sri"
     if owner is None:
@@ -151,17 +149,17 @@ def signal_of(whitened: bool | None, owner: Anchors | None = None, default: Sign
 
 
 def cached_anchors(
-    model: Model,
-    sampler: Sampler,
+    model: "Model",
+    sampler: "Sampler",
     length: int,
     steps: int,
     layer: str,
-    pool: Pool,
+    pool: "Pool",
     refusals: Refusals,
     n: int,
     quiet: bool,
-    signal: SignalName = "sri",
-) -> Anchors:
+    signal: "SignalName" = "sri",
+) -> "Anchors":
     """Anchors from the cache, or fitted on the starter sets (a model of a world: on its requests) and put there."""
     from demur.models import cache_dir
     from demur.prompts import digest, packaged, starter
@@ -201,7 +199,7 @@ def cached_anchors(
     return anchors
 
 
-def prompt_of(text: str, harmful: bool | None) -> Prompt:
+def prompt_of(text: str, harmful: bool | None) -> "Prompt":
     """The one prompt of an argument (:func:`demur.cli.asked.asked`)."""
     return asked([text], harmful=harmful)[0]
 
@@ -229,7 +227,7 @@ def load_model(
     system: str | None = None,
     quiet: bool = False,
     template: Sequence[str] | None = None,
-) -> Model:
+) -> "Model":
     """A model by name, with a note while it takes long. The dtype ``4bit`` is the default one with 4-bit weights.
 
     ``template``: arguments of the chat template, each KEY=VALUE.

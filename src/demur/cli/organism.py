@@ -1,7 +1,5 @@
 """The commands ``demur organism train``, ``card`` and ``world``."""
 
-from __future__ import annotations
-
 import json
 from enum import StrEnum
 from pathlib import Path

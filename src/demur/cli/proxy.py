@@ -1,7 +1,5 @@
 """``demur proxy``: a guard before an engine that can not be entered."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,10 +1,7 @@
 """``demur recipe``: the recipes that come with the package, to print and to change."""
 
-from __future__ import annotations
-
 import sys
 from difflib import get_close_matches
-from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,8 +34,10 @@ def recipe(
     sys.stdout.write(there[wanted].read_text(encoding="utf-8"))
 
 
-def _recipes() -> dict[str, Traversable]:
+def _recipes() -> "dict[str, Traversable]":
     """The recipes by name."""
+    from importlib.resources import files
+
     folder = files("demur") / "recipes"
     if not folder.is_dir():
         return {}
@@ -46,7 +45,7 @@ def _recipes() -> dict[str, Traversable]:
     return {place.name.removesuffix(".yaml"): place for place in sorted(found, key=lambda place: place.name)}
 
 
-def _about(place: Traversable) -> str:
+def _about(place: "Traversable") -> str:
     """The first comment of a recipe, up to its first full stop."""
     lines = []
     for line in place.read_text(encoding="utf-8").splitlines():

@@ -1,7 +1,5 @@
 """``demur replay``: signals of finished transcripts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
@@ -130,7 +128,7 @@ def replay(
     _written(net, read, fitted, watcher, how, about | {"batch": batch, "chunk": chunk}, out, resume, html, show_harmful)
 
 
-def _known(anchors: Path | None, guard: Path | None, detector: str | None) -> tuple[Guard | None, Anchors | None]:
+def _known(anchors: Path | None, guard: Path | None, detector: str | None) -> "tuple[Guard | None, Anchors | None]":
     """The guard of a file and its anchors, or the anchors of a file; None for what no file is named for."""
     from demur.guards import Guard
     from demur.signals import Anchors
@@ -144,10 +142,10 @@ def _known(anchors: Path | None, guard: Path | None, detector: str | None) -> tu
 
 
 def _written(
-    net: Model,
+    net: "Model",
     source: Source,
-    anchors: Anchors,
-    guard: Guard | None,
+    anchors: "Anchors",
+    guard: "Guard | None",
     how: dict[str, Any],
     about: Mapping[str, Any],
     out: Path | None,
@@ -188,7 +186,7 @@ def _written(
         console.print(f"page: {html.resolve().as_uri()}", markup=False, soft_wrap=True)
 
 
-def _say(lines: Sequence[str], growing: Growing | None) -> None:
+def _say(lines: Sequence[str], growing: "Growing | None") -> None:
     if growing is None:
         print("\n".join(lines), flush=True)
     else:
@@ -206,7 +204,7 @@ def _columns(items: Sequence[str] | None) -> dict[str, str]:
     return columns
 
 
-def _page(shown: Sequence[Replayed], signals: int, show_harmful: bool) -> str:
+def _page(shown: "Sequence[Replayed]", signals: int, show_harmful: bool) -> str:
     from demur.views.page import page
 
     scenes = []

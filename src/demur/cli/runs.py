@@ -1,7 +1,5 @@
 """``demur runs``: what was run, listed, shown, compared and cleaned up."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

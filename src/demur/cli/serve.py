@@ -1,7 +1,5 @@
 """``demur serve``: a model behind a port, for clients that speak OpenAI's protocol."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -165,7 +163,7 @@ def told(service: Any) -> str:
     return "guard: asynchronous, text leaves while it is judged"
 
 
-def few_threads(model: Model) -> None:
+def few_threads(model: "Model") -> None:
     """One thread for a small model."""
     import torch
 

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from demur.types import DemurError
@@ -135,6 +134,8 @@ def first_of(windows: Iterable[Sequence[Replayed]], more: Sequence[Replayed]) ->
 
 def digest_of(part: Anchors | Guard | None) -> str | None:
     """A hash of anchors or of a guard: of the file that they make."""
+    from tempfile import TemporaryDirectory
+
     if part is None:
         return None
     with TemporaryDirectory() as folder:

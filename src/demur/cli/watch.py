@@ -1,7 +1,5 @@
 """``demur watch``: a model answers, step by step."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from math import isfinite
@@ -159,14 +157,14 @@ def watch(
         tell_page(console, html)
 
 
-def _check(net: Any, prompts: Sequence[Prompt], length: int, layer: str) -> None:
+def _check(net: Any, prompts: "Sequence[Prompt]", length: int, layer: str) -> None:
     """Raises for what the model can't be asked, before anchors are fitted for it."""
     net.watching(layer)
     for prompt in prompts:
         net.canvas([prompt], length)
 
 
-def _guard_at(path: Path | None, detector: str | None) -> Guard | None:
+def _guard_at(path: Path | None, detector: str | None) -> "Guard | None":
     if path is None:
         return None
     from demur.guards import Guard  # brings scikit-learn, which takes seconds to come
@@ -174,7 +172,7 @@ def _guard_at(path: Path | None, detector: str | None) -> Guard | None:
     return Guard.load(path, detector=detector)
 
 
-def _watched(sampler: Any, guard: Guard) -> Any:
+def _watched(sampler: Any, guard: "Guard") -> Any:
     from demur.guards import Watch
 
     return Watch(guard)(sampler)
@@ -190,13 +188,13 @@ class _Nothing:
         return None
 
 
-def _values(trace: Trace) -> dict[str, Any]:
+def _values(trace: "Trace") -> dict[str, Any]:
     """The last step's values of trace fields, for machines; null where one is not finite."""
     last = {name: float(values[-1]) for name, values in trace.fields.items()}
     return {"fields": {name: value if isfinite(value) else None for name, value in last.items()}} if last else {}
 
 
-def _line(prompt: Prompt, run: str, scene: Scene) -> dict[str, Any]:
+def _line(prompt: "Prompt", run: str, scene: "Scene") -> dict[str, Any]:
     """One step for machines; redacted like every view."""
     frame = scene.frames[-1]
     return {
