@@ -151,7 +151,7 @@ def test_everything_else_works_with_the_wheel_alone(words: tuple[str, ...], plac
 
 
 KEPT = ("organism/prefix", "organism/prefill", "organism/infill")
-"""Attacks of the small recipe: a text, a prefill, and one that a causal model can not be asked. The README's test has all."""
+"""Attacks of the small recipe: a text, a prefill, one for models with holes alone. The README's test has all."""
 
 
 def small_recipe(place: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,24 @@ def test_a_reading_reads_the_mark_that_the_template_opened() -> None:
     assert said_in(text, text, "") == text, "nobody opened one"
     assert said_in("Lift.", "Sure: Lift.", "Sure: ") == "Lift.", "what an attack prefilled is not the model's"
     assert said_in(text, "", "") == "Lift the bar and push.", "version 0.1.0 did not say"
+
+
+READS = """
+import os, sys
+import pyarrow.parquet, pandas
+import demur
+threads = lambda: len(os.listdir("/proc/self/task"))
+before = threads()
+assert len(demur.rows(sys.argv[1])) == 6
+assert demur.rows(sys.argv[1], as_="arrow").num_rows == 6
+print(threads() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are counted where Linux lists them")
+def test_reading_starts_no_threads_that_a_process_could_end_among(tmp_path: Path) -> None:
+    """Arrow's own threads abort a process that ends while they live, now and then, after all its work (exit 134)."""
+    run_in(tmp_path / "run", UNITS)
+    line = [sys.executable, "-c", READS, str(tmp_path / "run")]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "0"), done.stderr

@@ -214,7 +214,8 @@ def from_bytes(data: bytes) -> Any:
     them. What an older file lacks is null. Raises for a file of a newer format.
     """
     pa, parquet = need("pyarrow", "data"), need("pyarrow.parquet", "evaluate")
-    table = parquet.read_table(io.BytesIO(data))
+    # By one thread: a process that ends while Arrow's own threads live is aborted now and then, with all its work done.
+    table = parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     number = int((table.schema.metadata or {}).get(FORMAT_KEY, 1))
     if number > FORMAT:
         raise DemurError(f"records of format {number}", f"at most {FORMAT}", "install a newer version of demur")

@@ -33,7 +33,7 @@ def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
     keys = manifest["units"] if manifest.get("finished") else None
     tables = [_with_verdicts(table, store.folder / "judged" / f"{key}.json") for key, table in store.tables(keys)]
     whole = pa.concat_tables(tables, promote_options="permissive") if tables else schema().empty_table()
-    return whole if as_ == "arrow" else whole.to_pandas()
+    return whole if as_ == "arrow" else whole.to_pandas(use_threads=False)
 
 
 def _with_verdicts(table: Any, path: Path) -> Any:

@@ -137,7 +137,7 @@ def parquet(path: Path, wants: Wants) -> Rows:
             wanted = [name for name in names if wants(name)]
             if twice := [name for name in wanted if names.count(name) > 1]:
                 raise DemurError(f"{path}: a column comes twice in {', '.join(twice)}", "every column once")
-            for batch in file.iter_batches(batch_size=1024, columns=wanted):
+            for batch in file.iter_batches(batch_size=1024, columns=wanted, use_threads=False):
                 columns = {name: _values(batch.column(name)) for name in batch.schema.names if name in wanted}
                 for at in range(batch.num_rows):
                     number += 1
