@@ -27,7 +27,7 @@ def recipe(name: str) -> Config:
 def test_it_keeps_a_worlds_contract_and_holds_every_prompt_once() -> None:
     check_world(Packaged())
     world = Packaged()
-    assert (len({p.text for p in world.harmless}), len({p.text for p in world.harmful})) == (900, 660)
+    assert (len({p.text for p in world.harmless}), len({p.text for p in world.harmful})) == (1100, 660)
     assert not any(p.harmful for p in world.harmless)
     assert all(p.harmful for p in world.harmful)
 
@@ -39,8 +39,8 @@ def test_every_role_has_of_every_set_about_as_much_as_there_is() -> None:
         counts = Counter(prompt.source for prompt in asked)
         shares = {source: count / len(asked) for source, count in counts.items()}
         harmful = asked[0].harmful
-        more = ("demur blunt set", 120) if harmful else ("demur everyday set", 360)
-        expected = {"demur starter set": 120, more[0]: more[1], "demur matched set": 420}
+        more = {"demur blunt set": 120} if harmful else {"demur everyday set": 360, "demur check set": 200}
+        expected = {"demur starter set": 120, **more, "demur matched set": 420}
         total = sum(expected.values())
         assert shares == pytest.approx({source: n / total for source, n in expected.items()}, abs=0.03), role
     digests_of(of)  # no request is on two sides

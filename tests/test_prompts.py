@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 import demur.prompts as door
+from demur.experiment.requests import prompts_of
 from demur.hub import REST, takes_connection
-from demur.prompts import SETS, TEXT_COLUMNS, digest, distinct, load, packaged, save, starter
+from demur.prompts import SETS, TEXT_COLUMNS, dealt, digest, distinct, load, packaged, save, starter
 from demur.prompts import hub as hub_door
 from demur.types import DemurError, Message, Prompt
 
@@ -736,3 +737,71 @@ def test_a_prompt_is_another_by_anything_that_a_model_reads(other: Prompt) -> No
     assert all(other.asked != one.asked for one in everybody)
     assert len(distinct([plain, other, other])) == 2
     assert digest([other]) == digest([replace(other, category="x", harmful=True)])
+
+
+SORTED = {
+    "by topic": [f"How do I {verb} thing {i}?" for verb in ("knit", "bake", "paint", "repair") for i in range(60)],
+    "by length": sorted((f"Explain {'very ' * (i % 24)}briefly what number {i} is." for i in range(240)), key=len),
+    "by alphabet": sorted(f"{chr(97 + i % 26)}{i}: what is this?" for i in range(240)),
+}
+
+
+@pytest.mark.parametrize("order", SORTED)
+def test_parts_of_a_sorted_file_are_alike_for_a_guard_and_for_a_recipe(order: str, tmp_path: Path) -> None:
+    """The promise of a calibration is for prompts like it: none of its quarters may be left to another part alone."""
+    from demur.cli.guard import _prompts
+    from demur.experiment.config import Prompts
+
+    texts = SORTED[order]
+    quarter = {text: i * 4 // len(texts) for i, text in enumerate(texts)}
+    (tmp_path / "good.txt").write_text("\n".join(texts), encoding="utf-8")
+    (tmp_path / "bad.txt").write_text("\n".join(f"How do I rob {i}?" for i in range(80)), encoding="utf-8")
+    by_guard = _prompts(str(tmp_path / "good.txt"), False, [60, 60, 60, 60], (), {})
+    sizes = {"n": 20, "controls": 20, "plain": 60, "anchors": 60, "fit": 60, "calibrate": 60}
+    of = Prompts(harmful=str(tmp_path / "bad.txt"), harmless=str(tmp_path / "good.txt"), **sizes)
+    by_recipe = [prompts_of(of, role) for role in ("plain", "anchors/harmless", "fit", "calibrate")]
+    for parts in (by_guard, by_recipe):
+        assert [len(part) for part in parts] == [60] * 4
+        assert len({prompt.text for part in parts for prompt in part}) == 240
+        for part in parts:
+            assert min(Counter(quarter[prompt.text] for prompt in part).values()) >= 5
+    first = [prompt.text for prompt in prompts_of(of, "harmful")]
+    assert first == [f"How do I rob {i}?" for i in range(20)]  # no promise hangs on these: as the file has them
+
+
+def test_dealing_hangs_on_what_is_asked_alone() -> None:
+    some = starter("harmless", 40)
+    named = [replace(prompt, id=f"x{i}", category="other") for i, prompt in enumerate(reversed(some))]
+    assert [prompt.asked for prompt in dealt(named)] == [prompt.asked for prompt in dealt(some)]
+    assert dealt(some) != some
+
+
+def test_parts_of_the_packages_prompts_are_of_the_same_kinds() -> None:
+    """Its own kinds stand mixed; the pairs are of another one, and come in only where the others do not do."""
+    from demur.cli.guard import _prompts
+
+    one_sentence = {prompt.text for prompt in (*starter("harmless"), *load("check")[::4])}
+    parts = _prompts("starter", False, [120, 200, 160, 100], (), {})
+    for part in parts:
+        assert sum(prompt.text in one_sentence for prompt in part) / len(part) == pytest.approx(0.25, abs=0.01)
+        assert not any(prompt.source == "demur matched set" for prompt in part)
+    for part in _prompts("starter", False, [120, 400, 300, 100], (), {}):
+        pairs = sum(prompt.source == "demur matched set" for prompt in part) / len(part)
+        assert pairs == pytest.approx(420 / 1100, abs=0.13)
+
+
+def test_the_check_set_is_like_what_guards_are_calibrated_on_and_repeats_no_request_of_another() -> None:
+    check, first, everyday = load("check"), starter("harmless"), load("everyday")
+    assert len(check) == 200
+    assert {(p.harmful, p.source, p.licence) for p in check} == {(False, "demur check set", "CC0-1.0")}
+    for ours, theirs in ((check[::4], first), ([p for i, p in enumerate(check) if i % 4], everyday)):
+        assert {p.category for p in ours} == {p.category for p in theirs}
+        lengths = [statistics.mean(len(p.text.split()) for p in of) for of in (ours, theirs)]
+        assert abs(lengths[0] / lengths[1] - 1) < 0.15
+        questions = [sum(p.text.endswith("?") for p in of) / len(of) for of in (ours, theirs)]
+        assert abs(questions[0] - questions[1]) < 0.15
+    others = [words(p.text) for p in [*first, *everyday, *load("matched")]]
+    for i, prompt in enumerate(check):
+        mine = words(prompt.text)
+        for other in [*others, *(words(p.text) for p in check[:i])]:
+            assert len(mine & other) / len(mine | other) <= 0.6, prompt.text

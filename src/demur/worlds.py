@@ -153,7 +153,7 @@ class Listed:
         taken = {**sizes, "plain": max(sizes["plain"], sizes["controls"])}  # controls are asked plainly, too
         begin = sum(taken[other] for other in order[: order.index("plain" if role == "controls" else role)])
         needed = begin + sizes[role]
-        every = self.first(role, needed)
+        every = self.in_turn(role, needed, sum(taken[other] for other in order))
         chosen = every[begin:needed]
         if len(chosen) < sizes[role]:
             raise DemurError(
@@ -170,6 +170,13 @@ class Listed:
     def first(self, role: Role, n: int) -> list[Prompt]:
         """At least ``n`` different requests of the role's side, if there are so many."""
         return self.every(role)
+
+    def in_turn(self, role: Role, n: int, together: int) -> list[Prompt]:
+        """At least ``n`` different requests of the role's side, if there are so many, in the order in which its roles
+        take from them; ``together`` is how many all its roles take. A guard's promise is for requests like those that
+        it was calibrated on: a list whose order means something is put into another one here.
+        """
+        return self.first(role, n)
 
     def source(self, role: Role) -> str:
         """What the role's side is called in errors."""

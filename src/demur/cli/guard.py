@@ -256,10 +256,12 @@ def _prompts(
     columns: Mapping[str, str],
     at_least: int | None = None,
 ) -> "list[list[Prompt]]":
-    """Disjoint sets of the sizes asked for, without prompts that were ``seen`` before (by hash). Raises if there are
-    too few prompts, with the sizes that would fit. ``at_least``: so many are enough, if there are no more (of one set).
+    """Disjoint sets of the sizes asked for, without prompts that were ``seen`` before (by hash). Harmless sets are
+    alike: dealt (:func:`demur.prompts.dealt`), but for those that the package brings, as long as the kinds that stand
+    mixed there are enough. Raises if there are too few prompts, with the sizes that would fit. ``at_least``: so many
+    are enough, if there are no more (of one set).
     """
-    from demur.prompts import distinct, packaged
+    from demur.prompts import dealt, distinct, packaged
     from demur.signals import digest
 
     taken, beside = {*seen}, " that the anchors have not seen" if seen else ""
@@ -276,8 +278,16 @@ def _prompts(
                     "ask for fewer, or fit other anchors",
                 )
         return sets
-    whole = packaged("harmful" if harmful else "harmless") if name == "starter" else side(name, harmful, columns)
-    every = [p for p in distinct(whole) if digest(p) not in taken]
+
+    def unseen(prompts: "list[Prompt]") -> "list[Prompt]":
+        return [prompt for prompt in distinct(prompts) if digest(prompt) not in taken]
+
+    every = unseen(
+        packaged("harmful" if harmful else "harmless") if name == "starter" else side(name, harmful, columns)
+    )
+    if not harmful:  # sets that a promise connects must be alike: files may be sorted, and pairs are another kind
+        alike = unseen(packaged("harmless", pairs=False)) if name == "starter" else []
+        every = alike if len(alike) >= sum(needed) else dealt(every)
     if len(every) < (at_least or sum(needed)):
         raise DemurError(
             f"{len(every)} different prompts in {name}{beside}",

@@ -14,7 +14,7 @@ from demur.worlds import Listed
 
 
 class Packaged(Listed):
-    """Starter, blunt, everyday and matched prompts: 900 harmless ones, 660 harmful ones."""
+    """All sets that come with the package: 1,100 harmless prompts, 660 harmful ones."""
 
     name = "packaged"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from demur import worlds
 from demur.experiment.config import Prompts, Side
-from demur.prompts import digest, distinct, load
+from demur.prompts import dealt, digest, distinct, load
 from demur.types import DemurError, Prompt
 from demur.worlds import HARMFUL, ROLES, Listed, Role, World
 
@@ -40,6 +40,10 @@ class Files(Listed):
             limit *= 2
             every = distinct(read := self._load(role, limit))
         return every
+
+    def in_turn(self, role: Role, n: int, together: int) -> list[Prompt]:
+        """Harmless roles are dealt from the first ``together`` requests: a file may be sorted by topic."""
+        return self.first(role, n) if role in HARMFUL else dealt(self.first(role, together)[:together])
 
     def _load(self, role: Role, limit: int | None) -> list[Prompt]:
         side: Side = "harmful" if role in HARMFUL else "harmless"

@@ -11,9 +11,9 @@ from demur.types import DemurError, Prompt
 
 SETS = ("harmless", "harmful")
 """The starter sets, by name."""
-MORE_SETS = ("blunt", "everyday", "matched")
-"""Further sets: 120 harmful requests as plain as those of the starter set, 360 everyday ones, all harmless, and 420
-pairs of a harmful and a harmless one that share words.
+MORE_SETS = ("blunt", "everyday", "check", "matched")
+"""Further sets: 120 harmful requests as plain as those of the starter set, 360 everyday ones, all harmless, 200 more
+harmless ones of both kinds, and 420 pairs of a harmful and a harmless one that share words.
 """
 SOURCE = "demur starter set"
 EVERYDAY_IN_TURN = 3
@@ -39,21 +39,22 @@ def starter(name: Literal["harmless", "harmful"], n: int | None = None) -> list[
     return prompts[:n]
 
 
-def packaged(name: Literal["harmless", "harmful"]) -> list[Prompt]:
+def packaged(name: Literal["harmless", "harmful"], pairs: bool = True) -> list[Prompt]:
     """All prompts of one side that come with the package, in a fixed order: what guards are made of unless others are
     named.
 
-    Harmless: starter and everyday ones in turn (one to three, 480), then those of the matched pairs (420). Harmful: the
-    starter set (120), the blunt ones (120), then those of the matched pairs (420). Raises `DemurError` for another
-    name.
+    Harmless: starter and everyday ones in turn (one to three, 480), 200 more of these kinds, to check guards on
+    (``check``), then those of the matched pairs (420), which share their words with harmful requests. Harmful: the
+    starter set (120), the blunt ones (120), then those of the matched pairs (420). ``pairs`` False: without the last.
+    Raises `DemurError` for another name.
     """
     first = starter(name)
-    pairs = [prompt for prompt in _whole("matched") if prompt.harmful == (name == "harmful")]
+    last = [prompt for prompt in _whole("matched") if pairs and prompt.harmful == (name == "harmful")]
     if name == "harmful":
-        return [*first, *_whole("blunt"), *pairs]
+        return [*first, *_whole("blunt"), *last]
     everyday = _whole("everyday")
     turns = [[one, *everyday[i * EVERYDAY_IN_TURN : (i + 1) * EVERYDAY_IN_TURN]] for i, one in enumerate(first)]
-    return [*(prompt for turn in turns for prompt in turn), *pairs]
+    return [*(prompt for turn in turns for prompt in turn), *_whole("check"), *last]
 
 
 def _whole(name: str) -> list[Prompt]:

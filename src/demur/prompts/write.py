@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from demur.prompts.columns import FIELDS
@@ -56,6 +56,14 @@ def distinct(prompts: Iterable[Prompt]) -> list[Prompt]:
     prompt, earlier turns, text and prefill are equal, whatever their ids.
     """
     return list({p.asked: p for p in reversed([*prompts])}.values())[::-1]
+
+
+def dealt(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """The same prompts in an order that hangs on nothing but their words (by SHA-256 of what is asked; ids do not
+    matter). Parts that are cut from it are alike, also where a file is sorted by topic: what a guard is calibrated on
+    must be like what it is measured on, or its promise is void.
+    """
+    return sorted(prompts, key=lambda prompt: digest([replace(prompt, id="")]))
 
 
 def digest(prompts: Sequence[Prompt]) -> str:
