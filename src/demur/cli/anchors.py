@@ -30,12 +30,12 @@ from demur.cli.options import (
     Temperature,
     TemplateArguments,
     Whitened,
-    check_writable,
     load_model,
     out_to,
     setup,
     signal_of,
 )
+from demur.cli.places import check_writable
 from demur.cli.progress import progress_on, unfinished
 from demur.cli.settings import check_temperature
 from demur.types import DemurError
@@ -77,7 +77,7 @@ def fit(
     """Fit anchors: the mean of harmless answers that complied and of harmful ones that refused."""
     from demur.signals import anchors_of
 
-    check_writable(out)
+    check_writable(out, sort="anchors", beside=(model, harmless, harmful))
     check_temperature(temperature)
     columns, signal = columns_of(column), signal_of(whitened)
     sides = ((harmless, False), (harmful, True))

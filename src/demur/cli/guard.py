@@ -34,12 +34,12 @@ from demur.cli.options import (
     Temperature,
     TemplateArguments,
     Whitened,
-    check_writable,
     load_model,
     out_to,
     setup,
     signal_of,
 )
+from demur.cli.places import check_writable
 from demur.cli.progress import progress_on, unfinished
 from demur.cli.settings import check_alpha, check_temperature
 from demur.types import DemurError, Need
@@ -141,7 +141,7 @@ def fit(
     if paper:
         n_anchors, n_fit, n_calibrate, threshold, alpha = 400, 1200, 200, Threshold.quantile, 0.01
         detector = detector or "paper"
-    check_writable(out)
+    check_writable(out, sort="guard", beside=(model, anchors, harmless, harmful))
     check_temperature(temperature)
     if n_fit < LEAST_TO_FIT:
         raise DemurError(f"--n-fit {n_fit}", f"at least {LEAST_TO_FIT} prompts to fit on", "the paper has 1,200")

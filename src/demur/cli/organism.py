@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from demur.cli.places import check_writable
 from demur.cli.progress import progress_on
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def world(
     from demur.organism.world import answer, craft_of, prompts, style_of
     from demur.prompts import save as save_prompts
 
+    check_writable(save, sort="lines")
     made = prompts(split.value, forbidden=forbidden, n=n)
     made = [wrap(attack, prompt) for prompt in made] if attack else made
     console = Console(highlight=False)

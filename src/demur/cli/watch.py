@@ -30,13 +30,13 @@ from demur.cli.options import (
     TemplateArguments,
     Whitened,
     cached_anchors,
-    check_writable,
     load_model,
     out_to,
     setup,
     signal_of,
     tell_page,
 )
+from demur.cli.places import check_writable
 from demur.cli.settings import check_temperature
 from demur.types import DemurError
 
@@ -117,7 +117,7 @@ def watch(
     if save and len(prompts) > 1:
         raise DemurError(f"--save with {len(prompts)} prompts", "one prompt, since it writes one trace", "ask one")
     check_temperature(temperature)
-    check_writable(html, save)
+    _check_places(html, save, [*(prompt or ()), anchors, guard])
     fields = fields_named(*field or ())
     known = _guard_at(guard, detector)  # now, and not after minutes of loading a model
     given = Anchors.load(anchors) if anchors and signal and not guard else None
@@ -157,6 +157,11 @@ def watch(
     write(html, page(scenes, title="demur"))
     if not as_json:
         tell_page(console, html)
+
+
+def _check_places(html: Path, save: Path | None, read: Sequence[str | Path | None]) -> None:
+    check_writable(html, sort="page", beside=[*read, save])
+    check_writable(save, sort="trace", beside=read)
 
 
 def _check(net: Any, prompts: Sequence[Prompt], length: int, layer: str) -> None:
