@@ -40,7 +40,6 @@ def fit_anchors(
     if refusals is not None:
         check_refusals(refusals)
     as_side([trace.prompt for trace in harmless], False)
-    as_side([trace.prompt for trace in harmful], True)
     complied = [trace for trace in harmless if not trace.refused()]
     refused = [trace for trace in harmful if trace.refused()]
     bad_side = refused if signal == "sri" else list(harmful)
@@ -89,7 +88,7 @@ def check_refusals(refusals: str) -> None:
         )
 
 
-def as_side(prompts: Sequence[Prompt], harmful: bool) -> list[Prompt]:
+def as_side(prompts: Any, harmful: bool) -> list[Prompt]:
     """The prompts of one side of anchors. Raises for one text in place of them, and for prompts that are marked as of
     the other side: anchors of exchanged sides would read every answer the wrong way round.
     """
@@ -163,8 +162,7 @@ def anchor_traces(
     ``progress`` is called with what is being done, how many are done, of how many.
     """
     check_refusals(refusals)
-    sides = as_side(harmless, False), as_side(harmful, True)
-    harmless, harmful = sides
+    harmless, harmful = as_side(harmless, False), as_side(harmful, True)
     common: dict[str, Any] = {
         "length": length, "steps": steps, "seed": seed, "pools": pools, "batch": batch, "kept": kept
     }  # fmt: skip
