@@ -215,7 +215,8 @@ def _describe(anchors: Anchors) -> None:
         "pool",
     ):
         table.add_row(name, escape(str(getattr(spec, name))))
-    table.add_row("computed", f"{len(spec.computed)} facts" if spec.computed else "unknown (an older file)")
+    facts = f"{len(spec.computed)} settings of the network, which are compared (--json names them)"
+    table.add_row("computed", facts if spec.computed else "unknown (an older file)")
     table.add_row("signal", anchors.signal_name)
     table.add_row("harmless", f"{anchors.n_harmless} answered of {anchors.asked_harmless} asked")
     verb = "replayed" if anchors.refusals == "scripted" else "asked"

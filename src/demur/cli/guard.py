@@ -364,7 +364,8 @@ def _describe(guard: Guard) -> None:
     spec = guard.spec
     for name in ("model", "revision", "weights", "dtype", "template", "sampler", "settings", "steps", "layer", "pool"):
         table.add_row(name, escape(str(getattr(spec, name))))
-    table.add_row("computed", f"{len(spec.computed)} facts" if spec.computed else "unknown (an older file)")
+    facts = f"{len(spec.computed)} settings of the network, which are compared (--json names them)"
+    table.add_row("computed", facts if spec.computed else "unknown (an older file)")
     a = guard.anchors
     table.add_row("signal", a.signal_name)
     table.add_row("anchors", f"{a.n_harmless} answered prompts and {a.harmful_side}")

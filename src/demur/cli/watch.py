@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -117,10 +117,10 @@ def watch(
     if save and len(prompts) > 1:
         raise DemurError(f"--save with {len(prompts)} prompts", "one prompt, since it writes one trace", "ask one")
     check_temperature(temperature)
-    _check_places(html, save, [*(prompt or ()), anchors, guard])
+    _check_together(html, save, prompt or [], {"--guard": guard, "--anchors": anchors}, signal)
     fields = fields_named(*field or ())
     known = _guard_at(guard, detector)  # now, and not after minutes of loading a model
-    given = Anchors.load(anchors) if anchors and signal and not guard else None
+    given = Anchors.load(anchors) if anchors else None
     net = load_model(model, dtype, device, system, quiet=as_json, template=template)
     owner = known or given
     where, pooled = (owner.spec.layer, owner.spec.pool) if owner else ("last", "generated")
@@ -159,7 +159,16 @@ def watch(
         tell_page(console, html)
 
 
-def _check_places(html: Path, save: Path | None, read: Sequence[str | Path | None]) -> None:
+def _check_together(
+    html: Path, save: Path | None, prompt: Sequence[str], named: Mapping[str, Path | None], signal: bool
+) -> None:
+    """Raises for what can not be asked together: files that would be lost, and a signal that is and is not wanted."""
+    given = [option for option, path in named.items() if path is not None]
+    if given and not signal:
+        raise DemurError(f"--no-signal with {given[0]}", "one of them", f"leave one out: {given[0]} brings the signal")
+    if len(given) > 1:
+        raise DemurError("both --anchors and --guard", "one of them", "a guard brings its own anchors")
+    read = [*prompt, *named.values()]
     check_writable(html, sort="page", beside=[*read, save])
     check_writable(save, sort="trace", beside=read)
 
