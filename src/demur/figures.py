@@ -183,7 +183,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Any]:
 
 
 def _png(figure: Figure) -> bytes:
-    """The picture that a notebook shows of a figure in a cell's last line; without pyplot nobody else draws it there."""
+    """The picture that a notebook shows of a figure in a cell's last line; without pyplot nobody else draws it."""
     drawn = BytesIO()
     figure.savefig(drawn, format="png")
     return drawn.getvalue()

@@ -6,6 +6,7 @@ its own sort is replaced.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -85,8 +86,6 @@ def _held(path: Path) -> str | None:
             return "page"
     if path.suffix.lower() != ".safetensors":
         return None
-    import json
-
     from safetensors import safe_open
 
     with suppress(Exception):  # a broken file is no file of another sort: it may be made again
