@@ -129,6 +129,30 @@ def test_an_option_of_a_wrong_value_says_what_came_and_what_was_expected(
     assert told.rstrip().endswith("--help")
 
 
+FOLDERS: list[tuple[str, ...]] = [
+    ("organism", "train", "-o", "guard.safetensors"),
+    ("organism", "card", "-o", "guard.safetensors"),
+    ("organism", "card", "--other", "nowhere.json"),
+    ("organism", "card", "--other", "page.html"),
+    ("organism", "card", "--other", "talks.jsonl"),
+    ("evaluate", "tiny.yaml", "--out", "guard.safetensors"),
+    ("report", "run", "--out", "guard.safetensors"),
+    ("ablate", "organism/ar", "--attacked", "talks.jsonl", "--out", "guard.safetensors"),
+]
+
+
+@pytest.mark.parametrize("arguments", FOLDERS, ids=" ".join)
+def test_a_folder_that_can_not_be_is_said_before_anything_is_computed(
+    run: Run, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = "name: tiny\nmodels: organism/ar\nprompts: {harmful: organism, harmless: organism, n: 2, controls: 2}\n"
+    Path("tiny.yaml").write_text(tiny)
+    monkeypatch.setattr("demur.cli.organism.progress_on", None)  # whoever gets so far has begun
+    code, told = run(*arguments)
+    assert (code, told.count("\n")) == (2, 1), told
+    assert "expected" in told
+
+
 @pytest.mark.parametrize("option", ["guard", "anchors"])
 def test_a_signal_is_not_wanted_and_unwanted(run: Run, option: str) -> None:
     code, told = run(*WATCH, *AR, "--no-signal", f"--{option}", f"{option}.safetensors")

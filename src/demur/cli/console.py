@@ -117,10 +117,10 @@ def _misused(error: Any) -> int:
 
 
 _WANTED = {
-    "greater_than_equal": "at least {ge:g}",
-    "greater_than": "more than {gt:g}",
-    "less_than_equal": "at most {le:g}",
-    "less_than": "less than {lt:g}",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
     "float_parsing": "a number",
@@ -137,12 +137,17 @@ def _checked(error: Any) -> str:
         return ""
     first, param = faults()[0], error.param
     called = " / ".join(param.opts) if param.param_type_name == "option" else param.human_readable_name
-    wanted = _WANTED.get(first["type"], "").format(**first.get("ctx", {}))
+    bounds = {name: _number(bound) for name, bound in first.get("ctx", {}).items()}
+    wanted = _WANTED.get(first["type"], "").format(**bounds)
     if not wanted:
         said = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
         came, _, choices = said.partition(" is not one of ")
         wanted = f"one of {choices}" if choices and came == repr(first["input"]) else f"something else ({said})"
     return f"{called} {first['input']!s:.60}; expected {wanted}"
+
+
+def _number(bound: Any) -> str:
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
 
 
 def _closed() -> int:
