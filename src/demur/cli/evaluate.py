@@ -306,7 +306,7 @@ def report(
         need(module, "evaluate", "for the report of a run")
     from demur.report import report as write_report
 
-    check_writable((out or run / "report") / "report.html")
+    check_writable(out and out / "report.html")
 
     written = write_report(run, out or run / "report", show_harmful=show_harmful)
     page = written[0].resolve().as_uri()
