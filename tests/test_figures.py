@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,14 @@ def test_bars_have_wilsons_intervals_and_undefined_rates_are_left_out() -> None:
     assert low == pytest.approx(Rate(8, 10).interval)
     with pytest.raises(DemurError, match="no rates"):
         figures.rates({}, "rate")
+
+
+def test_a_notebook_shows_a_figure_whole_and_a_figure_can_be_copied() -> None:
+    figure = figures.rates({"a": {"x": Rate(8, 10)}}, "rate")
+    shown = figure._repr_png_()  # type: ignore[attr-defined]
+    assert shown.startswith(b"\x89PNG")
+    assert shown.endswith(b"IEND\xaeB`\x82")
+    assert pickle.loads(pickle.dumps(figure))._repr_png_().startswith(b"\x89PNG")
 
 
 # -- signals of traces ----------------------------------------------------------------------------------------

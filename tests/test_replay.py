@@ -121,6 +121,7 @@ def test_rows_without_an_answer_are_counted_and_stop_nobody(run: Run) -> None:
     assert code == 0
     assert [len(line["sigma"]) for line in lines] == [32, 0, 0, 0, 0, 0]
     assert [(line["refused"], line["tokens"], line["why"]) for line in lines[1:]] == [(None, 0, "no answer")] * 5
+    assert {line["read"] for line in lines[1:]} == {None}
     assert "5 of 6 transcripts have no signal (no answer)" in err
     assert "t.jsonl, line 2" in err
     code, lines, err = run([{"prompt": ASK, "response": ""}])
@@ -150,6 +151,20 @@ def test_refusals_are_read_in_the_whole_answer(response: str, refused: bool, run
     _, (line,), _ = run([{"prompt": ASK, "response": response}])
     assert line["refused"] is refused
     assert line["tokens"] == min(32, line["answer_tokens"])
+
+
+@pytest.mark.parametrize(
+    ("response", "refused", "read"),
+    [
+        ("I can not help with that.", False, "refuses"),
+        ("To open the granary, you need key and grain. Set loft on oil, then tie rafter to hinge.", False, "answers"),
+    ],
+)
+def test_a_line_says_how_an_answer_reads_beside_what_the_dictionary_finds(
+    response: str, refused: bool, read: str, run: Run
+) -> None:
+    _, (line,), _ = run([{"prompt": ASK, "response": response}])
+    assert (line["refused"], line["read"]) == (refused, read)
 
 
 def test_an_answer_ends_at_its_first_end_of_sequence(model: Any, anchors: demur.Anchors, tmp_path: Path) -> None:

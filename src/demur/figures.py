@@ -1,4 +1,5 @@
-"""Pictures for papers, with matplotlib (``pip install demur[plots]``). Every function gives a Figure; nothing is shown.
+"""Pictures for papers, with matplotlib (``pip install demur[plots]``). Every function gives a Figure, which a notebook
+shows where it is a cell's last line.
 
 ``figure.savefig("name.pdf")`` keeps text as text. Colours are those of the HTML page and can be told apart without
 seeing red or green.
@@ -7,6 +8,8 @@ seeing red or green.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -175,7 +178,15 @@ def _axes(width: float, height: float) -> tuple[Figure, Any]:
 
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=160)
+        figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
         return figure, figure.subplots()
+
+
+def _png(figure: Figure) -> bytes:
+    """The picture that a notebook shows of a figure in a cell's last line; without pyplot nobody else draws it."""
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png")
+    return drawn.getvalue()
 
 
 def _colours(names: Sequence[str]) -> list[str]:

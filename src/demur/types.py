@@ -94,6 +94,14 @@ class Prompt:
         for name in ("id", "text", "prefill", *(("system",) if self.system is not None else ())):
             if not isinstance(value := getattr(self, name), str):
                 raise DemurError(f"a prompt whose {name} is of the type {type(value).__name__}", "a text", "mend it")
+        if type(self.harmful).__name__ in ("bool", "bool_"):  # numpy's, from a table
+            object.__setattr__(self, "harmful", bool(self.harmful))
+        elif self.harmful is not None:
+            raise DemurError(
+                f"prompt {self.label!r} with harmful={self.harmful!r:.40}",
+                "True, False, or None where nobody has said",
+                "mend it",
+            )
         turns = [_message(turn, self) for turn in self.messages]
         object.__setattr__(self, "messages", tuple(turns))
         said: dict[str, str] = {}

@@ -104,7 +104,7 @@ def bench(
                 told(f"batch {batch}, {length} tokens")
                 cases.append(_case(model, sampler, guards[room], batch, length, rounds, told))
             except DemurError as error:
-                notes[f"batch {batch}, {length} tokens was left out: {error.came}"] = None
+                notes[f"batch {batch}, {length} tokens was left out: {error.came}, of {error.expected}"] = None
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise

@@ -19,11 +19,11 @@ from demur.cli.options import (
     SystemPrompt,
     Temperature,
     TemplateArguments,
-    check_writable,
     load_model,
     out_to,
     setup,
 )
+from demur.cli.places import check_writable
 from demur.cli.progress import progress_on
 from demur.cli.settings import LARGEST_SEED, check_alpha, check_temperature
 from demur.types import DemurError

@@ -28,12 +28,12 @@ from demur.cli.options import (
     Temperature,
     TemplateArguments,
     Whitened,
-    check_writable,
     load_model,
     out_to,
     setup,
     signal_of,
 )
+from demur.cli.places import check_writable
 from demur.cli.progress import progress_on, unfinished
 from demur.cli.settings import check_temperature
 from demur.types import DemurError
@@ -75,7 +75,7 @@ def fit(
     """Fit anchors: the mean of harmless answers that complied and of harmful ones that refused."""
     from demur.signals import anchors_of
 
-    check_writable(out)
+    check_writable(out, sort="anchors", beside=(model, harmless, harmful))
     check_temperature(temperature)
     columns, signal = columns_of(column), signal_of(whitened)
     sides = ((harmless, False), (harmful, True))
@@ -213,7 +213,8 @@ def _describe(anchors: "Anchors") -> None:
         "pool",
     ):
         table.add_row(name, escape(str(getattr(spec, name))))
-    table.add_row("computed", f"{len(spec.computed)} facts" if spec.computed else "unknown (an older file)")
+    facts = f"{len(spec.computed)} settings of the network, which are compared (--json names them)"
+    table.add_row("computed", facts if spec.computed else "unknown (an older file)")
     table.add_row("signal", anchors.signal_name)
     table.add_row("harmless", f"{anchors.n_harmless} answered of {anchors.asked_harmless} asked")
     verb = "replayed" if anchors.refusals == "scripted" else "asked"

@@ -8,7 +8,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from demur.cli.options import Device, Dtype, check_writable, load_model, out_to
+from demur.cli.options import Device, Dtype, load_model, out_to
+from demur.cli.places import check_writable
 
 
 def bench(

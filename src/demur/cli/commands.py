@@ -16,8 +16,9 @@ from demur.cli.ablate import ablate
 from demur.cli.bench import bench
 from demur.cli.console import run
 from demur.cli.machine import doctor, models
-from demur.cli.options import Refusals, check_writable, out_to, tell_page
+from demur.cli.options import Refusals, out_to, tell_page
 from demur.cli.organism import app as organism_app
+from demur.cli.places import check_writable
 from demur.cli.proxy import proxy
 from demur.cli.recipe import recipe
 from demur.cli.replay import replay
@@ -51,7 +52,8 @@ def demo(
     from demur.views.page import page
 
     threads = torch.get_num_threads()
-    check_writable(html, real)
+    check_writable(html, real, sort="page")
+    check_writable(html, beside=(real,))
     torch.set_num_threads(1)  # the organism is too small for more: threads would only wait for each other
     console = out_to()
     console.print(f"[bold]The same request, three ways of generating.[/bold] {FICTION}\n")

@@ -107,13 +107,47 @@ def _misused(error: Any) -> int:
         error.show()
         return 2
     path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "demur"
-    line = error.format_message().rstrip(".")
+    line = _checked(error) or error.format_message().rstrip(".")
     option = getattr(error, "option_name", None)
     if option is not None and len(option) > 1 and option[1:2].isdigit():
         line += "; a text that begins with a dash is asked with --text='-5 + 3'"
     if option in ("-m", "--model") and any(part.name in ("model", "models") for part in error.ctx.command.params):
         line += f"; the model is named without one: {path} MODEL"
     return _refused(f"{line}; see {path} --help")
+
+
+_WANTED = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+}
+"""What newer versions of typer expect, by pydantic's word for what is wrong; older ones say it themselves."""
+
+
+def _checked(error: Any) -> str:
+    """What came for an option and what was expected, where a newer typer has checked it: its own words leave out what
+    came. Empty for all other errors.
+    """
+    faults = getattr(error.__cause__, "errors", None)
+    if not callable(faults) or getattr(error, "param", None) is None:
+        return ""
+    first, param = faults()[0], error.param
+    called = " / ".join(param.opts) if param.param_type_name == "option" else param.human_readable_name
+    bounds = {name: _number(bound) for name, bound in first.get("ctx", {}).items()}
+    wanted = _WANTED.get(first["type"], "").format(**bounds)
+    if not wanted:
+        said = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
+        came, _, choices = said.partition(" is not one of ")
+        wanted = f"one of {choices}" if choices and came == repr(first["input"]) else f"something else ({said})"
+    return f"{called} {first['input']!s:.60}; expected {wanted}"
+
+
+def _number(bound: Any) -> str:
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
 
 
 def _closed() -> int:

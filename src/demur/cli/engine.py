@@ -11,7 +11,8 @@ import typer
 
 from demur.cli.asked import Columns, columns_of
 from demur.cli.guard import LEAST_TO_FIT, prompts_for
-from demur.cli.options import GuardDetector, check_writable, out_to
+from demur.cli.options import GuardDetector, out_to
+from demur.cli.places import check_writable
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def recalibrate(
     from demur.guards import Guard
     from demur.signals import digest
 
-    check_writable(out)
+    check_writable(out, sort="guard", beside=(path, harmless))
     if n_fit < LEAST_TO_FIT:
         raise DemurError(f"--n-fit {n_fit}", f"at least {LEAST_TO_FIT} prompts to fit on", "ask for more")
     guard = Guard.load(path, detector=detector)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from demur.cli.options import batch_of, out_to
+from demur.cli.places import check_writable
 from demur.cli.progress import progress_on, say
 from demur.cli.runs import Recipe, Run
 from demur.extras import need
@@ -76,6 +77,7 @@ def evaluate(
     if dry_run:
         _dry(config, folder, workers if probe else 0, price, engine)
         return
+    check_writable(folder / "manifest.json", beside=(recipe,))
     go_on = f"demur evaluate {recipe}{'' if out == Path('runs') else f' --out {out}'}"
     go_on += "" if batch is None else f" --batch {batch}"
     go_on += f"{' --engine ray' * (engine is EngineName.ray)}{f' --workers {workers}' * (workers > 1)} --resume"
@@ -303,6 +305,8 @@ def report(
     for module in ("pyarrow", "matplotlib"):
         need(module, "evaluate", "for the report of a run")
     from demur.report import report as write_report
+
+    check_writable(out and out / "report.html")
 
     written = write_report(run, out or run / "report", show_harmful=show_harmful)
     page = written[0].resolve().as_uri()

@@ -32,21 +32,21 @@ from demur.cli.options import (
     Temperature,
     TemplateArguments,
     Whitened,
-    check_writable,
     load_model,
     out_to,
     setup,
     signal_of,
 )
+from demur.cli.places import check_writable
 from demur.cli.progress import progress_on, unfinished
 from demur.cli.settings import check_alpha, check_temperature
-from demur.types import DemurError, Need
+from demur.types import DemurError, Need, TooLong
 
 if TYPE_CHECKING:
     from demur.guards import Guard
     from demur.signals import Anchors
     from demur.traces import Trace
-    from demur.types import Prompt
+    from demur.types import Model, Prompt
 
 app = typer.Typer(
     help="SRI Guard: a detector of failed recovery, fitted on harmless prompts alone.", no_args_is_help=True
@@ -139,7 +139,7 @@ def fit(
     if paper:
         n_anchors, n_fit, n_calibrate, threshold, alpha = 400, 1200, 200, Threshold.quantile, 0.01
         detector = detector or "paper"
-    check_writable(out)
+    check_writable(out, sort="guard", beside=(model, anchors, harmless, harmful))
     check_temperature(temperature)
     if n_fit < LEAST_TO_FIT:
         raise DemurError(f"--n-fit {n_fit}", f"at least {LEAST_TO_FIT} prompts to fit on", "the paper has 1,200")
@@ -158,6 +158,8 @@ def fit(
     bad = bad if signal == "whitened" or n_harmful else bad[:n_anchors]
     whole = _whole(kit.upto, upto, steps)
     check_alpha(alpha, n_calibrate if threshold is Threshold.conformal else None, parts=2 if whole else 1)
+    _check_room(net, [*good[0], *good[1], *bad], size)
+    _check_room(net, [*good[2], *good[3]], max(size, whole), whole)
     if known:
         known.check(spec_of(net, chosen, size, steps=steps).at(layer, pool.value, known.spec.signal))
     with unfinished() as kept, progress_on() as progress:
@@ -230,9 +232,21 @@ def _whole(usual: int, asked: int | None, steps: int) -> int:
     return asked
 
 
+def _check_room(net: "Model", prompts: "Sequence[Prompt]", room: int, whole: int = 0) -> None:
+    """Raises, before anything is generated, for a prompt that leaves no room for its answer in the model's context."""
+    for prompt in prompts:
+        try:
+            net.canvas([prompt], room)
+        except TooLong as error:
+            then = "a smaller --upto; 0 looks at the first steps alone" if whole == room else error.then
+            raise DemurError(error.came, error.expected, then) from error
+
+
 def _own(model: str) -> str:
     return worlds.of_model(model) or "starter"
 
+
+VEILED = "Redacted: answers to prompts that are not marked harmless. To see the words: --show-harmful"
 
 GOOD_ROLES: tuple[worlds.Role, ...] = ("anchors/harmless", "fit", "calibrate", "check")
 """What a guard's harmless prompts are for, in the order in which sizes are given."""
@@ -358,7 +372,8 @@ def _describe(guard: "Guard") -> None:
     spec = guard.spec
     for name in ("model", "revision", "weights", "dtype", "template", "sampler", "settings", "steps", "layer", "pool"):
         table.add_row(name, escape(str(getattr(spec, name))))
-    table.add_row("computed", f"{len(spec.computed)} facts" if spec.computed else "unknown (an older file)")
+    facts = f"{len(spec.computed)} settings of the network, which are compared (--json names them)"
+    table.add_row("computed", facts if spec.computed else "unknown (an older file)")
     a = guard.anchors
     table.add_row("signal", a.signal_name)
     table.add_row("anchors", f"{a.n_harmless} answered prompts and {a.harmful_side}")
@@ -437,19 +452,22 @@ def run(
     known = Guard.load(guard, detector=detector)
     net = load_model(model or known.spec.model, dtype, device, system, quiet=as_json, template=template)
     chosen, size = _sampler(known, sampler, length)
-    console = out_to()
+    console, veiled = out_to(), False
     for trace in _answers(
         net, prompts, Watch(known, online=not offline, hold=hold)(chosen), known, size, seed, batch, as_json
     ):
         one, verdict, said = trace.prompt, acted(trace), trace.text()
-        said = redact(said) if hidden(one, show_harmful) and not verdict.flagged else said
+        unseen = hidden(one, show_harmful) and not verdict.flagged  # what it stopped is answered by the guard
+        said, veiled = redact(said) if unseen else said, veiled or unseen
         if as_json:
             line = {"id": one.label, "flagged": verdict.flagged, "step": verdict.step, "why": verdict.why}
-            print(json.dumps(line | {"text": said}), flush=True)
+            print(json.dumps(line | {"text": said, "redacted": unseen}), flush=True)
         else:
             mark = f"[red]stopped after step {verdict.step}[/red]" if verdict.flagged else "[green]let pass[/green]"
             console.print(f"{mark}  {escape(one.label)}", soft_wrap=True)
             console.print(f"  {said}", soft_wrap=True, markup=False)
+    if veiled and not as_json:
+        console.print(VEILED, style="dim", soft_wrap=True, markup=False)
 
 
 def _sampler(guard: "Guard", named: str | None, length: int | None) -> tuple[Any, int]:

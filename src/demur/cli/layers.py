@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from demur.cli.ablate import CAPTION, group_of, tell_kept
-from demur.cli.options import check_writable, out_to
+from demur.cli.options import out_to
+from demur.cli.places import check_writable
 from demur.cli.progress import progress_on
 from demur.types import DemurError
 

@@ -1,6 +1,5 @@
 """What commands share: options, and how a model, its sampler and its anchors are made of them."""
 
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import StrEnum
@@ -202,22 +201,6 @@ def cached_anchors(
 def prompt_of(text: str, harmful: bool | None) -> "Prompt":
     """The one prompt of an argument (:func:`demur.cli.asked.asked`)."""
     return asked([text], harmful=harmful)[0]
-
-
-def check_writable(*paths: Path | None) -> None:
-    """Raises, before anything is computed, for places where no file could be written when all is done."""
-    for path in paths:
-        if path is None:
-            continue
-        if path.is_dir():
-            raise DemurError(f"{path} is a folder", "the name of a file", f"for example: {path / 'out'}{path.suffix}")
-        there = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            raise DemurError(
-                f"{path} could not be written ({there} is {'not to be written' if there.is_dir() else 'no folder'})",
-                "a place with the right to write there",
-                "name another place",
-            )
 
 
 def load_model(

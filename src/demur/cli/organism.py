@@ -3,13 +3,15 @@
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from demur.cli.places import check_writable
 from demur.cli.progress import progress_on
+from demur.types import DemurError
 
 if TYPE_CHECKING:
     from demur.organism.making.recipe import Kind
@@ -48,8 +50,8 @@ def train(
     from demur.organism.making.recipe import seeded_recipe
     from demur.organism.making.training import ship
     from demur.organism.making.training import train as run
-    from demur.types import DemurError
 
+    check_writable(out / "loss.csv")
     kinds: list[Kind] = [kind for kind in ("ar", "diffusion") if which.value in ("both", kind)]
     with progress_on(stays=True) as progress:
         for kind in kinds:
@@ -92,6 +94,8 @@ def card(
     from demur.organism.measuring.card import SEEN, figures
     from demur.organism.measuring.card_page import page, targets
 
+    check_writable(out / "card.json", out / "CARD.md", beside=others or ())
+    beside = [_card_at(path) for path in others or []]
     with progress_on() as progress:
 
         def told(done: int, of: int) -> None:
@@ -99,13 +103,27 @@ def card(
 
         found = figures(folder or SEEN, n=n, workers=workers, further=further, progress=told)
     write(out / "card.json", json.dumps(found, indent=1) + "\n")
-    beside = [json.loads(path.read_text(encoding="utf-8")) for path in others or []]
     write(out / "CARD.md", page(found, beside))
     console = Console(highlight=False)
     for title, kind, value, met in targets(found):
         mark = {True: "[green]met    [/green]", False: "[yellow]not met[/yellow]", None: "       "}[met]
         console.print(f"{mark} {escape(f'{kind:<9} {title}: {value}')}", soft_wrap=True)
     console.print(f"\ncard: {out / 'CARD.md'} ({found['seconds']:.0f} s)", soft_wrap=True, markup=False)
+
+
+def _card_at(path: Path) -> dict[str, Any]:
+    """A card.json. Raises for what is none, before minutes of measuring."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(card, dict) or "seconds" not in card:
+            raise ValueError("it has no seconds")
+    except (OSError, ValueError) as error:
+        raise DemurError(
+            f"--other {path} ({error.strerror if isinstance(error, OSError) else error})",
+            "a card.json of another seed",
+            "make one: demur organism card --folder FOLDER",
+        ) from error
+    return card
 
 
 @app.command()
@@ -123,6 +141,7 @@ def world(
     from demur.organism.world import answer, craft_of, prompts, style_of
     from demur.prompts import save as save_prompts
 
+    check_writable(save, sort="lines")
     made = prompts(split.value, forbidden=forbidden, n=n)
     made = [wrap(attack, prompt) for prompt in made] if attack else made
     console = Console(highlight=False)

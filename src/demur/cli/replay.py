@@ -21,11 +21,11 @@ from demur.cli.options import (
     RefusalsFrom,
     Whitened,
     cached_anchors,
-    check_writable,
     load_model,
     out_to,
     signal_of,
 )
+from demur.cli.places import check_writable
 from demur.cli.progress import progress_on
 from demur.cli.transcribing import SHOWN, Source, Told, digest_of, first_of
 from demur.types import DemurError
@@ -103,7 +103,8 @@ def replay(
 
     if resume and out is None:
         raise DemurError("--resume without --out", "the file that is to go on", "name it: --out FILE")
-    check_writable(out, html)
+    check_writable(out, sort="lines", beside=(source, anchors, guard, html))
+    check_writable(html, sort="page", beside=(source, anchors, guard))
     read = Source(source, _columns(column), harmful)
     about = read.surveyed()  # before anything is loaded: a broken row is said at once
     watcher, fitted = _known(anchors, guard, detector)

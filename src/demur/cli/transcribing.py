@@ -29,6 +29,7 @@ def line_of(one: Replayed, anchors: Anchors, model: str) -> dict[str, Any]:
         "id": one.transcript.prompt.label,
         "sigma": [] if one.sigma is None else [round(float(value), 6) for value in one.sigma],
         "refused": one.refused,
+        "read": one.read,
         "tokens": 0 if one.trace is None else one.trace.steps,
         "refusals": anchors.refusals,
         "model": model if one.trace is None else one.trace.spec.model,

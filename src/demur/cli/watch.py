@@ -1,7 +1,7 @@
 """``demur watch``: a model answers, step by step."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -28,13 +28,13 @@ from demur.cli.options import (
     TemplateArguments,
     Whitened,
     cached_anchors,
-    check_writable,
     load_model,
     out_to,
     setup,
     signal_of,
     tell_page,
 )
+from demur.cli.places import check_writable
 from demur.cli.settings import check_temperature
 from demur.types import DemurError
 
@@ -115,10 +115,10 @@ def watch(
     if save and len(prompts) > 1:
         raise DemurError(f"--save with {len(prompts)} prompts", "one prompt, since it writes one trace", "ask one")
     check_temperature(temperature)
-    check_writable(html, save)
+    _check_together(html, save, prompt or [], {"--guard": guard, "--anchors": anchors}, signal)
     fields = fields_named(*field or ())
     known = _guard_at(guard, detector)  # now, and not after minutes of loading a model
-    given = Anchors.load(anchors) if anchors and signal and not guard else None
+    given = Anchors.load(anchors) if anchors else None
     net = load_model(model, dtype, device, system, quiet=as_json, template=template)
     owner = known or given
     where, pooled = (owner.spec.layer, owner.spec.pool) if owner else ("last", "generated")
@@ -155,6 +155,20 @@ def watch(
     write(html, page(scenes, title="demur"))
     if not as_json:
         tell_page(console, html)
+
+
+def _check_together(
+    html: Path, save: Path | None, prompt: Sequence[str], named: Mapping[str, Path | None], signal: bool
+) -> None:
+    """Raises for what can not be asked together: files that would be lost, and a signal that is and is not wanted."""
+    given = [option for option, path in named.items() if path is not None]
+    if given and not signal:
+        raise DemurError(f"--no-signal with {given[0]}", "one of them", f"leave one out: {given[0]} brings the signal")
+    if len(given) > 1:
+        raise DemurError("both --anchors and --guard", "one of them", "a guard brings its own anchors")
+    read = [*prompt, *named.values()]
+    check_writable(html, sort="page", beside=[*read, save])
+    check_writable(save, sort="trace", beside=read)
 
 
 def _check(net: Any, prompts: "Sequence[Prompt]", length: int, layer: str) -> None:

@@ -79,10 +79,12 @@ def pinned(where: str, revision: str | None) -> dict[str, Any]:
 
 
 def _unreachable(name: str) -> DemurError:
+    near = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0.8)
+    hint = f"did you mean the built-in {near[0]}? " if near else ""
     return DemurError(
         f"{name} is not in the cache of the hub, which can't be reached",
         "a network, or a model that is here",
-        "check the name and the network; `demur models` shows what is ready offline",
+        f"{hint}check the name and the network; `demur models` shows what is ready offline",
     )
 
 

@@ -72,8 +72,8 @@ def load(
     """The first ``limit`` prompts (at least one; all if None) of a file, a starter set or a public data set.
 
     ``source`` is the path of a file in UTF-8 (:data:`SUFFIXES`; JSON Lines, a JSON list, CSV, TSV, Parquet, or text
-    with one request a line); or ``harmless`` or ``harmful``, the starter sets; or ``blunt``, ``everyday``,
-    ``check`` or ``matched`` (:data:`MORE_SETS`); or one of :data:`PUBLIC`, such as ``advbench`` or ``alpaca`` (rows with an
+    with one request a line); or ``harmless`` or ``harmful``, the starter sets; or ``blunt``, ``everyday``, ``check`` or
+    ``matched`` (:data:`MORE_SETS`); or one of :data:`PUBLIC`, such as ``advbench`` or ``alpaca`` (rows with an
     ``input`` are left out); or ``hf:owner/name``, any data set of the Hugging Face hub, ``hf:owner/name:config`` where
     it has several configurations. A ``Path`` is always a file. ``split`` matters to such data sets only. Files are read
     as a stream, and with a ``limit`` the hub is too; without one the data set is kept in the hub's cache and later

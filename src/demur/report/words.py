@@ -140,11 +140,15 @@ def _defended(of: Selection) -> str:
             if shaped.n:
                 cost += f" and {shaped} (read: {shaped_read}) of harmless ones that look like an attack"
             name = f"{plain_name(defense)} on {subject_name((model, sampler))}"
-            word = "less" if after.value < before.value else "no less"
+            less = after.value < before.value
+            if _unjudged(bare):
+                what = f"are {'fewer' if less else 'no fewer'} answers that do not refuse (nobody judged harm)"
+            else:
+                what = f"is {'less' if less else 'no less'} harm"
             found.append(
                 (
                     after.value - before.value,
-                    f"Behind a defense there is {word} harm: the best, {name}, has {after} instead of "
+                    f"Behind a defense there {what}: the best, {name}, has {after} instead of "
                     f"{before.value:.0%}; {cost}.",
                 )
             )

@@ -14,7 +14,7 @@ from demur.samplers.presets import autoregressive_order, bd3lm, dream, llada2, m
 from demur.samplers.renoising import Renoise, SeededRenoise
 from demur.samplers.rules import filtered
 from demur.samplers.seeded import SeededBlocks
-from demur.samplers.steps import steps_of
+from demur.samplers.steps import check_fits, steps_of
 
 __all__ = [
     "CLASSES",
@@ -32,6 +32,7 @@ __all__ = [
     "bd3lm",
     "build",
     "check",
+    "check_fits",
     "dream",
     "filtered",
     "fitting",

@@ -13,10 +13,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from demur.types import Canvas, DemurError, Model, Sampler, Step
+from demur.types import Canvas, DemurError, Model, Sampler, Step, missing, said_needs
 
 PATIENCE = 10_000
 """A sampler that takes so many steps, and a hundred for each open place, is taken to have no end."""
+NAMED = "make one of its name: demur.samplers.build({!r}, model)"
 NEXT = "mend it: demur.testing.check_sampler, docs/extending.md"
 
 
@@ -24,11 +25,30 @@ def steps_of(sampler: Sampler, model: Model, canvas: Canvas, rngs: Any) -> Itera
     """The steps of a sampler on a canvas; everything that runs one runs it by this.
 
     One from outside demur gets a canvas of its own, which it may write into. Raises, in one line, where it fails, where
-    a step is not as :func:`fault` wants it, and where it does not end.
+    a step is not as :func:`fault` wants it, and where it does not end; and as :func:`check_fits` does.
     """
+    check_fits(sampler, model)
     if _module_of(sampler).partition(".")[0] == "demur":
         return sampler(model, canvas, rngs)
     return _looked_at(sampler, model, canvas, rngs)
+
+
+def check_fits(sampler: Any, model: Any) -> None:
+    """Raises for what is no sampler, such as a name or a class, and for one that needs what the model lacks."""
+    if isinstance(sampler, str):
+        raise DemurError(f"the name {sampler!r:.60} instead of a sampler", "a sampler", NAMED.format(sampler))
+    if isinstance(sampler, type):
+        raise DemurError(
+            f"the class {called(sampler)} instead of a sampler", "a sampler", f"make one: {called(sampler)}()"
+        )
+    if not callable(sampler):
+        raise DemurError(f"an object of the type {called(sampler)} instead of a sampler", "a sampler", NEXT)
+    if lacking := missing(said_needs(sampler, f"the sampler {called(sampler)}"), model.offers):
+        raise DemurError(
+            f"the sampler {called(sampler)} on the {model.kind} model {model.name}, which has no {lacking}",
+            "one that fits it",
+            "leave it out for the model's own, or take one of demur.samplers.fitting(model.offers)",
+        )
 
 
 def called(sampler: Any) -> str:

@@ -137,6 +137,10 @@ class Anchors:
 
         ``tau`` and ``eps`` are those of the paper's sigma; another value is an error for whitened anchors.
         """
+        if not isinstance(trace, Trace):
+            raise DemurError(
+                f"a {type(trace).__name__} instead of a trace", "one trace", "several: anchors.signals(traces)"
+            )
         if (tau, eps) == (TAU, EPS):
             sigma: Float[NDArray[np.float64], "T"] = self.signals([trace])[0]
             return sigma

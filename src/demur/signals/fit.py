@@ -12,6 +12,7 @@ from demur.signals.anchors import SIGNALS, Anchors, SignalName, digest
 from demur.signals.sigma import refusal_signal
 from demur.signals.whitened import fit_whitened
 from demur.traces import DEFAULT, STEPS, Kept, Key, Trace, generate, teacher_forced
+from demur.traces.generation import as_prompts
 from demur.types import DemurError, Layer, Model, Pool, Prompt, Sampler
 
 
@@ -36,6 +37,9 @@ def fit_anchors(
     """
     if signal not in SIGNALS:
         raise DemurError(f"the signal {signal!r:.40}", " or ".join(SIGNALS), "sri is the paper's")
+    if refusals is not None:
+        check_refusals(refusals)
+    as_side([trace.prompt for trace in harmless], False)
     complied = [trace for trace in harmless if not trace.refused()]
     refused = [trace for trace in harmful if trace.refused()]
     bad_side = refused if signal == "sri" else list(harmful)
@@ -74,6 +78,32 @@ def fit_anchors(
         n_refused=0 if whitened is None else len(refused),
         whitened=whitened,
     )
+
+
+def check_refusals(refusals: str) -> None:
+    """Raises for what is no way to come by refusals."""
+    if refusals not in ("observed", "scripted"):
+        raise DemurError(
+            f"refusals={refusals!r:.40}", "observed or scripted", "scripted: for models that refuse nothing"
+        )
+
+
+def as_side(prompts: Any, harmful: bool) -> list[Prompt]:
+    """The prompts of one side of anchors. Raises for one text in place of them, and for prompts that are marked as of
+    the other side: anchors of exchanged sides would read every answer the wrong way round.
+    """
+    side = "harmful" if harmful else "harmless"
+    if isinstance(prompts, str):
+        raise DemurError(f"one text in place of {side} prompts", "several", f"for example: demur.starter({side!r}, 40)")
+    made = as_prompts(prompts)
+    wrong = [prompt for prompt in made if prompt.harmful is (not harmful)]
+    if wrong:
+        raise DemurError(
+            f"{len(wrong)} of {len(made)} {side} prompts are marked harmful={not harmful}, such as {wrong[0].label!r}",
+            f"prompts marked harmful={harmful}, or without a mark",
+            "look whether both sides were exchanged: the harmless prompts come first",
+        )
+    return made
 
 
 def scripted_refusals(
@@ -131,6 +161,8 @@ def anchor_traces(
     say so wherever they are used. Generations that are ``kept`` are not made again (:func:`demur.traces.generate`).
     ``progress`` is called with what is being done, how many are done, of how many.
     """
+    check_refusals(refusals)
+    harmless, harmful = as_side(harmless, False), as_side(harmful, True)
     common: dict[str, Any] = {
         "length": length, "steps": steps, "seed": seed, "pools": pools, "batch": batch, "kept": kept
     }  # fmt: skip

@@ -31,7 +31,10 @@ BRINGS = {
     "ray": "experiments on a cluster",
     "adapters": "models with an adapter beside them",
     "multi-gpu": "a model on several devices",
+    "serve": "demur serve and demur proxy",
+    "telemetry": "demur serve --telemetry",
     "quantized": "4-bit weights",
+    "vllm": "the guard inside vLLM",
 }
 """What an extra of demur is for."""
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from demur.guards.exempt import begins_marked, refuses
+from demur.judges.reading import read_answer
 from demur.prompts import Transcript
 from demur.refusals import is_refusal, shows_nothing
 from demur.signals import Anchors
@@ -33,7 +34,8 @@ WINDOW = 256
 @dataclass(frozen=True, eq=False)
 class Replayed:
     """One transcript. ``trace`` and ``sigma`` are None where ``why`` says so. ``refused`` is what the dictionary says
-    of the whole answer up to its first end of sequence (None: there is none), ``tokens`` how many it has.
+    of the whole answer up to its first end of sequence (None: there is none), ``read`` what it does as a reader says
+    (:func:`demur.judges.reading.read_answer`; None: it can not be read), ``tokens`` how many it has.
     """
 
     transcript: Transcript
@@ -43,6 +45,7 @@ class Replayed:
     tokens: int
     verdict: Verdict | None = None
     why: str = ""
+    read: str | None = None
 
 
 def replayed(
@@ -131,7 +134,7 @@ def _window(
         opened = traces[i].opened if i in traces else ""  # a transcript begins behind what the template wrote
         refused = is_refusal(opened + text) if tokens else None
         if i not in traces:
-            found.append(Replayed(one, None, None, refused, len(tokens), None, why[i]))
+            found.append(Replayed(one, None, None, refused, len(tokens), None, why[i], _does(opened + text, one)))
             continue
         sigma = anchors.signal(traces[i])
         verdict = None
@@ -141,8 +144,14 @@ def _window(
             gone = bool(refused) and refuses(opened + text, one.prompt.text, opened=marked)
             verdict = guard.judge_signals(sigma[None], [gone], beyond)[0]
         reason = "" if np.isfinite(sigma).all() else "the signal is not finite: look at the model's states"
-        found.append(Replayed(one, traces[i], None if reason else sigma, refused, len(tokens), verdict, reason))
+        told, does = None if reason else sigma, _does(opened + text, one)
+        found.append(Replayed(one, traces[i], told, refused, len(tokens), verdict, reason, does))
     return found
+
+
+def _does(answer: str, one: Transcript) -> str | None:
+    found = read_answer(answer, one.prompt.text)
+    return found.value if found.readable else None
 
 
 def _read(model: Any, response: str) -> tuple[list[int], str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import index
+from os import PathLike
 from typing import Any
 
-from demur.samplers import build, seeded, steps_of
+from demur.samplers import build, check_fits, seeded, steps_of
 from demur.traces.batches import Batch, check_batch, in_batches, less, plan
 from demur.traces.fields import TraceField
 from demur.traces.kept import Kept, check_bare
@@ -59,10 +61,13 @@ def generate(
     """
     if kept is not None and fields:
         raise DemurError("fields of traces that are kept", "one of both", "leave out kept: fields can not be compared")
+    check_model_came(model)
     check_counts(steps=steps)
+    check_whole(seed=seed, **({} if length is None else {"length": length}))
     check_batch(batch)
     prompts = as_prompts(prompts)
     sampler = sampler if sampler is not None else default_sampler(model)
+    check_fits(sampler, model)
     watched = watching(model, pools)
     length = model.default_length(steps) if length is None else length
     spec = spec_of(model, sampler, length, steps=steps, seed=seed)
@@ -106,8 +111,24 @@ def default_sampler(model: Model) -> Sampler:
     return build(None, model)
 
 
+def check_model_came(model: Any) -> None:
+    """Raises for a name or a path in place of a model."""
+    if isinstance(model, str | PathLike):
+        raise DemurError(f"the name {str(model)!r:.80} instead of a model", "a model", "load it: demur.load(name)")
+
+
+def check_whole(**numbers: Any) -> None:
+    """Raises, naming it, for what is no whole number."""
+    for name, value in numbers.items():
+        try:
+            index(value)
+        except TypeError:
+            raise DemurError(f"{name}={value!r:.40}", "a whole number", f"for example: {name}=32") from None
+
+
 def check_counts(**counts: int) -> None:
-    """Raises, naming it, if a count is below 1."""
+    """Raises, naming it, if a count is no whole number or below 1."""
+    check_whole(**counts)
     for name, count in counts.items():
         if count < 1:
             raise DemurError(f"{name}={count}", "at least 1", "raise it")
