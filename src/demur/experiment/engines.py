@@ -10,13 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, as_completed
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
 from typing import Any
 
 from demur.extras import need
 from demur.types import DemurError
+from demur.workers import LAST_WORDS, pool
 
 Job = tuple[Any, ...]
 Submit = Callable[[Sequence[Job]], Iterator[None]]
@@ -32,7 +32,7 @@ class Processes:
     def __enter__(self) -> Submit:
         if self.workers < 2:
             return self._here
-        self.pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"), initializer=_begin_worker)
+        self.pool = pool(self.workers, _begin_worker)
         return self._there
 
     def _here(self, jobs: Sequence[Job]) -> Iterator[None]:
@@ -75,10 +75,6 @@ class Processes:
         for worker in workers:
             with suppress(OSError, ValueError, AttributeError):
                 worker.kill()
-
-
-LAST_WORDS = 5.0
-"""Seconds that a worker gets to put its files in order."""
 
 
 @contextmanager

@@ -7,10 +7,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from demur.organism.measuring.cells import STEPS, Ask, Cell, run
 from demur.organism.world import crafts, look_alikes, prompts
 from demur.signals import refusal_signal
 from demur.types import DemurError, Model
+from demur.workers import pool
 
 MAIN = {"ar": "ar", "diffusion": "low-confidence"}
 SEEN = Path(__file__).parents[1] / "weights"
@@ -104,8 +104,8 @@ def generate_all(
             results[ask] = _work(name, ask)
             progress(done + 1, len(asks))
         return results
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_work, name, ask): ask for name, ask in asks}
+    with pool(workers) as there:
+        futures = {there.submit(_work, name, ask): ask for name, ask in asks}
         results = {}
         for done, future in enumerate(as_completed(futures)):
             results[futures[future]] = future.result()

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from demur.organism.measuring.findings import findings
 from demur.organism.measuring.orders import orders_report
 from demur.traces import Key
 from demur.types import DemurError
+from demur.workers import pool
 
 SUBJECTS: tuple[tuple[str, str], ...] = (("ar", "ar"), ("diffusion", "low-confidence"), ("diffusion", "ar-order"))
 """Model and sampler. The last one is the control: the same weights as the second, another order."""
@@ -101,8 +101,8 @@ def generate_sets(
     ]
     jobs.sort(key=lambda job: -job[2].n * (1 + 3 * (job[0][0] == "diffusion")))
     found: dict[tuple[str, str], dict[str, Material]] = {subject: {} for subject in subjects}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(_work, str(folder / s[0]), role, ask, keys): (s, role) for s, role, ask, keys in jobs}
+    with pool(workers) as there:
+        futures = {there.submit(_work, str(folder / s[0]), role, ask, keys): (s, role) for s, role, ask, keys in jobs}
         for done, future in enumerate(as_completed(futures)):
             subject, role = futures[future]
             found[subject][role] = future.result()
