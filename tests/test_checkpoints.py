@@ -362,6 +362,7 @@ def test_whole_weights_of_any_width_are_read(dtype: torch.dtype, tmp_path: Path)
         assert torch.equal(tensor, expected[name].to(dtype).float()), name
 
 
+@pytest.mark.filterwarnings("ignore:.*splits texts otherwise")
 @pytest.mark.parametrize("family", ["llama", "a2d-qwen3", "sdar", "llada"])
 def test_a_tied_model_may_store_its_head_and_a_head_of_its_own_is_used(family: str, tmp_path: Path) -> None:
     if family == "llada":
