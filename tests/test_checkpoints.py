@@ -313,7 +313,7 @@ def test_fp8_in_blocks_is_scaled_back(tmp_path: Path) -> None:
 
 
 IDLE: dict[str, dict[str, Tensor]] = {
-    "rotary tables": {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)},
+    "rotary tables": {"model.layers.0.self_attn.rotary_emb.inv_freq": 1e4 ** -(torch.arange(4) / 4)},
     "position numbers": {"model.embeddings.position_ids": torch.arange(8)},
     "drafting heads": {"mtp.fc.weight": torch.ones(4, 4), "model.mtp.layers.0.mlp.up_proj.weight": torch.ones(4, 4)},
     "a vision tower": {

@@ -299,6 +299,7 @@ def _native(
         )
     placed.check_left_over(name, report["unexpected_keys"], stored, raw, net)
     placed.check_names_once(name, stored, family.keys, net)
+    placed.say_other_rotation(name, stored, net)
     if tied:
         placed.check_own_head(name, stored, net)
     return net
