@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small
 import torch
-from test_checkpoints import SIZES, configured, rewritten, saved
+from safetensors.torch import load_file, save_file
+from test_checkpoints import SIZES, adapted, configured, rewritten, saved
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GPTNeoXConfig, LlamaConfig, PreTrainedTokenizerFast
@@ -108,3 +111,30 @@ def test_a_sign_without_a_token_and_without_an_unknown_one_is_one_line(text: str
         bare_row(tokenizer, text)
     with pytest.raises(DemurError, match="has no token"):
         load(small._net("llama"), tokenizer=tokenizer).canvas([Prompt("a", text, harmful=False)], 4)
+
+
+def lora(folder: Path, base: Path, second: float, **settings: Any) -> Path:
+    folder.mkdir()
+    adapted(folder, str(base))
+    path = folder / "adapter_config.json"
+    said = {**json.loads(path.read_text()), **settings}
+    path.write_text(json.dumps({key: value for key, value in said.items() if value is not None}))
+    file = folder / "adapter_model.safetensors"
+    save_file({n: x * (second if "lora_B" in n else 1) for n, x in load_file(file).items()}, file)
+    return folder
+
+
+@pytest.mark.skipif(find_spec("peft") is None, reason="needs the extra adapters")
+@pytest.mark.parametrize("lost", [("lora_alpha",), ("r",), ("r", "lora_alpha")])
+def test_an_adapter_that_says_no_scale_is_one_line(lost: tuple[str, ...], tmp_path: Path) -> None:
+    folder = lora(tmp_path / "a", saved(tmp_path / "m"), 1.0, **dict.fromkeys(lost))
+    with pytest.raises(DemurError, match=f"says no {lost[0]}"):
+        load(folder)
+
+
+@pytest.mark.skipif(find_spec("peft") is None, reason="needs the extra adapters")
+@pytest.mark.parametrize(("second", "idle"), [(0.0, True), (1e-6, False), (1.0, False)])
+def test_an_adapter_that_changes_nothing_is_said(second: float, idle: bool, tmp_path: Path) -> None:
+    base = saved(tmp_path / "m")
+    folder = lora(tmp_path / "a", base, second)
+    assert any("changes nothing" in line for line in said(folder)) is idle

@@ -80,6 +80,8 @@ def load(
             need("gguf", "smollm2", "which reads .gguf files")
             header = gguf.opened(where)
             where, revision_of = gguf.described(header, cache_dir()), header.digest[:12]
+            for line in gguf.odd_text(header):
+                warnings.warn(f"{name}: {line}", DemurWarning, stacklevel=2)
         model = _load(
             str(name), where, revision_of, kind, device, device_map, system, block_length, quantize,
             template_args, source=given if given is not None else header, tokenizer=tokenizer,

@@ -14,8 +14,10 @@ from demur.models.gguf.excerpt import write_excerpt
 from demur.models.gguf.header import Header, refused
 from demur.models.gguf.tokenizer import tokenizer_of
 
-_FORMAT = 2
-"""Counts what :func:`described` writes. Format 1 kept all weights in fp32, also of files that lacked some."""
+_FORMAT = 3
+"""Counts what :func:`described` writes. Format 1 kept all weights in fp32, also of files that lacked some; format 2 put
+a blank before every text, also where the file wants none.
+"""
 
 
 def described(header: Header, cache: Path) -> Path:
@@ -37,7 +39,8 @@ def described(header: Header, cache: Path) -> Path:
         except OSError:  # another process was faster
             if not (folder / "config.json").exists():
                 raise
-        shutil.rmtree(cache / "gguf" / name, ignore_errors=True)  # what version 0.1.0 kept: all weights in fp32
+        for old in (name, f"{name}.2"):  # the first, of version 0.1.0, holds all weights in fp32
+            shutil.rmtree(cache / "gguf" / old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(alone, ignore_errors=True)
