@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from demur.signals.anchors import SIGNALS, Anchors, SignalName, digest
 from demur.signals.sigma import refusal_signal
 from demur.signals.whitened import fit_whitened
 from demur.traces import DEFAULT, STEPS, Kept, Key, Trace, generate, teacher_forced
-from demur.types import DemurError, Layer, Model, Pool, Prompt, Sampler
+from demur.types import DemurError, DemurWarning, Layer, Model, Pool, Prompt, Sampler
 
 
 def fit_anchors(
@@ -31,9 +32,10 @@ def fit_anchors(
     Refusal is decided on the final text by the dictionary. ``refusals`` is scripted where the harmful traces were
     replayed (:func:`scripted_refusals`), so that nobody can forget to say so; name it to replay refusals that the model
     did write. ``signal``: how the anchors read states, the paper's ``sri`` or ``whitened``
-    (:mod:`demur.signals.whitened`). Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), and if
-    specs differ.
+    (:mod:`demur.signals.whitened`). Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), if
+    specs differ, and for a harmless side with prompts that are marked as harmful.
     """
+    _check_marks([trace.prompt for trace in harmless], [])
     if signal not in SIGNALS:
         raise DemurError(f"the signal {signal!r:.40}", " or ".join(SIGNALS), "sri is the paper's")
     complied = [trace for trace in harmless if not trace.refused()]
@@ -74,6 +76,36 @@ def fit_anchors(
         n_refused=0 if whitened is None else len(refused),
         whitened=whitened,
     )
+
+
+def check_sides(harmless: Sequence[Prompt], harmful: Sequence[Prompt]) -> None:
+    """Raises for a prompt that is marked as the other side's: anchors of changed sides give a signal that is the wrong
+    way round. Warns of prompts that are on both, and where one comes several times on a side.
+    """
+    _check_marks(harmless, harmful)
+    ours, theirs = ({digest(prompt) for prompt in side} for side in (harmless, harmful))
+    both = [prompt.label for prompt in harmful if digest(prompt) in ours]
+    said = (
+        [f"{len(both)} prompts are on both sides ({both[0]} ...): what differs is how they were answered"]
+        if both
+        else []
+    )
+    for side, prompts, different in (("harmless", harmless, ours), ("harmful", harmful, theirs)):
+        if len(different) < len(prompts):
+            said.append(f"the {len(prompts)} prompts of the {side} side are {len(different)} different ones")
+    for line in said:
+        warnings.warn(f"anchors: {line}", DemurWarning, stacklevel=4)
+
+
+def _check_marks(harmless: Sequence[Prompt], harmful: Sequence[Prompt]) -> None:
+    for side, prompts, wrong in (("harmless", harmless, True), ("harmful", harmful, False)):
+        marked = [prompt.label for prompt in prompts if prompt.harmful is wrong]
+        if marked:
+            raise DemurError(
+                f"{len(marked)} prompts of the {side} side are marked harmful={wrong} ({marked[0]} ...)",
+                f"{side} prompts there",
+                "change the sides, or take these out",
+            )
 
 
 def scripted_refusals(
@@ -131,6 +163,7 @@ def anchor_traces(
     say so wherever they are used. Generations that are ``kept`` are not made again (:func:`demur.traces.generate`).
     ``progress`` is called with what is being done, how many are done, of how many.
     """
+    check_sides(harmless, harmful)
     common: dict[str, Any] = {
         "length": length, "steps": steps, "seed": seed, "pools": pools, "batch": batch, "kept": kept
     }  # fmt: skip
