@@ -57,8 +57,6 @@ def test_prompts_on_both_sides_are_said(harmful: Any, count: int) -> None:
     said = [str(one.message) for one in caught]
     assert len(said) == (count > 0)
     assert all(f"{count} prompts are on both sides" in line for line in said)
-        : count > 0
-    ]
 
 
 def test_no_word_of_a_prompt_is_in_these_lines() -> None:
