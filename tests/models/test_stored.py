@@ -15,7 +15,13 @@ from safetensors.torch import load_file, save_file
 from test_checkpoints import SIZES, adapted, configured, rewritten, saved
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
-from transformers import GPTNeoXConfig, LlamaConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+)
 
 from demur.models import load
 from demur.types import DemurError, DemurWarning, Prompt
@@ -138,3 +144,38 @@ def test_an_adapter_that_changes_nothing_is_said(second: float, idle: bool, tmp_
     base = saved(tmp_path / "m")
     folder = lora(tmp_path / "a", base, second)
     assert any("changes nothing" in line for line in said(folder)) is idle
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        {"load_in_4bit": True},
+        {"quant_method": "fp8", "weight_block_size": [128, 128]},
+        {"quant_method": "mxfp4"},
+        {"quant_method": "gptq", "bits": 4},
+        {"quant_method": "awq", "bits": 4},
+        {"quant_method": "compressed-tensors", "format": "pack-quantized"},
+    ],
+)
+def test_whole_weights_under_a_configuration_of_small_ones_are_one_line(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = saved(tmp_path / "m")
+    configured(folder, quantization_config=settings)
+    with pytest.raises(DemurError, match="every weight is stored whole"):
+        load(folder)
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs the extra quantized")
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_lie_in_four_bits_are_those_that_are_made_so_while_loading(tmp_path: Path) -> None:
+    sizes = SIZES | {"hidden_size": 64, "intermediate_size": 128}
+    whole = saved(tmp_path / "whole", LlamaConfig(**sizes))
+    how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    net = AutoModelForCausalLM.from_pretrained(whole, quantization_config=how, device_map="cpu", dtype=torch.float32)
+    net.save_pretrained(tmp_path / "small")
+    small.byte_level().save_pretrained(tmp_path / "small")
+    made, read = load(whole, quantize="4bit", device="cpu"), load(tmp_path / "small", device="cpu")
+    assert read.identity.dtype == made.identity.dtype == "float32, 4bit"
+    assert read.identity.weights == made.identity.weights

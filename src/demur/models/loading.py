@@ -117,6 +117,7 @@ def _load(
     else:
         raw, family, tokenizer, net = _read(name, where, hub, dtype, device, device_map, quantize, source, tokenizer)
     net.eval()
+    quantize = "4bit" if getattr(net, "is_loaded_in_4bit", False) else quantize  # the checkpoint may lie in 4 bits
     if Need.MASK in family.offers:
         net.config.use_cache = False  # a pass over a whole canvas has nothing to keep
     if raw.get("rope_full_precision", family.rope_in_fp32) and dtype != torch.float32:

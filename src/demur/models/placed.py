@@ -204,6 +204,15 @@ def check_quantised(
             raise DemurError(
                 f"{name} holds 8-bit weights (LLM.int8), with which a row depends on its neighbours", whole, "take 4bit"
             )
+        if method != "bitnet" and all(
+            tensor.dtype in _WHOLE for tensor in stored.values()
+        ):  # that one rounds as it runs
+            raise DemurError(
+                f"{name}: config.json says that it is quantised by {method!r}, and every weight is stored whole",
+                "a configuration of the weights that lie beside it",
+                "take quantization_config out of config.json, or download the weights that belong to it; "
+                "quantize='4bit' (--dtype 4bit) makes whole weights small while they are loaded",
+            )
         bare = [key for key, tensor in stored.items() if tensor.dtype.startswith("F8") and not _scaled(key, stored)]
         if method == "fp8" and bare:
             raise DemurError(
