@@ -342,7 +342,8 @@ OPENED = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor 
 @pytest.mark.parametrize(
     ("template", "odd"),
     [
-        (OPENED, True), (OPENED + "\n", True), ("{% for m in messages %}User: {{ m['content'] }}\n\n{% endfor %}", True),
+        (OPENED, True), (OPENED + "\n", True),
+        ("{% for m in messages %}User: {{ m['content'] }}\n\n{% endfor %}", True),
         (OPENED + "<|assistant|>", False), (OPENED + "<eos>\n", False),
         ("[INST] {{ messages[-1]['content'] }} [/INST]", False),
         (OPENED + "{% if add_generation_prompt %}<|assistant|>{% endif %}", False),

@@ -15,8 +15,7 @@ from transformers import AutoConfig, Qwen2Config
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from demur.models import load
-from demur.models.families import own_class
-from demur.models.unread import unread
+from demur.models.unread import other_type, unread
 from demur.types import DemurWarning
 
 
@@ -90,7 +89,7 @@ def test_no_class_of_transformers_is_said_to_leave_out_what_its_own_configuratio
         for name in (names,) if isinstance(names, str) else names:
             raw = config.to_dict() | {"model_type": kind, "architectures": [name]}
             assert unread(raw, SimpleNamespace(config=config)) == (), kind
-            assert own_class(raw) == (), kind
+            assert other_type(raw) == (), kind
     assert looked > 80
 
 

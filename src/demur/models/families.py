@@ -295,28 +295,13 @@ def packaged_families() -> Iterator[tuple[str, Family]]:
 
 
 def own_class(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    """A note on a ``config.json`` whose class is none of transformers', while its model type is, or is one of another
-    type; none if there is none.
+    """A note on a ``config.json`` whose class is none of transformers', while its model type is; none if there is none.
 
     Such a checkpoint may be another model than the native one of its type: some diffusion models say ``llama``.
     """
     import transformers
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     named = [str(name) for name in raw.get("architectures") or ()]
-    kind, own = str(raw.get("model_type") or ""), getattr(transformers, named[0], None) if named else None
-    other = str(getattr(getattr(own, "config_class", None), "model_type", None) or "")
-    mapped = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind, ())  # a text part may have a type of its own
-    if (
-        kind
-        and other
-        and other.split("_", maxsplit=1)[0] != kind.split("_", maxsplit=1)[0]
-        and named[0] not in (mapped, *mapped)
-    ):
-        return (
-            f"config.json names {named[0]}, a class of {other}, and the model type {kind}: demur goes by the type; "
-            "correct the one that is wrong",
-        )
     if not (named and raw.get("auto_map")) or any(hasattr(transformers, name) for name in named):
         return ()
     return (

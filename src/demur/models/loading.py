@@ -26,7 +26,7 @@ from demur.models.locate import cache_dir, locate, own_code, pinned, plain_error
 from demur.models.memory import keep_freed_memory
 from demur.models.network import check_batching, check_head, odd_ends, unheeded
 from demur.models.renoising import Renoising
-from demur.models.unread import unread
+from demur.models.unread import other_type, unread
 from demur.models.weights import check_finite, fingerprint, remember, say_zeros
 from demur.types import DemurError, DemurWarning, Identity, Kind, Model, Need
 
@@ -152,7 +152,7 @@ def _load(
     if family.adapter is not None:
         return family.adapter(raw=raw | ({"block_size": block_length} if block_length else {}), **common)
     if family.kind is Kind.CAUSAL:
-        more = (*unheeded(net), *own_class(raw), *unread(raw, net))
+        more = (*unheeded(net), *own_class(raw), *other_type(raw), *unread(raw, net))
         for note in more:
             warnings.warn(f"{name}: {note}", DemurWarning, stacklevel=3)
         causal = Causal(**common | {"notes": (*more, *ends)})

@@ -44,6 +44,24 @@ def unread(raw: Mapping[str, Any], net: Any) -> tuple[str, ...]:
     return (*lines, *_rotation(said, config))
 
 
+def other_type(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line on a ``config.json`` whose class is one of transformers', and of another model type; none if it is not."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind, named = str(raw.get("model_type") or ""), [str(name) for name in raw.get("architectures") or ()]
+    own = getattr(getattr(transformers, named[0], None), "config_class", None) if named else None
+    other = str(getattr(own, "model_type", None) or "")
+    mapped = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind, ())
+    # A text part may have a type of its own (llama4_text), and some types run on another one's class.
+    if not (kind and other) or other.partition("_")[0] == kind.partition("_")[0] or named[0] in (mapped, *mapped):
+        return ()
+    return (
+        f"config.json names {named[0]}, a class of {other}, and the model type {kind}: demur goes by the type; "
+        "correct the one that is wrong",
+    )
+
+
 def _says_nothing(key: str, said: Mapping[str, Any]) -> bool:
     """Whether a field's value is that of a model without it."""
     value = said[key]
