@@ -41,10 +41,11 @@ public models the fullest up has 2% more.
 def as_filed(name: str, tokenizer: Any, where: str | Path, hub: Mapping[str, Any], ours: bool = False) -> Any:
     """The tokenizer as its files describe it: of its own ``tokenizer.json`` where the class would split otherwise, and
     with one way to write a text. Raises where two files give a token two ids. Warns of what it changes, and of ends and
-    begins that are in no vocabulary. ``ours``: the files were written here, of a GGUF file, and nobody need be told.
+    begins that are in no vocabulary. ``ours``: the files were written here, of a GGUF file, which knows less of it than
+    the class does (Qwen's NFC).
     """
-    if getattr(tokenizer, "is_fast", False) and optional_file(where, hub, FILE) is not None:
-        tokenizer = _split_by_file(name, tokenizer, where, hub, ours)
+    if not ours and getattr(tokenizer, "is_fast", False) and optional_file(where, hub, FILE) is not None:
+        tokenizer = _split_by_file(name, tokenizer, where, hub)
     if _drops(tokenizer):
         tokenizer.backend_tokenizer.model.dropout = None
         warnings.warn(
@@ -109,7 +110,7 @@ def _drops(tokenizer: Any) -> bool:
     return bool(getattr(model, "dropout", None))
 
 
-def _split_by_file(name: str, tokenizer: Any, where: str | Path, hub: Mapping[str, Any], ours: bool) -> Any:
+def _split_by_file(name: str, tokenizer: Any, where: str | Path, hub: Mapping[str, Any]) -> Any:
     """The tokenizer, or, where its class has rules of its own and these write something else, the one of the file."""
     from transformers import PreTrainedTokenizerFast
 
@@ -129,13 +130,12 @@ def _split_by_file(name: str, tokenizer: Any, where: str | Path, hub: Mapping[st
         models[0].dropout = kept[0]
     if not other:
         return tokenizer if not kept[0] else plain
-    if not ours:
-        warnings.warn(
-            f"{name}: {type(tokenizer).__name__} of transformers splits texts otherwise than the model's own {FILE} "
-            f"({len(other)} of {len(texts)} texts); the file's way is taken",
-            DemurWarning,
-            stacklevel=7,
-        )
+    warnings.warn(
+        f"{name}: {type(tokenizer).__name__} of transformers splits texts otherwise than the model's own {FILE} "
+        f"({len(other)} of {len(texts)} texts); the file's way is taken",
+        DemurWarning,
+        stacklevel=7,
+    )
     return plain
 
 

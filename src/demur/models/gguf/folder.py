@@ -39,8 +39,7 @@ def described(header: Header, cache: Path) -> Path:
         except OSError:  # another process was faster
             if not (folder / "config.json").exists():
                 raise
-        for old in (name, f"{name}.2"):  # the first, of version 0.1.0, holds all weights in fp32
-            shutil.rmtree(cache / "gguf" / old, ignore_errors=True)
+        shutil.rmtree(cache / "gguf" / name, ignore_errors=True)  # what version 0.1.0 kept: all weights in fp32
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(alone, ignore_errors=True)
