@@ -52,9 +52,11 @@ def other_type(raw: Mapping[str, Any]) -> tuple[str, ...]:
     kind, named = str(raw.get("model_type") or ""), [str(name) for name in raw.get("architectures") or ()]
     own = getattr(getattr(transformers, named[0], None), "config_class", None) if named else None
     other = str(getattr(own, "model_type", None) or "")
-    mapped = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind, ())
+    mapped = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    if mapped is None:  # a type of a family of ours, or of a package, which knows its class
+        return ()
     # A text part may have a type of its own (llama4_text), and some types run on another one's class.
-    if not (kind and other) or other.partition("_")[0] == kind.partition("_")[0] or named[0] in (mapped, *mapped):
+    if not other or other.partition("_")[0] == kind.partition("_")[0] or named[0] in (mapped, *mapped):
         return ()
     return (
         f"config.json names {named[0]}, a class of {other}, and the model type {kind}: demur goes by the type; "
