@@ -7,6 +7,7 @@ import datetime
 import inspect
 import json
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -305,13 +306,24 @@ def test_every_day_is_the_same_day(expression: str, on_day: Any, llama: Causal) 
     assert b"26" in bytes(read[0][0]) or "%j" in expression
 
 
-def test_the_date_is_written_as_strftime_writes_it() -> None:
+GNU = "%e %h|%D %T %R|%k:%M %P|%l %r|%C%g|a%nb%tc|%_d %_m %_H|%^a %^B %^p|%-e %-k %-l|%G-W%V-%u|%c|%x %X|%F"
+"""Codes of the C library beneath Python, which has more of them where it is GNU's."""
+
+
+@pytest.mark.parametrize(
+    "formats",
+    [
+        "%d %b %Y|%A, %B %-d|%Y-%m-%d|%H:%M:%S|%y%%|100%% %a|%j|%I %p",
+        pytest.param(GNU, marks=pytest.mark.skipif(not sys.platform.startswith("linux"), reason="GNU's codes")),
+    ],
+)
+def test_the_date_is_written_as_strftime_writes_it(formats: str) -> None:
     class Always(datetime.datetime):
         @classmethod
         def now(cls, tz: Any = None) -> datetime.datetime:
             return datetime.datetime.combine(TODAY, datetime.time())
 
-    real, formats = chat_template_utils.datetime, "%d %b %Y|%A, %B %-d|%Y-%m-%d|%H:%M:%S|%y%%|100%% %a|%j|%I %p"
+    real = chat_template_utils.datetime
     try:
         chat_template_utils.datetime = Always
         ours, theirs = (
@@ -322,6 +334,27 @@ def test_the_date_is_written_as_strftime_writes_it() -> None:
     finally:
         chat_template_utils.datetime = real
     assert ours == theirs
+
+
+OPENED = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "odd"),
+    [
+        (OPENED, True), (OPENED + "\n", True),
+        ("{% for m in messages %}User: {{ m['content'] }}\n\n{% endfor %}", True),
+        (OPENED + "<|assistant|>", False), (OPENED + "<eos>\n", False),
+        ("[INST] {{ messages[-1]['content'] }} [/INST]", False),
+        (OPENED + "{% if add_generation_prompt %}<|assistant|>{% endif %}", False),
+        ("{{ messages[-1]['content'] }}", False), ("{{ raise_exception('no') }}", False),
+    ],
+)  # fmt: skip
+def test_a_template_that_writes_nothing_behind_a_request_is_spoken_of(template: str, odd: bool) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Chat(tokenizer_of(template)).described()
+    assert any("nothing behind a request" in str(one.message) for one in caught) is odd
 
 
 def test_a_template_without_a_date_has_no_day_and_another_source_that_writes_the_same_is_the_same(

@@ -43,7 +43,7 @@ WRONG: dict[str, tuple[Callable[[Any, Any], object], str]] = {
     "a way of refusals": (lambda m, a: anchors_of(m, HARMLESS, HARMFUL, refusals="script"), "'script'"),  # type: ignore[arg-type]
     "a set's name": (lambda m, a: anchors_of(m, "harmless", "harmful", refusals="scripted"), "starter"),  # type: ignore[arg-type]
     "exchanged sides": (lambda m, a: anchors_of(m, HARMFUL, HARMLESS, refusals="scripted"), "exchanged"),
-    "one side twice": (lambda m, a: anchors_of(m, HARMLESS, HARMLESS, refusals="scripted"), "harmful prompts are"),
+    "one side twice": (lambda m, a: anchors_of(m, HARMLESS, HARMLESS, refusals="scripted"), "harmful side are"),
 }  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import secrets
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,22 +29,29 @@ Made = TypeVar("Made")
 
 
 def write(path: str | Path, content: bytes | str) -> Path:
-    """Writes a whole file or nothing: temporary file in the same folder, then rename. Raises naming what failed."""
+    """Writes a whole file or nothing: temporary file in the same folder, then rename. A link is followed, so that the
+    file lands where it points; who may read it is what the system says (umask), or what it was before. Raises naming
+    what failed.
+    """
     target = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    scratch = None
+    scratch: Path | None = None
     if target.exists() and not target.is_file():  # renaming onto a device would replace it
         kind, then = ("a folder", "name a file in it") if target.is_dir() else ("no regular file", "name another place")
         raise DemurError(f"{target} is {kind}", "the name of a file", then)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+        place = Path(os.path.realpath(target)) if target.is_symlink() else target
+        place.parent.mkdir(parents=True, exist_ok=True)
+        draft = place.with_name(f".{place.name[:100]}-{os.getpid()}-{secrets.token_hex(4)}")
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        scratch = draft
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(scratch).chmod(0o644)
-        Path(scratch).replace(target)
+        if place.exists():
+            draft.chmod(place.stat().st_mode & 0o777)
+        draft.replace(place)
     except OSError as error:
         raise DemurError(
             f"{target} could not be written ({error.strerror or error})",
@@ -54,7 +60,7 @@ def write(path: str | Path, content: bytes | str) -> Path:
         ) from error
     finally:  # after an interrupt too; once renamed, there is nothing to remove
         if scratch is not None:
-            Path(scratch).unlink(missing_ok=True)
+            scratch.unlink(missing_ok=True)
     return target
 
 

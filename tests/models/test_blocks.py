@@ -49,6 +49,7 @@ def laws(model: Any, length: int = 9) -> None:
         assert torch.equal(last.ids[~holed.open], holed.ids[~holed.open])
 
 
+@pytest.mark.filterwarnings("ignore:.*splits texts otherwise")
 def test_sdar_moe_is_a_qwen3_moe_with_blocks(tmp_path: Path) -> None:
     says = {"model_type": "sdar_moe", "architectures": ["SDARMoeForCausalLM"], "mask_token_id": small.MASK}
     config = transformers.Qwen3MoeConfig(**COMMON | MOE, decoder_sparse_step=1)

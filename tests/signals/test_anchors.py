@@ -163,6 +163,7 @@ def test_anchors_refuse_a_trace_without_their_layer_or_pool(layer: str, pool: An
     assert "last/generated" in says
 
 
+@pytest.mark.filterwarnings("ignore:anchors. .*on both sides")
 def test_scripted_anchors_carry_their_warning(llama: Causal) -> None:
     prompts = [Prompt(str(i), f"question {i}") for i in range(3)]
     good = generate(llama, prompts, length=6, steps=48)
@@ -177,6 +178,7 @@ def test_scripted_anchors_carry_their_warning(llama: Causal) -> None:
     assert from_prompts.warning == anchors.warning
 
 
+@pytest.mark.filterwarnings("ignore:anchors. .*on both sides")
 def test_a_model_that_refuses_nothing_is_told_so(llama: Causal) -> None:
     prompts = [Prompt("a", "question")]
     with pytest.raises(DemurError, match="0 of 1 harmful prompts were refused"):

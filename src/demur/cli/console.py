@@ -45,9 +45,19 @@ def tolerant() -> None:
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
 
+def of_some_size() -> None:
+    """Takes sizes of nothing out of the environment, where some editors and services put them (``COLUMNS=0``): with
+    them the terminal's views, and every line, have no room and are not shown.
+    """
+    for name in ("COLUMNS", "LINES"):
+        if os.environ.get(name, "1").strip().lstrip("0") == "":
+            del os.environ[name]
+
+
 def run(app: Callable[..., Any]) -> int:
     """Runs the commands and returns the exit status: 2 and one line for whatever a user can cause, 130 after Ctrl-C."""
     tolerant()
+    of_some_size()
     try:
         with _warnings_in_one_line():
             status = app(standalone_mode=False)

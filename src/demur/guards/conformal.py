@@ -78,8 +78,8 @@ def conformal_threshold(scores: Scores, alpha: float) -> float:
 
     Raises, with the number that would be needed, if there are too few scores for that promise: fewer than 1/alpha - 1.
     """
-    if not 0 < alpha < 1:
-        raise InvalidData(f"alpha {alpha}", "above 0 and below 1", "0.01 promises at most 1% false positives")
+    if not isinstance(alpha, int | float | np.number) or not 0 < alpha < 1:
+        raise InvalidData(f"alpha {alpha!r}", "above 0 and below 1", "0.01 promises at most 1% false positives")
     ordered = np.sort(_finite(scores))
     k = rank(len(ordered), alpha)
     if k > len(ordered):

@@ -74,6 +74,12 @@ class Guard:
     stability: Stability | None = None
     tail: Tail | None = None
 
+    def __repr__(self) -> str:
+        """In short: what it is of, and what it promises; not its arrays and prompts."""
+        where = f"{self.spec.model}, {self.spec.sampler}, {self.spec.layer}/{self.spec.pool}, T {self.spec.steps}"
+        kind = type(self.detector).__name__
+        return f"Guard({where}; {kind} of {self.n_fit}, alpha {self.alpha:g} by {self.threshold.n} prompts)"
+
     @property
     def spec(self) -> Spec:
         """Model, layer, pooling mode, sampler, T and template that the guard belongs to."""

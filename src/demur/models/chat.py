@@ -14,14 +14,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import torch
 
 from demur.models.control import Sealed, bare_row, control_tokens, row_of, sealed
 from demur.models.lost import check_written
-from demur.models.turns import PROBE, check_told_apart
+from demur.models.turns import PROBE, check_told_apart, say_unopened
 from demur.redaction import hidden, without
 from demur.refusals import THOUGHTS, open_thought, shows_nothing, without_thoughts
 from demur.types import Canvas, DemurError, Message, Prompt, TooLong
@@ -313,6 +313,7 @@ class Chat:
             self.text(Prompt("probe", "Is it there?"))
         if self.template is None:
             return {"template": "none", "source": "none"}
+        say_unopened(self._render)
         once, again, later = (self._fixed(day) for day in (TODAY, TODAY, TODAY + timedelta(days=400)))
         if once != again:
             raise DemurError(
@@ -382,9 +383,14 @@ def _answer_begun(text: str, prefill: str) -> str:
 
 def _dated(template: str, day: date) -> str:
     """A template for which it is always the same day: ``strftime_now`` is a macro of it, in English."""
-    codes = "aAwdbBmyYjUWuVGeDFxcHIpMSfTRXZz"
-    values = {f"%{code}": day.strftime(f"%{code}") for code in codes}
-    values |= {f"%{flag}{code}": str(int(values[f"%{code}"])) for flag in "-#" for code in "dmyHIMSjUW"}
+    values = {f"%{code}": day.strftime(f"%{code}") for code in "aAwdbBmyYjUWuVGxcHIpMSfXZz"}
+    values |= {"%e": f"{day.day:2d}", "%D": day.strftime("%m/%d/%y"), "%F": day.isoformat(), "%h": values["%b"]}
+    values |= {"%T": "00:00:00", "%R": "00:00", "%r": "12:00:00 AM", "%P": "am", "%k": " 0", "%l": "12", "%n": "\n"}
+    values |= {"%t": "\t", "%C": f"{day.year // 100:02d}", "%g": day.strftime("%G")[2:]}
+    values["%s"] = str(int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()))
+    values |= {f"%_{code}": f"{int(values[f'%{code}']):2d}" for code in "dmHI"}
+    values |= {f"%^{code}": values[f"%{code}"].upper() for code in "aAbBhp"}
+    values |= {f"%{flag}{code}": str(int(values[f"%{code}"])) for flag in "-#" for code in "dmyHIMSjUWekl"}
     body = "format | replace('%%', '\\x00')"
     for code, value in sorted(values.items(), key=lambda item: -len(item[0])):
         body += f" | replace('{code}', '{value}')"

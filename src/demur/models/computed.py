@@ -44,7 +44,7 @@ def computed_by(net: Any) -> dict[str, Fact]:
     if config is None:
         return {}
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    known = _known(config)
+    known = known_facts(config)
     said = {name: value for name, value in config.to_dict().items() if known is None or name in known}
     found = dict(_facts(said))
     if any(found.get(name) == "dynamic" for name in found if name.endswith("rope_type")):
@@ -52,7 +52,7 @@ def computed_by(net: Any) -> dict[str, Fact]:
     return dict(sorted(found.items()))
 
 
-def _known(config: Any) -> frozenset[str] | None:
+def known_facts(config: Any) -> frozenset[str] | None:
     """What the class of a configuration knows; None where it can't be made without more."""
     try:
         return frozenset(type(config)().to_dict())

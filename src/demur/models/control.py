@@ -106,7 +106,23 @@ def answer_row(tokenizer: Any, text: str) -> list[int]:
 
 
 def _ids(tokenizer: Any, text: str, **options: Any) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, **options)["input_ids"])
+    return list(_encoded(tokenizer, text, **options)["input_ids"])
+
+
+def _encoded(tokenizer: Any, text: str, **options: Any) -> Any:
+    """A text's tokens without special ones. Raises in one line where there is none for a sign of it, not even one for
+    what is unknown.
+    """
+    try:
+        return tokenizer(text, add_special_tokens=False, **options)
+    except Exception as error:  # tokenizers raises just this
+        if "unk" not in str(error).lower():
+            raise
+        raise DemurError(
+            f"a text with a sign for which the tokenizer has no token ({' '.join(str(error).split())[:80]})",
+            "signs of the alphabet that the model was trained on, or a token for unknown ones",
+            "write it in other signs, or mend the tokenizer's unk_token",
+        ) from error
 
 
 def _ended_by_text(tokenizer: Any, row: list[int], text: str) -> list[int]:
@@ -132,7 +148,7 @@ def _letters(tokenizer: Any, text: Sealed) -> list[int]:
     """
     if not getattr(tokenizer, "is_fast", False):
         raise _no_letters(tokenizer, text)
-    found = tokenizer(text.text, add_special_tokens=False, return_offsets_mapping=True)
+    found = _encoded(tokenizer, text.text, return_offsets_mapping=True)
     row: list[int] = []
     stretch: list[int] = []
     begin = 0

@@ -20,19 +20,18 @@ from demur.models.causal import Causal
 from demur.models.chat import Chat
 from demur.models.computed import computed_by
 from demur.models.families import Family, family_of, own_class
+from demur.models.filed import as_filed, check_steady, say_sizes, say_templates
 from demur.models.llada2 import checkpoint_tensors, logits_in, native_net
 from demur.models.locate import cache_dir, locate, own_code, pinned, plain_errors
 from demur.models.memory import keep_freed_memory
 from demur.models.network import check_batching, check_head, odd_ends, unheeded
 from demur.models.renoising import Renoising
+from demur.models.unread import other_type, unread
 from demur.models.weights import check_finite, fingerprint, remember, say_zeros
 from demur.types import DemurError, DemurWarning, Identity, Kind, Model, Need
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DTYPES |= {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-PROCESSORS, TEMPLATE = "chat_template.json", "chat_template.jinja"
-"""Where processors of some models, which take pictures too, had their template, and where tokenizers have it."""
 
 
 def load(
@@ -64,6 +63,7 @@ def load(
     minute.
     """
     tokenizer = in_memory.check_tokenizer(tokenizer)
+    check_steady(tokenizer)
     given = None
     if not isinstance(name, str | Path):
         given = in_memory.unwrapped(name)
@@ -81,6 +81,8 @@ def load(
             need("gguf", "smollm2", "which reads .gguf files")
             header = gguf.opened(where)
             where, revision_of = gguf.described(header, cache_dir()), header.digest[:12]
+            for line in gguf.odd_text(header):
+                warnings.warn(f"{name}: {line}", DemurWarning, stacklevel=2)
         model = _load(
             str(name), where, revision_of, kind, device, device_map, system, block_length, quantize,
             template_args, source=given if given is not None else header, tokenizer=tokenizer,
@@ -107,6 +109,7 @@ def _load(
 ) -> Model:
     """``source``: a GGUF file's header or a model in memory, where the weights come from these."""
     hub = {} if isinstance(where, Path) else pinned(where, revision)
+    own = tokenizer is not None  # the user's
     if source is not None and not isinstance(source, gguf.Header):
         raw = source.config.to_dict()
         family = family_of(raw, name)
@@ -114,6 +117,7 @@ def _load(
     else:
         raw, family, tokenizer, net = _read(name, where, hub, dtype, device, device_map, quantize, source, tokenizer)
     net.eval()
+    quantize = "4bit" if getattr(net, "is_loaded_in_4bit", False) else quantize  # the checkpoint may lie in 4 bits
     if Need.MASK in family.offers:
         net.config.use_cache = False  # a pass over a whole canvas has nothing to keep
     if raw.get("rope_full_precision", family.rope_in_fp32) and dtype != torch.float32:
@@ -122,14 +126,14 @@ def _load(
         logits_in(net, torch.float64 if family.logits == "float64" else torch.float32)
     check_finite(net, name)
     say_zeros(net, name, len(tokenizer) if tokenizer is not None else None)
+    say_sizes(name, tokenizer, net)
     if (
         Need.LOGITS in family.offers
     ):  # a renoising model's trunk is an encoder and a decoder; its adapter calls them itself
         check_head(net)
     chat = Chat(tokenizer, system, dict(template_args or {}))
-    if chat.template is None and source is None and checkpoint.optional_file(where, hub, PROCESSORS) is not None:
-        came = f"{name}: prompts are asked without a chat template: the one in {PROCESSORS} is a processor's"
-        warnings.warn(f"{came}; write it into {TEMPLATE} to use it", DemurWarning, stacklevel=3)
+    if source is None and not own:
+        say_templates(name, chat.template, where, hub)
     identity = Identity(
         model=name,
         revision=hub.get("revision") or revision or "",
@@ -148,7 +152,7 @@ def _load(
     if family.adapter is not None:
         return family.adapter(raw=raw | ({"block_size": block_length} if block_length else {}), **common)
     if family.kind is Kind.CAUSAL:
-        more = (*unheeded(net), *own_class(raw))
+        more = (*unheeded(net), *own_class(raw), *other_type(raw), *unread(raw, net))
         for note in more:
             warnings.warn(f"{name}: {note}", DemurWarning, stacklevel=3)
         causal = Causal(**common | {"notes": (*more, *ends)})
@@ -207,7 +211,7 @@ def _read(
     _check_kernels(raw, name)
     if tokenizer is None:
         own = checkpoint.optional_file(where, hub, "tokenizer_config.json") is not None
-        tokenizer = _tokenizer(family, *((where, hub) if own else (at, of)))
+        tokenizer = _tokenizer(name, family, *((where, hub) if own else (at, of)), ours=header is not None)
     if (quantize or device_map) and (adapter is not None or header is not None):
         raise DemurError(
             f"{name} with quantize or device_map", "safetensors files of a whole model for these", "leave them out"
@@ -299,6 +303,7 @@ def _native(
         )
     placed.check_left_over(name, report["unexpected_keys"], stored, raw, net)
     placed.check_names_once(name, stored, family.keys, net)
+    placed.say_other_rotation(name, stored, net)
     if tied:
         placed.check_own_head(name, stored, net)
     return net
@@ -347,7 +352,7 @@ def _mask_id(name: str, family: Family, raw: Mapping[str, Any], net: Any, tokeni
     return int(mask_id)
 
 
-def _tokenizer(family: Family, where: str | Path, hub: Mapping[str, Any]) -> Any:
+def _tokenizer(name: str, family: Family, where: str | Path, hub: Mapping[str, Any], ours: bool) -> Any:
     """The tokenizer beside the weights, or None where the folder holds none (token-only models)."""
     import transformers
 
@@ -359,7 +364,8 @@ def _tokenizer(family: Family, where: str | Path, hub: Mapping[str, Any]) -> Any
                 "download that file too, or give another tokenizer (demur.load(..., tokenizer=...) in Python)",
             )
         return None
-    return getattr(transformers, family.tokenizer).from_pretrained(where, **hub, **checkpoint.NO_CODE)
+    found = getattr(transformers, family.tokenizer).from_pretrained(where, **hub, **checkpoint.NO_CODE)
+    return as_filed(name, found, where, hub, ours)
 
 
 def best_device() -> str:

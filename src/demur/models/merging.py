@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from demur.models.checkpoint import INDEX, WHOLE, optional_file, read_json, stored_in
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 
 def adapter_at(name: str, where: str | Path, hub: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -46,6 +47,12 @@ def adapter_at(name: str, where: str | Path, hub: Mapping[str, Any]) -> dict[str
         raise DemurError(
             f"{name} has no adapter_model.safetensors", "the adapter's weights", "download or save it again"
         )
+    if settings.get("peft_type") == "LORA" and (lost := [key for key in ("r", "lora_alpha") if key not in settings]):
+        raise DemurError(
+            f"{name}: adapter_config.json says no {' and no '.join(lost)}, for which peft would take its default",
+            "the rank and the scale that the adapter was trained with",
+            "add them, or download the file again",
+        )
     return settings
 
 
@@ -65,6 +72,23 @@ def merged(name: str, net: Any, where: str | Path, hub: Mapping[str, Any]) -> An
             "an adapter of this base model",
             "check base_model_name_or_path, or merge it first",
         )
+    if file is not None and _does_nothing(file):
+        warnings.warn(
+            f"{name}: every lora_B of the adapter is zero: it changes nothing, as one that was never trained",
+            DemurWarning,
+            stacklevel=6,
+        )
     if not hasattr(adapted, "merge_and_unload"):
         raise DemurError(f"{name} is an adapter that can't be merged", "LoRA or the like", "merge it first")
     return adapted.merge_and_unload()
+
+
+def _does_nothing(file: Path) -> bool:
+    """Whether a file holds nothing but LoRA, which adds nothing: products with a second factor of zeros."""
+    from safetensors import safe_open
+
+    with safe_open(file, framework="pt") as data:
+        names = list(data.keys())
+        if not names or not all(".lora_A." in name or ".lora_B." in name for name in names):
+            return False
+        return not any(bool(data.get_tensor(name).float().any()) for name in names if ".lora_B." in name)

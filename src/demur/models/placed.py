@@ -6,6 +6,7 @@ No tensor is left out, doubled or misread without a word.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 
 from demur.models.checkpoint import Stored, optional_file
 from demur.models.idle import BLOCK, idle
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 
 def check_left_over(
@@ -88,6 +89,34 @@ def check_own_head(name: str, stored: Mapping[str, Stored], net: Any) -> None:
         )
 
 
+_FREQUENCIES = re.compile(r"inv_freq$")
+_OF_OTHERS = re.compile(r"vision|visual|image|audio|speech")
+
+
+def say_other_rotation(name: str, stored: Mapping[str, Stored], net: Any) -> None:
+    """Warn of rotary frequencies in a checkpoint that are not those which config.json asks for: transformers goes by
+    config.json, and one of the two is not what the model was trained with. Old checkpoints hold them unscaled.
+    """
+    from safetensors import safe_open
+
+    kept = [values.float().cpu() for key, values in net.named_buffers() if _FREQUENCIES.search(key)]
+    theta = getattr(net.config.get_text_config(decoder=True), "rope_parameters", None) or {}
+    for key in sorted(key for key in stored if _FREQUENCIES.search(key) and not _OF_OTHERS.search(key)):
+        with safe_open(stored[key].file, framework="pt") as data:
+            values = data.get_tensor(key).float().flatten()
+        base, places = theta.get("rope_theta"), torch.arange(len(values)) / max(1, len(values))
+        plain = [float(base) ** -places] if isinstance(base, int | float) else []
+        same = [one for one in (*kept, *plain) if one.shape == values.shape]
+        if same and not any(torch.allclose(one, values, rtol=0.02, atol=0) for one in same):
+            warnings.warn(
+                f"{name}: the checkpoint holds rotary frequencies ({key}) that are not those of config.json, by which "
+                "the model turns its positions: check rope_theta and rope_scaling (rope_parameters) in config.json",
+                DemurWarning,
+                stacklevel=6,
+            )
+            return
+
+
 _WRAPPED = (
     "_orig_mod.",
     "module.",
@@ -136,6 +165,10 @@ _PACKED = re.compile(r"(weight|bias|qweight|weight_packed|qzeros|gate_up_proj|do
 _WHOLE = ("F16", "BF16", "F32", "F64")
 
 
+def _scaled(key: str, stored: Mapping[str, Stored]) -> bool:
+    return key.endswith(("_scale_inv", "_scale")) or f"{key}_scale_inv" in stored or f"{key}_scale" in stored
+
+
 def check_quantised(
     name: str,
     where: str | Path,
@@ -170,6 +203,23 @@ def check_quantised(
         if method == "bitsandbytes_8bit":
             raise DemurError(
                 f"{name} holds 8-bit weights (LLM.int8), with which a row depends on its neighbours", whole, "take 4bit"
+            )
+        if method != "bitnet" and all(
+            tensor.dtype in _WHOLE for tensor in stored.values()
+        ):  # that one rounds as it runs
+            raise DemurError(
+                f"{name}: config.json says that it is quantised by {method!r}, and every weight is stored whole",
+                "a configuration of the weights that lie beside it",
+                "take quantization_config out of config.json, or download the weights that belong to it; "
+                "quantize='4bit' (--dtype 4bit) makes whole weights small while they are loaded",
+            )
+        bare = [key for key, tensor in stored.items() if tensor.dtype.startswith("F8") and not _scaled(key, stored)]
+        if method == "fp8" and bare:
+            raise DemurError(
+                f"{name}: {len(bare)} tensors are stored in {stored[bare[0]].dtype} without their scales "
+                f"({bare[0]}_scale_inv ...)",
+                "every weight of eight bits with its scale",
+                "download or convert it again",
             )
         if converted:
             raise DemurError(

@@ -18,6 +18,7 @@ from torch import Tensor
 from demur.models import checkpoint, placed
 from demur.models.chat import Chat
 from demur.models.control import answer_row
+from demur.models.filed import as_filed
 from demur.models.loading import device_of, dtype_of, quiet
 from demur.models.locate import locate, pinned, plain_errors
 from demur.models.weights import check_finite
@@ -146,6 +147,7 @@ def load_token_moderator(
         unread = [key for key in report["unexpected_keys"] if key != "lm_head.weight"]
         placed.check_left_over(name, unread, stored, raw, net)
         tokenizer = transformers.AutoTokenizer.from_pretrained(where, **hub, **checkpoint.NO_CODE)
+        tokenizer = as_filed(name, tokenizer, where, hub)
     net = net.to(device).eval()
     check_finite(net, name)
     return TokenModerator(name, net, tokenizer, levels)

@@ -62,6 +62,19 @@ def check_told_apart(
         )
 
 
+def say_unopened(render: Callable[[Sequence[Message]], str]) -> None:
+    """Warns where a chat template marks turns, and writes nothing behind a request: neither an end of it nor the
+    opening of an answer, so that the model writes on at the request.
+    """
+    request = PROBE.format(0)
+    try:
+        text = render([Message("user", request)])
+    except Exception:  # what it does not take is told when it is asked
+        return
+    if text.rstrip().endswith(request) and text.strip() != request and _words(text[: text.index(request)]):
+        _warn("the chat template writes nothing behind a request: the model goes on with it instead of answering")
+
+
 _END = re.compile(r"<\|?(?:/s|eos|sep|end\w*|im_end|eot\w*|eom\w*|turn)\|?>", re.IGNORECASE)
 """Marks that end a turn, whoever spoke."""
 

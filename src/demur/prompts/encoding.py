@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ def reading(path: Path, newline: str | None) -> Iterator[TextIO]:
             head = raw.read(400)
             if _is_wide(head):
                 raise _misencoded(path)
+            _check_kind(path, head)
             raw.seek(0)
             with io.TextIOWrapper(raw, encoding="utf-8-sig", newline=newline) as file:
                 yield file
@@ -50,6 +52,28 @@ def reading(path: Path, newline: str | None) -> Iterator[TextIO]:
 
 def _bytes(path: Path) -> IO[bytes]:
     return gzip.open(path, "rb") if path.suffix.lower() == PACKED else open(path, "rb")  # type: ignore[return-value]
+
+
+_KINDS = (
+    (rb"PK\x03\x04", "a packed file (.zip, .xlsx, .ods)", "unpack it, or save the sheet as CSV in UTF-8"),
+    (rb"\xd0\xcf\x11\xe0", "an old spreadsheet (.xls)", "save the sheet as CSV in UTF-8"),
+    (rb"\x1f\x8b", "packed by gzip", "name it with .gz behind"),
+    (rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf", "a packed file", "unpack it first"),
+    (rb"PAR1", "Parquet", "name it .parquet"),
+    (rb"ARROW1", "Arrow", "write it as Parquet or as JSON Lines"),
+    (rb"%PDF-", "a PDF", "write its text into a file"),
+    (rb"SQLite format 3", "a data base", "write its rows as CSV or as JSON Lines"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file", "run: git lfs pull"),
+    (rb"\s*<!doctype html|\s*<html[\s>]", "a web page, such as a site sends for a wrong address", "download it again"),
+)
+"""What files of other kinds begin with, under whatever name."""
+
+
+def _check_kind(path: Path, head: bytes) -> None:
+    """Raise for a file of another kind than its name says."""
+    for begins, kind, then in _KINDS:
+        if re.match(rb"(?:\xef\xbb\xbf)?(?:" + begins + rb")", head, re.IGNORECASE):
+            raise DemurError(f"{path} is {kind}", "a file of text, as its name says", then)
 
 
 def _is_wide(head: bytes) -> bool:
@@ -91,19 +115,46 @@ def _misencoded(path: Path) -> DemurError:
     )
 
 
-def damage_of(text: str) -> str:
-    """What has happened to a text before it was saved as UTF-8, in words; empty for one that looks whole."""
+ANEW = "save the file anew from its source, as UTF-8"
+CELL = 32767
+"""Characters of a spreadsheet's cell: what is longer is cut there without a word."""
+_CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f]")
+_OF_REQUESTS = (
+    (r"(?is).*?(&(?:amp|lt|gt|quot|apos|nbsp|#\d{2,6}|#x[0-9a-f]{2,5});).*", "HTML", "html.unescape"),
+    (r".*?(\\u[0-9a-fA-F]{4}|(?<=[\w.,;:?!)\]])\\n(?=\\n|[A-Z0-9 *-]|$)).*", "a program's source", "json.loads"),
+    (r"(?:%[0-9A-F]{2}|[\w.~!*'()+-])*(%[2-7][0-9A-F])(?:%[0-9A-F]{2}|[\w.~!*'()+-])*", "an address", "unquote"),
+)
+"""Texts in the signs of something else: what shows it, what writes so, and what of Python turns them into letters. A
+full match; of the second kind a text has no line breaks.
+"""
+
+
+def damage_of(text: str, *, answer: bool = False) -> tuple[str, str]:
+    """What has happened to a text before it was saved as UTF-8, and what to do, in words; empty for one that looks
+    whole. Nobody can be sure of it: a request may be about such signs, and an ``answer`` is often full of them.
+    """
     if "\ufffd" in text:
-        return "letters that were lost, each a U+FFFD"
-    if text.isascii():
-        return ""
+        return "letters that were lost, each a U+FFFD", ANEW
+    if found := _CONTROL.search(text):
+        return f"control characters (U+{ord(found[0]):04X}), which no view shows", "take them out"
+    if not text.isascii() and _misread(text):
+        return "letters of UTF-8 that were read as CP1252 or LATIN1, two or three for each", ANEW
+    if len(text) == CELL:
+        return f"{CELL:,} characters, at which spreadsheets cut a cell", "take it from its source"
+    for form, writer, then in () if answer else _OF_REQUESTS:
+        if found := re.fullmatch(form, text.strip()):
+            return f"signs as {writer} writes them ({found[1]})", f"turn them into letters, with {then} of Python say"
+    return "", ""
+
+
+def _misread(text: str) -> bool:
     for encoding in ("cp1252", "latin-1"):
         try:
             text.encode(encoding).decode("utf-8")
         except UnicodeError:
             continue
-        return "letters of UTF-8 that were read as CP1252 or LATIN1, two or three for each"
-    return ""
+        return True
+    return False
 
 
 def _one_byte(raw: bytes) -> str:

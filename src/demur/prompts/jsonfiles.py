@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from demur.prompts.encoding import reading
 from demur.prompts.rows import Row, Rows, Wants, kind_of, shown_name
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 _DIGITS = 4300
 """Python turns no longer numbers into integers; they stay text."""
@@ -174,20 +176,50 @@ def _unexpected(path: Path, line: int, sign: str, state: str) -> DemurError:
     return DemurError(f"{path}, line {line}: broken JSON (found {sign!r})", _EXPECTED[state])
 
 
+_SEEN = 50
+"""So many lines of a text file are looked at for what they have in common."""
+_MARKED = (
+    (r"\(?\d{1,4}[.):]\s", "a number"),
+    (r"[-*+•–]\s", "the mark of a list"),
+    (r"[\"'“‘«].*[\"'”’»]\s*[,;]?$", "quotation marks"),
+    (r"\[.*\],?$", "brackets"),
+    (r".*,$", "a comma at its end"),
+)
+"""What stands around each line of a list, and belongs to no request."""
+
+
 def text_lines(path: Path, wants: Wants) -> Rows:
-    """One request a line, blank lines passed over. Raises for what looks like a table or JSON under a wrong name."""
+    """One request a line, blank lines passed over. Raises for what looks like a table or JSON under a wrong name. Warns
+    where every line wears the marks of a list, and of lines that look like comments: these are asked, too.
+    """
     with reading(path, None) as file:
-        number = 0
-        for line, raw in enumerate(file, 1):
-            text = raw.strip().lstrip("\ufeff")
-            if not text:
-                continue
-            number += 1
-            if number == 1 and (kind := _other_kind(text, wants)):
-                raise DemurError(
-                    f"{path}, line {line}: this looks like {kind}", "one request a line", f"name the file {kind}"
-                )
+        lines = ((line, text) for line, raw in enumerate(file, 1) if (text := raw.strip().lstrip("\ufeff")))
+        first = list(islice(lines, _SEEN))
+        if first and (kind := _other_kind(first[0][1], wants)):
+            came = f"{path}, line {first[0][0]}: this looks like {kind}"
+            raise DemurError(came, "one request a line", f"name the file {kind}")
+        _say_marks(path, first)
+        for number, (line, text) in enumerate(chain(first, lines), 1):
             yield Row(number, f"{path}, line {line}", {"text": text})
+
+
+def _say_marks(path: Path, lines: Sequence[tuple[int, str]]) -> None:
+    """Warns of what stands around all lines, and of a comment."""
+    marks = [kind for form, kind in _MARKED if all(re.match(form, text) for _, text in lines)]
+    if len(lines) < 2 and marks != ["brackets"]:  # one request may begin with a number
+        marks = []
+    comment = next((line for line, text in lines if re.match(r"#(?!#)\s|//\s|;\s|<!--", text)), None)
+    if marks:
+        what = f"every line has {' and '.join(marks)}"
+    elif comment is not None:
+        what = f"line {comment} looks like a comment"
+    else:
+        return
+    warnings.warn(
+        f"{path}: {what}, and is asked with it: a text file holds one request a line and nothing else",
+        DemurWarning,
+        stacklevel=5,
+    )
 
 
 def _other_kind(text: str, wants: Wants) -> str:

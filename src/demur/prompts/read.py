@@ -161,7 +161,7 @@ def each_transcript(
                 prompt = replace(prompt, id=str(row.number))
             if prompt.prefill and response.startswith(prompt.prefill):
                 response = response.removeprefix(prompt.prefill)
-            damaged = damaged or _say_damage(prompt.text, row.where) or _say_damage(response, row.where)
+            damaged = damaged or _say_damage(prompt.text, row.where) or _say_damage(response, row.where, answer=True)
             framed = framed or _say_framed(prompt.text, row.where)
             yield Transcript(prompt, response, row.where, row.number)
             found += 1
@@ -171,12 +171,12 @@ def each_transcript(
         raise DemurError(f"{reading.name} has no transcripts", "at least one row with a prompt and a response")
 
 
-def _say_damage(text: str, where: str) -> bool:
+def _say_damage(text: str, where: str, *, answer: bool = False) -> bool:
     """Warns of a text that lost its letters before it came here. Whether it did."""
-    damage = damage_of(text)
+    damage, then = damage_of(text, answer=answer)
     if damage:
         warnings.warn(
-            f"{where}: the text holds {damage}; it is asked as it stands: save the file anew from its source, as UTF-8",
+            f"{where}: the text holds {damage}; it is {'read' if answer else 'asked'} as it stands: {then}",
             DemurWarning,
             stacklevel=3,
         )

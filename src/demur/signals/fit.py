@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from demur.signals.sigma import refusal_signal
 from demur.signals.whitened import fit_whitened
 from demur.traces import DEFAULT, STEPS, Kept, Key, Trace, generate, teacher_forced
 from demur.traces.generation import as_prompts
-from demur.types import DemurError, Layer, Model, Pool, Prompt, Sampler
+from demur.types import DemurError, DemurWarning, Layer, Model, Pool, Prompt, Sampler
 
 
 def fit_anchors(
@@ -32,8 +33,8 @@ def fit_anchors(
     Refusal is decided on the final text by the dictionary. ``refusals`` is scripted where the harmful traces were
     replayed (:func:`scripted_refusals`), so that nobody can forget to say so; name it to replay refusals that the model
     did write. ``signal``: how the anchors read states, the paper's ``sri`` or ``whitened``
-    (:mod:`demur.signals.whitened`). Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), and if
-    specs differ.
+    (:mod:`demur.signals.whitened`). Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), if
+    specs differ, and for a harmless side with prompts that are marked as harmful.
     """
     if signal not in SIGNALS:
         raise DemurError(f"the signal {signal!r:.40}", " or ".join(SIGNALS), "sri is the paper's")
@@ -99,11 +100,28 @@ def as_side(prompts: Any, harmful: bool) -> list[Prompt]:
     wrong = [prompt for prompt in made if prompt.harmful is (not harmful)]
     if wrong:
         raise DemurError(
-            f"{len(wrong)} of {len(made)} {side} prompts are marked harmful={not harmful}, such as {wrong[0].label!r}",
+            f"{len(wrong)} prompts of the {side} side are marked harmful={not harmful} ({wrong[0].label} ...)",
             f"prompts marked harmful={harmful}, or without a mark",
             "look whether both sides were exchanged: the harmless prompts come first",
         )
     return made
+
+
+def as_sides(harmless: Any, harmful: Any) -> tuple[list[Prompt], list[Prompt]]:
+    """The prompts of both sides (:func:`as_side`). Warns of prompts that are on both, and where one comes several times
+    on a side.
+    """
+    good, bad = as_side(harmless, False), as_side(harmful, True)
+    ours, theirs = ({digest(prompt) for prompt in side} for side in (good, bad))
+    said = []
+    if both := [prompt.label for prompt in bad if digest(prompt) in ours]:
+        said = [f"{len(both)} prompts are on both sides ({both[0]} ...): what differs is how they were answered"]
+    for side, prompts, different in (("harmless", good, ours), ("harmful", bad, theirs)):
+        if len(different) < len(prompts):
+            said.append(f"the {len(prompts)} prompts of the {side} side are {len(different)} different ones")
+    for line in said:
+        warnings.warn(f"anchors: {line}", DemurWarning, stacklevel=4)
+    return good, bad
 
 
 def scripted_refusals(
@@ -162,7 +180,7 @@ def anchor_traces(
     ``progress`` is called with what is being done, how many are done, of how many.
     """
     check_refusals(refusals)
-    harmless, harmful = as_side(harmless, False), as_side(harmful, True)
+    harmless, harmful = as_sides(harmless, harmful)
     common: dict[str, Any] = {
         "length": length, "steps": steps, "seed": seed, "pools": pools, "batch": batch, "kept": kept
     }  # fmt: skip

@@ -10,7 +10,7 @@ unpack numbers, ``weights`` put them into the net.
 
 from demur.models.gguf.folder import described
 from demur.models.gguf.header import Header, Place, opened
-from demur.models.gguf.tokenizer import stops
+from demur.models.gguf.tokenizer import odd_text, stops
 from demur.models.gguf.weights import native_net
 
-__all__ = ["Header", "Place", "described", "native_net", "opened", "stops"]
+__all__ = ["Header", "Place", "described", "native_net", "odd_text", "opened", "stops"]

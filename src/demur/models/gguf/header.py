@@ -10,7 +10,8 @@ import math
 import mmap
 import re
 import struct
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -131,6 +132,7 @@ def _header_of(path: Path) -> _Parsed:
                     "a whole GGUF file",
                     "download it again",
                 ) from error
+    _check_apart(path, tensors)
     size = path.stat().st_size
     for name, place in tensors.items():
         if place.start + place.size > size:
@@ -140,6 +142,30 @@ def _header_of(path: Path) -> _Parsed:
                 "download it again",
             )
     return fields, written, tensors
+
+
+def _check_once(path: Path, names: Sequence[str]) -> None:
+    """Raise for a tensor that a file lists twice."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DemurError(
+            f"{path.name} lists tensor {twice[0]} twice (a duplicated tensor)",
+            "every tensor once, since nobody can know which of the two is meant",
+            "download or convert the model again",
+        )
+
+
+def _check_apart(path: Path, tensors: Mapping[str, Place]) -> None:
+    """Raise for tensors that lie over one another, as where a header was edited: one would have another's numbers."""
+    before: tuple[str, Place] | None = None
+    for name, place in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size)):
+        if before is not None and place.start < before[1].start + before[1].size:
+            raise DemurError(
+                f"{path.name}: tensors {before[0]} and {name} lie over one another",
+                "every tensor in a place of its own",
+                "download or convert the model again",
+            )
+        before = (name, place)
 
 
 @cache
@@ -218,6 +244,7 @@ def _parsed(path: Path, data: mmap.mmap) -> _Parsed:
             )
         block, size = GGML_QUANT_SIZES[kind]
         places.append((name, tuple(reversed(shape)), kind, offset, math.prod(shape) // block * size))
+    _check_once(path, [name for name, *_ in places])
     step = int(fields.get("general.alignment", 32))
     start = -(-at // step) * step
     tensors = {n: Place(path, shape, kind, start + offset, size) for n, shape, kind, offset, size in places}

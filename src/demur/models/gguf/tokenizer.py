@@ -57,6 +57,11 @@ def tokenizer_of(header: Header, where: Path, config: Any) -> Any:
             )
         elif splits not in (*_BY_GPT2, *_known_splits()):
             raise refused(header, f"its text is split as in {splits!r}", "a way to split text that is known")
+    if (
+        header.fields.get("tokenizer.ggml.model") == "llama"
+        and header.fields.get("tokenizer.ggml.add_space_prefix", True) is False
+    ):
+        _begin_without_blank(tokenizer.backend_tokenizer)
     first = header.fields.get("tokenizer.ggml.bos_token_id")
     if (
         header.fields.get("tokenizer.ggml.add_bos_token")
@@ -68,6 +73,42 @@ def tokenizer_of(header: Header, where: Path, config: Any) -> Any:
             single=f"{name} $A", special_tokens=[(name, first)]
         )
     return tokenizer
+
+
+def _begin_without_blank(backend: Any) -> None:
+    """No blank before a text, which transformers writes for every tokenizer of SentencePiece's kind."""
+    from tokenizers import decoders, normalizers, pre_tokenizers
+
+    if isinstance(backend.pre_tokenizer, pre_tokenizers.Metaspace):
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="never", split=False)
+    elif backend.normalizer is not None:
+        backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+
+
+def odd_text(header: Header) -> list[str]:
+    """What a header leaves open of how text is read and answered, a line each."""
+    fields, lines = header.fields, []
+    if fields.get("tokenizer.ggml.model") == "gpt2" and "tokenizer.ggml.pre" not in fields:
+        lines.append(
+            "an old file, which does not say how text is split before it becomes tokens (tokenizer.ggml.pre): numbers "
+            "and blanks may become other tokens than the model was trained with; take a newer file"
+        )
+    named = sorted(key for key in fields if key.startswith("tokenizer.chat_template."))
+    if named and "tokenizer.chat_template" not in fields:
+        lines.append(f"prompts are asked without a chat template: the file has none but {', '.join(named)[:120]}")
+    asked = {key: fields[key] for key in sorted(fields) if key.startswith("general.sampling.")}
+    asked = {key: value for key, value in asked.items() if key.split(".")[-1] not in _OF_SAMPLERS}
+    asked = {key: value for key, value in asked.items() if value != _IDLE.get(key.split(".")[-1], 0)}
+    if asked:
+        says = ", ".join(f"{key} {str(value)[:40]}" for key, value in asked.items())
+        lines.append(f"the file asks for {says}: demur does not do it; its samplers go by the model's own logits")
+    return lines
+
+
+_OF_SAMPLERS = ("temp", "top_k", "top_p", "sequence", "penalty_last_n", "mirostat_tau", "mirostat_eta", "xtc_threshold")
+"""Keys of ``general.sampling`` that samplers have, and those that mean nothing without another one."""
+_IDLE = {"penalty_repeat": 1}
 
 
 def _class_for(config: Any) -> Any:

@@ -1,0 +1,98 @@
+"""What ``config.json`` says of the computation and the native class does not compute.
+
+transformers keeps a field that its class does not know, and computes as if it were not there: a Llama with a sliding
+window, capped logits or scaled embeddings runs as a plain Llama. Of a field that is written twice it takes one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from demur.models.computed import ELSE, known_facts
+
+COMPUTES = re.compile(
+    r"window|soft_?cap|multiplier|alibi|qk_?(?:layer)?norm|query_pre_attn|clip_qkv|scale_emb|scale_depth|dim_model_base|"
+    r"(?:^|_)mup(?:_|$)|logits?_scal|(?:attention|attn|residual|embedding|embeddings|query|qk|softmax)_scal|parallel_attn|"
+    r"parallel_residual|swiglu|clamp|sinks?$|dual_chunk|attention_chunk|no_rope|nope_|(?:attention|attn|mlp|qkv|head)_bias$"
+)
+"""Names of fields that change what is computed, in the families that have them."""
+_PARTS = ("rotary_pct", "rotary_percentage", "rope_pct", "rope_percent", "partial_rotary_factor")
+_BASES = ("rope_theta", "rotary_emb_base", "rotary_base", "rope_base")
+
+
+def unread(raw: Mapping[str, Any], net: Any) -> tuple[str, ...]:
+    """A line for each thing that a raw ``config.json`` says and the net does not compute; none if there is none."""
+    said = raw.get("text_config") if isinstance(raw.get("text_config"), Mapping) else raw
+    said = {str(key): value for key, value in (said or {}).items()}
+    config = net.config.get_text_config(decoder=True)
+    known = known_facts(config)
+    if known is None:
+        return ()
+    known = known | {*(getattr(config, "attribute_map", None) or {})}
+    fields = [key for key in said if key not in known and COMPUTES.search(key) and not ELSE.search(key)]
+    window = getattr(config, "sliding_window", None) if "sliding_window" in known else None  # Gemma 2 says it twice
+    fields = [key for key in fields if not (_says_nothing(key, said) or ("window" in key and said[key] == window))]
+    lines = []
+    if fields:
+        says = ", ".join(f"{key} {str(said[key])[:40]}" for key in fields[:4])
+        lines.append(
+            f"config.json says {says}{' ...' if fields[4:] else ''}, which {type(net).__name__} does not compute: the "
+            "results are those of a model without it"
+        )
+    return (*lines, *_rotation(said, config))
+
+
+def other_type(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    """A line on a ``config.json`` whose class is one of transformers', and of another model type; none if it is not."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind, named = str(raw.get("model_type") or ""), [str(name) for name in raw.get("architectures") or ()]
+    own = getattr(getattr(transformers, named[0], None), "config_class", None) if named else None
+    other = str(getattr(own, "model_type", None) or "")
+    mapped = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind)
+    if mapped is None:  # a type of a family of ours, or of a package, which knows its class
+        return ()
+    # A text part may have a type of its own (llama4_text), and some types run on another one's class.
+    if not other or other.partition("_")[0] == kind.partition("_")[0] or named[0] in (mapped, *mapped):
+        return ()
+    return (
+        f"config.json names {named[0]}, a class of {other}, and the model type {kind}: demur goes by the type; "
+        "correct the one that is wrong",
+    )
+
+
+def _says_nothing(key: str, said: Mapping[str, Any]) -> bool:
+    """Whether a field's value is that of a model without it."""
+    value = said[key]
+    if not value or value == "none" or (re.search(r"scal|multiplier|clamp", key) and value in (1, 1.0)):
+        return True
+    if "window" in key:
+        off = said.get("use_sliding_window") is False or not isinstance(value, int)
+        return off or value is True or value >= (said.get("max_position_embeddings") or float("inf"))
+    return False
+
+
+def _rotation(said: Mapping[str, Any], config: Any) -> list[str]:
+    """What is said of the rotary positions beside what is computed: base, part of a head, scaling."""
+    parameters = getattr(config, "rope_parameters", None)
+    if not isinstance(parameters, Mapping) or not parameters:
+        return []
+    each = [one for one in parameters.values() if isinstance(one, Mapping)] or [parameters]
+    lines = []
+    for keys, name in ((_BASES, "rope_theta"), (_PARTS, "partial_rotary_factor")):
+        used = {float(one[name]) for one in each if one.get(name) is not None} or ({1.0} if keys is _PARTS else set())
+        for key in keys:
+            value = said.get(key)
+            if isinstance(value, int | float) and value and used and value not in used:
+                lines.append(f"config.json says {key} {value:g}, and {sorted(used)[0]:g} is computed (rope_parameters)")
+    old, new = said.get("rope_scaling"), said.get("rope_parameters")
+    if isinstance(old, Mapping) and isinstance(new, Mapping) and old and new:
+        both = [{k: v for k, v in one.items() if k not in ("rope_theta", "type")} for one in (old, new)]
+        kinds = [one.get("rope_type", one.get("type", "default")) for one in (old, new)]
+        if kinds[0] != kinds[1] or any(both[0][key] != both[1][key] for key in both[0].keys() & both[1].keys()):
+            kind = each[0].get("rope_type")
+            lines.append(f"config.json has a rope_scaling and rope_parameters that differ: {kind!r} is computed")
+    return lines
