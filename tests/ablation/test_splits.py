@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -42,6 +44,18 @@ def test_a_seed_shuffles_before_the_split_and_each_request_counts_once() -> None
     assert one.anchors != other.anchors
     twice = questions([*good, *good], bad, {}, {}, counts)
     assert twice == questions(good, bad, {}, {}, counts)
+
+
+@pytest.mark.parametrize("order", [range(728), range(727, -1, -1)])
+def test_sets_of_a_sorted_file_are_alike(order: Sequence[int]) -> None:
+    """Sorted by topic, 91 requests a topic: no set may lack one, or have one alone."""
+    every = asked("good", 728)
+    found = questions([every[i] for i in order], asked("bad", 300), {}, {}, Counts.of(104))
+    for part in (found.anchors, found.fit, found.calibrate, found.plain):
+        topics = Counter(every.index(prompt) // 91 for prompt in part)
+        assert len(topics) == 8
+        assert max(topics.values()) < 0.35 * len(part)
+    assert found == questions(every, asked("bad", 300), {}, {}, Counts.of(104))
 
 
 def test_no_request_is_both_learnt_from_and_tested() -> None:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from demur.prompts import distinct
+from demur.prompts import dealt, distinct
 from demur.types import DemurError, Prompt
 
 
@@ -62,7 +62,8 @@ def questions(
 ) -> Questions:
     """The prompts of every set, from harmless and harmful ones, and from attacked ones by attack.
 
-    ``seed`` shuffles the first two before they are split; None: as they come. Where there are too few, shares shrink,
+    ``seed`` shuffles the first two before they are split; None: as they come, and the harmless ones that are taken are
+    dealt to their sets (:func:`demur.prompts.dealt`), so that those of a sorted file are alike. Where there are too few, shares shrink,
     and ``notes`` say so; where the numbers are exact, that is an error. Raises for requests under test that anything
     learns from.
     """
@@ -71,6 +72,7 @@ def questions(
         random.Random(seed).shuffle(good)  # noqa: S311 - a split, no secret
         random.Random(seed).shuffle(bad)  # noqa: S311
     shares, notes = _shares(len(good), len(bad), counts)
+    good = good if seed is not None else dealt(good[: sum(shares.values())])
     parts: dict[str, list[Prompt]] = {}
     begin = 0
     for name, share in shares.items():

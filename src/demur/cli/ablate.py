@@ -65,7 +65,7 @@ def ablate(
     n_test: OwnCount = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, max=LARGEST_SEED, help="Shuffles prompts before they are split; default: as read."),
+        typer.Option(min=0, max=LARGEST_SEED, help="Shuffles prompts before they are split; default: dealt."),
     ] = None,
     paper: Annotated[
         bool, typer.Option("--paper", help="Fit on 1,200, calibrate on 200, 99% quantile, 400 a side for anchors.")
