@@ -63,9 +63,9 @@ def questions(
     """The prompts of every set, from harmless and harmful ones, and from attacked ones by attack.
 
     ``seed`` shuffles the first two before they are split; None: as they come, and the harmless ones that are taken are
-    dealt to their sets (:func:`demur.prompts.dealt`), so that those of a sorted file are alike. Where there are too few, shares shrink,
-    and ``notes`` say so; where the numbers are exact, that is an error. Raises for requests under test that anything
-    learns from.
+    dealt to their sets (:func:`demur.prompts.dealt`), so that those of a sorted file are alike. Where there are too
+    few, shares shrink, and ``notes`` say so; where the numbers are exact, that is an error. Raises for requests under
+    test that anything learns from.
     """
     good, bad = distinct(good), distinct(bad)
     if seed is not None:
