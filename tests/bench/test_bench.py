@@ -141,7 +141,7 @@ def test_the_command_writes_both_files(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = ["organism/diffusion", "--batch", "1", "--length", "4", "--rounds", "1", "--out", "b"]
+    arguments = ["organism/diffusion", "--batch", "1", "--length", "4", "--rounds", "1", "--out", "b.md"]
     monkeypatch.setattr(sys, "argv", ["demur", "bench", *arguments])
     with pytest.raises(SystemExit) as end:
         cli.main()

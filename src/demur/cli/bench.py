@@ -24,7 +24,7 @@ def bench(
     device: Device = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", help="Where the figures go: OUT.md and OUT.json; default: the terminal alone."),
+        typer.Option("--out", "-o", help="Where the figures go, as OUT.md and OUT.json; default: the terminal alone."),
     ] = None,
 ) -> None:
     """Measure a model on this machine: the bare way, capture, a guard and replay, in turns, with their spread.
@@ -37,7 +37,8 @@ def bench(
     from demur.bench import as_json, as_markdown
     from demur.bench import bench as measured
 
-    files = [out.with_name(f"{out.name}{suffix}") for suffix in (".md", ".json")] if out else []
+    whole = out.with_suffix("") if out and out.suffix in (".md", ".json") else out
+    files = [whole.with_name(f"{whole.name}{suffix}") for suffix in (".md", ".json")] if whole else []
     check_writable(*files)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -105,6 +105,8 @@ def serve(
         raise DemurError("demur serve without a model", "one", "for example: demur serve organism/ar")
     if show_harmful and not log_texts:
         raise DemurError("--show-harmful without --log-texts", "both", "a log without words has none to show")
+    if name is not None and not name.strip():
+        raise DemurError("--name without a name", "what clients call the model", "leave it out: its own name is taken")
     if guard is None:
         _check_unwatched(detector, allow_guard_choice)
     for module in ("fastapi", "uvicorn", "prometheus_client"):
