@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from test_checkpoints import SIZES, configured, saved
 from transformers import AutoConfig, Qwen2Config
@@ -91,6 +92,26 @@ def test_no_class_of_transformers_is_said_to_leave_out_what_its_own_configuratio
             assert unread(raw, SimpleNamespace(config=config)) == (), kind
             assert other_type(raw) == (), kind
     assert looked > 80
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw"),
+    [
+        ("gemma3_text", {"sliding_window_pattern": 6}), ("gemma3_text", {"_sliding_window_pattern": 6}),
+        ("cohere2", {"sliding_window_pattern": 4}), ("apertus", {"qk_norm": True}), ("afmoe", {"use_qk_norm": True}),
+        ("hunyuan_v1_dense", {"use_qk_norm": True, "head_dim": 16}), ("gpt_oss", {"swiglu_limit": 7.0}),
+        ("minimax_m2", {"use_qk_norm": True, "qk_norm_type": "per_layer"}),
+    ],
+)  # fmt: skip
+def test_a_field_that_a_class_takes_or_always_computes_is_no_line(kind: str, raw: dict[str, Any]) -> None:
+    """Fields as in the config.json of public models, which the configuration's class does not keep by their names."""
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        pytest.skip(f"this version of transformers has no {kind}")
+    config = AutoConfig.for_model(kind, **raw)
+    with torch.device("meta"):
+        net = getattr(transformers, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind])(config)
+    assert unread(raw, net) == ()
+    assert len(unread({"embedding_multiplier": 12.0}, net)) == 1
 
 
 def test_the_window_of_gemma_2_has_two_names() -> None:

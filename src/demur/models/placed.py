@@ -90,6 +90,8 @@ def check_own_head(name: str, stored: Mapping[str, Stored], net: Any) -> None:
 
 
 _FREQUENCIES = re.compile(r"inv_freq$")
+_SMALLEST = 6e-8
+"""A step of fp16 near zero: stored in it, the slowest frequencies of a large base are rounded by more than a share."""
 _OF_OTHERS = re.compile(r"vision|visual|image|audio|speech")
 
 
@@ -107,7 +109,7 @@ def say_other_rotation(name: str, stored: Mapping[str, Stored], net: Any) -> Non
         base, places = theta.get("rope_theta"), torch.arange(len(values)) / max(1, len(values))
         plain = [float(base) ** -places] if isinstance(base, int | float) else []
         same = [one for one in (*kept, *plain) if one.shape == values.shape]
-        if same and not any(torch.allclose(one, values, rtol=0.02, atol=0) for one in same):
+        if same and not any(torch.allclose(one, values, rtol=0.02, atol=_SMALLEST) for one in same):
             warnings.warn(
                 f"{name}: the checkpoint holds rotary frequencies ({key}) that are not those of config.json, by which "
                 "the model turns its positions: check rope_theta and rope_scaling (rope_parameters) in config.json",

@@ -6,7 +6,9 @@ window, capped logits or scaled embeddings runs as a plain Llama. Of a field tha
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +20,8 @@ COMPUTES = re.compile(
     r"parallel_residual|swiglu|clamp|sinks?$|dual_chunk|attention_chunk|no_rope|nope_|(?:attention|attn|mlp|qkv|head)_bias$"
 )
 """Names of fields that change what is computed, in the families that have them."""
+_NORMED = re.compile(r"(?:^|[._])(?:q|query)_?(?:layer)?norm$")
+"""Names of parts that make queries even. Some classes always have them, and no field for it."""
 _PARTS = ("rotary_pct", "rotary_percentage", "rope_pct", "rope_percent", "partial_rotary_factor")
 _BASES = ("rope_theta", "rotary_emb_base", "rotary_base", "rope_base")
 
@@ -32,6 +36,7 @@ def unread(raw: Mapping[str, Any], net: Any) -> tuple[str, ...]:
         return ()
     known = known | {*(getattr(config, "attribute_map", None) or {})}
     fields = [key for key in said if key not in known and COMPUTES.search(key) and not ELSE.search(key)]
+    fields = [key for key in fields if not _taken(key, net, config)]
     window = getattr(config, "sliding_window", None) if "sliding_window" in known else None  # Gemma 2 says it twice
     fields = [key for key in fields if not (_says_nothing(key, said) or ("window" in key and said[key] == window))]
     lines = []
@@ -62,6 +67,27 @@ def other_type(raw: Mapping[str, Any]) -> tuple[str, ...]:
         f"config.json names {named[0]}, a class of {other}, and the model type {kind}: demur goes by the type; "
         "correct the one that is wrong",
     )
+
+
+def _taken(key: str, net: Any, config: Any) -> bool:
+    """Whether a field counts although the configuration does not keep it: it makes others of it (``layer_types`` of
+    Gemma 3's ``sliding_window_pattern``), or the class always computes so (queries that are made even).
+    """
+    if re.search("qk_?(?:layer)?norm", key) and any(_NORMED.search(name) for name, _ in _parts(net)):
+        return True
+    return re.search(rf"[\"']{re.escape(key)}[\"']", _source(config)) is not None
+
+
+def _parts(net: Any) -> list[tuple[str, Any]]:
+    return list(net.named_modules()) if hasattr(net, "named_modules") else []
+
+
+def _source(config: Any) -> str:
+    """The source of the class of a configuration; empty where it has none."""
+    try:
+        return inspect.getsource(sys.modules[type(config).__module__])
+    except (KeyError, OSError, TypeError):
+        return ""
 
 
 def _says_nothing(key: str, said: Mapping[str, Any]) -> bool:
