@@ -805,3 +805,29 @@ def test_the_check_set_is_like_what_guards_are_calibrated_on_and_repeats_no_requ
         mine = words(prompt.text)
         for other in [*others, *(words(p.text) for p in check[:i])]:
             assert len(mine & other) / len(mine | other) <= 0.6, prompt.text
+
+
+def test_a_guard_is_checked_on_the_kinds_that_it_was_calibrated_on() -> None:
+    """Pairs share words with harmful requests and are flagged more often: a guard that saw none would look stale."""
+    from demur.cli.guard import _prompts
+    from demur.signals import digest
+
+    def seen(sizes: list[int]) -> list[str]:
+        return [digest(prompt) for part in _prompts("starter", False, sizes, (), {})[:3] for prompt in part]
+
+    def pairs(*sizes: int, checked: int) -> int:
+        (*_, asked) = _prompts("starter", False, [0, 0, 0, checked], seen([*sizes]), {})
+        return sum(prompt.source == "demur matched set" for prompt in asked)
+
+    assert pairs(120, 200, 160, 100, checked=200) == 0
+    with pytest.raises(DemurError, match="200 different prompts in starter"):
+        pairs(120, 200, 160, 100, checked=201)
+    assert pairs(120, 400, 300, 100, checked=100) > 20
+
+
+def test_roles_of_a_world_of_two_lists_share_no_request_in_a_guard() -> None:
+    from demur.cli.guard import _prompts
+
+    parts = _prompts("demur.experiment.packaged:Packaged", False, [40, 60, 50, 30], (), {})
+    assert [len(part) for part in parts] == [40, 60, 50, 30]
+    assert len({prompt.text for part in parts for prompt in part}) == 180

@@ -272,8 +272,8 @@ def _prompts(
 ) -> "list[list[Prompt]]":
     """Disjoint sets of the sizes asked for, without prompts that were ``seen`` before (by hash). Harmless sets are
     alike: dealt (:func:`demur.prompts.dealt`), but for those that the package brings, as long as the kinds that stand
-    mixed there are enough. Raises if there are too few prompts, with the sizes that would fit. ``at_least``: so many
-    are enough, if there are no more (of one set).
+    mixed there are enough; a guard that is only checked gets no other kinds than it has seen. Raises if there are too
+    few prompts, with the sizes that would fit. ``at_least``: so many are enough, if there are no more (of one set).
     """
     from demur.prompts import dealt, distinct, packaged
     from demur.signals import digest
@@ -282,9 +282,10 @@ def _prompts(
     if worlds.is_world(name):  # whose roles share no request, nor what requests have in common
         roles: tuple[worlds.Role, ...] = ("anchors/harmful",) if harmful else GOOD_ROLES
         sets = []
-        for role, n in zip(roles, needed, strict=False):
+        for role, n in zip(roles, needed, strict=False):  # roles of a world of two lists take from one of them
             every = worlds.named(name).every(role) if n else []
             sets.append([prompt for prompt in every if digest(prompt) not in taken][:n])
+            taken |= {digest(prompt) for prompt in sets[-1]}
             if len(sets[-1]) < (at_least or n):
                 raise DemurError(
                     f"{len(sets[-1])} requests of {name} for {role}{beside}",
@@ -296,12 +297,15 @@ def _prompts(
     def unseen(prompts: "list[Prompt]") -> "list[Prompt]":
         return [prompt for prompt in distinct(prompts) if digest(prompt) not in taken]
 
-    every = unseen(
-        packaged("harmful" if harmful else "harmless") if name == "starter" else side(name, harmful, columns)
-    )
-    if not harmful:  # sets that a promise connects must be alike: files may be sorted, and pairs are another kind
-        alike = unseen(packaged("harmless", pairs=False)) if name == "starter" else []
-        every = alike if len(alike) >= sum(needed) else dealt(every)
+    if harmful:
+        every = unseen(packaged("harmful") if name == "starter" else side(name, True, columns))
+    elif name != "starter":  # sets that a promise connects must be alike, and a file may be sorted
+        every = dealt(unseen(side(name, False, columns)))
+    else:  # pairs are another kind: of use only to a guard that has, or gets, some of them in every set
+        whole, plain = packaged("harmless"), packaged("harmless", pairs=False)
+        paired, every = any(digest(pair) in taken for pair in whole[len(plain) :]), unseen(plain)
+        if paired or (any(needed[:-1]) and len(every) < sum(needed)):
+            every = dealt(unseen(whole))
     if len(every) < (at_least or sum(needed)):
         raise DemurError(
             f"{len(every)} different prompts in {name}{beside}",
