@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from demur import artefact, cli
 from demur.cli.places import check_writable
@@ -27,6 +28,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     monkeypatch.chdir(tmp_path)
     for kind in KINDS:
         artefact.save(f"{kind}.safetensors", kind, {"x": np.zeros(2, np.float32)}, {"of": kind})
+    save_file({"x": np.zeros(2, np.float32)}, "model.safetensors", {"format": "pt"})
+    Path("model.bin").write_bytes(b"GGUF")
     Path("page.html").write_text(PAGE)
     Path("page-of-another-name").write_text(PAGE)
     Path("talks.jsonl").write_text(TALK)
@@ -56,6 +59,8 @@ LOST: list[tuple[str, ...]] = [
     ("anchors", "fit", "organism/ar", "--harmless", "talks.jsonl", "-o", "talks.jsonl"),
     ("guard", "fit", "organism/ar", "--anchors", "anchors.safetensors", "-o", "anchors.safetensors"),
     ("guard", "recalibrate", "guard.safetensors", "--engine", "http://localhost:9", "-o", "guard.safetensors"),
+    (*WATCH, "-m", "model.bin", "--save", "model.bin"),
+    ("replay", "talks.jsonl", "-m", "model.bin", "-o", "model.bin"),
     # two outputs in one place
     (*WATCH, *AR, "-o", "new.html", "--save", "new.html"),
     (*WATCH, *AR, "-o", "new", "--save", "./new"),
@@ -72,6 +77,8 @@ LOST: list[tuple[str, ...]] = [
     ("replay", "talks.jsonl", *AR, "-o", "page-of-another-name"),
     ("replay", "talks.jsonl", *AR, "--html", "guard.safetensors"),
     ("organism", "world", "-o", "page.html"),
+    (*WATCH, *AR, "--save", "model.safetensors"),
+    ("guard", "fit", "organism/ar", "-o", "model.safetensors"),
     # a name that says something else
     (*WATCH, *AR, "-o", "new.pdf"),
     ("replay", "talks.jsonl", *AR, "-o", "new.csv"),

@@ -1,7 +1,7 @@
 """Where a command may write: a place that can be written, and no file that would be lost by it.
 
-A command never writes over what it reads, nor over a file of another sort: a page, anchors, a guard, a trace. A file of
-its own sort is replaced.
+A command never writes over what it reads, nor over a file of another sort: a page, anchors, a guard, a trace, a model's
+weights. A file of its own sort is replaced.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ NAMES: dict[Sort, tuple[str, ...]] = {
 }
 """How names of files of a sort end. Other endings are taken, too, unless they are known to mean something else."""
 KNOWN = frozenset((*PROMPT_FILES, *OTHER_FILES, ".htm", ".png", ".svg", ".py"))
-SAID = {"page": "an HTML page", "anchors": "anchors", "guard": "a guard", "trace": "a trace", "lines": "JSON lines"}
+SAID = {
+    "page": "an HTML page",
+    "anchors": "anchors",
+    "guard": "a guard",
+    "trace": "a trace",
+    "lines": "JSON lines",
+    "weights": "a model's weights",
+}
 
 
 def check_writable(*paths: Path | None, sort: Sort | None = None, beside: Iterable[str | Path | None] = ()) -> None:
@@ -76,7 +83,9 @@ def _check_sort(path: Path, sort: Sort) -> None:
 
 
 def _held(path: Path) -> str | None:
-    """What an existing file holds, as its content says: a page, or the kind of a file of demur; None for all others."""
+    """What an existing file holds, as its content says: a page, the kind of a file of demur, or a model's weights; None
+    for all others.
+    """
     if not path.is_file():
         return None
     with suppress(OSError):
@@ -90,7 +99,8 @@ def _held(path: Path) -> str | None:
 
     with suppress(Exception):  # a broken file is no file of another sort: it may be made again
         with safe_open(path, framework="np") as file:
-            kind = json.loads((file.metadata() or {})["demur"])["kind"]
+            card = (file.metadata() or {}).get("demur")
+        kind = "weights" if card is None else json.loads(card)["kind"]
         return kind if isinstance(kind, str) else None
     return None
 

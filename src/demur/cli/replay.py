@@ -103,8 +103,8 @@ def replay(
 
     if resume and out is None:
         raise DemurError("--resume without --out", "the file that is to go on", "name it: --out FILE")
-    check_writable(out, sort="lines", beside=(source, anchors, guard, html))
-    check_writable(html, sort="page", beside=(source, anchors, guard))
+    check_writable(out, sort="lines", beside=(source, model, anchors, guard, html))
+    check_writable(html, sort="page", beside=(source, model, anchors, guard))
     read = Source(source, _columns(column), harmful)
     about = read.surveyed()  # before anything is loaded: a broken row is said at once
     watcher, fitted = _known(anchors, guard, detector)

@@ -115,7 +115,7 @@ def watch(
     if save and len(prompts) > 1:
         raise DemurError(f"--save with {len(prompts)} prompts", "one prompt, since it writes one trace", "ask one")
     check_temperature(temperature)
-    _check_together(html, save, prompt or [], {"--guard": guard, "--anchors": anchors}, signal)
+    _check_together(html, save, [model, *(prompt or ())], {"--guard": guard, "--anchors": anchors}, signal)
     fields = fields_named(*field or ())
     known = _guard_at(guard, detector)  # now, and not after minutes of loading a model
     given = Anchors.load(anchors) if anchors else None
@@ -158,7 +158,7 @@ def watch(
 
 
 def _check_together(
-    html: Path, save: Path | None, prompt: Sequence[str], named: Mapping[str, Path | None], signal: bool
+    html: Path, save: Path | None, read: Sequence[str], named: Mapping[str, Path | None], signal: bool
 ) -> None:
     """Raises for what can not be asked together: files that would be lost, and a signal that is and is not wanted."""
     given = [option for option, path in named.items() if path is not None]
@@ -166,9 +166,8 @@ def _check_together(
         raise DemurError(f"--no-signal with {given[0]}", "one of them", f"leave one out: {given[0]} brings the signal")
     if len(given) > 1:
         raise DemurError("both --anchors and --guard", "one of them", "a guard brings its own anchors")
-    read = [*prompt, *named.values()]
-    check_writable(html, sort="page", beside=[*read, save])
-    check_writable(save, sort="trace", beside=read)
+    check_writable(html, sort="page", beside=[*read, *named.values(), save])
+    check_writable(save, sort="trace", beside=[*read, *named.values()])
 
 
 def _check(net: Any, prompts: "Sequence[Prompt]", length: int, layer: str) -> None:
