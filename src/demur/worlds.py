@@ -100,7 +100,7 @@ class World(Protocol):
         ...
 
     def every(self, role: Role) -> list[Prompt]:
-        """All requests that there are for a role, in the order in which :meth:`requests` takes them."""
+        """All requests that there are for a role; a guard at the command line takes from their beginning."""
         ...
 
     def group(self, prompt: Prompt) -> str:
@@ -125,7 +125,7 @@ class World(Protocol):
 class Listed:
     """A world of two lists of requests, each cut into roles. It has no attacks in words of its own, no judge and no
     models, unless a subclass says so; what it does not have, others do. A subclass sets ``name``, ``harmless`` and
-    ``harmful``.
+    ``harmful``. Roles take their parts in the order of a list: one that is sorted by topic has to be mixed.
     """
 
     name: str = ""

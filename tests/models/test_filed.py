@@ -13,10 +13,10 @@ import small
 import tiny
 from test_checkpoints import SIZES, configured, saved
 from tokenizers import Tokenizer
-from transformers import LlamaConfig, Qwen2Config
+from transformers import AutoTokenizer, LlamaConfig, Qwen2Config
 
 from demur.models import load
-from demur.models.filed import say_sizes
+from demur.models.filed import as_filed, say_sizes
 from demur.types import DemurError, DemurWarning, Prompt
 
 TEMPLATE = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '\n' }}{% endfor %}<|assistant|>"
@@ -244,3 +244,29 @@ def test_two_chat_templates_that_differ_are_said(form: str, tmp_path: Path) -> N
     assert "<|user|>Hi" in quietly(folder).chat.text(Prompt("a", "Hi", harmful=False))
     write(TEMPLATE + "\n")
     assert said(folder) == []
+
+
+def test_pieces_behind_a_mark_begin_as_in_the_file_of_a_sentencepiece_model(tmp_path: Path) -> None:
+    """As in the files of Llama 2 and Mistral 7B: each stretch between marks gets a blank, also one with a blank."""
+    folder = saved(tmp_path / "m")
+    words = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "▁", "▁▁", *"Howareyu"]
+    marks = [{"id": i, "content": words[i], **PLAIN} for i in range(3)]
+    blanks = [{"type": "Prepend", "prepend": "▁"}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]
+    model = {"type": "BPE", "vocab": {word: i for i, word in enumerate(dict.fromkeys(words))}, "byte_fallback": True}
+    model |= {"merges": [["▁", "▁"]], "unk_token": "<unk>", "fuse_unk": True}
+
+    def change(value: Any) -> None:
+        value |= {"added_tokens": marks, "normalizer": {"type": "Sequence", "normalizers": blanks}, "model": model}
+        value |= {"pre_tokenizer": None, "post_processor": None, "decoder": None}
+
+    rewritten(folder, change)
+    named = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named | {"legacy": False}))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    configured(folder, model_type="llama")
+    own = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tokenizer = as_filed("m", AutoTokenizer.from_pretrained(folder), folder, {})
+    for text in (" you", "How are you", "<s>How are</s> you", "</s>\n</s>  How"):
+        assert list(tokenizer(text, add_special_tokens=False)["input_ids"]) == own.encode(text).ids
