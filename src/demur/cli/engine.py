@@ -65,7 +65,7 @@ def check(
         if found.other:
             console.print("the guard belongs to the other side: demur guard recalibrate makes it this engine's")
         if found.word == "undecided":
-            console.print("ask for more prompts: --n", soft_wrap=True)
+            console.print("ask for more prompts: --n, of a larger set: --harmless", soft_wrap=True, markup=False)
     raise typer.Exit({"holds": 0, "stale": 1}.get(found.word, 3))
 
 
