@@ -122,7 +122,7 @@ _CONTROL = re.compile(r"[\0-\x08\x0e-\x1f\x7f]")
 _OF_REQUESTS = (
     (r"(?is).*?(&(?:amp|lt|gt|quot|apos|nbsp|#\d{2,6}|#x[0-9a-f]{2,5});).*", "HTML", "html.unescape"),
     (r".*?(\\u[0-9a-fA-F]{4}|(?<=[\w.,;:?!)\]])\\n(?=\\n|[A-Z0-9 *-]|$)).*", "a program's source", "json.loads"),
-    (r"(?:%[0-9A-F]{2}|[\w.~!*'()+-])*(%[2-7][0-9A-F])(?:%[0-9A-F]{2}|[\w.~!*'()+-])*", "an address", "unquote"),
+    (r"(?=.*?(%[2-7][0-9A-F]))(?:%[0-9A-F]{2}|[\w.~!*'()+-])*+", "an address", "unquote"),
 )
 """Texts in the signs of something else: what shows it, what writes so, and what of Python turns them into letters. A
 full match; of the second kind a text has no line breaks.
