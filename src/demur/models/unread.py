@@ -36,7 +36,7 @@ def unread(raw: Mapping[str, Any], net: Any) -> tuple[str, ...]:
         return ()
     known = known | {*(getattr(config, "attribute_map", None) or {})}
     fields = [key for key in said if key not in known and COMPUTES.search(key) and not ELSE.search(key)]
-    fields = [key for key in fields if not _taken(key, net, config)]
+    fields = [key for key in fields if not _taken(key, said[key], net, config)]
     window = getattr(config, "sliding_window", None) if "sliding_window" in known else None  # Gemma 2 says it twice
     fields = [key for key in fields if not (_says_nothing(key, said) or ("window" in key and said[key] == window))]
     lines = []
@@ -69,10 +69,13 @@ def other_type(raw: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _taken(key: str, net: Any, config: Any) -> bool:
+def _taken(key: str, value: Any, net: Any, config: Any) -> bool:
     """Whether a field counts although the configuration does not keep it: it makes others of it (``layer_types`` of
-    Gemma 3's ``sliding_window_pattern``), or the class always computes so (queries that are made even).
+    Gemma 3's ``sliding_window_pattern``), or the class always computes so (queries that are made even, the limit of
+    GPT-OSS in older versions).
     """
+    if key == "swiglu_limit" and any(getattr(part, "limit", None) == value for _, part in _parts(net)):
+        return True
     if re.search("qk_?(?:layer)?norm", key) and any(_NORMED.search(name) for name, _ in _parts(net)):
         return True
     return re.search(rf"[\"']{re.escape(key)}[\"']", _source(config)) is not None
