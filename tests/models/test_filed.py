@@ -103,10 +103,19 @@ def test_the_class_of_a_model_type_is_looked_at_too(tmp_path: Path) -> None:
 
 
 def test_what_is_split_alike_is_left_as_it_is(tmp_path: Path) -> None:
-    for kind in ("TokenizersBackend", "PreTrainedTokenizerFast", "LlamaTokenizer"):
+    for kind in ("TokenizersBackend", "PreTrainedTokenizerFast"):
         folder = saved(tmp_path / kind)
         configured(folder, "tokenizer_config.json", tokenizer_class=kind)
         assert said(folder) == []
+
+
+def test_a_byte_level_file_under_the_name_of_llama_s_class_is_read_as_such(tmp_path: Path) -> None:
+    # As DeepSeek's files are. Newer versions of transformers look at the file themselves, older ones build another one.
+    folder = saved(tmp_path / "m")
+    configured(folder, "tokenizer_config.json", tokenizer_class="LlamaTokenizer")
+    own, tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json")), quietly(folder).tokenizer
+    for text in (ASKED, "lo", "12", "  x  "):
+        assert list(tokenizer(text, add_special_tokens=False)["input_ids"]) == own.encode(text).ids
 
 
 @pytest.mark.parametrize("kind", ["TokenizersBackend", "Qwen2Tokenizer"])
