@@ -57,14 +57,12 @@ def tokenizer_of(header: Header, where: Path, config: Any) -> Any:
             )
         elif splits not in (*_BY_GPT2, *_known_splits()):
             raise refused(header, f"its text is split as in {splits!r}", "a way to split text that is known")
-    if (
-        header.fields.get("tokenizer.ggml.model") == "llama"
-        and header.fields.get("tokenizer.ggml.add_space_prefix", True) is False
-    ):
+    pieces = header.fields.get("tokenizer.ggml.model") == "llama"  # those of SentencePiece
+    if pieces and header.fields.get("tokenizer.ggml.add_space_prefix", True) is False:
         _begin_without_blank(tokenizer.backend_tokenizer)
     first = header.fields.get("tokenizer.ggml.bos_token_id")
     if (
-        header.fields.get("tokenizer.ggml.add_bos_token")
+        header.fields.get("tokenizer.ggml.add_bos_token", pieces)  # where a file says nothing, these have one
         and first is not None
         and tokenizer("a")["input_ids"][0] != first
     ):
