@@ -392,7 +392,7 @@ def test_a_guard_is_fitted_shown_and_used(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_prompts_that_the_anchors_have_seen_are_left_out_of_a_guard(run: Run, tmp_path: Path) -> None:
-    """Anchors and guard from one list: the guard begins where the anchors stopped."""
+    """Anchors and guard from one list: the guard takes none of the prompts that the anchors have taken."""
     from demur.guards import Guard
     from demur.signals import Anchors, digest
     from demur.types import Prompt
@@ -417,7 +417,8 @@ def test_prompts_that_the_anchors_have_seen_are_left_out_of_a_guard(run: Run, tm
     listed = [digest(Prompt(line["id"], line["text"])) for line in lines]
     assert {*listed[:30]} <= {*anchors.prompts}
     assert not {*made.fitted, *made.calibrated} & {*anchors.prompts}
-    assert {*made.fitted} == {*listed[30 : 30 + 64]}
+    assert {*made.fitted, *made.calibrated} <= {*listed[30:]}
+    assert len({*made.fitted}) == 64
     code, _, err = run(*guard, "--n-fit", "150")
     assert (code, "170 different prompts in allowed.jsonl that the anchors have not seen" in err) == (2, True)
     replace(anchors, prompts=()).save("anchors.safetensors")
