@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_cli import cli
@@ -86,7 +88,9 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_goes_on(
 ) -> None:
     (tmp_path / "r.yaml").write_text(RECIPE)
     command = [sys.executable, "-m", "demur", "evaluate", "r.yaml", "--out", "mine", "--workers", str(workers)]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # tests may run in the background, where it is not
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heard}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:
         units = tmp_path / "mine" / "stopped" / "units"
         until = time.monotonic() + 300
         while not list(units.glob("*.parquet")) and process.poll() is None and time.monotonic() < until:
