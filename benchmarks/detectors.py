@@ -8,6 +8,8 @@ One row a model and detector. Fitted and calibrated (alpha 0.02) on harmless ans
   own words that its judge calls harmful. Of SmolLM2, which refuses next to nothing: answers to harmful requests of the
   matched pairs.
 - *Flagged*: these harmless ones, offline and at any step.
+- *Splits*: false positives over 2,000 random splits of all harmless answers but those fitted on, 100 to calibrate
+  (alpha 0.05) and the rest to test, offline and online: the mean, and three of its standard errors.
 - *A look*: the score of one signal while it grows, of one row; the median and the quartiles of 200, in microseconds.
 """
 
@@ -25,7 +27,8 @@ from sklearn.metrics import roc_auc_score
 import demur
 from demur import worlds
 from demur.guards import DETECTORS, fit_guard
-from demur.prompts import load, starter
+from demur.guards.conformal import conformal_threshold
+from demur.prompts import dealt, load, starter
 from demur.signals import Anchors, anchors_of
 from demur.traces import Trace
 from demur.types import Model
@@ -66,7 +69,7 @@ def of_the_organism(model: Model) -> Sets:
 
 def of_a_chat_model(model: Model) -> Sets:
     path = demur.prompts.__path__[0] + "/matched.jsonl"
-    good, bad = load(path, side="harmless"), load(path, side="harmful")
+    good, bad = dealt(load(path, side="harmless")), load(path, side="harmful")
     anchors = anchors_of(model, starter("harmless", 40), starter("harmful", 40), refusals="scripted")
     begin, answers = 0, {}
     for role, n in N.items():
@@ -87,11 +90,21 @@ def rows(name: str) -> Iterator[str]:
         caught = float((high > np.quantile(low, 0.99, method="higher")).mean())
         offline = float(np.mean([verdict.flagged for verdict in guard.judge_all(sets.plain)]))
         online = float((guard.prefix.stops(plain, took) > 0).mean())
+        both = np.concatenate([sets.anchors.signals(sets.calibrate), plain])
+        held = [_over_splits(guard.scores(both)), _over_splits(guard.prefix.scores(both).max(axis=1))]
         looks = np.quantile([_look(guard, plain, i) for i in range(200)], [0.25, 0.5, 0.75]) * 1e6
         yield (
             f"| {name} | {detector} | {area:.3f} | {caught:.2f} | {len(high)} | {offline:.3f} | {online:.3f} "
-            f"| {len(low)} | {looks[1]:.0f} ({looks[0]:.0f} to {looks[2]:.0f}) |"
+            f"| {len(low)} | {held[0]} | {held[1]} | {looks[1]:.0f} ({looks[0]:.0f} to {looks[2]:.0f}) |"
         )
+
+
+def _over_splits(scores: np.ndarray, alpha: float = 0.05, draws: int = 2000, n: int = 100) -> str:
+    rng, rates = np.random.default_rng(n), []
+    for _ in range(draws):
+        drawn = rng.permutation(scores)
+        rates.append((drawn[n:] > conformal_threshold(drawn[:n], alpha)).mean())
+    return f"{np.mean(rates):.4f} ± {3 * np.std(rates) / draws**0.5:.4f}"
 
 
 def _look(guard: demur.guards.Guard, sigma: np.ndarray, i: int) -> float:
@@ -103,8 +116,11 @@ def _look(guard: demur.guards.Guard, sigma: np.ndarray, i: int) -> float:
 
 def main() -> int:
     torch.set_num_threads(1)
-    print("| model | detector | area | TPR at 1% | n harm | flagged, offline | online | n harmless | a look, us |")
-    print("| --- | --- | --: | --: | --: | --: | --: | --: | --: |")
+    print(
+        "| model | detector | area | TPR at 1% | n harm | flagged, offline | online | n harmless "
+        "| splits, offline | splits, online | a look, us |"
+    )
+    print("| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: |")
     for name in sys.argv[1:] or ("organism/ar", "organism/diffusion", "smollm2"):
         for row in rows(name):
             print(row, flush=True)
