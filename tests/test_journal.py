@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 from test_cli import cli
 
-from demur.experiment import phases, read, runs_in
+from demur.experiment import collect, evaluate, phases, read, runs_in
 from demur.experiment.journal import FILE, Journal
 from demur.experiment.requests import prompts_of
+from demur.traces import Kept, Trace
 from demur.types import DemurError
 
 RECIPE = """name: stopped
@@ -114,6 +116,99 @@ def test_a_run_that_is_told_to_stop_says_how_to_go_on_and_goes_on(
     todo = re.search(r"(\d+) of (\d+) units to do", ended.stderr)
     assert todo is not None
     assert int(todo[1]) == int(todo[2]) - done
+
+
+def guards_of(folder: Path) -> list[bytes]:
+    """The guards that a run has made, as they lie there, and nothing else."""
+    files = [path for path in (folder / "prepared").rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} == {"prepared"}, "no answer is left behind"
+    return [path.read_bytes() for path in files]
+
+
+QUICK = RECIPE.replace("n: 12", "n: 2").replace("length: 40", "length: 8").replace("batch: 2", "batch: 10")
+WANTED = 2 * 16 + 40 + 24
+
+
+def test_what_was_answered_for_anchors_and_guards_is_not_asked_again_and_gives_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.yaml").write_text(QUICK)
+    config, wrote, kept = read(tmp_path / "r.yaml"), 0, Kept.write
+    evaluate(config, tmp_path / "whole")
+
+    def write(self: Kept, place: Path, trace: Trace) -> None:
+        nonlocal wrote
+        wrote += 1
+        if wrote == 56:  # the prompts to fit on come from the 33rd on, in batches of ten
+            raise KeyboardInterrupt
+        kept(self, place, trace)
+
+    monkeypatch.setattr(Kept, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(config, tmp_path / "stopped")
+    heard: list[str] = []
+    evaluate(config, tmp_path / "stopped", resume=True, say=heard.append)
+    assert guards_of(tmp_path / "stopped") == guards_of(tmp_path / "whole")
+    assert f"anchors and guards: 55 of {WANTED}" in heard[1]
+    assert f"anchors and guards: {WANTED} of {WANTED}" in heard
+    assert wrote - 56 == WANTED - 52, "whole batches are not asked again, the others with the same neighbours"
+
+
+def test_answers_for_guards_that_a_changed_recipe_does_not_need_are_removed_with_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.yaml").write_text(QUICK)
+    config = read(tmp_path / "r.yaml")
+    with monkeypatch.context() as patched:
+        patched.setattr("demur.experiment.fit.fit_anchors", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(config, tmp_path / "run")
+    n = len(list((tmp_path / "run").rglob("*.unfinished/*/*/*.safetensors")))
+    assert n == 2 * 16
+    assert collect(tmp_path / "run", config) == [], "the same run goes on with them"
+    other = replace(config, prompts=replace(config.prompts, anchors=12))
+    assert len(collect(tmp_path / "run", other)) == n
+    assert not list((tmp_path / "run" / "prepared").rglob("*.safetensors"))
+
+
+def stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_killed_before_its_guard_is_fitted_goes_on_there(workers: int, tmp_path: Path) -> None:
+    """Two models, so that two workers are at work; the log tells how many answers there are."""
+    both = RECIPE.replace("[organism/ar]", "[organism/ar, organism/diffusion]")
+    (tmp_path / "r.yaml").write_text(both.replace("n: 12", "n: 2").replace("length: 40", "length: 8"))
+    command = [sys.executable, "-m", "demur", "evaluate", "r.yaml", "--workers", str(workers)]
+    run, kills = tmp_path / "mine" / "stopped", 0
+
+    def there() -> int:
+        walked = os.walk(run / "prepared")
+        return sum(name.endswith(".safetensors") for at, _, names in walked if ".unfinished" in at for name in names)
+
+    for upto in (20, 40, 10**9):
+        more = ["--out", "mine", *(["--resume"] if (run / "manifest.json").is_file() else [])]
+        quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([*command, *more], cwd=tmp_path, start_new_session=True, **quiet) as process:
+            while process.poll() is None and there() < upto:
+                time.sleep(0.02)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                kills += 1
+    assert kills
+    assert process.returncode == 0
+    whole = subprocess.run([*command, "--out", "whole"], cwd=tmp_path, capture_output=True, timeout=900, check=False)
+    assert whole.returncode == 0, whole.stderr
+    assert sorted(guards_of(run)) == sorted(guards_of(tmp_path / "whole" / "stopped"))
+    lines = (run / FILE).read_text().splitlines()
+    told = [
+        int(found[1]) for line in lines if (found := re.search(rf"anchors and guards: (\d+) of {2 * WANTED}", line))
+    ]
+    assert told[0] == 0
+    assert any(0 < n < 2 * WANTED for n in told), "a run that goes on says what it has"
+    assert told[-1] == 2 * WANTED
 
 
 def test_runs_are_listed_for_programs_too(

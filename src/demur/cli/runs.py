@@ -98,7 +98,7 @@ def gc(
     files.
     """
     from demur.experiment import collect, read
-    from demur.experiment.runs import superfluous
+    from demur.experiment.folders import superfluous
 
     config = read(recipe)
     found = collect(run, config) if yes else superfluous(run, config)

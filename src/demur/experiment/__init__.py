@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from demur.experiment.config import Prompts as Prompts
     from demur.experiment.config import Subject as Subject
     from demur.experiment.fitting import left_out as left_out
+    from demur.experiment.folders import collect as collect
+    from demur.experiment.folders import runs_in as runs_in
     from demur.experiment.judging import judged as judged
     from demur.experiment.recipe import read as read
     from demur.experiment.record import Record as Record
     from demur.experiment.runs import Plan as Plan
-    from demur.experiment.runs import collect as collect
     from demur.experiment.runs import evaluate as evaluate
     from demur.experiment.runs import manifest_of as manifest_of
     from demur.experiment.runs import plan as plan
-    from demur.experiment.runs import runs_in as runs_in
     from demur.experiment.store import Store as Store
     from demur.experiment.table import rows as rows
     from demur.experiment.units import Unit as Unit
@@ -46,7 +46,7 @@ _HOMES = {
     "Subject": "config",
     "Unit": "units",
     "bundles_of": "units",
-    "collect": "runs",
+    "collect": "folders",
     "evaluate": "runs",
     "judged": "judging",
     "left_out": "fitting",
@@ -55,7 +55,7 @@ _HOMES = {
     "probe": "answers",
     "read": "recipe",
     "rows": "table",
-    "runs_in": "runs",
+    "runs_in": "folders",
     "units_of": "units",
 }
 __all__ = list(_HOMES)

@@ -21,7 +21,7 @@ from demur.experiment.requests import prompts_of
 from demur.models import load
 from demur.models.memory import batch_that_fits, what_fits
 from demur.samplers import build, seeded, steps_of
-from demur.traces import Key, Recorder, Trace, fields_named, spec_of, watching
+from demur.traces import Kept, Key, Recorder, Trace, fields_named, spec_of, watching
 from demur.traces.batches import characters, in_batches
 from demur.types import Model, Prompt, Sampler
 
@@ -77,20 +77,39 @@ def run_prompts(
     prompts: Sequence[Prompt],
     seed: int,
     attack: Attacked = Attacked(PLAIN),  # noqa: B008
+    kept: Kept | None = None,
 ) -> list[Trace]:
     """Traces in the order of the prompts, which ``attack`` has made. Each prompt draws from a generator of its own,
     whatever its batch.
+
+    ``kept``: where traces are kept as they come, for a run that is stopped. What is there for a whole batch is read
+    again; the others are generated again in the same batch, so that they have the same bits.
     """
     watched = watching(model, (LAST,))
     length = length_of(config, model)
     spec = spec_of(watched, sampler, length, steps=config.steps, seed=seed)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].text) + len(prompts[i].prefill), prompts[i].id))
 
+    def dice(prompt: Prompt) -> int:
+        return zlib.crc32(f"{seed} {prompt.id}".encode())
+
     def run(members: Sequence[int]) -> list[Trace]:
         group = [prompts[i] for i in members]
+        if kept is None:
+            return generated(group)
+        places = [kept.place(watched, spec, (LAST,), length, dice(prompt), prompt) for prompt in group]
+        found = [kept.read(*one) for one in zip(places, group, strict=True)]
+        if all(trace is not None for trace in found):
+            return [trace for trace in found if trace is not None]
+        made = generated(group)
+        for one in zip(places, made, strict=True):
+            kept.write(*one)
+        return made
+
+    def generated(group: Sequence[Prompt]) -> list[Trace]:
         canvas = canvas_under(attack, watched, group, length)
         recorder = Recorder(watched, canvas, group, spec, (LAST,), fields_named(*config.fields))
-        rngs = [g for prompt in group for g in seeded(zlib.crc32(f"{seed} {prompt.id}".encode()), 1)]
+        rngs = [g for prompt in group for g in seeded(dice(prompt), 1)]
         for _ in recorder(steps_of(sampler, watched, canvas, rngs)):
             pass
         return recorder.traces()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -11,15 +13,18 @@ from pathlib import Path
 from demur.experiment.answers import LAST, length_of, model_of, run_prompts, sampler_of
 from demur.experiment.attacking import attacked, needs_of
 from demur.experiment.code import code_of
-from demur.experiment.config import Config, Subject, content_of
-from demur.experiment.fitting import length_in_keys
+from demur.experiment.config import PLAIN, Attacked, Config, Prompts, Subject, content_of
+from demur.experiment.fitting import length_in_keys, misfit
 from demur.experiment.requests import digests_of, prompts_of
 from demur.guards import Guard, fit_guard
 from demur.registry import is_path
 from demur.signals import Anchors, fit_anchors
-from demur.traces import Trace, spec_of
+from demur.traces import Kept, Trace, spec_of
 from demur.types import DemurError
 from demur.worlds import Role
+
+ANCHORS: tuple[Role, ...] = ("anchors/harmless", "anchors/harmful")
+GUARDS: tuple[Role, ...] = ("fit", "calibrate")
 
 
 def prepared_path(folder: Path, config: Config, subject: Subject) -> Path:
@@ -42,6 +47,8 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
     """Fits anchors and, if the run has one, the guard of a subject, if they are not there yet. Raises if the model
     refuses too little for anchors, and if what is there was fitted on other weights: rows of two models must not meet
     in one run.
+
+    What is answered is kept until then: stopped in whatever way, the same run goes on from there, with the same bits.
     """
     path = prepared_path(folder, config, subject)
     model = model_of(subject)
@@ -63,20 +70,53 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
         path.unlink()
 
     def run(role: Role) -> list[Trace]:
-        return run_prompts(config, model, sampler, prompts_of(of, role), 0)
+        return run_prompts(config, model, sampler, prompts_of(of, role), 0, kept=kept_of(path, Attacked(PLAIN)))
 
     anchors = fit_anchors(run("anchors/harmless"), run("anchors/harmful"), signal=config.signal, at_least=5)
-    if not config.guarded:
-        anchors.save(path)
-        return path
-    learnt: dict[Role, list[Trace]] = {"fit": run("fit"), "calibrate": run("calibrate")}
-    for attack in config.in_own_words:
-        if of.shapes and needs_of(attack) <= model.offers:
-            for role, traces in learnt.items():
-                shaped = attacked(attack, prompts_of(replace(of, fit=of.shapes, calibrate=of.shapes), role), model)
-                traces.extend(run_prompts(config, model, sampler, shaped, 0, attack))
-    fit_guard(anchors, learnt["fit"], learnt["calibrate"], alpha=config.alpha, detector=config.detector).save(path)
+    made: Anchors | Guard = anchors
+    if config.guarded:
+        learnt: dict[Role, list[Trace]] = {role: run(role) for role in GUARDS}
+        for attack in config.in_own_words:
+            if of.shapes and needs_of(attack) <= model.offers:
+                for role, traces in learnt.items():
+                    shaped = attacked(attack, prompts_of(_shaped(config), role), model)
+                    traces.extend(run_prompts(config, model, sampler, shaped, 0, attack, kept_of(path, attack)))
+        made = fit_guard(anchors, learnt["fit"], learnt["calibrate"], alpha=config.alpha, detector=config.detector)
+    made.save(path)
+    shutil.rmtree(unfinished(path), ignore_errors=True)
     return path
+
+
+def unfinished(path: Path) -> Path:
+    """Where the answers lie that a subject's anchors and guard are made of, until they are."""
+    return path.with_suffix(".unfinished")
+
+
+def kept_of(path: Path, attack: Attacked) -> Kept:
+    """Those to prompts that one attack has made: prompts of two can be equal, and their canvases not."""
+    return Kept(unfinished(path) / hashlib.sha256(repr(content_of(attack)).encode()).hexdigest()[:16])
+
+
+def answers_wanted(config: Config, subject: Subject) -> int:
+    """How many answers a subject's anchors and guard take; if it is not known what the model offers, at most."""
+    roles = (*ANCHORS, *GUARDS) if config.guarded else ANCHORS
+    wanted = sum(len(prompts_of(config.prompts, role)) for role in roles)
+    shapes = sum(not misfit(subject, attack) for attack in config.in_own_words) if config.guarded else 0
+    return wanted + shapes * sum(len(prompts_of(_shaped(config), role)) for role in GUARDS if config.prompts.shapes)
+
+
+def answers_there(folder: Path, config: Config, subject: Subject) -> int:
+    """How many of them there are by now; all, once they are made into anchors and a guard."""
+    path = prepared_path(folder, config, subject)
+    if path.is_file():
+        return answers_wanted(config, subject)
+    here = os.walk(unfinished(path))  # which takes no notice of folders that go meanwhile
+    return sum(file.endswith(".safetensors") for _, _, files in here for file in files)
+
+
+def _shaped(config: Config) -> Prompts:
+    """The prompts of which attacks in a world's words make harmless ones of their shape."""
+    return replace(config.prompts, fit=config.prompts.shapes, calibrate=config.prompts.shapes)
 
 
 @cache

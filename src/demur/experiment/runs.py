@@ -6,12 +6,13 @@ import json
 import os
 import platform
 import subprocess
-import time
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from demur.experiment.asking import judge_of
 from demur.experiment.attacking import kind_of, reads_answers, searches
 from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.engines import Processes, Ray
-from demur.experiment.fit import prepare, prepared_of, prepared_path
+from demur.experiment.fit import answers_there, answers_wanted, prepare, prepared_of, prepared_path
 from demur.experiment.fitting import left_out
 from demur.experiment.journal import Journal
 from demur.experiment.judging import NOT_JUDGED, Judging, judge
@@ -34,6 +35,8 @@ from demur.types import DemurError
 
 Engine = Literal["process", "ray"]
 Progress = Callable[[str, int, int], object]
+SECONDS = 2.0
+"""How often it is counted how many answers there are for anchors and guards."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +112,8 @@ def evaluate(
 
     With ``resume`` only what is missing is done, also after a change of the configuration: units are keyed by what they
     hold, not by the file they come from; a judge that had no answer is asked again. ``say`` hears the lines of the
-    run's ``log.txt``. Raises without ``resume`` if the folder holds a run already, and before anything is generated
-    where a package or a key is missing.
+    run's ``log.txt``. ``progress(what, done, of)`` may be called from another thread. Raises without ``resume`` if the
+    folder holds a run already, and before anything is generated where a package or a key is missing.
     """
     store = Store(folder)
     if (folder / "manifest.json").exists() and not resume:
@@ -146,10 +149,12 @@ def _run(config: Config, store: Store, todo: Plan, runner: Any, progress: Progre
     bundles, every = todo.bundles, len(bundles_of(todo.units))
     done = every - len(bundles)
     with runner as submit:
-        for at, _ in enumerate(submit([(_prepare, place, config, subject) for subject in subjects]), 1):
-            progress("anchors and guards", at, len(subjects))
-        for at, _ in enumerate(submit([(_search, place, config, unit) for unit in todo.searches]), 1):
-            progress("searching attacks", at, len(todo.searches))
+        with _told_of_answers(place, config, subjects, progress):
+            for _ in submit([(_prepare, place, config, subject) for subject in subjects]):
+                pass
+        for at, _ in enumerate(chain([()], submit([(_search, place, config, unit) for unit in todo.searches]))):
+            if todo.searches:
+                progress("searching attacks", at, len(todo.searches))
         progress("generating", done, every)
         for _ in submit([(_work, place, config, units) for units in bundles]):
             done += 1
@@ -205,6 +210,36 @@ def _identity(folder: Path, config: Config, subject: Subject) -> dict[str, str]:
 
 def _subjects(units: Sequence[Unit]) -> list[Subject]:
     return [s for i, s in enumerate(u.subject for u in units) if s not in [u.subject for u in units[:i]]]
+
+
+@contextmanager
+def _told_of_answers(folder: Path, config: Config, subjects: Sequence[Subject], progress: Progress) -> Iterator[None]:
+    """Meanwhile, tells how many answers there are for anchors and guards, by the files that workers leave, wherever
+    these work: a subject can take hours.
+    """
+    of = sum(answers_wanted(config, subject) for subject in subjects)
+    over = threading.Event()
+
+    def told() -> None:
+        there = sum(answers_there(folder, config, subject) for subject in subjects)
+        progress("anchors and guards", min(there, of), of)
+
+    def tell() -> None:
+        while not over.wait(SECONDS):
+            told()
+
+    if not subjects:
+        yield
+        return
+    told()
+    thread = threading.Thread(target=tell, name="answers", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    told()
 
 
 def _prepare(folder: Path, config: Config, subject: Subject) -> None:
@@ -291,47 +326,3 @@ def _git() -> str:
 def _said(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603
     return done.stdout.strip()
-
-
-def runs_in(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """Runs below a folder, with their manifests, newest first. What is no run of demur's is passed over."""
-    found = []
-    for path in sorted(folder.glob("*/manifest.json")):
-        with suppress(DemurError):
-            manifest = Store(path.parent).manifest
-            if isinstance(manifest, dict) and {"written", "finished", "config"} <= set(manifest):
-                found.append((path.parent, manifest))
-    return sorted(found, key=lambda item: str(item[1]["written"]), reverse=True)
-
-
-HOUR = 3600
-"""A half-written file that is younger may belong to a run that is going on."""
-
-
-def superfluous(folder: Path, config: Config) -> list[Path]:
-    """What no unit of the configuration needs: units of older configurations, damaged and unfinished files. Raises for
-    the configuration of another run.
-    """
-    store, kept = Store(folder), {unit.key for unit in units_of(config)}
-    if (name := store.manifest["name"]) != config.name:
-        raise DemurError(f"the recipe of {config.name}", f"that of {name}, which {folder} holds", "name that one")
-    extra = [path for key, path in store.files().items() if key not in kept]
-    extra += [path for path in (folder / "traces").glob("*.safetensors") if path.name.split("-")[0] not in kept]
-    extra += [path for path in (folder / "judged").glob("*.json") if path.stem not in kept]
-    searched = search_files(folder, config, units_of(config))
-    extra += [path for path in (folder / "attacked").glob("*.json") if path not in searched]
-    extra += (folder / "units").glob("*.damaged")
-    scratch = [path for where in ("attacked", "units") for path in (folder / where).glob(".*")]
-    return extra + [path for path in scratch if time.time() - path.stat().st_mtime > HOUR]
-
-
-def collect(folder: Path, config: Config) -> list[Path]:
-    """Removes what is :func:`superfluous`, and says in the manifest which units are left. Raises as that does."""
-    store, extra = Store(folder), superfluous(folder, config)
-    for path in extra:
-        path.unlink(missing_ok=True)
-    manifest, keys = store.manifest, [unit.key for unit in units_of(config)]
-    if manifest["finished"] and manifest["units"] != keys:
-        whole = {*keys} <= {*store.whole()}
-        store.begin(manifest | ({"units": keys, "rows": store.digest(keys)} if whole else {"finished": False}))
-    return extra

@@ -1,0 +1,67 @@
+"""Folders of runs: which there are below one, and what in a run's folder nobody needs any more."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from demur.experiment.config import Config
+from demur.experiment.fit import prepared_path, unfinished
+from demur.experiment.searched import search_files
+from demur.experiment.store import Store
+from demur.experiment.units import units_of
+from demur.types import DemurError
+
+
+def runs_in(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Runs below a folder, with their manifests, newest first. What is no run of demur's is passed over."""
+    found = []
+    for path in sorted(folder.glob("*/manifest.json")):
+        with suppress(DemurError):
+            manifest = Store(path.parent).manifest
+            if isinstance(manifest, dict) and {"written", "finished", "config"} <= set(manifest):
+                found.append((path.parent, manifest))
+    return sorted(found, key=lambda item: str(item[1]["written"]), reverse=True)
+
+
+def _left_unfinished(folder: Path, config: Config) -> list[Path]:
+    """Answers for anchors and guards that no subject of the configuration has."""
+    own = {unfinished(prepared_path(folder, config, subject)) for subject in config.subjects}
+    others = [path for path in (folder / "prepared").glob("*.unfinished") if path not in own]
+    return [path for other in others for path in other.rglob("*.safetensors")]
+
+
+HOUR = 3600
+"""A half-written file that is younger may belong to a run that is going on."""
+
+
+def superfluous(folder: Path, config: Config) -> list[Path]:
+    """What no unit of the configuration needs: units of older configurations, damaged and unfinished files. Raises for
+    the configuration of another run.
+    """
+    store, kept = Store(folder), {unit.key for unit in units_of(config)}
+    if (name := store.manifest["name"]) != config.name:
+        raise DemurError(f"the recipe of {config.name}", f"that of {name}, which {folder} holds", "name that one")
+    extra = [path for key, path in store.files().items() if key not in kept]
+    extra += [path for path in (folder / "traces").glob("*.safetensors") if path.name.split("-")[0] not in kept]
+    extra += [path for path in (folder / "judged").glob("*.json") if path.stem not in kept]
+    searched = search_files(folder, config, units_of(config))
+    extra += [path for path in (folder / "attacked").glob("*.json") if path not in searched]
+    extra += (folder / "units").glob("*.damaged")
+    extra += _left_unfinished(folder, config)
+    scratch = [path for where in ("attacked", "units") for path in (folder / where).glob(".*")]
+    return extra + [path for path in scratch if time.time() - path.stat().st_mtime > HOUR]
+
+
+def collect(folder: Path, config: Config) -> list[Path]:
+    """Removes what is :func:`superfluous`, and says in the manifest which units are left. Raises as that does."""
+    store, extra = Store(folder), superfluous(folder, config)
+    for path in extra:
+        path.unlink(missing_ok=True)
+    manifest, keys = store.manifest, [unit.key for unit in units_of(config)]
+    if manifest["finished"] and manifest["units"] != keys:
+        whole = {*keys} <= {*store.whole()}
+        store.begin(manifest | ({"units": keys, "rows": store.digest(keys)} if whole else {"finished": False}))
+    return extra
