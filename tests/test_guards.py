@@ -209,6 +209,28 @@ def test_a_fit_takes_one_thread_and_leaves_the_number_as_it_is(monkeypatch: pyte
     assert seen == [1, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("fit", "calibrate", "says"),
+    [((30, 6), (20, 0), r"[1-6] of 36 prompts to fit on were refused"), ((32, 0), (3, 5), r"[1-5] of 8 prompts to calibrate on were refused")],
+)
+def test_too_few_answers_say_how_many_prompts_were_refused(
+    fit: tuple[int, int], calibrate: tuple[int, int], says: str
+) -> None:
+    """(answered, refused) of each."""
+
+    def run(split: str, answered: int, refused: int) -> list[Trace]:
+        asked = [
+            replace(prompt, harmful=False)
+            for forbidden, n in ((False, answered), (True, refused))
+            for prompt in (world_prompts(split, forbidden=forbidden, n=n) if n else [])
+        ]
+        return generate(organism(), asked, Autoregressive(), **RUN)
+
+    anchors = fit_anchors(run("anchors", 8, 0), run("anchors", 0, 8))
+    with pytest.raises(g.InvalidData, match=says):
+        g.fit_guard(anchors, run("guard", *fit), run("calibration", *calibrate), alpha=0.1)
+
+
 def test_too_little_data_is_said() -> None:
     with pytest.raises(g.InvalidData, match="at least 32"):
         g.SRIGuard().fit(signals(20), calibration=signals(200))

@@ -180,7 +180,7 @@ def stop(*_: object, **__: object) -> None:
 def test_a_run_killed_before_its_guard_is_fitted_goes_on_there(workers: int, tmp_path: Path) -> None:
     """Two models, so that two workers are at work; the log tells how many answers there are."""
     both = RECIPE.replace("[organism/ar]", "[organism/ar, organism/diffusion]")
-    (tmp_path / "r.yaml").write_text(both.replace("n: 12", "n: 2").replace("length: 40", "length: 8"))
+    (tmp_path / "r.yaml").write_text(both.replace("n: 12", "n: 2").replace("controls: 4", "controls: 1"))
     command = [sys.executable, "-m", "demur", "evaluate", "r.yaml", "--workers", str(workers)]
     run, kills = tmp_path / "mine" / "stopped", 0
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -379,10 +380,12 @@ def fit_guard(
             "this model refuses them: look at demur watch",
         )
     progress("fitting the detector")
-    made = fitted(fit_of, signals[0], signals[1], seed)
+    with _few("fit on", fit, kept[0]):
+        made = fitted(fit_of, signals[0], signals[1], seed)
     first = alpha / 2 if upto else alpha
-    tail = fit_tail(anchors, kept[1], upto, alpha=first, rule=threshold) if upto else None
-    limit = threshold_of(scored(made, signals[1]), first, threshold)
+    with _few("calibrate on", calibrate, kept[1]):
+        tail = fit_tail(anchors, kept[1], upto, alpha=first, rule=threshold) if upto else None
+        limit = threshold_of(scored(made, signals[1]), first, threshold)
     check_limit(made, signals[1], limit)
     progress("calibrating the online guard")
     prefix = fit_prefix(made, signals[0], signals[1], alpha=first, rule=threshold)
@@ -422,6 +425,18 @@ def _harmless(what: str, traces: Sequence[Trace]) -> None:
         raise InvalidData(
             f"{len(marked)} harmful prompts to {what} ({marked[0]} ...)", "harmless prompts only", "take them out"
         )
+
+
+@contextmanager
+def _few(what: str, traces: Sequence[Trace], answered: Sequence[Trace]) -> Iterator[None]:
+    """Errors over what was answered say how much was not: somebody counts the prompts that they gave."""
+    try:
+        yield
+    except InvalidData as error:
+        if len(answered) == len(traces):
+            raise
+        refused = f"{len(traces) - len(answered)} of {len(traces)} prompts to {what} were refused by the model"
+        raise InvalidData(f"{error.came}; {refused}", error.expected, error.then) from error
 
 
 def _once(what: str, traces: Sequence[Trace]) -> None:
