@@ -54,8 +54,8 @@ def adapter_at(name: str, where: str | Path, hub: Mapping[str, Any]) -> dict[str
     drawn = str(settings.get("init_lora_weights") or "")
     if re.match(r"pissa_niter|corda|lora_ga", drawn):
         raise DemurError(
-            f"{name} is an adapter that began with init_lora_weights={drawn!r}: it belongs to a base that was changed by "
-            "draws or data which no file holds",
+            f"{name} is an adapter that began with init_lora_weights={drawn!r}: it belongs to a base that was changed "
+            "by draws or data which no file holds",
             "an adapter of the base as it was (peft: save_pretrained with path_initial_model_for_weight_conversion)",
             "convert it, or merge it where it was trained",
         )

@@ -97,7 +97,9 @@ _REPORT = "please report the model's name"
 
 @torch.no_grad()
 def check_head(net: Any) -> None:
-    """Raise unless trunk and head give the model's own logits on one token, and these are finite."""
+    """Raise unless trunk and head give the model's own logits on one token, and these are finite; and unless logits
+    tell tokens apart: a norm or a head of zeros, or values that overflow inside, make all of them the same.
+    """
     ids = torch.zeros((1, 1), dtype=torch.long, device=net.device)
     whole = net(input_ids=ids).logits
     last = getattr(decoder_of(net)(input_ids=ids), "last_hidden_state", None)
@@ -115,6 +117,14 @@ def check_head(net: Any) -> None:
             f"{type(net).__name__} changes its logits after the LM head in a way that demur does not know",
             "logits that are the head's output, scaled or soft-capped as in Gemma, Cohere or Granite",
             _REPORT,
+        )
+    vocabulary = int(whole.shape[-1])
+    several = net(input_ids=torch.arange(8, device=net.device)[None] * max(1, vocabulary // 8) % vocabulary).logits[0]
+    if vocabulary > 1 and bool((several.amax(dim=-1) == several.amin(dim=-1)).all()):
+        raise DemurError(
+            f"{type(net).__name__} gives every token of its vocabulary the same logit, whatever it reads",
+            "a model that predicts something",
+            "check the checkpoint: a norm or the head holds zeros (was the download broken off?), or values overflow",
         )
 
 
