@@ -21,7 +21,7 @@ import torch
 
 from demur.models.control import Sealed, bare_row, control_tokens, row_of, sealed
 from demur.models.lost import check_written
-from demur.models.turns import PROBE, check_told_apart, say_unopened
+from demur.models.turns import PROBE, check_told_apart, say_letters, say_opened, say_unopened
 from demur.redaction import hidden, without
 from demur.refusals import THOUGHTS, open_thought, shows_nothing, without_thoughts
 from demur.types import Canvas, DemurError, Message, Prompt, TooLong
@@ -314,6 +314,7 @@ class Chat:
         if self.template is None:
             return {"template": "none", "source": "none"}
         say_unopened(self._render)
+        say_opened(lambda turns, answering: self._render(turns, answering=answering))
         once, again, later = (self._fixed(day) for day in (TODAY, TODAY, TODAY + timedelta(days=400)))
         if once != again:
             raise DemurError(
@@ -321,6 +322,7 @@ class Chat:
                 "one that writes the same whenever it is asked",
                 "mend the tokenizer's chat_template",
             )
+        say_letters(self.tokenizer, once[1] or once[0] or "", bare_row(self.tokenizer, once[1] or once[0] or ""))
         read = [None if text is None else bare_row(self.tokenizer, text) for text in once]
         return {
             "template": hashlib.sha256(json.dumps([once, read]).encode()).hexdigest()[:12],
