@@ -144,9 +144,7 @@ def _load(
         computed=computed_by(net),
         **chat.described(),
     )
-    ends = (
-        () if isinstance(source, gguf.Header) else odd_ends(net, tokenizer, family.offers)
-    )  # that one is read by its own rules
+    ends = odd_ends(net, tokenizer, family.offers, filed=not isinstance(source, gguf.Header))
     for note in ends:
         warnings.warn(f"{name}: {note}", DemurWarning, stacklevel=3)
     common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity, "notes": ends}

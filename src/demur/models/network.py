@@ -261,17 +261,18 @@ def stop_ids(net: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted({*token_ids(named, net.get_input_embeddings().num_embeddings)}))
 
 
-def odd_ends(net: Any, tokenizer: Any, offers: frozenset[Need]) -> tuple[str, ...]:
+def odd_ends(net: Any, tokenizer: Any, offers: frozenset[Need], filed: bool = True) -> tuple[str, ...]:
     """What is odd about the ends of a model's answers: a named one that is no token, or none at all for a causal model,
     which writes on to the length; a line each.
 
+    ``filed``: the ends were named in files of transformers; those of a GGUF header are read by rules of their own.
     -1 and null are how files say that there is none, and nothing is said of them where another one is named.
     """
     vocabulary = net.get_input_embeddings().num_embeddings
     config = net.config.get_text_config(decoder=True)
     lines: list[str] = []
     owners = (("generation_config.json", getattr(net, "generation_config", None)), ("config.json", config))
-    for file, owner in owners:
+    for file, owner in owners if filed else ():
         named = getattr(owner, "eos_token_id", None)
         several = named if isinstance(named, list | tuple) else [named]
         odd = [one for one in several if one not in (None, -1, "") and not token_ids(one, vocabulary)]

@@ -121,12 +121,14 @@ def say_letters(tokenizer: Any, text: str, row: Sequence[int]) -> None:
         for content in found
         if added[content] not in row and not any(content != other and content in other for other in found)
     ]
+    vocabulary = tokenizer.get_vocab()
+    split += [m for m in _MARKED.findall(text) if m not in added and m in vocabulary and vocabulary[m] not in row]
     if split:
         _warn(
             f"the chat template writes {split[0]!r}, a token of the tokenizer, which splits it into letters "
-            "(split_special_tokens or single_word in its files)"
+            "(split_special_tokens, single_word or a missing mark as special in its files)"
         )
-    foreign = [mark for mark in dict.fromkeys(_MARKED.findall(text)) if mark not in tokenizer.get_vocab()]
+    foreign = [mark for mark in dict.fromkeys(_MARKED.findall(text)) if mark not in vocabulary]
     unused = [c for c in added if _MARKED.fullmatch(c) and _OF_TURNS.search(c) and c not in text]
     written = [c for c in found if _MARKED.fullmatch(c) and _OF_TURNS.search(c)]
     if foreign and len(unused) > 1 and not written:
