@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from demur.prompts.columns import FIELDS, Reading, answer_of, label_of, maybe_label, prompt_of
+from demur.prompts.columns import FIELDS, Reading, answer_of, check_no_label, label_of, prompt_of
 from demur.prompts.encoding import PACKED, damage_of, stem_of, suffix_of
 from demur.prompts.hub import PUBLIC, hub_rows
 from demur.prompts.jsonfiles import json_lines, json_values, text_lines
@@ -256,12 +256,8 @@ def _of_side(rows: Rows, reading: Reading, wanted: bool) -> Rows:
                     "a label on every row, or on none, to take the rows of one side",
                     f"name the column of the labels: {mapped('harmful')}; or ignore it: {left_out('harmful')}",
                 )
-            if label is None and "harmful" not in reading.columns and (column := maybe_label(row)):
-                raise DemurError(
-                    f"{row.where} has the column {column!r}, and nobody has said whether it marks harm",
-                    "to know it before one side is taken",
-                    f"name it: {mapped('harmful', column)}; or ignore it: {left_out('harmful')}",
-                )
+            if label is None and "harmful" not in reading.columns:
+                check_no_label(row)
             if label is None or label == wanted:
                 fits += 1
                 yield row
