@@ -51,6 +51,11 @@ RESPONSE_COLUMNS = (
 )  # fmt: skip
 """Where a transcript's answer is looked for. Two of them in a row must say the same: a data set's own answer stands
 beside the model's in many a file."""
+THOUGHT_COLUMNS = (
+    "reasoning", "reasoning_content", "reasoning_text", "thinking", "thought", "thoughts", "chain_of_thought", "cot",
+    "scratchpad",
+)  # fmt: skip
+"""Columns, and keys of a turn, with what a model thought before its answer."""
 BESIDE_COLUMNS = (
     "passage", "paragraph", "document", "documents", "article",
     "choices", "options", "alternatives", "endings", "answer_choices", "answer_options", "possible_answers",
@@ -110,7 +115,7 @@ _SIDE_IN_A_VALUE = re.compile(rf"[a-z]+[_:-](?:{'|'.join(_SIDES)})|(?:{'|'.join(
 
 _PLAIN = {"id", "text", "harmful", "attack", "parent", "prefill", "messages"}
 """Columns of what :meth:`demur.types.Prompt.plain` gives: there, messages are the turns before the text."""
-_MISSING = (
+MISSING = (
     "nan", "nat", "none", "null", "na", "n/a", "<na>", "<null>", "#n/a", "#name?", "#ref!", "#value!", "#null!",
     "#num!", "#div/0!",
 )  # fmt: skip
@@ -150,7 +155,7 @@ class Reading:
         ):
             return True
         own = {alias for field_name in FIELDS for alias in ALIASES.get(field_name, (field_name,))}
-        return folded in own or (self.answers and folded in RESPONSE_COLUMNS)
+        return folded in own or (self.answers and folded in (*RESPONSE_COLUMNS, *THOUGHT_COLUMNS))
 
 
 def prompt_of(row: Row, reading: Reading) -> Prompt:
@@ -510,7 +515,7 @@ def _text(value: Any, column: str, where: str) -> str:
         text = plain(value, where, column) if says_something(value) else ""
         if text is None or shows_nothing(text):
             raise DemurError(f"{where}: the column {column!r} is empty", "the text of a request")
-        if text.strip().lower() in _MISSING:
+        if text.strip().lower() in MISSING:
             raise DemurError(
                 f"{where}: the column {column!r} says {text.strip()!r}, which stands for a missing value",
                 "the text of a request",

@@ -13,6 +13,7 @@ from typing import Literal
 
 from demur.prompts.columns import FIELDS, Reading, answer_of, check_no_label, label_of, prompt_of
 from demur.prompts.encoding import PACKED, damage_of, stem_of, suffix_of
+from demur.prompts.finished import odd
 from demur.prompts.hub import PUBLIC, hub_rows
 from demur.prompts.jsonfiles import json_lines, json_values, text_lines
 from demur.prompts.rows import Rows, Wants, left_out, mapped
@@ -154,6 +155,7 @@ def each_transcript(
     """
     rows, reading = _opened(source, columns, harmful, side, split, limit, answers=True)
     found, damaged, framed = 0, False, False
+    told: set[str] = set()
     with closing(rows):
         for row in rows:
             response, prompt = answer_of(row, reading), prompt_of(row, reading)
@@ -161,6 +163,7 @@ def each_transcript(
                 prompt = replace(prompt, id=str(row.number))
             if prompt.prefill and response.startswith(prompt.prefill):
                 response = response.removeprefix(prompt.prefill)
+            response = odd(prompt, response, row, told)
             damaged = damaged or _say_damage(prompt.text, row.where) or _say_damage(response, row.where, answer=True)
             framed = framed or _say_framed(prompt.text, row.where)
             yield Transcript(prompt, response, row.where, row.number)
