@@ -37,7 +37,7 @@ def _lines(prompt: Prompt, response: str, row: Row, missing: bool) -> Iterator[t
     if missing:
         yield (
             "missing",
-            f"the answer is {response.strip()!r}, which stands for a missing value: such rows count as rows without one",
+            f"the answer is {response.strip()!r}, which stands for a missing value: such rows count as unanswered",
         )
         return
     asked = prompt.text.strip()
