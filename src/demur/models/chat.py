@@ -418,6 +418,11 @@ def canvas_of(
         raise DemurError(
             f"{len(rows)} rows, length {length}", "at least one row, a length of at least 0", "give it both"
         )
+    broken = next((token for row in rows for token in row if not float(token).is_integer()), None)
+    if broken is not None:
+        raise DemurError(f"token {broken!r}", "whole numbers, as a tokenizer writes them", "give it rows of ids")
+    if holes is not None and len(holes) != len(rows):
+        raise DemurError(f"holes of {len(holes)} rows for {len(rows)}", "a list for each row", "an empty one for none")
     width = max(len(row) for row in rows) + length
     ids = torch.full((len(rows), width), fill, dtype=torch.long)
     open_ = torch.zeros((len(rows), width), dtype=torch.bool)
