@@ -9,6 +9,7 @@ import math
 import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,11 +64,13 @@ def check_nucleus(top_k: int | None, top_p: float | None) -> None:
     check_count("top_k", top_k, "leave it out to sample from every token")
 
 
-def check_count(name: str, value: int | None, then: str) -> None:
+def check_count(name: str, value: Any, then: str) -> None:
     """Raises unless a setting that counts is a whole number and at least 1, where it is given."""
-    if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < 1):
-        whole = "at least 1" if isinstance(value, numbers.Integral) else "a whole number, at least 1"
-        raise DemurError(f"{name}={value!r}", whole, then)
+    if value is None:
+        return
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise DemurError(f"{name}={value!r}", "at least 1" if whole else "a whole number, at least 1", then)
 
 
 def check_threshold(name: str, value: float | None) -> None:
