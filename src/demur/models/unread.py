@@ -47,7 +47,7 @@ def unread(raw: Mapping[str, Any], net: Any) -> tuple[str, ...]:
             f"config.json says {says}{' ...' if fields[4:] else ''}, which {type(net).__name__} does not compute: the "
             "results are those of a model without it"
         )
-    return (*lines, *_other_names(said, known, config), *_windows(said, config), *_rotation(said, config))
+    return (*lines, *_other_names(said, known, config), *_windows(said, config), *_rotation(said, config, net))
 
 
 def other_type(raw: Mapping[str, Any]) -> tuple[str, ...]:
@@ -88,17 +88,17 @@ def _taken(key: str, value: Any, net: Any, config: Any) -> bool:
         return True
     if re.search("qk_?(?:layer)?norm", key) and any(_NORMED.search(name) for name, _ in _parts(net)):
         return True
-    return re.search(rf"[\"']{re.escape(key)}[\"']", _source(config)) is not None
+    return _quoted(key, _source(config))
 
 
 def _parts(net: Any) -> list[tuple[str, Any]]:
     return list(net.named_modules()) if hasattr(net, "named_modules") else []
 
 
-def _source(config: Any) -> str:
-    """The source of the class of a configuration; empty where it has none."""
+def _source(of: Any) -> str:
+    """The source of the module of a configuration's or a net's class; empty where it has none."""
     try:
-        return inspect.getsource(sys.modules[type(config).__module__])
+        return inspect.getsource(sys.modules[type(of).__module__])
     except (KeyError, OSError, TypeError):
         return ""
 
@@ -159,10 +159,10 @@ _FROM_LENGTH = ("yarn", "llama3", "longrope")
 """Kinds of scaling that are reckoned from the length before it."""
 
 
-def _ropes_left(said: Mapping[str, Any], config: Any) -> list[str]:
+def _ropes_left(said: Mapping[str, Any], config: Any, net: Any) -> list[str]:
     """Settings of the rotary positions that their kind does not read, and a length that is taken for another one."""
     lines: list[str] = []
-    heard = _Heard(lines)
+    heard = _Heard(lines, _source(net) + _source(config))
     of_ropes = logging.getLogger("transformers.modeling_rope_utils")
     level = of_ropes.level
     of_ropes.addHandler(heard)
@@ -193,29 +193,41 @@ def _ropes_left(said: Mapping[str, Any], config: Any) -> list[str]:
 class _Heard(logging.Handler):
     """Keeps what transformers says of settings that it does not read."""
 
-    def __init__(self, lines: list[str]) -> None:
+    def __init__(self, lines: list[str], read: str) -> None:
         super().__init__(logging.WARNING)
-        self.lines = lines
+        self.lines, self.read = lines, read
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keeps a line."""
-        found = re.search(
-            r"Unrecognized keys in `rope_parameters` for 'rope_type'='(\w+)': \{(.*)\}", record.getMessage()
-        )
-        if found:
-            keys = ", ".join(sorted(found[2].replace("'", "").split(", ")))
-            self.lines.append(
-                f"the rotary positions of config.json have {keys}, which the kind {found[1]} does not read"
-            )
+        found = re.search(r"Unrecognized keys in .* for 'rope_type'='(\w+)': \{(.*)\}", record.getMessage())
+        if found is None:
+            return
+        text = self.read + _of_kind(found[1])
+        keys = sorted(key for key in found[2].replace("'", "").split(", ") if not _quoted(key, text))
+        if keys:
+            says = f"the rotary positions of config.json have {', '.join(keys)}"
+            self.lines.append(f"{says}, which the kind {found[1]} does not read")
 
 
-def _rotation(said: Mapping[str, Any], config: Any) -> list[str]:
+def _of_kind(kind: str) -> str:
+    """The source of what computes a kind of rotary positions; empty for the usual ones, which each class computes."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    function = ROPE_INIT_FUNCTIONS.get(kind)
+    return inspect.getsource(function) if function is not None else ""
+
+
+def _quoted(key: str, text: str) -> bool:
+    return re.search(rf"[\"']{re.escape(key)}[\"']", text) is not None
+
+
+def _rotation(said: Mapping[str, Any], config: Any, net: Any) -> list[str]:
     """What is said of the rotary positions beside what is computed: base, part of a head, scaling."""
     parameters = getattr(config, "rope_parameters", None)
     if not isinstance(parameters, Mapping) or not parameters:
         return []
     each = [one for one in parameters.values() if isinstance(one, Mapping)] or [parameters]
-    lines = _ropes_left(said, config)
+    lines = _ropes_left(said, config, net)
     for keys, name in ((_BASES, "rope_theta"), (_PARTS, "partial_rotary_factor")):
         used = {float(one[name]) for one in each if one.get(name) is not None} or ({1.0} if keys is _PARTS else set())
         for key in keys:
