@@ -363,7 +363,7 @@ def test_a_template_without_a_date_has_no_day_and_another_source_that_writes_the
     plain = Chat(tokenizer_of(CHAT)).described()
     assert plain["day"] == ""
     assert Chat(tokenizer_of("{# a comment #}" + CHAT)).described()["template"] == plain["template"]
-    for other in (CHAT + " ", CHAT.replace("assistant", "model"), DATED):
+    for other in (CHAT + " ", CHAT.replace("<|assistant|>", "<|assistant|>\n"), DATED):
         assert Chat(tokenizer_of(other)).described()["template"] != plain["template"]
     assert template_hash(tokenizer_of(CHAT), "Be kind.") != plain["template"] == template_hash(tokenizer_of(CHAT), None)
     assert template_hash(tokenizer_of(None), None) == "none"

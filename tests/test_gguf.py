@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -354,6 +355,15 @@ def test_what_is_read_the_short_way_is_what_transformers_reads_of_the_whole_file
         assert (folder / name).read_text() == (tmp_path / "theirs" / name).read_text(), name
 
 
+def _unsaid(*keys: str) -> Callable[[Any], None]:
+    def more(w: Any) -> None:
+        for key in keys:
+            for values in w.kv_data:
+                values.pop(key, None)
+
+    return more
+
+
 def _without(part: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda t: {name: x for name, x in t.items() if part not in name}
 
@@ -387,6 +397,12 @@ WRONG: dict[str, tuple[Mapping[str, Any], Callable[[dict[str, Any]], dict[str, A
         "linear or yarn",
     ),
     "another way to split": ({"pre": "chameleon"}, dict, "'chameleon'"),
+    "no epsilon": (
+        {"more": _unsaid("llama.attention.layer_norm_rms_epsilon")},
+        dict,
+        "does not say the epsilon of its norms",
+    ),
+    "no length": ({"more": _unsaid("llama.context_length")}, dict, "does not say how long its context is"),
     "an adapter": ({"more": lambda w: w.add_type("adapter")}, dict, "no model by itself"),
 }
 
@@ -401,6 +417,94 @@ def test_what_would_change_results_is_refused_in_one_line(case: str, tmp_path: P
         assert says in str(caught.value)
         assert "network" not in str(caught.value)
     assert not list(cache_dir().glob("gguf/.making*"))
+
+
+@pytest.mark.parametrize("arch", ["qwen2moe", "qwen3moe"])
+def test_experts_of_which_nobody_says_how_many_read_a_token_are_one_line(arch: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", tensors_of(net_of()), arch, lambda w: w.add_expert_count(8))
+    with pytest.raises(DemurError, match="how many of its 8 experts"):
+        load(path, device="cpu")
+
+
+@pytest.mark.parametrize("key", ["tokenizer.ggml.eos_token_id", "llama.block_count", "llama.attention.head_count"])
+@pytest.mark.parametrize("value", [2, 258])
+def test_a_key_that_a_header_says_twice_is_one_line(key: str, value: int, tmp_path: Path) -> None:
+    path = write(tmp_path / "m.gguf", tensors_of(net_of()))
+    data = bytearray(path.read_bytes())
+    name = key.encode()
+    entry = len(name).to_bytes(8, "little") + name + (4).to_bytes(4, "little") + value.to_bytes(4, "little")
+    count = int.from_bytes(data[16:24], "little") + 1
+    path.write_bytes(bytes(data[:16]) + count.to_bytes(8, "little") + entry + bytes(data[24:]))
+    with pytest.raises(DemurError, match=f"says {key} twice"):
+        load(path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("unsaid", "words", "stops_at"),
+    [
+        (("eos",), {}, ()),
+        (("eos", "bos"), {}, ()),
+        (("eos",), {258: "<|im_end|>"}, (258,)),
+        ((), {}, (256,)),
+    ],
+)
+def test_a_file_that_names_no_end_has_none_of_its_class(
+    unsaid: tuple[str, ...], words: Mapping[int, str], stops_at: tuple[int, ...], tmp_path: Path
+) -> None:
+    keys = [f"tokenizer.ggml.{name}_token_id" for name in unsaid]
+    path = write(tmp_path / "m.gguf", tensors_of(net_of()), more=_unsaid(*keys), words=words)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert load(path, device="cpu").stop_ids == stops_at
+    assert any("no token ends an answer" in str(one.message) for one in caught) is (not stops_at)
+
+
+@pytest.mark.parametrize("theta", [10000.0, 500000.0])
+@pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3", "phi3"])
+def test_a_base_that_is_not_said_is_that_of_llama_cpp(arch: str, theta: float, tmp_path: Path) -> None:
+    def more(w: Any) -> None:
+        w.add_sliding_window(512)
+        if theta == 10000.0:
+            _unsaid(f"{arch}.rope.freq_base")(w)
+
+    tensors = dict.fromkeys(("token_embd.weight", "output.weight"), np.zeros((WORDS, D), dtype=np.float32))
+    header = opened(write(tmp_path / "m.gguf", tensors, arch, more, base=theta))
+    rope = AutoConfig.from_pretrained(described(header, tmp_path / "cache")).rope_parameters
+    assert rope.get("full_attention", rope)["rope_theta"] == theta
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_a_window_that_is_not_said_is_none_of_the_class(said: bool, tmp_path: Path) -> None:
+    def more(w: Any) -> None:
+        _unsaid("gemma3.context_length")(w)
+        w.add_context_length(8192)
+        if said:
+            w.add_sliding_window(64)
+
+    tensors = dict.fromkeys(("token_embd.weight", "output.weight"), np.zeros((WORDS, D), dtype=np.float32))
+    header = opened(write(tmp_path / "m.gguf", tensors, "gemma3", more))
+    if said:
+        folder = described(header, tmp_path / "cache")
+        assert AutoConfig.from_pretrained(folder).sliding_window == 64
+    else:
+        with pytest.raises(DemurError, match="does not say its sliding window"):
+            described(header, tmp_path / "cache")
+
+
+@pytest.mark.parametrize(("turned", "share"), [(8, 1.0), (4, 0.5), (2, 0.25), (None, 1.0)])
+@pytest.mark.parametrize("arch", ["stablelm", "nemotron"])
+def test_what_part_of_a_head_is_rotated_is_the_file_s_word(
+    arch: str, turned: int | None, share: float, tmp_path: Path
+) -> None:
+    def more(w: Any) -> None:
+        _unsaid(f"{arch}.rope.dimension_count")(w)
+        if turned is not None:
+            w.add_rope_dimension_count(turned)
+
+    tensors = dict.fromkeys(("token_embd.weight", "output.weight"), np.zeros((WORDS, D), dtype=np.float32))
+    header = opened(write(tmp_path / "m.gguf", tensors, arch, more, rms=False))
+    config = AutoConfig.from_pretrained(described(header, tmp_path / "cache"))
+    assert config.rope_parameters["partial_rotary_factor"] == share
 
 
 @pytest.mark.parametrize("filled", [0, 40])

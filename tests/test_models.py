@@ -156,7 +156,7 @@ def test_a_sharded_dream_checkpoint_is_loaded_and_shifted(tmp_path: Path) -> Non
     assert_close(model.forward(canvas, first).logits[0], theirs[0], "the first position is scored by itself")
 
 
-@pytest.mark.filterwarnings("ignore:.*splits texts otherwise")
+@pytest.mark.filterwarnings("ignore:.*splits texts otherwise", "ignore:.*opens an answer by")
 def test_a_causal_checkpoint_with_its_tokenizer_is_loaded(tmp_path: Path) -> None:
     net = small.causal("qwen").net
     net.save_pretrained(tmp_path)

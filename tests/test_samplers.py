@@ -17,7 +17,16 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from demur.models import Bidirectional, Causal
 from demur.pooling import Pooler
-from demur.samplers import SAMPLERS, Autoregressive, BlockDiffusion, Dice, MaskedDiffusion, filtered, seeded
+from demur.samplers import (
+    SAMPLERS,
+    Autoregressive,
+    BlockDiffusion,
+    Dice,
+    JointThreshold,
+    MaskedDiffusion,
+    filtered,
+    seeded,
+)
 from demur.samplers.rules import even
 from demur.types import Canvas, DemurError, Step
 
@@ -250,7 +259,7 @@ def test_plans_of_the_official_settings() -> None:
         (lambda: Autoregressive(temperature=math.inf), "temperature inf"),
         (lambda: Autoregressive(top_p=0.0), "top_p 0.0"),
         (lambda: Autoregressive(top_p=1.5), "top_p 1.5"),
-        (lambda: Autoregressive(top_k=0), "top_k 0"),
+        (lambda: Autoregressive(top_k=0), "top_k=0"),
         (lambda: MaskedDiffusion(temperature=-0.1), "temperature -0.1"),
         (lambda: MaskedDiffusion(temperature=math.nan), "temperature nan"),
         (lambda: MaskedDiffusion(cfg_scale=-1.0), "cfg_scale -1.0"),
@@ -268,6 +277,16 @@ def test_plans_of_the_official_settings() -> None:
         (lambda: BlockDiffusion(schedule="odd"), "schedule 'odd'"),  # type: ignore[arg-type]
         (lambda: BlockDiffusion(quota="half"), "quota 'half'"),  # type: ignore[arg-type]
         (lambda: BlockDiffusion(steps=0), "steps=0"),
+        (lambda: MaskedDiffusion(steps=2.5), "steps=2.5"),  # type: ignore[arg-type]
+        (lambda: MaskedDiffusion(steps="4"), "steps='4'"),  # type: ignore[arg-type]
+        (lambda: MaskedDiffusion(steps=True), "steps=True"),
+        (lambda: MaskedDiffusion(block_length=1.0), "block_length=1.0"),  # type: ignore[arg-type]
+        (lambda: MaskedDiffusion(threshold=float("nan")), "threshold=nan"),
+        (lambda: BlockDiffusion(threshold="0.9"), "threshold='0.9'"),  # type: ignore[arg-type]
+        (lambda: JointThreshold(edit_threshold=float("nan")), "edit_threshold=nan"),
+        (lambda: Autoregressive(top_k=2.5), "top_k=2.5"),  # type: ignore[arg-type]
+        (lambda: Autoregressive(temperature="1"), "temperature '1'"),  # type: ignore[arg-type]
+        (lambda: Autoregressive(top_p=True), "top_p True"),
     ],
 )
 def test_bad_settings_are_refused_when_a_sampler_is_made(make: Any, says: str) -> None:

@@ -61,6 +61,7 @@ YARN = {
     "rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 16, "beta_fast": 32.0,
     "beta_slow": 1.0, "llama_4_scaling_beta": 0.1,
 }  # fmt: skip
+PLAIN_YARN = {key: value for key, value in YARN.items() if key != "llama_4_scaling_beta"}
 
 STATES = {
     "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_d_conv": 3,
@@ -84,7 +85,7 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "ministral3": lambda: transformers.Ministral3Config(**HEADS, rope_parameters=YARN),
     "gemma4_text/per-layer": lambda: transformers.Gemma4TextConfig(**GEMMA4 | PER_LAYER),
     "gemma4_text/experts": lambda: transformers.Gemma4TextConfig(**GEMMA4 | GEMMA4_EXPERTS),
-    "gpt_oss/yarn": lambda: transformers.GptOssConfig(**HEADS | WINDOW | GPT_OSS | {"rope_parameters": YARN}),
+    "gpt_oss/yarn": lambda: transformers.GptOssConfig(**HEADS | WINDOW | GPT_OSS | {"rope_parameters": PLAIN_YARN}),
     "smollm3/window": lambda: transformers.SmolLM3Config(**COMMON | NO_ROPE, use_sliding_window=True, sliding_window=4),
     "lfm2_moe": lambda: transformers.Lfm2MoeConfig(**COMMON | CONVOLUTIONS | EXPERTS, num_dense_layers=1),
     "falcon_h1": lambda: transformers.FalconH1Config(**HEADS | STATES, mamba_d_ssm=64),

@@ -35,7 +35,9 @@ def said(folder: Path) -> list[str]:
         ("use_qk_norm", True), ("qk_layernorm", True), ("query_pre_attn_scalar", 256), ("clip_qkv", 8.0),
         ("mup_width_scale", 0.5), ("use_attention_sinks", True), ("no_rope_layers", [1, 1, 0]), ("qkv_bias", True),
         ("partial_rotary_factor", 0.5), ("rotary_pct", 0.25), ("rope_theta", 5e5), ("new_attention_scale", 0.3),
-        ("use_parallel_residual", True), ("swiglu_limit", 7.0),
+        ("use_parallel_residual", True), ("swiglu_limit", 7.0), ("use_bidirectional_attention", True),
+        ("layer_norm_eps", 1e-2), ("norm_eps", 1e-3), ("layer_norm_epsilon", 0.1), ("hidden_activation", "gelu"),
+        ("activation_function", "relu"),
     ],
 )  # fmt: skip
 def test_a_field_that_the_class_does_not_compute_is_said(field: str, value: Any, tmp_path: Path) -> None:
@@ -54,6 +56,8 @@ def test_a_field_that_the_class_does_not_compute_is_said(field: str, value: Any,
         {"sliding_window": None}, {"sliding_window": 4096}, {"sliding_window": 64, "use_sliding_window": False},
         {"attn_logit_softcapping": None}, {"embedding_multiplier": 1.0}, {"logit_scale": 1}, {"alibi": False},
         {"rope_theta": 10000.0}, {"rope_theta": 10000}, {"rotary_pct": 0}, {"use_qk_norm": False}, {"clip_qkv": None},
+        {"norm_eps": 1e-6}, {"layer_norm_eps": None}, {"activation_function": "swish"}, {"hidden_activation": None},
+        {"use_bidirectional_attention": False},
         {"torch_dtype": "bfloat16", "initializer_scale": 3.0, "aux_loss_scale": 0.1, "my_note": "window seat"},
     ],
 )  # fmt: skip
@@ -77,6 +81,81 @@ def test_two_rotations_that_differ_are_said(old: Any, new: Any, differ: bool, tm
     folder = saved(tmp_path / "m")
     configured(folder, rope_scaling=old, rope_parameters=new)
     assert any("rope_scaling and rope_parameters that differ" in line for line in said(folder)) is differ
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"rope_scaling": {"factor": 4.0}}, "a factor of 4.0 and no rope_type"),
+        ({"rope_parameters": {"rope_theta": 1e4, "factor": 4.0, "rope_type": "default"}}, "have factor, which"),
+        (
+            {
+                "rope_parameters": {
+                    "rope_theta": 1e4, "factor": 4.0, "rope_type": "yarn", "beta_fats": 3,
+                    "original_max_position_embeddings": 64,
+                }
+            },
+            "have beta_fats, which the kind yarn",
+        ),
+        ({"rope_parameters": {"rope_theta": 1e4, "factor": 4.0, "rope_type": "yarn"}}, "is taken for the length"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0, "mscale": 2.0}},
+            "have mscale, which the kind linear",
+        ),
+    ],
+)  # fmt: skip
+def test_settings_of_a_rotation_that_its_kind_does_not_read_are_said(
+    settings: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    folder = saved(tmp_path / "m")
+    configured(folder, **settings)
+    assert any(says in line for line in said(folder))
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64},
+        {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0},
+        {"type": "linear", "rope_type": "linear", "rope_theta": 1e4, "factor": 4.0},
+        {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0},
+        {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+         "original_max_position_embeddings": 64},
+    ],
+)  # fmt: skip
+def test_a_rotation_that_is_said_whole_is_not_spoken_of(rope: dict[str, Any], tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m")
+    configured(folder, rope_parameters=rope)
+    assert said(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "odd"),
+    [
+        ({"use_sliding_window": True, "sliding_window": 8, "layer_types": ["full_attention"] * 3}, True),
+        ({"use_sliding_window": True, "sliding_window": 8, "layer_types": ["sliding_attention"] * 3}, False),
+        ({"use_sliding_window": False, "sliding_window": 8, "layer_types": ["full_attention"] * 3}, False),
+        ({"use_sliding_window": True, "sliding_window": 512, "layer_types": ["full_attention"] * 3}, False),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*splits texts otherwise")
+def test_a_window_that_no_layer_has_is_said(settings: dict[str, Any], odd: bool, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m", Qwen2Config(**SIZES))
+    configured(folder, **settings)
+    assert any("no layer has one" in line for line in said(folder)) is odd
+
+
+@pytest.mark.parametrize(
+    ("named", "odd"),
+    [
+        ("LlamaForCausalLM", False), ("GPT2LMHeadModel", False), ("LlamaModel", True), ("LlamaBiModel", True),
+        ("LlamaForSequenceClassification", True), ("LlamaForTokenClassification", True), ("LlamaForRewardModel", True),
+    ],
+)  # fmt: skip
+def test_a_class_that_writes_no_text_is_said(named: str, odd: bool, tmp_path: Path) -> None:
+    folder = saved(tmp_path / "m")
+    configured(folder, architectures=[named])
+    assert any("writes no text" in line for line in said(folder)) is odd
 
 
 def test_no_class_of_transformers_is_said_to_leave_out_what_its_own_configuration_says() -> None:

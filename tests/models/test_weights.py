@@ -12,11 +12,11 @@ import small
 import tiny
 import torch
 from safetensors import safe_open
-from transformers import LlamaConfig
+from transformers import Gemma3TextConfig, LlamaConfig
 
 from demur.models import load
 from demur.models.weights import HOLE, say_zeros
-from demur.types import DemurWarning
+from demur.types import DemurError, DemurWarning
 
 SIZES: dict[str, Any] = {
     "vocab_size": 300, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -46,6 +46,8 @@ def zeroed(key: str, rows: slice) -> Any:
         ("model.layers.0.self_attn.k_proj.weight", slice(0, HOLE)),
         ("model.embed_tokens.weight", slice(100, None)),
         ("lm_head.weight", slice(TOKENS - HOLE, TOKENS)),
+        ("model.norm.weight", slice(None)),
+        ("model.layers.1.input_layernorm.weight", slice(None)),
     ],
 )
 def test_a_hole_is_said_with_its_tensor_and_size(key: str, rows: slice) -> None:
@@ -70,6 +72,32 @@ def test_zeros_that_belong_there_are_not(key: str, rows: slice, tokens: int | No
         say_zeros(zeroed(key, rows), "m", tokens)
 
 
+def test_norms_that_add_1_to_their_weights_may_hold_zeros() -> None:
+    net = tiny.native(Gemma3TextConfig(**SIZES, head_dim=8), seed=3)
+    with torch.no_grad(), warnings.catch_warnings():
+        net.model.norm.weight.zero_()
+        warnings.simplefilter("error")
+        say_zeros(net, "m", TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.norm.weight", 0.0), ("lm_head.weight", 0.0), ("model.layers.1.mlp.up_proj.weight", 1e30),
+        ("model.embed_tokens.weight", 0.0), ("model.embed_tokens.weight", 1e25),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*zeros only")
+def test_a_model_that_tells_no_token_from_another_is_one_line(key: str, value: float, tmp_path: Path) -> None:
+    net = network()
+    with torch.no_grad():
+        net.state_dict()[key].mul_(value)
+    net.save_pretrained(tmp_path)
+    small.byte_level().save_pretrained(tmp_path)
+    with pytest.raises(DemurError, match="gives every token of its vocabulary the same logit"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("ends_at", [0.5, 0.8, 0.95])
 def test_a_file_of_full_length_that_was_not_filled_to_its_end_is_said(ends_at: float, tmp_path: Path) -> None:
     network().save_pretrained(tmp_path)
@@ -80,5 +108,8 @@ def test_a_file_of_full_length_that_was_not_filled_to_its_end_is_said(ends_at: f
     data = bytearray(file.read_bytes())
     end = int(len(data) * ends_at)
     file.write_bytes(bytes(data[:end]) + bytes(len(data) - end))
-    with pytest.warns(DemurWarning, match="as where a download was broken off"):
+    with (
+        pytest.warns(DemurWarning, match="as where a download was broken off"),
+        pytest.raises(DemurError, match="the same logit"),  # the last norm is gone, too
+    ):
         load(tmp_path, device="cpu")

@@ -21,7 +21,7 @@ import torch
 
 from demur.models.control import Sealed, bare_row, control_tokens, row_of, sealed
 from demur.models.lost import check_written
-from demur.models.turns import PROBE, check_told_apart, say_unopened
+from demur.models.turns import PROBE, check_told_apart, say_letters, say_opened, say_unopened
 from demur.redaction import hidden, without
 from demur.refusals import THOUGHTS, open_thought, shows_nothing, without_thoughts
 from demur.types import Canvas, DemurError, Message, Prompt, TooLong
@@ -314,6 +314,7 @@ class Chat:
         if self.template is None:
             return {"template": "none", "source": "none"}
         say_unopened(self._render)
+        say_opened(lambda turns, answering: self._render(turns, answering=answering))
         once, again, later = (self._fixed(day) for day in (TODAY, TODAY, TODAY + timedelta(days=400)))
         if once != again:
             raise DemurError(
@@ -321,6 +322,7 @@ class Chat:
                 "one that writes the same whenever it is asked",
                 "mend the tokenizer's chat_template",
             )
+        say_letters(self.tokenizer, once[1] or once[0] or "", bare_row(self.tokenizer, once[1] or once[0] or ""))
         read = [None if text is None else bare_row(self.tokenizer, text) for text in once]
         return {
             "template": hashlib.sha256(json.dumps([once, read]).encode()).hexdigest()[:12],
@@ -416,6 +418,11 @@ def canvas_of(
         raise DemurError(
             f"{len(rows)} rows, length {length}", "at least one row, a length of at least 0", "give it both"
         )
+    broken = next((token for row in rows for token in row if not float(token).is_integer()), None)
+    if broken is not None:
+        raise DemurError(f"token {broken!r}", "whole numbers, as a tokenizer writes them", "give it rows of ids")
+    if holes is not None and len(holes) != len(rows):
+        raise DemurError(f"holes of {len(holes)} rows for {len(rows)}", "a list for each row", "an empty one for none")
     width = max(len(row) for row in rows) + length
     ids = torch.full((len(rows), width), fill, dtype=torch.long)
     open_ = torch.zeros((len(rows), width), dtype=torch.bool)

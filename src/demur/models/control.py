@@ -113,6 +113,12 @@ def _encoded(tokenizer: Any, text: str, **options: Any) -> Any:
     """A text's tokens without special ones. Raises in one line where there is none for a sign of it, not even one for
     what is unknown.
     """
+    if halves := re.search("[\ud800-\udfff]", text):
+        raise DemurError(
+            f"a text with half a sign (U+{ord(halves.group()):04X}), which no tokenizer reads",
+            "whole signs: these two halves of one came apart in a cut text or in escapes of JSON",
+            "take it out, or write the sign whole",
+        )
     try:
         return tokenizer(text, add_special_tokens=False, **options)
     except Exception as error:  # tokenizers raises just this

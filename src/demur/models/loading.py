@@ -21,6 +21,7 @@ from demur.models.chat import Chat
 from demur.models.computed import computed_by
 from demur.models.families import Family, family_of, own_class
 from demur.models.filed import as_filed, check_steady, say_sizes, say_templates
+from demur.models.four_bits import as_made
 from demur.models.llada2 import checkpoint_tensors, logits_in, native_net
 from demur.models.locate import cache_dir, locate, own_code, pinned, plain_errors
 from demur.models.memory import keep_freed_memory
@@ -117,6 +118,7 @@ def _load(
     else:
         raw, family, tokenizer, net = _read(name, where, hub, dtype, device, device_map, quantize, source, tokenizer)
     net.eval()
+    as_made(net)
     quantize = "4bit" if getattr(net, "is_loaded_in_4bit", False) else quantize  # the checkpoint may lie in 4 bits
     if Need.MASK in family.offers:
         net.config.use_cache = False  # a pass over a whole canvas has nothing to keep
@@ -142,9 +144,7 @@ def _load(
         computed=computed_by(net),
         **chat.described(),
     )
-    ends = (
-        () if isinstance(source, gguf.Header) else odd_ends(net, tokenizer, family.offers)
-    )  # that one is read by its own rules
+    ends = odd_ends(net, tokenizer, family.offers, filed=not isinstance(source, gguf.Header))
     for note in ends:
         warnings.warn(f"{name}: {note}", DemurWarning, stacklevel=3)
     common: dict[str, Any] = {"net": net, "tokenizer": tokenizer, "identity": identity, "notes": ends}

@@ -97,7 +97,9 @@ _REPORT = "please report the model's name"
 
 @torch.no_grad()
 def check_head(net: Any) -> None:
-    """Raise unless trunk and head give the model's own logits on one token, and these are finite."""
+    """Raise unless trunk and head give the model's own logits on one token, and these are finite; and unless logits
+    tell tokens apart: a norm or a head of zeros, or values that overflow inside, make all of them the same.
+    """
     ids = torch.zeros((1, 1), dtype=torch.long, device=net.device)
     whole = net(input_ids=ids).logits
     last = getattr(decoder_of(net)(input_ids=ids), "last_hidden_state", None)
@@ -115,6 +117,14 @@ def check_head(net: Any) -> None:
             f"{type(net).__name__} changes its logits after the LM head in a way that demur does not know",
             "logits that are the head's output, scaled or soft-capped as in Gemma, Cohere or Granite",
             _REPORT,
+        )
+    vocabulary = int(whole.shape[-1])
+    several = net(input_ids=torch.arange(8, device=net.device)[None] * max(1, vocabulary // 8) % vocabulary).logits[0]
+    if vocabulary > 1 and bool((several.amax(dim=-1) == several.amin(dim=-1)).all()):
+        raise DemurError(
+            f"{type(net).__name__} gives every token of its vocabulary the same logit, whatever it reads",
+            "a model that predicts something",
+            "check the checkpoint: a norm or the head holds zeros (was the download broken off?), or values overflow",
         )
 
 
@@ -251,17 +261,18 @@ def stop_ids(net: Any, tokenizer: Any) -> tuple[int, ...]:
     return tuple(sorted({*token_ids(named, net.get_input_embeddings().num_embeddings)}))
 
 
-def odd_ends(net: Any, tokenizer: Any, offers: frozenset[Need]) -> tuple[str, ...]:
+def odd_ends(net: Any, tokenizer: Any, offers: frozenset[Need], filed: bool = True) -> tuple[str, ...]:
     """What is odd about the ends of a model's answers: a named one that is no token, or none at all for a causal model,
     which writes on to the length; a line each.
 
+    ``filed``: the ends were named in files of transformers; those of a GGUF header are read by rules of their own.
     -1 and null are how files say that there is none, and nothing is said of them where another one is named.
     """
     vocabulary = net.get_input_embeddings().num_embeddings
     config = net.config.get_text_config(decoder=True)
     lines: list[str] = []
     owners = (("generation_config.json", getattr(net, "generation_config", None)), ("config.json", config))
-    for file, owner in owners:
+    for file, owner in owners if filed else ():
         named = getattr(owner, "eos_token_id", None)
         several = named if isinstance(named, list | tuple) else [named]
         odd = [one for one in several if one not in (None, -1, "") and not token_ids(one, vocabulary)]

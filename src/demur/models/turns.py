@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from demur.types import DemurError, DemurWarning, Message
 
@@ -73,6 +74,68 @@ def say_unopened(render: Callable[[Sequence[Message]], str]) -> None:
         return
     if text.rstrip().endswith(request) and text.strip() != request and _words(text[: text.index(request)]):
         _warn("the chat template writes nothing behind a request: the model goes on with it instead of answering")
+
+
+def say_opened(render: Callable[[Sequence[Message], bool], str]) -> None:
+    """Warns where what a chat template writes behind a request is not how it begins the assistant's turns: it opens
+    none, opens it twice or in another's name. And where it writes the request more than once.
+
+    ``render`` writes turns, with what opens an answer behind them where that is asked for.
+    """
+    asked = [Message("user", PROBE.format(0)), Message("assistant", PROBE.format(1))]
+    try:
+        open_, told = render(asked[:1], True), render(asked, False)
+    except Exception:  # what it does not take is told when it is asked
+        return
+    if open_.count(asked[0].content) > 1:
+        _warn("the chat template writes a request more than once")
+    if not all(told.count(turn.content) == 1 for turn in asked) or open_.count(asked[0].content) != 1:
+        return
+    opening = open_[open_.index(asked[0].content) + len(asked[0].content) :]
+    earlier = told[told.index(asked[0].content) + len(asked[0].content) : told.index(asked[1].content)]
+    same = next(
+        (i for i, (a, b) in enumerate(zip(opening, earlier, strict=False)) if a != b), min(len(opening), len(earlier))
+    )
+    names = [sorted(_SPEAKERS.findall(text[same:])) for text in (opening, earlier)]
+    if names[0] != names[1] and len(opening) < _QUESTION:
+        came = f"by {opening.strip()[:60]!r}" if opening.strip() else "by nothing"
+        _warn(f"the chat template opens an answer {came}, and earlier answers by {earlier.strip()[:60]!r}")
+
+
+_QUESTION = 200
+"""So long a text behind a request asks something of it, as templates of moderation models do."""
+_SPEAKERS = re.compile(r"(?<![^\W_])(?:assistant|chatbot|bot|gpt|user|human)(?![^\W_])", re.IGNORECASE)
+_MARKED = re.compile(r"<\|[^|<>\s]{1,40}\|>")
+_OF_TURNS = re.compile(r"start|im_end|eot|end_of|user|assistant|system|header|turn|message|role", re.IGNORECASE)
+
+
+def say_letters(tokenizer: Any, text: str, row: Sequence[int]) -> None:
+    """Warns where marks in what a chat template writes are not read as marks: tokens of the tokenizer that are split
+    into letters, or marks that are none of its tokens while it has other ones for turns, which the template never
+    writes. ``row`` is the text as it is read.
+    """
+    added = {str(token.content): i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items()}
+    found = [content for content in added if len(content) > 2 and content in text]
+    split = [
+        content
+        for content in found
+        if added[content] not in row and not any(content != other and content in other for other in found)
+    ]
+    vocabulary = tokenizer.get_vocab()
+    split += [m for m in _MARKED.findall(text) if m not in added and m in vocabulary and vocabulary[m] not in row]
+    if split:
+        _warn(
+            f"the chat template writes {split[0]!r}, a token of the tokenizer, which splits it into letters "
+            "(split_special_tokens, single_word or a missing mark as special in its files)"
+        )
+    foreign = [mark for mark in dict.fromkeys(_MARKED.findall(text)) if mark not in vocabulary]
+    unused = [c for c in added if _MARKED.fullmatch(c) and _OF_TURNS.search(c) and c not in text]
+    written = [c for c in found if _MARKED.fullmatch(c) and _OF_TURNS.search(c)]
+    if foreign and len(unused) > 1 and not written:
+        _warn(
+            f"the chat template writes {foreign[0]!r}, which is no token of the tokenizer, and never {unused[0]!r}, "
+            "which is one: it may be another model's"
+        )
 
 
 _END = re.compile(r"<\|?(?:/s|eos|sep|end\w*|im_end|eot\w*|eom\w*|turn)\|?>", re.IGNORECASE)

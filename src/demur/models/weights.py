@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import warnings
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -114,6 +115,7 @@ def say_zeros(net: torch.nn.Module, name: str, tokens: int | None) -> None:
         longest = _longest_run_of_zeros(rows)
         if longest >= min(HOLE, len(rows)) > 0:
             holes.append((key, longest, len(rows)))
+    holes += _norms_of_zeros(net)
     if holes:
         key, longest, of = holes[0]
         warnings.warn(
@@ -123,6 +125,22 @@ def say_zeros(net: torch.nn.Module, name: str, tokens: int | None) -> None:
             DemurWarning,
             stacklevel=5,
         )
+
+
+def _norms_of_zeros(net: torch.nn.Module) -> list[tuple[str, int, int]]:
+    """Norms whose weights are zeros, and which make zeros of what they read; those of some families add 1 to theirs."""
+    found = []
+    for name, module in net.named_modules():
+        weight = getattr(module, "weight", None)
+        if "norm" not in type(module).__name__.lower() or not isinstance(weight, Tensor) or weight.ndim != 1:
+            continue
+        if weight.device.type == "meta" or bool(weight.any()):
+            continue
+        with torch.no_grad(), suppress(Exception):  # a norm that reads more than one thing
+            made = module(torch.linspace(1, 2, len(weight), dtype=weight.dtype, device=weight.device)[None])
+            if isinstance(made, Tensor) and not bool(made.any()):
+                found.append((f"{name}.weight", len(weight), len(weight)))
+    return found
 
 
 def _longest_run_of_zeros(rows: Tensor) -> int:

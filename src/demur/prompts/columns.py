@@ -5,6 +5,7 @@ The file is long because each rule of reading stands beside the error that it en
 
 from __future__ import annotations
 
+import difflib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,11 @@ RESPONSE_COLUMNS = (
 )  # fmt: skip
 """Where a transcript's answer is looked for. Two of them in a row must say the same: a data set's own answer stands
 beside the model's in many a file."""
+THOUGHT_COLUMNS = (
+    "reasoning", "reasoning_content", "reasoning_text", "thinking", "thought", "thoughts", "chain_of_thought", "cot",
+    "scratchpad",
+)  # fmt: skip
+"""Columns, and keys of a turn, with what a model thought before its answer."""
 BESIDE_COLUMNS = (
     "passage", "paragraph", "document", "documents", "article",
     "choices", "options", "alternatives", "endings", "answer_choices", "answer_options", "possible_answers",
@@ -98,16 +104,18 @@ LABELS: Mapping[str, bool | None] = {
     **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), None),
 }
 """What a label may be, in any case; the last ones say nothing."""
-MAYBE_LABELS = re.compile(r"label|class$|harm|safe|toxic|malicious|benign")
+MAYBE_LABELS = re.compile(r"label|class$|harm|safe|toxic|malicious|benign|jailbreak|refus|unethical|illegal|injection")
 """In names of columns that may be labels, of which nobody knows which value means harm. They are not read by
 themselves."""
-_MAYBE_LABELS_TOO = ("type", "kind", "category", "split", "set", "role")
+_MAYBE_LABELS_TOO = re.compile(r"(?:^|_)(?:type|kind|category|split|set|role|side|tag)$")
 _SIDES = ("harmful", "unsafe", "harmless", "unharmful", "safe", "benign")
-"""Values that speak of harm whatever their column is called."""
+_SIDES_ALONE = ("jailbreak", "malicious", "toxic")
+_SIDE_IN_A_VALUE = re.compile(rf"[a-z]+[_:-](?:{'|'.join(_SIDES)})|(?:{'|'.join(_SIDES)}|contrast)[_:-][a-z_]+")
+"""Values that speak of harm whatever their column is called: alone, and with another word, as ``vanilla_benign``."""
 
 _PLAIN = {"id", "text", "harmful", "attack", "parent", "prefill", "messages"}
 """Columns of what :meth:`demur.types.Prompt.plain` gives: there, messages are the turns before the text."""
-_MISSING = (
+MISSING = (
     "nan", "nat", "none", "null", "na", "n/a", "<na>", "<null>", "#n/a", "#name?", "#ref!", "#value!", "#null!",
     "#num!", "#div/0!",
 )  # fmt: skip
@@ -140,14 +148,14 @@ class Reading:
                 *TEXT_COLUMNS,
                 *BESIDE_COLUMNS,
                 *MAYBE_BESIDE,
-                *_MAYBE_LABELS_TOO,
             )
+            or _MAYBE_LABELS_TOO.search(folded)
             or MAYBE_LABELS.search(folded)
             or SERIES.fullmatch(folded)
         ):
             return True
         own = {alias for field_name in FIELDS for alias in ALIASES.get(field_name, (field_name,))}
-        return folded in own or (self.answers and folded in RESPONSE_COLUMNS)
+        return folded in own or (self.answers and folded in (*RESPONSE_COLUMNS, *THOUGHT_COLUMNS))
 
 
 def prompt_of(row: Row, reading: Reading) -> Prompt:
@@ -176,11 +184,32 @@ def prompt_of(row: Row, reading: Reading) -> Prompt:
     for name, value in made.items():
         if isinstance(value, str) and not is_unicode(value):
             raise DemurError(f"{row.where}: the {name} holds half of a surrogate pair", "Unicode text")
+    unsaid = made["harmful"] is None and reading.label is None and "harmful" not in reading.columns
+    if unsaid and reading.harmful is not None:
+        check_no_label(row)
     made["harmful"] = _harmful(made["harmful"], row.where, reading)
+    _say_mistyped(row, reading)
     try:
         return Prompt(**made)
     except DemurError as error:
         raise DemurError(f"{row.where}: {error.came}", error.expected, error.then) from error
+
+
+_SPELT = ("prefill", *ALIASES["system"], *ALIASES["harmful"], *CONVERSATION_COLUMNS)
+"""Names of columns that change what is asked, and are passed over where they are mistyped."""
+
+
+def _say_mistyped(row: Row, reading: Reading) -> None:
+    """Says once a source which column is not read and nearly has the name of one that is."""
+    for column, value in row.values.items():
+        folded = fold(column)
+        if reading.wants(column) or not says_something(value) or len(folded) < 5:
+            continue
+        near = difflib.get_close_matches(folded, _SPELT, n=1, cutoff=0.87)
+        if near and column not in reading.warned:
+            reading.warned.add(column)
+            came = f"{row.where}: the column {column!r} is not read"
+            warnings.warn(f"{came}; did you mean {near[0]!r}?", DemurWarning, stacklevel=2)
 
 
 def label_of(row: Row, reading: Reading) -> bool | None:
@@ -194,9 +223,25 @@ def maybe_label(row: Row) -> str | None:
     """A column whose value in this row could be a label; None if there is none."""
     for column, value in row.values.items():
         said = str(value).strip().lower() if isinstance(value, str | int | float) else ""
-        if said in _SIDES or (MAYBE_LABELS.search(fold(column)) and LABELS.get(said) is not None):
+        if said in (*_SIDES, *_SIDES_ALONE) or _SIDE_IN_A_VALUE.fullmatch(said):
+            return column
+        if MAYBE_LABELS.search(fold(column)) and (LABELS.get(said) is not None or _SHARE.fullmatch(said)):
             return column
     return None
+
+
+_SHARE = re.compile(r"0?\.\d+(?:e-\d+)?|\d(?:\.\d+)?e-\d+")
+"""A number between 0 and 1, as a classifier gives."""
+
+
+def check_no_label(row: Row) -> None:
+    """Raises for a row with a column that may be a label, where somebody has said what all rows are."""
+    if column := maybe_label(row):
+        raise DemurError(
+            f"{row.where} has the column {column!r}, and nobody has said whether it marks harm",
+            "to know it before one side is taken",
+            f"name it: {mapped('harmful', column)}; or ignore it: {left_out('harmful')}",
+        )
 
 
 def answer_of(row: Row, reading: Reading) -> str:
@@ -470,7 +515,7 @@ def _text(value: Any, column: str, where: str) -> str:
         text = plain(value, where, column) if says_something(value) else ""
         if text is None or shows_nothing(text):
             raise DemurError(f"{where}: the column {column!r} is empty", "the text of a request")
-        if text.strip().lower() in _MISSING:
+        if text.strip().lower() in MISSING:
             raise DemurError(
                 f"{where}: the column {column!r} says {text.strip()!r}, which stands for a missing value",
                 "the text of a request",

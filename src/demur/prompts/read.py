@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from demur.prompts.columns import FIELDS, Reading, answer_of, label_of, maybe_label, prompt_of
+from demur.prompts.columns import FIELDS, Reading, answer_of, check_no_label, label_of, prompt_of
 from demur.prompts.encoding import PACKED, damage_of, stem_of, suffix_of
+from demur.prompts.finished import odd
 from demur.prompts.hub import PUBLIC, hub_rows
 from demur.prompts.jsonfiles import json_lines, json_values, text_lines
 from demur.prompts.rows import Rows, Wants, left_out, mapped
@@ -154,6 +155,7 @@ def each_transcript(
     """
     rows, reading = _opened(source, columns, harmful, side, split, limit, answers=True)
     found, damaged, framed = 0, False, False
+    told: set[str] = set()
     with closing(rows):
         for row in rows:
             response, prompt = answer_of(row, reading), prompt_of(row, reading)
@@ -161,6 +163,7 @@ def each_transcript(
                 prompt = replace(prompt, id=str(row.number))
             if prompt.prefill and response.startswith(prompt.prefill):
                 response = response.removeprefix(prompt.prefill)
+            response = odd(prompt, response, row, told)
             damaged = damaged or _say_damage(prompt.text, row.where) or _say_damage(response, row.where, answer=True)
             framed = framed or _say_framed(prompt.text, row.where)
             yield Transcript(prompt, response, row.where, row.number)
@@ -256,12 +259,8 @@ def _of_side(rows: Rows, reading: Reading, wanted: bool) -> Rows:
                     "a label on every row, or on none, to take the rows of one side",
                     f"name the column of the labels: {mapped('harmful')}; or ignore it: {left_out('harmful')}",
                 )
-            if label is None and "harmful" not in reading.columns and (column := maybe_label(row)):
-                raise DemurError(
-                    f"{row.where} has the column {column!r}, and nobody has said whether it marks harm",
-                    "to know it before one side is taken",
-                    f"name it: {mapped('harmful', column)}; or ignore it: {left_out('harmful')}",
-                )
+            if label is None and "harmful" not in reading.columns:
+                check_no_label(row)
             if label is None or label == wanted:
                 fits += 1
                 yield row

@@ -21,8 +21,10 @@ from demur.samplers.rules import (
     above,
     among_top,
     bounded,
+    check_count,
     check_nucleus,
     check_temperature,
+    check_threshold,
     gumbel,
     joined,
     nucleus,
@@ -81,8 +83,9 @@ class BlockDiffusion:
         for name, known in (("sampling", SAMPLINGS), ("schedule", SCHEDULES), ("quota", ("block", "open"))):
             if getattr(self, name) not in known:
                 raise DemurError(f"{name} {getattr(self, name)!r}", ", ".join(known), "name one of these")
-        if self.steps < 1:
-            raise DemurError(f"steps={self.steps}", "at least 1 for each block", "raise it")
+        check_count("steps", self.steps, "raise it: so many for each block")
+        check_threshold("threshold", self.threshold)
+        check_threshold("entropy_bound", self.entropy_bound)
         if self.entropy_bound is not None and self.remasking != "entropy":
             raise DemurError(f"entropy_bound with remasking {self.remasking!r}", "remasking='entropy'", "set it")
         check_temperature(self.temperature)

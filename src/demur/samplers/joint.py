@@ -19,6 +19,7 @@ from demur.samplers.rules import (
     among_top,
     check_nucleus,
     check_temperature,
+    check_threshold,
     joined,
     nucleus,
     pieces,
@@ -69,6 +70,8 @@ class JointThreshold:
                 "at least 1 place a step, and at least 0 steps on a full block",
                 "leave them out for the model's own",
             )
+        check_threshold("threshold", self.threshold)
+        check_threshold("edit_threshold", self.edit_threshold)
         check_temperature(self.temperature)
         check_nucleus(self.top_k, self.top_p)
 

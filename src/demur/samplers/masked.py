@@ -29,8 +29,10 @@ from demur.samplers.rules import (
     among_top,
     annealed,
     bounded,
+    check_count,
     check_nucleus,
     check_temperature,
+    check_threshold,
     coins,
     dream,
     gumbel,
@@ -99,9 +101,9 @@ class MaskedDiffusion:
         if self.late and self.sampling != "gumbel":
             raise DemurError(f"late tokens with {self.sampling} sampling", "sampling='gumbel'", "leave one out")
         for name in ("steps", "block_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise DemurError(f"{name}={value}", "at least 1", "or None: a step for each open position, one block")
+            check_count(name, getattr(self, name), "or None: a step for each open position, one block")
+        check_threshold("threshold", self.threshold)
+        check_threshold("entropy_bound", self.entropy_bound)
         check_temperature(self.temperature)
         check_nucleus(self.top_k, self.top_p)
         for name in ("cfg_scale", "alg_temp"):

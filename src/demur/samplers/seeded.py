@@ -15,7 +15,16 @@ from torch.nn.functional import pad
 from demur.samplers.asked import Asked, Host, places
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.given import firsts, one_after_another
-from demur.samplers.rules import check_temperature, joined, pieces, probability, surest, tempered
+from demur.samplers.rules import (
+    check_count,
+    check_temperature,
+    check_threshold,
+    joined,
+    pieces,
+    probability,
+    surest,
+    tempered,
+)
 from demur.types import Canvas, DemurError, Forward, Known, Need, Seeds, Step, lacking
 
 
@@ -46,8 +55,8 @@ class SeededBlocks:
     cache: bool = True
 
     def __post_init__(self) -> None:
-        if self.steps is not None and self.steps < 1:
-            raise DemurError(f"steps={self.steps}", "at least 1 for each block", "raise it, or leave it out")
+        check_count("steps", self.steps, "raise it, or leave it out: so many for each block")
+        check_threshold("threshold", self.threshold)
         check_temperature(self.temperature)
 
     def __call__(self, model: Seeds, canvas: Canvas, rngs: Rngs) -> Iterator[Step]:

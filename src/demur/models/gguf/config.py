@@ -60,6 +60,7 @@ def configured(header: Header, config: Any) -> Any:
     """transformers' configuration of the file, corrected by what the header says. Raises for what has no place."""
     arch = header.architecture
     _check_keys(header)
+    _check_said(header, config)
     found = config.to_dict()
     new = _numbers(header, config) | _window(header, config)
     head = header.says("attention.key_length") or found.get("head_dim")
@@ -73,7 +74,36 @@ def configured(header: Header, config: Any) -> Any:
     new["tie_word_embeddings"] = "output.weight" not in header.tensors or found.get("tie_word_embeddings", False)
     if arch not in _OWN and (rotation := _rotation(header, config, found)) is not None:
         new["rope_parameters"] = rotation
-    return type(config).from_dict(found | new)
+    return type(config).from_dict(found | new | _ends(header))
+
+
+def _check_said(header: Header, config: Any) -> None:
+    """Raise for a file that leaves out what llama.cpp wants said: the class would take a number of its own."""
+    if header.says("context_length") is None:
+        raise refused(header, "it does not say how long its context is", f"{header.architecture}.context_length")
+    norms = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon")
+    if header.says(norms[0]) is None and header.says(norms[1]) is None:
+        raise refused(header, "it does not say the epsilon of its norms", f"{header.architecture}.{norms[0]}")
+    if header.says("expert_count") and not header.says("expert_used_count"):
+        raise refused(
+            header,
+            f"it does not say how many of its {header.says('expert_count')} experts read a token",
+            f"{header.architecture}.expert_used_count",
+        )
+    width = getattr(config, "sliding_window", None)
+    said = header.says("attention.sliding_window")
+    if width and width < header.says("context_length") and said is None and header.architecture != "gemma2":
+        # For Gemma 2, llama.cpp has the width that the class has.
+        raise refused(header, "it does not say its sliding window", f"{header.architecture}.attention.sliding_window")
+
+
+def _ends(header: Header) -> dict[str, Any]:
+    """The tokens that begin and end a text, none where the file names none: a class has numbers of its own, which are
+    other words here. Files of SentencePiece's pieces have 1 and 2, as in llama.cpp.
+    """
+    usual = {"bos": 1, "eos": 2} if header.fields.get("tokenizer.ggml.model") == "llama" else {}
+    named = {name: header.fields.get(f"tokenizer.ggml.{name}_token_id", usual.get(name)) for name in ("bos", "eos")}
+    return {f"{name}_token_id": i for name, i in named.items()}
 
 
 def _check_keys(header: Header) -> None:
@@ -129,17 +159,15 @@ def _rotation(header: Header, config: Any, found: Mapping[str, Any]) -> dict[str
         raise refused(header, "rotary factors for short and long texts (LongRoPE)")
     by_kind = isinstance(old.get("full_attention"), Mapping)  # Gemma 3: sliding layers have their own, unscaled
     of = dict(old["full_attention"] if by_kind else old)
-    base = header.says("rope.freq_base")
-    if base is not None:
-        of["rope_theta"] = base
+    of["rope_theta"] = header.says("rope.freq_base", 10000.0)  # llama.cpp's, whatever the class has
     heads = header.says("attention.head_count")
     size = header.says("attention.key_length") or (
         header.says("embedding_length") // heads if isinstance(heads, int) else found.get("head_dim")
     )
     turned = header.says("rope.dimension_count", size)
-    if turned != size:
-        if header.architecture not in _PARTIAL:
-            raise refused(header, f"{turned} of {size} dimensions of a head are rotated", "all of them")
+    if turned != size and header.architecture not in _PARTIAL:
+        raise refused(header, f"{turned} of {size} dimensions of a head are rotated", "all of them")
+    if header.architecture in _PARTIAL or "partial_rotary_factor" in of:  # a class may rotate a part, unasked
         of["partial_rotary_factor"] = turned / size
     of |= scaling or {"rope_type": "default"}
     local = header.says("rope.freq_base_swa")  # of the layers with a sliding window

@@ -14,9 +14,9 @@ from demur.models.gguf.excerpt import write_excerpt
 from demur.models.gguf.header import Header, refused
 from demur.models.gguf.tokenizer import tokenizer_of
 
-_FORMAT = 3
+_FORMAT = 4
 """Counts what :func:`described` writes. Format 1 kept all weights in fp32, also of files that lacked some; format 2 put
-a blank before every text, also where the file wants none.
+a blank before every text, also where the file wants none; format 3 had the class's own ends where the file names none.
 """
 
 

@@ -226,6 +226,12 @@ def _parsed(path: Path, data: mmap.mmap) -> _Parsed:
     written: dict[str, bytes] = {}
     for _ in range(field_count):
         begin, key, kind = at, text(), take("I")
+        if key in fields:
+            raise DemurError(
+                f"{path.name} says {key} twice",
+                "every key once, since nobody can know which of the two is meant",
+                "download or convert the model again",
+            )
         fields[key] = value(kind)
         if kind != _LIST or not key.startswith("tokenizer."):
             written[key] = data[begin:at]
