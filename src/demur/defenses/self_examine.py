@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from demur.defenses.setup import Setup
+from demur.kinds import check_kinds
 from demur.refusals import without_thoughts
 from demur.traces import Trace, generate
 from demur.types import DemurError, Model, Prompt, Verdict
@@ -53,6 +54,11 @@ class SelfExamine:
     name: ClassVar[str] = "self-examine"
     guarded: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ("question", "yes", "no")
+
+    def __post_init__(self) -> None:
+        own = {name: getattr(self, name) for name in (*self.takes, "tokens", "batch")}
+        check_kinds(self, own, self.name)
+        self.check({name: own[name] for name in self.takes})
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
@@ -102,3 +108,10 @@ def _check_question(name: str, settings: Mapping[str, Any]) -> None:
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         came = f"self-examine with a question that has other places than its own ({error})"
         raise DemurError(came, "{prompt} and {answer}; a brace itself is written twice", "mend it") from error
+    if _MARK not in settings.get("question", QUESTION).format(prompt="", answer=_MARK):  # it would ask about nothing
+        raise DemurError(
+            f"{name} with a question without the answer", "{answer} in it", "write it in; {prompt} may stay out"
+        )
+
+
+_MARK = "\x00answer\x00"
