@@ -48,8 +48,8 @@ def fits(value: Any, hint: Any) -> bool:
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(fits(value, arm) for arm in inner)
-    if origin is Literal:
-        return any(value == one and type(value) is type(one) for one in inner)
+    if origin is Literal:  # which of them, the part says itself
+        return any(type(value) is type(one) for one in inner)
     if origin in (tuple, list, Sequence):
         listed = isinstance(value, list | tuple)
         return listed and all(fits(one, inner[0]) for one in value) if inner else listed

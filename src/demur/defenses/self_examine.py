@@ -56,9 +56,7 @@ class SelfExamine:
     takes: ClassVar[tuple[str, ...]] = ("question", "yes", "no")
 
     def __post_init__(self) -> None:
-        own = {name: getattr(self, name) for name in (*self.takes, "tokens", "batch")}
-        check_kinds(self, own, self.name)
-        self.check({name: own[name] for name in self.takes})
+        check_kinds(self, {name: getattr(self, name) for name in (*self.takes, "tokens", "batch")}, self.name)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
@@ -108,10 +106,10 @@ def _check_question(name: str, settings: Mapping[str, Any]) -> None:
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         came = f"self-examine with a question that has other places than its own ({error})"
         raise DemurError(came, "{prompt} and {answer}; a brace itself is written twice", "mend it") from error
-    if _MARK not in settings.get("question", QUESTION).format(prompt="", answer=_MARK):  # it would ask about nothing
-        raise DemurError(
-            f"{name} with a question without the answer", "{answer} in it", "write it in; {prompt} may stay out"
-        )
+    told = settings.get("question", QUESTION).format(prompt=_MARK, answer=_MARK)
+    if _MARK not in told:  # it would ask the same of all
+        came = f"{name} with a question that holds neither the request nor the answer"
+        raise DemurError(came, "{answer} in it, or {prompt}", "write it in")
 
 
-_MARK = "\x00answer\x00"
+_MARK = "\x00"

@@ -24,9 +24,9 @@ _NUMBERS: Mapping[int, str] = {
     10: "ten zehn dix diez dieci dez",
 }
 _WORD = {word: number for number, words in _NUMBERS.items() for word in words.split()}
-_CHINESE = {
-    sign: number for number, sign in enumerate("\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341", 1)
-}
+_SIGNS = "\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341"
+"""One to ten in Chinese."""
+_CHINESE = {sign: number for number, sign in enumerate(_SIGNS, 1)}
 _SPOKEN = re.compile(
     rf"\b(?P<word>{'|'.join(_WORD)})\b"
     r"|(?:\b(?:an?|is|be|as|to|of|score|rating)\s+|[:=]\s*)(?P<one>one)\b(?=\s*(?:[^\w\s]|$))"  # not "one of the"

@@ -332,8 +332,8 @@ _ORDINARY = frozenset(
     nothing null number object objects of off old on one only or other others out output outside over overloaded own
     page parameter parameters parse parsed part patience pause per permission place please policies policy problem
     process prompt prompts proxy quota rate rated reach read reason received refusal refuse refused refuses reject
-    rejected remove reply request requested requests required response retry role rubric s safety same say says scale score
-    scores second seconds see send sent sentence server service set should silence so some spent ssl status stop
+    rejected remove reply request requested requests required response retry role rubric s safety same say says scale
+    score scores second seconds see send sent sentence server service set should silence so some spent ssl status stop
     string such support supported system t tcp temporarily text than that the their them then there these thinking
     third this those thought thoughts time timeout to token tokens too tool tools total triggered try two type unable
     unavailable unexpected unicode unknown unreachable unsupported until up upstream url usable usage use used user
