@@ -103,7 +103,7 @@ def test_self_examination_asks_about_something(question: str) -> None:
     ],
 )
 def test_an_attack_without_words_is_none(name: str, settings: dict[str, Any]) -> None:
-    with pytest.raises(DemurError, match="which says nothing"):
+    with pytest.raises(DemurError, match="it says nothing"):
         make(name, **settings)
 
 
@@ -125,3 +125,31 @@ def test_a_word_for_true_or_false_is_none_in_a_template(word: str) -> None:
 )
 def test_what_a_template_knows_is_taken(name: str, value: object) -> None:
     assert Chat(_Tokenizer(), None, {name: value}).template_args == {name: value}
+
+
+@pytest.mark.parametrize("hidden", ["take the powder", ["take", "powder"], {"take": "powder"}, ("powder" * 5,)])
+def test_an_error_shows_no_words_that_may_be_a_request(hidden: Any) -> None:
+    for wrong in (
+        lambda: make("prefix", beginning=hidden if not isinstance(hidden, str) else [hidden]),
+        lambda: make("many-shot", shots=hidden),
+        lambda: check("moderation", {"model": "m", "strict": hidden}),
+        lambda: check("perplexity", {"alpha": hidden}),
+    ):
+        with pytest.raises(DemurError) as caught:
+            wrong()
+        assert "powder" not in one_line(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("role", {"who": "somebody with powder"}),
+        ("suppression", {"banned": ("powder",)}),
+        ("delay", {"paragraph": "Of powder."}),
+        ("prefill", {"beginning": "Take the powder"}),
+        ("prefix", {"beginning": "Take the powder"}),
+        ("infill", {"mask": "<m>", "leads": ("Take the powder",)}),
+    ],
+)
+def test_an_attack_shows_no_words_that_it_holds(name: str, settings: dict[str, Any]) -> None:
+    assert "powder" not in repr(make(name, **settings))

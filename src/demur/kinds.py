@@ -26,7 +26,7 @@ def check_kinds(part: Any, settings: Mapping[str, Any], called: str) -> None:
     for name, value in settings.items():
         if name in hints and not fits(value, hints[name]):
             raise DemurError(
-                f"{called} with a setting of another kind ({name} {value!r:.60})", words(hints[name]), NEXT
+                f"{called} with a setting of another kind ({name} {shown(value)})", words(hints[name]), NEXT
             )
 
 
@@ -41,6 +41,16 @@ def _declared(made: type) -> Mapping[str, Any]:
 
 
 NEXT = "mend it; true and false are no numbers, and a number in quotes is a text"
+
+
+def shown(value: Any) -> str:
+    """A value that came in the place of another: a number, or one short word; of what may be a request its type."""
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)[:40]
+    if isinstance(value, str):
+        short = len(value) < 16 and len(value.split()) <= 1
+        return repr(value) if short else f"a text of {len(value)} characters"
+    return f"a {type(value).__name__}"
 
 
 def fits(value: Any, hint: Any) -> bool:

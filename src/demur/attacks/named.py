@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from demur.kinds import shown
 from demur.refusals import shows_nothing
 from demur.registry import Registry
 from demur.types import Attack, DemurError
@@ -60,9 +61,10 @@ def make(name: str, **settings: Any) -> Attack:
     for setting, value in settings.items():
         kind = str(takes.parameters[setting].annotation) if setting in takes.parameters else ""
         if not _KINDS.get(kind, lambda value: True)(value):
-            raise DemurError(f"attack {name!r} with a setting of another kind ({setting} {value!r})", kind, "mend it")
+            came = f"attack {name!r} with a setting of another kind ({setting} {shown(value)})"
+            raise DemurError(came, kind, "mend it")
         if _says_nothing(value):  # it would be asked as no attack, under an attack's name
-            came = f"attack {name!r} with {setting} {value!r}, which says nothing"
+            came = f"attack {name!r} with {setting} in which something is empty: it says nothing"
             raise DemurError(came, "words", "leave it out for ours, or leave the attack out")
     made: Attack = cls(**settings)
     return made

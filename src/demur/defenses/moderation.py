@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -39,7 +39,7 @@ class Moderation:
     tokens: int | None = None
     batch: int = 8
     form: str = ""
-    policy: str = ""
+    policy: str = field(default="", repr=False)
     strict: bool = False
     threshold: float = 0.5
     name: ClassVar[str] = "moderation"

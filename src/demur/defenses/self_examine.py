@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from demur.defenses.setup import Setup
@@ -46,7 +46,7 @@ class SelfExamine:
     """
 
     model: Model
-    question: str = QUESTION
+    question: str = field(default=QUESTION, repr=False)
     yes: str = "yes"
     no: str = "no"
     tokens: int = 8

@@ -2,6 +2,8 @@
 
 Endpoints differ in what they make of the protocol: an error may come with status 200, a text as a list of parts, a
 refusal as ``finish_reason``. Nothing here guesses at a text that is not whole.
+
+It is long because every form in which servers say these four things is read here.
 """
 
 from __future__ import annotations
