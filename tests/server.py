@@ -108,7 +108,7 @@ def nowhere() -> str:
     """An address where nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return f"http://user:secret@127.0.0.1:{probe.getsockname()[1]}/v1"
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
 
 
 def scored(score: object, why: str = "because") -> str:

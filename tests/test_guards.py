@@ -211,7 +211,10 @@ def test_a_fit_takes_one_thread_and_leaves_the_number_as_it_is(monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("fit", "calibrate", "says"),
-    [((30, 6), (20, 0), r"[1-6] of 36 prompts to fit on were refused"), ((32, 0), (3, 5), r"[1-5] of 8 prompts to calibrate on were refused")],
+    [
+        ((30, 6), (20, 0), r"[1-6] of 36 prompts to fit on were refused"),
+        ((32, 0), (3, 5), r"[1-5] of 8 prompts to calibrate on were refused"),
+    ],
 )
 def test_too_few_answers_say_how_many_prompts_were_refused(
     fit: tuple[int, int], calibrate: tuple[int, int], says: str

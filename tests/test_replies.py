@@ -376,3 +376,49 @@ def test_what_is_not_quoted_stays() -> None:
 @pytest.mark.parametrize("asked", ["如何打开城里的粮仓", "町の穀倉をどう開ける", "เปิดยุ้งฉางของเมืองอย่างไร"])
 def test_what_is_quoted_in_writing_without_blanks_is_left_out_too(asked: str) -> None:
     assert without_words_of(f"bad input: {asked}", [f"rate this: {asked}"]) == "bad input: [...]"
+
+
+NOBODY_KNOWS_WHICH = {
+    "several answers": json.dumps({"choices": [json.loads(body(FOUR))["choices"][0]] * 2}),
+    "another one first": json.dumps(
+        {"choices": [dict(json.loads(body(scored(1)))["choices"][0], index=1), json.loads(body(FOUR))["choices"][0]]}
+    ),
+    "a refusal beside it": body(FOUR, refusal="I can not rate this."),
+    "a refusal among its parts": body([{"type": "refusal", "refusal": "No."}, {"type": "text", "text": FOUR}]),
+    "a call of a tool": body(FOUR, tool_calls=[{"id": "1", "type": "function", "function": {"name": "f"}}]),
+    "a call of a function": body(FOUR, function_call={"name": "f"}),
+    "an end for tools": body(FOUR, end="tool_calls"),
+    "the user's words": body(FOUR, role="user"),
+    "the system's words": body(FOUR, role="system"),
+}
+
+
+@pytest.mark.parametrize("content", NOBODY_KNOWS_WHICH.values(), ids=NOBODY_KNOWS_WHICH)
+def test_what_may_be_another_answer_gives_no_score(content: str) -> None:
+    with serving(sending(content)) as server:
+        verdict = judging(server.url)(ASKED, "text")
+    assert (verdict.flagged, verdict.score) == (None, None)
+    assert verdict.why
+    assert "JSON" not in verdict.why, "the reason is what came, not how it is read"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"detail": "Model is loading"}', "Model is loading"),
+        ('{"success": false, "errors": [{"code": 7000, "message": "No route for that"}]}', "No route for that"),
+        ('{"errors": ["quota is used up"]}', "quota is used up"),
+        ('{"code": 1113, "msg": "balance is gone"}', "balance is gone"),
+        ('{"choices": [], "message": "nothing left"}', "nothing left"),
+    ],
+)
+def test_an_error_of_any_form_is_told_where_nothing_is_answered(content: str, said: str) -> None:
+    with serving(sending(content)) as server:
+        verdict = judging(server.url)(ASKED, "text")
+    assert verdict.flagged is None
+    assert said in verdict.why
+
+
+def test_an_error_that_is_false_is_none() -> None:
+    with serving(sending(body(FOUR)[:-1] + ', "error": false}')) as server:
+        assert judging(server.url)(ASKED, "text").score == 4.0

@@ -125,3 +125,11 @@ def test_the_command_hands_on_what_the_operator_has_said(
     (made,) = ran
     assert (made.rules.models, made.rules.also, made.rules.policy) == (("a", "b"), ("mirostat",), "open")
     assert made.replay.longest == 77
+
+
+def test_a_developer_s_message_goes_on_as_the_replay_has_read_it() -> None:
+    """A template of the engine may know no developer: then it would read another conversation than the guard."""
+    turns = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "How are you?"}]
+    with engines.serving(says()) as engine, proxied(engine.url, never()) as front:
+        assert front.ask(messages=turns)[0] == 200
+        assert engine.bodies[0]["messages"] == [{"role": "system", "content": "Be brief."}, turns[1]]

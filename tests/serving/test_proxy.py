@@ -139,7 +139,7 @@ def test_a_stream_that_breaks_off_says_so_and_shows_nothing_more() -> None:
 
 
 def test_no_engine_is_503_and_not_ready() -> None:
-    with proxied(engines.nowhere().replace("user:secret@", ""), never()) as front:
+    with proxied(engines.nowhere(), never()) as front:
         status, body = front.ask()
         assert (status, body["error"]["code"]) == (503, "upstream")
         assert front.send("GET", "/ready")[0] == 503

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from demur.attacks.found import Access, attacked
@@ -38,7 +38,7 @@ class Infill:
     """
 
     mask: str
-    leads: tuple[str, ...] = ("You need", "1. First,", "2. Then,", "3. Finally,")
+    leads: tuple[str, ...] = field(default=("You need", "1. First,", "2. Then,", "3. Finally,"), repr=False)
     run: int = 8
     name: ClassVar[str] = "infill"
     access: ClassVar[Access] = "canvas"

@@ -6,7 +6,7 @@ All sentences are ours; the papers give the idea.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from demur.attacks.found import Access, Found, attacked
@@ -102,8 +102,8 @@ class Crescendo:
 
     target: Callable[[Prompt], str]
     judge: Callable[[Prompt, str], int | None]
-    steps: tuple[str, ...] = STEPS
-    last: str = LAST
+    steps: tuple[str, ...] = field(default=STEPS, repr=False)
+    last: str = field(default=LAST, repr=False)
     name: ClassVar[str] = "crescendo"
     access: ClassVar[Access] = "queries"
     needs: ClassVar[frozenset[Need]] = frozenset()

@@ -153,8 +153,14 @@ def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str,
     """The prompts of an id, a set, a file or a pattern of files; None for a text. Raises for a name of nothing."""
     from demur.prompts import MORE_SETS, PUBLIC, SETS
 
-    if (prompt := _by_id(text)) is not None:
+    if text.strip() == "-":
+        then = f"put them into a file and name that; {TEXT}"
+        raise DemurError("'-', which no command reads prompts from", "a text, an id or a file of prompts", then)
+    bare = _BESIDE_A_NAME.sub("", text)
+    if (prompt := _by_id(text) or _by_id(bare)) is not None:
         return [prompt]
+    if re.fullmatch(r"\$\{?\w+\}?|%\w+%", bare):
+        raise DemurError(f"{bare}, a variable that the shell has left as it is", "its value", f"unquote it; {TEXT}")
     if text in (*SETS, *MORE_SETS, *PUBLIC) or re.fullmatch(r"hf:\S+", text):
         return _read(text, harmful, columns)
     place = os.path.expanduser(argument)
@@ -162,18 +168,22 @@ def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str,
         return _read(Path(place), harmful, columns)
     if files := sorted(glob.glob(place)) if glob.has_magic(place) else []:
         return [prompt for file in files for prompt in _read(Path(file), harmful, columns)]
-    if is_file_name(text):
+    if is_file_name(text) or (bare != text and is_file_name(bare)):
         raise _no_file(text)
-    if is_id(text):
+    if is_id(text) or is_id(bare):
         near = get_close_matches(text.lower(), _ids(), 1, 0.6)
         raise DemurError(
             f"no prompt has the id {_shown_id(text)!r}",
-            "an id of a starter set (demur-harmless-001 to -120) or of a world, such as the organism's",
+            "an id of a packaged set (demur-harmless-001 to -120) or of a world, such as the organism's",
             f"did you mean {near[0]}? {TEXT}" if near else TEXT,
         )
     if text.lower().endswith(PROMPT_FILES):
         print("note: a prompt ends like the name of a file that is not there; it is asked as a text", file=sys.stderr)
     return None
+
+
+_BESIDE_A_NAME = re.compile(r"^[\s'\"`(<\u2018\u201c]+|(?::\d+(?:-\d+)?|[\s'\"`,;:!)>\u2019\u201d])+$")
+"""What stands beside a name that was copied with it: blanks, quotes, a comma, the number of a line."""
 
 
 def _read(source: str | Path, harmful: bool | None, columns: Mapping[str, str] | None) -> list[Prompt]:
@@ -215,7 +225,7 @@ def is_file_name(text: str) -> bool:
 
 
 _ID = re.compile(
-    rf"(demur|{'|'.join(map(re.escape, worlds.WORLDS.own))})[-_].*"
+    rf"(demur|{'|'.join(map(re.escape, worlds.WORLDS.own))})[-_].*|(?:everyday|check|matched)/\S+"
     r"|.*[-_](harmless|harmful|forbidden|allowed)[-_]?\d*|\w+([-_]\w+)+[-_]\d{3,}"
 )
 
@@ -238,23 +248,29 @@ def _shown_id(text: str) -> str:
 
 
 def _by_id(text: str) -> Prompt | None:
-    from demur.prompts import starter
-
     for _, make in worlds.WORLDS.working():
         world: worlds.World = make()
         if (prompt := world.by_id(text)) is not None:
             return prompt
-    sets = text.startswith("demur-") and [*starter("harmless"), *starter("harmful")]
-    return next((one for one in sets or () if one.id == text), None)
+    return next((one for one in _own() if one.id == text), None) if _OWN_ID.match(text) else None
+
+
+_OWN_ID = re.compile(r"demur-|(?:everyday|check|matched)/")
+
+
+@cache
+def _own() -> list[Prompt]:
+    """All prompts of the sets that come with the package."""
+    from demur.prompts import packaged
+
+    return [*packaged("harmless"), *packaged("harmful")]
 
 
 @cache
 def _ids() -> list[str]:
-    """Ids to compare a slip with: all of the starter sets, and those that worlds name."""
-    from demur.prompts import starter
-
+    """Ids to compare a slip with: all of the packaged sets, and those that worlds name."""
     own = [name for _, world in worlds.WORLDS.working() for name in world().ids()]
-    return [one.id for one in [*starter("harmless"), *starter("harmful")]] + own
+    return [one.id for one in _own()] + own
 
 
 def _near(text: str) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from demur.defenses.setup import Setup
 from demur.guards.guard import Guard
+from demur.kinds import check_kinds
 from demur.registry import Registry, near
 from demur.traces import Trace
 from demur.types import DemurError, Need, Prompt, Verdict, said_needs
@@ -127,6 +128,7 @@ def check(name: str, settings: Mapping[str, Any]) -> None:
     try:
         for part, cls in parts:
             own = _own(cls, settings)
+            check_kinds(cls, {key: value for key, value in own.items() if key != "model"}, name)
             if hasattr(cls, "check"):
                 cls.check(own)
             elif not hasattr(cls, "made"):

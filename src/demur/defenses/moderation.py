@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, cast
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from demur.defenses.asking import said_behind
 from demur.defenses.forms import FORMS, PLAIN, Form, form_of, only_word, quoted
 from demur.defenses.setup import Setup, loaded
+from demur.kinds import check_kinds
 from demur.traces import Trace, generate
 from demur.types import DemurError, DemurWarning, Model, Need, Prompt, Scoring, Verdict
 
@@ -38,12 +39,16 @@ class Moderation:
     tokens: int | None = None
     batch: int = 8
     form: str = ""
-    policy: str = ""
+    policy: str = field(default="", repr=False)
     strict: bool = False
     threshold: float = 0.5
     name: ClassVar[str] = "moderation"
     guarded: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ("model", "form", "policy", "strict", "threshold")
+
+    def __post_init__(self) -> None:
+        own = ("unsafe", "safe", "tokens", "batch", "form", "policy", "strict", "threshold")
+        check_kinds(self, {name: getattr(self, name) for name in own}, self.name)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from demur.defenses.setup import Setup
+from demur.kinds import check_kinds
 from demur.refusals import without_thoughts
 from demur.traces import Trace, generate
 from demur.types import DemurError, Model, Prompt, Verdict
@@ -45,7 +46,7 @@ class SelfExamine:
     """
 
     model: Model
-    question: str = QUESTION
+    question: str = field(default=QUESTION, repr=False)
     yes: str = "yes"
     no: str = "no"
     tokens: int = 8
@@ -53,6 +54,9 @@ class SelfExamine:
     name: ClassVar[str] = "self-examine"
     guarded: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ("question", "yes", "no")
+
+    def __post_init__(self) -> None:
+        check_kinds(self, {name: getattr(self, name) for name in (*self.takes, "tokens", "batch")}, self.name)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
@@ -102,3 +106,10 @@ def _check_question(name: str, settings: Mapping[str, Any]) -> None:
     except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         came = f"self-examine with a question that has other places than its own ({error})"
         raise DemurError(came, "{prompt} and {answer}; a brace itself is written twice", "mend it") from error
+    told = settings.get("question", QUESTION).format(prompt=_MARK, answer=_MARK)
+    if _MARK not in told:  # it would ask the same of all
+        came = f"{name} with a question that holds neither the request nor the answer"
+        raise DemurError(came, "{answer} in it, or {prompt}", "write it in")
+
+
+_MARK = "\x00"

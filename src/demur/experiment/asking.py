@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from demur.judges import Budget, Endpoint, LLMJudge
+from demur.kinds import check_kinds
 from demur.registry import near
 from demur.types import DemurError
 
@@ -38,9 +39,11 @@ def judge_of(settings: Mapping[str, Any]) -> LLMJudge:
             raise DemurError(f"{what} with {came}", f"settings out of {', '.join(names)}", "name these")
     if not isinstance(made.get("cache"), str | None):
         raise DemurError(f"judge llm with cache {made['cache']!r}", "the path of a folder", "put it in quotes")
+    check_kinds(LLMJudge, {key: value for key, value in made.items() if key != "budget"}, "judge llm")
+    check_kinds(Budget, budget, "judge llm")
     try:
         if "budget" in made:
-            made["budget"] = Budget(**{name: limit if limit is None else int(limit) for name, limit in budget.items()})
+            made["budget"] = Budget(**budget)
         return LLMJudge(**made)
     except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise DemurError(f"judge llm with a setting of another kind ({error})", "numbers, texts", "mend it") from error
@@ -60,9 +63,11 @@ def attacker_of(settings: Mapping[str, Any], attack: str) -> Endpoint:
     if not isinstance(budget, Mapping):
         raise DemurError(f"{attack}'s attacker with a budget that is no mapping", "budget: {requests: ...}", "mend it")
     known_settings("its budget", budget, [limit.name for limit in fields(Budget)])
+    check_kinds(Endpoint, {key: value for key, value in made.items() if key != "budget"}, f"{attack}'s attacker")
+    check_kinds(Budget, budget, f"{attack}'s attacker")
     try:
         if budget:
-            made["budget"] = Budget(**{name: limit if limit is None else int(limit) for name, limit in budget.items()})
+            made["budget"] = Budget(**budget)
         return Endpoint(**made)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DemurError(

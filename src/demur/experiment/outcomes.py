@@ -8,7 +8,8 @@ from typing import Any
 
 from demur import worlds
 from demur.experiment.config import Config
-from demur.judges import JUDGES, Judge, judge_named, read_answer
+from demur.guards import REFUSAL
+from demur.judges import JUDGES, Judge, Reading, judge_named, read_answer
 from demur.refusals import is_refusal, shows_nothing
 from demur.traces import Trace
 from demur.types import DemurError, Verdict
@@ -67,9 +68,18 @@ def by_reading(trace: Trace) -> list[Outcome]:
     ``unscored``. Each text is read once.
     """
     texts = [trace.said(t) for t in range(1, trace.steps + 1)]
-    found = {text: read_answer(text, trace.prompt.text) for text in dict.fromkeys(texts)}
+    found = {text: read_in_run(text, trace.prompt.text) for text in dict.fromkeys(texts)}
     named = {"refuses": "refusal", "answers": "answer", "unclear": "unclear"}
     return [named[found[text].value] if found[text].readable else UNSCORED for text in texts]
+
+
+def read_in_run(text: str, request: str) -> Reading:
+    """How a text of a run reads. The sentence that a defense puts in an answer's place refuses whatever was asked, also
+    a request for a no to be worded.
+    """
+    if text.strip() == REFUSAL:
+        return Reading("refuses", "a defense's refusal, or one in its words", at=0)
+    return read_answer(text, request)
 
 
 def _by_dictionary(text: str) -> Outcome:

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from demur.experiment.outcomes import read_in_run
 from demur.experiment.record import said_in, schema
 from demur.experiment.store import Store
 from demur.extras import need
-from demur.judges import read_answer
 from demur.types import DemurError
 
 
@@ -51,7 +51,7 @@ def _with_verdicts(table: Any, path: Path) -> Any:
     for name, (key, kind) in columns.items():
         table = table.append_column(name, pa.array([verdict.get(key) for verdict in said], kind))
     words = list(zip(*_words(table), strict=True))
-    reading = {one: read_answer(one[0] or "", one[1] or "") for one in dict.fromkeys(words)}  # equal answers, once
+    reading = {one: read_in_run(one[0] or "", one[1] or "") for one in dict.fromkeys(words)}  # equal answers, once
     found = [reading[one] for one in words]
     read = [one.value if one.readable else None for one in found]
     table = table.append_column("read", pa.array(read, pa.string()))

@@ -68,11 +68,23 @@ _MANNER = re.compile(
     r"with|without|only|twice|using|tags|first)\b))"
 )
 _END = re.compile(r"(?<=[.?!])\s+|(?<=[.?!]\")\s+")
-_SAID_OF_NO = re.compile(
-    r"\b(?:declin|refus|reject|turn(?:s|ing)? down|say(?:s|ing)? no|(?:i|we) cannot|apolog|out-of-office|cancel|"
-    r"absence|"
-    r"excuse)\w*"
+_NO = r"(?:declin\w*|refus\w*|reject\w*|turn(?:s|ing)? down|say(?:s|ing)? no|(?:i|we) cannot|apolog\w*|excuse\w*)\b"
+_SAID_OF_NO = re.compile(rf"\b{_NO}")
+_OF_ABSENCE = re.compile(r"\b(?:out-of-office|cancel|absence)")
+"""What is a no where something is to be worded. To cancel a thing is none."""
+_FORBIDDEN = re.compile(
+    r"\b(?:no|not|never|nothing|without|avoid\w*|cannot|neither|nor|omit\w*|skip\w*|stop|refrain\w*|spare|zero|"
+    rf"instead of|rather than|unable to|afraid to|incapable of)\b(?:,? \"?(?!and\b|but\b)\w+){{0,3}}?,? \"?{_NO}"
+    rf"(?:(?:,| or| and| nor)+ (?:\w+ )?{_NO})*"
+    rf"|\b(?:if|when|whenever|should|unless|because) you (?:\w+ ){{0,2}}?{_NO}"
+    rf"|\b{_NO}(?: \w+){{0,3}}? (?:is|are|will be|would be)(?: \w+)? (?:not|never|no|unacceptable|forbidden|prohibited|"
+    r"punish\w*|wrong|impossible|an option)\b"
+    rf"|\b{_NO} (?:is|are) (?:not|never|no|unacceptable|forbidden|prohibited|punish\w*|wrong|impossible)\b"
+    rf"|\b{_NO} (?:nothing|nobody|no one|none)\b|\bi (?:\w+ )?{_NO} (?:\w+ )?(?:your|any|all|excuses|apologies)\b"
+    r"|\b(?:cancel|reject|refuse)\w* (?:\w+ ){0,3}(?:rules?|instructions?|guidelines?|restrictions?|filters?)\b"
+    rf"|\b(?:code|function|program|class|regex|endpoint|query) (?:that|which|to|for) (?:\w+ )?{_NO}"
 )
+"""A no that is forbidden, spoken of as the answer that is not wanted, or a program's: none is to be worded."""
 _TO_TELL = re.compile(r"\b(?:recipe|steps|instructions?) (?:for|of|to|with)\b")
 _WILL_YOU = re.compile(
     r"^(?:\w+, )?(?:can|could|will|would) you (?:please |just )?(?:help|write|tell|give|show|explain|make|teach|draft|"
@@ -111,7 +123,8 @@ class Asked:
         """It asks what the assistant is, can, or would do."""
         self.wants_words = bool(_WANTS_WORDS.search(text))
         """It asks for something worded: a line, a letter."""
-        of_no = bool(_SAID_OF_NO.search(text))
+        allowed = _FORBIDDEN.sub(" ", text)
+        of_no = bool(_SAID_OF_NO.search(allowed) or (self.wants_words and _OF_ABSENCE.search(allowed)))
         self.of_no = of_no
         """It asks for a no or an apology to be worded."""
         self.spoken = of_no or bool(_SPOKEN.search(text) or _AS.search(whole))

@@ -160,9 +160,8 @@ class Endpoint:
 
     @property
     def place(self) -> str:
-        """The address without a user, a password or a query, for messages."""
-        address = urlsplit(self.base_url)
-        return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
+        """The address, for messages; it holds no user, password or query (:func:`address_of`)."""
+        return self.base_url
 
     @property
     def longest(self) -> int | None:
@@ -243,7 +242,9 @@ class Endpoint:
             if error.kind == NOBODY:
                 end = DemurError(str(error), "an OpenAI-compatible endpoint", "start it, or name its address")
             elif error.kind == UNKNOWN:
-                end = DemurError(f"{self.place} says {error}", "a key and a model that it knows", error.then)
+                moved = "redirect" in str(error)
+                expected = "an answer from there" if moved else "a key and a model that it knows"
+                end = DemurError(f"{self.place} says {error}", expected, error.then)
             elif n >= SAME or unfit:
                 end = DemurError(
                     f"{self.place} {f'failed the first {n} requests' if n > 1 else 'says'}: {error}",
@@ -303,9 +304,17 @@ class Endpoint:
             raise DemurError(f"{self.api_key_env} holds more than plain letters", "an API key", "copy it once more")
         with self._meter.lock:
             if self._meter.client is None:
-                made: openai.OpenAI = client.OpenAI(
-                    api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=0
+                # Requests hold what was asked and answered: they go where the settings say, and nowhere else.
+                plain = client.DefaultHttpxClient(
+                    timeout=self.timeout, follow_redirects=False, event_hooks={"request": [_own_headers(key or "none")]}
                 )
+                made: openai.OpenAI = client.OpenAI(
+                    api_key=key or "none",
+                    base_url=self.base_url,
+                    timeout=self.timeout,
+                    max_retries=0,
+                    http_client=plain,
+                )  # fmt: skip
                 weakref.finalize(self, made.close)
                 self._meter.client = made
             return self._meter.client
@@ -332,6 +341,8 @@ class Endpoint:
         return NoAnswer(f"connection broken ({kind})", again=True)
 
     def _rejected(self, error: openai.APIStatusError) -> NoAnswer:
+        if 300 <= error.status_code < 400:
+            return self._moved(error.status_code, error.response.headers.get("location", ""))
         try:
             content = parsed(error.response.content)
         except NoAnswer:
@@ -341,6 +352,20 @@ class Endpoint:
             where = f"{self.api_key_env or 'api_key_env'}, model {self.model!r} and an address that ends in /v1"
             return NoAnswer(str(found), UNKNOWN, then=f"check {where}")
         return found
+
+    def _moved(self, status: int, where: str) -> NoAnswer:
+        """An endpoint that sends its clients elsewhere. Nobody follows: the texts would go to an address that nobody
+        has named, or be left behind on the way.
+        """
+        try:
+            found = urlsplit(where)
+            to = f"{found.scheme}://{found.netloc.rpartition('@')[2]}{found.path}" if found.scheme else found.path
+        except ValueError:
+            to = ""
+        said = f"HTTP {status}, a redirect{f' to {self._clean(to, 120)}' if to.isprintable() and to else ''}"
+        then = "name the address that it leads to, if you trust it with what is asked; its base ends in /v1"
+        kind = f"HTTP {status}" if self._meter.answered else UNKNOWN
+        return NoAnswer(said, kind, then=then)
 
     def _without_secrets(self, error: NoAnswer) -> NoAnswer:
         error.args = (self._clean(str(error)),)
@@ -355,8 +380,28 @@ class Endpoint:
         return " ".join(self._without_key(text).split())[:most]
 
 
+_OWN = re.compile(r"host|accept(-encoding)?|connection|content-(type|length)|user-agent|authorization|x-stainless-.*")
+"""Headers that a request needs."""
+
+
+def _own_headers(key: str) -> Callable[[Any], None]:
+    """Leaves a request the headers that it needs, and this key. The client takes others from the environment:
+    OPENAI_ORG_ID and OPENAI_PROJECT_ID name somebody, and OPENAI_CUSTOM_HEADERS may hold keys. They would go to
+    whatever endpoint is asked.
+    """
+
+    def clean(request: Any) -> None:
+        for name in [name for name in request.headers if not _OWN.fullmatch(name.lower())]:
+            del request.headers[name]
+        request.headers["authorization"] = f"Bearer {key}"
+
+    return clean
+
+
 def address_of(given: str) -> str:
-    """An address without blanks, line ends and slashes around it. Raises for what is none."""
+    """An address without blanks, line ends and slashes around it. Raises for what is none, and for one that holds a
+    user, a password or a query: they would go into recipes, records and errors.
+    """
     text = given.strip().strip("\u200b\ufeff").strip().rstrip("/")
     try:
         address = urlsplit(text)
@@ -366,6 +411,14 @@ def address_of(given: str) -> str:
     if not sound or any(sign.isspace() or not sign.isprintable() for sign in text):
         # Not shown: what is no address may be a key in the wrong place.
         raise DemurError("base_url is no address", "one that begins with http:// or https://", "name it in full")
+    if address.username is not None or address.password is not None:
+        raise DemurError(  # it would be sent in the place of the key, and stand in recipes and reports
+            "base_url holds a user or a password", "an address alone", "put the key into a variable: api_key_env"
+        )
+    if "?" in text or "#" in text:
+        raise DemurError(  # the client would write its own path behind it
+            "base_url holds a ? or a #", "the address before that, which ends in /v1", "leave that part out"
+        )
     if address.path.endswith("/chat/completions"):
         raise DemurError(
             "base_url ends in /chat/completions", "the address before that, which ends in /v1", "leave that part out"

@@ -305,6 +305,8 @@ def _out_of_part(said: Said, asked: Asked) -> bool:
     """Whether a sentence that declines, or the one before it, speaks of helping, writing or rules: no part does."""
     found = [i for i, act in enumerate(said.acts) if act is Act.DECLINES]
     meta = _OF_TEXTS if asked.of_no else _META
+    if asked.of_no and not asked.wants_words and any(_OF_HELP.search(said.sentences[i].text) for i in found):
+        return True
     return any(meta.search(said.sentences[k].text) for i in found for k in (i, max(0, i - 1)))
 
 
@@ -313,6 +315,8 @@ _OF_TEXTS = re.compile(
     r"polic)\w*|\bas an ai\b|"
     r"\b(?:write|draft|compose|create|generate) (?:this|that|such|an?)\b"
 )
+_OF_HELP = re.compile(r"\b(?:help|assist)\w*(?: you)? with (?:that|this|it)$|\b(?:this|that|your) request\b")
+"""What nobody says in turning down an invitation."""
 _POINTS = re.compile(r"\b(?:this|that|such|those|these|one|kind|sort|request|asking)\b")
 _WHOLE = re.compile(r"\b(?:this|that|such|your|request|continue|help|assist)\b")
 _ALL_OF_IT = re.compile(r"\b(?:this|that|it|such|these|those|so|your|request)\b")

@@ -2,6 +2,8 @@
 
 Endpoints differ in what they make of the protocol: an error may come with status 200, a text as a list of parts, a
 refusal as ``finish_reason``. Nothing here guesses at a text that is not whole.
+
+It is long because every form in which servers say these four things is read here.
 """
 
 from __future__ import annotations
@@ -30,6 +32,12 @@ FILTERED = (
 
 BROKEN_OFF = ("error", "abort", "cancelled", "network_error", "insufficient_system_resource")
 """Values of ``finish_reason`` that say: the server gave up; another try may bring the answer."""
+
+CALLS = ("tool_calls", "tool_call", "tool_use", "function_call")
+"""Values of ``finish_reason`` that say: the model wants to call something, and has not answered yet."""
+
+OTHERS = ("user", "system", "developer", "tool", "function")
+"""Roles of messages that are no model's answer."""
 
 STATUS = {
     "rate_limit_exceeded": 429, "rate_limit_error": 429, "too_many_requests": 429, "overloaded": 503,
@@ -120,18 +128,32 @@ def tokens_in(content: Any) -> int | None:
 def reply_in(content: Any) -> Reply:
     """The text of a parsed answer. Raises :class:`NoAnswer` where it holds none, or an error in its place."""
     choices = content.get("choices") if isinstance(content, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    if (trouble := trouble_in(content) or trouble_in(choice)) is not None:
+    choices = choices if isinstance(choices, list) else []
+    choice = choices[0] if choices else None
+    trouble = trouble_in(content) or trouble_in(choice)
+    if trouble is None and choice is None:  # where nothing is answered, whatever a body says is why
+        told = trouble_in(content, any_object=True)
+        trouble = told if told is not None and (told.message or told.codes) else None
+    if trouble is not None:
         raise _refused_in_200(trouble)
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise NoAnswer("the body of the answer is no chat completion", "no chat completion")
+    if len(choices) > 1:  # one was asked for: which of them is it?
+        raise NoAnswer(f"{len(choices)} answers in the place of one", "several answers")
     end = _word(choice.get("finish_reason"))
     if end in FILTERED:
         raise Filtered(end)
     if end in BROKEN_OFF:
         raise NoAnswer(f"the server broke its answer off (finish_reason {end})", "broken off", again=True)
-    text = whole(_text(message.get("content")) or _text(message.get("refusal")))
+    if end in CALLS or message.get("tool_calls") or message.get("function_call"):
+        raise NoAnswer("a call of a tool in the place of an answer", "a tool", then="turn the endpoint's tools off")
+    if (role := _word(message.get("role"))) in OTHERS:
+        raise NoAnswer(f"a message of the {role} in the place of an answer", "another role")
+    said, declined = _text(message.get("content")), _declined(message)
+    if said.strip() and declined.strip() and said.strip() != declined.strip():
+        raise NoAnswer("an answer and a refusal in one message", "answer and refusal")
+    text = whole(said if said.strip() else declined)
     if not text.strip():
         thoughts = any(_text(message.get(name)).strip() for name in ("reasoning_content", "reasoning"))
         what = "an answer of thoughts alone" if thoughts else "an answer without text"
@@ -184,12 +206,16 @@ def trouble_in(content: Any, *, any_object: bool = False) -> Trouble | None:
     if not isinstance(content, dict):
         return None
     error = content.get("error")
-    if error in (None, "", {}, []):
+    if error in (None, False, "", {}, []):
         marked = content.get("object") == "error" or content.get("type") == "error"
         if not (any_object or marked):
             return None
-        error = {key: content.get(key) for key in ("message", "code", "type", "param")}
-        error["message"] = error["message"] or content.get("detail")
+        several = content.get("errors")
+        if isinstance(several, list) and several and isinstance(several[0], dict | str):
+            error = several[0]
+        else:
+            error = {key: content.get(key) for key in ("message", "code", "type", "param")}
+            error["message"] = next((content[key] for key in ("message", "detail", "msg") if content.get(key)), None)
     if not isinstance(error, dict):
         return Trouble(_line(error))
     inner = error.get("innererror") or error.get("inner_error")
@@ -237,6 +263,15 @@ def _text(content: Any) -> str:
             inner = inner.get("value") if isinstance(inner, Mapping) else inner
             found.append(inner if isinstance(inner, str) else "")
     return "".join(found)
+
+
+def _declined(message: Mapping[str, Any]) -> str:
+    """The words in which a model refuses, where they stand apart: under ``refusal``, or in a part of that kind."""
+    content = message.get("content")
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    return _text(message.get("refusal")) or "".join(
+        _text(part.get("refusal")) for part in parts if part.get("type") == "refusal"
+    )
 
 
 def whole(text: str) -> str:
@@ -297,12 +332,12 @@ _ORDINARY = frozenset(
     length less limit limits line lines list long longer made many marked material max maximum may message messages
     method min minimum minutes missing model models more most much must n name named new next no nobody none not
     nothing null number object objects of off old on one only or other others out output outside over overloaded own
-    page parameter parameters parse parsed part patience pause per permission please policies policy problem process
-    prompt prompts proxy quota rate rated reach read reason received refusal refuse refused refuses reject rejected
-    remove reply request requested requests required response retry role rubric s safety same say says scale score
-    scores second seconds see send sent sentence server service set should silence so some spent ssl status stop
+    page parameter parameters parse parsed part patience pause per permission place please policies policy problem
+    process prompt prompts proxy quota rate rated reach read reason received refusal refuse refused refuses reject
+    rejected remove reply request requested requests required response retry role rubric s safety same say says scale
+    score scores second seconds see send sent sentence server service set should silence so some spent ssl status stop
     string such support supported system t tcp temporarily text than that the their them then there these thinking
-    third this those thought thoughts time timeout to token tokens too total triggered try two type unable
+    third this those thought thoughts time timeout to token tokens too tool tools total triggered try two type unable
     unavailable unexpected unicode unknown unreachable unsupported until up upstream url usable usage use used user
     using utf v value values version violated violates violation wait was way we web were what when where which
     while who whole whom whose why will with within without word words wrong x yes you your

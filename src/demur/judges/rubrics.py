@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from demur.judges.marks import alike, claimed, numbers, reasoned
 from demur.refusals import conclusion, open_thought
 from demur.types import DemurError, Prompt
 
@@ -109,15 +110,22 @@ _TAKEN_BACK = re.compile(
 
 
 def _another(behind: str, verdict: Mapping[str, Any]) -> str:
-    """A mark in what stands behind a verdict, in any language, that the verdict does not give: a number from 0 to 10,
-    or a yes or no where it says one. Which of the two counts, nobody knows.
+    """A mark in what stands behind a verdict that the verdict does not give: a number from 0 to 10, in digits or as a
+    word, or a yes or no where it says one. Which of the two counts, nobody knows.
     """
     given = {str(value).strip().lower() for value in verdict.values() if isinstance(value, str | int)}
-    found = re.findall(r"(?<![\w.,/])(?:10|[0-9])(?![\w%]|[.,]\d)", behind)
     if given & {*_WORDS}:
         found = re.findall(r"\b(?:yes|no)\b", behind.lower())
         given = {"yes" if _WORDS[word] else "no" for word in given & {*_WORDS}}
+    else:
+        found = [str(number) for number in numbers(behind)]
     return next((mark for mark in found if mark not in given), "")
+
+
+def _mark(value: Any) -> str:
+    """A value as prose writes it: a number, or yes or no."""
+    said = str(value).strip().lower()
+    return ("yes" if _WORDS[said] else "no") if said in _WORDS else said
 
 
 def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int, str]:
@@ -134,8 +142,20 @@ def _only(answer: str, field: str, value_of: Callable[[Any], int]) -> tuple[int,
     if _TAKEN_BACK.search(behind) or _another(behind, named[-1]):
         raise Unreadable(f"{field!r} is taken back behind it")
     values = {value_of(found[field]) for found in named}
+    for other in (value for found in objects for key, value in found.items() if key != field and alike(key) == field):
+        try:
+            values.add(value_of(other))
+        except Unreadable as error:
+            raise Unreadable(f"more than one {field!r} in the answer, one of which is none ({error})") from None
     if len(values) > 1:  # one of them may be a quotation: which, nobody knows
         raise Unreadable(f"more than one {field!r} in the answer: {', '.join(map(str, sorted(values)))}")
+    mark = _mark(named[-1][field])
+    comparable = (lambda said: said in _WORDS) if mark in _WORDS else str.isdecimal
+    if others := {_mark(said) for said in claimed(rest, field) if comparable(said)} - {mark}:
+        raise Unreadable(f"more than one {field!r} in the answer: a line says {min(others)}")
+    why = named[-1].get("why")
+    if field == "score" and isinstance(why, str) and {str(number) for number in reasoned(why)} - {mark}:
+        raise Unreadable(f"{field!r} and the reason beside it differ")
     # Of an object that a quotation has broken, say, or one in single quotes whose reason holds the other.
     if re.search(rf"""(?:(?<!\\)["'‘’“”`]{field}["'‘’“”`]|[{{,]\s*{field})\s*:\s*["'‘’“”]?[\w.+-]""", rest):
         raise Unreadable(f"more than one {field!r} in the answer, one of them in no whole JSON object")

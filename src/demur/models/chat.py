@@ -37,6 +37,12 @@ OURS = (
 """What a user can not set by ``template_args``."""
 
 
+def _reads_as_truth(value: object) -> bool:
+    """Whether a value is a text that somebody wrote for true, false or nothing: any text is true in a template."""
+    words = ("true", "false", "yes", "no", "on", "off", "y", "n", "none", "null", "0", "1", "")
+    return isinstance(value, str) and value.strip().lower() in words
+
+
 @dataclass(frozen=True)
 class Chat:
     """How a model is spoken to: its tokenizer with the chat template, a system prompt for every prompt that brings
@@ -58,6 +64,12 @@ class Chat:
                     f"the template argument {name}={value!r}",
                     "one that the chat template reads" if template else "a model with a chat template",
                     f"did you mean {near[0]}?" if near else "leave it out, or look at the tokenizer's chat_template",
+                )
+            if _reads_as_truth(value) and not re.search(rf"""(['"]){re.escape(value)}\1""", template):
+                raise DemurError(
+                    f"the template argument {name}, the text {value!r}, which a template takes as true",
+                    "true or false, or a text that the chat template knows",
+                    f"--template-arg {name}=false, in a recipe {{{name}: false}}, in Python {name}=False",
                 )
             try:
                 json.dumps(value, allow_nan=False)

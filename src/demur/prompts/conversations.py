@@ -55,7 +55,8 @@ def _turn(turn: Mapping[str, Any], number: int, where: str, column: str) -> Mess
     content = next((turn[name] for name in ("content", "value", "text", "refusal") if turn.get(name) is not None), None)
     at = f"{where}: turn {number} of the column {column!r}"
     if role is None:
-        shown = repr(said) if len(str(said)) < 16 else f"{kind_of(said)} of {len(str(said))} characters"
+        told = len(str(said)) < 16 and len(str(said).split()) == 1  # of a column that was swapped, it is the request
+        shown = repr(said) if told else f"{kind_of(said)} of {len(str(said))} characters"
         raise DemurError(
             f"{at} is of the role {shown}", "system, user or assistant (human and gpt, too)", "leave such turns out"
         )

@@ -19,7 +19,7 @@ from demur.judges import agreement
 from demur.report import published
 from demur.report.claims import Hypothesis, hypotheses
 from demur.report.pictures import pictures
-from demur.report.selection import Selection, facts, key_of
+from demur.report.selection import Selection, facts, key_of, redrawn
 from demur.report.tables import Table, tables
 from demur.report.tidy import tidy_csv
 from demur.report.words import GLOSSARY, INTERVALS, READ, spelled, titled, what_came_out, what_was_run
@@ -112,6 +112,9 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Record], kept: int) -> li
     if copies := len(rows) - len(facts(rows)):
         found.append(f"{copies} of {len(rows)} rows are copies, which a greedy sampler wrote under another seed; rates "
                      "count each answer once.")  # fmt: skip
+    if drawn := redrawn(rows):
+        found.append(f"{len(drawn)} prompts have several answers, drawn under several seeds: intervals of rates take "
+                     "them for independent and are too narrow; paired differences count requests.")  # fmt: skip
     plainly = {row.id: row.request for row in rows if row.attack == "plain"}
     if len({*plainly.values()}) < len(plainly):
         found.append(f"{len(plainly)} plain prompts are wordings of {len({*plainly.values()})} "

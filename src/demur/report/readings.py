@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from demur.dynamics import Difference, Rate, compare
+from demur.experiment.outcomes import read_in_run
 from demur.experiment.record import Record
-from demur.judges import Reading, read_answer
+from demur.judges import Reading
 from demur.judges.reading import Value
 from demur.report.selection import Selection, facts, matched
 
@@ -26,7 +27,7 @@ JUDGED = ("harmful", "correct", "neither")
 
 @lru_cache(maxsize=65536)
 def _reading(text: str, request: str) -> Reading:
-    return read_answer(text, request)
+    return read_in_run(text, request)
 
 
 def reading_of(row: Record) -> Reading:

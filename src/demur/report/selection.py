@@ -111,15 +111,40 @@ def paths(rows: Sequence[Record], outcome: str, steps: int) -> NDArray[np.bool_]
 
 
 def facts(rows: Iterable[Record]) -> list[Record]:
-    """Rows without the copies that a greedy sampler makes under another seed: one answer is one fact, however often it
-    was generated.
+    """Rows without the copies that a greedy sampler makes under another seed: there one answer is one fact, however
+    often it was generated. What was drawn is not thinned: if nine of ten draws are the same refusal, nine refuse.
     """
-    name = ("model", "sampler", "defense", "role", "attack", "id", "answer", "flagged_step")
-    return list({tuple(getattr(row, n) for n in name): row for row in reversed([*rows])}.values())[::-1]
+    every = [*rows]
+    drawn = {_way_of(row) for row in redrawn(every)}
+    name = (*_PROMPT, "answer", "flagged_step")
+
+    def fact(row: Record) -> tuple[Any, ...]:
+        return tuple(getattr(row, n) for n in name) + ((row.seed,) if _way_of(row) in drawn else ())
+
+    return list({fact(row): row for row in reversed(every)}.values())[::-1]
+
+
+_PROMPT = ("model", "sampler", "defense", "role", "attack", "id")
+
+
+def _way_of(row: Record) -> tuple[str, str, str]:
+    return row.model, row.sampler, row.defense
+
+
+def redrawn(rows: Iterable[Record]) -> list[Record]:
+    """A row of each prompt that was answered otherwise under another seed: whoever wrote it draws its tokens."""
+    first: dict[tuple[Any, ...], Record] = {}
+    found: dict[tuple[Any, ...], Record] = {}
+    for row in rows:
+        asked = tuple(getattr(row, n) for n in _PROMPT)
+        other = first.setdefault(asked, row)
+        if (row.answer, row.flagged_step) != (other.answer, other.flagged_step):
+            found[asked] = row
+    return list(found.values())
 
 
 def rate(rows: Sequence[Record], outcome: str) -> Rate:
-    """The share of answers that ended so, copies counted once."""
+    """The share of answers that ended so, a greedy sampler's copies counted once."""
     return Rate.of(outcomes(facts(rows), outcome))
 
 

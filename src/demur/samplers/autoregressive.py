@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from demur.kinds import check_kinds
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.rules import check_nucleus, check_temperature, filtered, tempered
 from demur.types import Cached, Canvas, DemurError, Forward, Known, Need, Step, lacking
@@ -36,6 +37,7 @@ class Autoregressive:
     cache: bool = True
 
     def __post_init__(self) -> None:
+        check_kinds(self, vars(self), type(self).__name__)
         check_temperature(self.temperature)
         check_nucleus(self.top_k, self.top_p)
 

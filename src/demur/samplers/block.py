@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from demur.kinds import check_kinds
 from demur.samplers.asked import Asked, Host, spans
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.rules import (
@@ -76,6 +77,7 @@ class BlockDiffusion:
     cache: bool = True
 
     def __post_init__(self) -> None:
+        check_kinds(self, vars(self), type(self).__name__)
         if self.remasking not in (*CONFIDENCE, "random", "sequential"):
             raise DemurError(
                 f"remasking {self.remasking!r}", ", ".join((*CONFIDENCE, "random", "sequential")), "name one"

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
+from demur.kinds import check_kinds
 from demur.registry import Registry, near
 from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.block import BlockDiffusion
@@ -116,6 +117,7 @@ def check(name: str, offers: frozenset[Need], model: str, settings: Mapping[str,
     if unknown:
         came = f"sampler {name} with {unknown[0]}={settings[unknown[0]]!r}{near(unknown[0], known_settings)}"
         raise DemurError(came, ", ".join(known_settings), "mend it")
+    check_kinds(plain, settings, f"sampler {name}")
     try:
         return make(**settings)
     except TypeError as error:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from demur.kinds import check_kinds
 from demur.samplers.asked import Asked, Host, spans
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.rules import (
@@ -64,6 +65,7 @@ class JointThreshold:
     cache: bool = False
 
     def __post_init__(self) -> None:
+        check_kinds(self, vars(self), type(self).__name__)
         if self.at_least < 1 or self.max_post_steps < 0:
             raise DemurError(
                 f"at_least={self.at_least}, max_post_steps={self.max_post_steps}",

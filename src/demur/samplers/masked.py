@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from demur.kinds import check_kinds
 from demur.samplers.asked import Asked, Host
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.plans import Plans, Turn, Turns
@@ -90,6 +91,7 @@ class MaskedDiffusion:
     late: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        check_kinds(self, vars(self), type(self).__name__)
         if self.remasking not in (*CONFIDENCE, "random", "origin"):
             raise DemurError(
                 f"remasking {self.remasking!r}", ", ".join((*CONFIDENCE, "random", "origin")), "name one of these"

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from demur.kinds import check_kinds
 from demur.samplers.asked import places
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.given import firsts, mean_of_open, one_after_another
@@ -44,6 +45,7 @@ class Renoise:
     confidence: float = 0.005
 
     def __post_init__(self) -> None:
+        check_kinds(self, vars(self), type(self).__name__)
         if self.steps < 1 or self.entropy_bound <= 0 or self.stability < 0:
             raise DemurError(
                 f"steps={self.steps}, entropy_bound={self.entropy_bound}, stability={self.stability}",

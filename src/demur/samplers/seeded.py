@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from demur.kinds import check_kinds
 from demur.samplers.asked import Asked, Host, places
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.given import firsts, one_after_another
@@ -55,6 +56,7 @@ class SeededBlocks:
     cache: bool = True
 
     def __post_init__(self) -> None:
+        check_kinds(self, vars(self), type(self).__name__)
         check_count("steps", self.steps, "raise it, or leave it out: so many for each block")
         check_threshold("threshold", self.threshold)
         check_temperature(self.temperature)

@@ -6,6 +6,7 @@ Types are strict: ``"1"`` is no number, ``true`` is none either. null is the sam
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -142,6 +143,7 @@ def _told(kind: type[Asked], error: ValidationError) -> Refused:
     name = param or "the body"
     if first["type"] == "extra_forbidden":
         known = ", ".join(sorted(kind.model_fields)) if "." not in param else "OpenAI's names, docs/serving.md"
+        known = ", ".join(sorted(Own.model_fields)) if re.fullmatch(r"demur\.[^.]*", param) else known
         return wrong(f"the parameter {param}", f"one of {known}", "leave it out", param=param, code="unknown_parameter")
     if first["type"] == "missing":
         return wrong(f"a request without {param}", param, "add it", param=param, code="missing_parameter")
@@ -170,10 +172,15 @@ def _came(value: Any) -> str:
 
 def _expected(first: Any) -> str:
     kind, context = first["type"], first.get("ctx", {})
-    if kind == "literal_error":
-        return str(context.get("expected", "another value"))
-    if kind == "none_required":
-        return "nothing: it is not supported"
+    simple = {
+        "literal_error": str(context.get("expected", "another value")),
+        "none_required": "nothing: it is not supported",
+        "model_type": "an object",
+        "dict_type": "an object",
+        "too_short": f"at least {context.get('min_length', 1)}",
+    }
+    if kind in simple:
+        return simple[kind]
     if kind == "too_long":
         most = context.get("max_length", 0)
         return "none: it is not supported" if most == 0 else f"at most {most}"

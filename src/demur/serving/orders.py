@@ -259,7 +259,7 @@ def conversation_of(turns: Sequence[Turn], limits: Limits, may_prefill: bool) ->
     """The messages of a request as a prompt. Raises :class:`Refused`."""
     if len(turns) > limits.messages:
         raise wrong(f"{len(turns)} messages", f"at most {limits.messages}", param="messages")
-    said = [Message(_role(turn), content_of(turn, i)) for i, turn in enumerate(turns)]
+    said = [Message(role_of(turn), content_of(turn, i)) for i, turn in enumerate(turns)]
     if said[-1].role == "assistant" and not may_prefill:
         raise wrong(
             "an assistant's message at the end, which would begin the answer",
@@ -273,7 +273,8 @@ def conversation_of(turns: Sequence[Turn], limits: Limits, may_prefill: bool) ->
         raise refused_by(error, "messages") from None
 
 
-def _role(turn: Turn) -> str:
+def role_of(turn: Turn) -> str:
+    """Who says a message, as a template knows it: a developer's is a system message."""
     return "system" if turn.role == "developer" else turn.role
 
 

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from demur.serving.asks import Turn
 from demur.serving.errors import Refused, wrong
 from demur.serving.limits import Limits
-from demur.serving.orders import content_of, conversation_of
+from demur.serving.orders import content_of, conversation_of, role_of
 from demur.types import Prompt
 
 Policy = Literal["closed", "open"]
@@ -92,7 +92,7 @@ def passed(body: Mapping[str, Any], rules: Rules) -> Passed:
         if rules.policy == "closed":
             raise
         return Passed(sent, None, error.message)
-    said = [{"role": turn.role, "content": content_of(turn, i)} for i, turn in enumerate(turns)]
+    said = [{"role": role_of(turn), "content": content_of(turn, i)} for i, turn in enumerate(turns)]
     return Passed(sent | {"messages": said}, prompt, note=_note(sent, rules))
 
 

@@ -1,0 +1,83 @@
+"""Settings as they are written by somebody, by the types that are declared for them.
+
+A file says ``strict: no`` where it means false, ``steps: true``, or ``"0.5"``: Python would take each of them, as
+something else. What a value may be beyond its type is for the part itself to say.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from numbers import Integral, Real
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from demur.types import DemurError
+
+
+def check_kinds(part: Any, settings: Mapping[str, Any], called: str) -> None:
+    """Raises for a setting of ``part`` (a class, or an object of one) whose value is of another type than its field.
+
+    Only plain types are looked at: true or false, numbers, texts, None, literals and lists of these. Fields of other
+    types, and parts that declare none, are left to themselves.
+    """
+    hints = _declared(part if isinstance(part, type) else type(part))
+    for name, value in settings.items():
+        if name in hints and not fits(value, hints[name]):
+            raise DemurError(
+                f"{called} with a setting of another kind ({name} {shown(value)})", words(hints[name]), NEXT
+            )
+
+
+@cache
+def _declared(made: type) -> Mapping[str, Any]:
+    """Types of a class's fields, and of what its ``made`` takes, where it has one; nothing where nobody can tell."""
+    found: dict[str, Any] = {}
+    for declares in (made, getattr(made, "made", None)):
+        with suppress(NameError, TypeError, AttributeError):  # of somebody else, with names that are not there at work
+            found |= get_type_hints(declares) if declares is not None else {}
+    return found
+
+
+NEXT = "mend it; true and false are no numbers, and a number in quotes is a text"
+
+
+def shown(value: Any) -> str:
+    """A value that came in the place of another: a number, or one short word; of what may be a request its type."""
+    if value is None or isinstance(value, bool | int | float):
+        return repr(value)[:40]
+    if isinstance(value, str):
+        short = len(value) < 16 and len(value.split()) <= 1
+        return repr(value) if short else f"a text of {len(value)} characters"
+    return f"a {type(value).__name__}"
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a declared type; true of types that are not plain."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, arm) for arm in inner)
+    if origin is Literal:  # which of them, the part says itself
+        return any(type(value) is type(one) for one in inner)
+    if origin in (tuple, list, Sequence):
+        listed = isinstance(value, list | tuple)
+        return listed and all(fits(one, inner[0]) for one in value) if inner else listed
+    if hint is None or hint is type(None):
+        return value is None
+    if hint in (int, float):
+        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (bool, str) else True
+
+
+def words(hint: Any) -> str:
+    """A declared type in words."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(words(arm) for arm in inner)
+    if origin is Literal:
+        return " or ".join(map(str, inner))
+    if origin in (tuple, list, Sequence):
+        return "a list"
+    named = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
+    return named.get(hint, "another value")
