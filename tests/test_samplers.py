@@ -277,16 +277,16 @@ def test_plans_of_the_official_settings() -> None:
         (lambda: BlockDiffusion(schedule="odd"), "schedule 'odd'"),  # type: ignore[arg-type]
         (lambda: BlockDiffusion(quota="half"), "quota 'half'"),  # type: ignore[arg-type]
         (lambda: BlockDiffusion(steps=0), "steps=0"),
-        (lambda: MaskedDiffusion(steps=2.5), "steps=2.5"),  # type: ignore[arg-type]
-        (lambda: MaskedDiffusion(steps="4"), "steps='4'"),  # type: ignore[arg-type]
-        (lambda: MaskedDiffusion(steps=True), "steps=True"),
-        (lambda: MaskedDiffusion(block_length=1.0), "block_length=1.0"),  # type: ignore[arg-type]
+        (lambda: MaskedDiffusion(steps=2.5), "(steps 2.5); expected a whole number or null"),  # type: ignore[arg-type]
+        (lambda: MaskedDiffusion(steps="4"), "(steps '4'); expected a whole number or null"),  # type: ignore[arg-type]
+        (lambda: MaskedDiffusion(steps=True), "(steps True); expected a whole number or null"),
+        (lambda: MaskedDiffusion(block_length=1.0), "(block_length 1.0)"),  # type: ignore[arg-type]
         (lambda: MaskedDiffusion(threshold=float("nan")), "threshold=nan"),
-        (lambda: BlockDiffusion(threshold="0.9"), "threshold='0.9'"),  # type: ignore[arg-type]
+        (lambda: BlockDiffusion(threshold="0.9"), "(threshold '0.9'); expected a number or null"),  # type: ignore[arg-type]
         (lambda: JointThreshold(edit_threshold=float("nan")), "edit_threshold=nan"),
-        (lambda: Autoregressive(top_k=2.5), "top_k=2.5"),  # type: ignore[arg-type]
-        (lambda: Autoregressive(temperature="1"), "temperature '1'"),  # type: ignore[arg-type]
-        (lambda: Autoregressive(top_p=True), "top_p True"),
+        (lambda: Autoregressive(top_k=2.5), "(top_k 2.5)"),  # type: ignore[arg-type]
+        (lambda: Autoregressive(temperature="1"), "(temperature '1')"),  # type: ignore[arg-type]
+        (lambda: Autoregressive(top_p=True), "(top_p True)"),
     ],
 )
 def test_bad_settings_are_refused_when_a_sampler_is_made(make: Any, says: str) -> None:

@@ -17,6 +17,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+REFUSAL = "I'm sorry, but I cannot help with that."
+"""What a defense writes in the place of an answer."""
 PHRASES: tuple[str, ...] = (
     "as an ai",
     "cannot fulfill",

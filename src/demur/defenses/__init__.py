@@ -35,7 +35,7 @@ from demur.defenses.self_examine import SelfExamine
 from demur.defenses.setup import Setup
 from demur.defenses.sri import Offline, Online
 from demur.defenses.token_moderation import TokenModeration
-from demur.guards import REFUSAL
+from demur.refusals import REFUSAL
 
 __all__ = [
     "DEFENSES",

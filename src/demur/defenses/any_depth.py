@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from demur.defenses.asking import said_behind
-from demur.guards.acting import REFUSAL, Refusal
+from demur.guards.acting import Refusal
 from demur.guards.rows import OVER, RowState
 from demur.models.control import bare_row
-from demur.refusals import is_refusal
+from demur.refusals import REFUSAL, is_refusal
 from demur.samplers import steps_of
 from demur.types import Canvas, DemurError, Need, Sampler, Scoring, Step, lacking
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from demur import worlds
 from demur.experiment.config import Config
-from demur.guards import REFUSAL
-from demur.judges import JUDGES, Judge, Reading, judge_named, read_answer
+from demur.experiment.record import read_in_run
+from demur.judges import JUDGES, Judge, judge_named
 from demur.refusals import is_refusal, shows_nothing
 from demur.traces import Trace
 from demur.types import DemurError, Verdict
@@ -71,15 +71,6 @@ def by_reading(trace: Trace) -> list[Outcome]:
     found = {text: read_in_run(text, trace.prompt.text) for text in dict.fromkeys(texts)}
     named = {"refuses": "refusal", "answers": "answer", "unclear": "unclear"}
     return [named[found[text].value] if found[text].readable else UNSCORED for text in texts]
-
-
-def read_in_run(text: str, request: str) -> Reading:
-    """How a text of a run reads. The sentence that a defense puts in an answer's place refuses whatever was asked, also
-    a request for a no to be worded.
-    """
-    if text.strip() == REFUSAL:
-        return Reading("refuses", "a defense's refusal, or one in its words", at=0)
-    return read_answer(text, request)
 
 
 def _by_dictionary(text: str) -> Outcome:

@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from demur.extras import need
+from demur.judges import Reading, read_answer
 from demur.redaction import label
-from demur.refusals import conclusion
+from demur.refusals import REFUSAL, conclusion
 from demur.types import DemurError
 
 FORMAT = 2
@@ -265,3 +266,12 @@ def said_in(text: str, answer: str, prefill: str) -> str:
     if not answer:
         return conclusion(text)
     return text if prefill else answer
+
+
+def read_in_run(text: str, request: str) -> Reading:
+    """How a text of a run reads. The sentence that a defense puts in an answer's place refuses whatever was asked, also
+    a request for a no to be worded.
+    """
+    if text.strip() == REFUSAL:
+        return Reading("refuses", "a defense's refusal, or one in its words", at=0)
+    return read_answer(text, request)

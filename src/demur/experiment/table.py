@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from demur.experiment.outcomes import read_in_run
-from demur.experiment.record import said_in, schema
+from demur.experiment.record import read_in_run, said_in, schema
 from demur.experiment.store import Store
 from demur.extras import need
 from demur.types import DemurError

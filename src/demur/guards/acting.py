@@ -15,10 +15,8 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from demur.guards.rows import RowState
+from demur.refusals import REFUSAL as REFUSAL  # noqa: PLC0414 (guards has had it)
 from demur.types import Canvas, Model, Step
-
-REFUSAL = "I'm sorry, but I cannot help with that."
-"""What a flagged generation is answered with."""
 
 
 class Fated(Protocol):

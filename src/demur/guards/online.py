@@ -21,12 +21,13 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demur.guards.acting import REFUSAL, Refusal
+from demur.guards.acting import Refusal
 from demur.guards.exempt import row_refuses
 from demur.guards.guard import Guard
 from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
 from demur.guards.sight import Recent, Signal, crossing
 from demur.pooling import Pooler
+from demur.refusals import REFUSAL
 from demur.samplers import steps_of
 from demur.traces import Key, Trace, spec_of
 from demur.types import Canvas, DemurError, Model, Need, Sampler, Step, Verdict

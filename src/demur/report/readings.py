@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from demur.dynamics import Difference, Rate, compare
-from demur.experiment.outcomes import read_in_run
-from demur.experiment.record import Record
+from demur.experiment.record import Record, read_in_run
 from demur.judges import Reading
 from demur.judges.reading import Value
 from demur.report.selection import Selection, facts, matched

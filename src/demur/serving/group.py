@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
-from demur.guards import REFUSAL, Guard, Watch
+from demur.guards import Guard, Watch
 from demur.guards.rows import Row, new_rows
+from demur.refusals import REFUSAL
 from demur.samplers import seeded, steps_of
 from demur.serving.errors import Refused, unavailable
 from demur.serving.order import Answer, Done, Drawn, Failed, Mode, Said, Tells, Ticket

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from demur.guards import REFUSAL
+from demur.refusals import REFUSAL
 from demur.serving.errors import unavailable
 
 ENDS = {None: "stop", "eos_token": "stop", "stop_sequence": "stop"} | {

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 
 from demur.extras import need
-from demur.guards import REFUSAL
+from demur.refusals import REFUSAL
 from demur.serving import bodies
 from demur.serving.answers import END
 from demur.serving.app import GONE, Listening, as_json, read_body

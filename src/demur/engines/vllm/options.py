@@ -16,13 +16,13 @@ from enum import StrEnum
 from functools import cache
 from typing import Any
 
+from demur.refusals import REFUSAL
 from demur.types import DemurError
 
 GUARD, ID = "demur", "demur_id"
 """What a request may say, in ``extra_args`` or, over HTTP, in ``vllm_xargs``."""
 NONE = "none"
 """No guard, where there is a default and the operator lets requests go without it."""
-REFUSAL = "I'm sorry, but I cannot help with that."
 REQUEST: ContextVar[str] = ContextVar("demur_request", default="")
 """The id of the HTTP request that is being admitted; see ``routes``."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
