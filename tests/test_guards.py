@@ -234,6 +234,12 @@ def test_too_few_answers_say_how_many_prompts_were_refused(
         g.fit_guard(anchors, run("guard", *fit), run("calibration", *calibrate), alpha=0.1)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 2.5, "3", True])
+def test_a_seed_that_no_detector_takes_is_one_line(seed: Any) -> None:
+    with pytest.raises(DemurError, match=r"seed=.*a whole number from 0"):
+        g.fit_guard(organism_guard().anchors, [], [], seed=seed)
+
+
 def test_too_little_data_is_said() -> None:
     with pytest.raises(g.InvalidData, match="at least 32"):
         g.SRIGuard().fit(signals(20), calibration=signals(200))

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import small
 import torch
@@ -293,6 +294,17 @@ def test_bad_settings_are_refused_when_a_sampler_is_made(make: Any, says: str) -
     with pytest.raises(DemurError) as caught:
         make()
     assert says in small.one_line(caught.value)
+
+
+@pytest.mark.parametrize("seed", [2**64, 2**64 - 2, -(2**63) - 1, 10**20, 1.5, "3", True, None])
+def test_a_seed_that_torch_does_not_take_is_one_line(seed: Any) -> None:
+    with pytest.raises(DemurError, match=r"seed=.*a whole number from"):
+        seeded(seed, 3)
+
+
+@pytest.mark.parametrize("seed", [2**64 - 3, -(2**63), 0, np.int64(7)])
+def test_every_other_seed_is_taken(seed: Any) -> None:
+    assert len({generator.initial_seed() for generator in seeded(seed, 3)}) == 3
 
 
 @pytest.mark.parametrize(

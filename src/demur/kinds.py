@@ -30,6 +30,13 @@ def check_kinds(part: Any, settings: Mapping[str, Any], called: str) -> None:
             )
 
 
+def check_seed(seed: Any, least: int = 0, below: int = 2**32) -> None:
+    """Raises unless a seed is a whole number from ``least`` to below ``below``, which is what its generator takes."""
+    if not fits(seed, int) or not least <= seed < below:
+        came = str(seed)[:40] if isinstance(seed, Real) else shown(seed)
+        raise DemurError(f"seed={came}", f"a whole number from {least} to {below - 1}", "for example: seed=1")
+
+
 @cache
 def _declared(made: type) -> Mapping[str, Any]:
     """Types of a class's fields, and of what its ``made`` takes, where it has one; nothing where nobody can tell."""

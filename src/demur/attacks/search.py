@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from demur.attacks.found import Access, Found, Knows, attacked, penalty
 from demur.attacks.holes import canvas_for
+from demur.kinds import check_seed
 from demur.types import DemurError, Need, Prompt, Scoring
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class RandomSearch:
         if not self.weight >= 0 or (self.weight and self.knows is None):
             expected = "at least 0, and with it what is known of a monitor"
             raise DemurError(f"weight={self.weight}", expected, "give knows=Suspicion(guard, model), or leave it out")
+        check_seed(self.seed)
         if not self.target.strip():
             raise DemurError("an empty target", "words with which an answer begins", 'such as "Sure"')
         if not hasattr(self.model, "forward"):

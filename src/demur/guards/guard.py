@@ -30,6 +30,7 @@ from demur.guards.prefix import Prefix, fit_prefix
 from demur.guards.promises import check_counts, check_limits, check_thresholds
 from demur.guards.tail import Tail, fit_tail
 from demur.guards.telling import check_steps
+from demur.kinds import check_seed
 from demur.numbers import signals_of
 from demur.signals import STATES, Anchors, digest
 from demur.signals.recent import keeps_states
@@ -358,6 +359,7 @@ def fit_guard(
     for too few, for a detector that breaks its contract (:func:`demur.guards.detectors.check`), and for a limit that no
     score can exceed: of finished signals, of unfinished ones, or of what follows step T.
     """
+    check_seed(seed)
     if detector is None:
         detector = detector_for(anchors)
     fit_of = _fit_of(detector)

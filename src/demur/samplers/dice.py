@@ -9,13 +9,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from demur.kinds import check_seed
 from demur.types import DemurError
 
 Rngs = Sequence[torch.Generator] | torch.Generator
 
 
 def seeded(seed: int, rows: int, device: str | torch.device = "cpu") -> list[torch.Generator]:
-    """One generator per row, seeded ``seed``, ``seed + 1`` ...: a row's stream does not depend on the batch."""
+    """One generator per row, seeded ``seed``, ``seed + 1`` ...: a row's stream does not depend on the batch. Raises for
+    a seed that torch does not take, also for the last row.
+    """
+    check_seed(seed, -(2**63), 2**64 - rows + 1)
     return [torch.Generator(device).manual_seed(seed + i) for i in range(rows)]
 
 
