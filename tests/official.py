@@ -965,8 +965,13 @@ FAMILIES: dict[str, Callable[[Official, Setting], Outcome]] = {
 }
 
 
+NEEDS = {name: "dllm" for name in FAMILIES} | {"llada": "LLaDA", "sdar": "SDAR"}
+NEEDS |= {"stable-diffcoder": "Stable-DiffCoder", "nemotron": "Nemotron"}
+"""Which folder of DIR a family's official code is in."""
+
+
 def main() -> int:
-    """Runs what is asked for; 1 if anything differed that is not known."""
+    """Runs what is asked for; 1 if anything differed that is not known, or if what was asked for by name is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", help=", ".join(FAMILIES))
     parser.add_argument("--official", type=Path, metavar="DIR", help="where the official repositories are")
@@ -982,6 +987,10 @@ def main() -> int:
     torch.set_num_threads(1)
     official, unknown = Official(asked.official), 0
     for name in asked.families or FAMILIES:
+        if not (asked.official / NEEDS[name]).is_dir():
+            print(f"{name}: not run, {asked.official / NEEDS[name]} is missing; without --official: where it is from")
+            unknown += bool(asked.families)
+            continue
         begun, counts = time.perf_counter(), Counter[str]()
         for i in range(asked.seed, asked.seed + asked.n):
             setting = Setting(i)

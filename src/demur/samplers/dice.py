@@ -20,7 +20,7 @@ def seeded(seed: int, rows: int, device: str | torch.device = "cpu") -> list[tor
     a seed that torch does not take, also for the last row.
     """
     check_seed(seed, -(2**63), 2**64 - rows + 1)
-    return [torch.Generator(device).manual_seed(seed + i) for i in range(rows)]
+    return [torch.Generator(device).manual_seed(int(seed) + i) for i in range(rows)]
 
 
 @dataclass(frozen=True)
