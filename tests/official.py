@@ -965,7 +965,7 @@ FAMILIES: dict[str, Callable[[Official, Setting], Outcome]] = {
 }
 
 
-NEEDS = {name: "dllm" for name in FAMILIES} | {"llada": "LLaDA", "sdar": "SDAR"}
+NEEDS = dict.fromkeys(FAMILIES, "dllm") | {"llada": "LLaDA", "sdar": "SDAR"}
 NEEDS |= {"stable-diffcoder": "Stable-DiffCoder", "nemotron": "Nemotron"}
 """Which folder of DIR a family's official code is in."""
 
