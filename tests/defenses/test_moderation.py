@@ -241,6 +241,7 @@ def test_a_moderator_that_thinks_first_is_read_behind_its_thought() -> None:
     row = [*thinking.tokenizer("It>", add_special_tokens=False)["input_ids"]]
     assert said_behind(thinking, [row], 4, marked=True) == ["No."]
     row = thinking.tokenizer("It <think>", add_special_tokens=False)["input_ids"]
+    torch.manual_seed(0)  # of the new token's row: some have the model say the mark itself
     thinking.net.resize_token_embeddings(len(thinking.tokenizer), mean_resizing=False)
     assert said_behind(thinking, [row], 1, marked=True)[0].startswith("<think>")
     assert not said_behind(thinking, [row], 1)[0].startswith("<think>")
