@@ -54,11 +54,16 @@ def acts(n: int = N, progress: Callable[[str], object] = lambda what: None) -> I
     for name, model, sampler in RUNS:
         progress(f"anchors: {name}")
         anchors.append(own_anchors(models[model], sampler, n=n))
-    for title, asked in requests():
+    told, traces = requests(), []
+    for name, model, sampler in RUNS:
+        progress(
+            f"answering: {name}"
+        )  # all requests at once: a tiny model takes hardly longer for four rows than for one
+        traces.append(generate(models[model], [asked for _, asked in told], sampler, length=RESPONSE, steps=STEPS))
+    for at, (title, asked) in enumerate(told):
         scenes, said = [], []
-        for (name, model, sampler), fitted in zip(RUNS, anchors, strict=True):
-            progress(f"{title}: {name}")
-            trace = generate(models[model], [asked], sampler, length=RESPONSE, steps=STEPS)[0]
+        for (name, _, _), fitted, made in zip(RUNS, anchors, traces, strict=True):
+            trace = made[at]
             sigma = fitted.signal(trace)
             outcome = judge(asked, trace.text())
             said.append(outcome)
