@@ -113,7 +113,7 @@ class _Tokenizer:
     chat_template = "{% if enable_thinking %}<think>{% endif %}{% if mode == 'off' %}x{% endif %}{{ messages }}"
 
 
-@pytest.mark.parametrize("word", ["false", "False", "no", "No", "on", "none", "null", "0", "", "true", "yes", " no "])
+@pytest.mark.parametrize("word", ["false", "False", "no", "No", "on", "none", "null", "0", "true", "yes", " no "])
 def test_a_word_for_true_or_false_is_none_in_a_template(word: str) -> None:
     with pytest.raises(DemurError, match="which a template takes as true") as caught:
         Chat(_Tokenizer(), None, {"enable_thinking": word})
@@ -121,7 +121,8 @@ def test_a_word_for_true_or_false_is_none_in_a_template(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("enable_thinking", False), ("mode", "off"), ("mode", "deep"), ("mode", 0)]
+    ("name", "value"),
+    [("enable_thinking", False), ("mode", "off"), ("mode", "deep"), ("mode", 0), ("enable_thinking", "")],
 )
 def test_what_a_template_knows_is_taken(name: str, value: object) -> None:
     assert Chat(_Tokenizer(), None, {name: value}).template_args == {name: value}
