@@ -93,7 +93,11 @@ def test_a_mistyped_column_is_said_once(column: str, meant: str, tmp_path: Path)
     assert all(f"did you mean '{meant}'" in line for line in told)
 
 
-@pytest.mark.parametrize("column", ["note", "source", "system", "prefill", "author", "sentiment", "fill", "model"])
+@pytest.mark.parametrize(
+    "column",
+    ["note", "source", "system", "prefill", "author", "sentiment", "fill", "model", "conversation_id", "ConversationID",
+     "conversation-no", "dialogue_ids", "messages_id"],
+)  # fmt: skip
 def test_other_columns_are_not_spoken_of(column: str, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"prompt": "Hi", column: "x"})
     with warnings.catch_warnings():

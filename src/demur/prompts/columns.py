@@ -197,13 +197,15 @@ def prompt_of(row: Row, reading: Reading) -> Prompt:
 
 _SPELT = ("prefill", *ALIASES["system"], *ALIASES["harmful"], *CONVERSATION_COLUMNS)
 """Names of columns that change what is asked, and are passed over where they are mistyped."""
+_OF_A_FIELD = re.compile(r"_?(?:ids?|no|nr|index|idx|count|hash)$")
+"""Ends of names that are no slips: ``conversation_id`` stands beside many a conversation."""
 
 
 def _say_mistyped(row: Row, reading: Reading) -> None:
     """Says once a source which column is not read and nearly has the name of one that is."""
     for column, value in row.values.items():
         folded = fold(column)
-        if reading.wants(column) or not says_something(value) or len(folded) < 5:
+        if reading.wants(column) or not says_something(value) or len(folded) < 5 or _OF_A_FIELD.search(folded):
             continue
         near = difflib.get_close_matches(folded, _SPELT, n=1, cutoff=0.87)
         if near and column not in reading.warned:
