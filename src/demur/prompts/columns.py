@@ -104,9 +104,12 @@ LABELS: Mapping[str, bool | None] = {
     **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), None),
 }
 """What a label may be, in any case; the last ones say nothing."""
-MAYBE_LABELS = re.compile(r"label|class$|harm|safe|toxic|malicious|benign|jailbreak|refus|unethical|illegal|injection")
+MAYBE_LABELS = re.compile(
+    r"label|class$|harm|safe|toxic|malicious|benign|jailbreak|unethical|illegal|injection"
+    r"|(?:should|must|expect\w*|to)_(?:be_)?refus|refus\w*_expected"
+)
 """In names of columns that may be labels, of which nobody knows which value means harm. They are not read by
-themselves."""
+themselves. What was refused is said of an answer."""
 _MAYBE_LABELS_TOO = re.compile(r"(?:^|_)(?:type|kind|category|split|set|role|side|tag)$")
 _SIDES = ("harmful", "unsafe", "harmless", "unharmful", "safe", "benign")
 _SIDES_ALONE = ("jailbreak", "malicious", "toxic")
