@@ -23,7 +23,8 @@ UNTOLD: dict[str, tuple[Any, Any]] = {
     "harmless": (False, True), "toxicity": (0.93, 0.02), "toxic": ("yes", "no"), "category": ("Harmful", "Harmless"),
     "data_type": ("adversarial_harmful", "vanilla_benign"), "note": ("contrast_homonyms", "homonyms"),
     "prompt_harm_label": ("harmful", "unharmful"), "is_jailbreak": (True, False), "should_refuse": ("true", "false"),
-    "malicious": (True, False), "expected_refusal": (1, 0), "refusal_expected": (True, False), "prompt_injection": (1, 0), "unethical": (1, 0), "anything": ("unsafe", "safe"),
+    "malicious": (True, False), "prompt_injection": (1, 0), "unethical": (1, 0), "anything": ("unsafe", "safe"),
+    "expected_refusal": (1, 0), "refusal_expected": (True, False),
 }  # fmt: skip
 
 
@@ -68,7 +69,8 @@ def test_ids_and_requests_are_no_labels(row: dict[str, str], tmp_path: Path) -> 
     [
         ("type", "question"), ("category", "Malware/Hacking"), ("split", "train"), ("label", ""), ("label", None),
         ("kind", "how_to"), ("topic", "safe driving"), ("toxicity", None), ("jailbreak_rate", "high"),
-        ("refused", False), ("model_refusal", "no"), ("is_refusal", 1), ("tag", "cyber-crime"), ("role", "user"), ("length", 0.5), ("n", 1),
+        ("refused", False), ("model_refusal", "no"), ("is_refusal", 1),
+        ("tag", "cyber-crime"), ("role", "user"), ("length", 0.5), ("n", 1),
     ],
 )  # fmt: skip
 def test_columns_that_say_nothing_of_harm_are_no_obstacle(column: str, value: Any, tmp_path: Path) -> None:
