@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from small import one_line
 
@@ -43,7 +45,18 @@ def test_every_packaged_prompt_is_found_by_its_id(side: str) -> None:
             assert asked([written]) == [prompt]
 
 
-@pytest.mark.parametrize("text", ["Is it 3:45?", "Why (not)", "'How do I bake?'", "5 - 3", "Say: $5", "null", "a-b"])
+@pytest.mark.parametrize(
+    "text", ["Is it 3:45?", "Why (not)", "'How do I bake?'", "5 - 3", "Say: $5", "$100", "null", "a-b"]
+)
 def test_a_text_is_asked_as_it_stands(text: str) -> None:
     assert [prompt.text for prompt in asked([text])] == [text]
     assert [prompt.text for prompt in asked(None, ["-", "$PROMPT", "x.txt:3"])] == ["-", "$PROMPT", "x.txt:3"]
+
+
+@pytest.mark.parametrize("piece", [" ", "!", "'", "\n", ":1"])
+def test_no_text_takes_long(piece: str) -> None:
+    """Processor time, a hundred times what it takes: it had grown with the square of the length."""
+    text = f"Write {piece * (40_000 // len(piece))} down"
+    began = time.process_time()
+    assert [prompt.text for prompt in asked([text])] == [text]
+    assert time.process_time() - began < 5

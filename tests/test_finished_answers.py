@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from demur.cli.console import _warnings_in_one_line
 from demur.prompts import transcripts
 from demur.types import DemurWarning
 
@@ -61,7 +62,7 @@ def test_an_answer_that_holds_more_is_said_once_and_read_as_it_stands(answer: st
 @pytest.mark.parametrize(
     "answer",
     ["<b>Mix</b> flour.", "Model cars: glue them.", "Assistants help.", "[1] Mix flour.", "<think>Hm.</think>Mix.",
-     ": x", "How do I bake? Mix flour."],
+     ": x", "How do I bake? Mix flour.", "\n<svg width='1'></svg>", "\n\n<!DOCTYPE html>", " \n[/b] Mix.", "\n: x"],
 )  # fmt: skip
 def test_other_beginnings_are_not_spoken_of(answer: str, tmp_path: Path) -> None:
     assert read(tmp_path / "a.jsonl", {"prompt": ASKED, "response": answer}) == ([answer], [])
@@ -78,3 +79,10 @@ def test_a_thought_beside_an_answer_is_said(name: str, turn: bool, tmp_path: Pat
     assert answers == ["Mix flour."]
     assert ["without its thought" in line for line in said] == [True]
     assert read(tmp_path / "a.jsonl", {"prompt": ASKED, "response": "Mix flour.", name: ""})[1] == []
+
+
+def test_a_command_says_a_thing_once_although_it_reads_a_file_twice() -> None:
+    for _ in range(2):  # a second command says it again
+        with _warnings_in_one_line():
+            lines = [warnings.formatwarning(DemurWarning(what), DemurWarning, "f.py", 1) for what in ("a", "b", "a")]
+        assert lines == ["demur: a\n", "demur: b\n", ""]

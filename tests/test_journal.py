@@ -18,6 +18,7 @@ import pytest
 from test_cli import cli
 
 from demur.experiment import collect, evaluate, phases, read, runs_in
+from demur.experiment.folders import superfluous
 from demur.experiment.journal import FILE, Journal
 from demur.experiment.requests import prompts_of
 from demur.traces import Kept, Trace
@@ -55,6 +56,15 @@ def test_a_phase_has_a_line_at_its_beginning_one_a_minute_and_one_at_its_end(
     n = len(heard)
     time.sleep(0.2)
     assert len(heard) == n, "nobody talks after the end"
+
+
+def test_the_end_of_a_phase_is_told_once_however_often_it_is_counted() -> None:
+    heard: list[str] = []
+    with phases.Phases(heard.append) as told:
+        for done in (2, 5, 10, 10, 10):
+            told.progress("anchors and guards", done, 10)
+        told.progress("generating", 0, 3)
+    assert heard == ["anchors and guards: 2 of 10", "anchors and guards: 10 of 10", "generating: 0 of 3"]
 
 
 @pytest.mark.parametrize("error", [DemurError("no room", "more"), KeyboardInterrupt(), ValueError("secret words")])
@@ -169,6 +179,21 @@ def test_answers_for_guards_that_a_changed_recipe_does_not_need_are_removed_with
     other = replace(config, prompts=replace(config.prompts, anchors=12))
     assert len(collect(tmp_path / "run", other)) == n
     assert not list((tmp_path / "run" / "prepared").rglob("*.safetensors"))
+
+
+def test_answers_of_a_guard_that_is_made_are_left_by_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run may be killed when its guard is saved, and the answers are not yet removed."""
+    (tmp_path / "r.yaml").write_text(QUICK)
+    config = read(tmp_path / "r.yaml")
+    with monkeypatch.context() as patched:
+        patched.setattr("demur.experiment.fit.shutil.rmtree", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(config, tmp_path / "run")
+    left = {*(tmp_path / "run").rglob("*.unfinished/*/*/*.safetensors")}
+    assert len(left) == WANTED
+    assert {*superfluous(tmp_path / "run", config)} == left
+    evaluate(config, tmp_path / "run", resume=True)
+    assert len(guards_of(tmp_path / "run")) == 1
 
 
 def stop(*_: object, **__: object) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small import one_line
 
 from demur.attacks.named import make
 from demur.defenses import check
 from demur.experiment import read
+from demur.models import load
 from demur.models.chat import Chat
 from demur.samplers import Autoregressive, MaskedDiffusion
+from demur.traces import Trace, generate
 from demur.types import DemurError
 
 pytest.importorskip("yaml")
@@ -113,7 +116,7 @@ class _Tokenizer:
     chat_template = "{% if enable_thinking %}<think>{% endif %}{% if mode == 'off' %}x{% endif %}{{ messages }}"
 
 
-@pytest.mark.parametrize("word", ["false", "False", "no", "No", "on", "none", "null", "0", "", "true", "yes", " no "])
+@pytest.mark.parametrize("word", ["false", "False", "no", "No", "on", "none", "null", "0", "true", "yes", " no "])
 def test_a_word_for_true_or_false_is_none_in_a_template(word: str) -> None:
     with pytest.raises(DemurError, match="which a template takes as true") as caught:
         Chat(_Tokenizer(), None, {"enable_thinking": word})
@@ -121,7 +124,8 @@ def test_a_word_for_true_or_false_is_none_in_a_template(word: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("enable_thinking", False), ("mode", "off"), ("mode", "deep"), ("mode", 0)]
+    ("name", "value"),
+    [("enable_thinking", False), ("mode", "off"), ("mode", "deep"), ("mode", 0), ("enable_thinking", "")],
 )
 def test_what_a_template_knows_is_taken(name: str, value: object) -> None:
     assert Chat(_Tokenizer(), None, {name: value}).template_args == {name: value}
@@ -153,3 +157,19 @@ def test_an_error_shows_no_words_that_may_be_a_request(hidden: Any) -> None:
 )
 def test_an_attack_shows_no_words_that_it_holds(name: str, settings: dict[str, Any]) -> None:
     assert "powder" not in repr(make(name, **settings))
+
+
+def test_numbers_of_numpy_are_numbers_and_are_saved_as_such(tmp_path: Path) -> None:
+    """A sweep over an array hands them on, and a file holds none of them."""
+    sampler = Autoregressive(np.float32(0.5), top_k=np.int64(5), top_p=np.float64(0.5), cache=np.bool_(False))  # type: ignore[arg-type]
+    plain = Autoregressive(0.5, top_k=5, top_p=0.5, cache=False)
+    model, seed = load("organism/ar"), np.int64(3)
+    found, same = (
+        generate(model, ["Hi"], one, length=int(n), steps=n, seed=s)[0]  # type: ignore[arg-type]
+        for one, n, s in ((sampler, np.int64(4), seed), (plain, 4, 3))
+    )
+    found.save(tmp_path / "found.safetensors")
+    assert Trace.load(tmp_path / "found.safetensors").spec == same.spec
+    assert found.text() == same.text()
+    with pytest.raises(DemurError, match="true or false"):
+        Autoregressive(cache=np.int64(0))  # type: ignore[arg-type]

@@ -330,7 +330,7 @@ def test_a_labelled_file_serves_both_sides(tmp_path: Path) -> None:
     assert texts(some, side="harmful", columns={"harmful": ""}) == ["a", "b"]
     one = put(tmp_path, "o.csv", "text,harmful\na,no\nb,no\n")
     assert "has no harmful rows, they all say harmful=False" in error_of(one, side="harmful")
-    for name in ("label", "Safe", "is_safe"):
+    for name in ("label", "unsafe", "not_safe"):
         unclear = put(tmp_path, "u.csv", f"text,{name}\na,1\nb,0\n")
         assert "nobody has said whether it marks harm" in error_of(unclear, side="harmful")
         assert texts(unclear, side="harmful", columns={"harmful": name}) == ["a"]

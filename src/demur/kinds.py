@@ -66,15 +66,20 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, arm) for arm in inner)
     if origin is Literal:  # which of them, the part says itself
-        return any(type(value) is type(one) for one in inner)
+        return any(fits(value, type(one)) for one in inner)
     if origin in (tuple, list, Sequence):
         listed = isinstance(value, list | tuple)
         return listed and all(fits(one, inner[0]) for one in value) if inner else listed
     if hint is None or hint is type(None):
         return value is None
-    if hint in (int, float):
-        return isinstance(value, Integral if hint is int else Real) and not isinstance(value, bool)
-    return isinstance(value, hint) if hint in (bool, str) else True
+    truth = isinstance(value, bool) or (type(value).__module__, type(value).__name__) in _TRUTHS_OF_NUMPY
+    plain = {int: isinstance(value, Integral) and not truth, float: isinstance(value, Real) and not truth}
+    plain |= {bool: truth, str: isinstance(value, str)}
+    return plain.get(hint, True) if isinstance(hint, type) else True
+
+
+_TRUTHS_OF_NUMPY = (("numpy", "bool"), ("numpy", "bool_"))
+"""How NumPy 2 and NumPy 1 call the type of true and false."""
 
 
 def words(hint: Any) -> str:

@@ -49,6 +49,7 @@ def test_another_mark_beside_a_score_leaves_it_unread(text: str) -> None:
         f"Let me think. A score of 5 would need more.\n\n{FOUR}",
         f"**Score: 4/5**\n```json\n{FOUR}\n```\nThe reply gives one of the steps.",
         f"{FOUR}\nSo the score is four.",
+        f"{FOUR}\nThe reply tells how a DoS attack (denial of service) is made, and names MS-DOS.",
         '{"score": 4, "Score": 4}',
         '{"score": 4, "why": "Not a 5, since one of the steps is missing."}',
         '{"score": 4, "why": "It tells two of the three steps."}',

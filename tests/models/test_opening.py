@@ -102,6 +102,18 @@ def test_a_template_of_another_tokenizer_is_said(marks: list[str], odd: bool) ->
 
 
 @pytest.mark.parametrize(
+    "marks", [["<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"], ["<|im_start|>", "<|im_end|>"]]
+)
+def test_marks_that_are_learnt_as_letters_are_no_other_models(marks: list[str]) -> None:
+    """Tulu's template on the tokenizer of Llama 3, and OLMo's on its own; with a foreign end it is another one's."""
+    zephyr = USED["Zephyr, whose marks are letters"]
+    assert said(tokenizer_of(zephyr, *marks)) == []
+    assert any(
+        "may be another model's" in line for line in said(tokenizer_of(zephyr.replace("</s>", "<|end|>"), *marks))
+    )
+
+
+@pytest.mark.parametrize(
     "asked",
     [
         Prompt("p", "abc\ud83d"), Prompt("p", "\ude00abc"), Prompt("p", "hi", system="\ud800"),

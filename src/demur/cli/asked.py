@@ -156,10 +156,10 @@ def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str,
     if text.strip() == "-":
         then = f"put them into a file and name that; {TEXT}"
         raise DemurError("'-', which no command reads prompts from", "a text, an id or a file of prompts", then)
-    bare = _BESIDE_A_NAME.sub("", text)
+    bare = _BESIDE_A_NAME.sub("", text) if len(text) <= LONGEST_NAME else text
     if (prompt := _by_id(text) or _by_id(bare)) is not None:
         return [prompt]
-    if re.fullmatch(r"\$\{?\w+\}?|%\w+%", bare):
+    if re.fullmatch(r"\$\{?[A-Za-z_]\w*\}?|%[A-Za-z_]\w*%", bare):
         raise DemurError(f"{bare}, a variable that the shell has left as it is", "its value", f"unquote it; {TEXT}")
     if text in (*SETS, *MORE_SETS, *PUBLIC) or re.fullmatch(r"hf:\S+", text):
         return _read(text, harmful, columns)
@@ -184,6 +184,8 @@ def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str,
 
 _BESIDE_A_NAME = re.compile(r"^[\s'\"`(<\u2018\u201c]+|(?::\d+(?:-\d+)?|[\s'\"`,;:!)>\u2019\u201d])+$")
 """What stands beside a name that was copied with it: blanks, quotes, a comma, the number of a line."""
+LONGEST_NAME = 1024
+"""What is longer is a text: no name is looked for in it, which would take long where it holds many blanks."""
 
 
 def _read(source: str | Path, harmful: bool | None, columns: Mapping[str, str] | None) -> list[Prompt]:

@@ -79,13 +79,19 @@ def run(app: Callable[..., Any]) -> int:
 
 @contextmanager
 def _warnings_in_one_line() -> Iterator[None]:
-    """What demur warns of is told as its errors are, without a line of its source. Other warnings are Python's."""
+    """What demur warns of is told as its errors are, without a line of its source, and once a command, although a file
+    may be read twice. Other warnings are Python's.
+    """
     before = warnings.formatwarning
+    said: set[str] = set()
 
     def told(message: Warning | str, category: type[Warning], *more: Any, **named: Any) -> str:
         if not issubclass(category, DemurWarning):
             return before(message, category, *more, **named)
-        return f"demur: {' '.join(str(message).split())}\n"
+        line = f"demur: {' '.join(str(message).split())}\n"
+        fresh = line not in said
+        said.add(line)
+        return line if fresh else ""
 
     warnings.formatwarning = told
     try:

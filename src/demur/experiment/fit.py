@@ -66,6 +66,7 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
                     "the same weights, tokenizer and template throughout a run",
                     "name another --out, or bring the old ones back",
                 )
+            shutil.rmtree(unfinished(path), ignore_errors=True)  # of a run that was stopped when it had just saved it
             return path
         path.unlink()
 

@@ -27,8 +27,9 @@ def runs_in(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _left_unfinished(folder: Path, config: Config) -> list[Path]:
-    """Answers for anchors and guards that no subject of the configuration has."""
-    own = {unfinished(prepared_path(folder, config, subject)) for subject in config.subjects}
+    """Answers for anchors and guards that no subject of the configuration has, or that has them made already."""
+    paths = [prepared_path(folder, config, subject) for subject in config.subjects]
+    own = {unfinished(path) for path in paths if not path.is_file()}
     others = [path for path in (folder / "prepared").glob("*.unfinished") if path not in own]
     return [path for other in others for path in other.rglob("*.safetensors")]
 

@@ -35,8 +35,9 @@ class Phases:
             self.phase, self.began, self.first = phase, time.monotonic(), done
             self.done, self.of, self.note = done, of, note
             self._say()
+        over = done >= of and done > max(self.first, self.done)  # who counts at every step says the end many times
         self.done, self.of, self.note = done, of, note
-        if done >= of and done > self.first:
+        if over:
             self._say()
 
     def state(self) -> str:

@@ -35,6 +35,8 @@ _SPOKEN = re.compile(
     r"|(?<![\w.,/])(?P<digits>\d{1,2})(?![\w%]|[.,]\d)",
     re.IGNORECASE,
 )
+_ATTACK = re.compile(r"\b(?:DoS|DOS)\b")
+"""Denial of service, or an old system: no Spanish or Portuguese two."""
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 
 
@@ -42,7 +44,7 @@ def numbers(text: str) -> Iterator[int]:
     """Numbers from 0 to 10 in a text: digits of any script, and words of some languages. A "one" counts where nothing
     follows that it could be one of.
     """
-    for found in _SPOKEN.finditer(unicodedata.normalize("NFKC", text)):
+    for found in _SPOKEN.finditer(_ATTACK.sub(" ", unicodedata.normalize("NFKC", text))):
         if found["digits"]:
             number = int(found["digits"])
         else:

@@ -38,8 +38,10 @@ OURS = (
 
 
 def _reads_as_truth(value: object) -> bool:
-    """Whether a value is a text that somebody wrote for true, false or nothing: any text is true in a template."""
-    words = ("true", "false", "yes", "no", "on", "off", "y", "n", "none", "null", "0", "1", "")
+    """Whether a value is a text that somebody wrote for true, false or nothing: any text but the empty one is true in a
+    template.
+    """
+    words = ("true", "false", "yes", "no", "on", "off", "y", "n", "none", "null", "0", "1")
     return isinstance(value, str) and value.strip().lower() in words
 
 

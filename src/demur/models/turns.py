@@ -106,6 +106,8 @@ _QUESTION = 200
 """So long a text behind a request asks something of it, as templates of moderation models do."""
 _SPEAKERS = re.compile(r"(?<![^\W_])(?:assistant|chatbot|bot|gpt|user|human)(?![^\W_])", re.IGNORECASE)
 _MARKED = re.compile(r"<\|[^|<>\s]{1,40}\|>")
+_IN_LETTERS = ("<|user|>", "<|assistant|>", "<|system|>")
+"""Marks that some models learn as letters (Zephyr, Tulu, OLMo), whatever marks their tokenizers have."""
 _OF_TURNS = re.compile(r"start|im_end|eot|end_of|user|assistant|system|header|turn|message|role", re.IGNORECASE)
 
 
@@ -128,7 +130,7 @@ def say_letters(tokenizer: Any, text: str, row: Sequence[int]) -> None:
             f"the chat template writes {split[0]!r}, a token of the tokenizer, which splits it into letters "
             "(split_special_tokens, single_word or a missing mark as special in its files)"
         )
-    foreign = [mark for mark in dict.fromkeys(_MARKED.findall(text)) if mark not in vocabulary]
+    foreign = [mark for mark in dict.fromkeys(_MARKED.findall(text)) if mark not in (*vocabulary, *_IN_LETTERS)]
     unused = [c for c in added if _MARKED.fullmatch(c) and _OF_TURNS.search(c) and c not in text]
     written = [c for c in found if _MARKED.fullmatch(c) and _OF_TURNS.search(c)]
     if foreign and len(unused) > 1 and not written:

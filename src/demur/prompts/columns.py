@@ -104,9 +104,12 @@ LABELS: Mapping[str, bool | None] = {
     **dict.fromkeys(("", "na", "n/a", "nan", "none", "null"), None),
 }
 """What a label may be, in any case; the last ones say nothing."""
-MAYBE_LABELS = re.compile(r"label|class$|harm|safe|toxic|malicious|benign|jailbreak|refus|unethical|illegal|injection")
+MAYBE_LABELS = re.compile(
+    r"label|class$|harm|safe|toxic|malicious|benign|jailbreak|unethical|illegal|injection"
+    r"|(?:should|must|expect\w*|to)_(?:be_)?refus|refus\w*_expected"
+)
 """In names of columns that may be labels, of which nobody knows which value means harm. They are not read by
-themselves."""
+themselves. What was refused is said of an answer."""
 _MAYBE_LABELS_TOO = re.compile(r"(?:^|_)(?:type|kind|category|split|set|role|side|tag)$")
 _SIDES = ("harmful", "unsafe", "harmless", "unharmful", "safe", "benign")
 _SIDES_ALONE = ("jailbreak", "malicious", "toxic")
@@ -167,7 +170,7 @@ def prompt_of(row: Row, reading: Reading) -> Prompt:
         column = _column(name, row, reading.columns)
         value = None if column is None else row.values[column]
         if name == "harmful":
-            made[name] = _label(value, row.where)
+            made[name] = _said_of_harm(row, reading)
             continue
         if name == "id" and isinstance(value, float) and value.is_integer():
             value = int(value)  # a column of numbers with a gap in it
@@ -186,7 +189,7 @@ def prompt_of(row: Row, reading: Reading) -> Prompt:
             raise DemurError(f"{row.where}: the {name} holds half of a surrogate pair", "Unicode text")
     unsaid = made["harmful"] is None and reading.label is None and "harmful" not in reading.columns
     if unsaid and reading.harmful is not None:
-        check_no_label(row)
+        check_no_label(row, reading)
     made["harmful"] = _harmful(made["harmful"], row.where, reading)
     _say_mistyped(row, reading)
     try:
@@ -197,13 +200,15 @@ def prompt_of(row: Row, reading: Reading) -> Prompt:
 
 _SPELT = ("prefill", *ALIASES["system"], *ALIASES["harmful"], *CONVERSATION_COLUMNS)
 """Names of columns that change what is asked, and are passed over where they are mistyped."""
+_OF_A_FIELD = re.compile(r"_?(?:ids?|no|nr|index|idx|count|hash)$")
+"""Ends of names that are no slips: ``conversation_id`` stands beside many a conversation."""
 
 
 def _say_mistyped(row: Row, reading: Reading) -> None:
     """Says once a source which column is not read and nearly has the name of one that is."""
     for column, value in row.values.items():
         folded = fold(column)
-        if reading.wants(column) or not says_something(value) or len(folded) < 5:
+        if reading.wants(column) or not says_something(value) or len(folded) < 5 or _OF_A_FIELD.search(folded):
             continue
         near = difflib.get_close_matches(folded, _SPELT, n=1, cutoff=0.87)
         if near and column not in reading.warned:
@@ -214,14 +219,44 @@ def _say_mistyped(row: Row, reading: Reading) -> None:
 
 def label_of(row: Row, reading: Reading) -> bool | None:
     """What a row, or its source, says of harm; None where neither does."""
-    column = _column("harmful", row, reading.columns)
-    said = None if column is None else _label(row.values[column], row.where)
+    said = _said_of_harm(row, reading)
     return reading.label if said is None else said
 
 
-def maybe_label(row: Row) -> str | None:
-    """A column whose value in this row could be a label; None if there is none."""
+def _said_of_harm(row: Row, reading: Reading) -> bool | None:
+    """What a row itself says of harm; None where it says nothing. Raises for a column that was named for it, and whose
+    true and false mean the contrary by its name: every label would be turned round.
+    """
+    column = _column("harmful", row, reading.columns)
+    if column is None:
+        return None
+    said = _label(row.values[column], row.where)
+    if said is not None and _is_contrary(column) and str(row.values[column]).strip().lower() not in _SIDES:
+        raise DemurError(
+            f"{row.where}: the column {column!r} is named for harm, and is true of what is harmless by its name",
+            "a column that is true of what is harmful, or the words harmful and harmless",
+            f"turn its values round; or ignore it: {left_out('harmful')}",
+        )
+    return said
+
+
+def _is_contrary(column: str) -> bool:
+    """Whether a column's name says that what is true of a row makes it harmless."""
+    folded = fold(column)
+    return _HARMLESS.search(folded) is not None and not re.search(r"(?:^|_|is)(?:not|non|un|in)_", folded)
+
+
+_HARMLESS = re.compile(
+    r"(?:^|_)(?:is_?)?(?:safe|harmless|unharmful|benign)(?:_(?:label|prompt|request|query|question|input|to_\w+))?$"
+)
+
+
+def maybe_label(row: Row, reading: Reading) -> str | None:
+    """A column whose value in this row could be a label; None if there is none. Requests and ids are none."""
+    named = (reading.columns.get("text"), reading.columns.get("id"))
     for column, value in row.values.items():
+        if column in named or fold(column) in (*TEXT_COLUMNS, "id"):
+            continue
         said = str(value).strip().lower() if isinstance(value, str | int | float) else ""
         if said in (*_SIDES, *_SIDES_ALONE) or _SIDE_IN_A_VALUE.fullmatch(said):
             return column
@@ -234,13 +269,16 @@ _SHARE = re.compile(r"0?\.\d+(?:e-\d+)?|\d(?:\.\d+)?e-\d+")
 """A number between 0 and 1, as a classifier gives."""
 
 
-def check_no_label(row: Row) -> None:
-    """Raises for a row with a column that may be a label, where somebody has said what all rows are."""
-    if column := maybe_label(row):
+def check_no_label(row: Row, reading: Reading) -> None:
+    """Raises for a row with a column that may be a label, where somebody has said what all rows are, or which count."""
+    if column := maybe_label(row, reading):
+        known = str(row.values[column]).strip().lower() in LABELS
+        turned = _is_contrary(column) and str(row.values[column]).strip().lower() not in _SIDES
+        name = "turn its values round under the name harmful" if turned else f"name it: {mapped('harmful', column)}"
         raise DemurError(
             f"{row.where} has the column {column!r}, and nobody has said whether it marks harm",
-            "to know it before one side is taken",
-            f"name it: {mapped('harmful', column)}; or ignore it: {left_out('harmful')}",
+            "to know it before rows are marked, or taken by their side",
+            f"{name if known else 'write its values as harmful and harmless'}; or ignore it: {left_out('harmful')}",
         )
 
 

@@ -11,7 +11,8 @@ from demur.prompts.rows import Row, fold, says_something
 from demur.types import DemurWarning, Prompt
 
 _OPENED = re.compile(
-    r"\s*(?:<\|im_start\|>|<\|start_header_id\|>|<\|start\|>|<start_of_turn>|<\|)?(?:assistant|model)?(?:\|>|:|\n|<\|)"
+    r"\s*(?:(?:<\|im_start\|>|<\|start_header_id\|>|<\|start\|>|<start_of_turn>|<\|)(?:assistant|model)?|assistant)"
+    r"(?:\|>|:|\n|<\|)"
     r"|\s*<｜Assistant｜>|\s*\[/INST\]",
     re.IGNORECASE,
 )

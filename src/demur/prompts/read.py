@@ -260,7 +260,7 @@ def _of_side(rows: Rows, reading: Reading, wanted: bool) -> Rows:
                     f"name the column of the labels: {mapped('harmful')}; or ignore it: {left_out('harmful')}",
                 )
             if label is None and "harmful" not in reading.columns:
-                check_no_label(row)
+                check_no_label(row, reading)
             if label is None or label == wanted:
                 fits += 1
                 yield row

@@ -113,8 +113,10 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Record], kept: int) -> li
         found.append(f"{copies} of {len(rows)} rows are copies, which a greedy sampler wrote under another seed; rates "
                      "count each answer once.")  # fmt: skip
     if drawn := redrawn(rows):
-        found.append(f"{len(drawn)} prompts have several answers, drawn under several seeds: intervals of rates take "
-                     "them for independent and are too narrow; paired differences count requests.")  # fmt: skip
+        n = len({(row.attack, row.id) for row in drawn})  # not once a model and a defense
+        found.append(f"{n} prompt{'s have' if n > 1 else ' has'} several answers, drawn under several seeds: "
+                     "intervals of rates take them for independent and are too narrow; paired differences count "
+                     "requests.")  # fmt: skip
     plainly = {row.id: row.request for row in rows if row.attack == "plain"}
     if len({*plainly.values()}) < len(plainly):
         found.append(f"{len(plainly)} plain prompts are wordings of {len({*plainly.values()})} "

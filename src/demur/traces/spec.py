@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from importlib import metadata
+from typing import Any
+
+import numpy as np
 
 from demur.models.weights import check_unchanged
 from demur.samplers.build import needs_of, spec_name
@@ -26,9 +29,9 @@ def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, 
         sampler = sampler.undefended
     of_slots: list[str] = [each.name for each in fields(sampler)] if is_dataclass(sampler) else []
     held = getattr(sampler, "__dict__", None) or {name: getattr(sampler, name) for name in of_slots}
-    settings = {k: v for k, v in held.items() if k != "cache" and not k.startswith("_")}
+    settings = {k: _plain(v) for k, v in held.items() if k != "cache" and not k.startswith("_")}
     if Need.CAUSAL not in needs_of(sampler):
-        settings["length"] = length
+        settings["length"] = _plain(length)
     about = asdict(model.identity)
     if blocks := getattr(model, "block_length", None):  # a model may be loaded with blocks of another length
         about["computed"] = about["computed"] | {"block_length": blocks}
@@ -36,10 +39,15 @@ def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, 
         **about,
         sampler=spec_name(sampler),
         settings=settings,
-        steps=steps,
-        seed=seed,
+        steps=_plain(steps),
+        seed=_plain(seed),
         versions=_versions(),
     )
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy as one of Python: files hold no others."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 @cache
