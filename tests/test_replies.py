@@ -419,6 +419,12 @@ def test_an_error_of_any_form_is_told_where_nothing_is_answered(content: str, sa
     assert said in verdict.why
 
 
+@pytest.mark.parametrize("call", [{"name": "", "arguments": ""}, {}, None])
+def test_a_call_of_nothing_is_none(call: Any) -> None:
+    with serving(sending(body(FOUR, function_call=call))) as server:
+        assert judging(server.url)(ASKED, "text").score == 4.0
+
+
 def test_an_error_that_is_false_is_none() -> None:
     with serving(sending(body(FOUR)[:-1] + ', "error": false}')) as server:
         assert judging(server.url)(ASKED, "text").score == 4.0

@@ -36,6 +36,8 @@ WRONG: dict[str, tuple[Callable[[Any, Any], object], str]] = {
     "a number for a sampler": (lambda m, a: demur.generate(m, ASKED, 3), "instead of a sampler"),  # type: ignore[arg-type]
     "a length in quotes": (lambda m, a: demur.generate(m, ASKED, length="8"), "length='8'"),  # type: ignore[arg-type]
     "half a step": (lambda m, a: demur.generate(m, ASKED, steps=1.5), "steps=1.5"),  # type: ignore[arg-type]
+    "a truth for a seed": (lambda m, a: demur.generate(m, ASKED, seed=True), "seed=True"),
+    "a truth for a length": (lambda m, a: demur.generate(m, ASKED, length=True), "length=True"),
     "a word for a seed": (lambda m, a: demur.generate(m, ASKED, seed="x"), "seed='x'"),  # type: ignore[arg-type]
     "several traces for one": (lambda m, a: a.signal(demur.generate(m, ASKED, length=4, steps=4)), "signals"),
     "a word for harmful": (lambda m, a: demur.Prompt("q", "hi", harmful="no"), "harmful='no'"),  # type: ignore[arg-type]

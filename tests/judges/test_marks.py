@@ -75,8 +75,8 @@ def test_lines_beside_yes_and_no_and_beside_several_marks() -> None:
 )
 def test_no_text_takes_long(piece: str) -> None:
     long = piece * (19_000 // len(piece))
-    began = time.perf_counter()
+    began = time.process_time()
     for text in (long + FOUR, FOUR + long, json.dumps({"score": 4, "why": long})):
         with suppress(Unreadable):
             read_harm(text)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

@@ -49,7 +49,7 @@ UNREAD = ("gibberish", "empty", "echoes")
 def writing(says: Callable[[Prompt, int], str]) -> Callable[..., list[Trace]]:
     """In place of generating: traces of what a stub says, with the model's states in saying it."""
 
-    def run(config: Config, model: Any, sampler: Any, prompts: Sequence[Prompt], seed: int, attack: Any = None) -> Any:
+    def run(config: Config, model: Any, sampler: Any, prompts: Sequence[Prompt], *_: Any, **__: Any) -> Any:
         texts = [says(prompt, i) for i, prompt in enumerate(prompts)]
         tokens = [model.tokenizer(text, add_special_tokens=False)["input_ids"][: config.steps - 1] for text in texts]
         rows = [[*row, model.tokenizer.eos_token_id] for row in tokens]

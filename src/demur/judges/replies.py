@@ -146,7 +146,7 @@ def reply_in(content: Any) -> Reply:
         raise Filtered(end)
     if end in BROKEN_OFF:
         raise NoAnswer(f"the server broke its answer off (finish_reason {end})", "broken off", again=True)
-    if end in CALLS or message.get("tool_calls") or message.get("function_call"):
+    if end in CALLS or message.get("tool_calls") or _named(message.get("function_call")):
         raise NoAnswer("a call of a tool in the place of an answer", "a tool", then="turn the endpoint's tools off")
     if (role := _word(message.get("role"))) in OTHERS:
         raise NoAnswer(f"a message of the {role} in the place of an answer", "another role")
@@ -160,6 +160,11 @@ def reply_in(content: Any) -> Reply:
         then = "raise max_tokens (max_completion_tokens), or turn the model's thinking off" if end in CUT else ""
         raise NoAnswer(f"{what} (finish_reason {end or 'none'})", f"no text, {end}", then=then)
     return Reply(text, end in CUT, tokens_in(content))
+
+
+def _named(call: Any) -> bool:
+    """Whether a call of a function is one: some servers write an empty one into every answer."""
+    return bool(call.get("name") if isinstance(call, Mapping) else call)
 
 
 def _refused_in_200(trouble: Trouble) -> NoAnswer:

@@ -122,8 +122,11 @@ def check_whole(**numbers: Any) -> None:
     for name, value in numbers.items():
         try:
             index(value)
+            whole = not isinstance(value, bool)
         except TypeError:
-            raise DemurError(f"{name}={value!r:.40}", "a whole number", f"for example: {name}=32") from None
+            whole = False
+        if not whole:
+            raise DemurError(f"{name}={value!r:.40}", "a whole number", f"for example: {name}=32")
 
 
 def check_counts(**counts: int) -> None:
