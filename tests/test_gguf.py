@@ -459,6 +459,16 @@ def test_a_file_that_names_no_end_has_none_of_its_class(
     assert any("no token ends an answer" in str(one.message) for one in caught) is (not stops_at)
 
 
+def _described(header: Any, tmp_path: Path) -> Path:
+    """The folder made of a header, where this version of transformers reads such a tokenizer."""
+    try:
+        return described(header, tmp_path / "cache")
+    except DemurError as error:
+        if "this version of transformers" not in str(error):
+            raise
+        pytest.skip(str(error)[:100])
+
+
 @pytest.mark.parametrize("theta", [10000.0, 500000.0])
 @pytest.mark.parametrize("arch", ["llama", "gemma3", "qwen3", "phi3"])
 def test_a_base_that_is_not_said_is_that_of_llama_cpp(arch: str, theta: float, tmp_path: Path) -> None:
@@ -469,7 +479,7 @@ def test_a_base_that_is_not_said_is_that_of_llama_cpp(arch: str, theta: float, t
 
     tensors = dict.fromkeys(("token_embd.weight", "output.weight"), np.zeros((WORDS, D), dtype=np.float32))
     header = opened(write(tmp_path / "m.gguf", tensors, arch, more, base=theta))
-    rope = AutoConfig.from_pretrained(described(header, tmp_path / "cache")).rope_parameters
+    rope = AutoConfig.from_pretrained(_described(header, tmp_path)).rope_parameters
     assert rope.get("full_attention", rope)["rope_theta"] == theta
 
 
@@ -484,8 +494,7 @@ def test_a_window_that_is_not_said_is_none_of_the_class(said: bool, tmp_path: Pa
     tensors = dict.fromkeys(("token_embd.weight", "output.weight"), np.zeros((WORDS, D), dtype=np.float32))
     header = opened(write(tmp_path / "m.gguf", tensors, "gemma3", more))
     if said:
-        folder = described(header, tmp_path / "cache")
-        assert AutoConfig.from_pretrained(folder).sliding_window == 64
+        assert AutoConfig.from_pretrained(_described(header, tmp_path)).sliding_window == 64
     else:
         with pytest.raises(DemurError, match="does not say its sliding window"):
             described(header, tmp_path / "cache")

@@ -42,13 +42,20 @@ def tokenizer_of(header: Header, where: Path, config: Any) -> Any:
     try:
         tokenizer = _class_for(config).from_pretrained(where.parent, gguf_file=where.name, **NO_CODE)
     except (AttributeError, TypeError) as error:
-        if "tokenizer.ggml.bos_token_id" in header.fields:
+        wanted = {
+            "bos_token_id": "names no token for the beginning, and this version of transformers asks for one",
+            "scores": "gives its pieces no scores, and this version of transformers asks for them",
+        }
+        lacks = [what for key, what in wanted.items() if f"tokenizer.ggml.{key}" not in header.fields]
+        if not lacks:
             raise
         raise refused(
             header,
-            "it names no token for the beginning, and this version of transformers asks for one",
+            f"it {lacks[0]}",
             "a newer transformers (5.23 reads such files)",
         ) from error
+    if header.fields.get("tokenizer.ggml.model") != "llama" and "tokenizer.ggml.eos_token_id" not in header.fields:
+        tokenizer.eos_token = None  # older versions of transformers take one by its text
     splits = header.fields.get("tokenizer.ggml.pre", "default")
     if header.fields.get("tokenizer.ggml.model") == "gpt2":
         if splits in _BY_DIGIT:
