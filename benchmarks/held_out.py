@@ -119,7 +119,7 @@ def fitted(name: str, sets: Mapping[str, Material], good: Material, bad: Materia
     learn, calibrate = (sigma(sets[role].answered) for role in ("fit", "calibrate"))
     detector = fit(learn, seed=0)
     limit = threshold_of(scored(detector, calibrate), ALPHA, "conformal")
-    return Fitted(sigma, detector, limit, fit_prefix(detector, learn, calibrate, alpha=ALPHA))
+    return Fitted(sigma, detector, limit, fit_prefix(detector, learn, calibrate, alpha=ALPHA, causal=True))
 
 
 def tpr(positives: np.ndarray, negatives: np.ndarray, rate: float) -> float:

@@ -317,6 +317,17 @@ def subject(kind: str) -> tuple[Any, Any]:
     return small.diffusion("llada"), MaskedDiffusion(steps=8, suppress=(small.MASK,))
 
 
+@pytest.mark.parametrize("kind", ["ar", "blocks", "editing", "masked"])
+def test_early_looks_must_show_more_where_states_are_final_and_not_on_a_canvas(kind: str) -> None:
+    guard, signals = (
+        tiny_guard(kind, detector="mean"),
+        [tiny_guard(kind).anchors.signals(t) for t in tiny_answers(kind)],
+    )
+    alike = g.fit_prefix(guard.detector, *signals, alpha=0.2, causal=kind == "ar")
+    assert np.array_equal(guard.prefix.scale, alike.scale)
+    assert guard.prefix.threshold == alike.threshold
+
+
 def test_saving_what_was_loaded_gives_the_same_bytes_and_the_same_verdicts(tmp_path: Path) -> None:
     guard = tiny_guard()
     first = guard.save(tmp_path / "a.safetensors")

@@ -137,13 +137,14 @@ def agreed(n: int, odd: int, alike: int, at: float) -> Any:
     return sigma
 
 
-def online(fit_on: Any, calibrate: Any) -> Any:
-    return fit_prefix(Last(), fit_on, calibrate, alpha=0.01)
+def online(fit_on: Any, calibrate: Any, causal: bool = True) -> Any:
+    return fit_prefix(Last(), fit_on, calibrate, alpha=0.01, causal=causal)
 
 
-def test_one_odd_step_does_not_take_the_limit_out_of_reach_of_all_others() -> None:
+@pytest.mark.parametrize("causal", [True, False])
+def test_one_odd_step_does_not_take_the_limit_out_of_reach_of_all_others(causal: bool) -> None:
     """All answers begin alike but for three, which are far away there; the guard can act at nearly all later steps."""
-    able = online(agreed(400, 0, 1, 0.0), agreed(200, 3, 1, 0.5)).able()
+    able = online(agreed(400, 0, 1, 0.0), agreed(200, 3, 1, 0.5), causal).able()
     assert len(able) > 24
     telling.check_steps("last", able, 32)
 
@@ -159,16 +160,17 @@ def test_an_online_limit_that_a_few_odd_signals_have_set_is_an_error_or_a_warnin
 
 
 @pytest.mark.parametrize("kind", ["last", "mean"])
-def test_early_looks_must_show_more(kind: str) -> None:
+@pytest.mark.parametrize(("causal", "power"), [(True, 0.25), (False, 0.0)])
+def test_early_looks_must_show_more_where_states_are_final(kind: str, causal: bool, power: float) -> None:
     """Where harmless scores spread alike at every step, the least score that stops falls to the last step, by the
-    fourth root of T / t.
+    fourth root of T / t; on a canvas it is the same at every step.
     """
     drawn = np.random.default_rng(0).random((4000, 1))
     level = np.repeat(0.2 + 0.6 * drawn, 16, axis=1)  # a signal's score is the same at every step
-    prefix = fit_prefix(named(kind).fit(level), level[:2000], level[2000:], alpha=0.05)
+    prefix = fit_prefix(named(kind).fit(level), level[:2000], level[2000:], alpha=0.05, causal=causal)
     least = prefix.centre + prefix.threshold.value * prefix.scale
     above = least - prefix.centre
-    np.testing.assert_allclose(above / above[-1], (16 / np.arange(1, 17)) ** 0.25, rtol=1e-9)
+    np.testing.assert_allclose(above / above[-1], (16 / np.arange(1, 17)) ** power, rtol=1e-9)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 32])

@@ -9,6 +9,7 @@ from demur.ablation.protocol import Sets
 from demur.ablation.recording import gather
 from demur.ablation.rivals import CANVAS_KEYS, CAUSAL_KEYS
 from demur.ablation.splits import Questions
+from demur.samplers.build import needs_of
 from demur.traces import STEPS, Kept, Key, Trace
 from demur.types import Model, Need, Prompt, Sampler
 
@@ -54,4 +55,5 @@ def record_sets(
         attacked={name: run(name, prompts) for name, prompts in asked.attacked.items()},
         controls={name: run(name, prompts) for name, prompts in asked.controls.items()},
         refused=run("plain harmful", asked.plain_harmful) if asked.plain_harmful else None,
+        causal=Need.CAUSAL in needs_of(sampler),
     )

@@ -33,6 +33,7 @@ class Sets:
     ``good`` and ``bad`` make the anchors; ``fit`` and ``calibrate`` the guard; ``plain``, ``attacked``, ``controls``
     (by attack) and ``refused`` (plain harmful prompts) are for testing. No request of a test occurs in anchors, fit or
     calibration, plain or wrapped. Among themselves the tests share requests: every attack wraps the same ones.
+    ``causal``: written from left to right, each token's state final once it is written.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Sets:
     attacked: Mapping[str, Material]
     controls: Mapping[str, Material]
     refused: Material | None = None
+    causal: bool = False
 
     def __post_init__(self) -> None:
         kept = {"answered harmless prompts": self.good.answered, "refused harmful prompts": self.bad.refusing}

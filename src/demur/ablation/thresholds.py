@@ -49,7 +49,7 @@ def flags(sets: Sets, *, alpha: float = 0.01, seed: int = 0, threshold: Rule = "
     share of successful attacks that it catches. Raises for too few calibration prompts for ``alpha``.
     """
     detector, fit, held = calibrated(sets, alpha, seed, threshold)
-    prefix = fit_prefix(detector.detector_, fit, held, alpha=alpha, rule=threshold)
+    prefix = fit_prefix(detector.detector_, fit, held, alpha=alpha, rule=threshold, causal=sets.causal)
     groups = [("plain harmless", "harmless", sets.plain.answered)]
     groups += [(name, "control", m.answered) for name, m in sets.controls.items()]
     groups += [(name, "attack", m.succeeded) for name, m in sets.attacked.items()]

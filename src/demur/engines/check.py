@@ -24,6 +24,7 @@ from demur.guards.detectors import check_limit, scored
 from demur.guards.prefix import fit_prefix
 from demur.guards.tail import limit_of_tail
 from demur.guards.telling import check_steps
+from demur.signals.recent import keeps_states
 from demur.types import DemurError
 
 OUTSIDE = 0.1
@@ -159,7 +160,8 @@ def recalibrated(
     first, detector = guard.threshold, guard.detector
     limit = threshold_of(scored(detector, signals[1]), first.alpha, first.rule)
     check_limit(detector, signals[1], limit)
-    prefix = fit_prefix(detector, *signals, alpha=guard.prefix.threshold.alpha, rule=guard.prefix.threshold.rule)
+    limits = guard.prefix.threshold
+    prefix = fit_prefix(detector, *signals, alpha=limits.alpha, rule=limits.rule, causal=keeps_states(guard.spec))
     check_steps(detector.name, prefix.able(), guard.spec.steps)
     tail = guard.tail
     if tail is not None:

@@ -390,7 +390,7 @@ def fit_guard(
         limit = threshold_of(scored(made, signals[1]), first, threshold)
     check_limit(made, signals[1], limit)
     progress("calibrating the online guard")
-    prefix = fit_prefix(made, signals[0], signals[1], alpha=first, rule=threshold)
+    prefix = fit_prefix(made, *signals, alpha=first, rule=threshold, causal=keeps_states(anchors.spec))
     check_steps(made.name, prefix.able(), anchors.spec.steps)
     left_out = len(fit) + len(calibrate) - len(kept[0]) - len(kept[1])
     band = np.quantile(signals[1], [0.05, 0.95], axis=0)

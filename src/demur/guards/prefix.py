@@ -3,10 +3,14 @@
 At step t only sigma_1 .. sigma_t are known. They are held at sigma_t up to T, as a trace that ends early is, and scored
 by the detector: s_t, which at t = T is the offline score. Early scores are larger and vary more than late ones, so each
 is standardised by what harmless signals have at that step: z_t = (s_t - centre_t) / scale_t, of log s_t where the
-detector is ``logarithmic``. The first steps have little to go by, and one that looks as often as there are steps would
-spend there most of what it may flag wrongly. So early looks must show more: scale_t holds a factor (t / T)^(-1/4), the
-boundary of Wang and Tsiatis (1987) with Delta = 1/4, between Pocock's (1977; one limit for all looks) and that of
-O'Brien and Fleming (1979). docs/decisions/0020-early-looks.md has what each of them catches.
+detector is ``logarithmic``.
+
+A model that writes from left to right has little to go by at first, and later steps hold all of it and more: one that
+looks as often as there are steps would spend on the first ones most of what it may flag wrongly. There early looks must
+show more: scale_t holds a factor (t / T)^(-1/4), the boundary of Wang and Tsiatis (1987) with Delta = 1/4, between
+Pocock's (1977; one limit for all looks) and that of O'Brien and Fleming (1979). On a canvas the whole answer is seen at
+every step, and what gives a jailbreak away may be gone at the end: there it is one limit, Pocock's.
+docs/decisions/0020-early-looks.md has what each of them catches.
 
 A guard that may stop at any step flags a generation if max_t z_t exceeds the limit. That maximum is one number a
 generation, so split-conformal calibration of it bounds the false-positive rate of the *whole* generation: centre and
@@ -33,12 +37,13 @@ _FLOOR = 1e-6
 """Below this an error is rounding: log scores start here."""
 _LEAST = 1e-3
 """The least scale: of logarithms, or in units of what a detector's own scores span."""
-_LEAST_OF_USUAL = 0.5
+_EARLY = {"causal": 0.25, "canvas": 0.0}
+"""Wang and Tsiatis' 1/2 - Delta: how much more early looks must show."""
+_LEAST_OF_USUAL = {"causal": 0.5, "canvas": 1.0}
 """The least scale in units of its median over steps. Where harmless signals hardly differ at a step, one odd signal is
 thousands of scales away there; the limit, which is one for all steps, would then be out of reach at every other one.
+Canvases hardly differ at their first steps, and have no boundary that asks more of those.
 """
-_EARLY = 0.25
-"""Wang and Tsiatis' 1/2 - Delta: how much more the early looks must show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +93,20 @@ class Prefix:
         return np.where(above.any(axis=1), above.argmax(axis=1) + 1, 0)
 
 
-def fit_prefix(detector: Detector, fit: Sigma, calibration: Sigma, *, alpha: float, rule: Rule = "conformal") -> Prefix:
+def fit_prefix(
+    detector: Detector,
+    fit: Sigma,
+    calibration: Sigma,
+    *,
+    alpha: float,
+    rule: Rule = "conformal",
+    causal: bool = False,
+) -> Prefix:
     """Standardises on the detector's own signals and calibrates the maximum on others. Raises for too few of them, and
     for what is no signal.
+
+    ``causal``: the answers are written from left to right, a token's state final once it is written, so that early
+    looks must show more (:func:`demur.signals.recent.keeps_states`).
 
     Scores of signals that the detector was fitted on are somewhat too small, but at every step, and the limit is set on
     signals that it has not seen: the promise does not lean on them.
@@ -101,15 +117,16 @@ def fit_prefix(detector: Detector, fit: Sigma, calibration: Sigma, *, alpha: flo
     centre = np.median(every, axis=0)
     least = _LEAST if _logarithmic(detector) else _LEAST * (float(np.ptp(every)) or 1.0)
     scale = np.maximum(np.quantile(every, 0.9, axis=0) - centre, least)
-    scale = np.maximum(scale, _LEAST_OF_USUAL * np.median(scale)) * _early(steps)
+    kind = "causal" if causal else "canvas"
+    scale = np.maximum(scale, _LEAST_OF_USUAL[kind] * np.median(scale)) * _more(steps, _EARLY[kind])
     open_ended = Prefix(detector, centre, scale, Threshold(np.inf, alpha, rule, len(calibration)))
     highest = open_ended.scores(calibration).max(axis=1)
     return Prefix(detector, centre, scale, threshold_of(highest, alpha, rule))
 
 
-def _early(steps: int) -> Float[NDArray[np.float64], "T"]:
-    """How many times as far above the centre a score must be at each step: 1 at T, 2.4 at the first of 32."""
-    return np.asarray((np.arange(1, steps + 1) / steps) ** -_EARLY)
+def _more(steps: int, early: float) -> Float[NDArray[np.float64], "T"]:
+    """How many times as far above the centre a score must be at each step: 1 at T; with 1/4, 2.4 at the first of 32."""
+    return np.asarray((np.arange(1, steps + 1) / steps) ** -early)
 
 
 def _held(sigma: Sigma, t: int) -> Sigma:

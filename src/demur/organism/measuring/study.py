@@ -127,6 +127,7 @@ def sets_of(subject: tuple[str, str], made: Mapping[str, Material], shapes: bool
         attacked={name.split("/")[1]: m for name, m in made.items() if name.startswith("attacked/")},
         controls={name.split("/")[1]: m for name, m in made.items() if name.startswith("controls/")},
         refused=made["refused"],
+        causal=subject[0] == "ar",
     )
 
 
