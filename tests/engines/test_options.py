@@ -59,7 +59,8 @@ def test_a_request_names_a_guard_or_gets_the_default() -> None:
 
 @pytest.mark.parametrize(
     "extra", [{"demur": "c"}, {"demur": 3}, {"demur": ["a"]}, {"demur_mode": "watch"}, {"demur": "a", "demur_id": "é"},
-              {"demur_id": 5}, {"demur_id": ""}, {"demur_id": "x" * 129}],
+              {"demur_id": 5}, {"demur_id": ""}, {"demur_id": "x" * 129}, {"demur": ""}, {"demur": None}, {"Demur": "a"},
+              {"DEMUR_ID": "x"}],
 )  # fmt: skip
 def test_a_bad_option_of_a_request_is_an_error(extra: dict[str, Any]) -> None:
     with pytest.raises(DemurError):
@@ -71,6 +72,23 @@ def test_no_request_leaves_the_default_guard_unless_the_operator_lets_it() -> No
     with pytest.raises(DemurError, match="no guard"):
         asked(options_of(said), {"demur": "none"})
     assert asked(options_of(said | {"DEMUR_OPTIONAL": "1"}), {"demur": "none"}).guard == ""
+
+
+@pytest.mark.parametrize("name", ["", " ", "a ", "A", "None", "NONE", None, 0, False, [], "b,a"])
+@pytest.mark.parametrize("optional", ["0", "1"])
+def test_no_name_that_is_none_is_a_way_around_the_default_guard(name: Any, optional: str) -> None:
+    said = options_of({"DEMUR_GUARDS": "a=x:refuse,b=y:stop", "DEMUR_DEFAULT": "a", "DEMUR_OPTIONAL": optional})
+    with pytest.raises(DemurError, match="the guard"):
+        asked(said, {"demur": name})
+
+
+def test_a_guard_that_only_watches_is_no_way_around_a_default_that_acts() -> None:
+    said = {"DEMUR_GUARDS": "a=x:refuse,b=y:watch,c=z:stop", "DEMUR_DEFAULT": "a"}
+    with pytest.raises(DemurError, match="only watches"):
+        asked(options_of(said), {"demur": "b"})
+    assert asked(options_of(said), {"demur": "c"}).guard == "c"  # it acts, too
+    for other in ({"DEMUR_OPTIONAL": "1"}, {"DEMUR_DEFAULT": "b"}, {"DEMUR_DEFAULT": ""}):
+        assert asked(options_of(said | other), {"demur": "b"}).guard == "b"
 
 
 @pytest.mark.parametrize(
