@@ -48,7 +48,7 @@ class Proxy:
         if self.window < 1 or not self.late > 0:
             raise DemurError(f"window={self.window} and late={self.late}", "at least 1, and above 0", "raise them")
         self.meters = Counts()
-        own = self.replay.guard.spec.settings.get("temperature") or 0.0
+        own = self.replay.guard.spec.settings
         self.rules = Rules(self.policy, self.limits, self.models, self.also, self.replay.controls, own)
         self._one = anyio.CapacityLimiter(1)  # a model is asked by one at a time
 
