@@ -59,8 +59,8 @@ def test_a_request_names_a_guard_or_gets_the_default() -> None:
 
 @pytest.mark.parametrize(
     "extra", [{"demur": "c"}, {"demur": 3}, {"demur": ["a"]}, {"demur_mode": "watch"}, {"demur": "a", "demur_id": "é"},
-              {"demur_id": 5}, {"demur_id": ""}, {"demur_id": "x" * 129}, {"demur": ""}, {"demur": None}, {"Demur": "a"},
-              {"DEMUR_ID": "x"}],
+              {"demur_id": 5}, {"demur_id": ""}, {"demur_id": "x" * 129}, {"demur": ""}, {"demur": None},
+              {"Demur": "a"}, {"DEMUR_ID": "x"}],
 )  # fmt: skip
 def test_a_bad_option_of_a_request_is_an_error(extra: dict[str, Any]) -> None:
     with pytest.raises(DemurError):

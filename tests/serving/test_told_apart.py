@@ -50,7 +50,9 @@ def test_a_refusal_names_the_parameter_that_it_is_for(more: dict[str, Any], name
 
 
 @pytest.mark.parametrize(("more", "name"), [({"top_p": 0.5}, "top_p"), ({"temperature": 1, "top_k": 3}, "top_k")])
-def test_what_a_sampler_can_not_do_is_told_by_the_name_that_the_client_has_used(more: dict[str, Any], name: str) -> None:
+def test_what_a_sampler_can_not_do_is_told_by_the_name_that_the_client_has_used(
+    more: dict[str, Any], name: str
+) -> None:
     with serving(served.model("tiny/diffusion")) as house:
         status, error = house.chat(**more)
         assert status == 400

@@ -20,8 +20,8 @@ OF_CHANCE = frozenset({"top_p", "top_k", "min_p", "typical_p"})
 
 
 def drawn_otherwise(own: Mapping[str, Any], said: Mapping[str, Any]) -> str:
-    """What of a draw is another than a guard's, as ``name value`` in a row; empty where nothing is. ``own``: the settings
-    of the guard's sampler, ``said``: those of a request. The temperature is told by itself, and is not among them.
+    """What of a draw is another than a guard's, as ``name value`` in a row; empty where nothing is. ``own``: the
+    settings of the guard's sampler, ``said``: those of a request. The temperature is told by itself, and not here.
     """
     greedy = (said.get("temperature", own.get("temperature")) or 0) == 0
     told = []

@@ -41,7 +41,7 @@ def end_of(choice: Mapping[str, Any]) -> str:
 
 
 OTHERS = ("tool_calls", "function_call", "audio", "images")
-"""What an answer may hold beside a text. Nobody judges it, so it does not leave; and without it the answer is another."""
+"""What an answer may hold beside a text. Nobody judges it, so it does not leave; without it the answer is another."""
 THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 UNREAD_THOUGHTS = "the engine wrote thoughts before its answer, which the guard has not read"
 
@@ -56,8 +56,8 @@ class Told:
 
 
 def message_of(choice: Mapping[str, Any], name: str) -> Told:
-    """What a ``message`` or a ``delta`` holds. Raises for content that is no text, such as parts of several kinds, and
-    for calls of tools, sound and pictures.
+    """What a ``message`` or a ``delta`` holds. Raises for content that is no text, such as parts of several kinds,
+    and for calls of tools, sound and pictures.
     """
     message = choice.get(name)
     if message is None and name == "delta":
@@ -116,10 +116,6 @@ class Heard:
                 more, self.half = more[:-1], more[-1]
             self.text, self.new = self.text + check_whole(more), self.new + 1
 
-    def close(self) -> None:
-        """No part follows. Raises where the last character is not whole."""
-        check_whole(self.half)
-
     @property
     def is_over(self) -> bool:
         """Whether all of the text has left."""
@@ -146,9 +142,11 @@ class Heard:
             yield self.chunk({"role": "assistant", "content": ""})
 
     def last(self, stopped: bool, about: Mapping[str, Any]) -> Iterator[bytes]:
-        """What a stream ends with. Raises where the engine has answered nothing at all."""
+        """What a stream ends with. Raises where the engine has answered nothing at all, or half a character."""
         if not self.answered:
             raise unavailable("the engine's stream held no answer", "upstream")
+        if not stopped:
+            check_whole(self.half)
         if stopped or self.refused:
             yield self.chunk({"refusal": REFUSAL})
         yield self.chunk({}, "content_filter" if stopped else self.end, {"demur": about})

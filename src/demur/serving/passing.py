@@ -42,8 +42,8 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
     "continue_final_message": (False,), "ignore_eos": (False,), "use_beam_search": (False,),
     "skip_special_tokens": (True,), "include_stop_str_in_output": (False,),
 }  # fmt: skip
-"""Values that change nothing, beside null: many clients send them. They stay here. Of a name that is not among these any
-value may change something: an engine thinks unless it is told ``think: false``.
+"""Values that change nothing, beside null: many clients send them. They stay here. Of any other name every
+value may change something: an engine may think unless it is told ``think: false``.
 """
 
 

@@ -108,7 +108,11 @@ class Desk:
         found = await self._looked(asked, text) if text else NOTHING
         stopped = proxy.stops(found)
         # The engine's own words of refusal were not judged.
-        shown: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": REFUSAL if said.refuses else None}
+        shown: dict[str, Any] = {
+            "role": "assistant",
+            "content": text or None,
+            "refusal": REFUSAL if said.refuses else None,
+        }
         if stopped:
             shown, end = {"role": "assistant", "content": None, "refusal": REFUSAL}, "content_filter"
         unwatched = int(found.verdict.flagged is None and found is not NOTHING)
@@ -133,8 +137,6 @@ class Desk:
                     if stopped := proxy.stops(found):
                         break
                     yield said.chunk({"content": said.out(upto)})
-            if not stopped:
-                said.close()
             if not (said.is_over or stopped):
                 found = await self._looked(asked, said.text)
                 unwatched += found.verdict.flagged is None

@@ -78,7 +78,9 @@ class Worker:
         """Puts a ticket into the line. Raises :class:`Refused` where it is full (429), or the server stops (503)."""
         with self._changed:
             if self.broke:
-                raise unavailable("this server generates no more: look at its log, and start it again", "failed", retry=5)
+                raise unavailable(
+                    "this server generates no more: look at its log, and start it again", "failed", retry=5
+                )
             if self.stopping or not self.is_alive:
                 raise unavailable("this server is being stopped", "stopping", retry=5)
             waiting = sum(not one.gone for one in self.line)
