@@ -107,6 +107,19 @@ def test_what_a_guard_can_not_do_is_an_error_and_not_a_silent_pass(said: dict[st
     assert check_params(TWO, params(**said)).guard == ""
 
 
+@pytest.mark.parametrize("logprobs", [2, 8])
+def test_beam_search_is_no_way_around_a_guard_that_acts(logprobs: int) -> None:
+    """vLLM asks for each token of each beam by itself, under the default guard."""
+    said = {"DEMUR_GUARDS": "a=x", "DEMUR_DEFAULT": "a"}
+    for mode in ("stop", "refuse"):
+        acting = options_of(said | {"DEMUR_MODE": mode})
+        with pytest.raises(DemurError, match="beam search"):
+            check_params(acting, params(max_tokens=1, logprobs=logprobs))
+        for other in ({"max_tokens": 2, "logprobs": logprobs}, {"max_tokens": 1, "logprobs": None}):
+            assert check_params(acting, params(**other)).guard == "a"
+    assert check_params(options_of(said), params(max_tokens=1, logprobs=logprobs)).guard == "a"  # and a note says so
+
+
 def test_a_guard_that_only_watches_lets_structured_outputs_be() -> None:
     watching = options_of({"DEMUR_GUARDS": "a=x"})
     assert check_params(watching, params(extra_args={"demur": "a"}, structured_outputs=object())).guard == "a"

@@ -171,4 +171,11 @@ def check_params(options: Options, params: Any) -> Asked:
         raise DemurError(f"structured outputs under a guard that may {mode}", "free text", "use the mode watch")
     if getattr(params, "thinking_token_budget", None) is not None:  # forced after us, and over us
         raise DemurError(f"thinking_token_budget under a guard that may {mode}", "none", "leave it out")
+    if getattr(params, "max_tokens", None) == 1 and (getattr(params, "logprobs", None) or 0) > 1:
+        raise DemurError(
+            f"one token with log probabilities under a guard that may {mode}: so beam search asks, token by token, and no "
+            "guard follows it",
+            "an answer that is written once",
+            "leave out use_beam_search, or the log probabilities",
+        )
     return found
