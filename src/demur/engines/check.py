@@ -81,8 +81,8 @@ class Checked:
 
     @property
     def word(self) -> str:
-        """``stale`` if either number says so or the engine is another one, ``holds`` if both numbers do, and would if all
-        that was not watched had been flagged; else ``undecided``.
+        """``stale`` if either number says so or the engine is another one, ``holds`` if both numbers do, and would if
+        all that was not watched had been flagged; else ``undecided``.
         """
         words = {self.flagged.word, self.outside.word}
         if self.other:

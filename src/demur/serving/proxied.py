@@ -21,7 +21,7 @@ from demur.serving.replaying import NOTHING, Judged, Replay
 from demur.serving.service import LOOPBACK
 from demur.serving.upstream import Upstream
 from demur.serving.verdicts import not_watched, rounded
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, Prompt, TooLong
 
 
 @dataclass(eq=False)
@@ -72,6 +72,9 @@ class Proxy:
         except TimeoutError:
             self.meters.replays.labels("late").inc()
             return Judged(not_watched(f"the replay took longer than {self.late:g} seconds"))
+        except TooLong:
+            self.meters.replays.labels("failed").inc()
+            return Judged(not_watched("prompt and answer are longer than the context of the model that replays them"))
         except Exception as error:  # whatever a model raises: the policy decides
             self.log.fault(error)
             self.meters.replays.labels("failed").inc()

@@ -173,9 +173,8 @@ def check_params(options: Options, params: Any) -> Asked:
         raise DemurError(f"thinking_token_budget under a guard that may {mode}", "none", "leave it out")
     if getattr(params, "max_tokens", None) == 1 and (getattr(params, "logprobs", None) or 0) > 1:
         raise DemurError(
-            f"one token with log probabilities under a guard that may {mode}: so beam search asks, token by token, and no "
-            "guard follows it",
-            "an answer that is written once",
+            f"one token with log probabilities under a guard that may {mode}",
+            "an answer that is written once: beam search asks so for every token, and no guard follows it",
             "leave out use_beam_search, or the log probabilities",
         )
     return found
