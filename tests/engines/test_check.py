@@ -211,6 +211,19 @@ def test_what_goes_wrong_is_one_line(url: str) -> None:
         Served(url).guard_named("other")
 
 
+@pytest.mark.parametrize(("verdicts", "content"), [([], "a"), ([{}, {}], "a"), ([{}], "a"), (None, "a")])
+def test_an_answer_without_its_one_verdict_is_one_line_and_no_answer(
+    url: str, monkeypatch: pytest.MonkeyPatch, verdicts: Any, content: str
+) -> None:
+    monkeypatch.setattr(Fake, "said", content)
+    tell = Fake.tell
+    monkeypatch.setattr(
+        Fake, "tell", lambda self, what: tell(self, {"verdicts": verdicts} if "verdicts" in what else what)
+    )
+    with pytest.raises(DemurError, match="another number of verdicts"):
+        Served(url).answer(Prompt("p", "How long?"), "m", "g", 7, 0.0)
+
+
 def test_the_command_says_what_the_guard_is_worth_there(url: str, tmp_path: Path) -> None:
     import hashlib
 
