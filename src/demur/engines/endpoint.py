@@ -86,11 +86,12 @@ class Served:
         try:
             said = str(came["choices"][0]["message"]["content"] or "")
             (verdict,) = told["verdicts"]
-            return Answered(is_refusal(said) and not verdict["acted"], verdict)
+            acted, *_ = (verdict[name] for name in ("acted", "watched", "flagged", "sigma"))
+            return Answered(is_refusal(said) and not acted, verdict)
         except (LookupError, TypeError, ValueError) as error:
             raise DemurError(
                 f"{self.url}: an answer without a text, or another number of verdicts of it than one",
-                "one of each", "look at the engine: is demur in it, and of this version?",
+                "one of each", "look at the engine: is demur in it, of this version?",
             ) from error  # fmt: skip
 
     def _ask(self, path: str, body: Any = None) -> dict[str, Any]:
