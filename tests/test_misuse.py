@@ -144,6 +144,8 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     # options of a guard that nobody named, numbers too small, a file for a run's folder, one id of two requests
     (("serve", "organism/ar", "--allow-guard-choice"), "--allow-guard-choice without --guard"),
     (("serve", "organism/ar", "--detector", "last"), "--detector without --guard"),
+    (("serve", "organism/ar", "--hold-back", "0"), "--hold-back without --guard"),
+    (("serve", "organism/ar", "--tell", "signal"), "--tell without --guard"),
     (("serve", "organism/ar", "--name", " "), "--name without a name"),
     (("anchors", "check", "organism/ar", "--n", "3"), "at least 8 a side"),
     (("report", "prompts.csv"), "no run in prompts.csv"),

@@ -79,6 +79,32 @@ def test_refusals_and_answers_that_were_not_watched_are_in_no_rate() -> None:
     assert found.shift == pytest.approx(0.0)
 
 
+@pytest.mark.parametrize(("unseen", "word"), [(0, "holds"), (1, "holds"), (40, "undecided"), (600, "undecided")])
+def test_a_guard_that_does_not_watch_many_answers_does_not_hold(unseen: int, word: str) -> None:
+    blind = [answered(0.6, watched=False) for _ in range(unseen)]
+    found = checked(guard(), [answered(0.6) for _ in range(200)] + blind)
+    assert (found.word, found.unseen, found.flagged.n) == (word, unseen, 200)
+    assert found.watches is (word == "holds")
+    flagged = [answered(0.6, True) for _ in range(60)]
+    assert checked(guard(), [answered(0.6) for _ in range(140)] + blind + flagged).word == "stale"
+
+
+def test_what_is_told_is_json_also_where_no_signal_is_finite() -> None:
+    lost = answered(0.6).verdict | {"sigma": [None, None]}
+    for answers in ([], [Answered(False, lost)], [Answered(False, lost), answered(0.8)]):
+        told = json.dumps(checked(guard(), answers).plain(), allow_nan=False)
+        assert json.loads(told)["shift"] == (pytest.approx(0.2) if len(answers) == 2 else None)
+
+
+@pytest.mark.parametrize("hole", [{"sigma": [0.2, None]}, {"worst": None}])
+def test_a_signal_that_is_not_finite_sets_no_limit(hole: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    sides = [[answered(float(x)) for x in rng.uniform(0.1, 0.3, n)] for n in (60, 50)]
+    sides[1][7] = Answered(False, sides[1][7].verdict | hole)
+    with pytest.raises(DemurError):
+        recalibrated(guard(tail=True), *sides, {}, ([], []))
+
+
 def test_limits_are_set_anew_and_the_guard_is_the_engines() -> None:
     rng = np.random.default_rng(0)
     sides = [[answered(float(x)) for x in rng.uniform(0.1, 0.3, n)] for n in (60, 50)]
@@ -183,6 +209,19 @@ def test_what_goes_wrong_is_one_line(url: str) -> None:
         Served("http://127.0.0.1:9").status()
     with pytest.raises(DemurError, match="this file"):
         Served(url).guard_named("other")
+
+
+@pytest.mark.parametrize(("verdicts", "content"), [([], "a"), ([{}, {}], "a"), ([{}], "a"), (None, "a")])
+def test_an_answer_without_its_one_verdict_is_one_line_and_no_answer(
+    url: str, monkeypatch: pytest.MonkeyPatch, verdicts: Any, content: str
+) -> None:
+    monkeypatch.setattr(Fake, "said", content)
+    tell = Fake.tell
+    monkeypatch.setattr(
+        Fake, "tell", lambda self, what: tell(self, {"verdicts": verdicts} if "verdicts" in what else what)
+    )
+    with pytest.raises(DemurError, match="another number of verdicts"):
+        Served(url).answer(Prompt("p", "How long?"), "m", "g", 7, 0.0)
 
 
 def test_the_command_says_what_the_guard_is_worth_there(url: str, tmp_path: Path) -> None:

@@ -274,3 +274,13 @@ def test_a_note_says_where_sampling_is_not_the_guards() -> None:
     own = desk(made())
     own.add(0, request("warm", [], temperature=0.7))
     assert "temperature 0.7" in own.verdicts("warm")[0]["notes"][0]
+
+
+def test_a_note_says_where_tokens_are_drawn_otherwise_than_the_guards() -> None:
+    own = desk(made())
+    for i, drawn in enumerate(({"repetition_penalty": 1.3}, {"logit_bias": {5: 9}}, {"top_p": 0.5, "min_tokens": 0})):
+        own.add(i, request(f"r{i}", [], drawn=drawn))
+    told = [own.verdicts(f"r{i}")[0]["notes"] for i in range(3)]
+    assert "repetition_penalty 1.3" in told[0][0]
+    assert "logit_bias" in told[1][0]
+    assert told[2] == []  # greedy: nothing is cut of the likeliest token

@@ -243,6 +243,10 @@ def test_over_http_a_verdict_is_found_by_the_id_of_the_answer(server: int, known
     assert http(server, "/v1/completions", streamed, header="mine")[0] == 200
     assert http(server, "/v1/demur/cmpl-mine")[1]["verdicts"][0]["step"] == verdict["step"]
     chat = {"model": "organism", "messages": [{"role": "user", "content": "How do I mend a lamp?"}], "max_tokens": 8}
+    drawn = {"vllm_xargs": {"demur": "whole"}, "repetition_penalty": 1.3, "temperature": 0}
+    status, said = http(server, "/v1/chat/completions", chat | drawn)
+    (noted,) = http(server, f"/v1/demur/{said['id']}")[1]["verdicts"]
+    assert "repetition_penalty 1.3" in noted["notes"][0]
     status, said = http(server, "/v1/chat/completions", chat | {"vllm_xargs": {"demur": "whole"}})
     assert status == 200, said
     assert http(server, f"/v1/demur/{said['id']}")[1]["verdicts"][0]["watched"]
@@ -274,7 +278,10 @@ def test_the_official_client_and_curl_get_one_verdict_whole_and_in_parts(server:
 
 def test_over_http_a_bad_option_is_a_400_and_an_unknown_verdict_a_404(server: int, known: Any) -> None:
     body = {"model": "organism", "prompt": known["ids"][0], "max_tokens": 4}
-    for bad in ({"demur": "other"}, {"demur": 5}, {"demur_mode": "watch"}, {"demur": "whole", "demur_id": "a b"}):
+    for bad in (
+        {"demur": "other"}, {"demur": 5}, {"demur_mode": "watch"}, {"demur": "whole", "demur_id": "a b"}, {"demur": ""},
+        {"Demur": "whole"},
+    ):  # fmt: skip
         status, said = http(server, "/v1/completions", body | {"vllm_xargs": bad})
         assert status == 400, (bad, said)
     status, said = http(server, "/v1/completions", body | {"vllm_xargs": {"demur": "early"}, "ignore_eos": True})

@@ -11,7 +11,7 @@ from demur.engines.vllm.options import REQUEST, asked, options_of, tag_of
 from demur.engines.vllm.routes import WithId, as_text, bare
 
 
-@pytest.mark.parametrize("sent", [[], [(b"x-request-id", b"mine")]])
+@pytest.mark.parametrize("sent", [[], [(b"x-request-id", b"mine")], [(b"x-request-id", b"")]])
 def test_every_request_has_an_id_that_the_engine_uses_too(sent: list[Any]) -> None:
     seen: list[Any] = []
 
@@ -21,8 +21,25 @@ def test_every_request_has_an_id_that_the_engine_uses_too(sent: list[Any]) -> No
     asyncio.run(WithId(app)({"type": "http", "headers": sent}, None, None))
     ((inside, header),) = seen
     assert inside == header
-    assert (inside == "mine") == bool(sent)
+    assert (inside == "mine") == any(value for _, value in sent)
     assert REQUEST.get() == ""
+
+
+@pytest.mark.parametrize("sent", [[], [(b"x-request-id", b"mine")], [(b"x-request-id", b"no \xe9 tag\n")]])
+def test_every_answer_tells_under_which_id_its_verdict_is_kept(sent: list[Any]) -> None:
+    inside, came = [], []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        inside.append(REQUEST.get())
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def send(message: Any) -> None:
+        came.append(message)
+
+    asyncio.run(WithId(app)({"type": "http", "headers": sent}, None, send))
+    assert dict(came[0]["headers"]) == {b"a": b"b", b"x-demur-id": inside[0].encode("ascii")}
+    assert came[1] == {"type": "http.response.body", "body": b"{}"}
 
 
 def test_an_id_that_is_no_tag_is_known_by_its_hash() -> None:

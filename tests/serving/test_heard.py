@@ -106,6 +106,27 @@ def test_an_answer_that_is_too_long_is_not_watched_unless_what_was_read_is_flagg
     assert Replay(served.model(), served.flagging_at(4), longest=8)(ASKED, TEXT).verdict.step == 4
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("policy", ["closed", "open"])
+@pytest.mark.parametrize("long", ["prompt", "answer"])
+def test_what_is_longer_than_the_context_of_the_replay_is_not_watched_and_says_why(
+    long: str, policy: Any, stream: bool
+) -> None:
+    context = served.model().config.max_position_embeddings
+    text, asked = ("Once.", "x" * context) if long == "prompt" else ("word " * (context // 4), "Hi")
+    with (
+        engines.serving(says(text)) as engine,
+        proxied(engine.url, never(), policy=policy, window=context) as front,
+    ):
+        _, body = front.ask(stream=stream, messages=[{"role": "user", "content": asked}])
+        said = together(body) if stream else whole(body)
+        assert said["demur"]["verdict"]["flagged"] is None
+        assert "longer than the context" in said["demur"]["verdict"]["why"]
+        assert (said["finish"], said["content"] == text) == (
+            ("content_filter", False) if policy == "closed" else ("stop", True)
+        )
+
+
 def test_a_look_that_was_given_up_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     true = replaying.teacher_forced

@@ -100,6 +100,54 @@ def test_a_temperature_that_is_not_the_guards_is_noted() -> None:
         assert notes[2] == "the request says no temperature; the guard was calibrated at 0"
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"temperature": 0, "frequency_penalty": 1}, "frequency_penalty 1"),
+        ({"temperature": 0, "logit_bias": {"5": 9}}, "logit_bias"),
+        ({"temperature": 0, "repetition_penalty": 1.2, "top_p": 0.5}, "drawn with repetition_penalty 1.2;"),
+        ({"temperature": 1, "top_p": 0.5, "top_k": 4}, "top_p 0.5, top_k 4"),
+        ({"top_p": 0.5}, "top_p 0.5"),
+        ({"temperature": 0, "top_p": 0.5, "seed": 3, "max_tokens": 5, "stop": ["x"]}, None),
+        ({"temperature": 0, "logit_bias": {}, "presence_penalty": 0}, None),
+    ],
+)
+def test_a_draw_that_is_not_the_guards_is_noted(more: dict[str, Any], told: str | None) -> None:
+    with engines.serving(says()) as engine, proxied(engine.url, never()) as front:
+        note = whole(front.ask(**more)[1])["demur"].get("note")
+        assert told in note if told else note is None, note
+        assert engine.bodies[0].items() >= more.items()
+
+
+QUIET: list[dict[str, Any]] = [
+    {"think": False}, {"enable_thinking": False}, {"cache_prompt": False}, {"add_generation_prompt": False},
+    {"reasoning_budget": 0}, {"skip_special_tokens": False}, {"mirostat": 0}, {"stop_token_ids": []}, {"thinking": {}},
+    {"grammar": ""}, {"keep_alive": 0}, {"anything": False},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", QUIET, ids=lambda more: next(iter(more)))
+def test_false_and_nothing_may_mean_something_and_are_never_left_out_without_a_word(more: dict[str, Any]) -> None:
+    (name,) = more
+    with engines.serving(says()) as engine, proxied(engine.url, never()) as front:
+        status, body = front.ask(**more)
+        assert (status, body["error"]["param"], engine.count) == (400, name, 0)
+        assert front.ask(**{name: None})[0] == 200  # as if it were not said
+        assert name not in engine.bodies[0]
+    for more_rules in ({"also": (name,)}, {"policy": "open"}):
+        with engines.serving(says()) as engine, proxied(engine.url, never(), **more_rules) as front:
+            said = whole(front.ask(**more)[1])["demur"]["verdict"]
+            assert engine.bodies[0][name] == more[name]
+            assert said["flagged"] is (False if "also" in more_rules else None)
+
+
+@pytest.mark.parametrize("more", [{"n": 0}, {"top_logprobs": 1}, {"echo": True}, {"suffix": "x"}, {"tool_choice": {}}])
+def test_what_is_known_has_its_own_neutral_values_and_no_others(more: dict[str, Any]) -> None:
+    with engines.serving(says()) as engine, proxied(engine.url, never()) as front:
+        assert front.ask(**more)[0] == 400
+        assert engine.count == 0
+
+
 def test_the_command_hands_on_what_the_operator_has_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

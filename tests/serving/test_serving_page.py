@@ -123,15 +123,31 @@ def test_the_command_hands_on_what_was_said(
         "--temperature",
         "0.5",
     ]
-    words += ["--hold-back", "3", "--rows", "2", "--name", "other", "--length", "9", "--log-texts", "--port", "0"]
+    words += ["--rows", "2", "--name", "other", "--length", "9", "--log-texts", "--port", "0"]
     code, _, err = demur_(monkeypatch, capsys, *words)
     assert code == 0, err
     ((service, address),) = ran
-    assert (service.terms.served, service.hold, service.terms.limits.rows, service.orders.length) == ("other", 3, 2, 9)
+    assert (service.terms.served, service.terms.limits.rows, service.orders.length) == ("other", 2, 9)
     assert service.names == {"localhost", "127.0.0.1", "[::1]", "a.example"}
     assert service.tells == "verdict", "others reach it"
     assert service.orders.plain.temperature == 0.5  # type: ignore[attr-defined]
     assert (service.log.words, address.host, len(service.keys.hashes)) == ("redacted", "::", 1)
+
+
+@pytest.mark.parametrize(("said", "hold"), [((), 1), (("--hold-back", "3"), 3), (("--hold-back", "0"), 0)])
+def test_the_command_hands_on_how_the_guard_looks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, said: Any, hold: int
+) -> None:
+    import demur.serving
+
+    ran: list[Service] = []
+    monkeypatch.setattr(demur.serving, "serve", lambda service, address, ready: ran.append(service))
+    monkeypatch.setattr("torch.set_num_threads", lambda n: None)
+    monkeypatch.setattr("demur.cli.serve.load_model", lambda *_, **__: served.model())
+    path = served.guard().save(tmp_path / "guard.safetensors")
+    code, _, err = demur_(monkeypatch, capsys, "m", "--guard", str(path), "--tell", "verdict", "--port", "0", *said)
+    assert code == 0, err
+    assert [(one.hold, one.tells) for one in ran] == [(hold, "verdict")]
 
 
 demur_ = demur

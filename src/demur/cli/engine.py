@@ -64,7 +64,9 @@ def check(
             console.print(f"another engine                 {line}", markup=False, soft_wrap=True)
         if found.other:
             console.print("the guard belongs to the other side: demur guard recalibrate makes it this engine's")
-        if found.word == "undecided":
+        if not found.watches:
+            console.print("too many answers were not watched: their verdicts say why", soft_wrap=True, markup=False)
+        elif found.word == "undecided":
             console.print("ask for more prompts: --n, of a larger set: --harmless", soft_wrap=True, markup=False)
     raise typer.Exit({"holds": 0, "stale": 1}.get(found.word, 3))
 

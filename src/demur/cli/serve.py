@@ -43,9 +43,11 @@ def serve(
     guard: Annotated[Path | None, typer.Option(help="A file of `demur guard fit`: it watches every answer.")] = None,
     detector: GuardDetector = None,
     hold_back: Annotated[
-        int,
-        typer.Option(min=0, help="Steps that are held back until they were looked at; 0: a step leaves while it is."),
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=0, help="Steps that are held back until they were looked at (default 1); 0: a step leaves while it is."
+        ),
+    ] = None,
     allow_guard_choice: Annotated[
         bool, typer.Option("--allow-guard-choice", help="Clients may ask for answers that no guard watches.")
     ] = False,
@@ -108,7 +110,7 @@ def serve(
     if name is not None and not name.strip():
         raise DemurError("--name without a name", "what clients call the model", "leave it out: its own name is taken")
     if guard is None:
-        _check_unwatched(detector, allow_guard_choice)
+        _check_unwatched(detector, allow_guard_choice, hold_back, tell)
     for module in ("fastapi", "uvicorn", "prometheus_client"):
         need(module, "serve")
     from demur.guards import Guard
@@ -136,7 +138,7 @@ def serve(
     names = [*(allowed_host or ()), *([] if address.is_any else [f"[{host}]" if ":" in host else host])]
     words: Any = "none" if not log_texts else "shown" if show_harmful else "redacted"
     tells: Any = tell.value if tell is not None else "signal" if address.is_loopback else "verdict"
-    service = Service(terms, hold_back, keys, tuple(names), Log(words), tells, also)
+    service = Service(terms, 1 if hold_back is None else hold_back, keys, tuple(names), Log(words), tells, also)
     to_stderr()
     console = out_to()
 
@@ -149,9 +151,10 @@ def serve(
     run(service, address, ready)
 
 
-def _check_unwatched(detector: str | None, choice: bool) -> None:
+def _check_unwatched(detector: str | None, choice: bool, hold_back: int | None, tell: Tell | None) -> None:
     """Raises for options of a guard where none was named: who gives them believes that answers are watched."""
     given = {"--detector": detector is not None, "--allow-guard-choice": choice}
+    given |= {"--hold-back": hold_back is not None, "--tell": tell is not None}
     for option in (option for option, is_given in given.items() if is_given):
         raise DemurError(f"{option} without --guard", "a guard that watches the answers", "add --guard FILE")
 

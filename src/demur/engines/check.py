@@ -9,6 +9,7 @@ is stale, whatever the numbers say, until it is recalibrated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,7 +70,7 @@ class Checked:
     """What a check found. ``flagged``: harmless answers that the guard flagged; ``outside``: those whose last sigma of
     the first T lies outside of the guard's band. ``shift`` is the mean of that sigma less the middle of the band.
     ``refused`` answers and ``unseen`` ones (*not watched*) are in neither. ``other``: in what the engine is another one
-    than the guard's.
+    than the guard's. ``shift`` is nan where no answer tells it.
     """
 
     flagged: Share
@@ -81,15 +82,21 @@ class Checked:
 
     @property
     def word(self) -> str:
-        """``stale`` if either number says so or the engine is another one, ``holds`` if both numbers do, else
-        ``undecided``.
+        """``stale`` if either number says so or the engine is another one, ``holds`` if both numbers do, and would if
+        all that was not watched had been flagged; else ``undecided``.
         """
         words = {self.flagged.word, self.outside.word}
         if self.other:
             return "stale"
         if self.flagged.n < LEAST:
             return "undecided"
-        return "stale" if "stale" in words else "holds" if words == {"holds"} else "undecided"
+        return "stale" if "stale" in words else "holds" if words == {"holds"} and self.watches else "undecided"
+
+    @property
+    def watches(self) -> bool:
+        """Whether so few answers were not watched that they do not change the word."""
+        flagged = self.flagged
+        return not self.unseen or Share(flagged.k + self.unseen, flagged.n + self.unseen, flagged.most).word == "holds"
 
     def plain(self) -> dict[str, Any]:
         """As JSON may hold it."""
@@ -97,7 +104,8 @@ class Checked:
             name: {"k": share.k, "n": share.n, "interval": list(share.interval), "most": share.most}
             for name, share in (("flagged", self.flagged), ("outside", self.outside))
         }
-        told = {"says": self.word, **shares, "shift": self.shift, "refused": self.refused, "unseen": self.unseen}
+        shift = self.shift if math.isfinite(self.shift) else None
+        told = {"says": self.word, **shares, "shift": shift, "refused": self.refused, "unseen": self.unseen}
         return told | {"other": list(self.other)}
 
 
@@ -118,7 +126,8 @@ def checked(guard: Guard, answers: Sequence[Answered], engine: Mapping[str, Any]
         out += last is None or not low <= last <= high
         off.append(np.nan if last is None else last - (low + high) / 2)
     flagged = sum(bool(one["flagged"]) for one in seen)
-    shift = float(np.nanmean(off)) if off else float("nan")
+    known = [value for value in off if np.isfinite(value)]
+    shift = float(np.mean(known)) if known else float("nan")
     return Checked(Share(flagged, len(seen), allowed), Share(out, len(seen), strays), shift, refused, unseen,
                    _other(guard, engine or {}))  # fmt: skip
 
@@ -165,7 +174,7 @@ def recalibrated(
     check_steps(detector.name, prefix.able(), guard.spec.steps)
     tail = guard.tail
     if tail is not None:
-        worst = [one["worst"] for one in sets[1][0]]
+        worst = [np.nan if one["worst"] is None else one["worst"] for one in sets[1][0]]
         tail = replace(tail, threshold=limit_of_tail(worst, tail.threshold.alpha, tail.threshold.rule))
     named: dict[str, Any] = {name: str(engine.get(name, "")) for name in ENGINE}
     spec = replace(guard.spec, **named)

@@ -67,7 +67,10 @@ class Served:
 
     def model(self) -> str:
         """The name of the first model that it serves."""
-        return str(self._ask("/v1/models")["data"][0]["id"])
+        try:
+            return str(self._ask("/v1/models")["data"][0]["id"])
+        except (LookupError, TypeError) as error:
+            raise DemurError(f"{self.url}/v1/models without a model", "one at least", "name it: --model") from error
 
     def answer(self, prompt: Prompt, model: str, guard: str, length: int, temperature: float) -> Answered:
         """One answer under a guard. Raises for an engine that does not answer, or keeps no verdict."""
@@ -79,9 +82,17 @@ class Served:
             "temperature": temperature,
             "vllm_xargs": {"demur": guard, "demur_id": tag},
         }
-        said = self._ask("/v1/chat/completions", body)["choices"][0]["message"]["content"] or ""
-        (verdict,) = self._ask(f"/v1/demur/{tag}")["verdicts"]
-        return Answered(is_refusal(said) and not verdict["acted"], verdict)
+        came, told = self._ask("/v1/chat/completions", body), self._ask(f"/v1/demur/{tag}")
+        try:
+            said = str(came["choices"][0]["message"]["content"] or "")
+            (verdict,) = told["verdicts"]
+            acted, *_ = (verdict[name] for name in ("acted", "watched", "flagged", "sigma"))
+            return Answered(is_refusal(said) and not acted, verdict)
+        except (LookupError, TypeError, ValueError) as error:
+            raise DemurError(
+                f"{self.url}: an answer without a text, or another number of verdicts of it than one",
+                "one of each", "look at the engine: is demur in it, of this version?",
+            ) from error  # fmt: skip
 
     def _ask(self, path: str, body: Any = None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})

@@ -17,6 +17,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from demur.serving import answers, bodies
 from demur.serving.asks import Asked, ChatAsked, TextAsked, asked_of
@@ -76,7 +77,7 @@ class Desk:
     ) -> Response:
         came, order = time.monotonic(), None
         try:
-            if self.service.worker.stopping:
+            if self.service.worker.stopping and self.service.worker.is_well:
                 raise unavailable("this server is being stopped", "stopping", retry=5)
             asked = asked_of(
                 kind, bodies.read(await read_body(request, self.service.terms.limits), self.service.terms.limits)
@@ -88,6 +89,9 @@ class Desk:
             why = GONE.why
         except Refused as error:
             why = error
+        except Exception as error:  # no word of it leaves
+            self.service.log.fault(error)
+            why = unavailable("something failed in this server", "failed")
         outcome = {499: "left", 429: "busy", 503: "unavailable"}.get(why.status, "bad_request")
         self.service.meters.request(endpoint, outcome)
         self.service.log.request(endpoint, outcome, why.status, time.monotonic() - came, order)
@@ -103,10 +107,10 @@ class Desk:
     async def _streamed(self, request: Request, line: Line) -> Response:
         async with Listening(request) as client:
             first = await line.next(client)  # what fails at once is told by a status
-        return StreamingResponse(self._parts(line, first), media_type="text/event-stream")
+        return Stream(self._parts(line, first), lambda: self._left(line))
 
     async def _parts(self, line: Line, event: Event) -> AsyncIterator[bytes]:
-        """The events of a stream. Whoever stops reading it frees its place."""
+        """The events of a stream."""
         order, speaks = line.order, False
         try:
             for part in answers.begin(order):
@@ -129,10 +133,12 @@ class Desk:
             self.service.log.request("stream", "broken_off", why.status, time.monotonic() - line.came, order)
             for part in answers.broken(why):
                 yield part
-        finally:
-            if line.leave():
-                self.service.meters.request("chat" if order.chat else "completions", "left")
-                self.service.log.request("stream", "left", 499, time.monotonic() - line.came, order)
+
+    def _left(self, line: Line) -> None:
+        """Nobody reads a stream any more: its place is free, if it was not over."""
+        if line.leave():
+            self.service.meters.request("chat" if line.order.chat else "completions", "left")
+            self.service.log.request("stream", "left", 499, time.monotonic() - line.came, line.order)
 
     # -- what else there is -----------------------------------------------------------------------------------------
 
@@ -152,8 +158,7 @@ class Desk:
 
     async def health(self) -> Response:
         """Whether the server works at all."""
-        worker = self.service.worker
-        return _word("ok") if worker.is_alive or worker.stopping else _word("the worker has ended", 503)
+        return _word("ok") if self.service.worker.is_well else _word("the worker has ended", 503)
 
     async def ready(self) -> Response:
         """Whether it takes requests."""
@@ -201,7 +206,10 @@ class Line:
     def _tell(self, event: Event) -> None:
         """From the worker's thread. An answer counts whether or not anybody reads it."""
         if isinstance(event, Done):
-            self.service.answered(self.order, event.answer, self.came)
+            try:
+                self.service.answered(self.order, event.answer, self.came)
+            except Exception as error:  # who counts or listens may fail: the answer leaves all the same
+                self.service.log.fault(error)
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
@@ -228,6 +236,21 @@ class Line:
         if not self._over:
             self.service.worker.leave(self.ticket)
         return not self._over
+
+
+class Stream(StreamingResponse):
+    """The parts of a stream; ``over`` is called once nobody reads it any more, also where nobody has begun to."""
+
+    def __init__(self, parts: AsyncIterator[bytes], over: Callable[[], object]) -> None:
+        super().__init__(parts, media_type="text/event-stream")
+        self.over = over
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.over()
 
 
 class Listening:

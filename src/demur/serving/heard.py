@@ -40,22 +40,48 @@ def end_of(choice: Mapping[str, Any]) -> str:
     return ENDS[said]
 
 
-def message_of(choice: Mapping[str, Any], name: str) -> tuple[str, bool]:
-    """The text of a ``message`` or a ``delta``, and whether the engine refuses beside it. Raises for content that is no
-    text, such as parts of several kinds.
+OTHERS = ("tool_calls", "function_call", "audio", "images")
+"""What an answer may hold beside a text. Nobody judges it, so it does not leave; without it the answer is another."""
+THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
+UNREAD_THOUGHTS = "the engine wrote thoughts before its answer, which the guard has not read"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one ``message`` or ``delta`` holds: its text, and whether the engine refuses or thinks beside it."""
+
+    text: str = field(repr=False)
+    refuses: bool
+    thinks: bool
+
+
+def message_of(choice: Mapping[str, Any], name: str) -> Told:
+    """What a ``message`` or a ``delta`` holds. Raises for content that is no text, such as parts of several kinds,
+    and for calls of tools, sound and pictures.
     """
     message = choice.get(name)
     if message is None and name == "delta":
         message = {}
     if not isinstance(message, dict) or not isinstance(message.get("content"), str | None):
         raise unavailable("the engine sent content that is no text", "upstream")
-    return message.get("content") or "", bool(message.get("refusal"))
+    if others := [other for other in OTHERS if message.get(other)]:
+        raise unavailable(f"the engine sent {others[0]}, which nobody here can judge", "upstream")
+    thinks = any(message.get(thought) for thought in THOUGHTS)
+    return Told(message.get("content") or "", bool(message.get("refusal")), thinks)
+
+
+def check_whole(text: str) -> str:
+    """The text, halves of a character put together. Raises where a half stands alone: no other is put in its place."""
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise unavailable("the engine sent half a character", "upstream") from None
 
 
 @dataclass
 class Heard:
     """What an engine has said so far in a stream: ``new`` parts of ``text`` came since the last look, and what stands
-    behind ``left`` has not left.
+    behind ``left`` has not left. ``half``: the first half of a character, whose second one is to come.
     """
 
     head: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -66,21 +92,29 @@ class Heard:
     new: int = 0
     end: str = "stop"
     refused: bool = False
+    thought: bool = False
     usage: Any = None
+    half: str = field(default="", repr=False)
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Reads a chunk. The engine's own refusal and thoughts are not judged, and do not leave."""
         self.head = self.head or {name: event[name] for name in ("id", "created", "model") if name in event}
         self.usage = event.get("usage") or self.usage
         if not event.get("choices"):
+            if "choices" not in event and not event.get("usage"):
+                raise unavailable("the engine's stream held something that is no part of an answer", "upstream")
             return
         choice = choice_of(event)
-        more, refuses = message_of(choice, "delta")
-        self.answered, self.refused = True, self.refused or refuses
+        told = message_of(choice, "delta")
+        self.answered, self.refused = True, self.refused or told.refuses
+        self.thought = self.thought or told.thinks
         if choice.get("finish_reason") is not None:
             self.end = end_of(choice)
-        if more:
-            self.text, self.new = self.text + more, self.new + 1
+        if told.text:
+            more, self.half = self.half + told.text, ""
+            if "\ud800" <= more[-1] <= "\udbff":
+                more, self.half = more[:-1], more[-1]
+            self.text, self.new = self.text + check_whole(more), self.new + 1
 
     @property
     def is_over(self) -> bool:
@@ -108,9 +142,11 @@ class Heard:
             yield self.chunk({"role": "assistant", "content": ""})
 
     def last(self, stopped: bool, about: Mapping[str, Any]) -> Iterator[bytes]:
-        """What a stream ends with. Raises where the engine has answered nothing at all."""
+        """What a stream ends with. Raises where the engine has answered nothing at all, or half a character."""
         if not self.answered:
             raise unavailable("the engine's stream held no answer", "upstream")
+        if not stopped:
+            check_whole(self.half)
         if stopped or self.refused:
             yield self.chunk({"refusal": REFUSAL})
         yield self.chunk({}, "content_filter" if stopped else self.end, {"demur": about})

@@ -27,6 +27,8 @@ from demur.serving.settings import checked
 from demur.traces import STEPS, spec_of
 from demur.types import DemurError, Message, Model, Prompt, Sampler, TooLong, lacking
 
+DRAW = ("temperature", "top_p", "top_k")
+"""Settings of a sampler that OpenAI's clients, and others, have names for."""
 RAW = "a raw completion is outside of what the guard was calibrated on: requests in the chat template"
 
 
@@ -144,7 +146,8 @@ class Orders:
                 404, f"no such model; expected {terms.served}; GET /v1/models lists it", "model", "model_not_found"
             )
         if most is not None and most > terms.limits.answer:
-            raise wrong(f"max_tokens={most}", f"at most {terms.limits.answer}", "ask for less", param="max_tokens")
+            name = "max_tokens" if asked.max_tokens == most else "max_completion_tokens"
+            raise wrong(f"{name}={most}", f"at most {terms.limits.answer}", "ask for less", param=name)
         if own.canvas and not asked.stream:
             raise wrong("demur.canvas without stream", "a stream, which shows it", param="demur.canvas")
         if asked.stream_options is not None and not asked.stream:
@@ -160,7 +163,7 @@ class Orders:
                     f"settings under which the guard can not look ({error.came})",
                     "those that it was calibrated with: leave out sampler, settings and temperature",
                     "GET /v1/models shows them",
-                    param="demur.sampler" if own.sampler else "temperature" if asked.temperature is not None else None,
+                    param=self._blamed(asked, own),
                 ) from None
         chat = prompt is not None
         row = self._row(prompt, text, places)
@@ -216,7 +219,7 @@ class Orders:
                     )
                 named, base = own.sampler, build(own.sampler, self.model, steps=self.terms.steps)
             changes = checked(base, own.settings or {}, named)
-            for name in ("temperature", "top_p", "top_k"):
+            for name in DRAW:
                 value = getattr(asked, name)
                 if value is None or (name == "top_p" and value == 1 and getattr(base, name, None) in (None, 1)):
                     continue
@@ -227,10 +230,22 @@ class Orders:
                 changes[name] = value
             sampler = replace(base, **changes) if changes else base  # type: ignore[type-var]
         except DemurError as error:
-            raise refused_by(error, "demur.settings") from None
+            raise refused_by(error, self._blamed(asked, own)) from None
         except TypeError:
             raise wrong("settings for a sampler that has none", "none", param="demur.settings") from None
         return named, sampler, _plain(sampler)
+
+    def _blamed(self, asked: Common, own: Own) -> str | None:
+        """The first parameter by which a client wants another draw than the usual one; None where none does."""
+
+        def is_other(name: str, value: Any) -> bool:
+            usual = getattr(self.plain, name, None)
+            return value is not None and value != usual and not (name == "top_p" and value == 1 and usual is None)
+
+        said = {"demur.sampler": own.sampler not in (None, self.named)}
+        said["demur.settings"] = any(is_other(name, value) for name, value in (own.settings or {}).items())
+        said |= {name: is_other(name, getattr(asked, name)) for name in DRAW}
+        return next((name for name, other in said.items() if other), None)
 
     def _name_of(self, sampler: Sampler) -> str:
         """By which name it is asked for; the name of its class where there is none."""

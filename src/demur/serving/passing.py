@@ -6,12 +6,14 @@ parameters that say how tokens are drawn, how many, and how they are sent: any o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from demur.guards.drawing import drawn_otherwise
 from demur.serving.asks import Turn
 from demur.serving.errors import Refused, wrong
 from demur.serving.limits import Limits
@@ -33,17 +35,23 @@ SENDING = frozenset({
 })  # fmt: skip
 """Parameters by which an answer is asked for and sent."""
 NEUTRAL: Mapping[str, Sequence[Any]] = {
-    "n": (1,), "best_of": (1,), "tool_choice": ("none", "auto"), "function_call": ("none", "auto"),
-    "parallel_tool_calls": (True,), "modalities": (["text"],), "response_format": ({"type": "text"},),
+    "n": (1,), "best_of": (1,), "logprobs": (False,), "top_logprobs": (0,), "echo": (False,), "suffix": ("",),
+    "tools": ([],), "functions": ([],), "tool_choice": ("none", "auto"), "function_call": ("none", "auto"),
+    "parallel_tool_calls": (True, False), "modalities": (["text"], []), "response_format": ({"type": "text"},),
+    "chat_template_kwargs": ({},), "documents": ([],), "add_generation_prompt": (True,),
+    "continue_final_message": (False,), "ignore_eos": (False,), "use_beam_search": (False,),
+    "skip_special_tokens": (True,), "include_stop_str_in_output": (False,),
 }  # fmt: skip
-"""Values that change nothing, beside null, false, 0 and nothing at all: many clients send them. They stay here."""
+"""Values that change nothing, beside null: many clients send them. They stay here. Of any other name every
+value may change something: an engine may think unless it is told ``think: false``.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class Rules:
     """What the operator has said of requests. ``models``: the engine's that clients may ask for (empty: all of them);
-    ``also``: further parameters that go on; ``controls``: texts that a tokenizer reads as control tokens;
-    ``temperature``: that under which the guard was calibrated.
+    ``also``: further parameters that go on, whatever their value; ``controls``: texts that a tokenizer reads as control
+    tokens; ``own``: the settings of the draw under which the guard was calibrated.
     """
 
     policy: Policy = "closed"
@@ -51,7 +59,7 @@ class Rules:
     models: Sequence[str] = ()
     also: Sequence[str] = ()
     controls: Sequence[str] = ()
-    temperature: float = 0.0
+    own: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +87,7 @@ def passed(body: Mapping[str, Any], rules: Rules) -> Passed:
         then = "this proxy's operator has named these (--only)"
         message = f"no such model; expected {' or '.join(rules.models)}; {then}"
         raise Refused(404, message, "model", "model_not_found")
-    sent = {name: value for name, value in body.items() if not _is_neutral(name, value)}
+    sent = {name: value for name, value in body.items() if not _is_neutral(name, value, rules)}
     for name in SEVERAL:
         if name in sent:
             raise wrong(f"{name}, whose answers this proxy can not judge", "one text", "leave it out", param=name)
@@ -96,11 +104,9 @@ def passed(body: Mapping[str, Any], rules: Rules) -> Passed:
     return Passed(sent | {"messages": said}, prompt, note=_note(sent, rules))
 
 
-def _is_neutral(name: str, value: Any) -> bool:
-    """Whether leaving it out changes nothing; a setting of the draw may well be 0."""
-    if name in DRAWING | SENDING:
-        return value is None
-    return value in (None, False, [], {}) or value in NEUTRAL.get(name, ())
+def _is_neutral(name: str, value: Any, rules: Rules) -> bool:
+    """Whether leaving it out changes nothing. What the operator lets pass goes on as it came."""
+    return value is None or (name not in rules.also and value in NEUTRAL.get(name, ()))
 
 
 def _check_names(sent: Mapping[str, Any], rules: Rules) -> None:
@@ -136,8 +142,12 @@ def _check_controls(prompt: Prompt, rules: Rules) -> None:
 
 
 def _note(sent: Mapping[str, Any], rules: Rules) -> str:
-    own, said = rules.temperature, sent.get("temperature")
-    if said == own and said is not None:
-        return ""
-    how = "the request says no temperature" if said is None else f"asked at temperature {said!s:.20}"
-    return f"{how}; the guard was calibrated at {own:g}"
+    own, said = rules.own.get("temperature") or 0.0, sent.get("temperature")
+    notes = []
+    if said is None or said != own:
+        how = "the request says no temperature" if said is None else f"asked at temperature {said!s:.20}"
+        notes.append(f"{how}; the guard was calibrated at {own:g}")
+    drawn = {name: value for name, value in sent.items() if name in DRAWING}
+    if otherwise := drawn_otherwise(rules.own, {"temperature": math.inf} | drawn):  # nobody knows an engine's default
+        notes.append(f"drawn with {otherwise}; the guard was calibrated otherwise")
+    return ". ".join(notes)

@@ -21,7 +21,7 @@ from demur.serving.replaying import NOTHING, Judged, Replay
 from demur.serving.service import LOOPBACK
 from demur.serving.upstream import Upstream
 from demur.serving.verdicts import not_watched, rounded
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, Prompt, TooLong
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class Proxy:
         if self.window < 1 or not self.late > 0:
             raise DemurError(f"window={self.window} and late={self.late}", "at least 1, and above 0", "raise them")
         self.meters = Counts()
-        own = self.replay.guard.spec.settings.get("temperature") or 0.0
+        own = self.replay.guard.spec.settings
         self.rules = Rules(self.policy, self.limits, self.models, self.also, self.replay.controls, own)
         self._one = anyio.CapacityLimiter(1)  # a model is asked by one at a time
 
@@ -72,6 +72,9 @@ class Proxy:
         except TimeoutError:
             self.meters.replays.labels("late").inc()
             return Judged(not_watched(f"the replay took longer than {self.late:g} seconds"))
+        except TooLong:
+            self.meters.replays.labels("failed").inc()
+            return Judged(not_watched("prompt and answer are longer than the context of the model that replays them"))
         except Exception as error:  # whatever a model raises: the policy decides
             self.log.fault(error)
             self.meters.replays.labels("failed").inc()

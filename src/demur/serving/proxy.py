@@ -25,7 +25,7 @@ from demur.serving.answers import END
 from demur.serving.app import GONE, Listening, as_json, read_body
 from demur.serving.doors import App, Doors, Receive, Scope, Send, answer
 from demur.serving.errors import Refused, busy, unavailable
-from demur.serving.heard import Heard, choice_of, end_of, event_of, message_of
+from demur.serving.heard import UNREAD_THOUGHTS, Heard, check_whole, choice_of, end_of, event_of, message_of
 from demur.serving.passing import Passed, passed
 from demur.serving.port import config_of
 from demur.serving.proxied import Proxy
@@ -103,18 +103,23 @@ class Desk:
         proxy = self.proxy
         made = await proxy.upstream.whole(asked.body)
         choice = choice_of(made)
-        (text, refuses), end = message_of(choice, "message"), end_of(choice)
+        said, end = message_of(choice, "message"), end_of(choice)
+        text, note = check_whole(said.text), _noted(asked, said.thinks)
         found = await self._looked(asked, text) if text else NOTHING
         stopped = proxy.stops(found)
         # The engine's own words of refusal were not judged.
-        shown: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": REFUSAL if refuses else None}
+        shown: dict[str, Any] = {
+            "role": "assistant",
+            "content": text or None,
+            "refusal": REFUSAL if said.refuses else None,
+        }
         if stopped:
             shown, end = {"role": "assistant", "content": None, "refusal": REFUSAL}, "content_filter"
         unwatched = int(found.verdict.flagged is None and found is not NOTHING)
         proxy.ended("refused" if stopped else "answered", 200, came, found, unwatched)
         kept = {name: made[name] for name in ("id", "object", "created", "model", "usage") if name in made}
         only = {"index": 0, "finish_reason": end, "logprobs": None, "message": shown}
-        return kept | {"choices": [only], "demur": proxy.about(found, unwatched, asked.note)}
+        return kept | {"choices": [only], "demur": proxy.about(found, unwatched, note)}
 
     async def _parts(self, asked: Passed, came: float) -> AsyncIterator[bytes]:
         """The events of a stream. Text leaves in the order in which it came, once it was judged."""
@@ -137,7 +142,7 @@ class Desk:
                 unwatched += found.verdict.flagged is None
                 if not (stopped := proxy.stops(found)):
                     yield said.chunk({"content": said.out(len(said.text))})
-            last, over = [*said.last(stopped, proxy.about(found, unwatched, asked.note))], True
+            last, over = [*said.last(stopped, proxy.about(found, unwatched, _noted(asked, said.thought)))], True
             proxy.ended("refused" if stopped else "answered", 200, came, found, unwatched)
             for part in last:
                 yield part
@@ -196,6 +201,11 @@ class Desk:
         status = getattr(error, "status_code", 404)
         word = "no such path" if status == 404 else "another method than this path has"
         return as_json(Refused(status, f"{word}; this proxy has {ASK} and /v1/models").body, status)
+
+
+def _noted(asked: Passed, thinks: bool) -> str:
+    """What a reader of the verdict has to know."""
+    return ". ".join(filter(None, (asked.note, UNREAD_THOUGHTS if thinks else "")))
 
 
 def _outcome(why: Refused) -> str:

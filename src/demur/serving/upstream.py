@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -76,28 +78,43 @@ class Upstream:
                 raise unavailable("the engine answered a stream with something else", "upstream")
             data: list[str] = []
             async for line in _lines(response):
-                if line.startswith("data:"):
-                    data.append(line[5:].removeprefix(" "))
+                name, _, value = line.partition(":")
+                value = value.removeprefix(" ")
+                if name == "error" or (name == "event" and value == "error"):
+                    raise unavailable("the engine broke off with an error", "upstream")
+                if name == "data":
+                    data.append(value)
                 elif not line and data:
                     event, data = "\n".join(data), []
-                    if event == "[DONE]":
+                    if event.strip() == "[DONE]":
                         return
                     yield _object(event)
+            if "\n".join(data).strip() == "[DONE]":  # some leave out the last empty line
+                return
         raise unavailable("the engine's stream ended before its end", "upstream")
 
 
 async def _lines(response: Any) -> AsyncIterator[str]:
-    """Lines of a stream, each of bounded length."""
-    rest = b""
+    """Lines of a stream, each of bounded length; a mark of the byte order before the first one is none of it."""
+    rest, first = b"", True
     async for chunk in response.aiter_bytes():
         rest += chunk
         *lines, rest = rest.split(b"\n")
         if len(rest) > LARGEST:
             raise unavailable("the engine sent a line that is too long", "upstream")
         for line in lines:
-            yield line.removesuffix(b"\r").decode("utf-8", errors="replace")
+            yield _decoded(line.removeprefix(codecs.BOM_UTF8 if first else b"").removesuffix(b"\r"))
+            first = False
     if rest:
-        yield rest.decode("utf-8", errors="replace")
+        yield _decoded(rest.removesuffix(b"\r"))
+
+
+def _decoded(raw: bytes | bytearray) -> str:
+    """Bytes as text. Raises for what is none: no sign is put in the place of a broken one."""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise unavailable("the engine sent bytes that are no UTF-8", "upstream") from None
 
 
 async def _read(response: Any) -> dict[str, Any]:
@@ -108,7 +125,7 @@ async def _read(response: Any) -> dict[str, Any]:
         if len(raw) > LARGEST:
             raise unavailable("the engine sent an answer that is too long", "upstream")
     if response.status_code == 200:
-        return _object(raw.decode("utf-8", errors="replace"))
+        return _object(_decoded(raw.removeprefix(codecs.BOM_UTF8)))
     try:
         said = json.loads(raw)["error"]
         message, param, code = (said.get(name) for name in ("message", "param", "code"))
@@ -128,17 +145,23 @@ def _no_number(name: str) -> Any:
     raise ValueError(f"{name}, which JSON does not know")
 
 
+def _real(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError("a number that is too large")
+    return number
+
+
 def _text(value: Any) -> str | None:
     return value[:120] if isinstance(value, str) else None
 
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text, parse_constant=_no_number)
+        found = json.loads(text, parse_constant=_no_number, parse_float=_real)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise unavailable("the engine sent something that is no JSON object", "upstream")
-    if "error" in found and "choices" not in found:
+    if found.get("error") or ("error" in found and "choices" not in found):
         raise unavailable("the engine broke off with an error", "upstream")
     return found

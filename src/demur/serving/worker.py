@@ -44,6 +44,7 @@ class Worker:
         self.line: deque[Ticket] = deque()
         self.groups: list[Group] = []
         self.stopping, self.ended = False, False
+        self.broke = False  # it has ended by a fault, and nobody has asked it to
         self.pace = 1.0  # seconds that a group takes, of late
         self._changed = threading.Condition()
         self._end_by = float("inf")
@@ -59,6 +60,11 @@ class Worker:
         return self._thread.is_alive()
 
     @property
+    def is_well(self) -> bool:
+        """Whether it works, or has been asked to stop: not where it has ended by itself."""
+        return not self.broke and (self.is_alive or self.stopping)
+
+    @property
     def is_idle(self) -> bool:
         """Whether nothing is generated and nothing waits."""
         return not self.groups and not self.line
@@ -71,6 +77,10 @@ class Worker:
     def put(self, ticket: Ticket) -> None:
         """Puts a ticket into the line. Raises :class:`Refused` where it is full (429), or the server stops (503)."""
         with self._changed:
+            if self.broke:
+                raise unavailable(
+                    "this server generates no more: look at its log, and start it again", "failed", retry=5
+                )
             if self.stopping or not self.is_alive:
                 raise unavailable("this server is being stopped", "stopping", retry=5)
             waiting = sum(not one.gone for one in self.line)
@@ -109,6 +119,7 @@ class Worker:
                 if time.monotonic() > self._end_by:
                     self._give_up()
         except BaseException as error:  # a fault of this file: nobody may wait for ever
+            self.broke = True
             self.watched.broke(error)
             raise
         finally:

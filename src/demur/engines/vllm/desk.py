@@ -24,6 +24,7 @@ from demur.engines.vllm.look import Look
 from demur.engines.vllm.options import Mode, Options
 from demur.engines.vllm.request import Request, Verdict
 from demur.guards import Guard
+from demur.guards.drawing import drawn_otherwise
 
 PARKED = 256
 """So many requests that have left a batch keep their states."""
@@ -301,13 +302,13 @@ class Desk:
         )  # fmt: skip
 
     def _notes(self, post: Post, request: Request) -> tuple[str, ...]:
-        own = post.guard.spec.settings.get("temperature", 0.0)
-        if own == request.temperature:
-            return request.notes
-        return (
-            *request.notes,
-            f"sampled at temperature {request.temperature:g}; the guard was calibrated at {own:g}",
-        )
+        settings, notes = post.guard.spec.settings, [*request.notes]
+        own = settings.get("temperature", 0.0)
+        if own != request.temperature:
+            notes.append(f"sampled at temperature {request.temperature:g}; the guard was calibrated at {own:g}")
+        if otherwise := drawn_otherwise(settings, {**request.drawn, "temperature": request.temperature}):
+            notes.append(f"drawn with {otherwise}; the guard was calibrated otherwise")
+        return tuple(notes)
 
 
 def _columns(rows: Sequence[tuple[int, ...]], device: torch.device) -> Sequence[Int[Tensor, "b"]]:

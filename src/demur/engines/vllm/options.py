@@ -119,20 +119,34 @@ class Asked:
 
 
 def asked(options: Options, extra: Mapping[str, Any] | None) -> Asked:
-    """What a request says, beside the operator's default. Raises for an unknown guard, id or option."""
+    """What a request says, beside the operator's default. Raises for an unknown guard, id or option, and for one that
+    would leave the default guard (``optional``), or have another watch where the default acts.
+    """
     said = dict(extra or {})
-    if unknown := sorted(key for key in said if key.startswith(GUARD) and key not in (GUARD, ID)):
+    if unknown := sorted(key for key in said if key.lower().startswith(GUARD) and key not in (GUARD, ID)):
         raise DemurError(f"the option {unknown[0]!r:.80}", f"{GUARD} or {ID}", "leave it out")
     name = said.get(GUARD, options.default)
-    if not isinstance(name, str) or (name and name not in options.guards and name != NONE):
+    nothing_said = name == "" and GUARD not in said  # an empty name is none: it is no way around the default
+    if not isinstance(name, str) or not (nothing_said or name in options.guards or name == NONE):
         known = ", ".join(options.guards) or "none: this server was started without DEMUR_GUARDS"
         raise DemurError(f"the guard {name!r:.80}", known, f"name one, or leave {GUARD} out")
     if name == NONE and options.default and not options.optional:
         raise DemurError("a request for no guard", f"the guard {options.default}", f"leave {GUARD} out")
+    if _is_weaker(options, name):
+        usual = f"the guard {options.default}, which may {options.guards[options.default].mode}"
+        raise DemurError(f"the guard {name}, which only watches", usual, f"leave {GUARD} out (or DEMUR_OPTIONAL=1)")
     tag = said.get(ID, "")
     if not isinstance(tag, str) or (ID in said and not _TAG.fullmatch(tag)):
         raise DemurError(f"the id {tag!r:.80}", "up to 128 letters, digits and _ . : -", f"mend {ID}")
     return Asked("" if name == NONE else name, tag)
+
+
+def _is_weaker(options: Options, name: str) -> bool:
+    """Whether a guard only watches where the operator's default acts, and no request may go without that one."""
+    default, named = options.guards.get(options.default), options.guards.get(name)
+    if default is None or named is None or options.optional:
+        return False
+    return named.mode is Mode.WATCH and default.mode is not Mode.WATCH
 
 
 def tag_of(given: str) -> str:
@@ -157,4 +171,10 @@ def check_params(options: Options, params: Any) -> Asked:
         raise DemurError(f"structured outputs under a guard that may {mode}", "free text", "use the mode watch")
     if getattr(params, "thinking_token_budget", None) is not None:  # forced after us, and over us
         raise DemurError(f"thinking_token_budget under a guard that may {mode}", "none", "leave it out")
+    if getattr(params, "max_tokens", None) == 1 and (getattr(params, "logprobs", None) or 0) > 1:
+        raise DemurError(
+            f"one token with log probabilities under a guard that may {mode}",
+            "an answer that is written once: beam search asks so for every token, and no guard follows it",
+            "leave out use_beam_search, or the log probabilities",
+        )
     return found

@@ -25,6 +25,7 @@ from demur.engines.vllm.look import Look, check_readable
 from demur.engines.vllm.options import GUARD, ID, REQUEST, Mode, asked, check_params, operators
 from demur.engines.vllm.request import Request
 from demur.guards import Guard
+from demur.guards.drawing import NEUTRAL
 from demur.types import DemurError
 
 _RUNNING: list[weakref.ref[GuardProcessor]] = []
@@ -169,7 +170,7 @@ def _request(params: Any, out: list[int] | None) -> Request | None:
         notes.append("an answer of one token: beam search asks for each by itself, and no guard follows it")
     return Request(
         found.guard, found.id, params, out, tuple(stops), params.max_tokens, params.min_tokens, params.temperature,
-        notes=tuple(notes),
+        notes=tuple(notes), drawn={name: getattr(params, name, None) for name in NEUTRAL},
     )  # fmt: skip
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(eq=False)
 class Request:
     """A request under a guard. ``out`` are its tokens so far, where the engine shows them: its own list, whose length
-    is what counts. ``key`` is what the engine knows it by as long as it lives.
+    is what counts. ``key`` is what the engine knows it by as long as it lives. ``drawn``: its settings of the draw but
+    the temperature, by the names of :data:`demur.guards.drawing.NEUTRAL`.
     """
 
     guard: str
@@ -28,6 +30,7 @@ class Request:
     lost: str = ""
     ended_by_us: bool = False
     notes: tuple[str, ...] = ()
+    drawn: Mapping[str, Any] = field(default_factory=dict)
 
     def has_ended(self, written: int) -> bool:
         """Whether the answer was over before this row: an engine may compute one step more than it needs."""

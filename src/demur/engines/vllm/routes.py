@@ -13,11 +13,15 @@ from demur.engines.vllm.options import GUARD, REQUEST, operators, tag_of
 from demur.types import DemurError
 
 _HEADER = b"x-request-id"
+TOLD = b"x-demur-id"
+"""The header of every answer that says under which id its verdict is kept, unless the request says ``demur_id``."""
 _BEGINNINGS = ("chatcmpl-", "cmpl-", "resp_")
 
 
 class WithId:
-    """ASGI: every HTTP request has an id, which is known while it is admitted."""
+    """ASGI: every HTTP request has an id, which is known while it is admitted, and told in a header of the answer: some
+    routes give their answers other ids.
+    """
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -29,11 +33,19 @@ class WithId:
             return
         said = next((value.decode("latin-1") for name, value in scope["headers"] if name == _HEADER), "")
         tag = said or secrets.token_hex(16)
-        if not said:
-            scope = {**scope, "headers": [*scope["headers"], (_HEADER, tag.encode())]}
+        if not said:  # one without a value is none
+            others = [header for header in scope["headers"] if header[0] != _HEADER]
+            scope = {**scope, "headers": [*others, (_HEADER, tag.encode())]}
         token = REQUEST.set(tag_of(tag))
+
+        async def telling(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                told = (TOLD, tag_of(tag).encode("ascii"))
+                message = {**message, "headers": [*message.get("headers", ()), told]}
+            await send(message)
+
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, telling)
         finally:
             REQUEST.reset(token)
 
@@ -85,7 +97,10 @@ class Routes:
             for tag in dict.fromkeys(map(tag_of, (request_id, bare(request_id)))):
                 if found := (await self.engine.collective_rpc("demur_verdicts", args=(tag,)))[0]:
                     return JSONResponse({"id": request_id, "verdicts": found})
-            why = f"no verdict {request_id!r:.150}: never asked for, forgotten, or a request without a guard"
+            why = (
+                f"no verdict {request_id!r:.150}: never asked for, forgotten, a request without a guard, or one whose "
+                "verdict has another id (its own demur_id, or the header X-Demur-Id of the answer)"
+            )
             return JSONResponse({"error": {"message": why, "type": "NotFoundError", "code": 404}}, status_code=404)
 
         router.add_api_route("/v1/demur", status, methods=["GET"])
