@@ -101,6 +101,8 @@ class Record:
     """Whether it refuses by the dictionary, where a model judged its harm: an answer may do both."""
     way: tuple[str, ...] | None = _beside(default=None)
     """Outcomes at the steps that a model judged, the last one's too."""
+    drawn: bool | None = _beside(default=None)
+    """Whether who wrote it draws its tokens, as all rows of its run show; None where nobody has looked at them all."""
     more: Mapping[str, Any] = _beside(default_factory=lambda: MappingProxyType({}))
     """Columns of its file that this version does not know."""
 
