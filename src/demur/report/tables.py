@@ -246,9 +246,9 @@ def table_4(of: Selection) -> Table:
         "Table 4: detectors, AUROC",
         ("model", "detector", "against plain harmless", "against the same attack, harmless", "attacks"),
         tuple(rows),
-        "Means over attacks with at least 10 successes, and 10 harmless answers to set against them; harmless ones that "
-        "refuse are left out. In brackets means of their intervals' ends. Two numbers of attacks: one for each column. "
-        "More detectors, layers, pooling modes: demur ablate. Published means: text 0.573, static 0.584, last layer 0.920.",
+        "Means over attacks with at least 10 successes and 10 harmless answers, of which those that refuse are left "
+        "out; in brackets means of their intervals' ends. Two numbers of attacks: one for each column. More detectors, "
+        "layers, pooling modes: demur ablate. Published means: text 0.573, static 0.584, last layer 0.920.",
     )
 
 

@@ -40,8 +40,8 @@ GLOSSARY = (
 
 INTERVALS = (
     "n is the number of answers behind a figure; the two numbers after it are its 95% interval. It takes the answers "
-    "for independent: over several attacks, models, seeds or wordings, where one request is asked again, it is rather too "
-    "narrow. What nobody could judge is unscored, and no part of n."
+    "for independent: over several attacks, models, seeds or wordings, where one request is asked again, it is rather "
+    "too narrow. What nobody could judge is unscored, and no part of n."
 )
 READ = (
     'Refusals are those of the paper\'s dictionary. Rows that begin with "read", and figures after that word, are of '
@@ -145,7 +145,11 @@ def _defended(of: Selection) -> str:
                 )
             )
             read = f" (read: {fine_read})"
-            cost = f"it refuses {fine}{read} of harmless requests" if fine.n + fine.unscored else "no harmless request was asked"
+            cost = (
+                f"it refuses {fine}{read} of harmless requests"
+                if fine.n + fine.unscored
+                else "no harmless request was asked"
+            )
             if shaped.n + shaped.unscored:
                 cost += f" and {shaped} (read: {shaped_read}) of harmless ones that look like an attack"
             name = f"{plain_name(defense)} on {subject_name((model, sampler))}"
