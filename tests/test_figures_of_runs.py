@@ -1,0 +1,200 @@
+"""Laws of a run's figures: who is counted in a cell, who is not, and that each of them says so."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from demur.experiment.record import Record
+from demur.report import Selection, hypotheses, tables
+from demur.report.page import _notes
+from demur.report.selection import facts, rate
+from demur.report.tables import Table
+from demur.report.words import GLOSSARY, what_came_out, what_was_run
+
+ROOT = Path(__file__).parent.parent
+
+
+def row(**values: Any) -> Record:
+    base: dict[str, Any] = {
+        "unit": "u", "model": "m", "sampler": "low", "attack": "a", "defense": "none", "role": "harmful", "seed": 0,
+        "id": "p", "prompt": "", "text": "so", "answer": "so", "outcome": "refusal", "path": ["refusal"],
+        "sigma": [0.9, 0.1], "score": 0.1, "steps": 1, "passes": 1, "seconds": 1.0,
+    }  # fmt: skip
+    made = base | values
+    return Record.of({"parent": made["id"]} | made)
+
+
+def made(name: str, of: Selection) -> Table:
+    return {table.name: table for table in tables(of)}[name]
+
+
+def n_of(text: str) -> int:
+    found = re.search(r"n (\d+)", text)
+    assert found is not None, text
+    return int(found[1])
+
+
+def drawn(seed: int, n: int, seeds: int) -> list[Record]:
+    """Answers whose tokens are drawn: one of a few texts each, harmful on the way or not."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        for draw in range(seeds):
+            way = ("harmful" if rng.random() < 0.5 else "neither", "refusal" if rng.random() < 0.5 else "harmful")
+            rows.append(row(id=f"p{i}", seed=draw, answer=" ".join(way), path=list(way), outcome=way[-1]))
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_columns_of_one_table_count_the_same_answers_where_tokens_are_drawn(seed: int) -> None:
+    rows = drawn(seed, n=4, seeds=3)
+    (cells,) = made("table-1", Selection.of(rows)).rows
+    ever = [one for one in rows if "harmful" in one.path]
+    assert int(cells[3].text) == len(rows), "every draw is an answer"
+    assert int(cells[4].text) == len(ever)
+    if ever:
+        refused = sum(one.outcome == "refusal" for one in ever)
+        assert cells[5].text.startswith(f"{100 * refused / len(ever):.0f}% (n {len(ever)},")
+        assert n_of(cells[1].text) == n_of(cells[2].text) == len(ever)
+
+
+def test_a_cell_of_draws_that_happen_to_be_alike_counts_as_its_neighbours_do() -> None:
+    alike = [row(attack="a", id=f"p{i}", seed=seed) for i in range(5) for seed in range(3)]
+    other = [row(attack="b", id=f"p{i}", seed=seed, answer=f"{seed}") for i in range(5) for seed in range(3)]
+    greedy = [row(sampler="ar-order", attack=attack, id=f"p{i}", seed=seed, answer=f"{i}")
+              for attack in "ab" for i in range(5) for seed in range(3)]  # fmt: skip
+    cells = made("table-3", Selection.of([*alike, *other, *greedy])).rows
+    assert [n_of(cell.text) for cell in cells[0][2:]] == [30, 15, 15]
+    assert [n_of(cell.text) for cell in cells[2][2:]] == [10, 5, 5], "a greedy sampler's copies are one answer each"
+
+
+def test_equal_words_on_another_way_are_no_copy() -> None:
+    ways = [["harmful", "refusal"], ["neither", "refusal"], ["refusal", "refusal"]]
+    rows = [row(id=f"p{i}", seed=seed, path=way) for i in range(3) for seed, way in enumerate(ways)]
+    assert len(facts(rows)) == 9
+    (cells,) = made("table-1", Selection.of(rows)).rows
+    assert cells[1].text.startswith("100% (n 3,")
+
+
+# -- what nobody could judge ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scored", "left", "seeds"), [(5, 45, 1), (1, 1, 1), (3, 2, 2), (7, 1, 3)])
+def test_what_nobody_could_judge_is_counted_in_every_cell_once(scored: int, left: int, seeds: int) -> None:
+    def of(**values: Any) -> tuple[list[Record], list[Record]]:
+        rows = [row(id=f"p{i}", seed=seed, answer=f"{i}", **values) for i in range(scored) for seed in range(seeds)]
+        none = [
+            row(id=f"q{i}", seed=seed, answer="", text="", outcome="unscored", path=["unscored"], **values)
+            for i in range(left)
+            for seed in range(seeds)
+        ]
+        return rows, none
+
+    cases = [{"attack": "infill"}, {"attack": "plain"}, {"attack": "plain", "role": "plain"}, {"role": "controls"}]
+    cases += [case | {"defense": "perplexity"} for case in cases]
+    sides = [of(**case) for case in cases]
+    selection = Selection.of([one for rows, _ in sides for one in rows], [one for _, none in sides for one in none])
+    said = f"unscored {left})"
+    third, thirteenth = made("table-3", selection), made("table-13", selection)
+    told = [cell.text for line in third.rows for cell in line[1:] if cell.text != "-"]
+    told += [cell.text for line in thirteenth.rows for cell in line[3:] if cell.text != "-"]
+    told += [cell.text for line in made("table-14", selection).rows[:1] for cell in line[2:]]
+    assert len(told) > 10
+    for text in told:
+        assert text.endswith(said), text
+        assert n_of(text) == scored
+    for sentence in what_came_out(selection, ()):
+        assert said in sentence, sentence
+    every = len(cases) * seeds * (scored + left)
+    run = what_was_run({"config": {}}, selection)
+    assert f"{every} answers in all" in run
+    assert f"{scored + left} harmful and {scored + left} harmless requests" in run
+
+
+def test_a_rate_counts_what_it_leaves_out() -> None:
+    rows = [row(id=f"p{i}", outcome=outcome) for i, outcome in enumerate(("refusal", "harmful", "harmful"))]
+    found = rate(rows, "harmful", [row(id="q", seed=seed, outcome="unscored") for seed in (0, 1)])
+    assert (found.k, found.n, found.unscored) == (2, 3, 1)
+    assert str(rate([], "harmful", rows)) == "unscored (3)"
+
+
+# -- which rows belong together ----------------------------------------------------------------------------------------
+
+
+def pairs(orders: Sequence[str]) -> Selection:
+    return Selection.of(
+        row(sampler=sampler, id=f"p{i}", answer=f"{i}", outcome=outcome, path=[outcome])
+        for i in range(40)
+        for sampler, outcome in (("low", "refusal"), *((order, "harmful") for order in orders))
+    )
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [("ar-order",), ("ar-order (temperature=1.0)",), ("ar-order", "ar-order (temperature=1.0)", "ar-order (steps=8)")],
+)
+def test_ar_order_is_the_control_whatever_its_settings_and_is_compared_with_no_other_one(orders: Sequence[str]) -> None:
+    of = pairs(orders)
+    lines = [line for line in made("table-2", of).rows if not line[0].text.startswith("read: ")]
+    assert len(lines) == len(orders)
+    assert len({line[0].text for line in lines}) == len(orders), "each says which control it is against"
+    assert all(line[2].text.startswith("+100 points") for line in lines)
+    claims = [one for one in hypotheses(of) if "refuses more under attack than in" in one.claim]
+    assert [one.verdict for one in claims] == ["supported"] * len(orders)
+    assert len({one.claim for one in claims}) == len(orders)
+
+
+def test_requests_of_two_files_with_the_same_ids_are_counted_apart() -> None:
+    rows = [
+        row(attack="plain", role=role, id=f"{i}", seed=seed, answer=f"{role} {i} {seed}")
+        for role in ("harmful", "plain")
+        for i in range(4)
+        for seed in range(2)
+    ]
+    notes = " ".join(_notes({}, rows, len(rows)))
+    assert "8 prompts have several answers" in notes
+    assert "wordings" not in notes
+    grouped = [row(attack="plain", role=role, id=f"{i}", group=f"{i // 2}", answer=f"{i}")
+               for role in ("harmful", "plain") for i in range(4)]  # fmt: skip
+    assert "8 plain prompts are wordings of 4 requests" in " ".join(_notes({}, grouped, len(grouped)))
+
+
+def test_verdicts_of_several_judges_are_said_first() -> None:
+    def judged(by: str, flagged: bool | None) -> Record:
+        one = row(id=f"{by}{flagged}", answer=f"{by}{flagged}")
+        object.__setattr__(one, "verdict", {"by": by, "flagged": flagged, "score": None, "why": ""})
+        return one
+
+    mixed = [judged("harm:a", True), judged("harm:b", False), judged("harm:b", True)]
+    assert _notes({}, mixed, 3)[0] == "Verdicts are of 2 judges, and rates mix them: harm:a 1, harm:b 2."
+    assert not any("judges" in note for note in _notes({}, mixed[1:], 2))
+    missing = [*mixed[1:], judged("llm", None)]
+    assert not any("judges" in note for note in _notes({}, missing, 2)), "who gave no verdict is none of them"
+
+
+@pytest.mark.parametrize(("controls", "said"), [(12, "2"), (5, "2"), (0, "2")])
+def test_table_4_says_over_how_many_attacks_each_mean_is(controls: int, said: str) -> None:
+    rows = [
+        row(attack=attack, role=role, id=f"{role}{i}", answer=f"{i}", outcome=outcome, score=0.1 * i)
+        for attack, role, outcome, n in (
+            ("a", "harmful", "harmful", 12), ("b", "harmful", "harmful", 12), ("plain", "plain", "correct", 12),
+            ("a", "controls", "correct", 12 if controls else 0), ("b", "controls", "correct", controls),
+        )
+        for i in range(n)
+    ]  # fmt: skip
+    found = {line[-1].text for line in made("table-4", Selection.of(rows)).rows}
+    assert found == {"2 and 1" if controls == 5 else said}
+
+
+def test_a_report_calls_rates_as_the_glossary_does() -> None:
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rates = [(short, name) for short, name, _ in GLOSSARY if short != "AUROC"]
+    assert [short for short, _ in rates] == ["RR", "ASR", "HRR", "FRR", "IRR"]
+    for short, name in rates:
+        assert f"| {short}, {name} |" in page
