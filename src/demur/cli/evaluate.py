@@ -60,8 +60,11 @@ def evaluate(
 ) -> None:
     """Run an experiment: prompts x attacks x samplers x defenses x seeds; killed at any moment, go on with --resume."""
     from demur.experiment import read
+    from demur.experiment.recipe import notes_on
 
     config = read(recipe)
+    for note in notes_on(recipe, config):
+        print(f"demur: {note}", file=sys.stderr)
     if batch is not None:
         config = replace(config, batch=batch)
     folder = out / config.name
