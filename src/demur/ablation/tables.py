@@ -25,9 +25,11 @@ def title(about: Json) -> str:
 def table_4(fit: Json, intervals: bool = True) -> list[tuple[str, ...]]:
     """Rows of the ablation: detector, then area, TPR at 1% and 5% and the worst attack for both kinds of negatives.
 
-    Detectors that had nothing to learn from stand there with dashes.
+    Detectors that had nothing to learn from stand there with dashes; behind the worst attack of a mean over fewer
+    attacks than others stands over how many it is.
     """
     found = []
+    most = max((line.get("attacks", 0) for line in fit["summary"]), default=0)
     lines = {(line["detector"], line["against"]): line for line in fit["summary"]}
     for name in [*dict.fromkeys(line["detector"] for line in fit["summary"]), *fit.get("without", [])]:
         row = [name]
@@ -36,7 +38,8 @@ def table_4(fit: Json, intervals: bool = True) -> list[tuple[str, ...]]:
             if line is None:
                 row += ["-"] * 4
                 continue
-            worst = f"{line['worst']:.2f} {line['worst_attack']}"
+            few = line.get("attacks", most)
+            worst = f"{line['worst']:.2f} {line['worst_attack']}" + (f" (of {few})" if few < most else "")
             row += [cell(line, "auroc", "low", "high", 3, intervals)]
             row += [cell(line, what, f"{what}_low", f"{what}_high", 2, intervals) for what in ("tpr_1", "tpr_5")]
             row.append(worst)
@@ -119,6 +122,7 @@ def _subject(about: Json, report: Json) -> str:
             "counting once; intervals are means of the attacks' 95% intervals, since attacks wrap the same requests. "
             "Left: successful attacks against plain harmless answers. Right: against the same attack on allowed "
             "requests."
+            + _fewer(fit)
             + _without(fit)
             + "\n\n"
             + markdown(
@@ -142,6 +146,13 @@ def _subject(about: Json, report: Json) -> str:
             f"Fisher ratio {s['ratio']:.2f} (0 on average where there is no difference)."
         )
     return "\n\n".join(parts)
+
+
+def _fewer(fit: Json) -> str:
+    """That some means are over fewer attacks than others, in a sentence; nothing where all are over the same."""
+    counts = {line["attacks"] for line in fit["summary"] if "attacks" in line}
+    few = " Where harmless answers, or other attacks to learn from, were too few, a mean is over fewer attacks: behind "
+    return f"{few}its worst stands over how many." if len(counts) > 1 else ""
 
 
 def _without(fit: Json) -> str:

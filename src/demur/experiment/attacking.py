@@ -179,7 +179,7 @@ def ready_made(attack: Attacked, plain: Sequence[Prompt]) -> list[Prompt]:
     the text of one of the ``plain`` requests, it is that one's id, so that rows can be paired with it.
     """
     ready = load(attack.name, harmful=True)
-    said = {prompt.id: prompt.parent for prompt in ready if (prompt.parent or "").strip()}
+    said = {prompt.id: prompt.parent for prompt in ready if prompt.parent and prompt.parent.strip()}
     for column in (*GOALS, *BEHAVIOURS):
         if len(said) < len(ready):  # a file may name it in some rows alone
             said = values_of(attack.name, column) | said
