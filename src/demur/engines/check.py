@@ -9,6 +9,7 @@ is stale, whatever the numbers say, until it is recalibrated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -96,7 +97,13 @@ class Checked:
             name: {"k": share.k, "n": share.n, "interval": list(share.interval), "most": share.most}
             for name, share in (("flagged", self.flagged), ("outside", self.outside))
         }
-        told = {"says": self.word, **shares, "shift": self.shift, "refused": self.refused, "unseen": self.unseen}
+        told = {
+            "says": self.word,
+            **shares,
+            "shift": None if math.isnan(self.shift) else self.shift,
+            "refused": self.refused,
+            "unseen": self.unseen,
+        }
         return told | {"other": list(self.other)}
 
 
@@ -105,19 +112,19 @@ def checked(guard: Guard, answers: Sequence[Answered], engine: Mapping[str, Any]
     of itself.
     """
     seen, refused, unseen = _answered(answers)
-    allowed = spread(guard.threshold.n, guard.threshold.alpha)[1]
-    if guard.tail is not None:
-        allowed += spread(guard.tail.threshold.n, guard.tail.threshold.alpha)[1]
-    strays = 2 * spread(guard.threshold.n, OUTSIDE / 2)[1]
-    off, out = [], 0
+    limits = [guard.threshold, *([] if guard.tail is None else [guard.tail.threshold])]
+    allowed = sum(spread(limit.n, limit.alpha, rule=limit.rule)[1] for limit in limits)
+    strays = 2 * spread(guard.threshold.n, OUTSIDE / 2, rule="quantile")[1]  # as the band is made
+    off: list[float] = []
+    out = 0
     for one in seen:
         at = len(one["sigma"]) - 1
         low, high = (float(edge[at]) for edge in guard.band)
         last = one["sigma"][-1]
         out += last is None or not low <= last <= high
-        off.append(np.nan if last is None else last - (low + high) / 2)
+        off += [] if last is None else [last - (low + high) / 2]
     flagged = sum(bool(one["flagged"]) for one in seen)
-    shift = float(np.nanmean(off)) if off else float("nan")
+    shift = float(np.mean(off)) if off else math.nan
     return Checked(Share(flagged, len(seen), allowed), Share(out, len(seen), strays), shift, refused, unseen,
                    _other(guard, engine or {}))  # fmt: skip
 

@@ -103,14 +103,16 @@ def quantile_threshold(scores: Scores, q: float) -> float:
     return float(np.quantile(_finite(scores), q))
 
 
-def spread(n: int, alpha: float, level: float = 0.95) -> tuple[float, float]:
-    """Between which false-positive rates a conformal threshold from ``n`` scores lies with probability ``level``.
+def spread(n: int, alpha: float, level: float = 0.95, rule: Rule = "conformal") -> tuple[float, float]:
+    """Between which false-positive rates a threshold from ``n`` scores lies with probability ``level``.
 
-    The rate given the calibration set follows Beta(n + 1 - k, k) for continuous scores (Vovk 2012, proposition 2a).
+    The rate given the calibration set follows Beta(n + 1 - k, k) for continuous scores (Vovk 2012, proposition 2a) if
+    the threshold is the k-th smallest of them. A quantile lies between two of them, and the lower one is taken: what
+    is said of it is too wide rather than too narrow, however few scores there are.
     """
     from scipy.stats import beta
 
-    k = rank(n, alpha)
+    k = rank(n, alpha) if rule == "conformal" else math.floor((n - 1) * (1 - alpha) + 1e-9) + 1
     if k > n:
         return 0.0, 0.0
     low, high = beta(n + 1 - k, k).interval(level)
