@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from demur.dynamics import Rate, compare
 from demur.experiment.record import Record
+from demur.guards.conformal import Threshold
 from demur.report import Selection, hypotheses, tables
 from demur.report.page import _notes
 from demur.report.selection import facts, rate
@@ -198,3 +200,29 @@ def test_a_report_calls_rates_as_the_glossary_does() -> None:
     assert [short for short, _ in rates] == ["RR", "ASR", "HRR", "FRR", "IRR"]
     for short, name in rates:
         assert f"| {short}, {name} |" in page
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "said"),
+    [
+        (0, 208, "0"), (1, 208, "0.5"), (207, 208, "99.5"), (208, 208, "100"), (1, 3, "33"), (1, 200, "0.5"),
+        (1, 5000, "0.02"), (4999, 5000, "99.98"), (3, 200, "2"), (1, 1, "100"), (25, 200, "12"),
+    ],
+)  # fmt: skip
+def test_a_share_that_is_not_0_and_not_100_is_not_said_to_be(k: int, n: int, said: str) -> None:
+    assert str(Rate(k, n)).startswith(f"{said}% (n {n},")
+    rows = [row(role="plain", attack="plain", id=f"{i}", answer=f"{i}", outcome="refusal" if i < k else "correct")
+            for i in range(n)]  # fmt: skip
+    assert made("table-13", Selection.of(rows)).rows[0][3].text.startswith(f"{said}% (n {n},")
+    gained = compare(np.arange(n) < k, np.zeros(n, dtype=bool))
+    assert str(gained).startswith(f"{'+'}{said} points (")
+
+
+@pytest.mark.parametrize(
+    ("alpha", "at_most", "quantile"),
+    [(0.02, "2.0%", "98%"), (0.0125, "1.25%", "98.75%"), (0.0004, "0.04%", "99.96%"), (0.005, "0.5%", "99.5%"),
+     (0.1, "10.0%", "90%"), (1 / 3, "33.333333333%", "66.666666667%")],
+)  # fmt: skip
+def test_a_promise_is_not_rounded(alpha: float, at_most: str, quantile: str) -> None:
+    assert Threshold(0.5, alpha, "conformal", 5000).promise.startswith(f"at most {at_most} false positives")
+    assert Threshold(0.5, alpha, "quantile", 200).promise.startswith(f"{quantile} quantile")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from demur.ablation.protocol import CONTROL, PLAIN
+from demur.dynamics.rates import in_percent
 
 Json = Mapping[str, Any]
 
@@ -108,7 +109,7 @@ def _flag(fit: Json | None, like: Json) -> str:
     if found is None or not found["offline"]["n"]:
         return "-"
     pair = [found[kind] for kind in ("offline", "online")]
-    cells = [f"{100 * r['rate']:.0f} ({100 * r['low']:.0f} to {100 * r['high']:.0f})" for r in pair]
+    cells = [f"{in_percent(r['rate'])} ({100 * r['low']:.0f} to {100 * r['high']:.0f})" for r in pair]
     return f"{' / '.join(cells)}, n {found['offline']['n']}"
 
 
@@ -289,7 +290,7 @@ def rate(row: Json) -> str:
     """``12% (8 to 18)``, or a dash where undefined."""
     if row["rate"] is None:
         return "-"
-    return f"{100 * row['rate']:.0f}% ({100 * row['low']:.0f} to {100 * row['high']:.0f}, n {row['n']})"
+    return f"{in_percent(row['rate'])}% ({100 * row['low']:.0f} to {100 * row['high']:.0f}, n {row['n']})"
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

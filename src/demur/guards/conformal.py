@@ -57,12 +57,18 @@ class Threshold:
     def promise(self) -> str:
         """What it promises, in words."""
         if self.rule == "quantile":
-            return f"{1 - self.alpha:.0%} quantile of {self.n} harmless calibration prompts; no guarantee"
+            return f"{in_digits(1 - self.alpha)} quantile of {self.n} harmless calibration prompts; no guarantee"
         low, high = spread(self.n, self.alpha)
         return (
-            f"at most {self.alpha:.1%} false positives on prompts like the {self.n} harmless calibration prompts "
-            f"(for this one calibration set, 95%: {low:.1%} to {high:.1%})"
+            f"at most {in_digits(self.alpha, 1)} false positives on prompts like the {self.n} harmless calibration "
+            f"prompts (for this one calibration set, 95%: {low:.1%} to {high:.1%})"
         )
+
+
+def in_digits(share: float, least: int = 0) -> str:
+    """A share in percent with all its digits, at least so many behind the point: a promise is not rounded."""
+    digits = next((d for d in range(least, 9) if abs(round(100 * share, d) - 100 * share) < 1e-9), 9)
+    return f"{100 * share:.{digits}f}%"
 
 
 def threshold_of(scores: Scores, alpha: float, rule: Rule) -> Threshold:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from demur import artefact
 from demur.dynamics.rates import Rate
-from demur.guards.conformal import InvalidData, Rule, Threshold, spread, threshold_of
+from demur.guards.conformal import InvalidData, Rule, Threshold, in_digits, spread, threshold_of
 from demur.guards.detectors import Detector, Fit, check_limit, fitted, name_of, named, restored, scored, state_of
 from demur.guards.exempt import trace_refuses
 from demur.guards.kits import detector_for
@@ -103,9 +103,9 @@ class Guard:
             return f"{first.promise}; {beyond}"
         low, high = spread(first.n, first.alpha)
         return (
-            f"at most {self.alpha:.1%} false positives on answers of up to {self.tail.upto} tokens to prompts like the "
-            f"{first.n} harmless calibration prompts: {first.alpha:.1%} in the first {steps} steps (for this one "
-            f"calibration set, 95%: {low:.1%} to {high:.1%}) and as much behind them; {beyond}"
+            f"at most {in_digits(self.alpha, 1)} false positives on answers of up to {self.tail.upto} tokens to prompts "
+            f"like the {first.n} harmless calibration prompts: {in_digits(first.alpha, 1)} in the first {steps} steps "
+            f"(for this one calibration set, 95%: {low:.1%} to {high:.1%}) and as much behind them; {beyond}"
         )
 
     def judge(self, trace: Trace) -> Verdict:

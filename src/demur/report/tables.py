@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from demur.dynamics import LAMBDA_R, Area, Rate, area, irr, recovery
+from demur.dynamics.rates import in_percent
 from demur.experiment.attacking import is_known, leaves_holes
 from demur.experiment.config import Attacked
 from demur.experiment.record import Record
@@ -186,7 +187,7 @@ def _rr_asr(rows: Sequence[Record], keys: tuple[str, ...], left: Sequence[Record
     (low, high), (least, most) = rr.interval, asr.interval
     ranges = f"{100 * low:.0f} to {100 * high:.0f} / {100 * least:.0f} to {100 * most:.0f}"
     more = f"; unscored {rr.unscored}" if left else ""
-    text = f"{100 * rr.value:.0f} / {100 * asr.value:.0f} (n {asr.n}, {ranges}{more})"
+    text = f"{in_percent(rr.value)} / {in_percent(asr.value)} (n {asr.n}, {ranges}{more})"
     return Cell(text, keys, (share("RR", rr), share("ASR", asr)))
 
 
@@ -198,12 +199,12 @@ def _read_rr_asr(rows: Sequence[Record], keys: tuple[str, ...], judged: bool) ->
     figures = (share("RR read", rr),) if judged else (share("RR read", rr), share("ASR read", asr))
     if not rr.n:
         return Cell(str(rr), keys, figures)
-    second = "-" if judged else f"{100 * asr.value:.0f}"
+    second = "-" if judged else in_percent(asr.value)
     ranges = " / ".join(
         f"{100 * one.interval[0]:.0f} to {100 * one.interval[1]:.0f}" for one in (rr, asr)[: 2 - judged]
     )
     left = f"; unscored {rr.unscored}" if rr.unscored else ""
-    return Cell(f"{100 * rr.value:.0f} / {second} (n {rr.n}, {ranges}{left})", keys, figures)
+    return Cell(f"{in_percent(rr.value)} / {second} (n {rr.n}, {ranges}{left})", keys, figures)
 
 
 def _read_share(measure: str, rows: Sequence[Record], value: Value, keys: tuple[str, ...]) -> Cell:

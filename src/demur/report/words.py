@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from demur.dynamics.rates import in_percent
 from demur.experiment.record import Record
 from demur.report.claims import Hypothesis
 from demur.report.readings import read_rate
@@ -162,7 +163,7 @@ def _defended(of: Selection) -> str:
                 (
                     after.value - before.value,
                     f"Behind a defense there {what}: the best, {name}, has {after} instead of "
-                    f"{before.value:.0%}; {cost}.",
+                    f"{in_percent(before.value)}%; {cost}.",
                 )
             )
     return min(found)[1] if found else ""
