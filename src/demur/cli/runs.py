@@ -66,7 +66,7 @@ def show(run: Run) -> None:
 
 @app.command()
 def diff(first: Run, second: Run) -> None:
-    """Compare two runs row by row, times left out: what only one has, and what differs, a judge's verdicts too."""
+    """Compare two runs row by row, times left out: what only one has, and what differs, verdicts too."""
     need("pyarrow", "evaluate", "to read rows")
     a, b = _rows_of(first), _rows_of(second)
     both = [key for key in a if key in b]

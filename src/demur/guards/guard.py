@@ -102,10 +102,11 @@ class Guard:
         if first.rule == "quantile":
             return f"{first.promise}; {beyond}"
         low, high = spread(first.n, first.alpha)
+        whole, here = in_digits(self.alpha, 1), in_digits(first.alpha, 1)
         return (
-            f"at most {in_digits(self.alpha, 1)} false positives on answers of up to {self.tail.upto} tokens to prompts "
-            f"like the {first.n} harmless calibration prompts: {in_digits(first.alpha, 1)} in the first {steps} steps "
-            f"(for this one calibration set, 95%: {low:.1%} to {high:.1%}) and as much behind them; {beyond}"
+            f"at most {whole} false positives on answers of up to {self.tail.upto} tokens to prompts like the "
+            f"{first.n} harmless calibration prompts: {here} in the first {steps} steps (for this one "
+            f"calibration set, 95%: {low:.1%} to {high:.1%}) and as much behind them; {beyond}"
         )
 
     def judge(self, trace: Trace) -> Verdict:
