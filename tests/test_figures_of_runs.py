@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from demur.experiment.record import Record
 from demur.guards.conformal import Threshold
 from demur.report import Selection, hypotheses, tables
 from demur.report.page import _notes
+from demur.report.pictures import pictures
 from demur.report.selection import facts, rate
 from demur.report.tables import Table
 from demur.report.words import GLOSSARY, what_came_out, what_was_run
@@ -168,12 +170,7 @@ def test_requests_of_two_files_with_the_same_ids_are_counted_apart() -> None:
 
 
 def test_verdicts_of_several_judges_are_said_first() -> None:
-    def judged(by: str, flagged: bool | None) -> Record:
-        one = row(id=f"{by}{flagged}", answer=f"{by}{flagged}")
-        object.__setattr__(one, "verdict", {"by": by, "flagged": flagged, "score": None, "why": ""})
-        return one
-
-    mixed = [judged("harm:a", True), judged("harm:b", False), judged("harm:b", True)]
+    mixed = [judged("harm:a", True, id="1"), judged("harm:b", False, id="2"), judged("harm:b", True, id="3")]
     assert _notes({}, mixed, 3)[0] == "Verdicts are of 2 judges, and rates mix them: harm:a 1, harm:b 2."
     assert not any("judges" in note for note in _notes({}, mixed[1:], 2))
     missing = [*mixed[1:], judged("llm", None)]
@@ -226,3 +223,43 @@ def test_a_share_that_is_not_0_and_not_100_is_not_said_to_be(k: int, n: int, sai
 def test_a_promise_is_not_rounded(alpha: float, at_most: str, quantile: str) -> None:
     assert Threshold(0.5, alpha, "conformal", 5000).promise.startswith(f"at most {at_most} false positives")
     assert Threshold(0.5, alpha, "quantile", 200).promise.startswith(f"{quantile} quantile")
+
+
+# -- copies ---------------------------------------------------------------------------------------------------
+
+
+def judged(by: str, flagged: bool | None, **values: Any) -> Record:
+    return replace(row(**values), verdict={"by": by, "flagged": flagged, "score": None, "why": ""})
+
+
+@pytest.mark.parametrize("defenses", [("none",), ("none", "perplexity", "self-examine")])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_agreement_of_judge_and_dictionary_counts_an_answer_once(seeds: int, defenses: Sequence[str]) -> None:
+    rows = [
+        judged("harm:m", i % 2 == 0, id=f"p{i}", answer=f"{i}", seed=seed, defense=defense, outcome=outcome)
+        for i, outcome in enumerate(("answer", "answer", "refusal", "refusal", "answer"))
+        for seed in range(seeds)
+        for defense in defenses
+    ]
+    (note,) = [note for note in _notes({}, rows, len(rows)) if note.startswith("Refusal dictionary")]
+    assert n_of(note) == 5
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+def test_pictures_count_a_copy_as_little_as_tables_do(seeds: int) -> None:
+    rng = np.random.default_rng(0)
+    rows = []
+    for role, attack, outcome, n in (
+        ("plain", "plain", "correct", 12), ("harmful", "plain", "refusal", 11), ("harmful", "a", "harmful", 5),
+    ):  # fmt: skip
+        for i in range(n):
+            sigma = tuple(rng.random(4))
+            rows += [row(role=role, attack=attack, id=f"{i}", answer=f"{i}", outcome=outcome, seed=seed, sigma=sigma,
+                         score=float(rng.random())) for seed in range(seeds)]  # fmt: skip
+    drawn = dict(pictures(Selection.of(rows)))
+    (twelve,) = [svg for title, svg in drawn.items() if title.startswith("Figure 12")]
+    assert [f"(n {n})" in twelve for n in (12, 11, 5)] == [True] * 3
+    assert not any(title.startswith("Figure 14") for title in drawn), "five jailbreaks are too few for a curve"
+    (thirteen,) = [svg for title, svg in drawn.items() if title.startswith("Figure 13")]
+    assert "(n 5" not in thirteen
+    assert "jailbroken" not in thirteen

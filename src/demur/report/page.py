@@ -106,8 +106,10 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Record], kept: int) -> li
         found.insert(0, f"The judge gave no verdict on {missing / len(asked):.0%} of what it was asked: rates are of "
                         "the rest, which may be a selection. demur evaluate --resume asks again.")  # fmt: skip
     if asked:
-        by_words = [Verdict("dictionary", row.outcome != "refusal") for row, _ in asked]
-        by_model = [Verdict(verdict["by"], verdict["flagged"]) for _, verdict in asked]
+        # Each answer once, though several seeds gave it and several defenses showed it.
+        once = {(row.model, row.sampler, row.attack, row.id, row.answer): (row, verdict) for row, verdict in asked}
+        by_words = [Verdict("dictionary", row.outcome != "refusal") for row, _ in once.values()]
+        by_model = [Verdict(verdict["by"], verdict["flagged"]) for _, verdict in once.values()]
         who = Counter(str(verdict["by"]) for _, verdict in asked if verdict["flagged"] is not None)
         names = " and ".join(who) or "the judge"
         if len(who) > 1:
