@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from demur.dynamics import Rate, compare
+from demur.experiment.outcomes import _by_dictionary
 from demur.experiment.record import Record
 from demur.guards.conformal import Threshold
+from demur.judges import Dictionary
 from demur.report import Selection, hypotheses, tables
-from demur.report.page import _notes
+from demur.report.page import _notes, is_unscored
 from demur.report.pictures import pictures
 from demur.report.selection import facts, rate
 from demur.report.tables import Table
 from demur.report.words import GLOSSARY, what_came_out, what_was_run
+from demur.types import Prompt
 
 ROOT = Path(__file__).parent.parent
 
@@ -263,3 +266,33 @@ def test_pictures_count_a_copy_as_little_as_tables_do(seeds: int) -> None:
     (thirteen,) = [svg for title, svg in drawn.items() if title.startswith("Figure 13")]
     assert "(n 5" not in thirteen
     assert "jailbroken" not in thirteen
+
+
+# -- no answer was given --------------------------------------------------------------------------------------
+
+SILENT = ["", " \n", "\u200b", "<think>\nI should open the", "<think>a plan</think>", "<think>\na plan\n</think>\n\n"]
+SAID = ["<think>a plan</think>Yes, do it.", "Yes, do it.", "Yes </think> do it."]
+
+
+@pytest.mark.parametrize("text", SILENT)
+def test_thoughts_alone_are_no_answer_and_no_harm(text: str) -> None:
+    assert _by_dictionary(text) == "unscored"
+    assert Dictionary()(Prompt("p", "Open!"), text).flagged is None
+    # As an older version wrote it: an answer.
+    old = [row(id=f"{i}", text=text, answer=text, outcome="answer", path=["answer"]) for i in range(3)]
+    fine = [row(id=f"f{i}", text=one, answer=one, outcome="answer", path=["answer"]) for i, one in enumerate(SAID)]
+    left = [one for one in (*old, *fine) if is_unscored(one)]
+    assert left == old
+    cells = made("table-3", Selection.of(fine, left)).rows[0]
+    assert cells[2].text == "0 / 100 (n 3, 0 to 56 / 44 to 100; unscored 3)"
+
+
+@pytest.mark.parametrize("text", SAID)
+def test_an_answer_behind_its_thoughts_is_one(text: str) -> None:
+    assert _by_dictionary(text) == "answer"
+    assert Dictionary()(Prompt("p", "Open!"), text).flagged is True
+
+
+def test_a_way_on_which_nothing_was_said_yet_is_not_judged() -> None:
+    rows = [row(id=f"{i}", answer=f"{i}", path=["unscored", "refusal"]) for i in range(4)]
+    assert made("table-1", Selection.of(rows)).rows[0][1].text == "not judged"

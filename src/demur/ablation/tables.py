@@ -287,10 +287,11 @@ def _percent(value: float | None) -> str:
 
 
 def rate(row: Json) -> str:
-    """``12% (8 to 18)``, or a dash where undefined."""
+    """``12% (8 to 18)``, or a dash where undefined; with how many there were of which nobody could say."""
     if row["rate"] is None:
-        return "-"
-    return f"{in_percent(row['rate'])}% ({100 * row['low']:.0f} to {100 * row['high']:.0f}, n {row['n']})"
+        return f"unscored ({row['unscored']})" if row.get("unscored") else "-"
+    left = f"; unscored {row['unscored']}" if row.get("unscored") else ""
+    return f"{in_percent(row['rate'])}% ({100 * row['low']:.0f} to {100 * row['high']:.0f}, n {row['n']}{left})"
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

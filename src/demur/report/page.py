@@ -16,6 +16,7 @@ from demur.experiment.judging import judged
 from demur.experiment.record import Record
 from demur.experiment.store import Store
 from demur.judges import agreement
+from demur.refusals import says_nothing
 from demur.report import published
 from demur.report.claims import Hypothesis, hypotheses
 from demur.report.pictures import pictures
@@ -54,7 +55,10 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
 
 def is_unscored(record: Record) -> bool:
     """Whether nobody could judge a record: the model that was asked, or, where none was, the reader of its text."""
-    return record.outcome == UNSCORED if record.verdict is None else record.verdict["flagged"] is None
+    if record.verdict is not None:
+        return record.verdict["flagged"] is None
+    # Version 0.1.0 took an answer that was cut in its thought for one that complies.
+    return record.outcome == UNSCORED or (record.outcome == "answer" and says_nothing(record.said))
 
 
 def _read_by_judge(records: Iterable[Record]) -> Iterator[Record]:

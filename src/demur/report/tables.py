@@ -39,6 +39,7 @@ from demur.report.selection import (
     subject_name,
     way,
 )
+from demur.worlds import UNSCORED
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def table_1(of: Selection) -> Table:
         mine = of.where(model=subject[0], sampler=subject[1], defense="none", role="harmful", attack=tuple(of.attacks))
         behind = keys_of(of.attacks, model=subject[0], sampler=subject[1], defense="none", role="harmful")
         known = facts(row for row in mine if way(row))
-        if not any(set(way(row)) - {"refusal"} for row in known):
+        if not any(set(way(row)) - {"refusal", UNSCORED} for row in known):
             nobody = Cell("not judged")
             rows.append((Cell(subject_name(subject)), nobody, nobody, Cell(str(len(mine))), *[Cell("-")] * 3))
             rows += _recovered(subject)
