@@ -69,8 +69,8 @@ class Record:
     answer: str = _said("what judges read: the whole answer, with the prefill", default="")
     outcome: str = _said(
         "of the last text. By the dictionary: `refusal`, `answer` (no refusal, and nobody judged harm) or `unscored` "
-        "(empty, or thoughts alone); by the reading also `unclear`. By a world's judge: `refusal`, `harmful`, and words "
-        "of its own (the organism's: `correct`, `neither`)"
+        "(empty, or thoughts alone); by the reading also `unclear`. By a world's judge: `refusal`, `harmful`, and "
+        "words of its own (the organism's: `correct`, `neither`)"
     )
     path: tuple[str, ...] = _said("outcomes of the text after each step", default=())
     sigma: tuple[float, ...] | None = _said(
