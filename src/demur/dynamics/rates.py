@@ -1,4 +1,7 @@
-"""Rates with their intervals, differences between two runs on the same prompts, and areas. Numbers in, numbers out."""
+"""Rates with their intervals, differences between two runs on the same prompts, and areas. Numbers in, numbers out.
+
+It is long because every interval stands beside the reasons for it.
+"""
 
 from __future__ import annotations
 
