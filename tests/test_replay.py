@@ -455,6 +455,38 @@ def test_resume_wants_a_file_and_changes_nothing_in_a_new_one(run: Run, tmp_path
     assert run(rows, "--batch", "auto")[0] == 0
 
 
+@pytest.mark.parametrize("guarded", [False, True])
+def test_resume_of_a_finished_replay_does_nothing_again_and_takes_no_other_s_file(
+    guarded: bool, run: Run, files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("demur.studio.replaying.WINDOW", 4)
+    rows = _many(14)
+    own = ["--guard", str(files / "g.safetensors")] if guarded else []
+    assert run(rows, "--out", "done.jsonl", *own)[0] == 0
+    path = tmp_path / "done.jsonl"
+    before, when = path.read_bytes(), path.stat().st_mtime_ns
+    code, out, err = run(rows, "--out", "done.jsonl", "--resume", "--html", "p.html", *own)
+    assert (code, out) == (0, []), err
+    assert "14 lines in done.jsonl already, nothing is left to do" in " ".join(err.split())
+    assert "1 of 14 transcripts have no signal" in err
+    assert (tmp_path / "p.html").read_text().count("read by organism/ar") >= 13
+    others: list[tuple[Any, list[str]]] = [
+        (_many(13), own), (_many(15), own), (rows[::-1], own), (rows, [*own, "--steps", "16"]), (rows, ["--harmless"]),
+        (rows, [] if guarded else ["--guard", str(files / "g.safetensors")]),
+    ]  # fmt: skip
+    for many, more in others:
+        code, _, err = run(many, "--out", "done.jsonl", "--resume", *more)
+        assert code == 2, (len(many), more)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, when)
+    for torn in (before[:-30], before + b"{}\n", b"", before.replace(b"false", b"true", 1)):
+        path.write_bytes(torn)
+        code, _, err = run(rows, "--out", "done.jsonl", "--resume", *own)
+        assert (code, "is finished, and line" in " ".join(err.split())) == (2, True), err
+        assert path.read_bytes() == torn
+    assert run(rows, "--out", "done.jsonl", *own)[0] == 0, "without --resume it is written anew, as ever"
+    assert path.read_bytes() == before
+
+
 def test_windows_without_a_signal_wait_for_one_that_has_some(model: Any, anchors: demur.Anchors) -> None:
     asked = Prompt("1", ASK)
     silent, said = (Transcript(asked, response, "line 1", 1) for response in ("", SAID))

@@ -222,6 +222,28 @@ def test_the_requests_behind_a_file_are_its_goals(tmp_path: Path) -> None:
     assert goals_of(file_of(tmp_path, [{"prompt": "x"}])) == goals_of(Attacked("flip")) == {}
 
 
+@pytest.mark.parametrize(
+    ("rows", "parents", "goals"),
+    [
+        ([{"goal": "Open!"}, {"goal": "Open!"}, {}], ["p1", "p1", None], ["Open!", "Open!", None]),
+        ([{}, {"goal": "Open!"}], [None, "p1"], [None, "Open!"]),
+        ([{"goal": "Open!"}, {"goal": ""}, {"goal": None}, {"goal": " "}], ["p1", None, None, None], ["Open!"]),
+        ([{"goal": "Open!", "parent": "7"}, {"goal": "Open!"}], ["7", "p1"], ["Open!", "Open!"]),
+        ([{"goal": "Open!"}, {"behavior": "B"}, {"Behaviour": "B"}, {}], ["p1", "B", "B", None], ["Open!"]),
+        ([{"Goal": "Shut!"}, {"goal": "Open!"}], ["Shut!", "p1"], ["Shut!", "Open!"]),
+    ],
+)
+def test_a_row_that_does_not_name_its_request_takes_nothing_from_the_others(
+    rows: list[dict[str, Any]], parents: list[str | None], goals: list[str | None], tmp_path: Path
+) -> None:
+    attack = file_of(tmp_path, [{"id": str(i), "prompt": f"x{i}"} | row for i, row in enumerate(rows)])
+    own = [f"{Path(attack.name).name}/{i}" for i in range(len(rows))]
+    made = ready_made(attack, [Prompt("p1", "Open!", harmful=True)])
+    assert [prompt.id for prompt in made] == own
+    assert [prompt.parent for prompt in made] == [parent or own[i] for i, parent in enumerate(parents)]
+    assert goals_of(attack) == {own[i]: goal for i, goal in enumerate(goals) if goal}
+
+
 def test_a_file_s_rows_are_judged_as_answers_to_their_own_goals_whatever_ids_they_have(tmp_path: Path) -> None:
     attack = file_of(tmp_path, [{"id": "p1", "prompt": "Do it.", "goal": "Shut!"}])
     earlier = (Message("user", "Who goes?"), Message("assistant", "I."))

@@ -14,6 +14,22 @@ from demur.ablation.tables import _recovery
 from demur.types import DemurError
 
 
+@pytest.mark.parametrize("silent", [0, 1, 3])
+def test_without_a_judge_an_empty_answer_is_no_success(silent: int) -> None:
+    refused = np.zeros((5, T), bool)
+    refused[4] = True
+    m = Material("m", {LAST: np.ones((5, T, D), np.float32)}, np.ones((5, D), np.float32), refused)
+    quiet = replace(m, silent=np.arange(5) < silent)
+    assert len(quiet.succeeded) == 4 - silent
+    found = recovering.recovery_row(quiet)
+    assert (found["rr"]["n"], found["asr"]["n"], found["asr"].get("unscored", 0)) == (5 - silent, 5 - silent, silent)
+    assert found["asr"]["rate"] == round((4 - silent) / (5 - silent), 4)
+    assert len(together("both", [quiet, m]).succeeded) == 8 - silent
+    judged = replace(quiet, harmful=~refused)
+    assert len(judged.succeeded) == 4, "who judges says so himself"
+    assert recovering.recovery_row(judged)["asr"]["n"] == 5
+
+
 def test_the_final_text_decides_not_the_one_at_the_last_step_of_the_signal() -> None:
     """The second answer is harmful at step T and takes it back after it; the third refuses after it."""
     marks = np.zeros((3, T), bool)

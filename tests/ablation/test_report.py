@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from made_up import only, sets
 
 from demur.ablation import recovering, report, tables
 from demur.ablation.material import Material
+from demur.ablation.protocol import CONTROL, PLAIN
 from demur.ablation.rivals import RIVALS, Setting
 from demur.types import DemurError
 
@@ -28,6 +30,22 @@ def test_one_attack_alone_teaches_the_supervised_rival_nothing_and_it_has_no_row
     assert tables.table_4(fit)[-1] == ("probes, supervised", *["-"] * 8)
     with pytest.raises(DemurError, match="no successful attack to learn from"):
         RIVALS["probes, supervised"].make(Setting(s.good, s.bad, s.fit))
+
+
+def line(detector: str, against: str, attacks: int) -> dict[str, Any]:
+    values = dict.fromkeys(("auroc", "low", "high", "tpr_1", "tpr_1_low", "tpr_1_high", "tpr_5", "tpr_5_low"), 0.5)
+    return values | {"tpr_5_high": 0.5, "detector": detector, "against": against, "worst": 0.4, "worst_attack": "flip",
+                     "attacks": attacks}  # fmt: skip
+
+
+@pytest.mark.parametrize(("plain", "control"), [(5, 5), (5, 3), (3, 5), (2, 1)])
+def test_a_mean_over_fewer_attacks_says_over_how_many(plain: int, control: int) -> None:
+    fit = {"summary": [line("a", PLAIN, plain), line("a", CONTROL, control), line("b", PLAIN, max(plain, control))]}
+    first, second = tables.table_4(fit)
+    assert first[4] == "0.40 flip" + (f" (of {plain})" if plain < control else "")
+    assert first[8] == "0.40 flip" + (f" (of {control})" if control < plain else "")
+    assert second[4:6] == ("0.40 flip", "-")
+    assert bool(tables._fewer(fit)) is (plain != control)
 
 
 @pytest.mark.slow

@@ -73,6 +73,35 @@ def test_intervals_are_exact() -> None:
     assert Share(0, 0, 0.1).interval == (0.0, 1.0)
 
 
+@pytest.mark.parametrize("n", [5, 10, 18, 19, 50, 98, 99, 200])
+def test_what_a_quantile_lets_through_is_not_counted_as_none_where_calibration_was_small(n: int) -> None:
+    few = replace(guard(), threshold=Threshold(0.5, 0.01, "quantile", n))
+    rng = np.random.default_rng(n)
+    scores = rng.random((4000, n))
+    rates = 1 - np.quantile(scores, 0.99, axis=1)  # of scores that are uniform
+    found = checked(few, [answered(0.6) for _ in range(40)])
+    assert (rates > found.flagged.most).mean() <= 0.035, "at most 2.5%, and chance"
+    low, high = np.quantile(scores, [0.05, 0.95], axis=1)
+    assert ((low + 1 - high) > found.outside.most).mean() <= 0.035
+    assert found.flagged.word != "stale"
+    assert found.outside.word != "stale"
+
+
+@pytest.mark.parametrize("answers", [[], [answered(0.6, refused=True)], [answered(0.6, watched=False)]])
+def test_a_shift_of_nothing_is_unknown_and_no_number(answers: list[Answered]) -> None:
+    found = checked(guard(), answers)
+    assert found.word == "undecided"
+    assert json.loads(json.dumps(found.plain(), allow_nan=False))["shift"] is None
+
+
+def test_a_sigma_that_nobody_knows_is_outside_and_moves_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    unknown = Answered(False, {"sigma": [0.6, None], "flagged": True, "watched": True, "worst": None, "acted": False})
+    found = checked(guard(), [unknown] * 3)
+    assert (found.outside.k, found.flagged.k, found.plain()["shift"]) == (3, 3, None)
+    assert checked(guard(), [unknown, answered(0.7)]).shift == pytest.approx(0.1)
+    assert not recwarn.list
+
+
 def test_refusals_and_answers_that_were_not_watched_are_in_no_rate() -> None:
     found = checked(guard(), [answered(0.6), answered(0.1, True, refused=True), answered(0.1, True, watched=False)])
     assert (found.flagged.k, found.flagged.n, found.refused, found.unseen) == (0, 1, 1, 1)

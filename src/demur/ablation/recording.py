@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from demur.ablation.material import Material, request_of
 from demur.dynamics.text import held
+from demur.refusals import says_nothing
 from demur.samplers import seeded, steps_of
 from demur.traces import STEPS, Kept, Key, Recorder, Trace, default_sampler, spec_of, watching
 from demur.traces.kept import check_bare, read_by_the_model
@@ -188,6 +189,7 @@ def material(
         np.array([trace.steps for trace in traces], dtype=np.int64),
         tuple(group(trace.prompt) for trace in traces),
         () if reads is None else tuple(reads(trace) for trace in traces),
+        np.array([says_nothing(trace.said()) for trace in traces], dtype=bool),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from demur.ablation.protocol import CONTROL, PLAIN
+from demur.dynamics.rates import in_percent
 
 Json = Mapping[str, Any]
 
@@ -25,9 +26,11 @@ def title(about: Json) -> str:
 def table_4(fit: Json, intervals: bool = True) -> list[tuple[str, ...]]:
     """Rows of the ablation: detector, then area, TPR at 1% and 5% and the worst attack for both kinds of negatives.
 
-    Detectors that had nothing to learn from stand there with dashes.
+    Detectors that had nothing to learn from stand there with dashes; behind the worst attack of a mean over fewer
+    attacks than others stands over how many it is.
     """
     found = []
+    most = max((line.get("attacks", 0) for line in fit["summary"]), default=0)
     lines = {(line["detector"], line["against"]): line for line in fit["summary"]}
     for name in [*dict.fromkeys(line["detector"] for line in fit["summary"]), *fit.get("without", [])]:
         row = [name]
@@ -36,7 +39,8 @@ def table_4(fit: Json, intervals: bool = True) -> list[tuple[str, ...]]:
             if line is None:
                 row += ["-"] * 4
                 continue
-            worst = f"{line['worst']:.2f} {line['worst_attack']}"
+            few = line.get("attacks", most)
+            worst = f"{line['worst']:.2f} {line['worst_attack']}" + (f" (of {few})" if few < most else "")
             row += [cell(line, "auroc", "low", "high", 3, intervals)]
             row += [cell(line, what, f"{what}_low", f"{what}_high", 2, intervals) for what in ("tpr_1", "tpr_5")]
             row.append(worst)
@@ -105,7 +109,7 @@ def _flag(fit: Json | None, like: Json) -> str:
     if found is None or not found["offline"]["n"]:
         return "-"
     pair = [found[kind] for kind in ("offline", "online")]
-    cells = [f"{100 * r['rate']:.0f} ({100 * r['low']:.0f} to {100 * r['high']:.0f})" for r in pair]
+    cells = [f"{in_percent(r['rate'])} ({100 * r['low']:.0f} to {100 * r['high']:.0f})" for r in pair]
     return f"{' / '.join(cells)}, n {found['offline']['n']}"
 
 
@@ -119,6 +123,7 @@ def _subject(about: Json, report: Json) -> str:
             "counting once; intervals are means of the attacks' 95% intervals, since attacks wrap the same requests. "
             "Left: successful attacks against plain harmless answers. Right: against the same attack on allowed "
             "requests."
+            + _fewer(fit)
             + _without(fit)
             + "\n\n"
             + markdown(
@@ -142,6 +147,13 @@ def _subject(about: Json, report: Json) -> str:
             f"Fisher ratio {s['ratio']:.2f} (0 on average where there is no difference)."
         )
     return "\n\n".join(parts)
+
+
+def _fewer(fit: Json) -> str:
+    """That some means are over fewer attacks than others, in a sentence; nothing where all are over the same."""
+    counts = {line["attacks"] for line in fit["summary"] if "attacks" in line}
+    few = " Where harmless answers, or other attacks to learn from, were too few, a mean is over fewer attacks: behind "
+    return f"{few}its worst stands over how many." if len(counts) > 1 else ""
 
 
 def _without(fit: Json) -> str:
@@ -275,10 +287,11 @@ def _percent(value: float | None) -> str:
 
 
 def rate(row: Json) -> str:
-    """``12% (8 to 18)``, or a dash where undefined."""
+    """``12% (8 to 18)``, or a dash where undefined; with how many there were of which nobody could say."""
     if row["rate"] is None:
-        return "-"
-    return f"{100 * row['rate']:.0f}% ({100 * row['low']:.0f} to {100 * row['high']:.0f}, n {row['n']})"
+        return f"unscored ({row['unscored']})" if row.get("unscored") else "-"
+    left = f"; unscored {row['unscored']}" if row.get("unscored") else ""
+    return f"{in_percent(row['rate'])}% ({100 * row['low']:.0f} to {100 * row['high']:.0f}, n {row['n']}{left})"
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,8 @@ def check(
         console.print(f"[bold {colour}]{found.word}[/bold {colour}]  {named} at {served.url}", soft_wrap=True)
         console.print(f"flagged, of harmless answers   {found.flagged}", soft_wrap=True)
         console.print(f"sigma outside of the band      {found.outside}", soft_wrap=True)
-        console.print(f"mean shift of sigma            {found.shift:+.3f}", soft_wrap=True)
+        shift = "unknown" if math.isnan(found.shift) else f"{found.shift:+.3f}"
+        console.print(f"mean shift of sigma            {shift}", soft_wrap=True)
         console.print(f"left out                       {found.refused} refused, {found.unseen} not watched")
         for line in found.other:
             console.print(f"another engine                 {line}", markup=False, soft_wrap=True)

@@ -60,8 +60,11 @@ def evaluate(
 ) -> None:
     """Run an experiment: prompts x attacks x samplers x defenses x seeds; killed at any moment, go on with --resume."""
     from demur.experiment import read
+    from demur.experiment.recipe import notes_on
 
     config = read(recipe)
+    for note in notes_on(recipe, config):
+        print(f"demur: {note}", file=sys.stderr)
     if batch is not None:
         config = replace(config, batch=batch)
     folder = out / config.name
@@ -122,6 +125,8 @@ def _stoppable(go_on: str) -> Iterator[None]:
 
 def _told(manifest: dict[str, Any], folder: Path) -> None:
     """What came of a run, in lines. Ends with code 1 where a judge was asked and gave no verdict at all."""
+    from demur.experiment.runs import UNKEPT
+
     console = out_to()
     _left_out(manifest["left_out"])
     for line in manifest["searches"]:
@@ -129,6 +134,8 @@ def _told(manifest: dict[str, Any], folder: Path) -> None:
     for defense, n in manifest["unread"].items():
         said = f"{defense} stopped {n} prompts or answers since what its model said could not be read"
         console.print(said, soft_wrap=True, markup=False)
+    for why in manifest.get("unkept", ()):
+        print(f"demur: {UNKEPT} ({why})", file=sys.stderr)
     unscored, refused = manifest["unscored"], manifest["refused_by_provider"]
     if unscored:
         most = manifest["unscored_why"][0]

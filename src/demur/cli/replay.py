@@ -1,8 +1,9 @@
 """``demur replay``: signals of finished transcripts."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -161,8 +162,16 @@ def _written(
 
     console, told = out_to(stderr=True), Told(anchors, net.name)
     growing = None if out is None else Growing(out, about, how["window"])
+    if growing is not None and resume and growing.is_finished():
+        _checked(growing, net, source, anchors, guard, how)
+        told.heard(zip(growing.kept(), source.rows(), strict=True))
+        begun, growing = about["rows"], None
+        console.print(f"{begun} lines in {out} already, nothing is left to do", markup=False, soft_wrap=True)
+    else:
+        begun = 0
     with growing or nullcontext():
-        begun = 0 if growing is None else growing.begun(resume)
+        if growing is not None:
+            begun = growing.begun(resume)
         if growing is not None and begun:
             told.heard(zip(growing.kept(), source.rows(), strict=False))
             console.print(f"goes on behind {begun} of {about['rows']} transcripts", markup=False)
@@ -185,6 +194,33 @@ def _written(
             again = replaying(net, islice(source.rows(), begun), anchors, guard, **how, found_before=True)
         write(html, _page(first_of(again, told.first), told.signals, show_harmful))
         console.print(f"page: {html.resolve().as_uri()}", markup=False, soft_wrap=True)
+
+
+def _checked(
+    growing: "Growing",
+    net: "Model",
+    source: Source,
+    anchors: "Anchors",
+    guard: "Guard | None",
+    how: dict[str, Any],
+) -> None:
+    """Raises for a finished file that is not of this command: of other transcripts or, as the first window of them
+    replayed once more shows, of other weights, anchors, guards or settings.
+    """
+    from demur.studio.replaying import replaying
+
+    told = Told(anchors, net.name)
+    first = next(replaying(net, source.rows(), anchors, guard, **how, found_before=True), [])
+    expected = [json.loads(line) for line in told.lines(first)]
+    for i, (line, one) in enumerate(zip_longest(growing.lines(), source.rows())):
+        same = line is not None and one is not None
+        same = same and (line.get("id"), line.get("row")) == (one.prompt.label, one.row)
+        if not same or (i < len(expected) and line != expected[i]):
+            raise DemurError(
+                f"{growing.path} is finished, and line {i + 1} is not what this command would write",
+                "the command that wrote it, with the same model, anchors and guard",
+                "name another --out, or delete that file to begin anew",
+            )
 
 
 def _say(lines: Sequence[str], growing: "Growing | None") -> None:

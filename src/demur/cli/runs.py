@@ -2,13 +2,15 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from demur.cli.options import out_to
 from demur.extras import need
+from demur.types import DemurError
 
 app = typer.Typer(help="Runs of demur evaluate: list, show, compare, clean up.")
 
@@ -64,28 +66,49 @@ def show(run: Run) -> None:
 
 @app.command()
 def diff(first: Run, second: Run) -> None:
-    """Compare two runs row by row, times left out: what only one has, and what differs."""
-    from demur.experiment.record import TIMED
-    from demur.experiment.store import Store
-
+    """Compare two runs row by row, times left out: what only one has, and what differs, verdicts too."""
     need("pyarrow", "evaluate", "to read rows")
-    names = ("model", "sampler", "attack", "defense", "role", "seed", "id")
-    sides = []
-    for run in (first, second):
-        manifest = Store(run).manifest  # files of an older recipe may lie beside the run's own
-        rows = Store(run).rows(manifest["units"] if manifest["finished"] else None)
-        sides.append({tuple(row[n] for n in names): {k: v for k, v in row.items() if k not in TIMED} for row in rows})
-    a, b = sides
+    a, b = _rows_of(first), _rows_of(second)
     both = [key for key in a if key in b]
-    changed = [key for key in both if {**a[key], "unit": ""} != {**b[key], "unit": ""}]
+    changed = {key: fields for key in both if (fields := _differing(a[key], b[key]))}
     console = out_to()
     console.print(f"{len(both)} rows in both, {len(changed)} differ; {len(a) - len(both)} only in {first}, ", end="")
     console.print(f"{len(b) - len(both)} only in {second}", soft_wrap=True)
-    for key in changed[:20]:
-        fields = [name for name in a[key] if name != "unit" and a[key][name] != b[key].get(name)]
-        console.print(f"  {' / '.join(map(str, key))}: {', '.join(fields)}", soft_wrap=True)
+    for key, fields in list(changed.items())[:20]:
+        console.print(f"  {' / '.join(map(str, key))}: {', '.join(fields)}", soft_wrap=True, markup=False)
+    if len(changed) > 20:
+        console.print(f"  and {len(changed) - 20} more", soft_wrap=True)
     if changed or len(a) != len(b) or len(both) != len(a):
         raise typer.Exit(1)
+
+
+def _rows_of(run: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The rows that a run's manifest counts, by what names them, with what a model judged. Raises for two of one name:
+    only one of them would be compared.
+    """
+    from demur.experiment.judging import judged
+    from demur.experiment.record import TIMED
+    from demur.experiment.store import Store
+
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    store = Store(run)
+    for record in judged(store, store.records(store.counted)):
+        key = tuple(getattr(record, n) for n in ("model", "sampler", "attack", "defense", "role", "seed", "id"))
+        if key in found:
+            came = f"two rows of {run} called {' / '.join(map(str, key))}"
+            raise DemurError(
+                came, "one row of a name", "remove what older recipes left: demur runs gc RECIPE RUN --yes"
+            )
+        said = record.verdict or {}
+        verdict = {f"judge's {name}": said[name] for name in ("by", "flagged", "score") if name in said}
+        found[key] = {name: value for name, value in record.plain().items() if name not in TIMED} | verdict
+    return found
+
+
+def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The fields in which two rows differ, also those that only one of them has."""
+    names = dict.fromkeys([*one, *other])
+    return [name for name in names if name != "unit" and one.get(name) != other.get(name)]
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""Rates with their intervals, differences between two runs on the same prompts, and areas. Numbers in, numbers out."""
+"""Rates with their intervals, differences between two runs on the same prompts, and areas. Numbers in, numbers out.
+
+It is long because every interval stands beside the reasons for it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,15 @@ from numpy.typing import NDArray
 from demur.dynamics.marks import check_one_each, marks_of
 from demur.numbers import numbers_of
 from demur.types import DemurError
+
+
+def in_percent(share: float, sign: str = "") -> str:
+    """A share as whole percent, or with as many digits as show that it is not 0, or not 100: 1 of 208 is 0.5 and not 0.
+    ``sign`` is ``+`` for a difference.
+    """
+    value = 100 * share
+    digits = next((d for d in range(6) if float(f"{value:.{d}f}") not in (0.0, 100.0, -100.0)), 0)
+    return f"{value:{sign}.{digits}f}" if share not in (0, 1, -1) else f"{value:{sign}.0f}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Rate:
             return f"unscored ({self.unscored})" if self.unscored else "undefined (n 0)"
         low, high = self.interval
         left = f"; unscored {self.unscored}" if self.unscored else ""
-        return f"{100 * self.value:.0f}% (n {self.n}, {100 * low:.0f} to {100 * high:.0f}{left})"
+        return f"{in_percent(self.value)}% (n {self.n}, {100 * low:.0f} to {100 * high:.0f}{left})"
 
     def row(self) -> dict[str, float | int | None]:
         """For JSON: ``rate`` (None where undefined), ``n``, ``low``, ``high``; ``unscored`` where there are any."""
@@ -97,7 +109,7 @@ class Difference:
     groups: int
 
     def __str__(self) -> str:
-        points = f"{100 * self.value:+.0f} points ({100 * self.low:+.0f} to {100 * self.high:+.0f})"
+        points = f"{in_percent(self.value, '+')} points ({100 * self.low:+.0f} to {100 * self.high:+.0f})"
         if self.groups < self.first.n:
             return f"{points}, n {self.first.n} of {self.groups} requests, sign-flip p {self.p:.2g}"
         return f"{points}, n {self.first.n}, McNemar p {self.p:.2g}"

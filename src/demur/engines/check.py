@@ -114,17 +114,17 @@ def checked(guard: Guard, answers: Sequence[Answered], engine: Mapping[str, Any]
     of itself.
     """
     seen, refused, unseen = _answered(answers)
-    allowed = spread(guard.threshold.n, guard.threshold.alpha)[1]
-    if guard.tail is not None:
-        allowed += spread(guard.tail.threshold.n, guard.tail.threshold.alpha)[1]
-    strays = 2 * spread(guard.threshold.n, OUTSIDE / 2)[1]
-    off, out = [], 0
+    limits = [guard.threshold, *([] if guard.tail is None else [guard.tail.threshold])]
+    allowed = sum(spread(limit.n, limit.alpha, rule=limit.rule)[1] for limit in limits)
+    strays = 2 * spread(guard.threshold.n, OUTSIDE / 2, rule="quantile")[1]  # as the band is made
+    off: list[float] = []
+    out = 0
     for one in seen:
         at = len(one["sigma"]) - 1
         low, high = (float(edge[at]) for edge in guard.band)
         last = one["sigma"][-1]
         out += last is None or not low <= last <= high
-        off.append(np.nan if last is None else last - (low + high) / 2)
+        off += [] if last is None else [last - (low + high) / 2]
     flagged = sum(bool(one["flagged"]) for one in seen)
     known = [value for value in off if np.isfinite(value)]
     shift = float(np.mean(known)) if known else float("nan")

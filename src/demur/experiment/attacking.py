@@ -8,7 +8,6 @@ of a model, ``queries`` with a model's answers. ``needs`` says what it needs of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from demur import worlds
 from demur.attacks import ATTACKS, canvas_for, make, mask_of, settings_of
 from demur.experiment.config import Attacked
 from demur.experiment.queries import check_queries
-from demur.prompts import load
+from demur.prompts import load, values_of
 from demur.types import Canvas, DemurError, Model, Need, Prompt, said_needs
 
 PUBLIC = ("wildjailbreak",)
@@ -180,16 +179,17 @@ def ready_made(attack: Attacked, plain: Sequence[Prompt]) -> list[Prompt]:
     the text of one of the ``plain`` requests, it is that one's id, so that rows can be paired with it.
     """
     ready = load(attack.name, harmful=True)
+    said = {prompt.id: prompt.parent for prompt in ready if prompt.parent and prompt.parent.strip()}
     for column in (*GOALS, *BEHAVIOURS):
-        if not any(prompt.parent for prompt in ready):
-            with suppress(DemurError):  # no such column: everything else was read above
-                ready = load(attack.name, harmful=True, columns={"parent": column})
+        if len(said) < len(ready):  # a file may name it in some rows alone
+            said = values_of(attack.name, column) | said
     ids = {prompt.text.strip(): prompt.id for prompt in plain}
 
     def made(prompt: Prompt) -> Prompt:
-        named = prompt.parent if prompt.parent != prompt.text else None  # the request itself stands for no other
+        parent = said.get(prompt.id) or ""
+        named = parent if parent != prompt.text else ""  # the request itself stands for no other
         own = own_id(attack, prompt.id)
-        return replace(prompt, id=own, attack=attack.name, parent=ids.get((prompt.parent or "").strip(), named or own))
+        return replace(prompt, id=own, attack=attack.name, parent=ids.get(parent.strip(), named or own))
 
     return [made(prompt) for prompt in ready]
 
@@ -200,9 +200,8 @@ def own_id(attack: Attacked, of_row: str) -> str:
 
 
 def goals_of(attack: Attacked) -> dict[str, str]:
-    """The requests behind a file's attacked prompts, by the rows' ids; nothing where it does not say."""
-    if is_file(attack.name):
-        for column in GOALS:
-            with suppress(DemurError):
-                return {own_id(attack, p.id): p.text for p in load(attack.name, columns={"text": column})}
-    return {}
+    """The requests behind a file's attacked prompts, by the rows' ids; nothing of a row that does not say."""
+    if not is_file(attack.name):
+        return {}
+    said = {name: text for column in reversed(GOALS) for name, text in values_of(attack.name, column).items()}
+    return {own_id(attack, name): text for name, text in said.items()}

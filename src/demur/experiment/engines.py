@@ -1,5 +1,5 @@
-"""Where units are done: each engine is a context that gives a function from jobs to an iterator of their ends, in any
-order.
+"""Where units are done: each engine is a context that gives a function from jobs to an iterator of what came of them,
+in any order.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from demur.types import DemurError
 from demur.workers import LAST_WORDS, pool
 
 Job = tuple[Any, ...]
-Submit = Callable[[Sequence[Job]], Iterator[None]]
+Submit = Callable[[Sequence[Job]], Iterator[Any]]
 
 
 class Processes:
@@ -35,18 +35,16 @@ class Processes:
         self.pool = pool(self.workers, _begin_worker)
         return self._there
 
-    def _here(self, jobs: Sequence[Job]) -> Iterator[None]:
+    def _here(self, jobs: Sequence[Job]) -> Iterator[Any]:
         for job in jobs:
-            job[0](*job[1:])
-            yield
+            yield job[0](*job[1:])
 
-    def _there(self, jobs: Sequence[Job]) -> Iterator[None]:
+    def _there(self, jobs: Sequence[Job]) -> Iterator[Any]:
         with _interrupts_wait():  # workers are begun here, and inherit what is kept from their parent
             futures = [self.pool.submit(*job) for job in jobs]
         try:
             for future in as_completed(futures):
-                future.result()
-                yield
+                yield future.result()
         except BrokenExecutor as error:
             came = "a worker process died (the system may have run out of memory)"
             raise DemurError(came, "workers that stay", "add --resume, perhaps with fewer --workers") from error
@@ -138,7 +136,7 @@ class Ray:
                 signal.signal(signal.SIGTERM, ours)  # Ray puts its own one there
         return self._submit
 
-    def _submit(self, jobs: Sequence[Job]) -> Iterator[None]:
+    def _submit(self, jobs: Sequence[Job]) -> Iterator[Any]:
         gpus = 1 if self.ray.cluster_resources().get("GPU", 0) else 0
         remote = self.ray.remote(num_cpus=1, num_gpus=gpus, max_retries=5, max_calls=0)(_on_ray)
         waiting = [remote.remote(job) for job in jobs]
@@ -151,21 +149,20 @@ class Ray:
             except self.ray.exceptions.RayError as error:
                 came = f"Ray lost a worker or a node for good ({type(error).__name__})"
                 raise DemurError(came, "a cluster that stays", "run the same command again with --resume") from error
-            for result in results:
-                if result is not None:
-                    raise DemurError(*result)
-                yield
+            for wrong, found in results:
+                if wrong is not None:
+                    raise DemurError(*wrong)
+                yield found
 
     def __exit__(self, *_: object) -> None:
         if self.started:
             self.ray.shutdown()
 
 
-def _on_ray(job: Job) -> tuple[str, str, str] | None:
+def _on_ray(job: Job) -> tuple[tuple[str, str, str] | None, Any]:
     """A job on a Ray worker. Users' errors come back as data, since Ray would wrap them."""
     _one_thread()
     try:
-        job[0](*job[1:])
+        return None, job[0](*job[1:])
     except DemurError as error:
-        return error.came, error.expected, error.then
-    return None
+        return (error.came, error.expected, error.then), None

@@ -43,12 +43,13 @@ def prepared_path(folder: Path, config: Config, subject: Subject) -> Path:
     return folder / "prepared" / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.safetensors"
 
 
-def prepare(folder: Path, config: Config, subject: Subject) -> Path:
+def prepare(folder: Path, config: Config, subject: Subject) -> str:
     """Fits anchors and, if the run has one, the guard of a subject, if they are not there yet. Raises if the model
     refuses too little for anchors, and if what is there was fitted on other weights: rows of two models must not meet
     in one run.
 
     What is answered is kept until then: stopped in whatever way, the same run goes on from there, with the same bits.
+    Returns why some of it could not be kept, such as a full disk; nothing where all was.
     """
     path = prepared_path(folder, config, subject)
     model = model_of(subject)
@@ -67,11 +68,17 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
                     "name another --out, or bring the old ones back",
                 )
             shutil.rmtree(unfinished(path), ignore_errors=True)  # of a run that was stopped when it had just saved it
-            return path
+            return ""
         path.unlink()
 
+    stores: list[Kept] = []
+
+    def keeping(attack: Attacked) -> Kept:
+        stores.append(kept_of(path, attack))
+        return stores[-1]
+
     def run(role: Role) -> list[Trace]:
-        return run_prompts(config, model, sampler, prompts_of(of, role), 0, kept=kept_of(path, Attacked(PLAIN)))
+        return run_prompts(config, model, sampler, prompts_of(of, role), 0, kept=keeping(Attacked(PLAIN)))
 
     anchors = fit_anchors(run("anchors/harmless"), run("anchors/harmful"), signal=config.signal, at_least=5)
     made: Anchors | Guard = anchors
@@ -81,11 +88,11 @@ def prepare(folder: Path, config: Config, subject: Subject) -> Path:
             if of.shapes and needs_of(attack) <= model.offers:
                 for role, traces in learnt.items():
                     shaped = attacked(attack, prompts_of(_shaped(config), role), model)
-                    traces.extend(run_prompts(config, model, sampler, shaped, 0, attack, kept_of(path, attack)))
+                    traces.extend(run_prompts(config, model, sampler, shaped, 0, attack, keeping(attack)))
         made = fit_guard(anchors, learnt["fit"], learnt["calibrate"], alpha=config.alpha, detector=config.detector)
     made.save(path)
     shutil.rmtree(unfinished(path), ignore_errors=True)
-    return path
+    return next((kept.full for kept in stores if kept.full), "")
 
 
 def unfinished(path: Path) -> Path:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from demur.experiment.config import Config
 from demur.experiment.fit import prepared_path, unfinished
+from demur.experiment.judging import kept, same_judge
+from demur.experiment.runs import what_came_of, what_is_run
 from demur.experiment.searched import search_files
 from demur.experiment.store import Store
 from demur.experiment.units import units_of
@@ -27,15 +30,23 @@ def runs_in(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 
 def _left_unfinished(folder: Path, config: Config) -> list[Path]:
-    """Answers for anchors and guards that no subject of the configuration has, or that has them made already."""
+    """Folders of answers for anchors and guards that no subject of the configuration has, or that has them made
+    already.
+    """
     paths = [prepared_path(folder, config, subject) for subject in config.subjects]
     own = {unfinished(path) for path in paths if not path.is_file()}
-    others = [path for path in (folder / "prepared").glob("*.unfinished") if path not in own]
-    return [path for other in others for path in other.rglob("*.safetensors")]
+    return [path for path in (folder / "prepared").glob("*.unfinished") if path not in own]
 
 
 HOUR = 3600
 """A half-written file that is younger may belong to a run that is going on."""
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > HOUR
+    except OSError:  # gone meanwhile
+        return False
 
 
 def superfluous(folder: Path, config: Config) -> list[Path]:
@@ -51,18 +62,39 @@ def superfluous(folder: Path, config: Config) -> list[Path]:
     searched = search_files(folder, config, units_of(config))
     extra += [path for path in (folder / "attacked").glob("*.json") if path not in searched]
     extra += (folder / "units").glob("*.damaged")
-    extra += _left_unfinished(folder, config)
+    left = _left_unfinished(folder, config)
+    extra += [path for other in left for path in other.rglob("*.safetensors") if not path.name.startswith(".")]
     scratch = [path for where in ("attacked", "units") for path in (folder / where).glob(".*")]
-    return extra + [path for path in scratch if time.time() - path.stat().st_mtime > HOUR]
+    scratch += [path for other in left for path in other.rglob(".*") if path.is_file()]
+    return extra + [path for path in scratch if _is_old(path)]
+
+
+def _without_folders(folders: Sequence[Path]) -> None:
+    """Removes folders in which nothing is left, and what they hold of such; one that holds a file stays."""
+    for folder in folders:
+        inside = sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True)
+        for empty in (*inside, folder):
+            with suppress(OSError):
+                empty.rmdir()
 
 
 def collect(folder: Path, config: Config) -> list[Path]:
-    """Removes what is :func:`superfluous`, and says in the manifest which units are left. Raises as that does."""
-    store, extra = Store(folder), superfluous(folder, config)
+    """Removes what is :func:`superfluous`, and writes into the manifest what is left: units, and everything that is
+    said of them. Raises as that does.
+    """
+    store, extra, left = Store(folder), superfluous(folder, config), _left_unfinished(folder, config)
     for path in extra:
         path.unlink(missing_ok=True)
-    manifest, keys = store.manifest, [unit.key for unit in units_of(config)]
+    _without_folders(left)
+    manifest, units = store.manifest, units_of(config)
+    keys = [unit.key for unit in units]
     if manifest["finished"] and manifest["units"] != keys:
-        whole = {*keys} <= {*store.whole()}
-        store.begin(manifest | ({"units": keys, "rows": store.digest(keys)} if whole else {"finished": False}))
+        about = manifest | what_is_run(config)
+        if {*keys} <= {*store.whole()} and same_judge(manifest, config):
+            names = {subject.name for subject in config.subjects}
+            about |= what_came_of(config, store, units) | kept(config, store, units).plain()
+            about["subjects"] = {name: of for name, of in manifest.get("subjects", {}).items() if name in names}
+        else:
+            about |= {"finished": False, "wanted": keys}
+        store.begin(about)
     return extra

@@ -12,7 +12,7 @@ from typing import Any
 from demur import artefact
 from demur.experiment.asking import judge_of
 from demur.experiment.attacking import goals_of
-from demur.experiment.config import ASKED, Config
+from demur.experiment.config import ASKED, ROUTES, Config
 from demur.experiment.record import Record
 from demur.experiment.requests import prompts_of
 from demur.experiment.store import Store
@@ -111,6 +111,22 @@ def request_of(record: Record, goals: Mapping[str, str], plain: Mapping[str, Pro
 def canned(record: Record) -> bool:
     """Whether a defense put its refusal in the answer's place: nobody needs to be asked about that."""
     return bool(record.flagged_by) and record.outcome == "refusal"
+
+
+def same_judge(manifest: Mapping[str, Any], config: Config) -> bool:
+    """Whether a manifest's run was judged as the configuration says, however an endpoint is reached."""
+    before = manifest["config"].get("judge_settings") or {}
+    one, other = ({k: v for k, v in of.items() if k not in ROUTES} for of in (before, config.judge_settings))
+    return bool(manifest["config"]["judge"] == config.judge) and one == json.loads(json.dumps(other))
+
+
+def kept(config: Config, store: Store, units: Sequence[Unit]) -> Judging:
+    """What a judge has said of some units of a run, so far as it is kept: nobody is asked."""
+    if not config.asks_a_model:
+        return NOT_JUDGED
+    found = [record.verdict for record in judged(store, store.records([unit.key for unit in units]))]
+    verdicts = [verdict for verdict in found if verdict is not None]
+    return Judging(len(verdicts), Counter(str(v["why"]) for v in verdicts if v["flagged"] is None))
 
 
 def judged(store: Store, records: Iterable[Record]) -> Iterator[Record]:

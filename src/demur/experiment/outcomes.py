@@ -10,14 +10,14 @@ from demur import worlds
 from demur.experiment.config import Config
 from demur.experiment.record import read_in_run
 from demur.judges import JUDGES, Judge, judge_named
-from demur.refusals import is_refusal, shows_nothing
+from demur.refusals import is_refusal, says_nothing
 from demur.traces import Trace
 from demur.types import DemurError, Verdict
 from demur.worlds import UNSCORED
 
 Outcome = str
 """``harmful``, ``refusal``, ``neither`` or a word of the world's own (its judge); ``refusal``, ``answer`` or, of an
-empty text, ``unscored`` (dictionary); the same and ``unclear`` (reading)."""
+empty text, or of thoughts alone, ``unscored`` (dictionary); the same and ``unclear`` (reading)."""
 
 
 def outcomes_by(config: Config) -> Callable[[Trace], list[Outcome]]:
@@ -74,6 +74,6 @@ def by_reading(trace: Trace) -> list[Outcome]:
 
 
 def _by_dictionary(text: str) -> Outcome:
-    if shows_nothing(text):
+    if says_nothing(text):
         return UNSCORED
     return "refusal" if is_refusal(text) else "answer"

@@ -31,6 +31,7 @@ from demur.experiment.config import (
     folder_name,
 )
 from demur.experiment.fitting import check_sampler, unfit_of
+from demur.experiment.places import beside, missing, notes
 from demur.experiment.yamlfile import Nodes, composed
 from demur.guards.detectors import named as detector_named
 from demur.judges import JUDGES as RULES
@@ -53,6 +54,7 @@ SIZES = {"n": 1, "controls": 0, "plain": 0, "anchors": 8, "fit": 32, "calibrate"
 them."""
 PROMPTS_KEYS = (*SIDES, "columns", *SIZES)
 """Keys under ``prompts``."""
+FROM_HERE = "a path from the folder in which demur is started"
 WHOLE = "see a whole one: demur recipe organism"
 
 
@@ -66,6 +68,22 @@ def read(path: str | Path) -> Config:
         return _Reader(source, WHOLE).config(root)
     except RecursionError as error:  # an alias inside of what it stands for
         raise DemurError(f"{source} holds a part of itself", "a recipe", WHOLE) from error
+
+
+def notes_on(path: str | Path, config: Config) -> list[str]:
+    """What must be said of a recipe that was read: its files and folders are looked for from the current folder, and
+    beside the recipe lies another one of that name.
+    """
+    named = [name for name in (config.prompts.harmful, config.prompts.harmless) if _is_source(name)]
+    named += [attack.name for attack in config.attacks if is_file(attack.name) and not is_public(attack.name)]
+    asked = [str(part.settings.get("model", "")) for part in config.defenses]
+    models = [*(subject.model for subject in config.subjects), *asked]
+    return notes(Path(path), [*named, *(name for name in models if not worlds.of_model(name))])
+
+
+def _is_source(name: str) -> bool:
+    """Whether a side of the prompts is a file: no set, world or hub id."""
+    return not (name in (*SETS, *MORE_SETS, *PUBLIC) or worlds.is_world(name) or name.startswith("hf:"))
 
 
 class _Reader(Nodes):
@@ -202,6 +220,8 @@ class _Reader(Nodes):
         for side in SIDES:
             if side in of:
                 source: Any = self.text(of[side], side)
+                if _is_source(source) and not Path(source).exists() and beside(self.path, source):
+                    raise self.wrong(of[side], missing(self.path, source), FROM_HERE)
                 found = replace(found, **{side: source})
         for name, least in SIZES.items():
             if name in of:
@@ -257,7 +277,8 @@ class _Reader(Nodes):
                 node, f"attack {name!r}{near(name, known)}", f"{', '.join(known)} or a file of attacked prompts"
             )
         if is_file(name) and not is_public(name) and not Path(name).is_file():
-            raise self.wrong(node, f"there is no file {name}", "a file of attacked prompts")
+            expected = FROM_HERE if beside(self.path, name) else "a file of attacked prompts"
+            raise self.wrong(node, missing(self.path, name), expected)
         try:
             check_settings(made := Attacked(name, settings))
         except DemurError as error:

@@ -69,8 +69,8 @@ class Record:
     answer: str = _said("what judges read: the whole answer, with the prefill", default="")
     outcome: str = _said(
         "of the last text. By the dictionary: `refusal`, `answer` (no refusal, and nobody judged harm) or `unscored` "
-        "(empty); by the reading also `unclear`. By a world's judge: `refusal`, `harmful`, and words of its own "
-        "(the organism's: `correct`, `neither`)"
+        "(empty, or thoughts alone); by the reading also `unclear`. By a world's judge: `refusal`, `harmful`, and "
+        "words of its own (the organism's: `correct`, `neither`)"
     )
     path: tuple[str, ...] = _said("outcomes of the text after each step", default=())
     sigma: tuple[float, ...] | None = _said(
@@ -101,6 +101,8 @@ class Record:
     """Whether it refuses by the dictionary, where a model judged its harm: an answer may do both."""
     way: tuple[str, ...] | None = _beside(default=None)
     """Outcomes at the steps that a model judged, the last one's too."""
+    drawn: bool | None = _beside(default=None)
+    """Whether who wrote it draws its tokens, as all rows of its run show; None where nobody has looked at them all."""
     more: Mapping[str, Any] = _beside(default_factory=lambda: MappingProxyType({}))
     """Columns of its file that this version does not know."""
 

@@ -24,7 +24,7 @@ from demur.experiment.engines import Processes, Ray
 from demur.experiment.fit import answers_there, answers_wanted, prepare, prepared_of, prepared_path
 from demur.experiment.fitting import left_out
 from demur.experiment.journal import Journal
-from demur.experiment.judging import NOT_JUDGED, Judging, judge
+from demur.experiment.judging import NOT_JUDGED, Judging, judge, same_judge
 from demur.experiment.queries import check_access, most_queries
 from demur.experiment.searched import asked_of, search_files, what_searches_found
 from demur.experiment.store import Store
@@ -136,22 +136,27 @@ def evaluate(
             journal.progress(what, done, of)
             progress(what, done, of)
 
-        _run(config, store, todo, runner, both)
+        _run(config, store, todo, runner, both, journal.line)
     return store
 
 
-def _run(config: Config, store: Store, todo: Plan, runner: Any, progress: Progress) -> None:
+def _run(
+    config: Config, store: Store, todo: Plan, runner: Any, progress: Progress, line: Callable[[str], object]
+) -> None:
     """Does what is missing, then judges, then writes what came of it."""
     sessions, folder = _sessions(store), store.folder
-    if todo.missing or not _finished(store, todo.units):  # else only a judge is asked again: the run stays a whole one
-        store.begin(manifest_of(config, finished=False) | {"sessions": sessions})
+    keys = [unit.key for unit in todo.units]
+    if todo.missing or not _finished(store, config, keys):  # else the same judge is asked again: the run stays whole
+        store.begin(manifest_of(config, finished=False) | {"sessions": sessions, "wanted": keys})
     subjects, place = _subjects(todo.missing), folder.resolve()  # workers may stand elsewhere
     bundles, every = todo.bundles, len(bundles_of(todo.units))
-    done = every - len(bundles)
+    done, unkept = every - len(bundles), []
     with runner as submit:
         with _told_of_answers(place, config, subjects, progress):
-            for _ in submit([(_prepare, place, config, subject) for subject in subjects]):
-                pass
+            for why in submit([(prepare, place, config, subject) for subject in subjects]):
+                if why:
+                    line(f"{UNKEPT} ({why})")
+                    unkept.append(why)
         for at, _ in enumerate(chain([()], submit([(_search, place, config, unit) for unit in todo.searches]))):
             if todo.searches:
                 progress("searching attacks", at, len(todo.searches))
@@ -160,12 +165,20 @@ def _run(config: Config, store: Store, todo: Plan, runner: Any, progress: Progre
             done += 1
             progress("generating", done, every)
     verdicts = _judged(config, store, todo.units, progress).plain()
-    keys = [unit.key for unit in todo.units]
-    end = {"rows": store.digest(keys), "units": keys, "sessions": sessions, "unread": _unread(store, todo.units)}
-    end |= verdicts
-    end["searches"] = what_searches_found(search_files(folder, config, todo.units))
+    end = what_came_of(config, store, todo.units) | {"sessions": sessions} | verdicts
+    end |= {"unkept": unkept} if unkept else {}
     end["subjects"] = {subject.name: _identity(folder, config, subject) for subject in _subjects(todo.units)}
     store.begin(manifest_of(config, finished=True) | end)
+
+
+UNKEPT = "answers for anchors and guards could not be kept meanwhile: a stop would have cost them"
+
+
+def what_came_of(config: Config, store: Store, units: Sequence[Unit]) -> dict[str, Any]:
+    """What a manifest says of finished units, beside what a model judged."""
+    keys = [unit.key for unit in units]
+    searched = what_searches_found(search_files(store.folder, config, units))
+    return {"rows": store.digest(keys), "units": keys, "unread": _unread(store, units), "searches": searched}
 
 
 def _judged(config: Config, store: Store, units: Sequence[Unit], progress: Progress) -> Judging:
@@ -189,11 +202,13 @@ def _unread(store: Store, units: Sequence[Unit]) -> dict[str, int]:
     return found
 
 
-def _finished(store: Store, units: Sequence[Unit]) -> bool:
-    """Whether the folder holds a finished run of just these units."""
+def _finished(store: Store, config: Config, keys: Sequence[str]) -> bool:
+    """Whether the folder holds a finished run of just these units, and of the same judge: while another one reads, its
+    verdicts stand beside the first one's.
+    """
     with suppress(DemurError):
         manifest = store.manifest
-        return bool(manifest["finished"]) and manifest["units"] == [unit.key for unit in units]
+        return bool(manifest["finished"]) and manifest["units"] == [*keys] and same_judge(manifest, config)
     return False
 
 
@@ -242,10 +257,6 @@ def _told_of_answers(folder: Path, config: Config, subjects: Sequence[Subject], 
     told()
 
 
-def _prepare(folder: Path, config: Config, subject: Subject) -> None:
-    prepare(folder, config, subject)
-
-
 def _search(folder: Path, config: Config, unit: Unit) -> None:
     with _named(unit):
         asked_of(folder, config, unit)
@@ -273,15 +284,15 @@ def _work(folder: Path, config: Config, units: tuple[Unit, ...]) -> None:
 # Provenance
 
 
+def what_is_run(config: Config) -> dict[str, Any]:
+    """What a manifest says of a configuration."""
+    content = json.loads(json.dumps(content_of(config)))
+    return {"name": config.name, "config": content, "key": config.key, "left_out": left_out(config)}
+
+
 def manifest_of(config: Config, *, finished: bool) -> dict[str, Any]:
     """The configuration, and where and with what it is run."""
-    return {
-        "name": config.name,
-        "config": json.loads(json.dumps(content_of(config))),
-        "key": config.key,
-        "finished": finished,
-        "left_out": left_out(config),
-    } | _here()
+    return what_is_run(config) | {"finished": finished} | _here()
 
 
 def _here() -> dict[str, Any]:

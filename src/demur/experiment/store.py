@@ -43,6 +43,18 @@ class Store:
             raise DemurError(f"{path} is no run's manifest", "a folder of demur evaluate", "see: demur runs list")
         return found
 
+    @property
+    def counted(self) -> list[str]:
+        """Keys of the units that the manifest is of: all those of a finished run; of another one those of its recipe
+        that are done, and nothing that an older recipe left beside them.
+        """
+        manifest = self.manifest
+        if manifest.get("finished"):
+            return list(manifest["units"])
+        files = self.files()
+        wanted = manifest.get("wanted")  # version 0.1.0 did not say
+        return list(files) if wanted is None else [key for key in wanted if key in files]
+
     def begin(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest."""
         artefact.write(self.folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")

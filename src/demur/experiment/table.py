@@ -17,9 +17,9 @@ def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
     ``as_="arrow"`` a ``pyarrow.Table`` (``polars.from_arrow`` takes it). docs/records.md says what the columns hold.
 
     Runs of version 0.1.0 are read, too. Of a finished run these are the rows that its manifest counts; of another one,
-    what is there so far. What a model judged is in ``judge``, ``judge_flagged``, ``judge_score`` and ``judge_why``,
-    empty where nobody asked it; ``read`` and ``read_why`` are how the text reads (:func:`demur.judges.read_answer`):
-    ``refuses``, ``answers``, ``unclear``, or null where it could not be read.
+    what is there so far of its recipe. What a model judged is in ``judge``, ``judge_flagged``, ``judge_score`` and
+    ``judge_why``, empty where nobody asked it; ``read`` and ``read_why`` are how the text reads
+    (:func:`demur.judges.read_answer`): ``refuses``, ``answers``, ``unclear``, or null where it could not be read.
     Raises for a folder without a run, for a damaged file, and without ``demur[data]``.
     """
     pa = need("pyarrow", "data")
@@ -28,9 +28,9 @@ def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
     if as_ == "pandas":
         need("pandas", "data")
     store = Store(Path(folder).expanduser())
-    manifest = store.manifest
-    keys = manifest["units"] if manifest.get("finished") else None
-    tables = [_with_verdicts(table, store.folder / "judged" / f"{key}.json") for key, table in store.tables(keys)]
+    tables = [
+        _with_verdicts(table, store.folder / "judged" / f"{key}.json") for key, table in store.tables(store.counted)
+    ]
     whole = pa.concat_tables(tables, promote_options="permissive") if tables else schema().empty_table()
     return whole if as_ == "arrow" else whole.to_pandas(use_threads=False)
 

@@ -57,12 +57,18 @@ class Threshold:
     def promise(self) -> str:
         """What it promises, in words."""
         if self.rule == "quantile":
-            return f"{1 - self.alpha:.0%} quantile of {self.n} harmless calibration prompts; no guarantee"
+            return f"{in_digits(1 - self.alpha)} quantile of {self.n} harmless calibration prompts; no guarantee"
         low, high = spread(self.n, self.alpha)
         return (
-            f"at most {self.alpha:.1%} false positives on prompts like the {self.n} harmless calibration prompts "
-            f"(for this one calibration set, 95%: {low:.1%} to {high:.1%})"
+            f"at most {in_digits(self.alpha, 1)} false positives on prompts like the {self.n} harmless calibration "
+            f"prompts (for this one calibration set, 95%: {low:.1%} to {high:.1%})"
         )
+
+
+def in_digits(share: float, least: int = 0) -> str:
+    """A share in percent with all its digits, at least so many behind the point: a promise is not rounded."""
+    digits = next((d for d in range(least, 9) if abs(round(100 * share, d) - 100 * share) < 1e-9), 9)
+    return f"{100 * share:.{digits}f}%"
 
 
 def threshold_of(scores: Scores, alpha: float, rule: Rule) -> Threshold:
@@ -103,14 +109,16 @@ def quantile_threshold(scores: Scores, q: float) -> float:
     return float(np.quantile(_finite(scores), q))
 
 
-def spread(n: int, alpha: float, level: float = 0.95) -> tuple[float, float]:
-    """Between which false-positive rates a conformal threshold from ``n`` scores lies with probability ``level``.
+def spread(n: int, alpha: float, level: float = 0.95, rule: Rule = "conformal") -> tuple[float, float]:
+    """Between which false-positive rates a threshold from ``n`` scores lies with probability ``level``.
 
-    The rate given the calibration set follows Beta(n + 1 - k, k) for continuous scores (Vovk 2012, proposition 2a).
+    The rate given the calibration set follows Beta(n + 1 - k, k) for continuous scores (Vovk 2012, proposition 2a) if
+    the threshold is the k-th smallest of them. A quantile lies between two of them, and the lower one is taken: what
+    is said of it is too wide rather than too narrow, however few scores there are.
     """
     from scipy.stats import beta
 
-    k = rank(n, alpha)
+    k = rank(n, alpha) if rule == "conformal" else math.floor((n - 1) * (1 - alpha) + 1e-9) + 1
     if k > n:
         return 0.0, 0.0
     low, high = beta(n + 1 - k, k).interval(level)

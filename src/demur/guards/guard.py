@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from demur import artefact
 from demur.dynamics.rates import Rate
-from demur.guards.conformal import InvalidData, Rule, Threshold, spread, threshold_of
+from demur.guards.conformal import InvalidData, Rule, Threshold, in_digits, spread, threshold_of
 from demur.guards.detectors import Detector, Fit, check_limit, fitted, name_of, named, restored, scored, state_of
 from demur.guards.exempt import trace_refuses
 from demur.guards.kits import detector_for
@@ -102,9 +102,10 @@ class Guard:
         if first.rule == "quantile":
             return f"{first.promise}; {beyond}"
         low, high = spread(first.n, first.alpha)
+        whole, here = in_digits(self.alpha, 1), in_digits(first.alpha, 1)
         return (
-            f"at most {self.alpha:.1%} false positives on answers of up to {self.tail.upto} tokens to prompts like the "
-            f"{first.n} harmless calibration prompts: {first.alpha:.1%} in the first {steps} steps (for this one "
+            f"at most {whole} false positives on answers of up to {self.tail.upto} tokens to prompts like the "
+            f"{first.n} harmless calibration prompts: {here} in the first {steps} steps (for this one "
             f"calibration set, 95%: {low:.1%} to {high:.1%}) and as much behind them; {beyond}"
         )
 

@@ -15,6 +15,7 @@ are 360 harmless requests of the kind that most people have, and ``check`` are 2
 guards are measured.
 """
 
+from demur.prompts.column import values_of
 from demur.prompts.columns import (
     ASKED_COLUMNS,
     BEHIND_COLUMNS,
@@ -49,4 +50,5 @@ __all__ = [
     "save",
     "starter",
     "transcripts",
+    "values_of",
 ]

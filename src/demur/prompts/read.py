@@ -96,7 +96,7 @@ def load(
     source without any row, or without one of the ``side``; and for a data set that is gated, unknown, out of reach, or
     without ``demur[data]``.
     """
-    rows, reading = _opened(source, columns, harmful, side, split, limit, answers=False)
+    rows, reading = opened(source, columns, harmful, side, split, limit, answers=False)
     prompts: list[Prompt] = []
     seen: dict[str, str] = {}
     damaged = framed = False
@@ -153,7 +153,7 @@ def each_transcript(
     """The same one by one, while the source is read: a file of any length takes the memory of a row. What is wrong with
     a row is raised when its turn comes.
     """
-    rows, reading = _opened(source, columns, harmful, side, split, limit, answers=True)
+    rows, reading = opened(source, columns, harmful, side, split, limit, answers=True)
     found, damaged, framed = 0, False, False
     told: set[str] = set()
     with closing(rows):
@@ -211,7 +211,7 @@ def _say_framed(text: str, where: str) -> bool:
 # --- from a source to rows ----------------------------------------------------------------------------------
 
 
-def _opened(
+def opened(
     source: str | Path,
     columns: Mapping[str, str] | None,
     harmful: bool | None,

@@ -10,7 +10,7 @@ import numpy as np
 
 from demur.dynamics import Difference, Rate, compare
 from demur.report.readings import read_paired, reading_of
-from demur.report.selection import Selection, outcomes, paired, pairs_of, sigmas, subject_name
+from demur.report.selection import Selection, outcomes, paired, pairs_of, plain_name, sigmas, subject_name
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,10 @@ class Hypothesis:
     numbers: str
 
 
+GUARDS = ("sri-guard", "sri-guard-offline")
+"""Defenses that the paper's claims are of, whatever their settings."""
+
+
 def hypotheses(of: Selection) -> list[Hypothesis]:
     """The paper's claims as far as this run can speak to them."""
     found = []
@@ -29,18 +33,21 @@ def hypotheses(of: Selection) -> list[Hypothesis]:
     for free, ordered in pairs_of(of):
         asked = {"attack": attacks, "role": "harmful", "defense": "none"}
         a, b = ({"model": s[0], "sampler": s[1]} for s in (free, ordered))
+        order = "AR order on the same weights" if ordered[1] == "ar-order" else f"{ordered[1]} on the same weights"
         for outcome, sign, words in (("refusal", 1, "refuses more"), ("harmful", -1, "is jailbroken less")):
             d = paired(of, asked | a, asked | b, outcome)
             if d is not None:
-                claim = f"{subject_name(free)} {words} under attack than in AR order on the same weights"
+                claim = f"{subject_name(free)} {words} under attack than in {order}"
                 read = read_paired(of, asked | a, asked | b, "refuses") if outcome == "refusal" else None
                 found.append(Hypothesis(claim, _sign(d, sign), f"{d}" + (f"; read: {read}" if read else "")))
         inside = _inside(of, asked | a, asked | b)
         if inside is not None:
-            claim = f"{subject_name(free)} recovers inside (IRR 0.5) more often than in AR order"
+            claim = f"{subject_name(free)} recovers inside (IRR 0.5) more often than in {order.partition(' on ')[0]}"
             found.append(Hypothesis(claim, _sign(inside, 1), f"{inside}"))
     for subject in of.subjects:
-        for defense in ("sri-guard", "sri-guard-offline"):
+        for defense in of.values("defense"):
+            if plain_name(defense) not in GUARDS:
+                continue
             found += _guarded(of, subject, defense, attacks)
     return found
 

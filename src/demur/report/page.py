@@ -16,6 +16,7 @@ from demur.experiment.judging import judged
 from demur.experiment.record import Record
 from demur.experiment.store import Store
 from demur.judges import agreement
+from demur.refusals import says_nothing
 from demur.report import published
 from demur.report.claims import Hypothesis, hypotheses
 from demur.report.pictures import pictures
@@ -54,7 +55,10 @@ def report(folder: Path, out: Path, *, show_harmful: bool = False) -> list[Path]
 
 def is_unscored(record: Record) -> bool:
     """Whether nobody could judge a record: the model that was asked, or, where none was, the reader of its text."""
-    return record.outcome == UNSCORED if record.verdict is None else record.verdict["flagged"] is None
+    if record.verdict is not None:
+        return record.verdict["flagged"] is None
+    # Version 0.1.0 took an answer that was cut in its thought for one that complies.
+    return record.outcome == UNSCORED or (record.outcome == "answer" and says_nothing(record.said))
 
 
 def _read_by_judge(records: Iterable[Record]) -> Iterator[Record]:
@@ -98,26 +102,33 @@ def _notes(manifest: Mapping[str, Any], rows: Sequence[Record], kept: int) -> li
         found.append('"All attacks" are those that a subject was asked under.')
     found += [f"Searched attacks: {line}." for line in manifest.get("searches", ())]
     if kept < len(rows):
-        found.append(f"Unscored: {len(rows) - kept} of {len(rows)} rows; nobody could judge them, no rate counts them.")
+        found.append(f"Unscored: {len(rows) - kept} of {len(rows)} rows; nobody could judge them, and no rate counts "
+                     "them but those that read what they say.")  # fmt: skip
     asked = [(row, row.verdict) for row in rows if row.verdict is not None]
     missing = sum(verdict["flagged"] is None for _, verdict in asked)
     if asked and missing / len(asked) >= MANY:
         found.insert(0, f"The judge gave no verdict on {missing / len(asked):.0%} of what it was asked: rates are of "
                         "the rest, which may be a selection. demur evaluate --resume asks again.")  # fmt: skip
     if asked:
-        by_words = [Verdict("dictionary", row.outcome != "refusal") for row, _ in asked]
-        by_model = [Verdict(verdict["by"], verdict["flagged"]) for _, verdict in asked]
-        names = asked[0][1]["by"]
+        # Each answer once, though several seeds gave it and several defenses showed it.
+        once = {(row.model, row.sampler, row.attack, row.id, row.answer): (row, verdict) for row, verdict in asked}
+        by_words = [Verdict("dictionary", row.outcome != "refusal") for row, _ in once.values()]
+        by_model = [Verdict(verdict["by"], verdict["flagged"]) for _, verdict in once.values()]
+        who = Counter(str(verdict["by"]) for _, verdict in asked if verdict["flagged"] is not None)
+        names = " and ".join(who) or "the judge"
+        if len(who) > 1:
+            counts = ", ".join(f"{name} {n}" for name, n in who.items())
+            found.insert(0, f"Verdicts are of {len(who)} judges, and rates mix them: {counts}.")
         found.append(f"Refusal dictionary (no refusal = harm) against {names}: {agreement(by_words, by_model)}.")
     if copies := len(rows) - len(facts(rows)):
         found.append(f"{copies} of {len(rows)} rows are copies, which a greedy sampler wrote under another seed; rates "
                      "count each answer once.")  # fmt: skip
     if drawn := redrawn(rows):
-        n = len({(row.attack, row.id) for row in drawn})  # not once a model and a defense
+        n = len({(row.role, row.attack, row.id) for row in drawn})  # not once a model and a defense
         found.append(f"{n} prompt{'s have' if n > 1 else ' has'} several answers, drawn under several seeds: "
                      "intervals of rates take them for independent and are too narrow; paired differences count "
                      "requests.")  # fmt: skip
-    plainly = {row.id: row.request for row in rows if row.attack == "plain"}
+    plainly = {(row.role, row.id): (row.role, row.request) for row in rows if row.attack == "plain"}
     if len({*plainly.values()}) < len(plainly):
         found.append(f"{len(plainly)} plain prompts are wordings of {len({*plainly.values()})} "
                      "requests: intervals of rates take answers for independent and are somewhat too narrow; paired "

@@ -11,7 +11,7 @@ from demur import figures
 from demur.dynamics import bands, plane
 from demur.experiment.record import Record
 from demur.report.readings import read_rate
-from demur.report.selection import Selection, outcomes, sigmas, subject_name
+from demur.report.selection import Selection, facts, outcomes, sigmas, subject_name
 from demur.report.tables import internal_recovery
 
 
@@ -24,8 +24,9 @@ def pictures(of: Selection) -> list[tuple[str, str]]:
     curves = {}
     for subject in of.subjects:
         where = {"model": subject[0], "sampler": subject[1], "defense": "none"}
-        plain = [r for r in of.where(**where, role="plain") if r.outcome != "refusal"]
-        asked = of.where(**where, role="harmful")
+        # Each answer once: a copy among those that an axis is fitted on would be held out in name alone.
+        plain = [r for r in facts(of.where(**where, role="plain")) if r.outcome != "refusal"]
+        asked = facts(of.where(**where, role="harmful"))
         refused = [r for r in asked if r.attack == "plain" and r.outcome == "refusal"]
         broken = [r for r in asked if r.attack != "plain"]
         broken = [r for r, h in zip(broken, outcomes(broken, "harmful"), strict=True) if h]

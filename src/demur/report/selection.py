@@ -6,7 +6,7 @@ Rows are the records that :mod:`demur.experiment` stores; nothing is generated h
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,12 @@ class Selection:
 
     @classmethod
     def of(cls, rows: Iterable[Record], unscored: Iterable[Record] = ()) -> Selection:
-        """All rows of a run."""
-        found, left = list(rows), list(unscored)
+        """All rows of a run. Whether a sampler draws its tokens is asked of all of them here, since some of them need
+        not show it: a cell of rows that happen to be alike counts as its neighbours do.
+        """
+        given, others = list(rows), list(unscored)
+        drawn = {_way_of(row) for row in redrawn([*given, *others])}
+        found, left = ([replace(row, drawn=_way_of(row) in drawn) for row in side] for side in (given, others))
         return cls(found, tuple(dict.fromkeys((row.model, row.sampler) for row in (*found, *left))), left)
 
     def where(self, **values: Any) -> list[Record]:
@@ -113,18 +117,21 @@ def paths(rows: Sequence[Record], outcome: str, steps: int) -> NDArray[np.bool_]
 def facts(rows: Iterable[Record]) -> list[Record]:
     """Rows without the copies that a greedy sampler makes under another seed: there one answer is one fact, however
     often it was generated. What was drawn is not thinned: if nine of ten draws are the same refusal, nine refuse.
+    Rows of a :class:`Selection` know whether they were drawn; of others these here are asked.
     """
     every = [*rows]
-    drawn = {_way_of(row) for row in redrawn(every)}
-    name = (*_PROMPT, "answer", "flagged_step")
+    drawn = {_way_of(row) for row in redrawn(row for row in every if row.drawn is None)}
 
     def fact(row: Record) -> tuple[Any, ...]:
-        return tuple(getattr(row, n) for n in name) + ((row.seed,) if _way_of(row) in drawn else ())
+        draws = _way_of(row) in drawn if row.drawn is None else row.drawn
+        return tuple(getattr(row, n) for n in (*_PROMPT, *_SAID)) + ((row.seed,) if draws else ())
 
     return list({fact(row): row for row in reversed(every)}.values())[::-1]
 
 
 _PROMPT = ("model", "sampler", "defense", "role", "attack", "id")
+_SAID = ("answer", "flagged_step", "path")
+"""What a copy has in common with its first: the same words, on the same way to them."""
 
 
 def _way_of(row: Record) -> tuple[str, str, str]:
@@ -138,14 +145,17 @@ def redrawn(rows: Iterable[Record]) -> list[Record]:
     for row in rows:
         asked = tuple(getattr(row, n) for n in _PROMPT)
         other = first.setdefault(asked, row)
-        if (row.answer, row.flagged_step) != (other.answer, other.flagged_step):
+        if any(getattr(row, n) != getattr(other, n) for n in _SAID):
             found[asked] = row
     return list(found.values())
 
 
-def rate(rows: Sequence[Record], outcome: str) -> Rate:
-    """The share of answers that ended so, a greedy sampler's copies counted once."""
-    return Rate.of(outcomes(facts(rows), outcome))
+def rate(rows: Sequence[Record], outcome: str, unscored: Sequence[Record] = ()) -> Rate:
+    """The share of answers that ended so, a greedy sampler's copies counted once. ``unscored``: those beside them of
+    which nobody could say.
+    """
+    marks = outcomes(facts(rows), outcome)
+    return Rate(int(marks.sum()), len(marks), len(facts(unscored)))
 
 
 def sigmas(rows: Sequence[Record]) -> NDArray[np.float64]:
@@ -155,9 +165,14 @@ def sigmas(rows: Sequence[Record]) -> NDArray[np.float64]:
 
 
 def pairs_of(of: Selection) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """Subjects on the same weights: another sampler, and AR order."""
-    ordered = {model: (model, sampler) for model, sampler in of.subjects if sampler == "ar-order"}
-    return [(s, ordered[s[0]]) for s in of.subjects if s[0] in ordered and s[1] != "ar-order"]
+    """Subjects on the same weights: another sampler, and AR order, whatever the settings of either."""
+    ordered = [s for s in of.subjects if plain_name(s[1]) == "ar-order"]
+    return [(s, other) for s in of.subjects if s not in ordered for other in ordered if other[0] == s[0]]
+
+
+def against(free: tuple[str, str], ordered: tuple[str, str]) -> str:
+    """A pair of :func:`pairs_of` in words: the free one alone, and AR order where it has settings to be named."""
+    return subject_name(free) + ("" if ordered[1] == "ar-order" else f" against {ordered[1]}")
 
 
 def paired(of: Selection, first: Mapping[str, Any], second: Mapping[str, Any], outcome: str) -> Difference | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from demur.dynamics.rates import in_percent
 from demur.experiment.record import Record
 from demur.report.claims import Hypothesis
 from demur.report.readings import read_rate
@@ -16,12 +17,12 @@ GLOSSARY = (
     ("ASR", "attack success rate", "the share of answers that give the harm that was asked for."),
     (
         "HRR",
-        "harmful recovery rate",
+        "harmful remasking rate",
         "of the generations whose text was harmful at some step, the share with a later text that is not.",
     ),
     (
         "FRR",
-        "final recovery rate",
+        "full recovery rate",
         "of the same generations, the share whose last text is not harmful; never above HRR.",
     ),
     (
@@ -40,7 +41,8 @@ GLOSSARY = (
 
 INTERVALS = (
     "n is the number of answers behind a figure; the two numbers after it are its 95% interval. It takes the answers "
-    "for independent: over several attacks or models, where each request is asked again, it is rather too narrow."
+    "for independent: over several attacks, models, seeds or wordings, where one request is asked again, it is rather "
+    "too narrow. What nobody could judge is unscored, and no part of n."
 )
 READ = (
     'Refusals are those of the paper\'s dictionary. Rows that begin with "read", and figures after that word, are of '
@@ -70,14 +72,15 @@ def what_was_run(manifest: Mapping[str, Any], of: Selection) -> str:
     """One sentence: who answered what, under which attacks and defenses, judged by whom."""
     config = manifest.get("config", {})
     subjects = ", ".join(subject_name(subject) for subject in of.subjects)
-    plain = len({row.parent or row.id for row in of.where(role="harmful")})  # an attacked one has its own id
-    fine = len({row.id for row in of.where(role="plain")})
+    every = [*of.rows, *of.unscored]  # what nobody could judge was run, too
+    plain = len({row.parent or row.id for row in every if row.role == "harmful"})  # an attacked one has its own id
+    fine = len({row.id for row in every if row.role == "plain"})
     attacks = ", ".join(of.attacks) or "none"
     defenses = ", ".join(name for name in of.values("defense") if name != "none") or "none"
     judge = config.get("judge") or "the refusal dictionary alone"
     return (
         f"{subjects}: {plain} harmful and {fine} harmless requests. Attacks: {attacks}. Defenses: {defenses}. "
-        f"Judge: {judge}. {len(of.rows)} answers in all; finished on {manifest.get('written', '')[:10]}."
+        f"Judge: {judge}. {len(every)} answers in all; finished on {manifest.get('written', '')[:10]}."
     )
 
 
@@ -95,28 +98,31 @@ _VERDICTS = ("supported", "not supported", "undecided")
 
 
 def _plainly(of: Selection) -> str:
-    asked = of.where(role="harmful", attack="plain", defense="none")
-    fine = of.where(role="plain", defense="none")
-    parts = [
-        f"{rate(rows, 'refusal')} of the {name} requests (read: {read_rate(rows, 'refuses')})"
-        for name, rows in (("harmful", asked), ("harmless", fine))
-        if rows
-    ]
+    parts = []
+    for name, role in (("harmful", "harmful"), ("harmless", "plain")):
+        asked = {"role": role, "attack": "plain", "defense": "none"}
+        rows, left = of.where(**asked), of.left_out(**asked)
+        if rows or left:
+            read = read_rate([*rows, *left], "refuses")
+            parts.append(f"{rate(rows, 'refusal', left)} of the {name} requests (read: {read})")
     return f"Asked plainly, {' and '.join(parts)} were refused." if parts else ""
 
 
 def _attacked(of: Selection) -> str:
     """Over all subjects, then the strongest attack; empty where nobody was attacked."""
     where: dict[str, Any] = {"role": "harmful", "defense": "none"}
-    rows = of.where(**where, attack=tuple(of.attacks))
+    rows, left = (side(**where, attack=tuple(of.attacks)) for side in (of.where, of.left_out))
     if not rows:
         return ""
     gave = "did not refuse (nobody judged harm)" if _unjudged(rows) else "gave the harm that was asked for"
-    every = {attack: rate(of.where(**where, attack=attack), "harmful") for attack in of.attacks}
+    every = {
+        attack: rate(of.where(**where, attack=attack), "harmful", of.left_out(**where, attack=attack))
+        for attack in of.attacks
+    }
     every = {attack: found for attack, found in every.items() if found.n}
     worst = max(every, key=lambda attack: every[attack].value)
     most = f" Most often under {worst}: {every[worst]}." if len(every) > 1 else ""
-    return f"Under attack, {rate(rows, 'harmful')} of the answers {gave}.{most}"
+    return f"Under attack, {rate(rows, 'harmful', left)} of the answers {gave}.{most}"
 
 
 def _defended(of: Selection) -> str:
@@ -130,14 +136,22 @@ def _defended(of: Selection) -> str:
             rows = of.where(**where, **attacked, defense=defense)
             if defense == "none" or not rows or not bare:
                 continue
-            before, after = rate(bare, "harmful"), rate(rows, "harmful")
+            before = rate(bare, "harmful")
+            after = rate(rows, "harmful", of.left_out(**where, **attacked, defense=defense))
             (fine, fine_read), (shaped, shaped_read) = (
-                (rate(side, "refusal"), read_rate(side, "refuses"))
-                for side in (of.where(**where, role=role, defense=defense) for role in ("plain", "controls"))
+                (rate(side, "refusal", left), read_rate([*side, *left], "refuses"))
+                for side, left in (
+                    [choose(**where, role=role, defense=defense) for choose in (of.where, of.left_out)]
+                    for role in ("plain", "controls")
+                )
             )
             read = f" (read: {fine_read})"
-            cost = f"it refuses {fine}{read} of harmless requests" if fine.n else "no harmless request was asked"
-            if shaped.n:
+            cost = (
+                f"it refuses {fine}{read} of harmless requests"
+                if fine.n + fine.unscored
+                else "no harmless request was asked"
+            )
+            if shaped.n + shaped.unscored:
                 cost += f" and {shaped} (read: {shaped_read}) of harmless ones that look like an attack"
             name = f"{plain_name(defense)} on {subject_name((model, sampler))}"
             less = after.value < before.value
@@ -149,7 +163,7 @@ def _defended(of: Selection) -> str:
                 (
                     after.value - before.value,
                     f"Behind a defense there {what}: the best, {name}, has {after} instead of "
-                    f"{before.value:.0%}; {cost}.",
+                    f"{in_percent(before.value)}%; {cost}.",
                 )
             )
     return min(found)[1] if found else ""

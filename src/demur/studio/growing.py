@@ -36,6 +36,20 @@ class Growing:
         """Where it is said what they are of."""
         return self.path.with_name(f"{self.path.name}.part.json")
 
+    def is_finished(self) -> bool:
+        """Whether the file is in its place already, and nothing grows beside it."""
+        return self.path.is_file() and not self.part.exists()
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """What stands in the finished file; an empty line for one that is no JSON object."""
+        with self.path.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                try:
+                    said = json.loads(line)
+                except ValueError:
+                    said = {}
+                yield said if isinstance(said, dict) else {}
+
     def begun(self, resume: bool) -> int:
         """How many lines are there already, in whole windows; what was torn behind them is cut off. Begins the file
         where there is none. Raises for lines of something else, and for lines that nobody asked to go on with.
@@ -59,7 +73,7 @@ class Growing:
 
     def kept(self) -> Iterator[dict[str, Any]]:
         """The lines that are there."""
-        with self.part.open(encoding="utf-8") as file:
+        with (self.path if self.is_finished() else self.part).open(encoding="utf-8") as file:
             for line in file:
                 yield json.loads(line)
 
