@@ -1,0 +1,76 @@
+"""An option that takes one value is given once: of two, the framework would take the last and say nothing.
+
+Options that may come several times go on doing so. A flag may be repeated, but not beside its opposite.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import typer
+
+from demur.types import DemurError
+
+
+def once(app: Callable[..., Any]) -> Callable[..., Any]:
+    """The commands of ``app``, each of which refuses an option twice; what is no typer app is left as it is."""
+    if not isinstance(app, typer.Typer):
+        return app
+    command: Any = typer.main.get_command(app)
+    _watch_over(command)
+    return command  # type: ignore[no-any-return]
+
+
+def _watch_over(command: Any) -> None:
+    for inner in getattr(command, "commands", {}).values():
+        _watch_over(inner)
+    make = command.make_parser
+
+    def made(ctx: Any) -> Any:
+        parser = make(ctx)
+        parse = parser.parse_args
+
+        def parsed(args: list[str]) -> Any:
+            given = list(args)  # the parser empties the list that it gets
+            found = parse(args=args)
+            _check(found[2], given, ctx.command_path)
+            return found
+
+        parser.parse_args = parsed
+        return parser
+
+    command.make_parser = made
+
+
+def _check(order: Sequence[Any], args: Sequence[str], path: str) -> None:
+    """Raises for a parameter that came several times and holds one value. Values are not repeated: they may be words of
+    a request.
+    """
+    for param, count in Counter(order).items():
+        if count < 2 or param.param_type_name != "option" or param.multiple or getattr(param, "count", False):
+            continue
+        if not param.is_flag:
+            raise DemurError(
+                f"{_called(param)} given {_times(count)}", "one value", f"leave the others out; see {path} --help"
+            )
+        used = [name for name in args[: args.index("--")] if name] if "--" in args else args
+        if any(name in used for name in param.opts) and any(name in used for name in param.secondary_opts):
+            both = f"{param.opts[0]} and {param.secondary_opts[0]}"
+            raise DemurError(f"{both} together", "one of them", f"leave the other out; see {path} --help")
+
+
+def _called(param: Any) -> str:
+    return " / ".join(param.opts)
+
+
+def _times(count: int) -> str:
+    return "twice" if count == 2 else f"{count} times"
+
+
+def keys_once(option: str, items: Sequence[str] | None) -> None:
+    """Raises where an option of the form KEY=VALUE gives one key several times, of which the last would count."""
+    keys: Mapping[str, int] = Counter(re.split("=", item, maxsplit=1)[0].strip() for item in items or ())
+    for key, count in keys.items():
+        if count > 1:
+            raise DemurError(f"{option} {key}=... given {_times(count)}", "every key once", "leave the others out")
