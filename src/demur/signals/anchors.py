@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from demur import artefact
 from demur.signals.recent import keeps_states, recent
 from demur.signals.shown import Shown, reading
-from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal
+from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal, says_nothing
 from demur.signals.whitened import Whitened
 from demur.traces import Trace
 from demur.types import DemurError, DemurWarning, Prompt, Spec
@@ -185,7 +185,11 @@ class Anchors:
 
     @cached_property
     def directions(self) -> Float[NDArray[np.float64], "T 2 d"]:
-        """Unit vectors of both anchors of every step, the harmful one first; taken once."""
+        """Unit vectors of both anchors of every step, the harmful one first; taken once. Warns of anchors that tell
+        nothing (:func:`demur.signals.sigma.says_nothing`).
+        """
+        if said := says_nothing(self.harmless, self.harmful):
+            warnings.warn(f"anchors of {self.spec.model}: {said}", DemurWarning, stacklevel=4)
         return directions_of(self.harmless, self.harmful, EPS)
 
     def at(self, phi: Float[NDArray[Any], "b k d"], t: int) -> Float[NDArray[np.float64], "b k"]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from demur.refusals import SCRIPTED
 from demur.signals.anchors import SIGNALS, Anchors, SignalName, digest
-from demur.signals.sigma import refusal_signal
+from demur.signals.sigma import refusal_signal, says_nothing
 from demur.signals.whitened import fit_whitened
 from demur.traces import DEFAULT, STEPS, Kept, Key, Trace, generate, teacher_forced
 from demur.traces.generation import as_prompts
@@ -60,6 +60,14 @@ def fit_anchors(
         refusals = "scripted" if any(trace.origin == "replayed" for trace in bad_side) else "observed"
     phis = [np.stack([trace.aligned(layer, pool) for trace in group]) for group in (complied, bad_side)]
     good, bad = (phi.mean(axis=0, dtype=np.float64).astype(np.float32) for phi in phis)
+    if "every step" in (said := says_nothing(good, bad)):
+        raise DemurError(
+            f"anchors of {spec.model} at {layer}/{pool} that tell nothing: {said.split('; ')[0]}",
+            "states that differ between answers and refusals",
+            "take another layer or pooling mode, and look whether both sides hold the same traces",
+        )
+    if said and signal == "whitened":  # the paper's are spoken of where sigma is reckoned
+        warnings.warn(f"anchors of {spec.model}: {said}", DemurWarning, stacklevel=2)
     whitened = fit_whitened(*phis) if signal == "whitened" else None
     read = whitened or (lambda phi: refusal_signal(phi, good, bad))
     sigmas = [read(phi).mean(axis=0).astype(np.float32) for phi in phis]
