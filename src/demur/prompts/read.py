@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from demur.prompts.encoding import PACKED, damage_of, stem_of, suffix_of
 from demur.prompts.finished import odd
 from demur.prompts.hub import PUBLIC, hub_rows
 from demur.prompts.jsonfiles import json_lines, json_values, text_lines
+from demur.prompts.order import rest_of, say_sorted
 from demur.prompts.rows import Rows, Wants, left_out, mapped
 from demur.prompts.starters import MORE_SETS, SETS, SOURCE, starter_file
 from demur.prompts.tables import SEPARATORS, parquet, separated
@@ -114,6 +116,8 @@ def load(
             damaged = damaged or _say_damage(prompt.text, row.where)
             framed = framed or _say_framed(prompt.text, row.where)
             if len(prompts) == limit:
+                if not _is_named(source):  # to read on in a file costs nobody a download
+                    say_sorted(reading.name, prompts, limit, rest_of(rows, reading))
                 break
     if not prompts:
         raise DemurError(f"{reading.name} has no prompts", "at least one row")
@@ -223,8 +227,8 @@ def _opened(
 ) -> tuple[Rows, Reading]:
     """The rows of a source, those of one side if so, and how they are read. Raises for arguments that do not fit."""
     fields = (*FIELDS, "response") if answers else tuple(FIELDS)
-    if limit is not None and limit < 1:
-        raise DemurError(f"limit={limit}", "a number of at least 1, or None for everything")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1):
+        raise DemurError(f"limit={limit!r:.40}", "a whole number of at least 1, or None for everything")
     if side not in (None, *SETS):
         raise DemurError(f"side={side!r}", " or ".join(SETS), "leave it out to take every row")
     if harmful is not None and side is not None and harmful != (side == "harmful"):
@@ -276,12 +280,11 @@ def _of_side(rows: Rows, reading: Reading, wanted: bool) -> Rows:
 
 def _open(source: str | Path, split: str, limit: int | None, reading: Reading) -> tuple[Rows, Reading]:
     """Rows of a source, and its name, stem, label and text column."""
-    if isinstance(source, str):
+    if isinstance(source, str) and _is_named(source):
         if source in (*SETS, *MORE_SETS):
             name = SOURCE if source in SETS else f"demur {source} set"
             return json_lines(starter_file(source)), replace(reading, stem=source, name=name)
-        if source in PUBLIC or source.startswith("hf:"):
-            return _public(source, split, limit, reading)
+        return _public(source, split, limit, reading)
     path = Path(source).expanduser()
     try:
         there = path.exists()
@@ -295,6 +298,11 @@ def _open(source: str | Path, split: str, limit: int | None, reading: Reading) -
         raise DemurError(f"cannot read prompts from {path}", f"a file that ends in {', '.join(SUFFIXES)}", then)
     reading = replace(reading, stem=stem_of(path), name=path.name)
     return _READERS[suffix](path, reading.wants), reading
+
+
+def _is_named(source: str | Path) -> bool:
+    """Whether a source is a set by name, of the package or of a hub; what is none is a file."""
+    return isinstance(source, str) and (source in (*SETS, *MORE_SETS, *PUBLIC) or source.startswith("hf:"))
 
 
 def _public(source: str, split: str, limit: int | None, reading: Reading) -> tuple[Rows, Reading]:
