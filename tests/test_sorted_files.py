@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import demur
-from demur.ablation.splits import questions
+from demur.ablation.splits import Counts, questions
 from demur.experiment.config import Prompts
 from demur.experiment.requests import prompts_of
 from demur.prompts import load, say_sorted

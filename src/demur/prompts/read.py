@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
+from demur.kinds import fits
 from demur.prompts.columns import FIELDS, Reading, answer_of, check_no_label, label_of, prompt_of
 from demur.prompts.encoding import PACKED, damage_of, stem_of, suffix_of
 from demur.prompts.finished import odd
@@ -227,7 +227,7 @@ def _opened(
 ) -> tuple[Rows, Reading]:
     """The rows of a source, those of one side if so, and how they are read. Raises for arguments that do not fit."""
     fields = (*FIELDS, "response") if answers else tuple(FIELDS)
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1):
+    if limit is not None and (not fits(limit, int) or limit < 1):
         raise DemurError(f"limit={limit!r:.40}", "a whole number of at least 1, or None for everything")
     if side not in (None, *SETS):
         raise DemurError(f"side={side!r}", " or ".join(SETS), "leave it out to take every row")
