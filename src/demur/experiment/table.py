@@ -13,8 +13,11 @@ from demur.types import DemurError
 
 
 def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
-    """All records of a run of ``demur evaluate``, one for each generation: a pandas ``DataFrame``, or with
-    ``as_="arrow"`` a ``pyarrow.Table`` (``polars.from_arrow`` takes it). docs/records.md says what the columns hold.
+    """All records of a run of ``demur evaluate``, one for each generation. Nothing is redacted: they hold the words of
+    prompts and answers, harmful ones too, and so does what you write from them (``to_csv``).
+
+    A pandas ``DataFrame``, or with ``as_="arrow"`` a ``pyarrow.Table`` (``polars.from_arrow`` takes it).
+    docs/records.md says what the columns hold.
 
     Runs of version 0.1.0 are read, too. Of a finished run these are the rows that its manifest counts; of another one,
     what is there so far. What a model judged is in ``judge``, ``judge_flagged``, ``judge_score`` and ``judge_why``,

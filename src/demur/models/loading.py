@@ -213,9 +213,15 @@ def _read(
         own = checkpoint.optional_file(where, hub, "tokenizer_config.json") is not None
         tokenizer = _tokenizer(name, family, *((where, hub) if own else (at, of)), ours=header is not None)
     if (quantize or device_map) and (adapter is not None or header is not None):
+        asked = f"quantize={quantize!r} (--dtype {quantize})" if quantize else f"device_map={str(device_map)[:40]!r}"
+        then = "or save the merged model once (peft: merge_and_unload, then save_pretrained) and load that with it"
         raise DemurError(
-            f"{name} with quantize or device_map", "safetensors files of a whole model for these", "leave them out"
+            f"{name}, {'an adapter' if adapter is not None else 'a GGUF file'}, with {asked}",
+            "safetensors files of a whole model for this",
+            f"leave it out, {then}" if adapter is not None else "leave it out",
         )
+    if adapter is not None:
+        merging.check_base(name, str(adapter["base_model_name_or_path"]), raw)
     extra = dict(of)
     if quantize is not None:
         extra["quantization_config"] = _quantization(quantize, family, dtype)

@@ -17,7 +17,7 @@ _ALWAYS = ("id", "text", "harmful", "category", "source", "licence")
 
 
 def save(prompts: Sequence[Prompt], path: str | Path) -> None:
-    """Writes prompts as JSON Lines, one object per line in UTF-8, all at once or not at all.
+    """Writes prompts as JSON Lines, one object per line in UTF-8, all at once or not at all. Nothing is redacted.
 
     The same prompts give the same bytes. Fields with their default value are left out, except id, text,
     harmful, category, source and licence. Raises `DemurError` for a suffix other than ``.jsonl``, a folder

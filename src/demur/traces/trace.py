@@ -111,7 +111,8 @@ class Trace:
         return states
 
     def text(self, t: int | None = None) -> str:
-        """The response's text after t steps, predictions filled in (None: after the last), up to its first end.
+        """The response's text after t steps, predictions filled in (None: after the last), up to its first end. Nothing
+        is redacted: :meth:`scene` gives what a person may be shown.
 
         Special tokens are left out, but those that mark thoughts. An end of sequence before a given token of the answer
         (:class:`demur.attacks.Infill`) ends nothing: the text goes on.
@@ -121,7 +122,7 @@ class Trace:
 
     def answer(self, t: int | None = None) -> str:
         """The whole answer after t steps, in its order, up to its first end: the mark of a thought that the chat
-        template opened, what the prompt prefilled, with its holes filled, and the rest.
+        template opened, what the prompt prefilled, with its holes filled, and the rest. Nothing is redacted.
 
         It is what judges read, without its thoughts (:func:`demur.refusals.without_thoughts`, which knows by that mark
         that one was opened); :meth:`text` holds the generated places alone, and :meth:`said` has the mark before them.
@@ -214,9 +215,11 @@ class Trace:
         return Frame(cells=cells, refused=self.refused(t))
 
     def to_frame(self, anchors: Any = None, *, per: Literal["step", "place"] = "step") -> Any:
-        """A pandas ``DataFrame`` with one row for each step, with ``anchors`` (:class:`demur.signals.Anchors`) their
-        ``sigma`` too; or for each step and place. docs/trace.md describes the columns. Nothing is redacted. Needs
-        ``demur[data]``.
+        """A pandas ``DataFrame`` with one row for each step, or for each step and place. Nothing is redacted: it holds
+        the words of the answer, harmful ones too, and so does what you write from it (``to_csv``).
+
+        With ``anchors`` (:class:`demur.signals.Anchors`) rows of steps have their ``sigma``. docs/trace.md describes
+        the columns. Needs ``demur[data]``.
         """
         if per not in ("step", "place"):
             raise DemurError(f"per={per!r}", "step or place", "leave it out for one row a step")
@@ -235,7 +238,9 @@ class Trace:
     # -- files ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """Writes one safetensors file; saving a loaded trace gives the same bytes."""
+        """Writes one safetensors file; saving a loaded trace gives the same bytes. Nothing is redacted: it holds the
+        words of the prompt and of the answer.
+        """
         arrays = {"start": self.start, "open": self.open, "commits": self.commits}
         arrays |= {f"guesses/{name}": array for name, array in self.guesses.arrays.items()}
         arrays |= {f"phi/{layer}/{pool}": phi for (layer, pool), phi in self.phi.items()}
