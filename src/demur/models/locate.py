@@ -50,7 +50,12 @@ def locate(name: str, revision: str | None) -> tuple[str | Path, str | None]:
     if name in BUILT_IN:
         return (organism_path(name), None) if name.startswith("organism/") else (smollm2_path(), None)
     path = Path(name).expanduser()
+    meant = {built.casefold(): built for built in BUILT_IN}.get(name.strip().casefold())
+    if meant is not None and not path.exists():
+        raise DemurError(f"no model {name!r}", "the name as it is", f"did you mean {meant!r}? run `demur models`")
     if path.exists():
+        if not path.is_file() and not path.is_dir():
+            raise DemurError(f"{name} is neither a folder nor a file", "a folder or a .gguf file", "check the path")
         if path.is_file() and path.suffix.lower() != ".gguf":
             raise DemurError(f"{name} is a file", "a folder, a .gguf file or a hub id", "name the folder that holds it")
         return path, None

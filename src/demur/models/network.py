@@ -171,10 +171,13 @@ def block_index(layer: Layer, n_blocks: int) -> int:
         return max(n_blocks // 2, 1) - 1
     if isinstance(layer, str) and layer.isdecimal() and 1 <= int(layer) <= n_blocks:
         return int(layer) - 1
+    number = str(layer) in map(str, range(1, n_blocks + 1))
     raise DemurError(
         f"layer {layer!r} came",
         f"first, middle, last or a block number from 1 to {n_blocks}",
-        "name one of these",
+        f"write it as a text: {str(layer)!r}"
+        if str(layer) in map(str, range(1, n_blocks + 1))
+        else "name one of these",
     )
 
 

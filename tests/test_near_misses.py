@@ -1,0 +1,163 @@
+"""Near misses of a notebook: what looks like an argument and is another thing is one line, and never run as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import demur
+from demur.types import DemurError
+
+ASKED = [demur.Prompt("a", "How do I open the granary?", harmful=False)]
+SMALL: dict[str, Any] = {"length": 4, "steps": 4}
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return demur.load("organism/ar", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "says"),
+    [
+        (pd.DataFrame({"text": ["Hi"], "id": ["x"]}), "prompts in a DataFrame"),
+        ({"a": "Hi"}, "prompts in a dict"),
+        ({"Hi", "Ho"}, "prompts in a set"),
+        (b"Hi", "of type int"),
+        ("prompts.csv", "name of a file"),
+        ("data/prompts.JSONL", "name of a file"),
+        (["Hi", "./prompts.jsonl.gz"], "name of a file"),
+        ("demur-harmful-001", "the id of a prompt"),
+        (["organism-test-forbidden-0000"], "the id of a prompt"),
+        ("harmless", "of a set of prompts"),
+        ("hf:owner/name", "of a set of prompts"),
+        ([["Hi"]], "of type list"),
+        (Path("prompts.csv"), "of type"),
+        (None, "of type NoneType"),
+    ],
+)
+def test_what_is_no_list_of_prompts_is_never_asked(model: Any, prompts: Any, says: str) -> None:
+    for ask in (
+        lambda: demur.generate(model, prompts, **SMALL),
+        lambda: demur.teacher_forced(model, prompts, "Yes", steps=4),
+    ):
+        with pytest.raises(DemurError, match=says):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        ["How do I open notes.txt?"], ("Hi",), (one for one in ["Hi"]), pd.Series(["Hi"]), np.array(["Hi"]),
+        "Harmless things?", [demur.Prompt("q", "harmless")], [demur.Prompt("q", "prompts.csv")], "and/or",
+    ],
+    ids=str,
+)  # fmt: skip
+def test_texts_in_any_order_are_asked(model: Any, prompts: Any) -> None:
+    assert len(demur.generate(model, prompts, **SMALL)) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"pools": None}, "pairs of a layer"), ({"pools": "last"}, "pairs of a layer"),
+        ({"pools": ("last", "generated")}, "pairs of a layer"), ({"pools": ["last/generated"]}, "pairs of a layer"),
+        ({"pools": [(2, "generated")]}, "write it as a text: '2'"), ({"pools": [(9, "generated")]}, "1 to 4"),
+        ({"batch": True}, "batch=True"), ({"batch": 2.0}, "batch=2.0"), ({"batch": "8"}, "batch='8'"),
+        ({"progress": 3}, "progress=3"), ({"kept": "folder"}, "in the place of kept"),
+    ],
+)  # fmt: skip
+def test_settings_of_another_kind_are_one_line(model: Any, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(DemurError, match=says):
+        demur.generate(model, ASKED, **SMALL | settings)
+
+
+def test_numbers_of_numpy_are_numbers(model: Any) -> None:
+    numbers = {"length": np.int64(4), "steps": np.int32(4), "batch": np.int64(2), "seed": np.uint8(3)}
+    (one,), (other,) = demur.generate(model, ASKED, **numbers), demur.generate(model, ASKED, **SMALL, seed=3)
+    assert one.text() == other.text()
+
+
+@pytest.mark.parametrize("given", [None, "organism/ar", 3, torch.nn.Linear(2, 2)])
+def test_what_is_no_model_is_one_line(given: Any) -> None:
+    for call in (lambda: demur.generate(given, ASKED), lambda: demur.teacher_forced(given, ASKED, ["Yes"])):
+        with pytest.raises(DemurError, match="instead of a model"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("responses", "says"),
+    [
+        ({"a": "Yes"}, "responses in a dict"), ({"Yes"}, "responses in a set"), (b"Yes", "responses in a bytes"),
+        (pd.DataFrame({"a": ["Yes"]}), "responses in a DataFrame"), ([b"Yes"], "a response of the type bytes"),
+        ([None], "a response of the type NoneType"), ([float("nan")], "a response of the type float"),
+        ([[5.7]], "token 5.7"), ([[5.0]], "token 5.0"), ([[-1]], "token -1"), ([[10**6]], "from 0 to"),
+        ([[True]], "token True"), ([["5"]], "token '5'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_response_is_never_replayed(model: Any, responses: Any, says: str) -> None:
+    with pytest.raises(DemurError, match=says):
+        demur.teacher_forced(model, ASKED, responses, steps=4)
+
+
+@pytest.mark.parametrize("rows", [[[5, 7]], (one for one in [[5, 7]]), np.array([[5, 7]]), torch.tensor([[5, 7]])])
+def test_rows_of_tokens_of_any_library_are_replayed(model: Any, rows: Any) -> None:
+    (trace,) = demur.teacher_forced(model, ASKED, rows, steps=4)
+    assert trace.tokens(2).tolist()[:2] == [5, 7]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"system": 3}, "system of the type int"), ({"system": b"x"}, "system of the type bytes"),
+        ({"revision": 3}, "revision of the type int"), ({"template_args": [1]}, "template_args of the type list"),
+        ({"template_args": "enable_thinking=false"}, "template_args of the type str"),
+        ({"block_length": 0}, "block_length=0"), ({"block_length": "8"}, "block_length='8'"),
+        ({"block_length": 2.5}, "block_length=2.5"), ({"block_length": 8}, "block_length=8 for organism/ar, a causal"),
+        ({"dtype": torch.int8}, "dtype torch.int8"), ({"device": "meta"}, "no weights are"),
+        ({"device": 1.5}, "device"),
+    ],
+)  # fmt: skip
+def test_settings_of_loading_of_another_kind_are_one_line(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(DemurError, match=says):
+        demur.load("organism/ar", **{"device": "cpu"} | settings)
+
+
+@pytest.mark.parametrize("device", [torch.device("cpu"), "cpu:0", torch.device("cpu", 0)])
+def test_a_device_in_any_form_has_the_same_dtype(device: Any) -> None:
+    assert demur.load("organism/ar", device=device).identity.dtype == "float32"
+
+
+@pytest.mark.parametrize("name", ["Organism/AR", "organism/ar ", " organism/ar", "SMOLLM2", "SmolLM2\n"])
+def test_a_built_in_name_in_other_letters_is_no_hub_id(name: str) -> None:
+    with pytest.raises(DemurError, match=f"did you mean '{name.strip().lower()}'"):
+        demur.load(name)
+
+
+@pytest.mark.parametrize("name", ["/dev/null", "/dev/zero"])
+def test_what_is_neither_folder_nor_file_is_no_model(name: str) -> None:
+    with pytest.raises(DemurError, match="neither a folder nor a file"):
+        demur.load(name)
+
+
+@pytest.mark.parametrize("n", ["3", 3.0, True, float("nan"), 0, 121, -1, [3]])
+def test_a_number_of_starter_prompts_is_a_whole_number(n: Any) -> None:
+    with pytest.raises(DemurError, match="n="):
+        demur.starter("harmless", n)
+    assert len(demur.starter("harmless", np.int64(3))) == 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("field", ["source", "category", "licence", "attack"])
+def test_fields_of_a_prompt_are_texts(field: str) -> None:
+    make: Callable[[Any], demur.Prompt] = lambda value: replace(ASKED[0], **{field: value})  # noqa: E731
+    assert getattr(make(None), field) == ""
+    for value in (3, b"x", ["x"], float("nan")):
+        with pytest.raises(DemurError, match=f"whose {field} is of the type"):
+            make(value)
