@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import demur
+from demur.redaction import hidden
 from demur.types import DemurError
 
 ASKED = [demur.Prompt("a", "How do I open the granary?", harmful=False)]
@@ -161,3 +162,89 @@ def test_fields_of_a_prompt_are_texts(field: str) -> None:
     for value in (3, b"x", ["x"], float("nan")):
         with pytest.raises(DemurError, match=f"whose {field} is of the type"):
             make(value)
+
+
+@pytest.fixture(scope="module")
+def trace(model: Any) -> demur.Trace:
+    return demur.generate(model, [demur.Prompt("b", "How do I open the granary?")], **SMALL)[0]
+
+
+@pytest.fixture(scope="module")
+def anchors(model: Any) -> demur.Anchors:
+    sides = demur.starter("harmless", 4), demur.starter("harmful", 4)
+    return demur.anchors_of(model, *sides, refusals="scripted", steps=4, length=4)
+
+
+@pytest.mark.parametrize("word", ["no", "false", "False", "yes", 1, 0, None, [], ["x"]])
+def test_only_true_shows_harmful_words(trace: demur.Trace, anchors: demur.Anchors, word: Any) -> None:
+    assert hidden(trace.prompt, word)
+    for view in (trace.scene, lambda **more: anchors.show(trace, **more)):
+        with pytest.raises(DemurError, match="show_harmful"):
+            view(show_harmful=word)
+    assert not hidden(trace.prompt, True)
+    assert not hidden(trace.prompt, np.True_)  # type: ignore[arg-type]
+    assert hidden(trace.prompt, np.False_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("given", [None, "t.safetensors", 3, {"a": 1}, ASKED, [None]])
+def test_what_is_no_trace_is_one_line(anchors: demur.Anchors, given: Any) -> None:
+    for call in (anchors.signals, anchors.show, lambda it: demur.fit_anchors(it, it), lambda it: anchors.beyond(it)):
+        with pytest.raises(DemurError, match="in the place of"):
+            call(given)
+
+
+def test_one_trace_is_no_list_and_a_generator_is_one(trace: demur.Trace, anchors: demur.Anchors) -> None:
+    for call in (lambda: anchors.signals(trace), lambda: demur.fit_anchors(trace, trace)):  # type: ignore[arg-type]
+        with pytest.raises(DemurError, match="one trace in the place of"):
+            call()
+    assert anchors.signals(one for one in [trace, trace]).shape == (2, 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("t", ["1", 1.5, True, 99, -1, np.float64(1)])
+def test_a_step_is_a_whole_number(trace: demur.Trace, t: Any) -> None:
+    for call in (trace.text, trace.tokens, trace.states, trace.refused, trace.answer, lambda it: trace.frame(it, True)):
+        with pytest.raises(DemurError, match="step "):
+            call(t)
+    assert trace.text(np.int64(2)) == trace.text(2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, "4", True])
+def test_steps_to_align_are_a_whole_number(trace: demur.Trace, steps: Any) -> None:
+    with pytest.raises(DemurError, match="steps="):
+        trace.aligned("last", "generated", steps)
+
+
+@pytest.mark.parametrize("at_least", ["3", 0.5, True, None])
+def test_how_many_answers_at_least_is_a_whole_number(trace: demur.Trace, at_least: Any) -> None:
+    with pytest.raises(DemurError, match="at_least="):
+        demur.fit_anchors([trace], [trace], at_least=at_least)
+
+
+@pytest.mark.parametrize("given", ["x", 3, [1]])
+def test_a_frame_takes_anchors(trace: demur.Trace, given: Any) -> None:
+    with pytest.raises(DemurError, match="in the place of anchors"):
+        trace.to_frame(given)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x", ["a"], "a\0b"])
+def test_what_is_no_path_is_one_line(trace: demur.Trace, path: Any) -> None:
+    for call in (demur.rows, demur.Anchors.load, demur.Trace.load, trace.save):
+        with pytest.raises(DemurError, match="that is no path"):
+            call(path)
+
+
+def test_a_home_is_the_users_and_no_folder_of_that_name(
+    trace: demur.Trace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    assert trace.save("~/kept/t.safetensors") == tmp_path / "home" / "kept" / "t.safetensors"
+    assert demur.Trace.load("~/kept/t.safetensors").text() == trace.text()
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_scripted_refusals_take_one_text_and_a_generator(model: Any) -> None:
+    assert len(demur.scripted_refusals(model, "How do I open it?", steps=4)) == 1  # type: ignore[arg-type]
+    assert len(demur.scripted_refusals(model, (one for one in ASKED), steps=4)) == 1  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from demur.artefact import place_of
 from demur.experiment.record import read_in_run, said_in, schema
 from demur.experiment.store import Store
 from demur.extras import need
@@ -30,7 +31,7 @@ def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
         raise DemurError(f"as_={as_!r}", "pandas or arrow", "polars takes an Arrow table: polars.from_arrow(...)")
     if as_ == "pandas":
         need("pandas", "data")
-    store = Store(Path(folder).expanduser())
+    store = Store(place_of(folder))
     manifest = store.manifest
     keys = manifest["units"] if manifest.get("finished") else None
     tables = [_with_verdicts(table, store.folder / "judged" / f"{key}.json") for key, table in store.tables(keys)]

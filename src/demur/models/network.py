@@ -175,9 +175,7 @@ def block_index(layer: Layer, n_blocks: int) -> int:
     raise DemurError(
         f"layer {layer!r} came",
         f"first, middle, last or a block number from 1 to {n_blocks}",
-        f"write it as a text: {str(layer)!r}"
-        if str(layer) in map(str, range(1, n_blocks + 1))
-        else "name one of these",
+        f"write it as a text: {str(layer)!r}" if number else "name one of these",
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from demur import artefact
+from demur.kinds import fits
 from demur.redaction import hidden
 from demur.refusals import is_refusal
 from demur.traces import frames, view
@@ -78,8 +79,8 @@ class Trace:
 
     def replay(self, t: int) -> Int[np.ndarray, "n"]:
         """The canvas after t steps; t = 0 is the start. Raises for a t outside 0 ... steps."""
-        if not 0 <= t <= self.steps:
-            raise DemurError(f"step {t}", f"0 to {self.steps}, the steps of this trace", "0 is the start")
+        if not (fits(t, int) and 0 <= t <= self.steps):
+            raise DemurError(f"step {t!r:.40}", f"0 to {self.steps}, the steps of this trace", "0 is the start")
         ids = self.start.copy()
         before = self.commits[self.commits[:, 0] < t]
         columns, tokens = before[:, 1], before[:, 2]
@@ -102,6 +103,8 @@ class Trace:
 
     def states(self, t: int) -> list[CellState]:
         """What step t, from 1, did to each place of the response."""
+        if not (fits(t, int) and 1 <= t <= self.steps):
+            raise DemurError(f"step {t!r:.40}", f"1 to {self.steps}, the steps of this trace", "0 is the start")
         before, after = self._written(t - 1), self._written(t)
         columns, writing = np.flatnonzero(self.open), self.commits[self.commits[:, 2] >= 0]
         now = np.isin(columns, writing[writing[:, 0] == t - 1, 1])
@@ -164,6 +167,8 @@ class Trace:
                 f"one recorded with them; this has {', '.join('/'.join(k) for k in self.phi) or 'none'}",
                 f"record with pools=[({layer!r}, {pool!r})]",
             )
+        if steps is not None and not (fits(steps, int) and steps >= 1):
+            raise DemurError(f"steps={steps!r:.40}", "a whole number of at least 1", "leave it out for the spec's")
         phi, steps = self.phi[layer, pool], steps or self.spec.steps
         if len(phi) >= steps:
             return phi[:steps]
@@ -189,6 +194,8 @@ class Trace:
         harmless or ``show_harmful`` is given (:func:`demur.redaction.hidden`); so are words of the prompt in a title,
         a note or a verdict. See :class:`~demur.views.scene.Scene` for ``request`` and ``way``.
         """
+        if not fits(show_harmful, bool):
+            raise DemurError(f"show_harmful={show_harmful!r:.40}", "True or False", "leave it out to hide the words")
         hide = hidden(self.prompt, show_harmful)
         return view.scene_of(
             self.prompt,
@@ -223,6 +230,9 @@ class Trace:
         """
         if per not in ("step", "place"):
             raise DemurError(f"per={per!r}", "step or place", "leave it out for one row a step")
+        if anchors is not None and not hasattr(anchors, "signal"):
+            came = f"a {type(anchors).__name__} in the place of anchors"
+            raise DemurError(came, "anchors, or nothing", "load them: demur.Anchors.load(path)")
         if per == "place" and anchors is not None:
             raise DemurError("anchors for rows of places", "rows of steps, which have a signal", "leave `per` out")
         return frames.steps_of(self, anchors) if per == "step" else frames.places_of(self)
