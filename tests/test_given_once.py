@@ -13,6 +13,8 @@ import typer
 from demur import cli
 from demur.cli.asked import columns_of
 from demur.cli.settings import key_values, settings_of
+from demur.models import cache_dir
+from demur.models.network import block_index
 from demur.samplers import SAMPLERS
 from demur.types import DemurError
 
@@ -128,3 +130,46 @@ def test_keys_are_told_apart_and_one_of_them_is_given_once() -> None:
     for wrong in (["top_k=1", "top_k=1"], ["top_k=1", "top_p=1", " top_k=2"]):
         with pytest.raises(DemurError, match="top_k"):
             settings_of(wrong, sampler, "ar")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("watch", "Hi", "--sampler", ""), "--sampler with an empty text"),
+        (("watch", "Hi", "--compare="), "--compare with an empty text"),
+        (("watch", "Hi", "--guard", " "), "--guard with an empty text"),
+        (("anchors", "fit", "organism/ar", "--harmful", ""), "--harmful with an empty text"),
+        (("guard", "fit", "organism/ar", "--out", ""), "--out / -o with an empty text"),
+        (("evaluate", "r.yaml", "--out="), "with an empty text"),
+    ],
+)
+def test_an_empty_text_as_the_shell_leaves_it_stands_for_nothing(
+    run: Run, arguments: tuple[str, ...], says: str
+) -> None:
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert says in err
+
+
+def test_an_empty_system_prompt_is_one(run: Run) -> None:
+    code, _, err = run("watch", "Hi", "-m", "organism/ar", "--n", "8", "--json", "--system", "")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_an_empty_cache_is_no_folder_and_a_home_is_the_users(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    monkeypatch.setenv("DEMUR_CACHE", value)
+    assert cache_dir() == Path("/somewhere/demur")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DEMUR_CACHE", "~/kept")
+    assert cache_dir() == Path("/home/me/kept")
+
+
+@pytest.mark.parametrize("layer", ["01", "１", " 1", "1.0", "+1", "0", "5", "LAST"])
+def test_a_layer_has_one_name(layer: str) -> None:
+    """Another name of the same block would make another spec."""
+    with pytest.raises(DemurError, match="1 to 4"):
+        block_index(layer, 4)
+    assert block_index("1", 4) == 0

@@ -31,7 +31,7 @@ FIRST = (np.arange(STEPS) >= 2)[:, None]
         (GOOD, (0.1 * GOOD).astype(np.float32), "at every step"),
         (GOOD, torch.tensor(GOOD, dtype=torch.float32), "at every step"),
         (GOOD * FIRST, GOOD * FIRST, "at every step"),
-        (GOOD, np.where(FIRST, BAD, GOOD), "at 2 of 6 steps"),
+        (GOOD, np.where(FIRST, GOOD, BAD), "at 4 of 6 steps"),
         (ZEROS, ZEROS, "both sides are zeros"),
         (GOOD, ZEROS, "harmful side is zeros"),
         (ZEROS, BAD, "harmless side is zeros"),
@@ -45,7 +45,14 @@ def test_anchors_that_tell_nothing_are_said(good: Any, bad: Any, said: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("good", "bad"), [(GOOD, BAD), (GOOD, -GOOD), (GOOD * FIRST, BAD * FIRST), (GOOD, GOOD + 1e-3 * BAD)]
+    ("good", "bad"),
+    [
+        (GOOD, BAD),
+        (GOOD, np.where(FIRST, BAD, GOOD)),
+        (GOOD, -GOOD),
+        (GOOD * FIRST, BAD * FIRST),
+        (GOOD, GOOD + 1e-3 * BAD),
+    ],
 )
 def test_anchors_that_tell_something_are_let_be(good: Any, bad: Any) -> None:
     with warnings.catch_warnings():

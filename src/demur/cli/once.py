@@ -1,4 +1,5 @@
-"""An option that takes one value is given once: of two, the framework would take the last and say nothing.
+"""An option that takes one value is given once, and says something: of two, the framework would take the last and say
+nothing, and an empty one stands for none.
 
 Options that may come several times go on doing so. A flag may be repeated, but not beside its opposite.
 """
@@ -35,6 +36,7 @@ def _watch_over(command: Any) -> None:
             given = list(args)  # the parser empties the list that it gets
             found = parse(args=args)
             _check(found[2], given, ctx.command_path)
+            _check_said(found[0], command.params, ctx.command_path)
             return found
 
         parser.parse_args = parsed
@@ -58,6 +60,22 @@ def _check(order: Sequence[Any], args: Sequence[str], path: str) -> None:
         if any(name in used for name in param.opts) and any(name in used for name in param.secondary_opts):
             both = f"{param.opts[0]} and {param.secondary_opts[0]}"
             raise DemurError(f"{both} together", "one of them", f"leave the other out; see {path} --help")
+
+
+MAY_BE_EMPTY = ("system", "model")
+"""Options whose empty text says something, or is told in their own words."""
+
+
+def _check_said(opts: Mapping[str, Any], params: Sequence[Any], path: str) -> None:
+    """Raises for an option with an empty text, as a variable of the shell leaves it that holds nothing: it would stand
+    for none at all.
+    """
+    for param in params:
+        if param.param_type_name != "option" or param.multiple or param.name in MAY_BE_EMPTY:
+            continue
+        if isinstance(value := opts.get(param.name), str) and not value.strip():
+            then = f"leave it out, or see what the shell has put there; see {path} --help"
+            raise DemurError(f"{_called(param)} with an empty text", "a value", then)
 
 
 def _called(param: Any) -> str:

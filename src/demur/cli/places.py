@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from demur.artefact import place_of
 from demur.cli.asked import OTHER_FILES, PROMPT_FILES
 from demur.types import DemurError
 
@@ -43,6 +42,8 @@ def check_writable(*paths: Path | None, sort: Sort | None = None, beside: Iterab
     that would be lost: those ``beside``, which the command reads or writes as well, and existing ones of another sort
     than the ``sort`` that is written.
     """
+    from demur.artefact import place_of  # not above: help needs no NumPy
+
     others = [place_of(name) for name in beside if name is not None]
     for named in paths:
         if named is None:

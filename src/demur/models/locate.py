@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from demur.artefact import place_of
 from demur.hub import takes_connection
 from demur.models.families import ANY_CAUSAL, BUILT_IN, FAMILIES, Family, family_of, own_family
 from demur.types import DemurError
@@ -145,8 +146,8 @@ def organism_path(name: str) -> Path:
 
 def cache_dir() -> Path:
     """Where demur keeps what it can make again: ``$DEMUR_CACHE``, or ``demur`` in the user's cache folder (XDG)."""
-    if "DEMUR_CACHE" in os.environ:
-        return Path(os.environ["DEMUR_CACHE"])
+    if own := os.environ.get("DEMUR_CACHE", "").strip():  # an empty one says nothing
+        return place_of(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "demur"
 
 

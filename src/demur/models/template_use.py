@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from jinja2 import Environment, nodes
+from jinja2.ext import Extension
+
 
 @lru_cache(maxsize=256)
 def use_of(template: str, name: str) -> tuple[bool, bool]:
@@ -19,8 +22,6 @@ def use_of(template: str, name: str) -> tuple[bool, bool]:
         tree = _parsed(template)
     except Exception:  # jinja2 raises what an extension's author wrote
         return False, False
-    from jinja2 import nodes
-
     macros = {macro.name: [arg.name for arg in macro.args] for macro in tree.find_all(nodes.Macro)}
     written: set[str] = set()
     goes_to: list[tuple[str, str]] = []
@@ -48,8 +49,6 @@ def use_of(template: str, name: str) -> tuple[bool, bool]:
 
 def _places(tree: Any) -> Iterator[Any]:
     """What a template writes, expression by expression."""
-    from jinja2 import nodes
-
     for output in tree.find_all(nodes.Output):
         yield from output.nodes
 
@@ -88,8 +87,6 @@ _MADE_OF = {
 
 def _parsed(template: str) -> Any:
     """The tree of a template, with the tags that those of chats may have."""
-    from jinja2 import Environment
-    from jinja2.ext import Extension
 
     class Generation(Extension):
         """``{% generation %}``, which marks what an assistant says."""

@@ -120,7 +120,7 @@ def load(
                     say_sorted(reading.name, prompts, limit, rest_of(rows, reading))
                 break
     if not prompts:
-        raise DemurError(f"{reading.name} has no prompts", "at least one row")
+        raise DemurError(f"{reading.name} has no prompts", "at least one row", "look whether it was written to its end")
     return prompts
 
 
@@ -294,7 +294,10 @@ def _open(source: str | Path, split: str, limit: int | None, reading: Reading) -
         raise _missing(source, path)
     suffix = suffix_of(path)
     if suffix not in _READERS or not path.is_file() or (suffix == ".parquet" and path.suffix.lower() == PACKED):
-        then = _OTHER.get(path.suffix.lower(), "") if path.is_file() else "name a file in it" if path.is_dir() else ""
+        then = _OTHER.get(path.suffix.lower(), "") if path.is_file() else "name a file in it"
+        if not (path.is_file() or path.is_dir()):
+            came, then = f"{path} is no regular file (a pipe or a device)", "write what comes out of it to a file"
+            raise DemurError(came, "a file of prompts, which may be read twice", then)
         raise DemurError(f"cannot read prompts from {path}", f"a file that ends in {', '.join(SUFFIXES)}", then)
     reading = replace(reading, stem=stem_of(path), name=path.name)
     return _READERS[suffix](path, reading.wants), reading

@@ -80,7 +80,8 @@ def _scale(name: str, given: Any) -> float:
 def says_nothing(harmless: Float[NDArray[Any], "T d"], harmful: Float[NDArray[Any], "T d"]) -> str:
     """Why sigma between two anchors tells nothing of a state at some step; empty where it does.
 
-    Zeros on both sides at some steps are no fault: at the first steps of diffusion nothing may be pooled yet.
+    At some steps it is no fault: at the first ones of diffusion nothing may be pooled yet, and thoughts begin alike. So
+    steps are spoken of where they are more than half.
     """
     bad, good = np.moveaxis(directions_of(harmless, harmful, EPS), 1, 0)
     if not len(good):
@@ -92,7 +93,7 @@ def says_nothing(harmless: Float[NDArray[Any], "T d"], harmful: Float[NDArray[An
         side = "harmless" if zeros[0].all() else "harmful"
         return f"the {side} side is zeros at every step, so the other one alone decides; take the mean of real states"
     same = (np.sqrt(np.vecdot(good - bad, good - bad)) < _ALIKE) & ~zeros[0]
-    if same.any():
+    if same.sum() * 2 > (~zeros[0]).sum():
         where = "every step" if (same | zeros[0]).all() else f"{int(same.sum())} of {len(same)} steps"
         return (
             f"both sides point the same way at {where}, so sigma is 0.5 there whatever is read; look whether one array "
