@@ -13,7 +13,12 @@ import pytest
 import torch
 
 import demur
+from demur import prompts
+from demur.attacks import make
+from demur.guards import Watch, fit_guard
+from demur.judges import judge_named, read_answer
 from demur.redaction import hidden
+from demur.samplers import build
 from demur.types import DemurError
 
 ASKED = [demur.Prompt("a", "How do I open the granary?", harmful=False)]
@@ -248,3 +253,72 @@ def test_a_home_is_the_users_and_no_folder_of_that_name(
 def test_scripted_refusals_take_one_text_and_a_generator(model: Any) -> None:
     assert len(demur.scripted_refusals(model, "How do I open it?", steps=4)) == 1  # type: ignore[arg-type]
     assert len(demur.scripted_refusals(model, (one for one in ASKED), steps=4)) == 1  # type: ignore[arg-type]
+
+
+def test_what_holds_a_guard_and_a_sampler_is_looked_at() -> None:
+    for given in (None, "g.safetensors", Path("g.safetensors")):
+        with pytest.raises(DemurError, match="in the place of a guard"):
+            Watch(given)  # type: ignore[arg-type]
+    guard: Any = object()
+    for settings in ({"hold": 1.5}, {"hold": "2"}, {"late": True}, {"every": 2.0}):
+        with pytest.raises(DemurError, match="a whole number"):
+            Watch(guard, **settings)  # type: ignore[arg-type]
+    for sampler in ("ar", demur.Autoregressive, None, 3):
+        with pytest.raises(DemurError, match="in the place of a sampler"):
+            Watch(guard)(sampler)  # type: ignore[arg-type]
+
+
+def test_what_a_guard_is_fitted_on_is_looked_at(anchors: demur.Anchors, trace: demur.Trace) -> None:
+    for given, says in ((None, "in the place of anchors"), ("a.safetensors", "in the place of anchors")):
+        with pytest.raises(DemurError, match=says):
+            fit_guard(given, [trace], [trace])  # type: ignore[arg-type]
+    for sides in ((ASKED, ASKED), (trace, trace), (None, None)):
+        with pytest.raises(DemurError, match="in the place of traces to fit on"):
+            fit_guard(anchors, *sides)  # type: ignore[arg-type]
+    with pytest.raises(DemurError, match="upto='4'"):
+        fit_guard(anchors, [trace], [trace], upto="4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [None, 3, b"prefix", ["prefix"]])
+def test_what_is_no_name_is_one_line(model: Any, name: Any) -> None:
+    for call in (make, judge_named, *([] if name is None else [lambda it: build(it, model)])):
+        with pytest.raises(DemurError, match="in the place of a name"):
+            call(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"steps": "4"}, "steps='4'"), ({"steps": 0}, "steps=0"), ({"settings": "top_k=3"}, "settings of the type str"),
+        ({"settings": [1]}, "settings of the type list"), ({"model": None}, "in the place of a model"),
+        ({"model": "organism/ar"}, "in the place of a model"),
+    ],
+)  # fmt: skip
+def test_what_builds_a_sampler_is_looked_at(model: Any, settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(DemurError, match=says):
+        build("ar", **{"model": model} | settings)
+
+
+@pytest.mark.parametrize("given", [(None,), (3,), (b"x",), ("I can not.", None), ("Hi", 3), (float("nan"),)])
+def test_an_answer_that_is_no_text_is_not_read(given: Any) -> None:
+    with pytest.raises(DemurError, match="of the type"):
+        read_answer(*given)
+
+
+def test_what_is_saved_and_loaded_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("Hi", ASKED[0], None, ["Hi"], [None]):
+        with pytest.raises(DemurError, match="prompts"):
+            prompts.save(given, tmp_path / "x.jsonl")  # type: ignore[arg-type]
+    for place in (None, 3, b"x"):
+        with pytest.raises(DemurError, match="no path"):
+            prompts.save(ASKED, place)  # type: ignore[arg-type]
+        with pytest.raises(DemurError, match="prompts from a"):
+            prompts.load(place)  # type: ignore[arg-type]
+    prompts.save(ASKED, tmp_path / "x.jsonl")
+    for more in ({"columns": "text=a"}, {"columns": ["text"]}, {"harmful": "no"}, {"harmful": 0}):
+        with pytest.raises(DemurError, match=r"columns of the type|harmful="):
+            prompts.load(tmp_path / "x.jsonl", **more)  # type: ignore[arg-type]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    prompts.save((one for one in ASKED), "~/y.jsonl")  # type: ignore[arg-type]
+    assert [one.text for one in prompts.load("~/y.jsonl")] == [ASKED[0].text]
+    assert (tmp_path / "y.jsonl").is_file()

@@ -18,7 +18,7 @@ from demur.prompts.finished import odd
 from demur.prompts.hub import PUBLIC, hub_rows
 from demur.prompts.jsonfiles import json_lines, json_values, text_lines
 from demur.prompts.order import rest_of, say_sorted
-from demur.prompts.rows import Rows, Wants, left_out, mapped
+from demur.prompts.rows import Rows, Wants, check_given, left_out, mapped
 from demur.prompts.starters import MORE_SETS, SETS, SOURCE, starter_file
 from demur.prompts.tables import SEPARATORS, parquet, separated
 from demur.types import DemurError, DemurWarning, Prompt
@@ -233,6 +233,7 @@ def _opened(
         raise DemurError(f"side={side!r}", " or ".join(SETS), "leave it out to take every row")
     if harmful is not None and side is not None and harmful != (side == "harmful"):
         raise DemurError(f"side={side!r} with harmful={harmful}", "one of them", "leave `harmful` out")
+    check_given(source, columns, harmful)
     unknown = sorted(set(columns or ()) - set(fields))
     if unknown:
         near = difflib.get_close_matches(unknown[0], fields, n=1)
