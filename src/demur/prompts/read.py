@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from demur.kinds import fits
 from demur.prompts.columns import FIELDS, Reading, answer_of, check_no_label, label_of, prompt_of
 from demur.prompts.encoding import PACKED, damage_of, stem_of, suffix_of
 from demur.prompts.finished import odd
@@ -91,7 +90,8 @@ def load(
 
     ``harmful`` is the label of rows that bring none; a row that says the contrary is an error. ``side`` takes the rows
     of one label instead, so that one file can serve both sides: of a source without any labels all rows, marked with
-    it. Rows without a label among others that have one are an error, since nobody can say whose they are.
+    it. Rows without a label among others that have one are an error, since nobody can say whose they are. Warns where a
+    ``limit`` takes the first rows of a sorted file (:mod:`demur.prompts.order`).
 
     Raises `DemurError`, in one line that names file and line, for a source that is not there or cannot be read, broken
     JSON or CSV, another encoding, an empty text, an id that comes twice, a label that contradicts ``harmful``, and a
@@ -116,7 +116,7 @@ def load(
             damaged = damaged or _say_damage(prompt.text, row.where)
             framed = framed or _say_framed(prompt.text, row.where)
             if len(prompts) == limit:
-                if not _is_named(source):  # to read on in a file costs nobody a download
+                if not _is_named(source):  # a file: to read on costs no download
                     say_sorted(reading.name, prompts, limit, rest_of(rows, reading))
                 break
     if not prompts:
@@ -227,13 +227,11 @@ def _opened(
 ) -> tuple[Rows, Reading]:
     """The rows of a source, those of one side if so, and how they are read. Raises for arguments that do not fit."""
     fields = (*FIELDS, "response") if answers else tuple(FIELDS)
-    if limit is not None and (not fits(limit, int) or limit < 1):
-        raise DemurError(f"limit={limit!r:.40}", "a whole number of at least 1, or None for everything")
+    check_given(source, columns, harmful, limit)
     if side not in (None, *SETS):
         raise DemurError(f"side={side!r}", " or ".join(SETS), "leave it out to take every row")
     if harmful is not None and side is not None and harmful != (side == "harmful"):
         raise DemurError(f"side={side!r} with harmful={harmful}", "one of them", "leave `harmful` out")
-    check_given(source, columns, harmful)
     unknown = sorted(set(columns or ()) - set(fields))
     if unknown:
         near = difflib.get_close_matches(unknown[0], fields, n=1)

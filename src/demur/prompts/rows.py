@@ -147,8 +147,10 @@ def joined(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def check_given(source: Any, columns: Any, harmful: Any) -> None:
-    """Raises for a source, a mapping of columns or a label of another type than theirs."""
+def check_given(source: Any, columns: Any, harmful: Any, limit: Any) -> None:
+    """Raises for a source, a mapping of columns, a label or a limit of another type than theirs."""
+    if limit is not None and (not fits(limit, int) or limit < 1):
+        raise DemurError(f"limit={limit!r:.40}", "a whole number of at least 1, or None for everything")
     if not isinstance(source, str | Path):
         raise DemurError(f"prompts from a {type(source).__name__}", "the path of a file, or a set's name", "name one")
     if columns is not None and not isinstance(columns, Mapping):
