@@ -62,7 +62,7 @@ def _check(order: Sequence[Any], args: Sequence[str], path: str) -> None:
             raise DemurError(f"{both} together", "one of them", f"leave the other out; see {path} --help")
 
 
-MAY_BE_EMPTY = ("system", "model")
+MAY_BE_EMPTY = ("system", "model", "name")
 """Options whose empty text says something, or is told in their own words."""
 
 

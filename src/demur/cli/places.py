@@ -44,7 +44,7 @@ def check_writable(*paths: Path | None, sort: Sort | None = None, beside: Iterab
     """
     from demur.artefact import place_of  # not above: help needs no NumPy
 
-    others = [place_of(name) for name in beside if name is not None]
+    others = [Path(os.path.expanduser(name)) for name in beside if name is not None]  # texts of prompts among them
     for named in paths:
         if named is None:
             continue
