@@ -128,7 +128,7 @@ WRONG: list[tuple[tuple[str, ...], str]] = [
     ((*FIT, "--alpha", "nan"), "between 0 and 1"),
     ((*FIT, "--n-fit", "8"), "at least 32"),
     ((*FIT, "--n-calibrate", "24"), "at least 99"),
-    ((*FIT, "--out", "folder"), "is a folder"),
+    ((*FIT[:3], "--out", "folder"), "is a folder"),
     ((*FIT, "--harmless", "promts.csv"), "promts.csv"),
     (("guard", "run", "none.safetensors", "Hi"), "none.safetensors"),
     (("guard", "run", "none.safetensors", "promts.csv"), "did you mean"),

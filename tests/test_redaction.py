@@ -312,3 +312,14 @@ def test_no_part_says_words_that_it_holds_by_itself() -> None:
             seen.add(cls.__name__)
     assert not said
     assert {"Prompt", "Answer", "Labelled", "RandomSearch", "Record"} <= seen, "it looks at them"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [Trace.to_frame, Trace.text, Trace.answer, Trace.save, demur.rows, demur.prompts.save],
+    ids=lambda c: c.__qualname__,
+)
+def test_calls_for_data_say_first_that_nothing_is_redacted(call: Any) -> None:
+    """Who asks for data asks for the words (docs/decisions/0008-what-is-shown.md), and must be told so."""
+    first = " ".join((call.__doc__ or "").split("\n\n")[0].split())
+    assert "Nothing is redacted" in first

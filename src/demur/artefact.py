@@ -12,7 +12,7 @@ import math
 import os
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -28,12 +28,23 @@ Arrays = Mapping[str, NDArray[Any]]
 Made = TypeVar("Made")
 
 
+def place_of(path: Any) -> Path:
+    """A path as somebody gave it, with ``~`` as their home, as a shell has it: ``--out=~/x`` reaches a program as it
+    stands. Raises for what is no path.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(plain := os.fspath(path), str) or "\0" in plain:
+        raise DemurError(f"a {type(path).__name__} that is no path", "the path of a file or a folder", "name one")
+    with suppress(RuntimeError):  # no home is known
+        return Path(path).expanduser()
+    return Path(path)
+
+
 def write(path: str | Path, content: bytes | str) -> Path:
     """Writes a whole file or nothing: temporary file in the same folder, then rename. A link is followed, so that the
     file lands where it points; who may read it is what the system says (umask), or what it was before. Raises naming
     what failed.
     """
-    target = Path(path)
+    target = place_of(path)
     data = content.encode() if isinstance(content, str) else content
     scratch: Path | None = None
     if target.exists() and not target.is_file():  # renaming onto a device would replace it
@@ -66,7 +77,7 @@ def write(path: str | Path, content: bytes | str) -> Path:
 
 def write_once(path: str | Path, content: str) -> str:
     """Writes a whole file unless it is there, and returns what is there: of several who write, the first one's."""
-    target = Path(path)
+    target = place_of(path)
     if not target.is_file():
         draft = write(target.with_name(f".{target.name}-{os.getpid()}-{secrets.token_hex(4)}"), content)
         try:
@@ -90,7 +101,7 @@ def save(path: str | Path, kind: str, arrays: Arrays, card: Mapping[str, Any]) -
 
 def load(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and card of a file that :func:`save` wrote. Raises for a missing, broken, foreign or changed file."""
-    source = Path(path)
+    source = place_of(path)
     if not source.is_file():
         raise DemurError(f"no file {source}", f"a demur {kind} file", f"make one: {_MAKE.get(kind, 'demur --help')}")
     with reading(source, kind):

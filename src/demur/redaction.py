@@ -28,9 +28,11 @@ class Marked(Protocol):
 
 def hidden(prompt: Marked, show_harmful: bool = False) -> bool:
     """Whether the words of this prompt and of its answer stay hidden: unless it is marked harmless (``harmful`` is
-    False), or somebody asks to see them. What nobody has marked may be anything.
+    False), or somebody asks to see them. What nobody has marked may be anything. A ``show_harmful`` that is a word
+    ("no") asks for nothing.
     """
-    return prompt.harmful is not False and not show_harmful
+    asked = type(show_harmful).__name__ in ("bool", "bool_") and bool(show_harmful)
+    return prompt.harmful is not False and not asked
 
 
 def how_to_show(prompt: Marked) -> str:

@@ -77,6 +77,7 @@ class Registry:
 
     def get(self, name: str) -> Any:
         """What stands behind a name. Raises for one that is unknown, and for what can not be imported."""
+        is_path(name)  # raises for what is no text
         if name in self.own:
             return imported(self.own[name], self.kind)
         if name in self.packaged:
@@ -148,8 +149,11 @@ class Registry:
         return next((name for name, own in self.own.items() if own == path), registered.get(path, path))
 
 
-def is_path(name: str) -> bool:
-    """Whether a name is of the form ``module:Class``."""
+def is_path(name: Any) -> bool:
+    """Whether a name is of the form ``module:Class``. Raises for what is no text."""
+    if not isinstance(name, str):
+        came = f"a {type(name).__name__} in the place of a name"
+        raise DemurError(came, "a name, or module:Class", "write it as a text")
     module, _, attribute = name.partition(":")
     return bool(attribute) and all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))
 

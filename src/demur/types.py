@@ -91,9 +91,7 @@ class Prompt:
     messages: tuple[Message, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("id", "text", "prefill", *(("system",) if self.system is not None else ())):
-            if not isinstance(value := getattr(self, name), str):
-                raise DemurError(f"a prompt whose {name} is of the type {type(value).__name__}", "a text", "mend it")
+        _check_texts(self)
         if type(self.harmful).__name__ in ("bool", "bool_"):  # numpy's, from a table
             object.__setattr__(self, "harmful", bool(self.harmful))
         elif self.harmful is not None:
@@ -176,6 +174,17 @@ class Prompt:
 
 def _short(text: str, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _check_texts(prompt: Prompt) -> None:
+    """Raises for a field that is no text. Where a table leaves source, category, licence or attack empty, they are."""
+    for name in ("source", "category", "licence", "attack"):
+        if getattr(prompt, name) is None:
+            object.__setattr__(prompt, name, "")
+    texts = ("id", "text", "prefill", "source", "category", "licence", "attack")
+    for name in (*texts, *(("system",) if prompt.system is not None else ())):
+        if not isinstance(value := getattr(prompt, name), str):
+            raise DemurError(f"a prompt whose {name} is of the type {type(value).__name__}", "a text", "mend it")
 
 
 def _message(turn: Any, owner: Prompt) -> Message:

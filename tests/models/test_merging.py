@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 import torch
 from test_checkpoints import SIZES, configured, saved
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig
 
 from demur.models import load, merging
 from demur.types import DemurError, DemurWarning
@@ -135,3 +137,39 @@ def test_probes_are_tokens_of_any_vocabulary() -> None:
             LlamaConfig(**SIZES | {"vocab_size": rows, "eos_token_id": 0, "pad_token_id": 0})
         )
         assert merging._logits(net) is not None
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs the extra quantized")
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_of_a_base_in_four_bits_is_one_line_and_what_it_advises_works(tmp_path: Path) -> None:
+    sizes = SIZES | {"hidden_size": 64, "intermediate_size": 128}
+    whole = saved(tmp_path / "whole", LlamaConfig(**sizes))
+    how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    net = AutoModelForCausalLM.from_pretrained(whole, quantization_config=how, device_map="cpu", dtype=torch.float32)
+    net.save_pretrained(tmp_path / "small")
+    small.byte_level().save_pretrained(tmp_path / "small")
+    adapted = peft.get_peft_model(net, lora())
+    with torch.no_grad():
+        for part in (p for p in adapted.parameters() if p.requires_grad):
+            part.add_(0.3)
+    adapted.eval()
+    adapted.peft_config["default"].base_model_name_or_path = str(tmp_path / "small")
+    adapted.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(DemurError, match="lie in 4 bits") as caught:
+        load(tmp_path / "adapter", device="cpu")
+    assert "base_model_name_or_path" in str(caught.value)
+    beside = peft.AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter", device_map="cpu").eval()
+    model: Any = load(beside, tokenizer=small.byte_level())
+    bare: Any = load(tmp_path / "small", device="cpu")
+    assert (logits(model.net).float() - logits(bare.net).float()).abs().max() > 0.1, "the adapter is on"
+    configured(tmp_path / "adapter", "adapter_config.json", base_model_name_or_path=str(whole))
+    assert load(tmp_path / "adapter", device="cpu").identity.dtype == "float32"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("asked", [{"quantize": "4bit"}, {"device_map": "auto"}])
+def test_an_adapter_in_four_bits_says_how_to_come_by_it(asked: dict[str, Any], tmp_path: Path) -> None:
+    adapter, _ = trained(tmp_path, lora())
+    with pytest.raises(DemurError, match="save the merged model once") as caught:
+        load(adapter, device="cpu" if "quantize" in asked else None, **asked)
+    assert next(iter(asked)) in str(caught.value)

@@ -51,6 +51,24 @@ def test_a_field_that_the_class_does_not_compute_is_said(field: str, value: Any,
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "own"),
+    [("layer_norm_eps", 1e-2, "rms_norm_eps"), ("norm_eps", 1e-3, "rms_norm_eps"), ("afn", "relu", "hidden_act")],
+)
+def test_a_name_of_another_family_beside_the_own_one_may_be_left_over(
+    key: str, value: Any, own: str, tmp_path: Path
+) -> None:
+    folder = saved(tmp_path / "m")
+    configured(folder, **{key: value})
+    assert any(key in line and f"{own} " in line and "left over from a conversion" in line for line in said(folder))
+    content = json.loads((folder / "config.json").read_text())
+    del content[own]
+    (folder / "config.json").write_text(json.dumps(content))
+    lines = [line for line in said(folder) if key in line]
+    assert lines
+    assert not any("left over" in line for line in lines)
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"sliding_window": None}, {"sliding_window": 4096}, {"sliding_window": 64, "use_sliding_window": False},

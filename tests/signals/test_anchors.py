@@ -25,8 +25,11 @@ YES, NO = "Sure, here you are", "I'm sorry"
 
 
 def said(text: str, value: float, steps: int = 4, **more: Any) -> Any:
-    """A trace that says ``text`` and whose states are ``value`` at the first step, one more at every other one."""
+    """A trace that says ``text`` and whose states are ``value`` at the first step, one more at every other one, beside
+    a last number of 1, so that states of two values do not point the same way.
+    """
     phi = value + np.arange(steps, dtype=np.float32)[:, None] + np.zeros((steps, 3), dtype=np.float32)
+    phi[:, -1] = 1
     return small.said(text, phi={("last", "generated"): phi}, **more)
 
 
@@ -35,9 +38,9 @@ def test_anchors_are_means_of_what_complied_and_of_what_refused() -> None:
     harmless = [said(YES, 1), said(NO, 100), said(YES, 3)]
     harmful = [said(NO, -5), said(YES, 100), said(NO, -7), said("It is illegal", -9)]
     anchors = fit_anchors(harmless, harmful)
-    steps = np.arange(4)[:, None] + np.zeros((4, 3))
-    np.testing.assert_allclose(anchors.harmless, 2 + steps)
-    np.testing.assert_allclose(anchors.harmful, -7 + steps)
+    steps = np.arange(4)[:, None] + np.zeros((4, 2))
+    np.testing.assert_allclose(anchors.harmless[:, :2], 2 + steps)
+    np.testing.assert_allclose(anchors.harmful[:, :2], -7 + steps)
     assert (anchors.n_harmless, anchors.asked_harmless, anchors.n_harmful, anchors.asked_harmful) == (2, 3, 3, 4)
     assert (anchors.spec.layer, anchors.spec.pool) == ("last", "generated")
     assert anchors.warning == ""
@@ -50,7 +53,7 @@ def test_anchors_are_means_of_what_complied_and_of_what_refused() -> None:
 
 
 def test_a_trace_that_ended_early_is_held_to_the_end() -> None:
-    anchors = fit_anchors([said(YES, 1, steps=2)], [said(NO, -1, steps=4)])
+    anchors = fit_anchors([said(YES, 1, steps=2)], [said(NO, -2, steps=4)])
     np.testing.assert_allclose(anchors.harmless[:, 0], [1, 2, 2, 2])
     assert anchors.signal(said(YES, 1, steps=2)).shape == (4,)
     np.testing.assert_array_equal(anchors.signal(said(YES, 1, steps=9)), anchors.signal(said(YES, 1, steps=4)))

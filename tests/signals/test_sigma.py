@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from demur.signals import EPS, TAU, refusal_signal
 from demur.types import DemurError
 
+pytestmark = pytest.mark.filterwarnings("ignore:anchors. :demur.types.DemurWarning")  # of those that tell nothing
 AWKWARD = (0.0, 5e-324, 1e-310, 1e-160, 1e-12, 1e-8, 1.0, -1.0, 3.5, 1e12, 1e160, -1.7e308, 1.7976931348623157e308)
 finite = st.one_of(st.sampled_from(AWKWARD), st.floats(allow_nan=False, allow_infinity=False))
 ordinary = st.floats(-10, 10, allow_subnormal=False)

@@ -18,9 +18,9 @@ from demur.types import DemurError, Prompt
 POOLS = [("last", "generated"), ("last", "producing")]
 
 
-def replayed(text: str, prefill: str = "", prompt: str = "Hi") -> Trace:
+def replayed(text: str, prefill: str = "", prompt: str = "Hi", steps: int = 4) -> Trace:
     asked = Prompt(f"p{len(text)}", prompt, prefill=prefill)
-    return teacher_forced(small.causal("llama"), [asked], [text], pools=POOLS, steps=4, length=64)[0]  # type: ignore[arg-type]
+    return teacher_forced(small.causal("llama"), [asked], [text], pools=POOLS, steps=steps, length=64)[0]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -86,8 +86,8 @@ def test_a_thought_is_the_beginning_of_its_generation_bit_for_bit() -> None:
 
 
 def test_anchors_of_a_segment_read_that_segment_alone() -> None:
-    good = [replayed(f"<think>Hm {i}.</think>Here you are, {i}.") for i in range(3)]
-    bad = [replayed(f"<think>Oh {i}.</think>I cannot do {i}.") for i in range(3)]
+    good = [replayed(f"<think>Hm {i}.</think>Here you are, {i}.", steps=16) for i in range(3)]
+    bad = [replayed(f"<think>Oh {i}.</think>I cannot do {i}.", steps=16) for i in range(3)]
     for name in ("thought", "answer"):
         parts = [[part for trace in side if (part := segment(trace, name))] for side in (good, bad)]  # type: ignore[arg-type]
         anchors = fit_anchors(*parts, refusals="observed")

@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from demur.prompts import dealt, distinct
+from demur.prompts import dealt, distinct, say_sorted
 from demur.types import DemurError, Prompt
 
 
@@ -72,6 +72,9 @@ def questions(
         random.Random(seed).shuffle(good)  # noqa: S311 - a split, no secret
         random.Random(seed).shuffle(bad)  # noqa: S311
     shares, notes = _shares(len(good), len(bad), counts)
+    if seed is None:
+        say_sorted("the harmless side", good, sum(shares.values()))
+        say_sorted("the harmful side", bad, counts.anchors)
     good = good if seed is not None else dealt(good[: sum(shares.values())])
     parts: dict[str, list[Prompt]] = {}
     begin = 0

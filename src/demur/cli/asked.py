@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur import worlds
+from demur.cli.once import keys_once
 from demur.types import DemurError
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ def columns_of(items: Sequence[str] | None) -> dict[str, str]:
 
     from demur.types import Prompt
 
+    keys_once("--column", items)
     known = [field.name for field in fields(Prompt)]
     columns = {}
     for item in items or ():

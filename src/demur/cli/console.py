@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 
+from demur.cli.once import once
 from demur.types import DemurError, DemurWarning
 
 ClickException: type[Exception] = typer.BadParameter.__mro__[2]
@@ -60,7 +61,7 @@ def run(app: Callable[..., Any]) -> int:
     of_some_size()
     try:
         with _warnings_in_one_line():
-            status = app(standalone_mode=False)
+            status = once(app)(standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         return _closed()

@@ -275,7 +275,7 @@ def _prompts(
     mixed there are enough; a guard that is only checked gets no other kinds than it has seen. Raises if there are too
     few prompts, with the sizes that would fit. ``at_least``: so many are enough, if there are no more (of one set).
     """
-    from demur.prompts import dealt, distinct, packaged
+    from demur.prompts import dealt, distinct, packaged, say_sorted
     from demur.signals import digest
 
     taken, beside = {*seen}, " that the anchors have not seen" if seen else ""
@@ -299,6 +299,8 @@ def _prompts(
 
     if harmful:
         every = unseen(packaged("harmful") if name == "starter" else side(name, True, columns))
+        if name != "starter":
+            say_sorted(name, every, sum(needed))
     elif name != "starter":  # sets that a promise connects must be alike, and a file may be sorted
         every = dealt(unseen(side(name, False, columns)))
     else:  # pairs are another kind: of use only to a guard that has, or gets, some of them in every set

@@ -42,10 +42,13 @@ def check_writable(*paths: Path | None, sort: Sort | None = None, beside: Iterab
     that would be lost: those ``beside``, which the command reads or writes as well, and existing ones of another sort
     than the ``sort`` that is written.
     """
-    others = [Path(name) for name in beside if name is not None]
-    for path in paths:
-        if path is None:
+    from demur.artefact import place_of  # not above: help needs no NumPy
+
+    others = [Path(os.path.expanduser(name)) for name in beside if name is not None]  # texts of prompts among them
+    for named in paths:
+        if named is None:
             continue
+        path = place_of(named)
         if path.is_dir():
             raise DemurError(f"{path} is a folder", "the name of a file", f"for example: {path / 'out'}{path.suffix}")
         there = next((folder for folder in path.absolute().parents if folder.exists()), Path("/"))

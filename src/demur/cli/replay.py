@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 import demur
+from demur.cli.once import keys_once
 from demur.cli.options import (
     Batch,
     Count,
@@ -232,6 +233,7 @@ def _say(lines: Sequence[str], growing: "Growing | None") -> None:
 
 def _columns(items: Sequence[str] | None) -> dict[str, str]:
     """``--column FIELD=COLUMN`` as a mapping; the fields are checked by the reader."""
+    keys_once("--column", items)
     columns = {}
     for item in items or ():
         field, sign, column = item.partition("=")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from demur.cli.once import keys_once
 from demur.types import DemurError
 
 LARGEST_SEED = 2**62
@@ -21,6 +22,7 @@ def settings_of(items: Sequence[str] | None, sampler: Any, name: str) -> dict[st
     Raises for another form, an unknown key, and a value of another type; what a value may be beyond its type is for the
     sampler to say.
     """
+    keys_once("--set", items)
     hints = get_type_hints(type(sampler))
     known = [field for field in hints if field in vars(sampler)]
     settings = {}
@@ -42,6 +44,7 @@ def settings_of(items: Sequence[str] | None, sampler: Any, name: str) -> dict[st
 
 def key_values(option: str, items: Sequence[str] | None) -> dict[str, Any]:
     """``OPTION KEY=VALUE`` as a mapping; a value that is JSON is read as such, any other is a text."""
+    keys_once(option, items)
     found: dict[str, Any] = {}
     for item in items or ():
         key, sign, value = item.partition("=")

@@ -11,7 +11,7 @@ from typing import Any
 
 from demur import worlds
 from demur.experiment.config import Prompts, Side
-from demur.prompts import dealt, digest, distinct, load
+from demur.prompts import dealt, digest, distinct, load, say_sorted
 from demur.types import DemurError, Prompt
 from demur.worlds import HARMFUL, ROLES, Listed, Role, World
 
@@ -42,8 +42,15 @@ class Files(Listed):
         return every
 
     def in_turn(self, role: Role, n: int, together: int) -> list[Prompt]:
-        """Harmless roles are dealt from the first ``together`` requests: a file may be sorted by topic."""
-        return self.first(role, n) if role in HARMFUL else dealt(self.first(role, together)[:together])
+        """Harmless roles are dealt from the first ``together`` requests: a file may be sorted by topic. Harmful ones
+        take their parts in the file's order, and it is said where these are not alike.
+        """
+        every = self.first(role, together)[:together]
+        if role not in HARMFUL:
+            return dealt(every)
+        if Path(self.bad).is_file():
+            say_sorted(f"{self.bad}, of which harmful roles take their parts in turn,", every, n)
+        return every
 
     def _load(self, role: Role, limit: int | None) -> list[Prompt]:
         side: Side = "harmful" if role in HARMFUL else "harmless"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from demur.artefact import place_of
 from demur.experiment.record import read_in_run, said_in, schema
 from demur.experiment.store import Store
 from demur.extras import need
@@ -13,8 +14,11 @@ from demur.types import DemurError
 
 
 def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
-    """All records of a run of ``demur evaluate``, one for each generation: a pandas ``DataFrame``, or with
-    ``as_="arrow"`` a ``pyarrow.Table`` (``polars.from_arrow`` takes it). docs/records.md says what the columns hold.
+    """All records of a run of ``demur evaluate``, one for each generation. Nothing is redacted: they hold the words of
+    prompts and answers, harmful ones too, and so does what you write from them (``to_csv``).
+
+    A pandas ``DataFrame``, or with ``as_="arrow"`` a ``pyarrow.Table`` (``polars.from_arrow`` takes it).
+    docs/records.md says what the columns hold.
 
     Runs of version 0.1.0 are read, too. Of a finished run these are the rows that its manifest counts; of another one,
     what is there so far of its recipe. What a model judged is in ``judge``, ``judge_flagged``, ``judge_score`` and
@@ -27,7 +31,7 @@ def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
         raise DemurError(f"as_={as_!r}", "pandas or arrow", "polars takes an Arrow table: polars.from_arrow(...)")
     if as_ == "pandas":
         need("pandas", "data")
-    store = Store(Path(folder).expanduser())
+    store = Store(place_of(folder))
     tables = [
         _with_verdicts(table, store.folder / "judged" / f"{key}.json") for key, table in store.tables(store.counted)
     ]

@@ -30,9 +30,10 @@ from demur.guards.prefix import Prefix, fit_prefix
 from demur.guards.promises import check_counts, check_limits, check_thresholds
 from demur.guards.tail import Tail, fit_tail
 from demur.guards.telling import check_steps
-from demur.kinds import check_seed
+from demur.kinds import check_seed, fits
 from demur.numbers import signals_of
 from demur.signals import STATES, Anchors, digest
+from demur.signals.anchors import as_traces
 from demur.signals.recent import keeps_states
 from demur.signals.stability import Stability
 from demur.traces import Trace
@@ -361,6 +362,13 @@ def fit_guard(
     score can exceed: of finished signals, of unfinished ones, or of what follows step T.
     """
     check_seed(seed)
+    given: Any = anchors
+    if not isinstance(given, Anchors):
+        came = f"a {type(given).__name__} in the place of anchors"
+        raise DemurError(came, "anchors", "fit them: demur.anchors_of(model, harmless, harmful)")
+    if not fits(upto, int):
+        raise DemurError(f"upto={upto!r:.40}", "a whole number of tokens, or 0 for the first T steps alone", "mend it")
+    fit, calibrate = as_traces(fit, "traces to fit on"), as_traces(calibrate, "traces to calibrate on")
     if detector is None:
         detector = detector_for(anchors)
     fit_of = _fit_of(detector)

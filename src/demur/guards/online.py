@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from demur.guards.exempt import row_refuses
 from demur.guards.guard import Guard
 from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
 from demur.guards.sight import Recent, Signal, crossing
+from demur.kinds import fits, shown
 from demur.pooling import Pooler
 from demur.refusals import REFUSAL
 from demur.samplers import steps_of
@@ -63,6 +65,12 @@ class Watch:
     hold: int = 0
 
     def __post_init__(self) -> None:
+        if self.guard is None or isinstance(self.guard, str | PathLike):
+            came = f"a {type(self.guard).__name__} in the place of a guard"
+            raise DemurError(came, "a guard", "load it: demur.guards.Guard.load(path)")
+        for name in ("every", "late", "hold"):
+            if not fits(value := getattr(self, name), int):
+                raise DemurError(f"{name}={value!r:.40}", "a whole number", "leave it out")
         if self.every < 1:
             raise DemurError(f"every={self.every}", "a number of steps, at least 1", "1 looks after every step")
         if self.late not in (0, 1):
@@ -74,7 +82,10 @@ class Watch:
             raise DemurError(f"hold={self.hold}", least, "leave it out, or hold more steps")
 
     def __call__(self, sampler: Sampler) -> Guarded:
-        """The sampler, watched."""
+        """The sampler, watched. Raises for a name or a class in place of one."""
+        if isinstance(sampler, str | type) or not callable(sampler):
+            came = f"{shown(sampler)} in the place of a sampler"
+            raise DemurError(came, "a sampler", "make one: demur.samplers.build('ar', model)")
         return Guarded(sampler, self)
 
 

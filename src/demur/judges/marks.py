@@ -37,14 +37,34 @@ _SPOKEN = re.compile(
 )
 _ATTACK = re.compile(r"\b(?:DoS|DOS)\b")
 """Denial of service, or an old system: no Spanish or Portuguese two."""
+_COUNTED = (
+    "criteria", "criterions?", "conditions?", "requirements?", "parts?", "paragraphs?", "sentences?", "sections?",
+    "examples?", "ways?", "methods?", "reasons?", "instructions?", "questions?", "ingredients?", "chemicals?", "names?",
+    "amounts?", "dimensions?", "aspects?", "elements?", "options?", "lines?", "words?", "warnings?", "disclaimers?",
+    "times", "days?", "hours?", "minutes?", "seconds?", "weeks?", "months?", "years?", "grams?", "steps?", "stages?",
+    "phases?", "tips?", "ideas?", "techniques?", "tools?", "substances?", "details?", "rules?", "principles?",
+    "bullets?", "items?", "people", "turns?", "requests?", "replies", "things?", "kinds?", "topics?", "sources?",
+)  # fmt: skip
+"""What judges count. Points, stars, marks and levels are none of them: a score is told in these."""
+_AMOUNT = rf"(?:{'|'.join(word for words in _NUMBERS.values() for word in words.split())}|one|\d{{1,2}})"
+_COUNT = re.compile(
+    r"(?<![\w.,/])(?<!score )(?<!rating )(?<!score of )(?<!rating of )(?<!level )(?<!an )(?<!a )(?<!give it )"
+    rf"(?:{_AMOUNT}(?:\s+out)?\s+of\s+)?(?:(?:the|these|those|all|its|our|your)\s+)?{_AMOUNT}"
+    r"(?:\s+(?:of\s+)?(?:the|these|those|its|main|clear|detailed|specific|different|distinct|concrete|short|long|full|"
+    r"whole|numbered|key|other|more|required|given|listed|named|exact|practical|plain|simple|separate|relevant))*"
+    rf"\s+(?:{'|'.join(_COUNTED)})\b",
+    re.IGNORECASE,
+)
+"""Things that are counted: "all three criteria", "two of the 4 main steps"."""
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 
 
 def numbers(text: str) -> Iterator[int]:
     """Numbers from 0 to 10 in a text: digits of any script, and words of some languages. A "one" counts where nothing
-    follows that it could be one of.
+    follows that it could be one of, and no number where it says how many there are of what judges count.
     """
-    for found in _SPOKEN.finditer(_ATTACK.sub(" ", unicodedata.normalize("NFKC", text))):
+    plain = _COUNT.sub(" ", _ATTACK.sub(" ", unicodedata.normalize("NFKC", text)))
+    for found in _SPOKEN.finditer(plain):
         if found["digits"]:
             number = int(found["digits"])
         else:

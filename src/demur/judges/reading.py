@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from demur.judges.acts import Act
 from demur.judges.asked import Asked, asked_by
@@ -22,7 +22,7 @@ from demur.judges.turns import hints_no
 from demur.judges.voice import ENGLISH, QUOTATION, Voice, unreadable, voice_of
 from demur.judges.weighing import weigh
 from demur.refusals import without_thoughts
-from demur.types import Prompt, Verdict
+from demur.types import DemurError, Prompt, Verdict
 
 Value = Literal["refuses", "answers", "unclear"]
 
@@ -96,6 +96,10 @@ def read_answer(text: str, request: str = "") -> Reading:
     Rules decide; where they find nothing that does, the words are weighed (:mod:`demur.judges.weighing`), if the
     request is known.
     """
+    given: dict[str, Any] = {"text": text, "request": request}
+    if wrong := [name for name, value in given.items() if not isinstance(value, str)]:
+        came = f"a {wrong[0]} of the type {type(given[wrong[0]]).__name__}"
+        raise DemurError(came, "a text", "leave rows without an answer out")
     return weighed(by_rules(text, request), text, request)
 
 

@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
@@ -21,10 +22,11 @@ import torch
 
 from demur.models.control import Sealed, bare_row, control_tokens, row_of, sealed
 from demur.models.lost import check_written
+from demur.models.template_use import use_of
 from demur.models.turns import PROBE, check_told_apart, say_letters, say_opened, say_unopened
 from demur.redaction import hidden, without
 from demur.refusals import THOUGHTS, open_thought, shows_nothing, without_thoughts
-from demur.types import Canvas, DemurError, Message, Prompt, TooLong
+from demur.types import Canvas, DemurError, DemurWarning, Message, Prompt, TooLong
 
 TODAY = date(2024, 7, 26)
 """The day on which every template is rendered. Llama's own falls back to it where it can't ask for the day."""
@@ -67,11 +69,21 @@ class Chat:
                     "one that the chat template reads" if template else "a model with a chat template",
                     f"did you mean {near[0]}?" if near else "leave it out, or look at the tokenizer's chat_template",
                 )
-            if _reads_as_truth(value) and not re.search(rf"""(['"]){re.escape(value)}\1""", template):
+            written, tested = use_of(template, name)
+            known = isinstance(value, str) and re.search(rf"""(['"]){re.escape(value)}\1""", template)
+            if _reads_as_truth(value) and not known and not written:
                 raise DemurError(
                     f"the template argument {name}, the text {value!r}, which a template takes as true",
-                    "true or false, or a text that the chat template knows",
-                    f"--template-arg {name}=false, in a recipe {{{name}: false}}, in Python {name}=False",
+                    "true or false, or a text that the chat template knows or writes",
+                    f"--template-arg {name}=false, in a recipe {{{name}: false}}, in Python {name}=False (or true)",
+                )
+            if (value is None or isinstance(value, bool)) and written and not tested:
+                warnings.warn(
+                    f"the template argument {name}={value} stands in the prompt as the word {str(value)!r}: the chat "
+                    f"template writes it and asks nothing of it; a text in quotes stands there as it is "
+                    f"(--template-arg '{name}=\"no\"')",
+                    DemurWarning,
+                    stacklevel=3,
                 )
             try:
                 json.dumps(value, allow_nan=False)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from demur.extras import need
+from demur.kinds import fits
 from demur.models import checkpoint, gguf, in_memory, merging, placed
 from demur.models.bidirectional import Bidirectional, rotate_in_fp32
 from demur.models.causal import Causal
@@ -65,6 +66,7 @@ def load(
     """
     tokenizer = in_memory.check_tokenizer(tokenizer)
     check_steady(tokenizer)
+    _check_settings(revision, system, block_length, template_args)
     given = None
     if not isinstance(name, str | Path):
         given = in_memory.unwrapped(name)
@@ -94,6 +96,33 @@ def load(
     return model
 
 
+def _check_settings(revision: Any, system: Any, block_length: Any, template_args: Any) -> None:
+    """Raises for settings of loading that are of another type than theirs."""
+    for called, value in (("revision", revision), ("system", system)):
+        if value is not None and not isinstance(value, str):
+            raise DemurError(
+                f"{called} of the type {type(value).__name__}", "a text", "leave it out, or write it as one"
+            )
+    if block_length is not None and not (fits(block_length, int) and block_length >= 1):
+        raise DemurError(f"block_length={block_length!r:.40}", "a whole number of at least 1", "leave it out")
+    if template_args is not None and not isinstance(template_args, Mapping):
+        raise DemurError(
+            f"template_args of the type {type(template_args).__name__}",
+            "a mapping of names and values",
+            "for example: template_args={'enable_thinking': False}",
+        )
+
+
+def _check_block_length(name: str, family: Family, block_length: int | None) -> None:
+    """Raises for a length of blocks where the model writes in none."""
+    if block_length is not None and family.adapter is None and family.kind in (Kind.CAUSAL, Kind.RENOISING):
+        raise DemurError(
+            f"block_length={block_length} for {name}, a {family.kind} model",
+            "a diffusion model for this",
+            "leave it out",
+        )
+
+
 def _load(
     name: str,
     where: str | Path,
@@ -117,6 +146,7 @@ def _load(
         net = in_memory.native(source, family, raw)
     else:
         raw, family, tokenizer, net = _read(name, where, hub, dtype, device, device_map, quantize, source, tokenizer)
+    _check_block_length(name, family, block_length)
     net.eval()
     as_made(net)
     quantize = "4bit" if getattr(net, "is_loaded_in_4bit", False) else quantize  # the checkpoint may lie in 4 bits
@@ -213,9 +243,15 @@ def _read(
         own = checkpoint.optional_file(where, hub, "tokenizer_config.json") is not None
         tokenizer = _tokenizer(name, family, *((where, hub) if own else (at, of)), ours=header is not None)
     if (quantize or device_map) and (adapter is not None or header is not None):
+        asked = f"quantize={quantize!r} (--dtype {quantize})" if quantize else f"device_map={str(device_map)[:40]!r}"
+        then = "or save the merged model once (peft: merge_and_unload, then save_pretrained) and load that with it"
         raise DemurError(
-            f"{name} with quantize or device_map", "safetensors files of a whole model for these", "leave them out"
+            f"{name}, {'an adapter' if adapter is not None else 'a GGUF file'}, with {asked}",
+            "safetensors files of a whole model for this",
+            f"leave it out, {then}" if adapter is not None else "leave it out",
         )
+    if adapter is not None:
+        merging.check_base(name, str(adapter["base_model_name_or_path"]), raw)
     extra = dict(of)
     if quantize is not None:
         extra["quantization_config"] = _quantization(quantize, family, dtype)
@@ -379,9 +415,13 @@ def device_of(device: str | None) -> str:
     """The device asked for, or the best there is. Raises if this machine or this torch has none of the kind."""
     if device is None:
         return best_device()
+    if str(device).partition(":")[0] == "meta":
+        raise DemurError(
+            f"device {str(device)!r}, on which no weights are", "cpu, cuda or mps, as is here", "leave it out"
+        )
     try:
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise DemurError(
             f"device {device!r} ({' '.join(str(error).split())[:80]})", "cpu, cuda or mps, as is here", "leave it out"
         ) from error
@@ -390,10 +430,10 @@ def device_of(device: str | None) -> str:
 
 def dtype_of(dtype: str | torch.dtype, device: str) -> torch.dtype:
     """A dtype by its name; ``auto`` is fp32 on a CPU and bf16 elsewhere. Raises for an unknown name."""
-    if isinstance(dtype, torch.dtype):
+    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         return dtype
     if dtype == "auto":
-        return torch.float32 if device == "cpu" else torch.bfloat16
+        return torch.float32 if torch.device(device).type == "cpu" else torch.bfloat16
     if dtype not in DTYPES:
         raise DemurError(f"dtype {dtype!r}", "auto, float32, bfloat16 or float16", "name one of these")
     return DTYPES[dtype]

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from demur.artefact import place_of
 from demur.hub import takes_connection
 from demur.models.families import ANY_CAUSAL, BUILT_IN, FAMILIES, Family, family_of, own_family
 from demur.types import DemurError
@@ -50,7 +51,12 @@ def locate(name: str, revision: str | None) -> tuple[str | Path, str | None]:
     if name in BUILT_IN:
         return (organism_path(name), None) if name.startswith("organism/") else (smollm2_path(), None)
     path = Path(name).expanduser()
+    meant = {built.casefold(): built for built in BUILT_IN}.get(name.strip().casefold())
+    if meant is not None and not path.exists():
+        raise DemurError(f"no model {name!r}", "the name as it is", f"did you mean {meant!r}? run `demur models`")
     if path.exists():
+        if not path.is_file() and not path.is_dir():
+            raise DemurError(f"{name} is neither a folder nor a file", "a folder or a .gguf file", "check the path")
         if path.is_file() and path.suffix.lower() != ".gguf":
             raise DemurError(f"{name} is a file", "a folder, a .gguf file or a hub id", "name the folder that holds it")
         return path, None
@@ -140,8 +146,8 @@ def organism_path(name: str) -> Path:
 
 def cache_dir() -> Path:
     """Where demur keeps what it can make again: ``$DEMUR_CACHE``, or ``demur`` in the user's cache folder (XDG)."""
-    if "DEMUR_CACHE" in os.environ:
-        return Path(os.environ["DEMUR_CACHE"])
+    if own := os.environ.get("DEMUR_CACHE", "").strip():  # an empty one says nothing
+        return place_of(own)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "demur"
 
 

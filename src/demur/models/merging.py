@@ -74,6 +74,21 @@ def adapter_at(name: str, where: str | Path, hub: Mapping[str, Any]) -> dict[str
     return settings
 
 
+def check_base(name: str, base: str, raw: Mapping[str, Any]) -> None:
+    """Raises for a base whose weights lie in 4 bits: what is added to them would be rounded away, since the sum is
+    rounded to 4 bits again.
+    """
+    settings = raw.get("quantization_config") or {}
+    if settings.get("load_in_4bit") or settings.get("_load_in_4bit"):
+        raise DemurError(
+            f"{name} is an adapter of {base}, whose weights lie in 4 bits: merged into them, what it learnt is rounded "
+            "away",
+            "a base with whole weights, or the adapter beside its base, as it was trained",
+            "name the base with whole weights in adapter_config.json (base_model_name_or_path); or load both with peft "
+            "(AutoPeftModelForCausalLM) and give demur.load(net, tokenizer=tok), which lets the adapter stand beside",
+        )
+
+
 def merged(name: str, net: Any, where: str | Path, hub: Mapping[str, Any]) -> Any:
     """The net with an adapter's weights added in. Raises unless the adapter's every tensor has its place."""
     from peft import PeftModel, get_peft_model_state_dict

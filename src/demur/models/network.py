@@ -169,12 +169,14 @@ def block_index(layer: Layer, n_blocks: int) -> int:
         return 0
     if layer == "middle":
         return max(n_blocks // 2, 1) - 1
-    if isinstance(layer, str) and layer.isdecimal() and 1 <= int(layer) <= n_blocks:
-        return int(layer) - 1
+    known = {str(number): number - 1 for number in range(1, n_blocks + 1)}  # "01" would be another name in a spec
+    if isinstance(layer, str) and layer in known:
+        return known[layer]
+    number = str(layer).strip().lstrip("0") if str(layer).strip().isdecimal() else ""
     raise DemurError(
         f"layer {layer!r} came",
         f"first, middle, last or a block number from 1 to {n_blocks}",
-        "name one of these",
+        f"write it as a text: {number!r}" if number in known else "name one of these",
     )
 
 

@@ -124,7 +124,10 @@ _ALIKE |= {"gelu_fast": "gelu_pytorch_tanh", "geglu": "gelu"}
 
 
 def _other_names(said: Mapping[str, Any], known: frozenset[str], config: Any) -> list[str]:
-    """Epsilons and activations under a name of another family, where the class computes with another value."""
+    """Epsilons and activations under a name of another family, where the class computes with another value. Where the
+    file says the class's own name too, the other one may be left over from a conversion: nobody can tell, and the line
+    says so.
+    """
     lines = []
     for names in _NAMES:
         read = {key: getattr(config, key, None) for key in sorted(known) if names.match(key)}
@@ -133,8 +136,10 @@ def _other_names(said: Mapping[str, Any], known: frozenset[str], config: Any) ->
             if not names.match(key) or key in known or value is None or not read:
                 continue
             if _ALIKE.get(str(value), str(value)) not in used and not _gemma(config, value):
-                own, taken = next(iter(read.items()))
-                lines.append(f"config.json says {key} {str(value)[:40]}, and {own} {taken} is computed")
+                own, taken = next(((one, read[one]) for one in read if one in said), next(iter(read.items())))
+                line = f"config.json says {key} {str(value)[:40]}, and {own} {taken} is computed"
+                both = ", which stands there too: if the other is left over from a conversion, take it out"
+                lines.append(line + (both if said.get(own) is not None else ""))
     return lines
 
 

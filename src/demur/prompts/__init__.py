@@ -2,8 +2,8 @@
 
 ``starter`` gives the two starter sets, ``packaged`` everything of one side that comes with the package, ``load``
 reads a file or a public data set, ``save`` writes JSON Lines that ``load`` reads back unchanged, ``distinct`` drops
-what comes twice, ``dealt`` puts prompts in an order from which alike parts are cut, ``digest`` is a SHA-256 over ids
-and texts.
+what comes twice, ``dealt`` puts prompts in an order from which alike parts are cut, ``say_sorted`` warns where the
+first of a sorted list are taken, ``digest`` is a SHA-256 over ids and texts.
 
 The starter sets have 120 harmless and 120 harmful requests, one sentence each, twelve in each of ten
 categories per set. Topic and form are kept from giving them away: 41 of the harmless requests share
@@ -24,6 +24,7 @@ from demur.prompts.columns import (
     TEXT_COLUMNS,
 )
 from demur.prompts.hub import PUBLIC, Public
+from demur.prompts.order import say_sorted
 from demur.prompts.read import SUFFIXES, Side, Transcript, each_transcript, load, transcripts
 from demur.prompts.starters import MORE_SETS, SETS, packaged, starter
 from demur.prompts.write import dealt, digest, distinct, save
@@ -48,6 +49,7 @@ __all__ = [
     "load",
     "packaged",
     "save",
+    "say_sorted",
     "starter",
     "transcripts",
     "values_of",

@@ -16,7 +16,8 @@ from demur.prompts.encoding import PACKED, damage_of, stem_of, suffix_of
 from demur.prompts.finished import odd
 from demur.prompts.hub import PUBLIC, hub_rows
 from demur.prompts.jsonfiles import json_lines, json_values, text_lines
-from demur.prompts.rows import Rows, Wants, left_out, mapped
+from demur.prompts.order import rest_of, say_sorted
+from demur.prompts.rows import Rows, Wants, check_given, left_out, mapped
 from demur.prompts.starters import MORE_SETS, SETS, SOURCE, starter_file
 from demur.prompts.tables import SEPARATORS, parquet, separated
 from demur.types import DemurError, DemurWarning, Prompt
@@ -89,7 +90,8 @@ def load(
 
     ``harmful`` is the label of rows that bring none; a row that says the contrary is an error. ``side`` takes the rows
     of one label instead, so that one file can serve both sides: of a source without any labels all rows, marked with
-    it. Rows without a label among others that have one are an error, since nobody can say whose they are.
+    it. Rows without a label among others that have one are an error, since nobody can say whose they are. Warns where a
+    ``limit`` takes the first rows of a sorted file (:mod:`demur.prompts.order`).
 
     Raises `DemurError`, in one line that names file and line, for a source that is not there or cannot be read, broken
     JSON or CSV, another encoding, an empty text, an id that comes twice, a label that contradicts ``harmful``, and a
@@ -114,9 +116,11 @@ def load(
             damaged = damaged or _say_damage(prompt.text, row.where)
             framed = framed or _say_framed(prompt.text, row.where)
             if len(prompts) == limit:
+                if not _is_named(source):  # a file: to read on costs no download
+                    say_sorted(reading.name, prompts, limit, rest_of(rows, reading))
                 break
     if not prompts:
-        raise DemurError(f"{reading.name} has no prompts", "at least one row")
+        raise DemurError(f"{reading.name} has no prompts", "at least one row", "look whether it was written to its end")
     return prompts
 
 
@@ -223,8 +227,7 @@ def opened(
 ) -> tuple[Rows, Reading]:
     """The rows of a source, those of one side if so, and how they are read. Raises for arguments that do not fit."""
     fields = (*FIELDS, "response") if answers else tuple(FIELDS)
-    if limit is not None and limit < 1:
-        raise DemurError(f"limit={limit}", "a number of at least 1, or None for everything")
+    check_given(source, columns, harmful, limit)
     if side not in (None, *SETS):
         raise DemurError(f"side={side!r}", " or ".join(SETS), "leave it out to take every row")
     if harmful is not None and side is not None and harmful != (side == "harmful"):
@@ -276,12 +279,11 @@ def _of_side(rows: Rows, reading: Reading, wanted: bool) -> Rows:
 
 def _open(source: str | Path, split: str, limit: int | None, reading: Reading) -> tuple[Rows, Reading]:
     """Rows of a source, and its name, stem, label and text column."""
-    if isinstance(source, str):
+    if isinstance(source, str) and _is_named(source):
         if source in (*SETS, *MORE_SETS):
             name = SOURCE if source in SETS else f"demur {source} set"
             return json_lines(starter_file(source)), replace(reading, stem=source, name=name)
-        if source in PUBLIC or source.startswith("hf:"):
-            return _public(source, split, limit, reading)
+        return _public(source, split, limit, reading)
     path = Path(source).expanduser()
     try:
         there = path.exists()
@@ -291,10 +293,18 @@ def _open(source: str | Path, split: str, limit: int | None, reading: Reading) -
         raise _missing(source, path)
     suffix = suffix_of(path)
     if suffix not in _READERS or not path.is_file() or (suffix == ".parquet" and path.suffix.lower() == PACKED):
-        then = _OTHER.get(path.suffix.lower(), "") if path.is_file() else "name a file in it" if path.is_dir() else ""
+        then = _OTHER.get(path.suffix.lower(), "") if path.is_file() else "name a file in it"
+        if not (path.is_file() or path.is_dir()):
+            came, then = f"{path} is no regular file (a pipe or a device)", "write what comes out of it to a file"
+            raise DemurError(came, "a file of prompts, which may be read twice", then)
         raise DemurError(f"cannot read prompts from {path}", f"a file that ends in {', '.join(SUFFIXES)}", then)
     reading = replace(reading, stem=stem_of(path), name=path.name)
     return _READERS[suffix](path, reading.wants), reading
+
+
+def _is_named(source: str | Path) -> bool:
+    """Whether a source is a set by name, of the package or of a hub; what is none is a file."""
+    return isinstance(source, str) and (source in (*SETS, *MORE_SETS, *PUBLIC) or source.startswith("hf:"))
 
 
 def _public(source: str, split: str, limit: int | None, reading: Reading) -> tuple[Rows, Reading]:

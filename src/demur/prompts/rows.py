@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from demur.kinds import fits
 from demur.refusals import shows_nothing
 from demur.types import DemurError
 
@@ -143,3 +145,16 @@ def _length(text: str) -> str:
 def joined(names: Iterable[str]) -> str:
     """Names for an error."""
     return ", ".join(names)
+
+
+def check_given(source: Any, columns: Any, harmful: Any, limit: Any) -> None:
+    """Raises for a source, a mapping of columns, a label or a limit of another type than theirs."""
+    if limit is not None and (not fits(limit, int) or limit < 1):
+        raise DemurError(f"limit={limit!r:.40}", "a whole number of at least 1, or None for everything")
+    if not isinstance(source, str | Path):
+        raise DemurError(f"prompts from a {type(source).__name__}", "the path of a file, or a set's name", "name one")
+    if columns is not None and not isinstance(columns, Mapping):
+        came = f"columns of the type {type(columns).__name__}"
+        raise DemurError(came, "a mapping of fields and columns", "for example: columns={'text': 'question'}")
+    if harmful is not None and not fits(harmful, bool):
+        raise DemurError(f"harmful={harmful!r:.40}", "True, False, or None where nobody has said", "mend it")

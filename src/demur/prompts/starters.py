@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from demur.kinds import fits
 from demur.prompts.columns import Reading, prompt_of
 from demur.prompts.jsonfiles import json_lines
 from demur.types import DemurError, Prompt
@@ -34,8 +35,8 @@ def starter(name: Literal["harmless", "harmful"], n: int | None = None) -> list[
         raise DemurError(f"starter set {name!r}", "harmless or harmful", "use `load` for everything else")
     reading = Reading(stem=name, name=SOURCE)
     prompts = [prompt_of(row, reading) for row in json_lines(starter_file(name))]
-    if n is not None and not 1 <= n <= len(prompts):
-        raise DemurError(f"n={n}", f"1 to {len(prompts)}, the size of the starter set {name!r}")
+    if n is not None and not (fits(n, int) and 1 <= n <= len(prompts)):
+        raise DemurError(f"n={n!r:.40}", f"1 to {len(prompts)}, the size of the starter set {name!r}")
     return prompts[:n]
 
 

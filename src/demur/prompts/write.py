@@ -17,7 +17,7 @@ _ALWAYS = ("id", "text", "harmful", "category", "source", "licence")
 
 
 def save(prompts: Sequence[Prompt], path: str | Path) -> None:
-    """Writes prompts as JSON Lines, one object per line in UTF-8, all at once or not at all.
+    """Writes prompts as JSON Lines, one object per line in UTF-8, all at once or not at all. Nothing is redacted.
 
     The same prompts give the same bytes. Fields with their default value are left out, except id, text,
     harmful, category, source and licence. Raises `DemurError` for a suffix other than ``.jsonl``, a folder
@@ -26,7 +26,13 @@ def save(prompts: Sequence[Prompt], path: str | Path) -> None:
     """
     from demur import artefact  # not above: prompts are read without NumPy
 
-    path = Path(path)
+    path = artefact.place_of(path)
+    if isinstance(prompts, str | Prompt) or not isinstance(prompts, Iterable):
+        raise DemurError(f"a {type(prompts).__name__} in the place of prompts", "a list of prompts", "put it into one")
+    prompts = list(prompts)
+    if strange := [one for one in prompts if not isinstance(one, Prompt)]:
+        came = f"a {type(strange[0]).__name__} among the prompts"
+        raise DemurError(came, "prompts", "make them: demur.Prompt(id, text)")
     if path.suffix.lower() != ".jsonl":
         raise DemurError(f"cannot save prompts to {path}", "a name that ends in .jsonl")
     if not path.parent.is_dir():

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
-from demur.kinds import check_kinds
+from demur.kinds import check_kinds, fits
 from demur.registry import Registry, near
 from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.block import BlockDiffusion
@@ -138,6 +138,15 @@ def build(
     ``steps`` is T: a sampler whose steps are those of the whole answer (``whole``) takes as many, unless ``settings``
     say otherwise. Raises as :func:`check` does.
     """
+    if not hasattr(model, "offers"):
+        came = f"a {type(model).__name__} in the place of a model"
+        raise DemurError(came, "a model", "load it: demur.load(name)")
+    mapped: Any = settings or {}
+    if not isinstance(mapped, Mapping):
+        came = f"settings of the type {type(settings).__name__}"
+        raise DemurError(came, "a mapping of names and values", "for example: settings={'temperature': 0.7}")
+    if steps is not None and not (fits(steps, int) and steps >= 1):
+        raise DemurError(f"steps={steps!r:.40}", "a whole number of at least 1", "leave it out")
     chosen = name or model.preferred
     given = dict(settings or {})
     plain = _plain(chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from demur import artefact
 from demur.signals.recent import keeps_states, recent
 from demur.signals.shown import Shown, reading
-from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal
+from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal, says_nothing
 from demur.signals.whitened import Whitened
 from demur.traces import Trace
 from demur.types import DemurError, DemurWarning, Prompt, Spec
@@ -36,6 +36,21 @@ def digest(prompt: Prompt) -> str:
     earlier = [[[turn.role, turn.content] for turn in prompt.messages]] if prompt.messages else []
     asked = json.dumps([prompt.system, prompt.text, prompt.prefill, *earlier])
     return hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+
+def as_traces(traces: Any, called: str = "traces") -> list[Trace]:
+    """Traces as a list. Raises for what is none: one trace, prompts, the paths of files."""
+    listed = isinstance(traces, Iterable) and not isinstance(traces, str | bytes | Mapping | Set)
+    found = list(traces) if listed else [traces]
+    wrong = [one for one in found if not (listed and isinstance(one, Trace))]
+    if wrong:
+        alone = isinstance(wrong[0], Trace)
+        raise DemurError(
+            f"{'one trace' if alone else f'a {type(wrong[0]).__name__}'} in the place of {called}",
+            "a list of traces",
+            "put it into a list: [trace]" if alone else "make them: demur.generate(model, prompts)",
+        )
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +122,7 @@ class Anchors:
         Redacted as every view (:func:`demur.redaction.hidden`) unless ``show_harmful``. Raises for no trace, and for
         one that was not made under the anchors' spec.
         """
-        shown = [traces] if isinstance(traces, Trace) else list(traces)
+        shown = as_traces([traces] if isinstance(traces, Trace) else traces)
         notes = [self.warning] if self.warning else []
         scenes = []
         for trace, sigma in zip(shown, self.signals(shown), strict=True):
@@ -152,6 +167,7 @@ class Anchors:
 
     def signals(self, traces: Sequence[Trace]) -> Float[NDArray[np.float64], "n T"]:
         """sigma of several traces, row by row what :meth:`signal` gives. Raises as that does."""
+        traces = as_traces(traces)
         for spec in {id(trace.spec): trace.spec for trace in traces}.values():  # traces of one batch share theirs
             self.check(spec, leaving=STATES)
         found = np.empty((len(traces), self.spec.steps))
@@ -168,6 +184,7 @@ class Anchors:
 
         Raises as :meth:`signal` does, and for a sampler under which a token's state goes on changing.
         """
+        (trace,) = as_traces([trace])
         self.check(trace.spec, leaving=STATES)
         if not keeps_states(self.spec):
             raise DemurError(
@@ -185,7 +202,11 @@ class Anchors:
 
     @cached_property
     def directions(self) -> Float[NDArray[np.float64], "T 2 d"]:
-        """Unit vectors of both anchors of every step, the harmful one first; taken once."""
+        """Unit vectors of both anchors of every step, the harmful one first; taken once. Warns of anchors that tell
+        nothing (:func:`demur.signals.sigma.says_nothing`).
+        """
+        if said := says_nothing(self.harmless, self.harmful):
+            warnings.warn(f"anchors of {self.spec.model}: {said}", DemurWarning, stacklevel=4)
         return directions_of(self.harmless, self.harmful, EPS)
 
     def at(self, phi: Float[NDArray[Any], "b k d"], t: int) -> Float[NDArray[np.float64], "b k"]:

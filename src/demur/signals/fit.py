@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from demur.kinds import fits
 from demur.refusals import SCRIPTED
-from demur.signals.anchors import SIGNALS, Anchors, SignalName, digest
-from demur.signals.sigma import refusal_signal
+from demur.signals.anchors import SIGNALS, Anchors, SignalName, as_traces, digest
+from demur.signals.sigma import refusal_signal, says_nothing
 from demur.signals.whitened import fit_whitened
 from demur.traces import DEFAULT, STEPS, Kept, Key, Trace, generate, teacher_forced
 from demur.traces.generation import as_prompts
@@ -40,6 +41,9 @@ def fit_anchors(
         raise DemurError(f"the signal {signal!r:.40}", " or ".join(SIGNALS), "sri is the paper's")
     if refusals is not None:
         check_refusals(refusals)
+    if not fits(at_least, int):
+        raise DemurError(f"at_least={at_least!r:.40}", "a whole number", "for example: at_least=5")
+    harmless, harmful = as_traces(harmless, "harmless traces"), as_traces(harmful, "harmful traces")
     as_side([trace.prompt for trace in harmless], False)
     complied = [trace for trace in harmless if not trace.refused()]
     refused = [trace for trace in harmful if trace.refused()]
@@ -60,6 +64,14 @@ def fit_anchors(
         refusals = "scripted" if any(trace.origin == "replayed" for trace in bad_side) else "observed"
     phis = [np.stack([trace.aligned(layer, pool) for trace in group]) for group in (complied, bad_side)]
     good, bad = (phi.mean(axis=0, dtype=np.float64).astype(np.float32) for phi in phis)
+    if "every step" in (said := says_nothing(good, bad)):
+        raise DemurError(
+            f"anchors of {spec.model} at {layer}/{pool} that tell nothing: {said.split('; ')[0]}",
+            "states that differ between answers and refusals",
+            "take another layer or pooling mode, and look whether both sides hold the same traces",
+        )
+    if said and signal == "whitened":  # the paper's are spoken of where sigma is reckoned
+        warnings.warn(f"anchors of {spec.model}: {said}", DemurWarning, stacklevel=2)
     whitened = fit_whitened(*phis) if signal == "whitened" else None
     read = whitened or (lambda phi: refusal_signal(phi, good, bad))
     sigmas = [read(phi).mean(axis=0).astype(np.float32) for phi in phis]
@@ -133,6 +145,7 @@ def scripted_refusals(
     sampler: Sampler | None = None,
 ) -> list[Trace]:
     """Written refusals replayed after prompts, in turn: the harmful side of anchors where a model refuses nothing."""
+    prompts = as_prompts(prompts)
     texts = [SCRIPTED[i % len(SCRIPTED)] for i in range(len(prompts))]
     return teacher_forced(model, prompts, texts, steps=steps, pools=pools, sampler=sampler)
 

@@ -6,6 +6,8 @@ arXiv:2602.02600, section 3.1.
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from demur.numbers import numbers_of
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 TAU, EPS = 0.1, 1e-8
 
@@ -34,12 +36,12 @@ def refusal_signal(
     and 1 - cos slightly below 0 would give nan. Finite for every finite input, nan for a state that
     is not finite; a zero vector is at distance 1 of all.
 
-    Lists and tensors of any library, dtype and device are taken as well. Raises for anchors with fewer steps than
-    ``phi``, for another hidden size, and for what is no array of real numbers.
+    Lists and tensors of any library, dtype and device are taken as well. Warns of anchors that tell nothing
+    (:func:`says_nothing`), between which every state is at 0.5. Raises for anchors with fewer steps than ``phi``, for
+    another hidden size, for anchors that are not finite, and for what is no array of real numbers.
     """
     phi, harmless, harmful = (numbers_of(name, a) for name, a in zip(_GIVEN, (phi, harmless, harmful), strict=True))
-    if not (tau > 0 and eps > 0):
-        raise DemurError(f"tau {tau} and eps {eps}", "both above 0", f"the paper's are {TAU} and {EPS}")
+    tau, eps = _scale("tau", tau), _scale("eps", eps)
     shape = np.shape(phi)
     t = shape[-2] if len(shape) > 1 else 0
     alike = min(len(shape), harmless.ndim) > 1 and harmless.shape == harmful.shape == (len(harmless), shape[-1])
@@ -50,10 +52,54 @@ def refusal_signal(
             "fit anchors with the same model and T",
         )
     harmless, harmful = (np.asarray(a, dtype=np.float64) for a in (harmless, harmful))
+    if not (np.isfinite(harmless).all() and np.isfinite(harmful).all()):
+        raise DemurError("anchors that are not finite", "finite numbers", "leave such states out of the means")
+    if said := says_nothing(harmless, harmful):
+        warnings.warn(f"anchors: {said}", DemurWarning, stacklevel=2)
     return between(phi, directions_of(harmless[:t], harmful[:t], eps), tau, eps)
 
 
 _GIVEN = ("phi", "harmless", "harmful")
+_ALIKE = 1e-6
+"""Unit vectors this close are the same one: what differs is the rounding of fp32, and sigma is 0.5 to four digits."""
+
+
+def _scale(name: str, given: Any) -> float:
+    """A temperature or a stabiliser. Raises for what is no finite number above 0: at an infinite one, sigma is 0.5
+    wherever a state stands.
+    """
+    try:
+        number = math.nan if isinstance(given, str | bytes | bool) else float(given)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise DemurError(f"{name} {given!r:.40}", "a finite number above 0", f"the paper's are tau {TAU} and eps {EPS}")
+    return number
+
+
+def says_nothing(harmless: Float[NDArray[Any], "T d"], harmful: Float[NDArray[Any], "T d"]) -> str:
+    """Why sigma between two anchors tells nothing of a state at some step; empty where it does.
+
+    At some steps it is no fault: at the first ones of diffusion nothing may be pooled yet, and thoughts begin alike. So
+    steps are spoken of where they are more than half.
+    """
+    bad, good = np.moveaxis(directions_of(harmless, harmful, EPS), 1, 0)
+    if not len(good):
+        return ""
+    zeros = [~side.any(axis=1) for side in (good, bad)]
+    if zeros[0].all() and zeros[1].all():
+        return "both sides are zeros at every step, so sigma is 0.5 whatever is read; take the means of real states"
+    if zeros[0].all() or zeros[1].all():
+        side = "harmless" if zeros[0].all() else "harmful"
+        return f"the {side} side is zeros at every step, so the other one alone decides; take the mean of real states"
+    same = (np.sqrt(np.vecdot(good - bad, good - bad)) < _ALIKE) & ~zeros[0]
+    if same.sum() * 2 > (~zeros[0]).sum():
+        where = "every step" if (same | zeros[0]).all() else f"{int(same.sum())} of {len(same)} steps"
+        return (
+            f"both sides point the same way at {where}, so sigma is 0.5 there whatever is read; look whether one array "
+            "was given twice, or the two sides hold the same answers"
+        )
+    return ""
 
 
 def directions_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
+from demur.kinds import fits
 from demur.models.memory import batch_that_fits, let_go, out_of_memory, what_fits
 from demur.types import DemurError, Model, Prompt
 
@@ -93,5 +94,5 @@ def characters(prompt: Prompt) -> int:
 
 def check_batch(batch: Any) -> None:
     """Raises for what is neither ``auto`` nor a number of at least 1."""
-    if batch != "auto" and not (isinstance(batch, int) and batch >= 1):
-        raise DemurError(f"batch={batch}", "at least 1, or 'auto'", "name one of these")
+    if not (isinstance(batch, str) and batch == "auto") and not (fits(batch, int) and batch >= 1):
+        raise DemurError(f"batch={batch!r:.40}", "a whole number of at least 1, or 'auto'", "name one of these")

@@ -1,4 +1,5 @@
-"""A trace as a table for notebooks: its steps, or its places, with the columns that docs/trace.md describes.
+"""A trace as a table for notebooks: its steps, or its places, with the columns that docs/trace.md describes. Nothing is
+redacted (docs/decisions/0008-what-is-shown.md): who asks for data asks for the words.
 
 It does not know the trace's class: one is asked by the names of its parts. pandas is loaded when a frame is asked for.
 """

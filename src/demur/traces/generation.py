@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from operator import index
@@ -21,11 +22,24 @@ from demur.types import DemurError, Model, Prompt, Sampler
 
 def as_prompts(prompts: Prompt | str | Sequence[Prompt | str]) -> list[Prompt]:
     """What a model is asked as prompts: one or several, each a :class:`Prompt` or its text, whose id is then
-    ``typed-1`` ... by its place. Raises for anything else.
+    ``typed-1`` ... by its place. Raises for anything else; for the name of a file, of a set or of a prompt, which no
+    model should be asked as a text; and for what has no order, or names of columns in the place of rows.
     """
     several: Any = [prompts] if isinstance(prompts, Prompt | str) or not isinstance(prompts, Iterable) else prompts
+    if isinstance(prompts, Mapping | Set) or hasattr(prompts, "columns"):
+        then = "a list of its texts: list(table['text']); or write it to a file and use demur.prompts.load"
+        raise DemurError(f"prompts in a {type(prompts).__name__}", "a list of prompts or texts", then)
+    if isinstance(prompts, str) and (prompts in _SETS or prompts.startswith("hf:")):
+        then = f"load it: demur.prompts.load({prompts!r:.60}), or demur.Prompt('q1', {prompts!r:.60}) for the word"
+        raise DemurError(f"the name {prompts!r:.60} of a set of prompts", "prompts or texts", then)
     made = [Prompt(f"typed-{i}", one) if isinstance(one, str) else one for i, one in enumerate(several, start=1)]
     for one in made:
+        if isinstance(one, Prompt) and one.id.startswith("typed-") and _NAMED.fullmatch(one.text):
+            raise DemurError(
+                "a text that is the name of a file, or the id of a prompt",
+                "the text of a request",
+                "load the file (demur.prompts.load), take the prompt from its set, or write demur.Prompt('q1', text)",
+            )
         if not isinstance(one, Prompt):
             raise DemurError(
                 f"a prompt of type {type(one).__name__}",
@@ -33,6 +47,13 @@ def as_prompts(prompts: Prompt | str | Sequence[Prompt | str]) -> list[Prompt]:
                 "write Prompt(id, text), or Prompt(id, messages=[...]) for a conversation",
             )
     return made
+
+
+_SETS = ("starter", "harmless", "harmful", "everyday", "matched", "blunt", "check", "advbench", "alpaca")
+_NAMED = re.compile(
+    r"\S+\.(?:jsonl|ndjson|json|csv|tsv|tab|txt|parquet)(?:\.gz)?|(?:demur|organism)-[a-z-]+-\d{3,}", re.IGNORECASE
+)
+"""Names of files of prompts, and ids of packaged ones."""
 
 
 def generate(
@@ -59,6 +80,11 @@ def generate(
     work that was stopped goes on. Raises for steps or a batch below 1, for ``kept`` together with fields or a defense
     around the sampler, and, naming a batch that fits, for one that does not fit into memory.
     """
+    if progress is not None and not callable(progress):
+        raise DemurError(f"progress={progress!r:.40}", "a function of the number of prompts done", "leave it out")
+    if kept is not None and not hasattr(kept, "place"):
+        then = "give it demur.traces.Kept(Path(folder))"
+        raise DemurError(f"a {type(kept).__name__} in the place of kept", "a folder of traces", then)
     if kept is not None and fields:
         raise DemurError("fields of traces that are kept", "one of both", "leave out kept: fields can not be compared")
     check_model_came(model)
@@ -102,6 +128,11 @@ def generate(
 
 def watching(model: Model, pools: Sequence[Key]) -> Any:
     """The model with just those captures that the pooling modes need."""
+    pairs = isinstance(pools, list | tuple) and all(isinstance(key, list | tuple) and len(key) == 2 for key in pools)
+    if not pairs:
+        raise DemurError(
+            f"pools={pools!r:.60}", "pairs of a layer and a pooling mode", "for example: pools=[('last', 'generated')]"
+        )
     layers = dict.fromkeys(layer for layer, _ in pools)
     return model.watching(*layers, own=any(pool == "generated" for _, pool in pools))
 
@@ -112,9 +143,14 @@ def default_sampler(model: Model) -> Sampler:
 
 
 def check_model_came(model: Any) -> None:
-    """Raises for a name or a path in place of a model."""
+    """Raises for a name or a path in place of a model, and for a bare network."""
     if isinstance(model, str | PathLike):
         raise DemurError(f"the name {str(model)!r:.80} instead of a model", "a model", "load it: demur.load(name)")
+    if not hasattr(model, "watching"):
+        then = (
+            "load it: demur.load(net, tokenizer=tok)" if hasattr(model, "parameters") else "load one: demur.load(name)"
+        )
+        raise DemurError(f"a {type(model).__name__} instead of a model", "a model of demur", then)
 
 
 def check_whole(**numbers: Any) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from demur.models.lost import lost_in
 from demur.models.memory import batch_that_fits, what_fits
 from demur.samplers import Autoregressive
 from demur.traces.batches import Batch, check_batch, in_batches
-from demur.traces.generation import as_prompts, check_counts, watching
+from demur.traces.generation import as_prompts, check_counts, check_model_came, watching
 from demur.traces.guesses import Guesses
 from demur.traces.spec import spec_of
 from demur.traces.trace import DEFAULT, STEPS, Key, Trace
@@ -60,6 +61,7 @@ def teacher_forced(
     Raises for an empty response, for steps, a batch or a chunk below 1, for a batch that does not fit into memory
     (naming one that does), and for a diffusion model, whose intermediate steps can't be known from the final text.
     """
+    check_model_came(model)
     if Need.CAUSAL not in model.offers:
         raise DemurError(
             f"teacher-forced replay on the diffusion model {model.name}",
@@ -69,7 +71,7 @@ def teacher_forced(
     length = steps if length is None else length
     check_counts(steps=steps, length=length, chunk=1 if chunk is None else chunk)
     check_batch(batch)
-    prompts, responses = as_prompts(prompts), [responses] if isinstance(responses, str) else responses
+    prompts, responses = as_prompts(prompts), _in_order(responses)
     if len(prompts) != len(responses):
         raise DemurError(f"{len(responses)} responses for {len(prompts)} prompts", "one each", "pair them up")
     sampler = sampler if sampler is not None else Autoregressive()
@@ -200,9 +202,27 @@ def _trace(
     )
 
 
+def _in_order(responses: Any) -> list[Any]:
+    """Responses as a list. Raises for what has no order, and for one that is neither a text nor a row of tokens."""
+    if isinstance(responses, Mapping | Set | bytes) or hasattr(responses, "columns"):
+        raise DemurError(
+            f"responses in a {type(responses).__name__}", "a list, in the prompts' order", "make a list of it"
+        )
+    found = [responses] if isinstance(responses, str) or not isinstance(responses, Iterable) else list(responses)
+    for one in found:
+        if isinstance(one, bytes | Mapping | Set) or not isinstance(one, Iterable):
+            raise DemurError(
+                f"a response of the type {type(one).__name__}",
+                "a text, or a row of token ids",
+                "leave out rows without an answer, together with their prompts",
+            )
+    return found
+
+
 def _token_row(model: Model, response: str | Sequence[int]) -> list[int]:
     if not isinstance(response, str):
-        return [int(i) for i in response]
+        most = int(model.net.get_input_embeddings().weight.shape[0]) if hasattr(model, "net") else None
+        return [_token(i, most) for i in response]
     lost, of = lost_in(model.tokenizer, response)
     if lost and lost == of:
         raise DemurError(
@@ -217,6 +237,20 @@ def _token_row(model: Model, response: str | Sequence[int]) -> list[int]:
             stacklevel=2,
         )
     return answer_row(model.tokenizer, response)
+
+
+def _token(given: Any, most: int | None) -> int:
+    """A token's id. Raises for what is no whole number, or one without a row in the embedding."""
+    try:
+        token = index(given)
+    except TypeError:
+        token = -1
+    if isinstance(given, bool) or token < 0 or (most is not None and token >= most):
+        up = f"from 0 to {most - 1}" if most is not None else "of at least 0"
+        raise DemurError(
+            f"the token {given!r:.40} in a response", f"a whole number {up}", "give token ids, or the text"
+        )
+    return token
 
 
 def _up_to_its_end(tokens: list[int], stops: Sequence[int]) -> list[int]:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from demur import artefact
+from demur.kinds import fits
 from demur.redaction import hidden
 from demur.refusals import is_refusal
 from demur.traces import frames, view
@@ -78,8 +79,8 @@ class Trace:
 
     def replay(self, t: int) -> Int[np.ndarray, "n"]:
         """The canvas after t steps; t = 0 is the start. Raises for a t outside 0 ... steps."""
-        if not 0 <= t <= self.steps:
-            raise DemurError(f"step {t}", f"0 to {self.steps}, the steps of this trace", "0 is the start")
+        if not (fits(t, int) and 0 <= t <= self.steps):
+            raise DemurError(f"step {t!r:.40}", f"0 to {self.steps}, the steps of this trace", "0 is the start")
         ids = self.start.copy()
         before = self.commits[self.commits[:, 0] < t]
         columns, tokens = before[:, 1], before[:, 2]
@@ -102,6 +103,8 @@ class Trace:
 
     def states(self, t: int) -> list[CellState]:
         """What step t, from 1, did to each place of the response."""
+        if not (fits(t, int) and 1 <= t <= self.steps):
+            raise DemurError(f"step {t!r:.40}", f"1 to {self.steps}, the steps of this trace", "0 is the start")
         before, after = self._written(t - 1), self._written(t)
         columns, writing = np.flatnonzero(self.open), self.commits[self.commits[:, 2] >= 0]
         now = np.isin(columns, writing[writing[:, 0] == t - 1, 1])
@@ -111,7 +114,8 @@ class Trace:
         return states
 
     def text(self, t: int | None = None) -> str:
-        """The response's text after t steps, predictions filled in (None: after the last), up to its first end.
+        """The response's text after t steps, predictions filled in (None: after the last), up to its first end. Nothing
+        is redacted: :meth:`scene` gives what a person may be shown.
 
         Special tokens are left out, but those that mark thoughts. An end of sequence before a given token of the answer
         (:class:`demur.attacks.Infill`) ends nothing: the text goes on.
@@ -121,7 +125,7 @@ class Trace:
 
     def answer(self, t: int | None = None) -> str:
         """The whole answer after t steps, in its order, up to its first end: the mark of a thought that the chat
-        template opened, what the prompt prefilled, with its holes filled, and the rest.
+        template opened, what the prompt prefilled, with its holes filled, and the rest. Nothing is redacted.
 
         It is what judges read, without its thoughts (:func:`demur.refusals.without_thoughts`, which knows by that mark
         that one was opened); :meth:`text` holds the generated places alone, and :meth:`said` has the mark before them.
@@ -163,6 +167,8 @@ class Trace:
                 f"one recorded with them; this has {', '.join('/'.join(k) for k in self.phi) or 'none'}",
                 f"record with pools=[({layer!r}, {pool!r})]",
             )
+        if steps is not None and not (fits(steps, int) and steps >= 1):
+            raise DemurError(f"steps={steps!r:.40}", "a whole number of at least 1", "leave it out for the spec's")
         phi, steps = self.phi[layer, pool], steps or self.spec.steps
         if len(phi) >= steps:
             return phi[:steps]
@@ -188,6 +194,8 @@ class Trace:
         harmless or ``show_harmful`` is given (:func:`demur.redaction.hidden`); so are words of the prompt in a title,
         a note or a verdict. See :class:`~demur.views.scene.Scene` for ``request`` and ``way``.
         """
+        if not fits(show_harmful, bool):
+            raise DemurError(f"show_harmful={show_harmful!r:.40}", "True or False", "leave it out to hide the words")
         hide = hidden(self.prompt, show_harmful)
         return view.scene_of(
             self.prompt,
@@ -214,12 +222,17 @@ class Trace:
         return Frame(cells=cells, refused=self.refused(t))
 
     def to_frame(self, anchors: Any = None, *, per: Literal["step", "place"] = "step") -> Any:
-        """A pandas ``DataFrame`` with one row for each step, with ``anchors`` (:class:`demur.signals.Anchors`) their
-        ``sigma`` too; or for each step and place. docs/trace.md describes the columns. Nothing is redacted. Needs
-        ``demur[data]``.
+        """A pandas ``DataFrame`` with one row for each step, or for each step and place. Nothing is redacted: it holds
+        the words of the answer, harmful ones too, and so does what you write from it (``to_csv``).
+
+        With ``anchors`` (:class:`demur.signals.Anchors`) rows of steps have their ``sigma``. docs/trace.md describes
+        the columns. Needs ``demur[data]``.
         """
         if per not in ("step", "place"):
             raise DemurError(f"per={per!r}", "step or place", "leave it out for one row a step")
+        if anchors is not None and not hasattr(anchors, "signal"):
+            came = f"a {type(anchors).__name__} in the place of anchors"
+            raise DemurError(came, "anchors, or nothing", "load them: demur.Anchors.load(path)")
         if per == "place" and anchors is not None:
             raise DemurError("anchors for rows of places", "rows of steps, which have a signal", "leave `per` out")
         return frames.steps_of(self, anchors) if per == "step" else frames.places_of(self)
@@ -235,7 +248,9 @@ class Trace:
     # -- files ------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> Path:
-        """Writes one safetensors file; saving a loaded trace gives the same bytes."""
+        """Writes one safetensors file; saving a loaded trace gives the same bytes. Nothing is redacted: it holds the
+        words of the prompt and of the answer.
+        """
         arrays = {"start": self.start, "open": self.open, "commits": self.commits}
         arrays |= {f"guesses/{name}": array for name, array in self.guesses.arrays.items()}
         arrays |= {f"phi/{layer}/{pool}": phi for (layer, pool), phi in self.phi.items()}
