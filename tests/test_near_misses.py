@@ -64,7 +64,7 @@ def test_what_is_no_list_of_prompts_is_never_asked(model: Any, prompts: Any, say
         ["How do I open notes.txt?"], ("Hi",), (one for one in ["Hi"]), pd.Series(["Hi"]), np.array(["Hi"]),
         "Harmless things?", [demur.Prompt("q", "harmless")], [demur.Prompt("q", "prompts.csv")], "and/or",
     ],
-    ids=str,
+    ids=lambda prompts: type(prompts).__name__,
 )  # fmt: skip
 def test_texts_in_any_order_are_asked(model: Any, prompts: Any) -> None:
     assert len(demur.generate(model, prompts, **SMALL)) == 1
@@ -113,7 +113,11 @@ def test_what_is_no_response_is_never_replayed(model: Any, responses: Any, says:
         demur.teacher_forced(model, ASKED, responses, steps=4)
 
 
-@pytest.mark.parametrize("rows", [[[5, 7]], (one for one in [[5, 7]]), np.array([[5, 7]]), torch.tensor([[5, 7]])])
+@pytest.mark.parametrize(
+    "rows",
+    [[[5, 7]], (one for one in [[5, 7]]), np.array([[5, 7]]), torch.tensor([[5, 7]])],
+    ids=lambda rows: type(rows).__name__,
+)
 def test_rows_of_tokens_of_any_library_are_replayed(model: Any, rows: Any) -> None:
     (trace,) = demur.teacher_forced(model, ASKED, rows, steps=4)
     assert trace.tokens(2).tolist()[:2] == [5, 7]
