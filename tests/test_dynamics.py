@@ -437,6 +437,55 @@ def test_the_interval_of_separability_covers_what_it_should() -> None:
     assert inside / 60 >= 0.93
 
 
+def requests_of(n: int, size: int, steps: int, rng: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two classes without a difference; each of ``n`` requests has a signal of its own, ``size`` times over."""
+    made = {c: np.repeat(rng.normal(0.5, 0.1, (n, steps)), size, axis=0) for c in "ab"}
+    noisy = {c: sigma + rng.normal(0, 0.01, sigma.shape) for c, sigma in made.items()}
+    return noisy, {c: [f"{c}{i // size}" for i in range(n * size)] for c in "ab"}
+
+
+def test_what_shares_a_request_is_held_out_together() -> None:
+    """Signals of one request are alike. Fitted on some of them, a rule knows the others without any class."""
+    signals, groups = requests_of(12, 8, 32, np.random.default_rng(1))
+    leaking, whole = d.separability(signals), d.separability(signals, groups=groups)
+    assert leaking.accuracy > 0.85, "what is wrong with it"
+    assert whole.accuracy < 0.7
+    assert whole.low <= 0.5 <= whole.high
+    shown = d.plane(signals, groups=groups, grid=10).points
+    assert not np.allclose(shown, d.plane(signals, grid=10).points)
+
+
+def test_groups_of_one_signal_change_nothing() -> None:
+    signals = classes(0.1)
+    each = {name: [f"{name} {i}" for i in range(len(sigma))] for name, sigma in signals.items()}
+    assert d.separability(signals, groups=each) == d.separability(signals)
+    assert np.array_equal(d.plane(signals, groups=each, grid=10).points, d.plane(signals, grid=10).points)
+
+
+def test_groups_may_stand_in_several_classes_and_few_are_refused() -> None:
+    signals, groups = requests_of(12, 3, 8, np.random.default_rng(2))
+    across = {"a": groups["a"], "b": groups["a"]}
+    assert 0 <= d.separability(signals, groups=across, resamples=20).accuracy <= 1
+    with pytest.raises(DemurError, match="3 requests in the class a"):
+        d.separability(signals, groups=groups | {"a": [str(i % 3) for i in range(36)]})
+    with pytest.raises(DemurError, match="one for each signal"):
+        d.plane(signals, groups=groups | {"b": ["x"]})
+
+
+@pytest.mark.slow
+def test_the_interval_of_separability_covers_what_it_should_for_requests_too() -> None:
+    """Each request has five signals that are alike; the classes lie apart by what a request is."""
+    rng = np.random.default_rng(5)
+    inside = 0
+    for i in range(60):
+        place = {c: rng.normal(0.3 + 0.16 * k, 0.05, (24, 1)) for k, c in enumerate("ab")}
+        signals = {c: np.repeat(of, 5, axis=0) for c, of in place.items()}
+        groups = {c: [f"{c}{j // 5}" for j in range(120)] for c in "ab"}
+        found = d.separability(signals, groups=groups, resamples=200, seed=i)
+        inside += found.low <= 0.9452 <= found.high
+    assert inside / 60 >= 0.93
+
+
 SATURATED = {"one": np.ones((20, 8)), "none": np.zeros((20, 8))}
 
 

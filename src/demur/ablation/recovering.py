@@ -117,8 +117,11 @@ def _chain(m: Material, sigma: NDArray[np.float64]) -> dict[str, Any]:
 
 def _separability(sets: Sets) -> dict[str, Any] | None:
     """Harmless answers, refusals and successful attacks, by a linear rule on signals it has not seen."""
-    signals = {name: sets.sigma(m) for name, m in classes_of(sets).items()}
-    return None if min(map(len, signals.values())) < 10 else asdict(separability(signals))
+    classes = classes_of(sets)
+    if min(len(set(m.requests)) for m in classes.values()) < 10:
+        return None
+    groups = {name: m.requests for name, m in classes.items()}
+    return asdict(separability({name: sets.sigma(m) for name, m in classes.items()}, groups=groups))
 
 
 def _mean(values: NDArray[Any]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,11 +11,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from demur.dynamics.rates import Rate
+from demur.dynamics.rates import Rate, effective
 from demur.numbers import signals_of
 from demur.types import DemurError
 
 Sigma = Float[NDArray[np.float64], "n T"]
+Groups = Mapping[str, Sequence[Any]]
+"""The request behind each signal of each class, where several share one: what is fitted on one of them is not held out
+from the others.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +40,22 @@ class Plane:
 
 
 def plane(
-    classes: Mapping[str, Sigma], kind: Literal["lda", "pca"] = "lda", *, folds: int = 5, grid: int = 160
+    classes: Mapping[str, Sigma],
+    kind: Literal["lda", "pca"] = "lda",
+    *,
+    groups: Groups | None = None,
+    folds: int = 5,
+    grid: int = 160,
 ) -> Plane:
-    """Projects classes of signals onto two axes (LDA: arXiv:2602.02600, figure 13). Raises for classes too small
-    and for signals of one step.
+    """Projects classes of signals onto two axes (LDA: arXiv:2602.02600, figure 13). ``groups`` are held out whole.
+    Raises for classes of too few signals or groups, and for signals of one step.
 
     LDA fitted and shown on the same signals separates anything in enough dimensions; hence the folds. Linear
     discriminants are shrunk (Ledoit and Wolf 2004), since neighbouring steps are nearly collinear.
     """
     from sklearn.linear_model import LogisticRegression
 
-    names, x, y = _stacked(classes, folds)
+    names, x, y, of = _stacked(classes, groups, folds)
     if x.shape[1] < 2:
         raise DemurError("signals of 1 step", "at least 2 for a plane", "generate more steps, or show the values")
     if kind == "pca":
@@ -54,7 +63,7 @@ def plane(
     else:
         whole = _discriminants(x, y)
         points = np.empty((len(x), 2))
-        for seen, kept in _folds(y, folds):
+        for seen, kept in _folds(y, of, folds):
             axes = _discriminants(x[seen], y[seen])
             # Signs and, in two dimensions, the rotation of axes are free: turn this fold's onto everybody's.
             turn = _rotation(axes(x[seen]), whole(x[seen]))
@@ -86,36 +95,53 @@ class Separability:
     n: int
 
 
-def separability(classes: Mapping[str, Sigma], *, folds: int = 5, seed: int = 0, resamples: int = 1000) -> Separability:
-    """Cross-validated: every signal is judged by discriminants fitted without its fold. Raises for classes too
-    small.
+def separability(
+    classes: Mapping[str, Sigma],
+    *,
+    groups: Groups | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Separability:
+    """Cross-validated: every signal is judged by discriminants fitted without its fold. Raises for classes of too few
+    signals or groups.
 
     The interval is the wider of a bootstrap over signals, which has no width where all are told apart, and of the one
-    that Wilson's of each class's recall make for their mean (squared distances add: Zou and Donner 2008).
+    that Wilson's of each class's recall make for their mean (squared distances add: Zou and Donner 2008). ``groups``
+    are held out and drawn whole, and Wilson's intervals are of as many signals as the sample is worth
+    (:func:`demur.dynamics.rates.effective`).
     """
-    names, x, y = _stacked(classes, folds)
+    names, x, y, of = _stacked(classes, groups, folds)
     told, between, within = np.empty(len(x), dtype=np.int64), 0.0, 0.0
-    for seen, kept in _folds(y, folds):
+    for seen, kept in _folds(y, of, folds):
         told[kept] = _lda("lsqr", x[seen], y[seen]).predict(x[kept])
         points = _discriminants(x[seen], y[seen])(x[kept])
         centre = points.mean(axis=0)
         apart, inside = 0.0, 0.0
-        for k in range(len(names)):
+        present = np.unique(y[kept])  # few groups may leave a class out of a fold
+        for k in present:
             mine = points[y[kept] == k]
             apart += len(mine) * float(((mine.mean(axis=0) - centre) ** 2).sum())
             inside += float(((mine - mine.mean(axis=0)) ** 2).sum())
         # As in an analysis of variance: means of equal classes still scatter, by the variance inside for each but one.
-        variance = inside / (len(points) - len(names))
-        between += apart - (len(names) - 1) * variance
+        variance = inside / (len(points) - len(present))
+        between += apart - (len(present) - 1) * variance
         within += len(points) * variance
     right = told == y
     rng = np.random.default_rng(seed)
     members = [np.nonzero(y == k)[0] for k in range(len(names))]
-    drawn = [np.mean([right[rng.choice(rows, len(rows))].mean() for rows in members]) for _ in range(resamples)]
+    if of is None:
+        drawn = [np.mean([right[rng.choice(rows, len(rows))].mean() for rows in members]) for _ in range(resamples)]
+    else:
+        drawn = [_recall_of_drawn(right, members, of, rng) for _ in range(resamples)]
     ends = np.quantile(drawn, [0.025, 0.975])
     rates = [Rate.of(right[rows]) for rows in members]
     accuracy = float(np.mean([rate.value for rate in rates]))
-    down, up = (math.hypot(*(rate.interval[i] - rate.value for rate in rates)) / len(rates) for i in (0, 1))
+    apart_by = [_interval(right[rows], None if of is None else of[rows]) for rows in members]
+    down, up = (
+        math.hypot(*(ends_of[i] - rate.value for ends_of, rate in zip(apart_by, rates, strict=True))) / len(rates)
+        for i in (0, 1)
+    )
     low, high = min(float(ends[0]), accuracy - down), max(float(ends[1]), accuracy + up)
     ratio = between / within if within else math.inf if between else 0.0
     return Separability(accuracy, low, high, {n: r.value for n, r in zip(names, rates, strict=True)}, ratio, len(x))
@@ -154,9 +180,31 @@ def _count(sigma: Any) -> int:
         return -1
 
 
+def _recall_of_drawn(
+    right: NDArray[np.bool_], members: Sequence[NDArray[np.int64]], of: NDArray[np.int64], rng: np.random.Generator
+) -> float:
+    """The mean recall of classes among groups that are drawn with replacement; a class of which none is drawn has no
+    say.
+    """
+    n = int(of.max()) + 1
+    times = np.bincount(rng.integers(n, size=n), minlength=n)[of]
+    return float(np.mean([np.average(right[rows], weights=times[rows]) for rows in members if times[rows].any()]))
+
+
+def _interval(right: NDArray[np.bool_], of: NDArray[np.int64] | None) -> tuple[float, float]:
+    """Wilson's 95% interval of a class's recall; with groups, of as many signals as they are worth."""
+    if of is None or len(np.unique(of)) == len(of):
+        return Rate.of(right).interval
+    n = effective(right.astype(np.int64), of)
+    share, z2 = float(right.mean()), 1.959963984540054**2
+    middle, half = share + z2 / (2 * n), math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n**2)))
+    return (middle - half) / (1 + z2 / n), (middle + half) / (1 + z2 / n)
+
+
 def _stacked(
-    classes: Mapping[str, Sigma], folds: int
-) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.int64]]:
+    classes: Mapping[str, Sigma], groups: Groups | None, folds: int
+) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64] | None]:
+    """Names, signals, and the class and the group of each; no groups where each signal is one of its own."""
     counts = {name: _count(sigma) for name, sigma in classes.items()}
     if len(counts) < 2 or min(counts.values()) < 2 * folds:
         raise DemurError(
@@ -171,13 +219,35 @@ def _stacked(
             "equally many",
             "cut all at the same T (demur.dynamics.held)",
         )
-    return tuple(classes), np.concatenate(signals), np.repeat(np.arange(len(counts)), list(counts.values()))
+    y = np.repeat(np.arange(len(counts)), list(counts.values()))
+    return tuple(classes), np.concatenate(signals), y, _numbered(counts, groups, folds)
 
 
-def _folds(y: NDArray[np.int64], folds: int) -> Any:
-    from sklearn.model_selection import StratifiedKFold
+def _numbered(counts: Mapping[str, int], groups: Groups | None, folds: int) -> NDArray[np.int64] | None:
+    """A number for each signal's group. Raises for other lengths, and for a class of too few groups to hold out."""
+    if groups is None:
+        return None
+    lengths = {name: len(groups.get(name, ())) for name in counts}
+    if lengths != dict(counts):
+        raise DemurError(f"groups of {lengths} for signals of {dict(counts)}", "one for each signal", "name them all")
+    every = [group for name in counts for group in groups[name]]
+    if len(set(every)) == len(every):
+        return None
+    if few := [name for name in counts if len(set(groups[name])) < 2 * folds]:
+        raise DemurError(
+            f"signals of {len(set(groups[few[0]]))} requests in the class {few[0]}",
+            f"at least {2 * folds}, for {folds} folds", "generate more, or leave the small class out",
+        )  # fmt: skip
+    number = {group: i for i, group in enumerate(dict.fromkeys(every))}
+    return np.array([number[group] for group in every])
 
-    return StratifiedKFold(folds, shuffle=True, random_state=0).split(y, y)
+
+def _folds(y: NDArray[np.int64], of: NDArray[np.int64] | None, folds: int) -> Any:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    if of is None:
+        return StratifiedKFold(folds, shuffle=True, random_state=0).split(y, y)
+    return StratifiedGroupKFold(folds, shuffle=True, random_state=0).split(y, y, of)
 
 
 class _Shrunk:

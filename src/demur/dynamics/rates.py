@@ -175,17 +175,19 @@ def _clustered(
     gained, lost = int((pairs == 1).sum()), int((pairs == -1).sum())
     low, high = -1.0, 1.0
     if len(sums) > 1:
-        worth = _effective(pairs, sums, sizes) / len(pairs)
+        worth = effective(pairs, of) / len(pairs)
         low, high = _wider(ends, _paired(gained * worth, lost * worth, len(pairs) * worth))
     return Difference(Rate.of(a), Rate.of(b), float(pairs.mean()), low, high, gained, lost, p, len(sums))
 
 
-def _effective(pairs: NDArray[np.int64], sums: NDArray[Any], sizes: NDArray[np.int64]) -> float:
-    """How many independent pairs are worth as much as these in groups of ``sizes``, which sum to ``sums``: n times the
+def effective(pairs: NDArray[np.int64], of: NDArray[np.int64]) -> float:
+    """How many independent values are worth as much as these n, whose groups ``of`` names (at least two): n times the
     variance without groups over that with them, less for few groups (Korn and Graubard 1998); at most n.
     """
     from scipy.stats import t
 
+    of = np.unique(of, return_inverse=True)[1]
+    sums, sizes = np.bincount(of, weights=pairs), np.bincount(of)
     n, k = len(pairs), len(sums)
     alone = float(pairs.var()) / n
     grouped = k / (k - 1) * float(((sums - pairs.mean() * sizes) ** 2).sum()) / n**2

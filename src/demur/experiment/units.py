@@ -17,7 +17,7 @@ from demur.experiment.requests import digests_of, prompts_of
 from demur.types import DemurError
 
 Role = Literal["harmful", "controls", "plain"]
-FORMAT = 5
+FORMAT = 4
 """Counts changes of what rows mean; part of every key, so that old units are done again."""
 
 

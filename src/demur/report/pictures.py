@@ -30,16 +30,19 @@ def pictures(of: Selection) -> list[tuple[str, str]]:
         refused = [r for r in asked if r.attack == "plain" and r.outcome == "refusal"]
         broken = [r for r in asked if r.attack != "plain"]
         broken = [r for r, h in zip(broken, outcomes(broken, "harmful"), strict=True) if h]
-        classes = {"harmless": sigmas(plain), "refused": sigmas(refused), "jailbroken": sigmas(broken)}
+        shown = {"harmless": plain, "refused": refused, "jailbroken": broken}
+        classes = {name: sigmas(rows) for name, rows in shown.items()}
         classes = {name: sigma for name, sigma in classes.items() if len(sigma)}
+        groups = {name: [row.request for row in shown[name] if row.sigma is not None] for name in classes}
         name = subject_name(subject)
         if classes:
             made.append(
                 (f"Figure 12: sigma against step, {name}{_of_which(refused)}", figures.trajectories(bands(classes)))
             )
-        full = {kind: sigma for kind, sigma in classes.items() if len(sigma) >= 10}
+        full = {kind: sigma for kind, sigma in classes.items() if len(set(groups[kind])) >= 10}
         if len(full) > 1:
-            made.append((f"Figure 13: signals on two discriminants, held out, {name}", figures.regions(plane(full))))
+            seen = plane(full, groups={kind: groups[kind] for kind in full})
+            made.append((f"Figure 13: signals on two discriminants, held out, {name}", figures.regions(seen)))
         both = [[r.score for r in side if r.score is not None] for side in (broken, plain)]
         if min(map(len, both)) >= 10:
             curves[name] = tuple(map(np.array, both))
