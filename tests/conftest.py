@@ -26,9 +26,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 
 LONGEST = (
-    "test_dist.py", "test_study.py", "test_page.py", "test_laws.py", "test_experiment.py", "test_defenses.py",
-    "test_endpoint_runs.py", "test_families.py", "test_misuse.py", "test_detectors.py", "test_plugins.py",
-    "test_cli.py", "test_models.py", "test_online.py", "test_exactness.py", "test_units.py", "test_docs.py",
+    "test_docs.py", "test_dist.py", "test_study.py", "test_page.py", "test_laws.py", "test_experiment.py",
+    "test_defenses.py", "test_endpoint_runs.py", "test_families.py", "test_misuse.py", "test_detectors.py",
+    "test_plugins.py", "test_cli.py", "test_models.py", "test_online.py", "test_exactness.py", "test_units.py",
     "test_protocol.py", "test_organism.py", "test_guards.py", "test_judges.py", "test_replies.py", "test_hf.py",
     "test_making.py",
 )  # fmt: skip
