@@ -181,13 +181,18 @@ def test_after_cleaning_up_for_a_recipe_of_which_units_are_missing_a_run_is_unfi
 @pytest.mark.parametrize(
     ("changed", "same"),
     [
-        ({}, True),
-        ({"base_url": "http://elsewhere:1/v1"}, True),
         ({"budget": {"requests": 9}, "retries": 0, "cache": "x"}, True),
-        ({"model": "n"}, False),
         ({"rubric": "strongreject"}, False),
-        ({"threshold": 5}, False),
-        ({"temperature": 1}, False),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ({}, True),
+                ({"base_url": "http://elsewhere:1/v1"}, True),
+                ({"model": "n"}, False),
+                ({"threshold": 5}, False),
+                ({"temperature": 1}, False),
+            ]
+        ),
     ],
 )
 def test_verdicts_of_another_judge_are_not_those_of_the_run(
