@@ -5,6 +5,7 @@ A list of whom nobody can tell how it is sorted is taken to be mixed.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ def sorted_by(prompts: Sequence[Prompt]) -> str:
     changes = sum(one != other for one, other in pairwise(kinds))
     if 1 < len(shares) < len(kinds) and changes <= (len(kinds) - 1) * (1 - sum(share**2 for share in shares)) / 2:
         return "category"
-    texts = [prompt.text.casefold() for prompt in prompts]
+    texts = [re.sub(r"\d+", "0", prompt.text.casefold()) for prompt in prompts]  # a running number is no order
     if texts[0] != texts[-1] and _ordered(texts):
         return "alphabet"
     lengths = [len(text) for text in texts]
