@@ -33,8 +33,9 @@ def sorted_by(prompts: Sequence[Prompt]) -> str:
     changes = sum(one != other for one, other in pairwise(kinds))
     if 1 < len(shares) < len(kinds) and changes <= (len(kinds) - 1) * (1 - sum(share**2 for share in shares)) / 2:
         return "category"
-    texts = [re.sub(r"\d+", "0", prompt.text.casefold()) for prompt in prompts]  # a running number is no order
-    if texts[0] != texts[-1] and _ordered(texts):
+    texts = [prompt.text.casefold() for prompt in prompts]
+    words = [re.sub(r"\d+", "0", text) for text in texts]  # a running number is no order
+    if words[0] != words[-1] and _ordered(texts) and _ordered(words):
         return "alphabet"
     lengths = [len(text) for text in texts]
     return "length" if max(lengths) > 2 * min(lengths) and _ordered(lengths) else ""
