@@ -352,3 +352,9 @@ def test_a_path_of_another_library_is_a_path(tmp_path: Path) -> None:
     own: Any = Named()
     prompts.save(ASKED, own)
     assert prompts.load(own) == ASKED
+
+
+def test_every_set_by_name_is_known_as_one(model: Any) -> None:
+    for name in (*prompts.SETS, *prompts.MORE_SETS, *prompts.PUBLIC):
+        with pytest.raises(DemurError, match="of a set of prompts"):
+            demur.generate(model, name, **SMALL)

@@ -289,7 +289,7 @@ def test_keys_of_recipes_of_version_0_1_0_are_what_they_were(tmp_path: Path) -> 
 
 
 def test_what_the_dictionary_reads_otherwise_than_version_0_1_0_makes_other_units(tmp_path: Path) -> None:
-    """There an answer that was cut in its thought counted as one that complies: such rows are not mixed with new ones."""
+    """There an answer that was cut in its thought counted as one that complies: old rows and new ones are not mixed."""
     config = reading(tmp_path, YAML)
     keys = {
         judge: [unit.key for unit in units_of(replace(config, judge=judge))]

@@ -50,7 +50,11 @@ def as_prompts(prompts: Prompt | str | Sequence[Prompt | str]) -> list[Prompt]:
     return made
 
 
-_SETS = ("starter", "harmless", "harmful", "everyday", "matched", "blunt", "check", "advbench", "alpaca")
+_SETS = (
+    "starter", "harmless", "harmful", "everyday", "matched", "blunt", "check", "advbench", "alpaca", "jailbreakbench",
+    "jailbreakbench-benign", "xstest", "xstest-unsafe", "or-bench-hard", "or-bench-toxic", "wildjailbreak",
+)  # fmt: skip
+"""Names of sets. demur.prompts stands above this layer and has them; a test holds the two lists together."""
 _NAMED = re.compile(
     r"\S+\.(?:jsonl|ndjson|json|csv|tsv|tab|txt|parquet)(?:\.gz)?|(?:demur|organism)-[a-z-]+-\d{3,}", re.IGNORECASE
 )
