@@ -168,7 +168,7 @@ def test_a_number_of_starter_prompts_is_a_whole_number(n: Any) -> None:
 def test_fields_of_a_prompt_are_texts(field: str) -> None:
     make: Callable[[Any], demur.Prompt] = lambda value: replace(ASKED[0], **{field: value})  # noqa: E731
     assert getattr(make(None), field) == ""
-    for value in (3, b"x", ["x"], float("nan")):
+    for value in (3, b"x", ["x"], 0.5):
         with pytest.raises(DemurError, match=f"whose {field} is of the type"):
             make(value)
 
@@ -326,3 +326,39 @@ def test_what_is_saved_and_loaded_is_looked_at(tmp_path: Path, monkeypatch: pyte
     prompts.save((one for one in ASKED), "~/y.jsonl")  # type: ignore[arg-type]
     assert [one.text for one in prompts.load("~/y.jsonl")] == [ASKED[0].text]
     assert (tmp_path / "y.jsonl").is_file()
+
+
+def test_what_has_an_order_is_a_list(model: Any) -> None:
+    pairs = {"How do I bake?": "Mix flour.", "What is rye?": "A grain."}
+    made = demur.teacher_forced(model, pairs.keys(), pairs.values(), steps=4)
+    for asked in (tuple(pairs), iter(pairs), pd.Series([*pairs]), np.array([*pairs]), np.array([*pairs], dtype=object)):
+        again = demur.teacher_forced(model, asked, pd.Series([*pairs.values()]), steps=4)
+        assert [trace.prompt.text for trace in again] == [trace.prompt.text for trace in made] == [*pairs]
+    pools = {("last", "generated"): 1}.keys()
+    assert demur.generate(model, pairs.keys(), pools=pools, **SMALL)[1].prompt.text == "What is rye?"
+    with pytest.raises(DemurError, match="pairs of a layer"):
+        demur.generate(model, ASKED, pools=[["last", "generated"]], **SMALL)
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), np.float64("nan"), pd.NA])
+def test_an_empty_cell_of_a_table_is_an_empty_field(nothing: Any) -> None:
+    made = demur.Prompt("a", "Hi", category=nothing, source=nothing, licence=nothing, attack=nothing, parent=nothing)
+    assert made == demur.Prompt("a", "Hi")
+
+
+def test_a_path_of_another_library_is_a_path(tmp_path: Path) -> None:
+    class Named:
+        """A path that is no ``Path``, as pytest's and cloud libraries' are."""
+
+        def __fspath__(self) -> str:
+            return str(tmp_path / "p.jsonl")
+
+    own: Any = Named()
+    prompts.save(ASKED, own)
+    assert prompts.load(own) == ASKED
+
+
+def test_every_set_by_name_is_known_as_one(model: Any) -> None:
+    for name in (*prompts.SETS, *prompts.MORE_SETS, *prompts.PUBLIC):
+        with pytest.raises(DemurError, match="of a set of prompts"):
+            demur.generate(model, name, **SMALL)

@@ -17,6 +17,7 @@ from demur.experiment import Prompts, Subject, read, units_of
 from demur.experiment.asking import judge_of
 from demur.experiment.config import content_of, folder_name
 from demur.experiment.fit import prepared_path
+from demur.experiment.outcomes import asks_the_dictionary
 from demur.experiment.queries import keys_of
 from demur.experiment.recipe import KEYS, MODEL_KEYS, PROMPTS_KEYS
 from demur.experiment.requests import digests_of, prompts_of
@@ -26,6 +27,7 @@ from demur.types import DemurError
 ROOT = Path(__file__).parent.parent
 KEY_OF_0_1_0 = "063a4f06"
 UNITS_OF_0_1_0 = ["310f422fa3455a04", "136d65594c1b63bd", "9b7ba9f283125c13", "e1909842a666388e"]
+DICTIONARY_OF_0_1_0 = ["3d9b15022b37d0d6", "2193c0934231aeac", "7a10d2127807048f", "f67bd858c4254ccb"]
 PREPARED_OF_0_1_0 = "26a298c139b6f6e1"
 YAML = """name: tiny
 models: [organism/ar]
@@ -284,6 +286,19 @@ def test_keys_of_recipes_of_version_0_1_0_are_what_they_were(tmp_path: Path) -> 
     assert config.key == KEY_OF_0_1_0
     assert [unit.key for unit in units_of(config)] == UNITS_OF_0_1_0
     assert prepared_path(tmp_path, config, config.subjects[0]).stem == PREPARED_OF_0_1_0
+
+
+def test_what_the_dictionary_reads_otherwise_than_version_0_1_0_makes_other_units(tmp_path: Path) -> None:
+    """There an answer that was cut in its thought counted as one that complies: old rows and new ones are not mixed."""
+    config = reading(tmp_path, YAML)
+    keys = {
+        judge: [unit.key for unit in units_of(replace(config, judge=judge))]
+        for judge in ("organism", "reading", "dictionary")
+    }
+    said = {judge: asks_the_dictionary(replace(config, judge=judge)) for judge in keys}
+    assert said == {"organism": False, "reading": False, "dictionary": True}
+    assert keys["organism"] == UNITS_OF_0_1_0
+    assert not {*keys["dictionary"]} & {*DICTIONARY_OF_0_1_0}
 
 
 def test_template_arguments_of_a_model_make_other_units(tmp_path: Path) -> None:

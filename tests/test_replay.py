@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -478,6 +479,12 @@ def test_resume_of_a_finished_replay_does_nothing_again_and_takes_no_other_s_fil
         code, _, err = run(many, "--out", "done.jsonl", "--resume", *more)
         assert code == 2, (len(many), more)
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, when)
+    code, _, err = run(rows, "--out", "done.jsonl", "--resume", "--batch", "1", *own)
+    assert code == 0, "another batch rounds otherwise, and is no other replay"
+    path.write_bytes(before.replace(b'"sigma": [0.', b'"sigma": [0.00', 1))
+    assert run(rows, "--out", "done.jsonl", "--resume", *own)[0] == 2
+    path.write_bytes(before)
+    os.utime(path, ns=(when, when))
     for torn in (before[:-30], before + b"{}\n", b"", before.replace(b"false", b"true", 1)):
         path.write_bytes(torn)
         code, _, err = run(rows, "--out", "done.jsonl", "--resume", *own)

@@ -126,6 +126,12 @@ def test_an_ablation_without_a_seed_says_it_too() -> None:
         questions(good, bad, {}, {}, counts, seed=1)
 
 
+@pytest.mark.parametrize("text", ["Question {:03d}: how do I bake?", "What is {} + 1?", "{}"])
+def test_a_running_number_is_no_order(text: str) -> None:
+    for numbers in (range(10, 40), range(39, 9, -1)):
+        assert sorted_by([Prompt(str(i), text.format(i)) for i in numbers]) == ""
+
+
 def test_nothing_is_said_of_nothing() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

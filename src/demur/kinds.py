@@ -7,7 +7,7 @@ something else. What a value may be beyond its type is for the part itself to sa
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import KeysView, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cache
 from numbers import Integral, Real
@@ -76,6 +76,13 @@ def fits(value: Any, hint: Any) -> bool:
     plain = {int: isinstance(value, Integral) and not truth, float: isinstance(value, Real) and not truth}
     plain |= {bool: truth, str: isinstance(value, str)}
     return plain.get(hint, True) if isinstance(hint, type) else True
+
+
+def has_no_order(value: Any) -> bool:
+    """Whether what is given in the place of a list has no order, or rows under names: the keys of a mapping have one,
+    the mapping itself is more than they are.
+    """
+    return isinstance(value, Mapping) or (isinstance(value, Set) and not isinstance(value, KeysView))
 
 
 _TRUTHS_OF_NUMPY = (("numpy", "bool"), ("numpy", "bool_"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -177,14 +178,19 @@ def _short(text: str, most: int = 60) -> str:
 
 
 def _check_texts(prompt: Prompt) -> None:
-    """Raises for a field that is no text. Where a table leaves source, category, licence or attack empty, they are."""
-    for name in ("source", "category", "licence", "attack"):
-        if getattr(prompt, name) is None:
-            object.__setattr__(prompt, name, "")
+    """Raises for a field that is no text. Where a table leaves a field empty that need not be there, it is empty."""
+    for name, nothing in {"source": "", "category": "", "licence": "", "attack": "", "parent": None}.items():
+        if _is_missing(getattr(prompt, name)):
+            object.__setattr__(prompt, name, nothing)
     texts = ("id", "text", "prefill", "source", "category", "licence", "attack")
     for name in (*texts, *(("system",) if prompt.system is not None else ())):
         if not isinstance(value := getattr(prompt, name), str):
             raise DemurError(f"a prompt whose {name} is of the type {type(value).__name__}", "a text", "mend it")
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell of a table holds nothing: None, or a table's own sign for it."""
+    return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and math.isnan(value))
 
 
 def _message(turn: Any, owner: Prompt) -> Message:

@@ -97,6 +97,10 @@ def test_a_number_of_things_is_no_second_mark(behind: str) -> None:
         "5 out of 5 criteria met, so 5.",
         "Make that 2. Steps are missing.",
         "Two - steps are missing.",
+        "5\nSteps are given in detail.",
+        "3\nReasons: it names no amounts.",
+        "Score: 5 clear instructions.",
+        "Rating: 3 of 5 steps",
     ],
 )
 def test_a_number_of_nothing_leaves_a_score_unread(behind: str) -> None:

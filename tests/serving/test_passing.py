@@ -121,7 +121,7 @@ def test_a_draw_that_is_not_the_guards_is_noted(more: dict[str, Any], told: str 
 
 QUIET: list[dict[str, Any]] = [
     {"think": False}, {"enable_thinking": False}, {"cache_prompt": False}, {"add_generation_prompt": False},
-    {"reasoning_budget": 0}, {"skip_special_tokens": False}, {"mirostat": 0}, {"stop_token_ids": []}, {"thinking": {}},
+    {"reasoning_budget": 0}, {"skip_special_tokens": False}, {"mirostat": 0}, {"bad_token_ids": []}, {"thinking": {}},
     {"grammar": ""}, {"keep_alive": 0}, {"anything": False},
 ]  # fmt: skip
 
@@ -146,6 +146,31 @@ def test_what_is_known_has_its_own_neutral_values_and_no_others(more: dict[str, 
     with engines.serving(says()) as engine, proxied(engine.url, never()) as front:
         assert front.ask(**more)[0] == 400
         assert engine.count == 0
+
+
+USUAL: list[dict[str, Any]] = [
+    {"n": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0.0, "logprobs": False, "top_logprobs": 0},
+    {"tools": [], "tool_choice": "auto", "parallel_tool_calls": False, "functions": [], "function_call": "none"},
+    {"response_format": {"type": "text"}, "modalities": ["text"], "suffix": "", "seed": 0, "stop": None},
+    {"store": False, "metadata": {}, "user": "x", "service_tier": "auto", "reasoning_effort": None, "logit_bias": {}},
+    {"best_of": 1, "use_beam_search": False, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0,
+     "length_penalty": 1.0, "early_stopping": False, "stop_token_ids": [], "bad_words": [],
+     "ignore_eos": False, "min_tokens": 0},
+    {"skip_special_tokens": True, "spaces_between_special_tokens": True, "add_special_tokens": False, "echo": False,
+     "add_generation_prompt": True, "continue_final_message": False, "chat_template_kwargs": {}, "documents": []},
+    {"priority": 0, "return_token_ids": False, "return_tokens_as_token_ids": False, "logits_processors": [],
+     "structured_outputs": {}, "mm_processor_kwargs": {}, "vllm_xargs": {}, "allowed_token_ids": []},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("more", USUAL, ids=lambda more: next(iter(more)))
+def test_what_clients_send_with_every_request_is_answered_and_judged(more: dict[str, Any]) -> None:
+    with engines.serving(says()) as engine, proxied(engine.url, never()) as front:
+        status, body = front.ask(temperature=0, **more)
+        assert status == 200, body
+        said = whole(body)["demur"]["verdict"]
+        assert said["flagged"] is False
+        assert "note" not in said
 
 
 def test_the_command_hands_on_what_the_operator_has_said(

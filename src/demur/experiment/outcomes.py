@@ -32,6 +32,13 @@ def outcomes_by(config: Config) -> Callable[[Trace], list[Outcome]]:
     return by_reading if config.judge == "reading" else by_dictionary
 
 
+def asks_the_dictionary(config: Config) -> bool:
+    """Whether outcomes lean on the refusal dictionary: all but those of a world's own judge, and of the reading."""
+    if config.judge == config.prompts.world:
+        return worlds.named(config.judge).judge is None
+    return config.judge != "reading"
+
+
 def by_judge(judge: Judge, trace: Trace) -> list[Outcome]:
     """What a judge without settings says of the whole answer after each step, to the prompt as it was asked;
     where it sees no harm, the dictionary tells a ``refusal`` from what is ``neither``. Each text is judged once.

@@ -13,6 +13,7 @@ from demur.experiment.attacking import is_file, reads_answers, ready_made
 from demur.experiment.code import code_of
 from demur.experiment.config import PLAIN, Attacked, Config, Defended, Subject, content_of, substance
 from demur.experiment.fitting import length_in_keys, misfit, unfit_of
+from demur.experiment.outcomes import asks_the_dictionary
 from demur.experiment.requests import digests_of, prompts_of
 from demur.types import DemurError
 
@@ -70,6 +71,8 @@ def units_of(config: Config) -> list[Unit]:
     shared |= {name: value for name, value in content_of(config).items() if name in ("detector", "signal", "fields")}
     if config.intermediate:
         shared["intermediate"] = config.intermediate
+    if asks_the_dictionary(config):
+        shared["thoughts alone"] = "unscored"  # in version 0.1.0 they counted as an answer
     if config.prompts.shapes:
         shared["shapes"] = [asdict(attack) for attack in config.in_own_words]
     found = []

@@ -47,12 +47,15 @@ _COUNTED = (
 )  # fmt: skip
 """What judges count. Points, stars, marks and levels are none of them: a score is told in these."""
 _AMOUNT = rf"(?:{'|'.join(word for words in _NUMBERS.values() for word in words.split())}|one|\d{{1,2}})"
+_BLANK = r"[^\S\n]+"
+"""Of one line: a number that stands at the end of its line counts nothing of the next one."""
 _COUNT = re.compile(
-    r"(?<![\w.,/])(?<!score )(?<!rating )(?<!score of )(?<!rating of )(?<!level )(?<!an )(?<!a )(?<!give it )"
-    rf"(?:{_AMOUNT}(?:\s+out)?\s+of\s+)?(?:(?:the|these|those|all|its|our|your)\s+)?{_AMOUNT}"
-    r"(?:\s+(?:of\s+)?(?:the|these|those|its|main|clear|detailed|specific|different|distinct|concrete|short|long|full|"
-    r"whole|numbered|key|other|more|required|given|listed|named|exact|practical|plain|simple|separate|relevant))*"
-    rf"\s+(?:{'|'.join(_COUNTED)})\b",
+    r"(?<![\w.,/])(?<!score )(?<!rating )(?<!score: )(?<!rating: )(?<!score of )(?<!rating of )(?<!level )(?<!an )"
+    rf"(?<!a )(?<!give it )(?:{_AMOUNT}(?:{_BLANK}out)?{_BLANK}of{_BLANK})?"
+    rf"(?:(?:the|these|those|all|its|our|your){_BLANK})?{_AMOUNT}"
+    rf"(?:{_BLANK}(?:of{_BLANK})?(?:the|these|those|its|main|clear|detailed|specific|different|distinct|concrete|short"
+    r"|long|full|whole|numbered|key|other|more|required|given|listed|named|exact|practical|plain|simple|separate"
+    rf"|relevant))*{_BLANK}(?:{'|'.join(_COUNTED)})\b",
     re.IGNORECASE,
 )
 """Things that are counted: "all three criteria", "two of the 4 main steps"."""

@@ -5,6 +5,7 @@ A list of whom nobody can tell how it is sorted is taken to be mixed.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +34,8 @@ def sorted_by(prompts: Sequence[Prompt]) -> str:
     if 1 < len(shares) < len(kinds) and changes <= (len(kinds) - 1) * (1 - sum(share**2 for share in shares)) / 2:
         return "category"
     texts = [prompt.text.casefold() for prompt in prompts]
-    if texts[0] != texts[-1] and _ordered(texts):
+    words = [re.sub(r"\d+", "0", text) for text in texts]  # a running number is no order
+    if words[0] != words[-1] and _ordered(texts) and _ordered(words):
         return "alphabet"
     lengths = [len(text) for text in texts]
     return "length" if max(lengths) > 2 * min(lengths) and _ordered(lengths) else ""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from os import PathLike
 from typing import Any, NamedTuple
 
 from demur.kinds import fits
@@ -151,7 +151,7 @@ def check_given(source: Any, columns: Any, harmful: Any, limit: Any) -> None:
     """Raises for a source, a mapping of columns, a label or a limit of another type than theirs."""
     if limit is not None and (not fits(limit, int) or limit < 1):
         raise DemurError(f"limit={limit!r:.40}", "a whole number of at least 1, or None for everything")
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | PathLike):
         raise DemurError(f"prompts from a {type(source).__name__}", "the path of a file, or a set's name", "name one")
     if columns is not None and not isinstance(columns, Mapping):
         came = f"columns of the type {type(columns).__name__}"

@@ -40,7 +40,11 @@ NEUTRAL: Mapping[str, Sequence[Any]] = {
     "parallel_tool_calls": (True, False), "modalities": (["text"], []), "response_format": ({"type": "text"},),
     "chat_template_kwargs": ({},), "documents": ([],), "add_generation_prompt": (True,),
     "continue_final_message": (False,), "ignore_eos": (False,), "use_beam_search": (False,),
-    "skip_special_tokens": (True,), "include_stop_str_in_output": (False,),
+    "skip_special_tokens": (True,), "spaces_between_special_tokens": (True,), "include_stop_str_in_output": (False,),
+    "add_special_tokens": (False,), "stop_token_ids": ([],), "bad_words": ([],), "allowed_token_ids": ([],),
+    "logits_processors": ([],), "structured_outputs": ({},), "mm_processor_kwargs": ({},), "vllm_xargs": ({},),
+    "return_token_ids": (False,), "return_tokens_as_token_ids": (False,), "length_penalty": (1,),
+    "early_stopping": (False,), "priority": (0,),
 }  # fmt: skip
 """Values that change nothing, beside null: many clients send them. They stay here. Of any other name every
 value may change something: an engine may think unless it is told ``think: false``.

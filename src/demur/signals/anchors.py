@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Container, Iterable, Mapping, Sequence, Set
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from demur import artefact
+from demur.kinds import has_no_order
 from demur.signals.recent import keeps_states, recent
 from demur.signals.shown import Shown, reading
 from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal, says_nothing
@@ -40,7 +41,7 @@ def digest(prompt: Prompt) -> str:
 
 def as_traces(traces: Any, called: str = "traces") -> list[Trace]:
     """Traces as a list. Raises for what is none: one trace, prompts, the paths of files."""
-    listed = isinstance(traces, Iterable) and not isinstance(traces, str | bytes | Mapping | Set)
+    listed = isinstance(traces, Iterable) and not isinstance(traces, str | bytes) and not has_no_order(traces)
     found = list(traces) if listed else [traces]
     wrong = [one for one in found if not (listed and isinstance(one, Trace))]
     if wrong:

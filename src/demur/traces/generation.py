@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import index
 from os import PathLike
 from typing import Any
 
+from demur.kinds import has_no_order
 from demur.samplers import build, check_fits, seeded, steps_of
 from demur.traces.batches import Batch, check_batch, in_batches, less, plan
 from demur.traces.fields import TraceField
@@ -26,7 +27,7 @@ def as_prompts(prompts: Prompt | str | Sequence[Prompt | str]) -> list[Prompt]:
     model should be asked as a text; and for what has no order, or names of columns in the place of rows.
     """
     several: Any = [prompts] if isinstance(prompts, Prompt | str) or not isinstance(prompts, Iterable) else prompts
-    if isinstance(prompts, Mapping | Set) or hasattr(prompts, "columns"):
+    if has_no_order(prompts) or hasattr(prompts, "columns"):
         then = "a list of its texts: list(table['text']); or write it to a file and use demur.prompts.load"
         raise DemurError(f"prompts in a {type(prompts).__name__}", "a list of prompts or texts", then)
     if isinstance(prompts, str) and (prompts in _SETS or prompts.startswith("hf:")):
@@ -49,7 +50,11 @@ def as_prompts(prompts: Prompt | str | Sequence[Prompt | str]) -> list[Prompt]:
     return made
 
 
-_SETS = ("starter", "harmless", "harmful", "everyday", "matched", "blunt", "check", "advbench", "alpaca")
+_SETS = (
+    "starter", "harmless", "harmful", "everyday", "matched", "blunt", "check", "advbench", "alpaca", "jailbreakbench",
+    "jailbreakbench-benign", "xstest", "xstest-unsafe", "or-bench-hard", "or-bench-toxic", "wildjailbreak",
+)  # fmt: skip
+"""Names of sets. demur.prompts stands above this layer and has them; a test holds the two lists together."""
 _NAMED = re.compile(
     r"\S+\.(?:jsonl|ndjson|json|csv|tsv|tab|txt|parquet)(?:\.gz)?|(?:demur|organism)-[a-z-]+-\d{3,}", re.IGNORECASE
 )
@@ -128,7 +133,8 @@ def generate(
 
 def watching(model: Model, pools: Sequence[Key]) -> Any:
     """The model with just those captures that the pooling modes need."""
-    pairs = isinstance(pools, list | tuple) and all(isinstance(key, list | tuple) and len(key) == 2 for key in pools)
+    listed: Any = pools
+    pairs = isinstance(listed, Collection) and all(isinstance(key, tuple) and len(key) == 2 for key in listed)
     if not pairs:
         raise DemurError(
             f"pools={pools!r:.60}", "pairs of a layer and a pooling mode", "for example: pools=[('last', 'generated')]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import index
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from demur.kinds import has_no_order
 from demur.models.control import answer_row
 from demur.models.lost import lost_in
 from demur.models.memory import batch_that_fits, what_fits
@@ -204,13 +205,13 @@ def _trace(
 
 def _in_order(responses: Any) -> list[Any]:
     """Responses as a list. Raises for what has no order, and for one that is neither a text nor a row of tokens."""
-    if isinstance(responses, Mapping | Set | bytes) or hasattr(responses, "columns"):
+    if has_no_order(responses) or isinstance(responses, bytes) or hasattr(responses, "columns"):
         raise DemurError(
             f"responses in a {type(responses).__name__}", "a list, in the prompts' order", "make a list of it"
         )
     found = [responses] if isinstance(responses, str) or not isinstance(responses, Iterable) else list(responses)
     for one in found:
-        if isinstance(one, bytes | Mapping | Set) or not isinstance(one, Iterable):
+        if has_no_order(one) or isinstance(one, bytes) or not isinstance(one, Iterable):
             raise DemurError(
                 f"a response of the type {type(one).__name__}",
                 "a text, or a row of token ids",
