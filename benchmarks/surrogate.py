@@ -86,13 +86,13 @@ def main() -> None:
     found: dict[str, dict[str, NDArray[np.float64]]] = {"the model's own": {}, "a surrogate's": {}}
     for what, these in asked_of.items():
         key: Any = (own.spec.layer, own.spec.pool)
-        length = LENGTH if args.pairs is None else own.spec.settings["length"]
+        length = LENGTH if args.pairs is None else own.spec.steps
         traces = generate(writer, these, Autoregressive(), length=length, pools=[key], batch=32)
         traces = [trace for trace in traces if counts(what, trace)]
         key = (surrogate.spec.layer, surrogate.spec.pool)
         read = teacher_forced(
             reader, [trace.prompt for trace in traces], [trace.text() for trace in traces],
-            steps=surrogate.spec.steps, length=length, pools=[key], sampler=Autoregressive(),
+            steps=surrogate.spec.steps, length=2 * length, pools=[key], sampler=Autoregressive(),
         )  # fmt: skip
         found["the model's own"][what] = suspicions(own, writer, traces)
         found["a surrogate's"][what] = suspicions(surrogate, reader, read)
