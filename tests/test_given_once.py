@@ -11,12 +11,12 @@ import pytest
 import typer
 
 from demur import cli
-from demur.cli.asked import columns_of
+from demur.cli.asked import asked, columns_of
 from demur.cli.settings import key_values, settings_of
 from demur.models import cache_dir
 from demur.models.network import block_index
 from demur.samplers import SAMPLERS
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -173,3 +173,17 @@ def test_a_layer_has_one_name(layer: str) -> None:
     with pytest.raises(DemurError, match="1 to 4"):
         block_index(layer, 4)
     assert block_index("1", 4) == 0
+
+
+def test_a_file_that_is_named_twice_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").write_text("text\nHow do I boil an egg?\n")
+    with pytest.warns(DemurWarning, match="mine.csv is given 2 times"):
+        assert len(asked(["mine.csv", "mine.csv"])) == 2
+    assert len(asked(["Again?", "Again?"])) == 2  # a text may be asked twice, to see both answers
+
+
+def test_a_folder_is_no_guard(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("guard", "run", str(tmp_path), "Hi")
+    assert code == 2
+    assert "is a folder" in " ".join(err.split())

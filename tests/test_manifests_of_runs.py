@@ -175,6 +175,28 @@ def test_after_cleaning_up_for_a_recipe_of_which_units_are_missing_a_run_is_unfi
     assert len(demur.rows(tmp_path)) == sum(len(records(CONFIG, unit.key)) for unit in units_of(CONFIG))
 
 
+@pytest.mark.parametrize(
+    ("changed", "lost"),
+    [
+        ({}, 0),
+        ({"name": "other"}, 0),
+        ({"seeds": (0, 1)}, 0),
+        ({"alpha": 0.5}, 12),
+        ({"length": 20}, 12),
+        ({"seeds": (1,)}, 12),
+    ],
+)
+def test_what_an_earlier_recipe_left_is_said_before_it_counts_no_more(
+    changed: dict[str, Any], lost: int, tmp_path: Path
+) -> None:
+    store, other = written(tmp_path, CONFIG, len(units_of(CONFIG))), replace(CONFIG, **changed)
+    keys = [unit.key for unit in units_of(other)]
+    said = store.left_behind(other.key, keys)
+    assert ("12 of its 12 units count no more" in said) == bool(lost)
+    assert bool(said) == bool(lost)
+    assert not Store(tmp_path / "new").left_behind(other.key, keys)
+
+
 # -- one judge --------------------------------------------------------------------------------------------------------
 
 

@@ -102,6 +102,8 @@ def save(path: str | Path, kind: str, arrays: Arrays, card: Mapping[str, Any]) -
 def load(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Arrays and card of a file that :func:`save` wrote. Raises for a missing, broken, foreign or changed file."""
     source = place_of(path)
+    if source.is_dir():
+        raise DemurError(f"{source} is a folder", f"a demur {kind} file", "name the file in it")
     if not source.is_file():
         raise DemurError(f"no file {source}", f"a demur {kind} file", f"make one: {_MAKE.get(kind, 'demur --help')}")
     with reading(source, kind):

@@ -10,6 +10,8 @@ import glob
 import os
 import re
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -21,7 +23,7 @@ import typer
 
 from demur import worlds
 from demur.cli.once import keys_once
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 if TYPE_CHECKING:
     from demur.types import Prompt
@@ -70,6 +72,11 @@ def asked(
     Raises for no prompt at all, an empty one, one that is not UTF-8, and for a name that is not there.
     """
     prompts: list[Prompt] = []
+    for argument, times in Counter(given or ()).items():
+        if times > 1 and is_file_name(argument):
+            warnings.warn(
+                DemurWarning(f"{argument} is given {times} times: its prompts are asked as often"), stacklevel=2
+            )
     for argument in given or ():
         text = as_typed(argument)
         named = _named(text, argument, harmful, columns)

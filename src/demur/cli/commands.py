@@ -70,7 +70,7 @@ def demo(
     if real:
         torch.set_num_threads(threads)
         console.print(
-            "\n[bold]And a real model.[/bold] It refuses nothing by itself: its refusal anchor is scripted.\n"
+            "\n[bold]And a real model.[/bold] It refuses too little by itself: its refusal anchor is scripted.\n"
         )
         # Few requests for its anchors, which are fitted the first time: somebody is waiting for a first look.
         watch(["demur-harmless-005", "demur-harmful-001"], refusals=Refusals.scripted, n=12, html=real)

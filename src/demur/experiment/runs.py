@@ -132,6 +132,9 @@ def evaluate(
             f"{len(todo.units)} units to do, {todo.generations} generations, {engine}, {workers} workers"
         )
 
+        if other := store.left_behind(config.key, [unit.key for unit in todo.units]):
+            journal.line(other)
+
         def both(what: str, done: int, of: int) -> None:
             journal.progress(what, done, of)
             progress(what, done, of)

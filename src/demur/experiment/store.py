@@ -55,6 +55,22 @@ class Store:
         wanted = manifest.get("wanted")  # version 0.1.0 did not say
         return list(files) if wanted is None else [key for key in wanted if key in files]
 
+    def left_behind(self, recipe: str, keys: Sequence[str]) -> str:
+        """Says what of another recipe's run in this folder counts no more in one of ``recipe`` with the units ``keys``;
+        empty where nothing is lost.
+        """
+        try:
+            before = self.manifest
+        except DemurError:
+            return ""
+        old = {*before.get("units", ()), *(before.get("wanted") or ())}
+        if before.get("key") == recipe or not (lost := old.difference(keys)):
+            return ""
+        return (
+            f"this folder held the run {before.get('key', '')} of another recipe: {len(lost)} of its {len(old)} units "
+            "count no more. They stay until demur runs gc; name another --out to keep that run"
+        )
+
     def begin(self, manifest: Mapping[str, Any]) -> None:
         """Writes the manifest."""
         artefact.write(self.folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")

@@ -18,7 +18,7 @@ from demur.experiment.store import Store
 from demur.judges import agreement
 from demur.refusals import says_nothing
 from demur.report import published
-from demur.report.claims import Hypothesis, hypotheses
+from demur.report.claims import UNDECIDED, Hypothesis, hypotheses
 from demur.report.pictures import pictures
 from demur.report.selection import Selection, facts, key_of, redrawn
 from demur.report.tables import Table, tables
@@ -235,7 +235,9 @@ def _html(
             for claim in claims
         )
         heads = "".join(f"<th scope='col'>{head}</th>" for head in ("verdict", "claim", "numbers"))
-        body.append(_section("claims", "The paper's claims on this run", f"<thead><tr>{heads}</tr></thead>{rows}", ""))
+        body.append(
+            _section("claims", "The paper's claims on this run", f"<thead><tr>{heads}</tr></thead>{rows}", UNDECIDED)
+        )
     counts = Counter(key_of(**{name: getattr(row, name) for name in _KEY}) for row in of.rows)
     for table in made:
         heads = "".join(f"<th scope='col'>{escape(spelled(head))}</th>" for head in table.heads)
@@ -324,6 +326,7 @@ def _markdown(
     if claims:
         parts.append("## The paper's claims on this run")
         parts.append("\n".join(f"- **{c.verdict}**: {c.claim}. {c.numbers}" for c in claims))
+        parts.append(UNDECIDED)
     for table in made:
         lines = [" | ".join(table.heads), " | ".join("---" for _ in table.heads)]
         lines += [" | ".join(cell.text for cell in row) for row in table.rows]
