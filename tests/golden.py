@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -34,7 +35,7 @@ from demur.pooling import Pooler
 from demur.refusals import is_refusal
 from demur.samplers import Autoregressive, MaskedDiffusion, Renoise, bd3lm, dream, llada2, mdlm, sdar
 from demur.signals import refusal_signal
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, DemurWarning, Prompt
 
 Case = dict[str, Any]
 Result = tuple[str, str]  # PASS | FAIL | UNSUPPORTED | FRAGILE, and what to say
@@ -639,9 +640,11 @@ def run_signal(case: Case, arrays: dict[str, Any]) -> Result:
     for i, theirs_text in enumerate(case["signals"]):
         act = tensor(f"act{i}")
         theirs = np.array([float(x) for x in theirs_text])
-        ours = refusal_signal(
-            act.double().numpy(), good.double().numpy(), bad.double().numpy(), tau=case["sig_T"], eps=case["eps"]
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DemurWarning)  # of centres that are the same: what is computed is the fact
+            ours = refusal_signal(
+                act.double().numpy(), good.double().numpy(), bad.double().numpy(), tau=case["sig_T"], eps=case["eps"]
+            )
         same("length", ours.shape, theirs.shape)
         lost = act.isnan().any(dim=-1).numpy()
         if not np.isfinite(ours[~lost]).all() or not np.isnan(ours[lost]).all():
