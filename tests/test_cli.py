@@ -419,7 +419,8 @@ def test_prompts_that_the_anchors_have_seen_are_left_out_of_a_guard(run: Run, tm
     assert not {*made.fitted, *made.calibrated} & {*anchors.prompts}
     assert {*made.fitted, *made.calibrated} <= {*listed[30:]}
     assert len({*made.fitted}) == 64
-    code, _, err = run(*guard, "--n-fit", "150")
+    at = guard.index("--n-fit") + 1
+    code, _, err = run(*guard[:at], "150", *guard[at + 1 :])
     assert (code, "170 different prompts in allowed.jsonl that the anchors have not seen" in err) == (2, True)
     replace(anchors, prompts=()).save("anchors.safetensors")
     code, _, err = run(*guard)

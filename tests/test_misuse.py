@@ -514,7 +514,8 @@ def test_what_was_generated_for_a_comparison_is_kept(run: Run, tmp_path: Path, m
     reused = re.search(r"(\d+) of 144 answers were kept before", " ".join(err.split()))
     assert reused is not None
     assert int(reused[1]) > 108, "84 of the 92 harmless ones at least, and all 24 of the attack and its control"
-    code, _, err = run(*asks, "--harmful", "forbidden.jsonl", "--n-fit", "400")
+    asks[asks.index("--n-fit") + 1] = "400"
+    code, _, err = run(*asks, "--harmful", "forbidden.jsonl")
     assert (code, "under --n-anchors, --n-fit" in err) == (2, True)
 
 
