@@ -736,7 +736,7 @@ def _raw(path: Path, card: Any, **tensors: Any) -> Path:
     ("make", "says"),
     [
         (lambda p: p, "no file"),
-        (lambda p: p.parent, "no file"),
+        (lambda p: p.parent, "is a folder"),
         (lambda p: _raw(p, None), "no demur artefact"),
         (lambda p: _raw(p, "{"), "broken"),
         (lambda p: _raw(p, '{"kind": "guard"}'), "holds 'guard'"),
