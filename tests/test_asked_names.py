@@ -60,3 +60,26 @@ def test_no_text_takes_long(piece: str) -> None:
     began = time.process_time()
     assert [prompt.text for prompt in asked([text])] == [text]
     assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "noted"),
+    [
+        ("mine-3", True),
+        ("set/12", True),
+        ("req_0", True),
+        ("talk#4", True),
+        ("42", False),
+        ("5-3", False),
+        ("Hi", False),
+        ("How is covid-19 treated?", False),
+        ("two words-2", False),
+    ],
+)
+def test_a_word_that_may_be_an_id_is_asked_as_a_text_and_that_is_told(
+    text: str, noted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert [prompt.text for prompt in asked([text])] == [text]
+    told = capsys.readouterr().err
+    assert ("no prompt has this id" in told) == noted
+    assert text not in told  # it may be a request, and nobody has said of what kind

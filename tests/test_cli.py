@@ -94,6 +94,13 @@ def test_the_organism_is_watched_with_anchors_of_its_own_world_and_knows_its_req
     assert "8 refused of 8" in out
 
 
+@pytest.mark.parametrize("options", [("--compare", "ar"), ("--sampler", "ar", "--compare", "ar")], ids=" ".join)
+def test_a_sampler_is_not_compared_with_itself(run: Run, options: tuple[str, ...]) -> None:
+    code, _, err = run("watch", "How do I open the granary?", "-m", "organism/ar", *options)
+    assert code == 2
+    assert "the first sampler as well" in err
+
+
 def test_a_harmful_prompt_is_redacted_in_every_view(run: Run, tmp_path: Path) -> None:
     prompt = starter("harmful", 1)[0]
     words = [word for word in re.findall(r"[a-z]{6,}", prompt.text) if word not in ("should", "someone", "without")]

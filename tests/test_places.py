@@ -97,12 +97,17 @@ def test_no_file_is_lost_by_a_command_that_writes_there(run: Run, tmp_path: Path
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_a_file_of_its_own_sort_is_replaced_and_so_is_a_broken_one(run: Run) -> None:
+def test_a_file_of_its_own_sort_is_replaced_and_so_is_a_broken_one(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run is not None
     check_writable(Path("page.html"), Path("page-of-another-name"), Path("new.htm"), Path("new.xyz"), sort="page")
     for kind in KINDS:
         check_writable(Path(f"{kind}.safetensors"), Path("new.safetensors"), Path("new"), sort=kind)  # type: ignore[arg-type]
     check_writable(Path("talks.jsonl"), sort="lines", beside=["new.jsonl", None, "How do I bake?", "x" * 5000, "a\0b"])
+    told = capsys.readouterr().err.splitlines()  # what takes long to fit is not lost without a word
+    assert [line.split()[1] for line in told] == ["anchors.safetensors", "guard.safetensors"]
+    assert all(line.startswith("note: ") and "replaces" in line for line in told)
     Path("guard.safetensors").write_bytes(Path("guard.safetensors").read_bytes()[:40])
     check_writable(Path("guard.safetensors"), sort="guard")  # as the error about a broken guard advises
     with pytest.raises(DemurError, match="holds anchors, and would be lost"):

@@ -188,7 +188,13 @@ def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str,
         )
     if text.lower().endswith(PROMPT_FILES):
         print("note: a prompt ends like the name of a file that is not there; it is asked as a text", file=sys.stderr)
+    elif _LIKE_AN_ID.fullmatch(text):
+        print("note: a prompt of one word ends in a number; no prompt has this id: asked as a text", file=sys.stderr)
     return None
+
+
+_LIKE_AN_ID = re.compile(r"[^\W\d]\S*[-_/#:]\d+")
+"""What may be an id of somebody's own file, where that file was not named, or a request of one word."""
 
 
 _BESIDE_A_NAME = re.compile(r"^[\s'\"`(<\u2018\u201c]+|(?::\d+(?:-\d+)?|[\s'\"`,;:!)>\u2019\u201d])+$")
@@ -263,25 +269,21 @@ def _by_id(text: str) -> Prompt | None:
         world: worlds.World = make()
         if (prompt := world.by_id(text)) is not None:
             return prompt
-    return next((one for one in _own() if one.id == text), None) if _OWN_ID.match(text) else None
+    from demur.prompts.starters import by_id
+
+    return by_id(text) if _OWN_ID.match(text) else None
 
 
 _OWN_ID = re.compile(r"demur-|(?:everyday|check|matched)/")
 
 
 @cache
-def _own() -> list[Prompt]:
-    """All prompts of the sets that come with the package."""
-    from demur.prompts import packaged
-
-    return [*packaged("harmless"), *packaged("harmful")]
-
-
-@cache
 def _ids() -> list[str]:
     """Ids to compare a slip with: all of the packaged sets, and those that worlds name."""
+    from demur.prompts.starters import ids
+
     own = [name for _, world in worlds.WORLDS.working() for name in world().ids()]
-    return [one.id for one in _own()] + own
+    return [*ids(), *own]
 
 
 def _near(text: str) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -83,6 +84,12 @@ def _check_sort(path: Path, sort: Sort) -> None:
             f"a new name, or that of a file with {SAID[sort]}",
             "name another place, or remove it",
         )
+    if found in _DEAR:  # said before the minutes or hours that the new one takes
+        print(f"note: {path} holds {SAID[sort]}, which the new one replaces in the end", file=sys.stderr)
+
+
+_DEAR = ("guard", "anchors")
+"""Sorts of files that took long to fit, and that other results may name."""
 
 
 def _held(path: Path) -> str | None:

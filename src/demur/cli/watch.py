@@ -125,16 +125,14 @@ def watch(
     where, pooled = layer or where, pool.value if pool else cast("Pool", pooled)
     reads = signal_of(whitened, known.anchors if known else given)
     runs = []
-    for name in [sampler, *([compare] if compare else [])]:
-        called, chosen, size = setup(net, name, length, steps, temperature, settings)
+    for called, chosen, size in _ways(net, sampler, compare, (length, steps, temperature, settings)):
         _check(net, prompts, size, where)
         fitted = known.anchors if known else given
         if owner:
             owner.check(spec_of(net, chosen, size, steps=steps).at(where, pooled, owner.spec.signal))
         elif signal:
             fitted = cached_anchors(net, chosen, size, steps, where, pooled, refusals, n, as_json, reads)
-        chosen = _watched(chosen, known) if known else chosen
-        runs.append(Run(called, chosen, fitted, size, known))
+        runs.append(Run(called, _watched(chosen, known) if known else chosen, fitted, size, known))
     scenes: list[Scene] = []
     for one in prompts:
         shown: list[Scene] = []
@@ -155,6 +153,14 @@ def watch(
     write(html, page(scenes, title="demur"))
     if not as_json:
         tell_page(console, html)
+
+
+def _ways(net: Any, first: str | None, second: str | None, options: tuple[Any, ...]) -> list[tuple[str, Any, int]]:
+    """One or two samplers, each with its name and its length. Raises for one that is compared with itself."""
+    ways = [setup(net, name, *options) for name in ([first, second] if second else [first])]
+    if second and ways[0][0] == ways[1][0]:
+        raise DemurError(f"--compare {second}, which is the first sampler as well", "another sampler", "name another")
+    return ways
 
 
 def _check_together(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -33,8 +34,7 @@ def starter(name: Literal["harmless", "harmful"], n: int | None = None) -> list[
     """
     if name not in SETS:
         raise DemurError(f"starter set {name!r}", "harmless or harmful", "use `load` for everything else")
-    reading = Reading(stem=name, name=SOURCE)
-    prompts = [prompt_of(row, reading) for row in json_lines(starter_file(name))]
+    prompts = _whole(name)
     if n is not None and not (fits(n, int) and 1 <= n <= len(prompts)):
         raise DemurError(f"n={n!r:.40}", f"1 to {len(prompts)}, the size of the starter set {name!r}")
     return prompts[:n]
@@ -58,6 +58,24 @@ def packaged(name: Literal["harmless", "harmful"], pairs: bool = True) -> list[P
     return [*(prompt for turn in turns for prompt in turn), *_whole("check"), *last]
 
 
+def ids() -> Iterator[str]:
+    """The ids of all prompts that come with the package, set by set."""
+    for name in (*SETS, *MORE_SETS):
+        yield from (str(row.values["id"]) for row in json_lines(starter_file(name)))
+
+
+def by_id(wanted: str) -> Prompt | None:
+    """The prompt with this id of those that come with the package; None if none has it."""
+    for name in (*SETS, *MORE_SETS):
+        for row in json_lines(starter_file(name)):
+            if row.values["id"] == wanted:  # reading a row as a prompt takes far longer than finding it
+                return prompt_of(row, _reading(name))
+    return None
+
+
 def _whole(name: str) -> list[Prompt]:
-    reading = Reading(stem=name, name=f"demur {name} set")
-    return [prompt_of(row, reading) for row in json_lines(starter_file(name))]
+    return [prompt_of(row, _reading(name)) for row in json_lines(starter_file(name))]
+
+
+def _reading(name: str) -> Reading:
+    return Reading(stem=name, name=SOURCE if name in SETS else f"demur {name} set")
