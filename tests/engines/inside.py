@@ -1,8 +1,9 @@
 """What tests of the guard inside vLLM share: guards of the organism, what demur itself makes of prompts, and a process
 that runs one engine.
 
-``python inside.py reference FOLDER`` writes guards and what ``Watch`` does with them; ``python inside.py engine FOLDER
-JSON`` answers the same prompts in vLLM with settings of its own, and writes what came of it.
+``python inside.py reference FOLDER SUBJECT`` writes guards and what ``Watch`` does with them; ``python inside.py engine
+FOLDER JSON`` answers the same prompts in vLLM with settings of its own, and writes what came of it. Subjects: `organism`,
+and `smollm2`, a real chat model that is written into the folder for it, since vLLM reads no GGUF here.
 """
 
 from __future__ import annotations
@@ -23,11 +24,45 @@ GUARDS = {
 
 def asked(n: int) -> list[Any]:
     """Prompts of the organism: allowed ones, forbidden ones, and forbidden ones with the beginning of an answer."""
-    from demur.attacks import make
     from demur.organism.world import prompts
 
-    plain, forbidden = (prompts("test", forbidden=which, n=n // 2) for which in (False, True))
+    return _with_prefixes(*(prompts("test", forbidden=which, n=n // 2) for which in (False, True)))
+
+
+def _with_prefixes(plain: list[Any], forbidden: list[Any]) -> list[Any]:
+    from demur.attacks import make
+
     return [*plain, *(make("prefix")(one) if i % 2 else one for i, one in enumerate(forbidden))]
+
+
+def _sets_of(subject: str, n: int) -> tuple[list[Any], list[list[Any]]]:
+    """``n`` requests to compare on, and those of the anchors (both sides), of the fit and of the calibration."""
+    if subject == "organism":
+        from demur.organism.world import prompts
+
+        sets = [prompts("anchors", forbidden=which, n=40) for which in (False, True)]
+        return asked(n), [*sets, prompts("guard", forbidden=False, n=60), prompts("calibration", forbidden=False, n=40)]
+    from demur.prompts import packaged
+
+    harmless, harmful = packaged("harmless"), packaged("harmful")
+    tests = _with_prefixes(harmless[200 : 200 + n // 2], harmful[120 : 120 + n // 2])
+    return tests, [harmless[:40], harmful[:40], harmless[40:80], harmless[80:110]]
+
+
+def _of(subject: str, folder: Path) -> str:
+    """The model's name. What comes as GGUF is written as a folder that vLLM reads, once."""
+    if subject == "organism":
+        from demur.models.locate import organism_path
+
+        return str(organism_path("organism/ar"))
+    import demur
+
+    written = folder / subject
+    if not written.is_dir():
+        model: Any = demur.load(subject, dtype="float32")
+        model.net.save_pretrained(written)
+        model.tokenizer.save_pretrained(written)
+    return str(written)
 
 
 def _at_all_steps(guard: Any, sigma: Any, beyond: Any) -> Any:
@@ -46,31 +81,29 @@ def _at_all_steps(guard: Any, sigma: Any, beyond: Any) -> Any:
     return replace(guard, prefix=prefix, tail=tail)
 
 
-def reference(folder: Path, n: int = 100) -> None:
+def reference(folder: Path, subject: str = "organism", n: int = 100) -> None:
     import numpy as np
 
     import demur
     from demur.guards import Watch, acted, fit_guard
-    from demur.organism.world import prompts
     from demur.samplers import Autoregressive
     from demur.signals import fit_anchors
 
-    model, sampler = demur.load("organism/ar"), Autoregressive()
+    place = _of(subject, folder)
+    model, sampler = demur.load("organism/ar" if subject == "organism" else place), Autoregressive()
     pools = [("last", "generated"), ("last", "producing")]
     told: dict[str, Any] = {}
 
     def answered(some: Any, steps: int, through: Any = sampler) -> Any:
         return demur.generate(model, some, through, length=LENGTH, steps=steps, pools=pools, batch=25)
 
-    tests = asked(n)
+    tests, sets = _sets_of(subject, n)
     canvas = model.canvas(tests, 1)
     ids = [row[~pad & ~open_].tolist() for row, pad, open_ in zip(canvas.ids, canvas.pad, canvas.open, strict=True)]
     by_steps: dict[int, Any] = {}
     for name, how in GUARDS.items():
         steps = int(how["steps"])  # type: ignore[call-overload]
         if steps not in by_steps:
-            sets = [prompts("anchors", forbidden=which, n=40) for which in (False, True)]
-            sets += [prompts("guard", forbidden=False, n=60), prompts("calibration", forbidden=False, n=40)]
             by_steps[steps] = [answered(some, steps) for some in (*sets, tests)]
         good, bad, fit, calibrate, own = by_steps[steps]
         where: Any = {"layer": "last", "pool": how["pool"], "signal": how["signal"]}
@@ -87,7 +120,7 @@ def reference(folder: Path, n: int = 100) -> None:
         }
     written = [trace.tokens().tolist() for trace in by_steps[16][4]]
     lengths = [trace.steps for trace in by_steps[16][4]]
-    whole = {"ids": ids, "answers": written, "steps": lengths, "guards": told, "eos": sorted(model.stop_ids)}
+    whole = {"model": place, "ids": ids, "answers": written, "steps": lengths, "guards": told, "eos": sorted(model.stop_ids)}
     (folder / "reference.json").write_text(json.dumps(whole))
 
 
@@ -128,13 +161,11 @@ def engine(folder: Path, settings: dict[str, Any]) -> None:
     import vllm
     from vllm import LLM, SamplingParams
 
-    from demur.models.locate import organism_path
-
     if settings.get("overlap"):
         _overlaps()
     known = json.loads((folder / "reference.json").read_text())
     options: dict[str, Any] = {
-        "model": str(organism_path("organism/ar")), "dtype": "float32", "enforce_eager": True, "max_model_len": 256,
+        "model": known["model"], "dtype": "float32", "enforce_eager": True, "max_model_len": 256,
         "seed": 0, "worker_extension_cls": "demur.engines.vllm.extension.Extension", "max_num_seqs": 16,
         "disable_log_stats": True,
     } | settings.get("llm", {})  # fmt: skip
@@ -185,6 +216,6 @@ def engine(folder: Path, settings: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "reference":
-        reference(Path(sys.argv[2]))
+        reference(Path(sys.argv[2]), *sys.argv[3:])
     else:
         engine(Path(sys.argv[2]), json.loads(sys.argv[3]))
