@@ -120,7 +120,14 @@ def reference(folder: Path, subject: str = "organism", n: int = 100) -> None:
         }
     written = [trace.tokens().tolist() for trace in by_steps[16][4]]
     lengths = [trace.steps for trace in by_steps[16][4]]
-    whole = {"model": place, "ids": ids, "answers": written, "steps": lengths, "guards": told, "eos": sorted(model.stop_ids)}
+    whole = {
+        "model": place,
+        "ids": ids,
+        "answers": written,
+        "steps": lengths,
+        "guards": told,
+        "eos": sorted(model.stop_ids),
+    }
     (folder / "reference.json").write_text(json.dumps(whole))
 
 

