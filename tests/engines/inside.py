@@ -2,8 +2,8 @@
 that runs one engine.
 
 ``python inside.py reference FOLDER SUBJECT`` writes guards and what ``Watch`` does with them; ``python inside.py engine
-FOLDER JSON`` answers the same prompts in vLLM with settings of its own, and writes what came of it. Subjects: `organism`,
-and `smollm2`, a real chat model that is written into the folder for it, since vLLM reads no GGUF here.
+FOLDER JSON`` answers the same prompts in vLLM with settings of its own, and writes what came of it. Subjects: the
+``organism``, and ``smollm2``, a real chat model that is written into the folder for it, since vLLM reads no GGUF here.
 """
 
 from __future__ import annotations
