@@ -2,6 +2,8 @@
 
 It does not see steps, as :class:`~demur.guards.online.Watch` does, but tokens that were written and, by a hook, the
 states of the network's passes. What it makes of them are the same rows (:mod:`demur.guards.rows`).
+
+The file is long because what generate may do to a row, and how that is noticed, are read together.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from demur.guards.guard import Guard
 from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
 from demur.guards.sight import Recent, Signal, crossing
 from demur.models import in_memory, load
-from demur.models.network import decoder_of, watched
+from demur.models.network import decoder_of, token_ids, watched
 from demur.models.unchanged import check_unchanged
 from demur.samplers import Autoregressive
 from demur.traces import spec_of
@@ -49,11 +51,11 @@ def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | No
 
     A stopped row gets padding from there on; answer it with :data:`REFUSAL`. A token's own state is known once it is
     fed back, so with ``generated`` pooling the guard acts one token later than :class:`Watch`, after the same
-    ``step``; with ``producing`` at once. A row ends with one of the model's stop ids: the padding after it is none of
-    its signal, and nothing stops it any more. Its verdict is that of its finished signal, as :meth:`Guard.judge` gives
-    it. The very last token of a batch is never fed back: with ``generated``, a signal that ends there lacks its state.
-    A signal that is not finite is stopped. A row that is not padded behind its end is an error: generate ends at fewer
-    tokens than the model's own stop ids, or at none.
+    ``step``; with ``producing`` at once. A row ends with one of the model's stop ids, or where a row of several is
+    padded (``stop_strings``): the padding after it is none of its signal, and nothing stops it any more. Its verdict is
+    that of its finished signal, as :meth:`Guard.judge` gives it. The very last token of a batch is never fed back: with
+    ``generated``, a signal that ends there lacks its state. A signal that is not finite is stopped. A row that is not
+    padded behind its end is an error: generate ends at fewer tokens than the model's own stop ids, or at none.
 
     It hooks into the network until it is closed (``criteria.close()``, or as a context) or let go of.
 
@@ -89,6 +91,15 @@ def _loaded(guard: Guard, net: Any, tok: Any) -> Model:
         return load(net, tokenizer=tok, template_args=guard.spec.template_args)
 
 
+def _padding(model: Model) -> list[int]:
+    """Tokens that stand behind an end which the model does not know, as of ``stop_strings``; but its ends, which pad as
+    well as they end.
+    """
+    owners: Any = (model.tokenizer, getattr(model.net, "generation_config", None), model.net.config)
+    named = [getattr(owner, "pad_token_id", None) for owner in owners]
+    return sorted({*token_ids(named, model.net.get_input_embeddings().num_embeddings)} - {*model.stop_ids})
+
+
 class _Call:
     """One call of ``generate``: its rows, and the running means of their states."""
 
@@ -100,6 +111,7 @@ class _Call:
         self.signal = Signal(guard.anchors)
         self.recent = Recent(guard.spec.steps) if guard.tail else None
         self.stops = torch.tensor(model.stop_ids, dtype=ids.dtype, device=ids.device)
+        self.padding = torch.tensor(_padding(model) if len(ids) > 1 else [], dtype=ids.dtype, device=ids.device)
         self.goes_on = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         self.stop = ~self.goes_on  # the rows that the guard has stopped
         self.behind = torch.full((len(ids),), -1, dtype=ids.dtype, device=ids.device)  # what stands behind a row's end
@@ -114,6 +126,7 @@ class _Call:
         if self.columns > self.guard.spec.steps and self.recent is None:
             self._check(*faults.tolist())
             return
+        self.goes_on = self.goes_on & ~torch.isin(tokens, self.padding)  # it ended at something of the caller's
         live = self.goes_on.to(states.device)
         before = torch.zeros_like(states) if self.sums is None else self.sums
         self.sums = torch.where(live[:, None], before + states, before)
@@ -223,6 +236,14 @@ class _Pass:
     cached: bool
     begun: bool
     right_padded: bool
+    ids: Int[Tensor, "b m"] | None
+
+    def has_read(self, written: Int[Tensor, "b n"]) -> bool:
+        """Whether it may have read the rows up to the newest token. Of states in place of tokens nobody can tell."""
+        if self.begun and self.columns < written.shape[1] - 1:
+            return False
+        before = written[:, :-1][:, -self.columns :]
+        return self.ids is None or (self.ids.shape == before.shape and bool((self.ids.to(before) == before).all()))
 
 
 class _Newest:
@@ -258,7 +279,8 @@ class _Newest:
         padded = columns > 1 and isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, -1].all())
         begun = cache is not None and bool(cache.get_seq_length() <= columns)
         mine = vars(self.of_thread)
-        mine["last"] = _Pass(states[:, -1].float(), columns, cache is not None, begun, padded)
+        states, ids = states[:, -1].float(), options.get("input_ids")
+        mine["last"] = _Pass(states, columns, cache is not None, begun, padded, ids)
         mine["passes"] = mine.get("passes", 0) + 1
 
 
@@ -293,17 +315,18 @@ def _criteria_class() -> Any:
             if newest is None or not self.newest.close.alive:
                 raise DemurError("generate of another model, or after close()", "the model given", "make new criteria")
             known: _Call | None = getattr(self.mine, "call", None)
-            if first := known is None or self._begins(input_ids, newest, known):
-                known = self.mine.call = self._begun(input_ids, newest)
-            elif known is not self.now:
-                raise DemurError(
-                    "two calls of generate at once with one criteria", "one for each", "make new criteria for each"
-                )
-            elif passes > 1:
+            first = known is None or self._begins(input_ids, newest, known)
+            if passes > 1 and not (first and newest.has_read(input_ids)):
                 raise DemurError(
                     f"{passes} passes of the network for one token, the last of which may be of another text",
                     "one pass a token",
                     "leave out guidance_scale and what calls the network itself, or use Watch(guard)",
+                )
+            if first or known is None:
+                known = self.mine.call = self._begun(input_ids, newest)
+            elif known is not self.now:
+                raise DemurError(
+                    "two calls of generate at once with one criteria", "one for each", "make new criteria for each"
                 )
             faults = known.faults(input_ids)
             known.ids = input_ids
