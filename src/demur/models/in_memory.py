@@ -10,7 +10,7 @@ import torch
 
 from demur.models.families import Family
 from demur.models.llada2 import native_net
-from demur.models.unchanged import IN_RESULTS, foreign_parts
+from demur.models.unchanged import IN_RESULTS, foreign_parts, places
 from demur.types import DemurError, DemurWarning, Need
 
 
@@ -54,7 +54,7 @@ def unwrapped(net: Any) -> Any:
     _check_weights(net)
     if hooked := foreign_parts(net):
         warnings.warn(
-            f"{name} has hooks of your own, or passes ({hooked[0]}{' ...' if hooked[1:] else ''}): {IN_RESULTS}",
+            f"{name} has hooks of your own ({places(hooked)}): {IN_RESULTS}",
             DemurWarning,
             stacklevel=3,
         )

@@ -21,7 +21,7 @@ from demur.types import DemurError, DemurWarning
 
 _LOADED: WeakKeyDictionary[torch.nn.Module, list[Any]] = WeakKeyDictionary()
 """Of each network that was loaded, what tells cheaply whether its weights are still those of its fingerprint."""
-_FOREIGN: WeakKeyDictionary[torch.nn.Module, frozenset[str]] = WeakKeyDictionary()
+_FOREIGN: WeakKeyDictionary[torch.nn.Module, frozenset[tuple[str, str]]] = WeakKeyDictionary()
 """Of each network that was loaded, where it has hooks and passes of others (:func:`foreign_parts`)."""
 _WRITTEN: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
 """Of each tokenizer that came with a model, what it makes of a text."""
@@ -64,11 +64,11 @@ def check_unchanged(model: Any) -> None:
     _check_autocast(net, name)
     _check_settings(model, net, name)
     _check_texts(model, name)
-    if more := [place for place in foreign_parts(net) if place not in _FOREIGN.get(net, frozenset())]:
-        _FOREIGN[net] = frozenset(foreign_parts(net))
+    said = _FOREIGN.get(net, frozenset())
+    if more := [part for part in foreign_parts(net) if part not in said]:
+        _FOREIGN[net] = said.union(more)
         warnings.warn(
-            f"{name} has got hooks or passes of your own since it was loaded ({more[0]}{' ...' if more[1:] else ''}): "
-            f"{IN_RESULTS}",
+            f"{name} has got hooks of your own since it was loaded ({places(more)}): {IN_RESULTS}",
             DemurWarning,
             stacklevel=4,
         )
@@ -80,16 +80,23 @@ IN_RESULTS = (
 )
 
 
-def foreign_parts(net: torch.nn.Module) -> list[str]:
+def foreign_parts(net: torch.nn.Module) -> list[tuple[str, str]]:
     """Where a network has hooks, or a pass in place of its class's, that are none of the libraries' own, which place
-    tensors, gather states or compile.
+    tensors, gather states or compile; and what each is called.
     """
     found = []
-    for name, module in net.named_modules():
-        parts = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-        parts += [module.__dict__["forward"]] if "forward" in module.__dict__ else []
-        found += [f"{name or type(net).__name__} {_called(part)}" for part in parts if _is_a_stranger(part)]
+    for at, module in net.named_modules():
+        place = at or type(net).__name__
+        hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+        found += [(place, _called(hook)) for hook in hooks if _is_a_stranger(hook)]
+        own = module.__dict__.get("forward")
+        found += [(f"{place}.forward", _called(own))] if own is not None and _is_a_stranger(own) else []
     return found
+
+
+def places(parts: list[tuple[str, str]]) -> str:
+    """The first of the places, for one line."""
+    return f"{parts[0][0]}{' ...' if parts[1:] else ''}"
 
 
 def _called(part: Any) -> str:
