@@ -36,6 +36,8 @@ LLADA: dict[str, Any] = {
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 12345\n"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
+OWN_HOOKS = pytest.mark.filterwarnings("ignore:.*has got hooks:demur.types.DemurWarning")
+
 
 def saved(folder: Path, config: Any = None) -> Path:
     """A whole checkpoint with its tokenizer."""
@@ -513,6 +515,7 @@ def test_weights_on_the_disk_are_one_line(tmp_path: Path) -> None:
     assert "network" not in str(caught.value)
 
 
+@OWN_HOOKS
 def test_half_precision_that_overflows_is_named_at_loading_and_in_a_generation(tmp_path: Path) -> None:
     net = tiny.native(LlamaConfig(**SIZES), seed=3)
     with torch.no_grad():
@@ -735,6 +738,7 @@ def test_a_net_in_training_mode_is_one_line(tmp_path: Path) -> None:
     assert generate(model, [Prompt("p", "Hi")], length=3, steps=3)
 
 
+@OWN_HOOKS
 def test_what_changes_no_weight_is_no_change(tmp_path: Path) -> None:
     model, asked = load(saved(tmp_path), device="cpu"), [Prompt("p", "Hi")]
     first = generate(model, asked, length=3, steps=3)[0]

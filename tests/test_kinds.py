@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from small import one_line
 
 from demur.attacks.named import make
@@ -173,3 +174,12 @@ def test_numbers_of_numpy_are_numbers_and_are_saved_as_such(tmp_path: Path) -> N
     assert found.text() == same.text()
     with pytest.raises(DemurError, match="true or false"):
         Autoregressive(cache=np.int64(0))  # type: ignore[arg-type]
+
+
+def test_counts_of_a_tensor_are_numbers_and_are_saved_as_such(tmp_path: Path) -> None:
+    model, three = load("organism/diffusion"), torch.tensor(3)
+    found = generate(model, ["Hi"], length=three, steps=three)[0]  # type: ignore[arg-type]
+    found.save(tmp_path / "found.safetensors")
+    read, same = Trace.load(tmp_path / "found.safetensors"), generate(model, ["Hi"], length=3, steps=3)[0]
+    assert not read.spec.differences(same.spec)
+    assert read.text() == same.text()

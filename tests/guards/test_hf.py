@@ -172,6 +172,9 @@ def test_rows_need_not_be_announced_and_are_checked_if_they_are() -> None:
     [
         ({"num_beams": 2}, "reordered"),
         ({"attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}, "on the right"),
+        ({"guidance_scale": 2.0}, "one pass a token"),
+        ({"guidance_scale": 2.0, "use_cache": False}, "one pass a token"),
+        ({"negative_prompt_ids": torch.tensor([[7, 8]] * 2), "guidance_scale": 1.5}, "one pass a token"),
     ],
 )
 def test_what_can_not_be_followed_is_one_line(more: Any, says: str) -> None:
@@ -188,6 +191,92 @@ def test_what_can_not_be_followed_is_one_line(more: Any, says: str) -> None:
     with g.stopping_criteria(guard, model.net) as criteria, pytest.raises(DemurError, match=says) as caught:
         model.net.generate(**run, pad_token_id=small.PAD, stopping_criteria=[criteria])
     small.one_line(caught.value)
+
+
+class Reading:
+    """A logits processor that asks the network about another text."""
+
+    def __init__(self, net: Any) -> None:
+        self.net = net
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.net(input_ids=torch.tensor([[9, 8, 7]]))
+        return scores
+
+
+def test_a_text_that_is_read_between_two_tokens_is_no_state_of_the_answer() -> None:
+    """Between two calls of generate it is nobody's business."""
+    model, ids = small.causal("llama"), torch.tensor([[70, 71, 72]])
+    run: Any = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": 6}
+    run |= {"pad_token_id": small.PAD}
+    with g.stopping_criteria(limited(tiny_guard(), 1e300), model.net) as criteria:
+        model.net.generate(**run, stopping_criteria=[criteria])
+        before = criteria.sigma.copy()
+        model.net(input_ids=torch.tensor([[9, 8, 7]]))
+        model.net.generate(**run, stopping_criteria=[criteria])
+        np.testing.assert_array_equal(criteria.sigma, before)
+        with pytest.raises(DemurError, match="one pass a token"):
+            model.net.generate(**run, stopping_criteria=[criteria], logits_processor=[Reading(model.net)])
+
+
+@pytest.mark.parametrize(
+    "more", [{"prefill_chunk_size": 2}, {"cache_implementation": "static"}, {"embedded": True}], ids=str
+)
+def test_other_ways_of_reading_the_prompt_are_followed(more: dict[str, Any]) -> None:
+    """In chunks, into a cache of fixed size, and given as states in place of tokens: twice with one criteria."""
+    model, ids = small.causal("llama"), torch.tensor([[70, 71, 72, 73, 74], [80, 81, 82, 83, 84]])
+    run: Any = {"attention_mask": torch.ones_like(ids), "do_sample": False, "max_new_tokens": 10}
+    run |= {"pad_token_id": small.PAD}
+    with g.stopping_criteria(limited(tiny_guard(), 1e300), model.net) as criteria:
+        model.net.generate(input_ids=ids, **run, stopping_criteria=[criteria])
+        plain = criteria.sigma.copy()
+        given = {"inputs_embeds": model.net.get_input_embeddings()(ids)} if "embedded" in more else {"input_ids": ids}
+        options = {name: value for name, value in more.items() if name != "embedded"}
+        for _ in range(2):
+            model.net.generate(**given, **run, **options, stopping_criteria=[criteria])
+            np.testing.assert_allclose(criteria.sigma, plain, atol=1e-4)
+        assert len(criteria.calls) == 3
+
+
+def test_the_network_is_looked_at_in_every_call() -> None:
+    """Criteria are made once; adapters are switched and weights trained between calls."""
+    net = copy.deepcopy(organism().net)
+    run: Any = {"do_sample": False, "max_new_tokens": 3, "pad_token_id": organism().pad_id}
+    run |= texts(organism(), asked_of_the_organism()[:1])
+    with g.stopping_criteria(organism_guard(), net, organism().tokenizer) as criteria:
+        net.generate(**run, stopping_criteria=[criteria])
+        with torch.no_grad():
+            net.model.layers[0].mlp.down_proj.weight.mul_(1.5)
+        with pytest.raises(DemurError, match=r"the weights of .* have changed"):
+            net.generate(**run, stopping_criteria=[criteria])
+
+
+@pytest.mark.parametrize("after", [2, 4, 7])
+@pytest.mark.parametrize("pool", ["generated", "producing"])
+def test_padding_behind_an_end_of_the_callers_is_no_state_of_the_answer(after: int, pool: Any) -> None:
+    """Ends that the model does not know, as ``stop_strings`` or ``eos_token_id`` of the caller's: the row's signal is
+    that of its own tokens, though its neighbour writes on.
+    """
+    model, ids = small.causal("llama"), torch.tensor([[70, 71, 72], [80, 81, 82]])
+    guard = limited(tiny_guard(), 1e300)
+    guard = replace(guard, anchors=replace(guard.anchors, spec=replace(guard.spec, pool=pool)))
+
+    def run(**more: Any) -> tuple[torch.Tensor, Any]:
+        torch.manual_seed(1)
+        with g.stopping_criteria(guard, model.net) as criteria:
+            written = model.net.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=True, max_new_tokens=12,
+                pad_token_id=small.PAD, stopping_criteria=[criteria], **more,
+            )  # fmt: skip
+        return written, criteria
+
+    whole, _ = run()
+    end = int(whole[0, 2 + after])
+    assert end not in [*whole[0, 3 : 2 + after].tolist(), *whole[1, 3:].tolist()]
+    written, criteria = run(eos_token_id=[small.EOS, end])
+    assert (written[0, 3 + after :] == small.PAD).all()
+    assert int(criteria.now.taken[0]) == after
+    assert int(criteria.now.taken[1]) == guard.spec.steps
 
 
 def test_another_networks_weights_and_template_are_refused() -> None:

@@ -2,16 +2,19 @@
 
 It does not see steps, as :class:`~demur.guards.online.Watch` does, but tokens that were written and, by a hook, the
 states of the network's passes. What it makes of them are the same rows (:mod:`demur.guards.rows`).
+
+The file is long because what generate may do to a row, and how that is noticed, are read together.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 import weakref
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -26,7 +29,8 @@ from demur.guards.guard import Guard
 from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
 from demur.guards.sight import Recent, Signal, crossing
 from demur.models import in_memory, load
-from demur.models.network import decoder_of, watched
+from demur.models.network import decoder_of, token_ids, watched
+from demur.models.unchanged import check_unchanged
 from demur.samplers import Autoregressive
 from demur.traces import spec_of
 from demur.types import DemurError, DemurWarning, Model, Need, Verdict
@@ -41,15 +45,17 @@ def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | No
 
     ``net`` may be a model of :func:`demur.load` as well. How many rows there are, where their prompts end and when
     another call begins is seen from what is passed. Greedy or sampled, with or without a cache, in any batch with
-    padding on the left; no beams and no assistant. ``prompts``, if given, must be the number of rows.
+    padding on the left; no beams, no assistant, and nothing that passes another text through the network between two
+    tokens (``guidance_scale``). ``prompts``, if given, must be the number of rows. Generations in several threads need
+    criteria of their own each.
 
     A stopped row gets padding from there on; answer it with :data:`REFUSAL`. A token's own state is known once it is
     fed back, so with ``generated`` pooling the guard acts one token later than :class:`Watch`, after the same
-    ``step``; with ``producing`` at once. A row ends with one of the model's stop ids: the padding after it is none of
-    its signal, and nothing stops it any more. Its verdict is that of its finished signal, as :meth:`Guard.judge` gives
-    it. The very last token of a batch is never fed back: with ``generated``, a signal that ends there lacks its state.
-    A signal that is not finite is stopped. A row that is not padded behind its end is an error: generate ends at fewer
-    tokens than the model's own stop ids, or at none.
+    ``step``; with ``producing`` at once. A row ends with one of the model's stop ids, or where a row of several is
+    padded (``stop_strings``): the padding after it is none of its signal, and nothing stops it any more. Its verdict is
+    that of its finished signal, as :meth:`Guard.judge` gives it. The very last token of a batch is never fed back: with
+    ``generated``, a signal that ends there lacks its state. A signal that is not finite is stopped. A row that is not
+    padded behind its end is an error: generate ends at fewer tokens than the model's own stop ids, or at none.
 
     It hooks into the network until it is closed (``criteria.close()``, or as a context) or let go of.
 
@@ -85,6 +91,15 @@ def _loaded(guard: Guard, net: Any, tok: Any) -> Model:
         return load(net, tokenizer=tok, template_args=guard.spec.template_args)
 
 
+def _padding(model: Model) -> list[int]:
+    """Tokens that stand behind an end which the model does not know, as of ``stop_strings``; but its ends, which pad as
+    well as they end.
+    """
+    owners: Any = (model.tokenizer, getattr(model.net, "generation_config", None), model.net.config)
+    named = [getattr(owner, "pad_token_id", None) for owner in owners]
+    return sorted({*token_ids(named, model.net.get_input_embeddings().num_embeddings)} - {*model.stop_ids})
+
+
 class _Call:
     """One call of ``generate``: its rows, and the running means of their states."""
 
@@ -96,6 +111,7 @@ class _Call:
         self.signal = Signal(guard.anchors)
         self.recent = Recent(guard.spec.steps) if guard.tail else None
         self.stops = torch.tensor(model.stop_ids, dtype=ids.dtype, device=ids.device)
+        self.padding = torch.tensor(_padding(model) if len(ids) > 1 else [], dtype=ids.dtype, device=ids.device)
         self.goes_on = torch.ones(len(ids), dtype=torch.bool, device=ids.device)
         self.stop = ~self.goes_on  # the rows that the guard has stopped
         self.behind = torch.full((len(ids),), -1, dtype=ids.dtype, device=ids.device)  # what stands behind a row's end
@@ -110,6 +126,7 @@ class _Call:
         if self.columns > self.guard.spec.steps and self.recent is None:
             self._check(*faults.tolist())
             return
+        self.goes_on = self.goes_on & ~torch.isin(tokens, self.padding)  # it ended at something of the caller's
         live = self.goes_on.to(states.device)
         before = torch.zeros_like(states) if self.sums is None else self.sums
         self.sums = torch.where(live[:, None], before + states, before)
@@ -208,14 +225,32 @@ def _reordered() -> DemurError:
     )
 
 
+@dataclass(frozen=True)
+class _Pass:
+    """The newest column's states of a pass, and what kind of pass it was: whether it used keys and values, and whether
+    there were none before it.
+    """
+
+    states: Float[Tensor, "b d"]
+    columns: int
+    cached: bool
+    begun: bool
+    right_padded: bool
+    ids: Int[Tensor, "b m"] | None
+
+    def has_read(self, written: Int[Tensor, "b n"]) -> bool:
+        """Whether it may have read the rows up to the newest token. Of states in place of tokens nobody can tell."""
+        if self.begun and self.columns < written.shape[1] - 1:
+            return False
+        before = written[:, :-1][:, -self.columns :]
+        return self.ids is None or (self.ids.shape == before.shape and bool((self.ids.to(before) == before).all()))
+
+
 class _Newest:
-    """The newest column's states of the last pass, and what kind of pass it was."""
+    """The passes of a network since the criteria were asked last, of each thread apart."""
 
     def __init__(self, model: Model, layer: str) -> None:
-        self.layer, self.columns = layer, 0
-        self.states: Float[Tensor, "b d"] | None = None
-        self.cached = self.begun = False  # whether it used keys and values, and whether there were none before it
-        self.right_padded = False
+        self.layer, self.of_thread = layer, threading.local()
         with ExitStack() as open_:
             self.collect = open_.enter_context(watched(model.net, (layer,)))
             mine = weakref.WeakMethod(self.passed)  # the network must not keep alive whoever looks at it
@@ -228,19 +263,25 @@ class _Newest:
             open_.callback(handle.remove)
             self.close = weakref.finalize(self, open_.pop_all().close)
 
+    def taken(self) -> tuple[_Pass | None, int]:
+        """This thread's last pass, and how many there were; both are told once."""
+        mine = vars(self.of_thread)
+        return mine.pop("last", None), mine.pop("passes", 0)
+
     def passed(self, options: Any, output: Any) -> None:
         """After each pass: the newest column's state is a token's own, or the one that will produce it."""
         states = self.collect(output.last_hidden_state)[self.layer]
-        self.states, self.columns = states[:, -1].float(), states.shape[1]
         # transformers 5.24 calls "cache" what was "past_key_values"; what comes out tells of a cache of any other name.
         names = ("cache", "past_key_values")
         caches = [options.get(name) for name in names] + [getattr(output, name, None) for name in names]
         cache: Any = next((cache for cache in caches if cache is not None), None)
-        mask = options.get("attention_mask")
-        self.cached = cache is not None
-        self.begun = self.cached and cache.get_seq_length() <= self.columns
-        if self.columns > 1 and isinstance(mask, Tensor) and mask.ndim == 2:
-            self.right_padded = not bool(mask[:, -1].all())
+        mask, columns = options.get("attention_mask"), states.shape[1]
+        padded = columns > 1 and isinstance(mask, Tensor) and mask.ndim == 2 and not bool(mask[:, -1].all())
+        begun = cache is not None and bool(cache.get_seq_length() <= columns)
+        mine = vars(self.of_thread)
+        states, ids = states[:, -1].float(), options.get("input_ids")
+        mine["last"] = _Pass(states, columns, cache is not None, begun, padded, ids)
+        mine["passes"] = mine.get("passes", 0) + 1
 
 
 @cache
@@ -255,6 +296,7 @@ def _criteria_class() -> Any:
             self.guard, self.model, self.prompts = guard, model, prompts
             self.own = guard.spec.pool == "generated"
             self.newest = _Newest(model, guard.spec.layer)
+            self.mine = threading.local()  # the call of generate that runs in this thread
             self.now: _Call | None = None
             self.before: list[Sequence[Verdict]] = []
 
@@ -269,28 +311,39 @@ def _criteria_class() -> Any:
             self.newest.close()
 
         def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
-            states = self.newest.states
-            if states is None or not self.newest.close.alive:
+            newest, passes = self.newest.taken()
+            if newest is None or not self.newest.close.alive:
                 raise DemurError("generate of another model, or after close()", "the model given", "make new criteria")
-            first = self._begins(input_ids)
-            now = self._begun(input_ids) if first or self.now is None else self.now
-            faults = now.faults(input_ids)
-            now.ids, self.newest.states = input_ids, None
+            known: _Call | None = getattr(self.mine, "call", None)
+            first = known is None or self._begins(input_ids, newest, known)
+            if passes > 1 and not (first and newest.has_read(input_ids)):
+                raise DemurError(
+                    f"{passes} passes of the network for one token, the last of which may be of another text",
+                    "one pass a token",
+                    "leave out guidance_scale and what calls the network itself, or use Watch(guard)",
+                )
+            if first or known is None:
+                known = self.mine.call = self._begun(input_ids, newest)
+            elif known is not self.now:
+                raise DemurError(
+                    "two calls of generate at once with one criteria", "one for each", "make new criteria for each"
+                )
+            faults = known.faults(input_ids)
+            known.ids = input_ids
             if not self.own:  # the newest state has produced the newest token
-                now.take(states, input_ids[:, -1], faults)
+                known.take(newest.states, input_ids[:, -1], faults)
             elif not first:  # it is the own state of the token before, which was fed back
-                now.take(states, input_ids[:, -2], faults)
-            return now.stop
+                known.take(newest.states, input_ids[:, -2], faults)
+            return known.stop
 
-        def _begins(self, ids: Int[Tensor, "b n"]) -> bool:
+        def _begins(self, ids: Int[Tensor, "b n"], newest: _Pass, before: _Call) -> bool:
             """Whether another call of generate has begun. Raises where rows are not written one token at a time."""
-            newest = self.newest
-            if self.now is None or newest.begun or ids.shape[0] != self.now.ids.shape[0]:
+            if newest.begun or ids.shape[0] != before.ids.shape[0]:
                 return True
-            known = self.now.ids
+            known = before.ids
             more = ids.shape[1] - known.shape[1]
             if newest.cached and more == 1 and newest.columns == 1:
-                if newest.states is None or len(newest.states) != len(ids):
+                if len(newest.states) != len(ids):
                     raise _reordered()
                 return False  # whether the rows are the same ones is asked with everything else: :meth:`_Call.faults`
             goes_on = more > 0 and bool((ids[:, : known.shape[1]] == known).all())
@@ -300,13 +353,16 @@ def _criteria_class() -> Any:
                 raise _reordered()
             return True
 
-        def _begun(self, ids: Int[Tensor, "b n"]) -> _Call:
-            """Another call of generate, with its first token written. Raises for what can not be followed."""
+        def _begun(self, ids: Int[Tensor, "b n"], newest: _Pass) -> _Call:
+            """Another call of generate, with its first token written. Raises for what can not be followed, and where
+            the network is another one than when these criteria were made.
+            """
+            check_unchanged(self.model)
             if self.prompts is not None and len(ids) != self.prompts:
                 raise DemurError(
                     f"{len(ids)} rows", f"{self.prompts}, as announced", "leave prompts out, and use no beams"
                 )
-            if self.newest.right_padded:
+            if newest.right_padded:
                 raise DemurError(
                     "a batch that is padded on the right", "padding on the left", "set tok.padding_side = 'left'"
                 )

@@ -11,6 +11,7 @@ import torch
 
 from demur.models.chat import Chat, canvas_of
 from demur.models.network import KVCache, stop_ids
+from demur.models.unchanged import remember_copy
 from demur.models.vocabulary import token_bytes
 from demur.types import OFFERS, Canvas, DemurError, Identity, Kind, Layer, Need, Prompt
 
@@ -36,6 +37,11 @@ class Adapter(ABC):
     notes: tuple[str, ...] = ()
 
     USUAL_LENGTH: ClassVar[int] = 128
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """A copy, also one in another process, is looked at as the original is."""
+        self.__dict__.update(state)
+        remember_copy(self)
 
     @property
     @abstractmethod

@@ -18,7 +18,16 @@ from torch import Tensor
 
 from demur.models.adapter import Adapter
 from demur.models.alone import check_rows
-from demur.models.network import KVCache, blocks_of, cached, check_states, decoder_of, head_of, watched
+from demur.models.network import (
+    KVCache,
+    blocks_of,
+    cached,
+    check_states,
+    decoder_of,
+    head_of,
+    in_this_thread,
+    watched,
+)
 from demur.types import Canvas, DemurError, Forward, Kind
 
 
@@ -195,7 +204,7 @@ def sparing(net: Any, ids: Int[Tensor, "b m"], start: int) -> Iterator[None]:
         for linear in (attention.q_proj, attention.k_proj, attention.v_proj):
             handles += _once(linear, *kinds)
     if start > 0:
-        handles.append(blocks_of(net)[-1].register_forward_pre_hook(_from(start), with_kwargs=True))
+        handles.append(blocks_of(net)[-1].register_forward_pre_hook(in_this_thread(_from(start)), with_kwargs=True))
     try:
         yield
     finally:
@@ -219,7 +228,10 @@ def _once(linear: torch.nn.Module, places: Int[Tensor, "u"], which: Int[Tensor, 
     def all_again(_: object, _args: object, out: Tensor) -> Tensor:
         return out[which]
 
-    return [linear.register_forward_pre_hook(few), linear.register_forward_hook(all_again)]
+    return [
+        linear.register_forward_pre_hook(in_this_thread(few)),
+        linear.register_forward_hook(in_this_thread(all_again)),
+    ]
 
 
 def _from(start: int) -> Callable[..., tuple[tuple[Tensor, ...], dict[str, Any]]]:

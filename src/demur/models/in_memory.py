@@ -10,6 +10,7 @@ import torch
 
 from demur.models.families import Family
 from demur.models.llada2 import native_net
+from demur.models.unchanged import IN_RESULTS, foreign_parts, places
 from demur.types import DemurError, DemurWarning, Need
 
 
@@ -51,11 +52,9 @@ def unwrapped(net: Any) -> Any:
             f"{name} is in training mode, in which dropout is random", "evaluation mode", "call net.eval()"
         )
     _check_weights(net)
-    hooked = [at or name for at, module in net.named_modules() if any(map(_is_a_stranger, _hooks(module)))]
-    if hooked:
+    if hooked := foreign_parts(net):
         warnings.warn(
-            f"{name} has hooks of your own ({hooked[0]}{' ...' if hooked[1:] else ''}): what they change is in the "
-            "results and not in the spec, so that anchors and guards of the plain model are taken for its own",
+            f"{name} has hooks of your own ({places(hooked)}): {IN_RESULTS}",
             DemurWarning,
             stacklevel=3,
         )
@@ -77,16 +76,6 @@ def _check_weights(net: Any) -> None:
             "one dtype, which is part of the spec",
             "convert it: net.to(torch.bfloat16)",
         )
-
-
-def _hooks(module: Any) -> list[Any]:
-    return [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-
-
-def _is_a_stranger(hook: Any) -> bool:
-    """Whether a hook is none of the libraries' own, which place tensors or gather states."""
-    origin = getattr(hook, "__module__", None) or type(hook).__module__
-    return str(origin).split(".")[0] not in ("transformers", "accelerate", "torch", "peft", "demur")
 
 
 def check_tokenizer(tokenizer: Any) -> Any:

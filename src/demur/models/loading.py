@@ -28,8 +28,9 @@ from demur.models.locate import cache_dir, locate, own_code, pinned, plain_error
 from demur.models.memory import keep_freed_memory
 from demur.models.network import check_batching, check_head, odd_ends, unheeded
 from demur.models.renoising import Renoising
+from demur.models.unchanged import remember
 from demur.models.unread import other_type, unread
-from demur.models.weights import check_finite, fingerprint, remember, say_zeros
+from demur.models.weights import check_finite, fingerprint, say_zeros
 from demur.types import DemurError, DemurWarning, Identity, Kind, Model, Need
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -90,7 +91,7 @@ def load(
             str(name), where, revision_of, kind, device, device_map, system, block_length, quantize,
             template_args, source=given if given is not None else header, tokenizer=tokenizer,
         )  # fmt: skip
-    remember(model.net)
+    remember(model)
     if model.device.type == "cpu":  # not before: what loading a first model freed goes back to the system
         keep_freed_memory()
     return model

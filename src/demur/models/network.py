@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -187,8 +188,9 @@ def watched(
     """While open, blocks named in ``layers`` keep their output; calling the result with the last states collects all.
 
     ``last`` needs no hook: it is what the trunk returns anyway. So the default capture adds nothing to a pass.
+    Each thread collects what its own passes gave.
     """
-    kept: dict[Layer, Tensor] = {}
+    kept = threading.local()
     handles = []
     inner = [layer for layer in layers if layer != "last"]
     if inner:
@@ -196,18 +198,29 @@ def watched(
         for layer in inner:
 
             def keep(_m: object, _i: object, output: Any, layer: Layer = layer) -> None:
-                kept[layer] = _one_stream(net, output[0] if isinstance(output, tuple) else output)
+                vars(kept)[layer] = _one_stream(net, output[0] if isinstance(output, tuple) else output)
 
             handles.append(blocks[block_index(layer, len(blocks))].register_forward_hook(keep))
 
     def collect(last: Float[Tensor, "b m d"]) -> Mapping[Layer, Float[Tensor, "b m d"]]:
-        return {layer: last if layer == "last" else kept[layer].to(last.device) for layer in layers}
+        mine = vars(kept)
+        return {layer: last if layer == "last" else mine[layer].to(last.device) for layer in layers}
 
     try:
         yield collect
     finally:
         for handle in handles:
             handle.remove()
+
+
+def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that changes nothing in passes of other threads, which may run through the same network meanwhile."""
+    owner = threading.get_ident()
+
+    def mine(*given: Any) -> Any:
+        return hook(*given) if threading.get_ident() == owner else None
+
+    return mine
 
 
 def _one_stream(net: Any, output: Tensor) -> Float[Tensor, "b m d"]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import warnings
 from contextlib import suppress
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -39,49 +36,6 @@ def fingerprint(net: torch.nn.Module) -> str:
             on = [] if module.disable_adapters else [(key, module.scaling.get(key)) for key in module.active_adapters]
             digest.update(f"{name}{on}{module.merged}".encode())
     return digest.hexdigest()[:16]
-
-
-_LOADED: WeakKeyDictionary[torch.nn.Module, list[Any]] = WeakKeyDictionary()
-"""Of each network that was loaded, what tells cheaply whether its weights are still those of its fingerprint."""
-
-
-def remember(net: torch.nn.Module) -> None:
-    """Takes note of the weights as they are now."""
-    _LOADED[net] = _counted(net)
-
-
-def check_unchanged(net: Any, weights: str, name: str) -> None:
-    """Raises if the weights of a network that was loaded are not those of the fingerprint any more: somebody trains it,
-    adds a steering vector to a bias, switches an adapter or takes another dtype. So does one that is in training mode,
-    whose dropout makes each pass another. Milliseconds; of what was not loaded here it says nothing.
-    """
-    if not isinstance(net, torch.nn.Module) or (known := _LOADED.get(net)) is None:
-        return
-    if net.training:
-        raise DemurError(f"{name} is in training mode", "a network without dropout", "call net.eval()")
-    if (now := _counted(net)) == known:
-        return
-    if fingerprint(net) != weights or [one[-1] for one in now] != [one[-1] for one in known]:
-        raise DemurError(
-            f"the weights of {name} have changed since it was loaded",
-            "those that its traces, anchors and guards name",
-            "load it again as it is now: demur.load(net, tokenizer=tokenizer)",
-        )
-    _LOADED[net] = now
-
-
-def _counted(net: torch.nn.Module) -> list[Any]:
-    """Which tensors there are and where, how often each was written (torch counts, but not what is written through
-    ``.data``), and which adapters are on.
-    """
-    tensors = itertools.chain(net.named_parameters(), net.named_buffers())
-    found: list[Any] = [
-        (name, id(t), t.data_ptr(), -1 if t.is_inference() else t._version, t.dtype) for name, t in tensors
-    ]
-    for name, module in net.named_modules():
-        if isinstance(getattr(module, "scaling", None), dict) and hasattr(module, "active_adapters"):  # of peft
-            found.append((name, module.disable_adapters, [*module.active_adapters], {**module.scaling}, module.merged))
-    return found
 
 
 def check_finite(net: torch.nn.Module, name: str) -> None:

@@ -96,6 +96,7 @@ def generate(
     check_counts(steps=steps)
     check_whole(seed=seed, **({} if length is None else {"length": length}))
     check_batch(batch)
+    steps, length = index(steps), None if length is None else index(length)  # a tensor's number: files hold no tensor
     prompts = as_prompts(prompts)
     sampler = sampler if sampler is not None else default_sampler(model)
     check_fits(sampler, model)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from demur.models.weights import check_unchanged
+from demur.models.unchanged import check_unchanged
 from demur.samplers.build import needs_of, spec_name
 from demur.traces.trace import STEPS
 from demur.types import Model, Need, Sampler, Spec
@@ -20,9 +20,9 @@ def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, 
 
     The response length belongs to it for samplers that see the whole canvas, not for those from left to right, whose
     first steps do not depend on it; nor does the cache, which changes nothing but the time. How many places a block
-    has is a fact of what the network computes with. Raises where the weights are not those that were loaded.
+    has is a fact of what the network computes with. Raises where the model is not the one that was loaded any more.
     """
-    check_unchanged(getattr(model, "net", None), model.identity.weights, model.name)
+    check_unchanged(model)
     # A guard changes no step before it acts. DiffuGuard does; its traces go by the same spec all the same, since guards
     # that were fitted without it are measured on them.
     while hasattr(sampler, "undefended"):
