@@ -44,6 +44,7 @@ from demur.report.readings import reading_of
 from demur.report.selection import rate, redrawn
 from demur.types import DemurError
 from demur.views.page import shell
+from demur.workers import Processes
 
 ROOT = Path(__file__).parent.parent
 TINY = Config(
@@ -311,9 +312,7 @@ def test_a_run_whose_model_changed_is_not_gone_on_with_and_says_what_it_was(run:
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from demur.experiment.engines import Processes
-
-    with Processes(2) as submit, pytest.raises(DemurError, match=r"worker process died.*--resume"):
+    with Processes(2) as submit, pytest.raises(DemurError, match=r"worker process died.*fewer --workers"):
         list(submit([(os._exit, 9)] * 2))
 
 

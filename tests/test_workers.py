@@ -77,3 +77,38 @@ def test_workers_end_with_the_process_that_they_work_for(kind: str, how: signal.
 def test_a_pool_begins_its_workers_and_gives_what_they_find() -> None:
     with pool(1, print) as there:
         assert there.submit(os.getppid).result() == os.getpid()
+
+
+STOPPED = """
+import os, sys, time
+from demur.workers import Processes
+
+def work(k):
+    open(os.path.join(sys.argv[1], str(os.getpid())), "w").close()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    try:
+        with Processes(2) as submit:
+            list(submit([(work, k) for k in range(4)]))
+    except KeyboardInterrupt:
+        print("stopped", flush=True)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked up where Linux lists them")
+@pytest.mark.parametrize("everybody", [True, False], ids=["as a terminal", "the process alone"])
+def test_ctrl_c_ends_the_work_at_once_whoever_gets_it(everybody: bool, tmp_path: Path) -> None:
+    (tmp_path / "stopped.py").write_text(STOPPED, encoding="utf-8")
+    seen = tmp_path / "pids"
+    seen.mkdir()
+    line = [sys.executable, str(tmp_path / "stopped.py"), str(seen)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
+        until = time.monotonic() + 60
+        while len(os.listdir(seen)) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        workers = [*map(int, os.listdir(seen))]
+        assert len(workers) == 2
+        (os.killpg if everybody else os.kill)(parent.pid, signal.SIGINT)
+        assert parent.communicate(timeout=30)[0].strip() == "stopped"
+        assert not any(map(alive, workers))

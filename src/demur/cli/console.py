@@ -27,7 +27,7 @@ STOPPED = 130
 GO_ON = {
     "watch": "nothing is lost but this answer; give the same command again",
     "demo": "give the same command again; its anchors came with the package",
-    "ablate": "generations that were finished are kept: the same command goes on from there",
+    "ablate": "finished pairs of organisms are kept, and a named model's answers: the same command goes on from there",
     "evaluate": "what was finished is kept: the same command with --resume goes on from there",
     "report": "nothing was changed; give the same command again",
     "replay": "with --out, what was finished is kept: the same command with --resume goes on",

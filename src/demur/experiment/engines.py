@@ -1,115 +1,18 @@
-"""Where units are done: each engine is a context that gives a function from jobs to an iterator of what came of them,
-in any order.
+"""Where units are done on many machines. As processes do (:class:`demur.workers.Processes`), it is a context that gives
+a function from jobs to an iterator of what came of them, in any order.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, as_completed
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from demur.extras import need
 from demur.types import DemurError
-from demur.workers import LAST_WORDS, pool
-
-Job = tuple[Any, ...]
-Submit = Callable[[Sequence[Job]], Iterator[Any]]
-
-
-class Processes:
-    """This process, or a pool of processes of one thread each."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self.pool: Any = None
-
-    def __enter__(self) -> Submit:
-        if self.workers < 2:
-            return self._here
-        self.pool = pool(self.workers, _begin_worker)
-        return self._there
-
-    def _here(self, jobs: Sequence[Job]) -> Iterator[Any]:
-        for job in jobs:
-            yield job[0](*job[1:])
-
-    def _there(self, jobs: Sequence[Job]) -> Iterator[Any]:
-        with _interrupts_wait():  # workers are begun here, and inherit what is kept from their parent
-            futures = [self.pool.submit(*job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenExecutor as error:
-            came = "a worker process died (the system may have run out of memory)"
-            raise DemurError(came, "workers that stay", "add --resume, perhaps with fewer --workers") from error
-        except BaseException:
-            for future in futures:
-                future.cancel()
-            raise
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.pool is None:
-            return
-        if kind is not None and not issubclass(kind, Exception):
-            self._drop()
-        self.pool.shutdown(wait=True, cancel_futures=True)
-
-    def _drop(self) -> None:
-        """Ends the workers, whose units are dropped: somebody wants to stop now, not when these are finished."""
-        workers = list((self.pool._processes or {}).values())
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        until = time.monotonic() + LAST_WORDS
-        while any(worker.is_alive() for worker in workers) and time.monotonic() < until:
-            for worker in workers:
-                with suppress(OSError, ValueError, AttributeError):  # it has just ended
-                    worker.terminate()
-            time.sleep(0.2)
-        for worker in workers:
-            with suppress(OSError, ValueError, AttributeError):
-                worker.kill()
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Keeps Ctrl-C back until the end of the block, where the system can."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker() -> None:
-    """A worker leaves Ctrl-C, which a terminal sends to everybody, to the process that it works for; told to end, it
-    leaves no file half-written. Before it has begun there is none, and it ends at once: an exit in here would be
-    told as an error.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _one_thread()
-    signal.signal(signal.SIGTERM, _end)
-
-
-def _end(*_: object) -> None:
-    """Ends this process. Told again while it does, it goes on with that: an exit among the last things that Python puts
-    in order would be told as an error.
-    """
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(128 + signal.SIGTERM)
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+from demur.workers import Job, Submit, one_thread
 
 
 class Ray:
@@ -161,7 +64,7 @@ class Ray:
 
 def _on_ray(job: Job) -> tuple[tuple[str, str, str] | None, Any]:
     """A job on a Ray worker. Users' errors come back as data, since Ray would wrap them."""
-    _one_thread()
+    one_thread()
     try:
         return None, job[0](*job[1:])
     except DemurError as error:

@@ -20,7 +20,7 @@ from demur.defenses import UNREADABLE
 from demur.experiment.asking import judge_of
 from demur.experiment.attacking import kind_of, reads_answers, searches
 from demur.experiment.config import Config, Subject, content_of
-from demur.experiment.engines import Processes, Ray
+from demur.experiment.engines import Ray
 from demur.experiment.fit import answers_there, answers_wanted, prepare, prepared_of, prepared_path
 from demur.experiment.fitting import left_out
 from demur.experiment.journal import Journal
@@ -32,6 +32,7 @@ from demur.experiment.units import Unit, bundles_of, units_of
 from demur.experiment.work import work
 from demur.extras import need
 from demur.types import DemurError
+from demur.workers import Processes
 
 Engine = Literal["process", "ray"]
 Progress = Callable[[str, int, int], object]
@@ -125,7 +126,7 @@ def evaluate(
         judge_of(config.judge_settings).endpoint.check()  # a missing key is said before a day of generating
     for attack in {unit.attack.label: unit.attack for unit in todo.searches}.values():
         check_access(attack.name, attack.settings)
-    runner = Ray(workers) if engine == "ray" else Processes(workers)
+    runner = Ray(workers) if engine == "ray" else Processes(workers, "add --resume, perhaps with fewer --workers")
     with Journal(folder, say) as journal:
         journal.line(
             f"{config.name} ({config.key}), demur {metadata.version('demur')}: {len(todo.missing)} of "

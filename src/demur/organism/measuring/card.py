@@ -7,7 +7,6 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import as_completed
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -26,7 +25,7 @@ from demur.organism.measuring.cells import STEPS, Ask, Cell, run
 from demur.organism.world import crafts, look_alikes, prompts
 from demur.signals import refusal_signal
 from demur.types import DemurError, Model
-from demur.workers import pool
+from demur.workers import Processes
 
 MAIN = {"ar": "ar", "diffusion": "low-confidence"}
 SEEN = Path(__file__).parents[1] / "weights"
@@ -80,8 +79,8 @@ def cached_model(name: str) -> Model:
     return load(name, device="cpu")
 
 
-def _work(name: str, ask: Ask) -> Cell:
-    return run(cached_model(name), ask)
+def _work(name: str, ask: Ask) -> tuple[Ask, Cell]:
+    return ask, run(cached_model(name), ask)
 
 
 def generate_all(
@@ -98,17 +97,11 @@ def generate_all(
     """
     asks = [(models[kind], ask) for kind in models for ask in plan(kind, n, further)]
     asks.sort(key=lambda item: -item[1].n * (item[1].kind == "diffusion"))  # the long ones first
-    if workers < 2:
-        results = {}
-        for done, (name, ask) in enumerate(asks):
-            results[ask] = _work(name, ask)
-            progress(done + 1, len(asks))
-        return results
-    with pool(workers) as there:
-        futures = {there.submit(_work, name, ask): ask for name, ask in asks}
-        results = {}
-        for done, future in enumerate(as_completed(futures)):
-            results[futures[future]] = future.result()
+    results = {}
+    progress(0, len(asks))
+    with Processes(workers) as submit:
+        for done, (ask, cell) in enumerate(submit([(_work, name, ask) for name, ask in asks])):
+            results[ask] = cell
             progress(done + 1, len(asks))
     return {ask: results[ask] for _, ask in asks}
 

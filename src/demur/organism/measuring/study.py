@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -29,7 +28,7 @@ from demur.organism.measuring.findings import findings
 from demur.organism.measuring.orders import orders_report
 from demur.traces import Key
 from demur.types import DemurError
-from demur.workers import pool
+from demur.workers import Processes
 
 SUBJECTS: tuple[tuple[str, str], ...] = (("ar", "ar"), ("diffusion", "low-confidence"), ("diffusion", "ar-order"))
 """Model and sampler. The last one is the control: the same weights as the second, another order."""
@@ -82,8 +81,10 @@ def plan(kind: str, sampler: str, sizes: Sizes) -> list[tuple[str, Ask]]:
     return found
 
 
-def _work(model: str, role: str, ask: Ask, keys: Sequence[Key]) -> Material:
-    return run(cached_model(model), ask, pools=keys).material(role)
+def _work(
+    folder: Path, subject: tuple[str, str], role: str, ask: Ask, keys: Sequence[Key]
+) -> tuple[tuple[str, str], str, Material]:
+    return subject, role, run(cached_model(str(folder / subject[0])), ask, pools=keys).material(role)
 
 
 def generate_sets(
@@ -101,11 +102,10 @@ def generate_sets(
     ]
     jobs.sort(key=lambda job: -job[2].n * (1 + 3 * (job[0][0] == "diffusion")))
     found: dict[tuple[str, str], dict[str, Material]] = {subject: {} for subject in subjects}
-    with pool(workers) as there:
-        futures = {there.submit(_work, str(folder / s[0]), role, ask, keys): (s, role) for s, role, ask, keys in jobs}
-        for done, future in enumerate(as_completed(futures)):
-            subject, role = futures[future]
-            found[subject][role] = future.result()
+    progress(0, len(jobs))
+    with Processes(workers) as submit:
+        for done, (subject, role, material) in enumerate(submit([(_work, folder, *job) for job in jobs])):
+            found[subject][role] = material
             progress(done + 1, len(jobs))
     return {subject: {role: found[subject][role] for role, _ in plan(*subject, sizes)} for subject in subjects}
 
