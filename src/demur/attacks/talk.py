@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from demur.attacks.found import Access, Found, attacked
+from demur.attacks.found import Access, Found, attacked, check_settings
 from demur.attacks.request import task_of
 from demur.refusals import is_refusal
 from demur.types import DemurError, Message, Need, Prompt, RefusedByProvider
@@ -58,6 +58,7 @@ class ManyShot:
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if not 1 <= self.shots <= len(SHOTS):
             raise DemurError(f"shots={self.shots}", f"1 to {len(SHOTS)}", "take as many as there are")
 
@@ -109,6 +110,7 @@ class Crescendo:
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if "{request}" not in self.last:
             raise DemurError("a last turn without the request", "{request} in it", "write it in")
 
