@@ -11,6 +11,7 @@ import torch
 
 from demur.defenses.setup import Setup, loaded
 from demur.guards.conformal import conformal_threshold
+from demur.kinds import check_kinds
 from demur.types import DemurError, Need, Prompt, Scoring, Verdict, lacking
 
 
@@ -33,6 +34,11 @@ class Perplexity:
     guarded: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CAUSAL})
     takes: ClassVar[tuple[str, ...]] = ("model", "alpha")
+
+    def __post_init__(self) -> None:
+        check_kinds(self, {"limit": self.limit}, self.name)
+        if math.isnan(self.limit):  # nothing is above it
+            raise DemurError("perplexity with a limit that is no number", "nats a token", "fit it on harmless prompts")
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
