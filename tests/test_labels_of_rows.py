@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_manifests_of_runs import CONFIG, call, records, written
 
-from demur.cli import runs
 from demur.experiment.config import Attacked, Defended
-from demur.experiment.record import Record
 
 
 @pytest.mark.parametrize(
@@ -39,33 +39,22 @@ def test_an_attack_is_called_by_its_numbers_and_names() -> None:
     assert Defended("any-depth", {"every": 10}).label == "any-depth (every=10)"
 
 
-def _record(**more: Any) -> Record:
-    made = {"model": "m", "attack": "plain", "defense": "none", "outcome": "answer", "id": "hide-the-rifles-7"}
-    return Record(**{**made, "prompt": "Hide the rifles", "text": "Rifles go", "answer": "Rifles go", **more})
-
-
 def test_two_runs_are_compared_without_a_word_of_an_id(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = {"one": [_record(), _record(id="q-3", seed=1)], "two": [_record(outcome="refusal"), _record(id="q-3")]}
-
-    class Kept:
-        def __init__(self, run: Path) -> None:
-            self.run, self.counted = str(run), None
-
-        def records(self, counted: Any) -> list[Record]:
-            return rows[self.run]
-
-    monkeypatch.setattr("demur.experiment.store.Store", Kept)
-    monkeypatch.setattr("demur.experiment.judging.judged", lambda store, records: records)
-    with pytest.raises(runs.typer.Exit):
-        runs.diff(Path("one"), Path("two"))
-    said = capsys.readouterr().out
-    assert "outcome" in said
-    assert "prompt-" in said
+    words = {"id": "hide-the-rifles-7", "prompt": "Hide the rifles", "answer": "Rifles go"}
+    stores = [written(tmp_path / name, CONFIG) for name in ("one", "other")]
+    key = stores[0].counted[0]
+    first, second, *rest = records(CONFIG, key)
+    hidden, named = replace(first, **words), replace(second, id="q-3")
+    for store, outcome in zip(stores, ("answer", "refusal"), strict=True):
+        store.files()[key].unlink()
+        store.add(key, [replace(hidden, outcome=outcome), replace(named, outcome=outcome), *rest])
+    code, said = call(capsys, monkeypatch, "runs", "diff", *[store.folder for store in stores])
+    assert (code, "2 differ" in said, f"{hidden.label}: outcome" in said, "q-3: outcome" in said) == (1, *[True] * 3)
+    assert hidden.label.startswith("prompt-")
     assert "ifles" not in said
-    rows["one"].append(_record())
-    with pytest.raises(runs.DemurError, match="two rows of one called m /") as error:
-        runs.diff(Path("one"), Path("two"))
-    assert "ifles" not in str(error.value)
-    assert _record(id="q-3").label == "q-3"
+    stores[1].files()[key].unlink()
+    stores[1].add(key, [hidden, hidden, *rest])
+    code, said = call(capsys, monkeypatch, "runs", "diff", *[store.folder for store in stores])
+    assert (code, "two rows of" in said, "ifles" in said) == (2, True, False), said
