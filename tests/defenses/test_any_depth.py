@@ -11,6 +11,7 @@ import small
 
 import demur
 from demur.defenses import REFUSAL, AnyDepth, DiffuGuard, Perplexity, TokenModeration, line
+from demur.defenses.asking import said_behind
 from demur.experiment import Attacked, Config, Defended, Prompts, Subject, evaluate
 from demur.models import Causal
 from demur.organism.attacks import attack
@@ -18,7 +19,7 @@ from demur.organism.judge import judge
 from demur.organism.world import prompts
 from demur.samplers import Autoregressive
 from demur.traces import generate
-from demur.types import DemurError
+from demur.types import DemurError, TooLong
 
 FORBIDDEN, ALLOWED = prompts("test", forbidden=True, n=8), prompts("test", forbidden=False, n=4)
 ASKED = [*(attack("prefill", prompt) for prompt in FORBIDDEN), *ALLOWED]
@@ -128,3 +129,12 @@ def test_settings_of_another_kind_are_refused_by_the_class_too(wrong: Callable[[
     with pytest.raises(DemurError) as caught:
         wrong()
     small.one_line(caught.value)
+
+
+def test_nobody_is_asked_behind_more_than_a_model_can_read() -> None:
+    model = demur.load("organism/ar")
+    room = model.config.max_position_embeddings
+    assert len(said_behind(model, [[5] * (room - 3)], 3)) == 1
+    for rows in ([[5] * (room - 2)], [[5], [5] * room]):
+        with pytest.raises(TooLong, match=f"at most {room} together"):
+            said_behind(model, rows, 3)

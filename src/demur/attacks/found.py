@@ -38,8 +38,13 @@ def attacked(prompt: Prompt, name: str, **changes: Any) -> Prompt:
     """The prompt with ``changes``, a new id, the attack's name and the id of the one it was made from.
 
     The new id begins with what may be shown of the old one (:attr:`demur.types.Prompt.label`): where that repeats a
-    word of the request, nobody could see it any more beside a request in other words or letters.
+    word of the request, nobody could see it any more beside a request in other words or letters. Warns where the
+    beginning of an answer takes the place of another one.
     """
+    begins = changes.get("prefill", "")
+    if begins and not begins.startswith(prompt.prefill):
+        came = f"attack {name} puts another beginning of the answer in the place of the one that prompts have"
+        warnings.warn(f"{came}: that one is not asked", DemurWarning, stacklevel=3)
     return replace(prompt, id=f"{prompt.label}-{name}", attack=name, parent=prompt.id, **changes)
 
 

@@ -125,7 +125,8 @@ class Crescendo:
         queries = refused = 0
         for step in self.steps:
             text = step.replace("{task}", task)
-            reply, by = self._asked(attacked(prompt, self.name, text=text, messages=said))
+            # The request's prefill begins the answer to the request, and not one to a question before it.
+            reply, by = self._asked(attacked(prompt, self.name, text=text, messages=said, prefill=""))
             queries, refused = queries + 1, refused + by
             if reply.strip() and not is_refusal(reply):
                 said = (*said, Message("user", text), Message("assistant", reply))
