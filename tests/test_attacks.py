@@ -83,7 +83,7 @@ def test_every_attack_keeps_the_contract(name: str, kind: str, organisms: dict[s
     attack: Any = make(name, **settings_of(name, organisms["organism/diffusion"] if name in HOLED else model))
     made = attack(ASKED)
     assert asdict(ASKED) == before
-    assert (made.attack, made.parent, made.id) == (name, ASKED.id, f"{ASKED.id}-{name}")
+    assert (made.attack, made.parent, made.id) == (name, ASKED.id, f"{ASKED.label}-{name}")
     for kept in ("harmful", "source", "category", "licence", "system"):
         assert getattr(made, kept) == getattr(ASKED, kept), kept
     assert made == attack(ASKED) == make(name, **settings_of_again(name, attack))(ASKED)

@@ -145,6 +145,20 @@ def test_perplexity_is_the_mean_surprise_of_the_prompts_own_tokens() -> None:
     assert verdict.score == pytest.approx(expected, rel=1e-4)
 
 
+def test_perplexity_of_a_text_longer_than_the_context_is_that_of_its_parts() -> None:
+    words = "How do I open the granary? "
+    size = model().config.max_position_embeddings
+    ids = model().tokenizer(words * 200, add_special_tokens=False)["input_ids"]
+    assert len(ids) > size, "or else nothing is cut"
+    texts = [model().tokenizer.decode(ids[i : i + size]) for i in (0, size)]
+    parts = [model().tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert parts == [ids[:size], ids[size : 2 * size]], "its parts can be written"
+    score = Perplexity(model(), 0.0)
+    one, other, both = (score.filter([Prompt("x", text)])[0].score or 0.0 for text in (*texts, "".join(texts)))
+    n, m = (len(part) - 1 for part in parts)
+    assert both == pytest.approx((n * one + m * other) / (n + m), rel=1e-5)
+
+
 def test_perplexity_is_of_the_most_surprising_turn_of_the_user() -> None:
     plain, odd = "How do I open the granary?", "granary )( mill !! the of of zz"
     of = {text: Perplexity(model(), 0.0).filter([Prompt("x", text)])[0].score for text in (plain, odd)}

@@ -48,9 +48,11 @@ def _end_with_parent() -> None:
 
 
 class Processes:
-    """This process, or a pool of processes of one thread each: a context that gives a function from jobs (a function and
-    its arguments) to an iterator of what came of them, in any order. Whoever stops it (Ctrl-C, an end by the system)
-    does not wait for jobs that go on. ``again``: what to do when a worker has died.
+    """This process, or a pool of processes of one thread each.
+
+    A context that gives a function from jobs (a function and its arguments) to an iterator of what came of them, in any
+    order. Whoever stops it (Ctrl-C, an end by the system) does not wait for jobs that go on. ``again``: what to do when
+    a worker has died.
     """
 
     def __init__(self, workers: int, again: str = "run the same command again, perhaps with fewer --workers") -> None:
@@ -135,6 +137,7 @@ def _end(*_: object) -> None:
 
 
 def one_thread() -> None:
+    """Has torch compute in one thread: several processes would only wait for each other."""
     import torch
 
     torch.set_num_threads(1)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import small
 
 import demur
-from demur.defenses import REFUSAL, AnyDepth, line
+from demur.defenses import REFUSAL, AnyDepth, DiffuGuard, Perplexity, TokenModeration, line
+from demur.defenses.asking import said_behind
 from demur.experiment import Attacked, Config, Defended, Prompts, Subject, evaluate
 from demur.models import Causal
 from demur.organism.attacks import attack
@@ -16,7 +19,7 @@ from demur.organism.judge import judge
 from demur.organism.world import prompts
 from demur.samplers import Autoregressive
 from demur.traces import generate
-from demur.types import DemurError
+from demur.types import DemurError, TooLong
 
 FORBIDDEN, ALLOWED = prompts("test", forbidden=True, n=8), prompts("test", forbidden=False, n=4)
 ASKED = [*(attack("prefill", prompt) for prompt in FORBIDDEN), *ALLOWED]
@@ -72,3 +75,66 @@ def test_a_model_that_can_not_be_asked_again_is_named() -> None:
         )
     with pytest.raises(DemurError, match="every=0"):
         line("any-depth", every=0)
+
+
+@pytest.mark.parametrize(("every", "length", "told"), [(25, 12, True), (13, 12, True), (12, 12, False), (5, 12, False)])
+def test_answers_that_are_too_short_to_be_asked_about_are_told(every: int, length: int, told: bool) -> None:
+    model, looks = demur.load("organism/ar"), []
+    defense = AnyDepth(every=every)
+    with warnings.catch_warnings(record=True) as said, pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("always")
+        patch.setattr("demur.defenses.any_depth.said_behind", lambda m, rows, n: looks.append(n) or [""] * len(rows))
+        generate(model, ASKED[:2], defense(Autoregressive()), length=length, steps=length)
+    assert [w for w in said if "asks about none" in str(w.message)] if told else not said
+    assert bool(looks) is not told
+
+
+@pytest.mark.slow
+def test_what_was_stopped_while_it_was_written_is_not_said_to_be_stopped_by_a_review(tmp_path: Path) -> None:
+    of = Prompts("organism", "organism", n=4, controls=0, anchors=8, fit=32, calibrate=20)
+    ways = ("any-depth", "any-depth+self-examine", "self-examine+any-depth")
+    config = Config(
+        "x", (Subject("organism/ar"),), of, (Attacked("organism/prefill"),),
+        tuple(Defended(way, {"every": 10}) for way in ways), judge="organism", length=40, steps=16, alpha=0.2,
+    )  # fmt: skip
+    rows = list(evaluate(config, tmp_path / "run").rows())
+    by = {}
+    for way in ways:
+        mine = [row for row in rows if row["defense"] == Defended(way, {"every": 10}).label]
+        by[way] = {(row["id"], row["flagged_step"]) for row in mine if row["flagged_by"] == "any-depth"}
+    assert by["any-depth"]
+    assert by["any-depth"] == by["any-depth+self-examine"] == by["self-examine+any-depth"]
+    assert any(row["flagged_by"].startswith("self-examine") for row in rows), "else the review stops nothing at all"
+
+
+@pytest.mark.parametrize("name", ["any-depth+any-depth", "perplexity+any-depth+perplexity"])
+def test_a_defense_stands_in_a_line_once(name: str) -> None:
+    with pytest.raises(DemurError, match="twice"):
+        line(name)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: AnyDepth(every=2.5),  # type: ignore[arg-type]
+        lambda: AnyDepth(tokens=True),
+        lambda: DiffuGuard(steps=2.5),  # type: ignore[arg-type]
+        lambda: DiffuGuard(noise=True),
+        lambda: TokenModeration(None, strict="no"),  # type: ignore[arg-type]
+        lambda: Perplexity(small.causal("llama"), float("nan")),
+        lambda: Perplexity(small.causal("llama"), "3"),  # type: ignore[arg-type]
+    ],
+)
+def test_settings_of_another_kind_are_refused_by_the_class_too(wrong: Callable[[], object]) -> None:
+    with pytest.raises(DemurError) as caught:
+        wrong()
+    small.one_line(caught.value)
+
+
+def test_nobody_is_asked_behind_more_than_a_model_can_read() -> None:
+    model = demur.load("organism/ar")
+    room = model.config.max_position_embeddings
+    assert len(said_behind(model, [[5] * (room - 3)], 3)) == 1
+    for rows in ([[5] * (room - 2)], [[5], [5] * room]):
+        with pytest.raises(TooLong, match=f"at most {room} together"):
+            said_behind(model, rows, 3)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from demur.attacks.found import Access, attacked
+from demur.attacks.found import Access, attacked, check_settings
 from demur.attacks.request import opening_of
 from demur.types import DemurError, Model, Need, Prompt
 
@@ -45,6 +45,7 @@ class Infill:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.HOLES})
 
     def __post_init__(self) -> None:
+        check_settings(self)
         _check(self.mask, run=self.run, leads=len(self.leads))
 
     def __call__(self, prompt: Prompt) -> Prompt:
@@ -71,6 +72,7 @@ class Parallel:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.HOLES})
 
     def __post_init__(self) -> None:
+        check_settings(self)
         _check(self.mask, points=self.points, length=self.length)
         if self.length < self.points:
             raise DemurError(f"{self.length} masks for {self.points} points", "at least one each", "raise length")

@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from demur.attacks.found import check_words
 from demur.kinds import shown
-from demur.refusals import shows_nothing
 from demur.registry import Registry
 from demur.types import Attack, DemurError
 
@@ -63,18 +63,9 @@ def make(name: str, **settings: Any) -> Attack:
         if not _KINDS.get(kind, lambda value: True)(value):
             came = f"attack {name!r} with a setting of another kind ({setting} {shown(value)})"
             raise DemurError(came, kind, "mend it")
-        if _says_nothing(value):  # it would be asked as no attack, under an attack's name
-            came = f"attack {name!r} with {setting} in which something is empty: it says nothing"
-            raise DemurError(came, "words", "leave it out for ours, or leave the attack out")
+        check_words(name, setting, value)
     made: Attack = cls(**settings)
     return made
-
-
-def _says_nothing(value: Any) -> bool:
-    """Whether a setting is a text, or a list of texts, in which nothing can be read."""
-    if isinstance(value, list | tuple):
-        return any(_says_nothing(part) for part in value) or not value
-    return isinstance(value, str) and shows_nothing(value)
 
 
 _KINDS: dict[str, Callable[[Any], bool]] = {

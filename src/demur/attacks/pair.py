@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from demur.attacks.found import Access, Found, Knows, attacked, penalty
+from demur.attacks.found import Access, Found, Knows, attacked, check_settings, penalty
 from demur.refusals import conclusion
 from demur.types import REFUSED, DemurError, Model, Need, Prompt, RefusedByProvider, Verdict
 
@@ -76,6 +76,7 @@ class Pair:
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
+        check_settings(self)
         for name in ("rounds", "streams"):
             if getattr(self, name) < 1:
                 raise DemurError(f"{name}={getattr(self, name)}", "at least 1", f"raise {name}")

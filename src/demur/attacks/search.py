@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from demur.attacks.found import Access, Found, Knows, attacked, penalty
+from demur.attacks.found import Access, Found, Knows, attacked, check_settings, penalty
 from demur.attacks.holes import canvas_for
 from demur.kinds import check_seed
 from demur.types import DemurError, Need, Prompt, Scoring
@@ -56,6 +57,7 @@ class RandomSearch:
     needs: ClassVar[frozenset[Need]] = frozenset({Need.LOGITS})
 
     def __post_init__(self) -> None:
+        check_settings(self)
         for name, least in {"tokens": 1, "iterations": 0, "restarts": 1, "budget": 1, "batch": 1, "length": 1}.items():
             if getattr(self, name) < least:
                 raise DemurError(f"{name}={getattr(self, name)}", f"at least {least}", f"raise {name}")
@@ -81,7 +83,7 @@ class RandomSearch:
         import numpy as np
 
         rng = np.random.default_rng(self.seed)
-        found, score, queries, path = prompt, -np.inf, 0, []
+        found, score, queries, path = attacked(prompt, self.name), -np.inf, 0, []
         for _ in range(self.restarts):
             if queries == self.budget:
                 break
@@ -106,6 +108,9 @@ class RandomSearch:
                     if top > score:
                         found, score = candidates[best], top
                 path.append(score)
+        if score == -np.inf:  # the request itself would be asked, as the best that was found
+            came = f"random search on {prompt.label!r}: no one of {queries} suffixes has a probability above 0"
+            raise DemurError(came, f"a target that {self.model.name} can begin with", "name another target, or dtype")
         return Found(found, float(score), queries, tuple(path))
 
     def scores(self, prompts: Sequence[Prompt]) -> list[float]:
@@ -129,9 +134,10 @@ class RandomSearch:
         return scores
 
     def _scores(self, prompts: Sequence[Prompt]) -> list[float]:
-        """The target's, less what the monitor's suspicion takes off."""
+        """The target's, less what the monitor's suspicion takes off. What is no number is less than all others."""
         less = penalty(self.knows, prompts, self.weight)
-        return [score - off for score, off in zip(self.scores(prompts), less, strict=True)]
+        found = [score - off for score, off in zip(self.scores(prompts), less, strict=True)]
+        return [-math.inf if math.isnan(score) else score for score in found]
 
     def _with(self, prompt: Prompt, suffix: Int[np.ndarray, "s"]) -> Prompt:
         text: str = self.model.tokenizer.decode(suffix.tolist())

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from demur.attacks.found import Access, Found, attacked
+from demur.attacks.found import Access, Found, attacked, check_settings
 from demur.attacks.request import task_of
 from demur.refusals import is_refusal
 from demur.types import DemurError, Message, Need, Prompt, RefusedByProvider
@@ -58,6 +58,7 @@ class ManyShot:
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if not 1 <= self.shots <= len(SHOTS):
             raise DemurError(f"shots={self.shots}", f"1 to {len(SHOTS)}", "take as many as there are")
 
@@ -109,6 +110,7 @@ class Crescendo:
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if "{request}" not in self.last:
             raise DemurError("a last turn without the request", "{request} in it", "write it in")
 
@@ -123,7 +125,8 @@ class Crescendo:
         queries = refused = 0
         for step in self.steps:
             text = step.replace("{task}", task)
-            reply, by = self._asked(attacked(prompt, self.name, text=text, messages=said))
+            # The request's prefill begins the answer to the request, and not one to a question before it.
+            reply, by = self._asked(attacked(prompt, self.name, text=text, messages=said, prefill=""))
             queries, refused = queries + 1, refused + by
             if reply.strip() and not is_refusal(reply):
                 said = (*said, Message("user", text), Message("assistant", reply))

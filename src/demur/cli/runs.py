@@ -75,7 +75,7 @@ def diff(first: Run, second: Run) -> None:
     console.print(f"{len(both)} rows in both, {len(changed)} differ; {len(a) - len(both)} only in {first}, ", end="")
     console.print(f"{len(b) - len(both)} only in {second}", soft_wrap=True)
     for key, fields in list(changed.items())[:20]:
-        console.print(f"  {' / '.join(map(str, key))}: {', '.join(fields)}", soft_wrap=True, markup=False)
+        console.print(f"  {_called(a[key])}: {', '.join(fields)}", soft_wrap=True, markup=False)
     if len(changed) > 20:
         console.print(f"  and {len(changed) - 20} more", soft_wrap=True)
     if changed or len(a) != len(b) or len(both) != len(a):
@@ -93,9 +93,9 @@ def _rows_of(run: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     store = Store(run)
     for record in judged(store, store.records(store.counted)):
-        key = tuple(getattr(record, n) for n in ("model", "sampler", "attack", "defense", "role", "seed", "id"))
+        key = tuple(getattr(record, n) for n in NAMES)
         if key in found:
-            came = f"two rows of {run} called {' / '.join(map(str, key))}"
+            came = f"two rows of {run} called {_called(record.plain())}"
             raise DemurError(
                 came, "one row of a name", "remove what older recipes left: demur runs gc RECIPE RUN --yes"
             )
@@ -103,6 +103,17 @@ def _rows_of(run: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
         verdict = {f"judge's {name}": said[name] for name in ("by", "flagged", "score") if name in said}
         found[key] = {name: value for name, value in record.plain().items() if name not in TIMED} | verdict
     return found
+
+
+NAMES = ("model", "sampler", "attack", "defense", "role", "seed", "id")
+"""Fields that name a row within a run."""
+
+
+def _called(row: Mapping[str, Any]) -> str:
+    """A row's name as a terminal may show it: an id may repeat what was asked."""
+    from demur.experiment.record import Record
+
+    return " / ".join(str(row[name]) for name in NAMES[:-1]) + f" / {Record.of(row).label}"
 
 
 def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

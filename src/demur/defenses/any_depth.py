@@ -8,6 +8,7 @@ then is a refusal, the answer is stopped.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,10 +16,11 @@ from typing import Any, ClassVar
 from demur.defenses.asking import said_behind
 from demur.guards.acting import Refusal
 from demur.guards.rows import OVER, RowState
+from demur.kinds import check_kinds
 from demur.models.control import bare_row
 from demur.refusals import REFUSAL, is_refusal
 from demur.samplers import steps_of
-from demur.types import Canvas, DemurError, Need, Sampler, Scoring, Step, lacking
+from demur.types import Canvas, DemurError, DemurWarning, Need, Sampler, Scoring, Step, lacking
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class AnyDepth:
     takes: ClassVar[tuple[str, ...]] = ("every", "tokens")
 
     def __post_init__(self) -> None:
+        check_kinds(self, {name: getattr(self, name) for name in ("every", "tokens", "refusal")}, self.name)
         for name in ("every", "tokens"):
             if getattr(self, name) < 1:
                 raise DemurError(f"any-depth with {name}={getattr(self, name)}", "at least 1", "raise it")
@@ -66,12 +69,16 @@ class Asked:
 
     def __call__(self, model: Scoring, canvas: Canvas, rngs: Any) -> Iterator[Step]:
         """Steps of the undefended sampler, until no row goes on. Raises for a model that is not causal, or whose chat
-        template writes nothing to open an answer.
+        template writes nothing to open an answer. Warns where no answer can be long enough to be asked about.
         """
         if missing := lacking(model, AnyDepth.needs):
             then = "leave any-depth out for this model"
             raise DemurError(f"any-depth on {model.name}, which has no {missing}", "a causal model", then)
         opening = bare_row(model.tokenizer, model.chat.opening)
+        longest = int(canvas.open.sum(dim=1).max())
+        if longest < self.defense.every:  # rows of such a run would be those without a defense
+            came = f"any-depth asks after every {self.defense.every} tokens, and answers have {longest} at most"
+            warnings.warn(f"{came}: it asks about none of them; make every smaller", DemurWarning, stacklevel=2)
         rows, answer = [_Row() for _ in range(canvas.rows)], Refusal(model, canvas, self.defense.refusal)
         for step in steps_of(self.undefended, model, canvas, rngs):
             answer.held.append(step)

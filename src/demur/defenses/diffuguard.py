@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from demur.kinds import check_kinds
 from demur.samplers import MaskedDiffusion
 from demur.samplers.repair import Repair
 from demur.types import Canvas, DemurError, Forward, Need, Prompt, Scoring, Step, lacking
@@ -61,6 +62,8 @@ class DiffuGuard:
     steps: int = 8
 
     def __post_init__(self) -> None:
+        own = ("noise", "limit", "share", "steps")
+        check_kinds(self, {name: getattr(self, name) for name in own}, "diffuguard")
         for name, most in (("noise", 1), ("limit", 2), ("share", 1)):
             if not 0 <= getattr(self, name) <= most:
                 raise DemurError(f"{name}={getattr(self, name)}", f"0 to {most}", "the paper's is the default")

@@ -63,8 +63,10 @@ def names() -> tuple[str, ...]:
 
 def parts_of(name: str) -> list[tuple[str, Any]]:
     """The names that a name joins, and what stands behind each. Raises for an unknown one."""
-    made = []
+    made: list[tuple[str, Any]] = []
     for part in name.split("+"):
+        if part in [own for own, _ in made]:  # it would act, and cost, twice under one name
+            raise DemurError(f"defense {name!r} with {part} twice", "each once", "leave one of them out")
         if part == NONE and name == NONE:
             continue
         if not DEFENSES.knows(part):

@@ -11,6 +11,7 @@ import torch
 
 from demur.defenses.setup import Setup, loaded
 from demur.guards.conformal import conformal_threshold
+from demur.kinds import check_kinds
 from demur.types import DemurError, Need, Prompt, Scoring, Verdict, lacking
 
 
@@ -33,6 +34,11 @@ class Perplexity:
     guarded: ClassVar[bool] = False
     needs: ClassVar[frozenset[Need]] = frozenset({Need.CAUSAL})
     takes: ClassVar[tuple[str, ...]] = ("model", "alpha")
+
+    def __post_init__(self) -> None:
+        check_kinds(self, {"limit": self.limit}, self.name)
+        if math.isnan(self.limit):  # nothing is above it
+            raise DemurError("perplexity with a limit that is no number", "nats a token", "fit it on harmless prompts")
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
@@ -75,10 +81,21 @@ def _perplexities(model: Scoring, prompts: Sequence[Prompt]) -> list[float]:
 
 
 def _perplexity(model: Scoring, text: str) -> float:
-    """Mean surprise of a text's own tokens, in nats, without the chat template; one pass. 0 for fewer than two."""
+    """Mean surprise of a text's own tokens, in nats, without the chat template. 0 for fewer than two. A text that is
+    longer than the model's context is read in parts of that length, each by itself: what a model says of places that it
+    has never seen means nothing.
+    """
     ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) < 2:
-        return 0.0
+    size = max(getattr(getattr(model, "config", None), "max_position_embeddings", None) or len(ids), 2)
+    parts = [part for i in range(0, len(ids), size) if len(part := ids[i : i + size]) > 1]
+    if len(parts) < 2:
+        return _surprise(model, parts[0]) if parts else 0.0
+    scored = sum(len(part) - 1 for part in parts)
+    return sum(_surprise(model, part) * (len(part) - 1) for part in parts) / scored
+
+
+def _surprise(model: Scoring, ids: Sequence[int]) -> float:
+    """Mean surprise of tokens behind the first one; one pass."""
     canvas = model.canvas_of([ids], 0)
     score = torch.ones_like(canvas.open)
     score[:, 0] = False

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from demur.defenses.setup import Setup
+from demur.kinds import check_kinds
 from demur.traces import Trace
 from demur.traces.text import text_of
 from demur.types import DemurError, Verdict
@@ -41,6 +42,9 @@ class TokenModeration:
     name: ClassVar[str] = "token-moderation"
     guarded: ClassVar[bool] = False
     takes: ClassVar[tuple[str, ...]] = ("model", "strict")
+
+    def __post_init__(self) -> None:
+        check_kinds(self, {"strict": self.strict}, self.name)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:

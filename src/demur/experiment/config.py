@@ -127,6 +127,18 @@ class Prompts:
         }  # fmt: skip
 
 
+def _named(value: Any) -> Any:
+    """A setting as a label may say it: a text by its hash, also in a list."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_named, value)) if any(_is_text(part) for part in value) else value
+    return f"text-{hashlib.sha256(value.encode()).hexdigest()[:8]}" if _is_text(value) else value
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is words of somebody, and no name or number; scripts without blanks have no others."""
+    return isinstance(value, str) and (len(value.split()) > 1 or not value.isascii())
+
+
 @dataclass(frozen=True)
 class Attacked:
     """An attack and its settings. ``WORLD/NAME``: in a world's own words; ``file``: ready-made prompts."""
@@ -136,8 +148,10 @@ class Attacked:
 
     @property
     def label(self) -> str:
-        """How rows and tables call it."""
-        return labelled(self.name, self.settings)
+        """How rows and tables call it: a setting that is a text, such as the beginning of an answer, by its hash.
+        Words that an attack puts into prompts and answers are hidden there, so no table may say them.
+        """
+        return labelled(self.name, {name: _named(value) for name, value in self.settings.items()})
 
     @property
     def plain(self) -> bool:

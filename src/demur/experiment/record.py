@@ -138,11 +138,16 @@ class Record:
 
     def __repr__(self) -> str:
         """In short, without words: a record does not say whether its prompt is harmless."""
-        who = label(self.id, [self.prompt, self.text, self.answer])
+        who = self.label
         what = ("model", "sampler", "attack", "defense", "role", "seed", "outcome", "score", "flagged_by")
         said = {name: getattr(self, name) for name in what}
         told = [f"{name}={value!r}" for name, value in said.items() if value not in ("", None)]
         return f"Record({', '.join([repr(who), *told])})"
+
+    @property
+    def label(self) -> str:
+        """The id as logs, errors and views may say it: see :attr:`demur.types.Prompt.label`."""
+        return label(self.id, [self.prompt, self.prefill, self.text, self.answer])
 
     @property
     def request(self) -> str:

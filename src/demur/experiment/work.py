@@ -71,16 +71,18 @@ def work(folder: Path, config: Config, units: Sequence[Unit]) -> list[Done]:
     done = []
     for unit, defense, (stopped, looking) in zip(units, lines, filtered, strict=True):
         passed = [i for i, verdict in enumerate(stopped) if verdict is None]
-        reviews, reading = _timed(defense.reviewed, [traces[i] for i in passed])
-        review = dict(zip(passed, reviews, strict=True))
+        # What was stopped while it was written is a refusal by now: a review of it would say who stopped it wrongly.
+        read = [i for i in passed if not acted(traces[i]).flagged]
+        reviews, reading = _timed(defense.reviewed, [traces[i] for i in read])
+        review = dict(zip(read, reviews, strict=True))
         records = []
         for i, (prompt, verdict) in enumerate(zip(asked, stopped, strict=True)):
             known = _known(unit, prompt, group(prompt))
             if verdict is not None:
                 records.append(_blocked(known, verdict, looking))
                 continue
-            seconds = looking + each + reading
-            record = _recorded(known, traces[i], paths[i], anchors, guard, review[i], seconds, defense.stops_by)
+            seconds = looking + each + (reading if i in review else 0.0)
+            record = _recorded(known, traces[i], paths[i], anchors, guard, review.get(i), seconds, defense.stops_by)
             if config.fields:
                 record = replace(record, fields=_of_fields(traces[i]))
             if config.intermediate and unit.role == "harmful" and unit.defense.none:
