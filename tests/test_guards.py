@@ -356,7 +356,7 @@ def test_another_model_layer_sampler_or_t_names_both_sides(tmp_path: Path) -> No
     with pytest.raises(DemurError, match="middle"):
         middle.judge(trace)
     other = generate(small.causal("qwen"), [trace.prompt], length=8, steps=8)[0]
-    with pytest.raises(DemurError, match="another spec"):
+    with pytest.raises(DemurError, match=r"a guard of another spec.*demur guard fit"):  # no anchors would help
         guard.judge(other)
 
 

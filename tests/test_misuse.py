@@ -57,6 +57,13 @@ DIFFUSION = ("-m", "organism/diffusion")
 FIT = ("guard", "fit", "organism/ar", "--out", "g.safetensors")
 
 WRONG: list[tuple[tuple[str, ...], str]] = [
+    # an option that would do nothing
+    (("watch", "Hi", *AR, "--detector", "m:C"), "without --guard"),
+    (("replay", "asks.jsonl", *AR, "--detector", "m:C"), "without --guard"),
+    (("watch", "Hi", *AR, "--no-signal", "--whitened"), "one of them"),
+    (("watch", "Hi", *AR, "--no-signal", "--sri"), "one of them"),
+    (("watch", "Hi", *AR, "--column", "text=question"), "no file or set"),
+    (("watch", "demur-harmless-001", *AR, "--column", "text=question"), "no file or set"),
     # a file's name, or an id with a slip in it, is no text
     (("watch", "nothere.jsonl", *AR), "no file 'nothere.jsonl'"),
     (("watch", "PROMPTS.CSV", *AR), "did you mean 'prompts.csv'"),

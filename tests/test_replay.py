@@ -226,6 +226,19 @@ def test_a_guard_gives_its_verdict_on_every_row(run: Run, files: Path, model: An
     assert "one of them" in err
 
 
+def test_a_page_says_what_lines_say_of_an_answer_and_what_the_anchors_are(run: Run, tmp_path: Path) -> None:
+    rows = [
+        {"prompt": ASK, "response": said} for said in ("I can not help with that.", "I cannot help with that.", SAID)
+    ]
+    code, lines, _ = run(rows, "--html", "p.html", "--refusals", "scripted")
+    assert code == 0
+    assert [(line["read"], line["refused"]) for line in lines] == [("refuses", False), ("refuses", True)]
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    for verdict in ("refused (by the dictionary of refusals: answered)", '"refused"'):
+        assert verdict in page
+    assert page.count("Scripted anchors") >= 2
+
+
 def test_a_page_shows_no_words_of_prompts_that_nobody_marked(run: Run, tmp_path: Path) -> None:
     rows = [{"prompt": ASK, "response": SAID}, {"prompt": ASK, "response": ""}]
     assert run(rows, "--html", "p.html")[0] == 0

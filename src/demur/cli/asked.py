@@ -81,6 +81,8 @@ def asked(
         text = as_typed(argument)
         named = _named(text, argument, harmful, columns)
         prompts += [_typed(text, harmful)] if named is None else named
+    if columns and not any(_is_read(argument) for argument in given or ()):
+        raise DemurError("--column, and no file or set whose columns it names", "a file of prompts", "leave it out")
     prompts += [_typed(as_typed(text), harmful) for text in texts or ()]
     if not prompts:
         raise DemurError("nothing to ask", "a text, an id or a file of prompts", "for example: 'How are you?'")
@@ -195,6 +197,15 @@ def _named(text: str, argument: str, harmful: bool | None, columns: Mapping[str,
 
 _LIKE_AN_ID = re.compile(r"[^\W\d]\S*[-_/#:]\d+")
 """What may be an id of somebody's own file, where that file was not named, or a request of one word."""
+
+
+def _is_read(argument: str) -> bool:
+    """Whether an argument is the name of what has columns."""
+    from demur.prompts import MORE_SETS, PUBLIC, SETS
+
+    text, place = as_typed(argument), os.path.expanduser(argument)
+    known = text in (*SETS, *MORE_SETS, *PUBLIC) or text.startswith("hf:") or os.path.lexists(place)
+    return known or (glob.has_magic(place) and bool(glob.glob(place)))
 
 
 _BESIDE_A_NAME = re.compile(r"^[\s'\"`(<\u2018\u201c]+|(?::\d+(?:-\d+)?|[\s'\"`,;:!)>\u2019\u201d])+$")

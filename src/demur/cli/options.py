@@ -135,6 +135,12 @@ def setup(
     return chosen, sampler, length or model.default_length(steps)
 
 
+def check_detector(guard: Path | None, detector: str | None) -> None:
+    """Raises for a detector of no guard, which would do nothing."""
+    if guard is None and detector is not None:
+        raise DemurError(f"--detector {detector:.40} without --guard", "the guard's file", "name it, or leave it out")
+
+
 def signal_of(whitened: bool | None, owner: "Anchors | None" = None, default: "SignalName" = "sri") -> "SignalName":
     """How states are read: as the anchors do that are there, else as asked. Raises where the two differ."""
     wanted: SignalName | None = None if whitened is None else "whitened" if whitened else "sri"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -24,6 +24,7 @@ from demur.cli.options import (
     RefusalsFrom,
     Whitened,
     cached_anchors,
+    check_detector,
     load_model,
     out_to,
     signal_of,
@@ -106,6 +107,7 @@ def replay(
 
     if resume and out is None:
         raise DemurError("--resume without --out", "the file that is to go on", "name it: --out FILE")
+    check_detector(guard, detector)
     check_writable(out, sort="lines", beside=(source, model, anchors, guard, html))
     check_writable(html, sort="page", beside=(source, model, anchors, guard))
     read = Source(source, _columns(column), harmful)
@@ -122,7 +124,8 @@ def replay(
     if fitted is None:
         fitted = cached_anchors(net, sampler, long, long, where, pooled, refusals, n, False, reads)
     else:
-        fitted.check(spec_of(net, sampler, long, steps=long).at(where, pooled, fitted.spec.signal))
+        of: Literal["anchors", "guard"] = "guard" if watcher else "anchors"
+        fitted.check(spec_of(net, sampler, long, steps=long).at(where, pooled, fitted.spec.signal), of=of)
     if fitted.warning:
         out_to(stderr=True).print(f"! {fitted.warning}", style="yellow", markup=False)
     how = {"steps": long, "wanted": (where, pooled), "batch": batch, "chunk": chunk, "window": WINDOW}
@@ -194,7 +197,7 @@ def _written(
         again: Iterator[list[Replayed]] = iter(())
         if begun:  # lines hold no traces: the first transcripts are read once more
             again = replaying(net, islice(source.rows(), begun), anchors, guard, **how, found_before=True)
-        write(html, _page(first_of(again, told.first), told.signals, show_harmful))
+        write(html, _page(first_of(again, told.first), told.signals, anchors.warning, show_harmful))
         console.print(f"page: {html.resolve().as_uri()}", markup=False, soft_wrap=True)
 
 
@@ -257,7 +260,7 @@ def _columns(items: Sequence[str] | None) -> dict[str, str]:
     return columns
 
 
-def _page(shown: "Sequence[Replayed]", signals: int, show_harmful: bool) -> str:
+def _page(shown: "Sequence[Replayed]", signals: int, warning: str, show_harmful: bool) -> str:
     from demur.views.page import page
 
     scenes = []
@@ -268,7 +271,8 @@ def _page(shown: "Sequence[Replayed]", signals: int, show_harmful: bool) -> str:
         said = [f"the first {trace.steps} of the answer's {one.tokens} tokens"] if trace.steps < one.tokens else []
         if signals > len(shown):
             said.append(f"{len(shown)} of {signals} transcripts are shown")
-        verdict = "refused" if one.refused else "answered"
+        said += [warning] if warning else []
+        verdict = _reading(one)
         if one.verdict is not None and one.verdict.flagged is not None:
             verdict += ", flagged by the guard" if one.verdict.flagged else ", let pass by the guard"
         scenes.append(
@@ -281,3 +285,10 @@ def _page(shown: "Sequence[Replayed]", signals: int, show_harmful: bool) -> str:
             )
         )
     return page(scenes, title="demur replay")
+
+
+def _reading(one: "Replayed") -> str:
+    """What the whole answer does, and what the dictionary says where that is something else."""
+    read = {"refuses": "refused", "answers": "answered", None: "not read"}.get(one.read, one.read or "")
+    words = "refused" if one.refused else "answered"
+    return read if read == words else f"{read} (by the dictionary of refusals: {words})"

@@ -28,6 +28,7 @@ from demur.cli.options import (
     TemplateArguments,
     Whitened,
     cached_anchors,
+    check_detector,
     load_model,
     out_to,
     setup,
@@ -115,7 +116,7 @@ def watch(
     if save and len(prompts) > 1:
         raise DemurError(f"--save with {len(prompts)} prompts", "one prompt, since it writes one trace", "ask one")
     check_temperature(temperature)
-    _check_together(html, save, [model, *(prompt or ())], {"--guard": guard, "--anchors": anchors}, signal)
+    _check_together(html, save, [model, *(prompt or ())], {"--guard": guard, "--anchors": anchors}, signal, whitened)
     fields = fields_named(*field or ())
     known = _guard_at(guard, detector)  # now, and not after minutes of loading a model
     given = Anchors.load(anchors) if anchors else None
@@ -164,12 +165,21 @@ def _ways(net: Any, first: str | None, second: str | None, options: tuple[Any, .
 
 
 def _check_together(
-    html: Path, save: Path | None, read: Sequence[str], named: Mapping[str, Path | None], signal: bool
+    html: Path,
+    save: Path | None,
+    read: Sequence[str],
+    named: Mapping[str, Path | None],
+    signal: bool,
+    whitened: bool | None,
 ) -> None:
     """Raises for what can not be asked together: files that would be lost, and a signal that is and is not wanted."""
     given = [option for option, path in named.items() if path is not None]
     if given and not signal:
         raise DemurError(f"--no-signal with {given[0]}", "one of them", f"leave one out: {given[0]} brings the signal")
+    if whitened is not None and not signal:
+        raise DemurError(
+            "--no-signal with --whitened or --sri", "one of them", "the second says how the signal is read"
+        )
     if len(given) > 1:
         raise DemurError("both --anchors and --guard", "one of them", "a guard brings its own anchors")
     check_writable(html, sort="page", beside=[*read, *named.values(), save])
@@ -184,6 +194,7 @@ def _check(net: Any, prompts: "Sequence[Prompt]", length: int, layer: str) -> No
 
 
 def _guard_at(path: Path | None, detector: str | None) -> "Guard | None":
+    check_detector(path, detector)
     if path is None:
         return None
     from demur.guards import Guard  # brings scikit-learn, which takes seconds to come

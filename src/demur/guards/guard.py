@@ -121,6 +121,9 @@ class Guard:
 
     def judge_all(self, traces: Sequence[Trace]) -> list[Verdict]:
         """The same of several, each by itself; a batch takes half the time that its traces take one by one."""
+        traces = as_traces(traces)
+        for trace in traces:
+            self.check(trace.spec)
         scores = scored(self.detector, self.anchors.signals(traces))
         beyond = [self.anchors.beyond(trace) for trace in traces] if self.tail else None
         flagged = self.above(scores, beyond)
@@ -181,7 +184,7 @@ class Guard:
 
     def check(self, spec: Spec) -> None:
         """Raises, naming both sides, unless the guard may be used on generations of ``spec``."""
-        self.anchors.check(spec, leaving=STATES)
+        self.anchors.check(spec, leaving=STATES, of="guard")
 
     def measured(self, name: str, traces: Sequence[Trace]) -> Guard:
         """The same guard with its false-positive rates on harmless traces, offline and online, written into the card.

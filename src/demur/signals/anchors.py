@@ -216,17 +216,20 @@ class Anchors:
             return self.whitened(phi, t)
         return between(phi, self.directions[t : t + phi.shape[1]], TAU, EPS)
 
-    def check(self, spec: Spec, leaving: Container[str] = ()) -> None:
+    def check(self, spec: Spec, leaving: Container[str] = (), of: Literal["anchors", "guard"] = "anchors") -> None:
         """Raises, naming both sides, unless traces of ``spec`` may be measured with these anchors.
 
-        ``leaving``: fields that need not agree; a trace, whose spec names no layer, leaves :data:`STATES`.
+        ``leaving``: fields that need not agree; a trace, whose spec names no layer, leaves :data:`STATES`. ``of`` is
+        whose they are: a guard brings its own, and no others would help.
         """
         if different := spec.differences(self.spec, leaving):
+            whose = {"anchors": "anchors", "guard": "a guard"}[of]
+            how = {"anchors": "anchors_of(model, ...)", "guard": "demur.guards.fit_guard"}[of]
             raise DemurError(
-                f"anchors of another spec, {self.spec.model} for a trace of {spec.model} "
-                f"(trace against anchors: {'; '.join(different)})",
-                "anchors and trace of one model, layer, pooling mode, sampler, T and chat template",
-                f"fit anchors for this one: demur anchors fit {spec.model}, or anchors_of(model, ...)",
+                f"{whose} of another spec, {self.spec.model} for a trace of {spec.model} "
+                f"(trace against {of}: {'; '.join(different)})",
+                f"{of} and trace of one model, layer, pooling mode, sampler, T and chat template",
+                f"ask as was asked for the fit, or fit {whose} for this one: demur {of} fit {spec.model}, or {how}",
             )
         if spec.day and not self.spec.source:
             warnings.warn(
