@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def run(
     def call(rows: Any, *arguments: str, name: str = "t.jsonl") -> tuple[int, list[dict[str, Any]], str]:
         content = rows if isinstance(rows, str) else "\n".join(map(json.dumps, rows))
         (tmp_path / name).write_text(content, encoding="utf-8", errors="surrogatepass")
-        known = [] if "--guard" in arguments else ["--anchors", str(files / "a.safetensors")]
+        known = [] if {"--guard", "--anchors"} & {*arguments} else ["--anchors", str(files / "a.safetensors")]
         monkeypatch.setattr(sys, "argv", ["demur", "replay", name, "-m", "organism/ar", *known, *arguments])
         code = 0
         try:
@@ -226,11 +227,12 @@ def test_a_guard_gives_its_verdict_on_every_row(run: Run, files: Path, model: An
     assert "one of them" in err
 
 
-def test_a_page_says_what_lines_say_of_an_answer_and_what_the_anchors_are(run: Run, tmp_path: Path) -> None:
-    rows = [
-        {"prompt": ASK, "response": said} for said in ("I can not help with that.", "I cannot help with that.", SAID)
-    ]
-    code, lines, _ = run(rows, "--html", "p.html", "--refusals", "scripted")
+def test_a_page_says_what_lines_say_of_an_answer_and_what_the_anchors_are(
+    run: Run, tmp_path: Path, anchors: demur.Anchors
+) -> None:
+    replace(anchors, refusals="scripted").save(tmp_path / "s.safetensors")
+    rows = [{"prompt": ASK, "response": said} for said in ("I can not help with that.", "I cannot help with that.")]
+    code, lines, _ = run(rows, "--html", "p.html", "--anchors", "s.safetensors")
     assert code == 0
     assert [(line["read"], line["refused"]) for line in lines] == [("refuses", False), ("refuses", True)]
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
