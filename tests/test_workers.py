@@ -80,7 +80,7 @@ def test_a_pool_begins_its_workers_and_gives_what_they_find() -> None:
 
 
 STOPPED = """
-import os, sys, time
+import os, signal, sys, time
 from demur.workers import Processes
 
 def work(k):
@@ -88,6 +88,7 @@ def work(k):
     time.sleep(600)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have what they start behind them ignore it
     try:
         with Processes(2) as submit:
             list(submit([(work, k) for k in range(4)]))
@@ -110,5 +111,8 @@ def test_ctrl_c_ends_the_work_at_once_whoever_gets_it(everybody: bool, tmp_path:
         workers = [*map(int, os.listdir(seen))]
         assert len(workers) == 2
         (os.killpg if everybody else os.kill)(parent.pid, signal.SIGINT)
-        assert parent.communicate(timeout=30)[0].strip() == "stopped"
+        try:
+            assert parent.communicate(timeout=30)[0].strip() == "stopped"
+        finally:
+            parent.kill()
         assert not any(map(alive, workers))
