@@ -84,6 +84,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *a
     return code, " ".join((said.out + said.err).split())
 
 
+@pytest.mark.filterwarnings("ignore:.*is not finished:demur.types.DemurWarning")
 @pytest.mark.parametrize("done", [0, 1, 3])
 def test_rows_of_an_unfinished_run_are_of_its_own_recipe(
     done: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -100,6 +101,7 @@ def test_rows_of_an_unfinished_run_are_of_its_own_recipe(
     assert (code, f"{expected} rows in both, 0 differ; 0 only in" in said) == (0, True), said
 
 
+@pytest.mark.filterwarnings("ignore:.*is not finished:demur.types.DemurWarning")
 def test_an_unfinished_run_that_does_not_say_what_it_wants_gives_all_that_is_there(tmp_path: Path) -> None:
     store = written(tmp_path, CONFIG, 2)
     manifest = store.manifest
@@ -166,6 +168,7 @@ def test_after_cleaning_up_the_manifest_says_what_is_left_and_nothing_else(silen
     assert report(tmp_path / "run", tmp_path / "report")
 
 
+@pytest.mark.filterwarnings("ignore:.*is not finished:demur.types.DemurWarning")
 def test_after_cleaning_up_for_a_recipe_of_which_units_are_missing_a_run_is_unfinished(tmp_path: Path) -> None:
     store = written(tmp_path, CONFIG)
     other = replace(CONFIG, seeds=(0, 1))

@@ -16,7 +16,7 @@ from demur import artefact
 from demur.experiment import record
 from demur.experiment.record import Record, documented, kinds
 from demur.experiment.store import Store
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 pa = pytest.importorskip("pyarrow")
 pd = pytest.importorskip("pandas")
@@ -115,9 +115,11 @@ def test_rows_are_those_that_the_manifest_counts(tmp_path: Path) -> None:
     store.add("zz", [Record.of(row(unit="zz"))])
     assert set(demur.rows(tmp_path / "run")["unit"]) == {"aa"}
     store.begin({"finished": False, "config": {"judge": "dictionary"}})
-    assert set(demur.rows(tmp_path / "run")["unit"]) == {"aa", "zz"}
+    with pytest.warns(DemurWarning, match=r"is not finished \(2 units\)"):
+        assert set(demur.rows(tmp_path / "run")["unit"]) == {"aa", "zz"}
     run_in(tmp_path / "empty", {}, finished=False)
-    assert demur.rows(tmp_path / "empty").empty
+    with pytest.warns(DemurWarning, match=r"is not finished \(0 units\)"):
+        assert demur.rows(tmp_path / "empty").empty
 
 
 def test_what_a_judge_said_stands_beside_its_row(tmp_path: Path) -> None:
@@ -155,7 +157,8 @@ def test_files_that_others_left_beside_the_units_are_passed_over(name: str, tmp_
     units.mkdir()
     (units / name).write_bytes(b"x")
     (tmp_path / "manifest.json").write_text('{"finished": false}', encoding="utf-8")
-    assert len(demur.rows(tmp_path)) == 0
+    with pytest.warns(DemurWarning, match="is not finished"):
+        assert len(demur.rows(tmp_path)) == 0
     assert not Store(tmp_path).files()
 
 

@@ -92,6 +92,7 @@ def _rows_of(run: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
 
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     store = Store(run)
+    store.tell_unfinished()
     for record in judged(store, store.records(store.counted)):
         key = tuple(getattr(record, n) for n in NAMES)
         if key in found:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from demur import artefact
 from demur.experiment.record import OPTIONAL, TIMED, Record, files_in, from_bytes, is_whole, name_of, to_bytes
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,15 @@ class Store:
         files = self.files()
         wanted = manifest.get("wanted")  # version 0.1.0 did not say
         return list(files) if wanted is None else [key for key in wanted if key in files]
+
+    def tell_unfinished(self) -> None:
+        """Warns of a run that is not finished: rates of its rows are those of some cells, or of a part of one."""
+        manifest = self.manifest
+        if not manifest.get("finished"):
+            of = manifest.get("wanted")
+            there = f"{len(self.counted)} of {len(of)}" if of else f"{len(self.counted)}"
+            then = "the rows are what is there so far; demur evaluate ... --resume goes on"
+            warnings.warn(f"{self.folder} is not finished ({there} units): {then}", DemurWarning, stacklevel=3)
 
     def left_behind(self, recipe: str, keys: Sequence[str]) -> str:
         """Says what of another recipe's run in this folder counts no more in one of ``recipe`` with the units ``keys``;

@@ -21,8 +21,8 @@ def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
     docs/records.md says what the columns hold.
 
     Runs of version 0.1.0 are read, too. Of a finished run these are the rows that its manifest counts; of another one,
-    what is there so far of its recipe. What a model judged is in ``judge``, ``judge_flagged``, ``judge_score`` and
-    ``judge_why``, empty where nobody asked it; ``read`` and ``read_why`` are how the text reads
+    what is there so far of its recipe, with a warning. What a model judged is in ``judge``, ``judge_flagged``,
+    ``judge_score`` and ``judge_why``, empty where nobody asked it; ``read`` and ``read_why`` are how the text reads
     (:func:`demur.judges.read_answer`): ``refuses``, ``answers``, ``unclear``, or null where it could not be read.
     Raises for a folder without a run, for a damaged file, and without ``demur[data]``.
     """
@@ -32,6 +32,7 @@ def rows(folder: str | Path, as_: Literal["pandas", "arrow"] = "pandas") -> Any:
     if as_ == "pandas":
         need("pandas", "data")
     store = Store(place_of(folder))
+    store.tell_unfinished()
     tables = [
         _with_verdicts(table, store.folder / "judged" / f"{key}.json") for key, table in store.tables(store.counted)
     ]
