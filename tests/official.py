@@ -582,6 +582,9 @@ def run_mdlm(official: Official, x: Setting) -> Outcome:
     if not _differing(answers, found[-1].ids[:, -length:].tolist()):
         return "equal"
     changed = any(row[: len(p)].tolist() != p for row, p in zip(theirs, prompts, strict=True))
+    # A mask that is filled with a mask changes nothing, and takes a place's turn: without masks both are equal.
+    unmasked = Setting(x.seed_of_torch, **x.fixed | {"masks in prompts": False})
+    changed |= masks and not changed and run_mdlm(official, unmasked) == "equal"
     if changed and bool((found[-1].ids == canvas.ids)[~canvas.open].all()):
         return "masks in prompts are filled there"
     padded = len({len(row) for row in prompts}) > 1

@@ -19,7 +19,7 @@ from demur.organism.judge import judge
 from demur.organism.world import prompts
 from demur.samplers import Autoregressive
 from demur.traces import generate
-from demur.types import DemurError, TooLong
+from demur.types import DemurError, DemurWarning
 
 FORBIDDEN, ALLOWED = prompts("test", forbidden=True, n=8), prompts("test", forbidden=False, n=4)
 ASKED = [*(attack("prefill", prompt) for prompt in FORBIDDEN), *ALLOWED]
@@ -136,5 +136,9 @@ def test_nobody_is_asked_behind_more_than_a_model_can_read() -> None:
     room = model.config.max_position_embeddings
     assert len(said_behind(model, [[5] * (room - 3)], 3)) == 1
     for rows in ([[5] * (room - 2)], [[5], [5] * room]):
-        with pytest.raises(TooLong, match=f"at most {room} together"):
-            said_behind(model, rows, 3)
+        with pytest.warns(DemurWarning, match=f"in a context of {room}: it is not asked there"):
+            *_, last = said_behind(model, rows, 3)
+        assert not last
+    with pytest.warns(DemurWarning, match="it is not asked there"):
+        (said, _) = said_behind(model, [[5] * 4, [5] * room], 3)
+    assert said == said_behind(model, [[5] * 4], 3)[0]

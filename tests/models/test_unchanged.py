@@ -79,9 +79,33 @@ def test_a_copy_is_looked_at_as_the_original_is(model: Any, copied: Callable[[An
         answered(other)
 
 
+def test_what_a_copy_has_got_is_said_of_the_copy_too(model: Any) -> None:
+    hooked, worded = copy.deepcopy(model), copy.deepcopy(model)
+    hooked.net.model.norm.register_forward_hook(lambda module, given, output: output)
+    with pytest.warns(DemurWarning, match="hooks of your own"):
+        answered(copy.deepcopy(hooked))
+    more_tokens(worded)
+    with pytest.raises(DemurError, match="the tokenizer of"):
+        answered(worded)
+
+
+def test_a_model_of_before_is_named_after_its_network_was_loaded_again_as_it_is_now(model: Any) -> None:
+    answered(model)
+    other_weights(model)
+    again = demur.load(model.net, tokenizer=model.tokenizer)
+    answered(again)
+    with pytest.raises(DemurError, match="the weights of"):
+        answered(model)
+    answered(again)
+    with torch.no_grad():
+        model.net.model.layers[0].mlp.down_proj.weight.div_(2)  # as they were
+    answered(model)
+
+
 def test_settings_that_change_no_token_are_nobodys_business(model: Any) -> None:
     before = answered(model)
     model.tokenizer.padding_side = "right"
+    model.tokenizer.add_special_tokens({"pad_token": "<mine>"})
     model.tokenizer.truncation_side = "left"
     model.tokenizer.model_max_length = 3
     model.net.config.use_cache = False

@@ -37,15 +37,17 @@ class Found:
 def attacked(prompt: Prompt, name: str, **changes: Any) -> Prompt:
     """The prompt with ``changes``, a new id, the attack's name and the id of the one it was made from.
 
-    The new id begins with what may be shown of the old one (:attr:`demur.types.Prompt.label`): where that repeats a
-    word of the request, nobody could see it any more beside a request in other words or letters. Warns where the
-    beginning of an answer takes the place of another one.
+    Where the id of the old one repeats a word of its request, so that no view says it, and the request in other words
+    or letters does not show that any more, the new id begins with what may be shown of it
+    (:attr:`demur.types.Prompt.label`). Warns where the beginning of an answer takes the place of another one.
     """
     begins = changes.get("prefill", "")
     if begins and not begins.startswith(prompt.prefill):
         came = f"attack {name} puts another beginning of the answer in the place of the one that prompts have"
         warnings.warn(f"{came}: that one is not asked", DemurWarning, stacklevel=3)
-    return replace(prompt, id=f"{prompt.label}-{name}", attack=name, parent=prompt.id, **changes)
+    made = replace(prompt, id=f"{prompt.id}-{name}", attack=name, parent=prompt.id, **changes)
+    hidden = prompt.label != prompt.id and made.label == made.id
+    return replace(made, id=f"{prompt.label}-{name}") if hidden else made
 
 
 def check_settings(attack: Any) -> None:

@@ -109,7 +109,7 @@ class RandomSearch:
                         found, score = candidates[best], top
                 path.append(score)
         if score == -np.inf:  # the request itself would be asked, as the best that was found
-            came = f"random search on {prompt.label!r}: no one of {queries} suffixes has a probability above 0"
+            came = f"random search on {prompt.label!r}: no one of {queries} suffixes has a finite score"
             raise DemurError(came, f"a target that {self.model.name} can begin with", "name another target, or dtype")
         return Found(found, float(score), queries, tuple(path))
 

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 from demur.samplers import Autoregressive, seeded, steps_of
 from demur.traces import opened_thought, text_of
-from demur.types import Model, TooLong
+from demur.types import DemurWarning, Model
 
 
 def said_behind(model: Model, rows: Sequence[Sequence[int]], tokens: int, *, marked: bool = False) -> list[str]:
     """The texts that a causal model writes behind token rows, greedily, each up to its end and at most ``tokens`` long.
     Special tokens are left out. ``marked``: where a row leaves a thought open, its mark stands before what is written
-    in it, so that a reader knows it for one. Raises where a row and what is said behind it are more than the model's
-    context.
+    in it, so that a reader knows it for one. Nothing is said behind a row that would be more than the model's context
+    with it, which a warning tells.
     """
     context = getattr(getattr(model, "config", None), "max_position_embeddings", None)
-    if context is not None and (longest := max(map(len, rows), default=0)) + tokens > context:
-        raise TooLong(
-            f"{longest} tokens, and {tokens} that {model.name} is to say behind them",
-            f"at most {context} together, the model's context",
-            "ask for shorter answers, or name a model with a longer context",
+    fits = [context is None or len(row) + tokens <= context for row in rows]
+    if not all(fits):
+        came = (
+            f"{max(map(len, rows))} tokens and {tokens} for {model.name} to say behind them, in a context of {context}"
         )
+        warnings.warn(f"{came}: it is not asked there", DemurWarning, stacklevel=2)
+    said = iter(_said(model, [row for row, can in zip(rows, fits, strict=True) if can], tokens, marked))
+    return [next(said) if can else "" for can in fits]
+
+
+def _said(model: Model, rows: Sequence[Sequence[int]], tokens: int, marked: bool) -> list[str]:
+    if not rows:
+        return []
     canvas = model.canvas_of(rows, tokens)
     *_, last = steps_of(Autoregressive(), model.watching(), canvas, seeded(0, len(rows)))
     texts = []

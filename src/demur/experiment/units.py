@@ -11,7 +11,7 @@ from typing import Any, Literal
 from demur.defenses import is_active, may_be_unreadable
 from demur.experiment.attacking import is_file, reads_answers, ready_made
 from demur.experiment.code import code_of
-from demur.experiment.config import PLAIN, Attacked, Config, Defended, Subject, content_of, substance
+from demur.experiment.config import PLAIN, Attacked, Config, Defended, Subject, content_of, labelled, substance
 from demur.experiment.fitting import length_in_keys, misfit, unfit_of
 from demur.experiment.outcomes import asks_the_dictionary
 from demur.experiment.requests import digests_of, prompts_of
@@ -134,6 +134,10 @@ def _keyed(unit: Unit, shared: Mapping[str, Any]) -> Unit:
         content["unreadable"] = "stopped"  # such answers passed in version 0.1.0
     if code := code_of(content):
         content["code"] = code
+    if unit.attack.label != labelled(unit.attack.name, unit.attack.settings):
+        content["called"] = (
+            "texts by hash"  # rows of before have the words in the attack's name, and pair with none of these
+        )
     content["attack"]["settings"] = substance(content["attack"]["settings"])
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return replace(unit, key=key)

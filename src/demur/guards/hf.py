@@ -168,7 +168,8 @@ class _Call:
             raise DemurError(
                 "a row that goes on where it has ended or was stopped",
                 f"a generate that ends at {', '.join(map(str, ends)) or 'some token'}, and writes padding behind it",
-                f"give generate eos_token_id={ends or 'one'}: transformers pads nothing without, and may not know all",
+                f"give generate eos_token_id={ends or 'one'}: transformers pads nothing without, and may not know all; "
+                "a row that writes a token of padding counts as ended, too",
             )
 
     @property

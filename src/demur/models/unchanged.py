@@ -19,8 +19,8 @@ from demur.models.computed import computed_by
 from demur.models.weights import fingerprint
 from demur.types import DemurError, DemurWarning
 
-_LOADED: WeakKeyDictionary[torch.nn.Module, list[Any]] = WeakKeyDictionary()
-"""Of each network that was loaded, what tells cheaply whether its weights are still those of its fingerprint."""
+_LOADED: WeakKeyDictionary[torch.nn.Module, tuple[str, list[Any]]] = WeakKeyDictionary()
+"""Of each network that was loaded, its fingerprint, and what tells cheaply whether its weights are still those."""
 _FOREIGN: WeakKeyDictionary[torch.nn.Module, frozenset[tuple[str, str]]] = WeakKeyDictionary()
 """Of each network that was loaded, where it has hooks and passes of others (:func:`foreign_parts`)."""
 _WRITTEN: WeakKeyDictionary[Any, list[Any]] = WeakKeyDictionary()
@@ -30,19 +30,25 @@ _PROBE = " Is it late?\n 12 "
 
 def remember(model: Any) -> None:
     """Takes note of a model's network and tokenizer as they are now."""
-    _LOADED[model.net] = _counted(model.net)
+    _LOADED[model.net] = model.identity.weights, _counted(model.net)
     _FOREIGN[model.net] = frozenset(foreign_parts(model.net))
+    _note_tokenizer(model)
+
+
+def _note_tokenizer(model: Any) -> None:
     if model.tokenizer is not None:
         with suppress(TypeError):  # one of somebody else, which nothing can point at weakly
             _WRITTEN[model.tokenizer] = _written(model.tokenizer)
 
 
 def remember_copy(model: Any) -> None:
-    """Takes note of the copy of a model, if its weights are those of its identity; if not, it is taken for changed."""
+    """Takes note of the copy of a model, if its weights are those of its identity; if not, it is taken for changed. Its
+    hooks and passes are said once more, since nobody knows which of them the original had when it was loaded.
+    """
     if isinstance(model.net, torch.nn.Module) and model.identity.weights and model.net not in _LOADED:
         same = fingerprint(model.net) == model.identity.weights
-        _LOADED[model.net] = _counted(model.net) if same else []
-        _FOREIGN[model.net] = frozenset(foreign_parts(model.net))
+        _LOADED[model.net] = model.identity.weights if same else "", _counted(model.net)
+        _note_tokenizer(model)
 
 
 def check_unchanged(model: Any) -> None:
@@ -52,15 +58,16 @@ def check_unchanged(model: Any) -> None:
     dtype. Warns of hooks and passes that came after loading. Milliseconds; of what was not loaded here it says nothing.
     """
     net, name = getattr(model, "net", None), model.name
-    if not isinstance(net, torch.nn.Module) or (known := _LOADED.get(net)) is None:
+    if not isinstance(net, torch.nn.Module) or (found := _LOADED.get(net)) is None:
         return
+    weights, known = found  # of the last model that it was loaded as: others may have been since, or before
     if net.training:
         raise DemurError(f"{name} is in training mode", "a network without dropout", "call net.eval()")
-    if (now := _counted(net)) != known:
-        last = [one[-1] for one in known]
-        if fingerprint(net) != model.identity.weights or [one[-1] for one in now] != last:
+    if (now := _counted(net)) != known or weights != model.identity.weights:
+        same_types = [one[-1] for one in now] == [one[-1] for one in known] or weights != model.identity.weights
+        if fingerprint(net) != model.identity.weights or not same_types:
             raise _changed(f"the weights of {name} have")
-        _LOADED[net] = now
+        _LOADED[net] = model.identity.weights, now
     _check_autocast(net, name)
     _check_settings(model, net, name)
     _check_texts(model, name)
@@ -68,7 +75,7 @@ def check_unchanged(model: Any) -> None:
     if more := [part for part in foreign_parts(net) if part not in said]:
         _FOREIGN[net] = said.union(more)
         warnings.warn(
-            f"{name} has got hooks of your own since it was loaded ({places(more)}): {IN_RESULTS}",
+            f"{name} has got hooks of your own since it was loaded or copied ({places(more)}): {IN_RESULTS}",
             DemurWarning,
             stacklevel=4,
         )
@@ -152,9 +159,12 @@ def _check_texts(model: Any, name: str) -> None:
 
 
 def _written(tokenizer: Any) -> list[Any]:
-    """What a tokenizer makes of a text, and how many tokens it knows."""
+    """What a tokenizer makes of a text, and which words were given to it as tokens. Marks that it writes nowhere by
+    itself, as one for padding, change no text.
+    """
     try:
-        return [len(tokenizer), list(tokenizer(_PROBE)["input_ids"])]
+        added = [one.content for one in tokenizer.added_tokens_decoder.values() if not one.special]
+        return [sorted(added), list(tokenizer(_PROBE)["input_ids"])]
     except Exception:  # it has no token for a letter of it: tokenizers raises just this
         return []
 

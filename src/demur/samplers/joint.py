@@ -30,6 +30,12 @@ from demur.samplers.rules import (
 from demur.types import Blocks, Canvas, DemurError, Need, Step, lacking
 
 
+LONGEST = 256
+"""Steps of a block before it may be taken for one that goes on for ever: with an edit threshold near 0 every place is
+written anew in every step, and a mask that comes back may still go.
+"""
+
+
 @dataclass(frozen=True)
 class JointThreshold:
     """LLaDA2.1's sampler (its generate): two thresholds at every step, one to write and one to write again.
@@ -45,7 +51,8 @@ class JointThreshold:
 
     An edit may put the mask back, as in the official code: the place is open again. There, a block goes on for ever if
     the model insists on a mask. Here it ends when nothing changes (temperature 0), or after
-    ``(n + 1) (max_post_steps + 1)`` steps of a block of n places; what is masked then stays open.
+    ``(n + 1) (max_post_steps + 1)`` steps of a block of n places, but never before ``LONGEST`` of them; what is masked
+    then stays open.
 
     In a step, ``committed`` are the places written or edited, ``predictions`` and ``confidence`` the guess at every
     place of the block that is not given. The official code keeps no keys and values, which in bf16 shows in the tokens;
@@ -139,7 +146,7 @@ class JointThreshold:
             # Greedy, a step that changes nothing would come again for ever; else a full block that is not edited ends.
             idle = (ids == before).all(dim=1) if self.temperature == 0 else full & ~edit.any(dim=1)
             done = idle | (~(open_ & inside).any(dim=1) & (looked >= self.max_post_steps))
-            if (late := taken >= (size + 1) * (self.max_post_steps + 1)).any():
+            if (late := taken >= max((size + 1) * (self.max_post_steps + 1), LONGEST)).any():
                 done |= torch.from_numpy(late).to(device)
             then = torch.where(open_ & ~reached, block, behind).amin(dim=1)
             if self.stop:

@@ -220,8 +220,19 @@ class Anchors:
         """Raises, naming both sides, unless traces of ``spec`` may be measured with these anchors.
 
         ``leaving``: fields that need not agree; a trace, whose spec names no layer, leaves :data:`STATES`. ``of`` is
-        whose they are: a guard brings its own, and no others would help.
+        whose they are: a guard brings its own, and no others would help. Warns of anchors that did not keep the day.
         """
+        self.check_same(spec, leaving, of)
+        if spec.day and not self.spec.source:
+            warnings.warn(
+                f"{spec.model} writes the day into its prompts, and these anchors are of version 0.1.0, which did not "
+                "keep the day: the signal may be off a little; fit them again",
+                DemurWarning,
+                stacklevel=3,
+            )
+
+    def check_same(self, spec: Spec, leaving: Container[str] = (), of: Literal["anchors", "guard"] = "anchors") -> None:
+        """Raises as :meth:`check` does, and warns of nothing."""
         if different := spec.differences(self.spec, leaving):
             whose = {"anchors": "anchors", "guard": "a guard"}[of]
             how = {"anchors": "anchors_of(model, ...)", "guard": "demur.guards.fit_guard"}[of]
@@ -230,13 +241,6 @@ class Anchors:
                 f"(trace against {of}: {'; '.join(different)})",
                 f"{of} and trace of one model, layer, pooling mode, sampler, T and chat template",
                 f"ask as was asked for the fit, or fit {whose} for this one: demur {of} fit {spec.model}, or {how}",
-            )
-        if spec.day and not self.spec.source:
-            warnings.warn(
-                f"{spec.model} writes the day into its prompts, and these anchors are of version 0.1.0, which did not "
-                "keep the day: the signal may be off a little; fit them again",
-                DemurWarning,
-                stacklevel=3,
             )
 
     def save(self, path: str | Path) -> Path:
