@@ -29,7 +29,6 @@ from demur.samplers.rules import (
 )
 from demur.types import Blocks, Canvas, DemurError, Need, Step, lacking
 
-
 LONGEST = 256
 """Steps of a block before it may be taken for one that goes on for ever: with an edit threshold near 0 every place is
 written anew in every step, and a mask that comes back may still go.
