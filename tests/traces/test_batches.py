@@ -24,9 +24,6 @@ from demur.types import DemurError, DemurWarning
 PROMPTS = [demur.Prompt(str(i), "How do I open the granary?"[: 12 + 2 * i], harmful=False) for i in range(8)]
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*has got hooks:demur.types.DemurWarning")  # the tests' own
-
-
 @pytest.fixture(scope="module")
 def model() -> Any:
     return demur.load("organism/ar", device="cpu")
