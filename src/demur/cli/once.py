@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from demur.cli.idle import check_idle
 from demur.types import DemurError
 
 
@@ -37,6 +38,9 @@ def _watch_over(command: Any) -> None:
             found = parse(args=args)
             _check(found[2], given, ctx.command_path)
             _check_said(found[0], command.params, ctx.command_path)
+            named = {param.name: found[0].get(param.name) for param in found[2]}  # an argument that is left out: None
+            there = {name: value for name, value in named.items() if value is not None}
+            check_idle(ctx.command_path, there, command.params)
             return found
 
         parser.parse_args = parsed
