@@ -90,3 +90,22 @@ def test_the_command_says_it(here: Path, capsys: pytest.CaptureFixture[str], mon
         cli.main()
     assert not end.value.code
     assert "demur: bad.jsonl: the one in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("alpha: 0.2", ["alpha does nothing"]),
+        ("detector: mean", ["detector does nothing"]),
+        ("alpha: 0.2\ndetector: mean", ["detector and alpha do nothing"]),
+        ("alpha: 0.01", []),  # as it is anyway
+        ("alpha: 0.2\ndefenses: [sri-guard]", []),
+    ],
+    ids=["alpha", "detector", "both", "the usual", "a guard"],
+)
+def test_what_is_set_of_a_guard_that_is_not_fitted_is_said(tmp_path: Path, lines: str, said: list[str]) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"name: x\nmodels: [organism/ar]\nprompts: {{harmful: organism, harmless: organism}}\n{lines}\n")
+    notes = notes_on(path, read(path))
+    assert len(notes) == len(said)
+    assert all(part in note for part, note in zip(said, notes, strict=True))

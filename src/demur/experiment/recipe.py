@@ -1,6 +1,7 @@
 """An experiment from one YAML file, read strictly; every mistake is named with its line.
 
 What a recipe may say is listed on one page, docs/experiments.md; a test holds that page and these lists together.
+The file is long because every key has its own errors, and they are read in one place.
 """
 
 from __future__ import annotations
@@ -72,13 +73,23 @@ def read(path: str | Path) -> Config:
 
 def notes_on(path: str | Path, config: Config) -> list[str]:
     """What must be said of a recipe that was read: its files and folders are looked for from the current folder, and
-    beside the recipe lies another one of that name.
+    beside the recipe lies another one of that name; and what it sets of a guard that it does not fit.
     """
     named = [name for name in (config.prompts.harmful, config.prompts.harmless) if _is_source(name)]
     named += [attack.name for attack in config.attacks if is_file(attack.name) and not is_public(attack.name)]
     asked = [str(part.settings.get("model", "")) for part in config.defenses]
     models = [*(subject.model for subject in config.subjects), *asked]
-    return notes(Path(path), [*named, *(name for name in models if not worlds.of_model(name))])
+    found = notes(Path(path), [*named, *(name for name in models if not worlds.of_model(name))])
+    return found + ([] if config.guarded else _of_no_guard(config))
+
+
+def _of_no_guard(config: Config) -> list[str]:
+    """What a recipe sets of a guard, where no defense needs one and no prompts to fit it on are named."""
+    calibrated = any(is_calibrated(defense.name) for defense in config.defenses)  # these need an alpha as well
+    idle = {"detector": config.detector != Config.detector, "alpha": config.alpha != Config.alpha and not calibrated}
+    named = " and ".join(name for name, is_set in idle.items() if is_set)
+    why = "no guard is fitted, and no row has a score; for one, name fit and calibrate under prompts"
+    return [f"{named} {'do' if all(idle.values()) else 'does'} nothing: {why}"] if named else []
 
 
 def _is_source(name: str) -> bool:
