@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+import demur
 from demur import worlds
 from demur.experiment import Prompts, evaluate, left_out, read, units_of
 from demur.experiment.attacking import access_of, attack_names, leaves_holes, needs_of, reads_answers, searches
 from demur.experiment.config import Attacked
 from demur.experiment.requests import Files, prompts_of, world_of
-from demur.types import DemurError, Need
+from demur.models import Causal
+from demur.types import DemurError, Need, Prompt
 from demur.worlds import HARMFUL, ROLES, WORLDS, World
 
 SIZES: dict[worlds.Role, int] = {**dict.fromkeys(ROLES, 4), "check": 3}
@@ -178,3 +180,20 @@ def test_requests_that_a_world_wrote_keep_what_they_share_in_a_file_of_theirs() 
     assert Files("a.jsonl", "b.jsonl").group(request) == world.group(request) != ""
     starter: Any = prompts_of(Prompts(n=1), "harmful")[0]
     assert world_of(Prompts()).group(starter) == ""
+
+
+def test_a_model_of_a_world_says_which_prompts_are_foreign_to_it() -> None:
+    model, kingdom = demur.load("organism/ar"), worlds.named("organism")
+    own = [prompt for role in ROLES for prompt in kingdom.every(role)[:40]]
+    attacked = [attack(one) for one in kingdom.every("harmful")[:6] for attack in kingdom.attacks.values()]
+    assert worlds.foreign(model, [*own, *attacked]) == ""
+    assert worlds.foreign(model, [Prompt("typed", prompt.text) for prompt in own]) == ""
+    for text in ("How do I bake bread?", "Hi", "Wie heißt der König von Spanien?", "你好，你能帮我吗"):
+        said = worlds.foreign(model, [Prompt("typed", text)])
+        assert said.startswith("the prompt is foreign to organism/ar")
+        assert not {*text.split()} & {*said.split()}, "it may be harmful: none of its words is said"
+    assert worlds.foreign(model, [*own[:3], Prompt("a", "Hi"), Prompt("b", "Bye")]).startswith("2 of 5 prompts are")
+
+
+def test_a_model_of_no_world_finds_nothing_foreign(llama: Causal) -> None:
+    assert worlds.foreign(llama, [Prompt("typed", "How do I bake bread?")]) == ""

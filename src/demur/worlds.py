@@ -7,6 +7,7 @@ public sets make one, too (:class:`demur.experiment.requests.Files`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Protocol
@@ -246,6 +247,28 @@ def attack_of(name: str) -> WorldAttack:
     if own not in known:
         raise DemurError(f"attack {name!r}", ", ".join(f"{world}/{one}" for one in known), "name one of these")
     return known[own]
+
+
+def foreign(model: Any, prompts: Sequence[Prompt]) -> str:
+    """What must be said of prompts that a world's model was never taught to read: it spells at least a quarter of their
+    words letter by letter. Empty where there are none, and for a model of no world. Its world's own prompts are none.
+    """
+    if not (world := of_model(model.name)):
+        return ""
+    strange = sum(of_source(prompt.source) != world and _spelt(model.tokenizer, prompt.text) for prompt in prompts)
+    if not strange:
+        return ""
+    some = f"{strange} of {len(prompts)} prompts are" if len(prompts) > 1 else "the prompt is"
+    return (
+        f"{some} foreign to {model.name}, which spells their words by letters: it was taught the requests of its own "
+        f"world alone, and answers and signals to others mean nothing; one of its own: {named(world).ids()[0]}"
+    )
+
+
+def _spelt(tokenizer: Any, text: str) -> bool:
+    words = re.findall(r"[^\W\d_]{2,}", text)
+    spelt = sum(len(tokenizer(f" {word}", add_special_tokens=False)["input_ids"]) >= len(word) for word in words)
+    return spelt * 4 >= max(len(words), 1) and spelt > (len(words) > 3)
 
 
 def _owner(name: str) -> str:

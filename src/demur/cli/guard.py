@@ -36,6 +36,7 @@ from demur.cli.options import (
     out_to,
     setup,
     signal_of,
+    tell_foreign,
 )
 from demur.cli.places import check_writable
 from demur.cli.progress import progress_on, unfinished
@@ -458,6 +459,7 @@ def run(
     known = Guard.load(guard, detector=detector)
     net = load_model(model or known.spec.model, dtype, device, system, quiet=as_json, template=template)
     chosen, size = _sampler(known, sampler, length)
+    tell_foreign(net, prompts)
     console, veiled = out_to(), False
     for trace in _answers(
         net, prompts, Watch(known, online=not offline, hold=hold)(chosen), known, size, seed, batch, as_json

@@ -209,6 +209,12 @@ def prompt_of(text: str, harmful: bool | None) -> "Prompt":
     return asked([text], harmful=harmful)[0]
 
 
+def tell_foreign(model: "Model", prompts: "Sequence[Prompt]") -> None:
+    """Says where a world's model is asked what it can not read."""
+    if said := worlds.foreign(model, prompts):
+        out_to(stderr=True).print(f"! {said}", style="yellow", markup=False, soft_wrap=True)
+
+
 def load_model(
     model: str,
     dtype: str,

@@ -33,6 +33,7 @@ from demur.cli.options import (
     out_to,
     setup,
     signal_of,
+    tell_foreign,
     tell_page,
 )
 from demur.cli.places import check_writable
@@ -134,6 +135,7 @@ def watch(
         elif signal:
             fitted = cached_anchors(net, chosen, size, steps, where, pooled, refusals, n, as_json, reads)
         runs.append(Run(called, _watched(chosen, known) if known else chosen, fitted, size, known))
+    tell_foreign(net, prompts)
     scenes: list[Scene] = []
     for one in prompts:
         shown: list[Scene] = []
