@@ -336,8 +336,10 @@ def test_a_labelled_file_serves_both_sides(tmp_path: Path) -> None:
         assert texts(unclear, side="harmful", columns={"harmful": name}) == ["a"]
         assert texts(unclear, side="harmful", columns={"harmful": ""}) == ["a", "b"]
         assert [p.harmful for p in load(unclear)] == [None, None]
-    with pytest.raises(DemurError, match="has no harmless rows"):
+    with pytest.raises(DemurError, match="has no harmless rows") as ours:
         load("harmful", side="harmless")
+    assert "labels" not in str(ours.value), "those of the package are right: nobody is told to ignore them"
+    assert "ignore the labels: columns={'harmful': ''}, or --column harmful=" in error_of(one, side="harmful")
     with pytest.raises(DemurError, match="harmless or harmful"):
         load(path, side="both")  # type: ignore[arg-type]
     with pytest.raises(DemurError, match="one of them"):

@@ -106,6 +106,8 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
         raise DemurError(f"{source} is a folder", f"a demur {kind} file", "name the file in it")
     if not source.is_file():
         raise DemurError(f"no file {source}", f"a demur {kind} file", f"make one: {_MAKE.get(kind, 'demur --help')}")
+    if not _begins_as_one(source):
+        raise DemurError(f"{source} is no file that demur writes", f"a demur {kind} file", "name another file")
     with reading(source, kind):
         with safe_open(source, framework="np") as file:
             card = json.loads((file.metadata() or {}).get("demur", "{}"))
@@ -128,6 +130,16 @@ def load(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]], dict[str
             )
     del card["kind"], card["format"]
     return arrays, card
+
+
+def _begins_as_one(path: Path) -> bool:
+    """Whether a file begins as a safetensors file does: eight bytes of a length, then JSON. An empty one may have."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(9)
+    except OSError:
+        return True  # it is said where the file is read
+    return len(begin) < 9 or begin[8:] == b"{"
 
 
 @contextmanager

@@ -174,6 +174,9 @@ def test_a_signal_that_is_not_finite_is_no_verdict_and_is_stopped(kind: str, onl
     assert first.flagged is None
     assert second == guard.judge(trace)
     assert guard.judge_signals(rows[:1], [True])[0].flagged is False, "what refuses needs no signal"
+    for refused in (["no"], ["False"], [0], [None]):
+        with pytest.raises(DemurError, match="True or False for each row"):
+            guard.judge_signals(rows[:1], refused)  # type: ignore[arg-type]
     assert guard.prefix.stops(rows).tolist() == [1, 0]
     if online:
         anchors: Any = Blind(guard.anchors, [0, 2], 3, of=4)

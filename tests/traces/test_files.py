@@ -12,6 +12,8 @@ import small
 from safetensors import safe_open
 
 from demur import artefact
+from demur.guards import Guard
+from demur.signals import Anchors
 from demur.traces import Trace, generate
 from demur.types import DemurError
 
@@ -99,3 +101,19 @@ def test_the_module_s_name_of_version_0_1_0_still_leads_here() -> None:
     assert set(demur.trace.__all__) == set(demur.traces.__all__)
     for name in ("STEPS", "Key", "DEFAULT", "Recorder", "teacher_forced", "spec_of", "watching", "default_sampler"):
         assert getattr(demur.trace, name) is getattr(demur.traces, name)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [Trace.load, Anchors.load, Guard.load],
+    ids=["trace", "anchors", "guard"],
+)
+@pytest.mark.parametrize("content", ["Some words, no tensors", '{"id": "a", "text": "b"}', "a,b\n1,2\n"], ids=len)
+def test_a_file_that_is_no_tensors_at_all_is_not_called_broken(read: Any, content: str, tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text(content)
+    with pytest.raises(DemurError, match="note.txt is no file that demur writes"):
+        read(path)
+    path.write_bytes((2**40).to_bytes(8, "little") + b"{" + b"x" * 20)  # begins as one
+    with pytest.raises(DemurError, match=r"note.txt is broken \("):
+        read(path)

@@ -135,9 +135,8 @@ def _keyed(unit: Unit, shared: Mapping[str, Any]) -> Unit:
     if code := code_of(content):
         content["code"] = code
     if unit.attack.label != labelled(unit.attack.name, unit.attack.settings):
-        content["called"] = (
-            "texts by hash"  # rows of before have the words in the attack's name, and pair with none of these
-        )
+        # Rows of before have the words in the attack's name, and pair with none of these.
+        content["called"] = "texts by hash"
     content["attack"]["settings"] = substance(content["attack"]["settings"])
     key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
     return replace(unit, key=key)

@@ -132,8 +132,10 @@ class Guard:
 
     def judge_signals(self, sigma: Sigma, refused: Sequence[bool], beyond: Beyond | None = None) -> list[Verdict]:
         """The same for signals that are at hand. Each row by itself. ``beyond``: of each row, the signal behind step T
-        (:meth:`Anchors.beyond`), if the guard looks at it.
+        (:meth:`Anchors.beyond`), if the guard looks at it. Raises for ``refused`` that are no truth values.
         """
+        if wrong := [one for one in refused if not isinstance(one, (bool, np.bool_))]:
+            raise DemurError(f"refused of {wrong[0]!r:.40}", "True or False for each row", "say whether it refuses")
         return self._judged(self.scores(sigma), refused, beyond)
 
     def above(self, scores: Float[NDArray[np.float64], "n"], beyond: Beyond | None = None) -> NDArray[np.bool_]:

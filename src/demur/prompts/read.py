@@ -273,8 +273,13 @@ def _of_side(rows: Rows, reading: Reading, wanted: bool) -> Rows:
         raise DemurError(
             f"{reading.name} has no {SETS[wanted]} rows, they all say harmful={not wanted}",
             f"a source with {SETS[wanted]} rows",
-            f"name another one, or ignore the labels: {left_out('harmful')}",
+            "name another one" + ("" if _is_ours(reading) else f", or ignore the labels: {left_out('harmful')}"),
         )
+
+
+def _is_ours(reading: Reading) -> bool:
+    """Whether a set of the package is read: its labels are right."""
+    return reading.name.startswith("demur ") and reading.stem in (*SETS, *MORE_SETS)
 
 
 def _open(source: str | Path, split: str, limit: int | None, reading: Reading) -> tuple[Rows, Reading]:
