@@ -108,12 +108,12 @@ def test_the_module_s_name_of_version_0_1_0_still_leads_here() -> None:
     [Trace.load, Anchors.load, Guard.load],
     ids=["trace", "anchors", "guard"],
 )
-@pytest.mark.parametrize("content", ["Some words, no tensors", '{"id": "a", "text": "b"}', "a,b\n1,2\n"], ids=len)
+@pytest.mark.parametrize("content", ["Some words, no tensors", '{"id": "a", "text": "b"}', "text,label\na,b\n"], ids=len)
 def test_a_file_that_is_no_tensors_at_all_is_not_called_broken(read: Any, content: str, tmp_path: Path) -> None:
     path = tmp_path / "note.txt"
     path.write_text(content)
-    with pytest.raises(DemurError, match="note.txt is no file that demur writes"):
+    with pytest.raises(DemurError, match=r"note\.txt is no file that demur writes"):
         read(path)
     path.write_bytes((2**40).to_bytes(8, "little") + b"{" + b"x" * 20)  # begins as one
-    with pytest.raises(DemurError, match=r"note.txt is broken \("):
+    with pytest.raises(DemurError, match=r"note\.txt is broken \("):
         read(path)
