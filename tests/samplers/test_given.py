@@ -126,7 +126,7 @@ def test_a_seeded_canvas_is_that_of_decoder_input_ids() -> None:
 
 @pytest.mark.parametrize("name", ["infill", "parallel"])
 def test_attacks_on_the_canvas_work_on_a_renoising_model(name: str) -> None:
-    of = replace(model(), tokenizer=_padded())
+    of = replace(model(), tokenizer=padded())
     assert Need.HOLES in of.offers
     asked = [Prompt("a", "Hi", harmful=False), Prompt("b", "Tell me more", harmful=False)]
     settings = {"leads": ("So",), "run": 3} if name == "infill" else {"points": 2, "length": 6}
@@ -139,7 +139,7 @@ def test_attacks_on_the_canvas_work_on_a_renoising_model(name: str) -> None:
     assert [trace.prompt.attack for trace in traces] == [name, name]
 
 
-def _padded() -> Any:
+def padded() -> Any:
     """A tokenizer whose padding is the model's: token 0."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -103,12 +103,15 @@ def test_the_module_s_name_of_version_0_1_0_still_leads_here() -> None:
         assert getattr(demur.trace, name) is getattr(demur.traces, name)
 
 
+WORDS = ("Some words, no tensors", '{"id": "a", "text": "b"}', "text,label\na,b\n")
+
+
 @pytest.mark.parametrize(
     "read",
     [Trace.load, Anchors.load, Guard.load],
     ids=["trace", "anchors", "guard"],
 )
-@pytest.mark.parametrize("content", ["Some words, no tensors", '{"id": "a", "text": "b"}', "text,label\na,b\n"], ids=len)
+@pytest.mark.parametrize("content", WORDS, ids=len)
 def test_a_file_that_is_no_tensors_at_all_is_not_called_broken(read: Any, content: str, tmp_path: Path) -> None:
     path = tmp_path / "note.txt"
     path.write_text(content)

@@ -120,8 +120,10 @@ def _descended(settings: _Descent, X: Signals, rng: np.random.Generator) -> Fitt
     weights, biases = [], []
     for before, after in pairwise(sizes):
         bound = before**-0.5
-        weights.append(((torch.rand(after, before, generator=generator) * 2 - 1) * bound).requires_grad_())
-        biases.append(((torch.rand(after, generator=generator) * 2 - 1) * bound).requires_grad_())
+        weights.append(
+            ((torch.rand(after, before, generator=generator, dtype=torch.float32) * 2 - 1) * bound).requires_grad_()
+        )
+        biases.append(((torch.rand(after, generator=generator, dtype=torch.float32) * 2 - 1) * bound).requires_grad_())
 
     def passed(x: torch.Tensor) -> torch.Tensor:
         for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):

@@ -88,7 +88,7 @@ class Autoregressive:
             committed[:, column] = live
             ids[:, column] = torch.where(live, token, ids[:, column])
             open_[:, column] &= ~live
-            confidence = torch.full(ids.shape, float("nan"), device=ids.device)
+            confidence = torch.full(ids.shape, torch.nan, dtype=torch.float32, device=ids.device)
             confidence[:, column] = torch.where(live, probability, float("nan"))
             took_part, live = live, live & ~torch.isin(token, stop)
             more = column + 1 < canvas.width and bool(live.any())

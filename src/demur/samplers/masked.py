@@ -163,7 +163,9 @@ class MaskedDiffusion:
         plans = Plans([annealed_plan(plan(int(n)), repair) for n in host.open.sum(axis=1)], device)
         rank: Int[Tensor, "b n"] = canvas.open.long().cumsum(dim=1)  # 1 for the first open position of a row
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
-        trust = torch.full(ids.shape, torch.inf, device=device)  # how sure each committed token was
+        trust = torch.full(
+            ids.shape, torch.inf, dtype=torch.float32, device=device
+        )  # how sure each committed token was
         portions = torch.tensor([int(self.revise * n) for n in range(canvas.width + 1)], device=device)
         banned: Int[Tensor, "b n"] = torch.full_like(ids, -1)  # the token that a repaired place held
         due = [False] * canvas.rows  # rows that are still to be repaired
@@ -185,7 +187,7 @@ class MaskedDiffusion:
                     passes += more
                 forbid(out.logits, banned[asked.places], mask)
             guess, sure = self._guess(out.logits, dice, host, asked, turns)
-            predictions, confidence = ids.clone(), torch.full(ids.shape, float("nan"), device=device)
+            predictions, confidence = ids.clone(), torch.full(ids.shape, torch.nan, dtype=torch.float32, device=device)
             predictions[asked.places], confidence[asked.places] = guess, sure.float()
             score = torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=device)
             score[asked.places] = self._shaken(sure, dice, asked, turn, turns)
@@ -265,7 +267,7 @@ class MaskedDiffusion:
         firsts = [0] * len(host.starts) if dice.shared else host.starts
         heads = None
         if self.remasking == "origin":  # a coin for every position; tokens are drawn for those that it chose only
-            chance = torch.tensor([turn.chance if turn else 0.0 for turn in turns])
+            chance = torch.tensor([turn.chance if turn else 0.0 for turn in turns], dtype=torch.float32)
             rolled = dice.rand(asked.counts).cpu()
             heads = rolled < chance.repeat_interleave(torch.tensor(asked.counts), output_size=len(rolled))
         found = [
@@ -320,7 +322,7 @@ class MaskedDiffusion:
         if not any(shaken):
             return sure
         counts = torch.tensor(asked.counts)
-        noise = torch.zeros(len(sure))
+        noise = torch.zeros(len(sure), dtype=torch.float32)
         drawn = dice.rand([n if s else 0 for n, s in zip(asked.counts, shaken, strict=True)])
         noise[torch.tensor(shaken).repeat_interleave(counts)] = drawn.cpu()
         share = turn.noise[asked.places[0]]

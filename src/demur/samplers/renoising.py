@@ -109,7 +109,7 @@ class Renoise:
                 committed = _put((accepted | finishing[:, None]) & live[:, None] & free, here, torch.zeros_like(open_))
                 ids[:, here] = torch.where(live[:, None], torch.where(finishing[:, None], best, draft), ids[:, here])
                 open_[:, here] = torch.where(live[:, None], free & ~committed[:, here], open_[:, here])
-                blank = torch.full(ids.shape, float("nan"), device=ids.device)
+                blank = torch.full(ids.shape, torch.nan, dtype=torch.float32, device=ids.device)
                 if not all(map(max, done_seen, over)):  # else rows that have ended are drawn for, and no one else
                     yield Step(
                         index=index,
@@ -144,7 +144,7 @@ class Renoise:
 
     def _temperatures(self) -> Float[Tensor, "s+1"]:
         """By how many steps are left."""
-        return self.t_min + (self.t_max - self.t_min) * (torch.arange(self.steps + 1, dtype=torch.int32) / self.steps)
+        return self.t_min + (self.t_max - self.t_min) * (torch.arange(self.steps + 1, dtype=torch.float32) / self.steps)
 
     @staticmethod
     def _sample(

@@ -64,7 +64,7 @@ def again_from(
     """Opens a share of one row's finished block again, in place, and says which turns fill it."""
     done = torch.where(block & ~open_)[0]
     count = min(int(repair.share * int(block.sum())), len(done))
-    again = done[dice.choose(torch.ones(len(done), device=done.device), count, row)]
+    again = done[dice.choose(torch.ones(len(done), dtype=torch.float32, device=done.device), count, row)]
     banned[block] = mask_id  # what the model left open is filled now, too
     banned[again] = ids[again]
     ids[again], open_[again] = mask_id, True

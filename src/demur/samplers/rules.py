@@ -100,7 +100,7 @@ def dream(n_open: int, steps: int, eps: float = 1e-3) -> list[Quota]:
 
 def coins(steps: int, eps: float = 1e-3) -> list[float]:
     """Each open position's chance at each step, 1 - s/t between times from 1 to eps; 1 at the last (Dream's origin)."""
-    times = torch.linspace(1, eps, steps + 1)
+    times = torch.linspace(1, eps, steps + 1, dtype=torch.float32)
     return [float(1 - times[i + 1] / times[i]) if i < steps - 1 else 1.0 for i in range(steps)]
 
 

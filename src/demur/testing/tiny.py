@@ -65,7 +65,11 @@ def _net() -> Any:
     with torch.no_grad():
         for name, weight in net.state_dict(keep_vars=True).items():
             if weight.is_floating_point():
-                z = torch.randn(weight.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+                z = torch.randn(
+                    weight.shape,
+                    dtype=torch.float32,
+                    generator=torch.Generator().manual_seed(zlib.crc32(name.encode())),
+                )
                 scale = 1 if "embed" in name else 1.5 / math.sqrt(weight.shape[-1])
                 weight.copy_(1 + 0.1 * z if weight.ndim == 1 else scale * z)
     return net
