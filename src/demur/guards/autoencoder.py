@@ -107,7 +107,8 @@ def _fitted(settings: _Descent, X: Signals, rng: np.random.Generator) -> Fitted:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            return _descended(settings, X, rng)
+            with torch.inference_mode(False), torch.enable_grad():  # whatever the caller has switched off
+                return _descended(settings, X, rng)
         finally:
             torch.set_num_threads(threads)
 

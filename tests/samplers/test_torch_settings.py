@@ -1,4 +1,6 @@
-"""A caller who works in another precision (``torch.set_default_dtype``) gets the same tokens, states and guards."""
+"""A caller who works in another precision (``torch.set_default_dtype``), or without gradients, gets the same tokens,
+states and guards.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ def test_the_default_precision_changes_nothing(name: str) -> None:
             np.testing.assert_array_equal(ours.phi["last", "generated"], theirs.phi["last", "generated"])
 
 
-def test_the_default_precision_changes_no_detector() -> None:
+def test_what_torch_is_set_to_changes_no_detector() -> None:
     signals = np.random.default_rng(0).random((40, 8))
     fit = DETECTORS.get("autoencoder").fit
     plain = fit(signals, seed=1)
@@ -80,3 +82,6 @@ def test_the_default_precision_changes_no_detector() -> None:
         with default(dtype):
             again = fit(signals, seed=1)
         np.testing.assert_array_equal(again(signals), plain(signals))
+    for without in (torch.no_grad, torch.inference_mode):  # a detector is fitted there, too
+        with without():
+            np.testing.assert_array_equal(fit(signals, seed=1)(signals), plain(signals))
