@@ -19,6 +19,7 @@ from demur.judges import Dictionary
 from demur.report import Selection, hypotheses, tables
 from demur.report.page import _notes, is_unscored
 from demur.report.pictures import pictures
+from demur.report.readings import beside_read
 from demur.report.selection import facts, rate
 from demur.report.tables import Table
 from demur.report.words import GLOSSARY, what_came_out, what_was_run
@@ -296,3 +297,11 @@ def test_an_answer_behind_its_thoughts_is_one(text: str) -> None:
 def test_a_way_on_which_nothing_was_said_yet_is_not_judged() -> None:
     rows = [row(id=f"{i}", answer=f"{i}", path=["unscored", "refusal"]) for i in range(4)]
     assert made("table-1", Selection.of(rows)).rows[0][1].text == "not judged"
+
+
+def test_a_second_reading_that_says_the_same_is_not_told_twice() -> None:
+    few, more = Rate.of([True, False, False]), Rate.of([True, True, False])
+    assert beside_read(few, few) == f"{few} (read: the same)"
+    assert beside_read(few, more) == f"{few} (read: {more})"
+    of_fewer = Rate.of([True, False, False], scored=[True, True, False])
+    assert "the same" not in beside_read(few, of_fewer), "another n is another figure"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from demur.dynamics import Difference, Rate, compare
-from demur.report.readings import read_paired, reading_of
+from demur.report.readings import beside_read, read_paired, reading_of
 from demur.report.selection import Selection, outcomes, paired, pairs_of, plain_name, sigmas, subject_name
 
 
@@ -115,8 +115,8 @@ def _guarded(of: Selection, subject: tuple[str, str], defense: str, attacks: tup
     elif "not supported" in (_sign(rr, 1), _sign(asr, -1)) or low > MATTERS:
         verdict = "not supported"
     claim = f"{defense} on {subject_name(subject)} lifts RR and lowers ASR at no more than 2 points of false positives"
-    told = f"RR {rr}" + (f" (read: {read})" if read else "")
-    numbers = f"{told}; ASR {asr}; harmless prompts newly refused {new} (read: {new_read})"
+    told = beside_read(rr, read) if read else str(rr)
+    numbers = f"RR {told}; ASR {asr}; harmless prompts newly refused {beside_read(new, new_read)}"
     return [Hypothesis(claim, verdict, numbers)]
 
 

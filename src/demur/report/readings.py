@@ -40,6 +40,11 @@ def read_rate(rows: Sequence[Record], value: Value) -> Rate:
     return Rate.of([one.value == value for one in found], scored=[one.readable for one in found])
 
 
+def beside_read(figure: Rate | Difference, read: Rate | Difference) -> str:
+    """A figure by the dictionary, and the one of the same answers by the second reading."""
+    return f"{figure} (read: {'the same' if str(read) == str(figure) else read})"
+
+
 def read_paired(of: Selection, first: Mapping[str, Any], second: Mapping[str, Any], value: Value) -> Difference | None:
     """The same difference as :func:`demur.report.selection.paired` by the second reading; pairs of which one answer can
     not be read are left out. None where nothing is left.

@@ -9,7 +9,7 @@ from typing import Any
 from demur.dynamics.rates import in_percent
 from demur.experiment.record import Record
 from demur.report.claims import Hypothesis
-from demur.report.readings import read_rate
+from demur.report.readings import beside_read, read_rate
 from demur.report.selection import Selection, plain_name, rate, subject_name
 
 GLOSSARY = (
@@ -103,8 +103,8 @@ def _plainly(of: Selection) -> str:
         asked = {"role": role, "attack": "plain", "defense": "none"}
         rows, left = of.where(**asked), of.left_out(**asked)
         if rows or left:
-            read = read_rate([*rows, *left], "refuses")
-            parts.append(f"{rate(rows, 'refusal', left)} of the {name} requests (read: {read})")
+            refused = beside_read(rate(rows, "refusal", left), read_rate([*rows, *left], "refuses"))
+            parts.append(f"{refused} of the {name} requests")
     return f"Asked plainly, {' and '.join(parts)} were refused." if parts else ""
 
 
@@ -145,14 +145,13 @@ def _defended(of: Selection) -> str:
                     for role in ("plain", "controls")
                 )
             )
-            read = f" (read: {fine_read})"
             cost = (
-                f"it refuses {fine}{read} of harmless requests"
+                f"it refuses {beside_read(fine, fine_read)} of harmless requests"
                 if fine.n + fine.unscored
                 else "no harmless request was asked"
             )
             if shaped.n + shaped.unscored:
-                cost += f" and {shaped} (read: {shaped_read}) of harmless ones that look like an attack"
+                cost += f" and {beside_read(shaped, shaped_read)} of harmless ones that look like an attack"
             name = f"{plain_name(defense)} on {subject_name((model, sampler))}"
             less = after.value < before.value
             if _unjudged(bare):
