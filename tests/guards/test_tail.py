@@ -336,3 +336,17 @@ def test_a_guard_that_knows_short_answers_alone_does_not_flag_whatever_is_longer
     highest = max(float(1.0 - guard.anchors.signal(trace)[-1]) for trace in short)
     assert tail.threshold.value == pytest.approx(highest)
     assert tail.threshold.value > 0.0
+
+
+def test_signals_are_judged_with_what_stands_behind_them_or_not_at_all() -> None:
+    _, _, plain, guard = subject_of("sri")
+    sigma, beyond = guard.anchors.signals(plain), [guard.anchors.beyond(trace) for trace in plain]
+    refused = [trace.refused() for trace in plain]
+    judged = guard.judge_signals(sigma, refused, beyond)
+    assert [v.flagged for v in judged] == [v.flagged for v in guard.judge_all(plain)]
+    assert any(v.flagged for v in judged), "only the windows can flag here"
+    with pytest.raises(DemurError, match="for a guard of whole answers"):
+        guard.judge_signals(sigma, refused)
+    for short in ((sigma[1:], refused, beyond), (sigma, refused[1:], beyond), (sigma, refused, beyond[1:])):
+        with pytest.raises(DemurError, match="one of each a row"):
+            guard.judge_signals(*short)

@@ -132,11 +132,26 @@ class Guard:
 
     def judge_signals(self, sigma: Sigma, refused: Sequence[bool], beyond: Beyond | None = None) -> list[Verdict]:
         """The same for signals that are at hand. Each row by itself. ``beyond``: of each row, the signal behind step T
-        (:meth:`Anchors.beyond`), if the guard looks at it. Raises for ``refused`` that are no truth values.
+        (:meth:`Anchors.beyond`), empty where nothing is; a guard of whole answers needs it. Raises where it is
+        missing, and for ``refused`` that are no truth values, one for each row.
         """
         if wrong := [one for one in refused if not isinstance(one, (bool, np.bool_))]:
             raise DemurError(f"refused of {wrong[0]!r:.40}", "True or False for each row", "say whether it refuses")
-        return self._judged(self.scores(sigma), refused, beyond)
+        if self.tail is not None and beyond is None:
+            raise DemurError(
+                f"signals of the first {self.spec.steps} steps alone for a guard of whole answers",
+                "what stands behind them, too",
+                "give beyond=[anchors.beyond(trace), ...], or judge the traces: guard.judge_all",
+            )
+        scores = self.scores(sigma)
+        counts = {
+            "signals": len(scores),
+            "refused": len(refused),
+            **({} if beyond is None else {"beyond": len(beyond)}),
+        }
+        if len({*counts.values()}) > 1:
+            raise DemurError(", ".join(f"{n} {name}" for name, n in counts.items()), "one of each a row", "mend it")
+        return self._judged(scores, refused, beyond)
 
     def above(self, scores: Float[NDArray[np.float64], "n"], beyond: Beyond | None = None) -> NDArray[np.bool_]:
         """Which rows are above a limit: that of the first T steps, by their scores, or that of what follows."""
