@@ -116,11 +116,13 @@ def _served(path: Path, engine: str, key_env: str, watching: bool = False) -> "t
 def _answers(
     served: "Served", named: str, guard: "Guard", asked: "Sequence[Prompt]", model: str | None, at_once: int
 ) -> "list[Answered]":
-    """Answers as the guard was calibrated on them: of its length and temperature."""
+    """Answers as the guard was calibrated on them: of its length, and drawn in its way."""
     from concurrent.futures import ThreadPoolExecutor
+
+    from demur.guards.drawing import draw_of
 
     name = model or served.model()
     length = guard.tail.upto if guard.tail else guard.spec.steps
-    temperature = float(guard.spec.settings.get("temperature", 0.0))
+    draw = draw_of(guard.spec.settings)
     with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(lambda one: served.answer(one, name, named, length, temperature), asked))
+        return list(pool.map(lambda one: served.answer(one, name, named, length, draw), asked))
