@@ -166,6 +166,19 @@ def test_however_a_stream_is_written_and_cut_its_text_is_the_same(raw: bytes) ->
             assert (said["finish"], said["demur"]["verdict"]["flagged"]) == ("stop", False)
 
 
+@pytest.mark.parametrize("where", ["beside the end", "beside every part", "alone", "without choices", "never"])
+def test_usage_is_told_where_the_engine_tells_it_and_no_part_is_added_for_it(where: str) -> None:
+    usage = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
+    beside = {"usage": usage} if where.startswith("beside") else {}
+    parts = [one | ({"usage": usage} if where == "beside every part" else {}) for one in PLAIN]
+    alone = {"alone": event({"choices": [], "usage": usage}), "without choices": event({"usage": usage})}
+    raw = b"".join(map(event, parts)) + event(part(end="stop") | beside) + alone.get(where, b"")
+    with engines.serving(sends(raw + b"data: [DONE]\n\n")) as engine, proxied(engine.url, never()) as front:
+        told = front.ask(stream=True)[1]
+    assert [one["usage"] for one in told if one.get("usage")] == ([] if where == "never" else [usage])
+    assert [one for one in told if not one["choices"]] == (told[-1:] if where in alone else [])
+
+
 @pytest.mark.parametrize("cut", [40, 80, 120])
 def test_a_packed_stream_that_is_cut_is_an_error(cut: int) -> None:
     packed = gzip.compress(b"".join(map(event, PLAIN)) + END)[:-cut]

@@ -81,7 +81,9 @@ def check_whole(text: str) -> str:
 @dataclass
 class Heard:
     """What an engine has said so far in a stream: ``new`` parts of ``text`` came since the last look, and what stands
-    behind ``left`` has not left. ``half``: the first half of a character, whose second one is to come.
+    behind ``left`` has not left. ``half``: the first half of a character, whose second one is to come. ``usage`` is told
+    where the engine does: in a part of its own (``usage_alone``), which some clients can not read unless they have asked
+    for it, or beside the end.
     """
 
     head: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -94,12 +96,14 @@ class Heard:
     refused: bool = False
     thought: bool = False
     usage: Any = None
+    usage_alone: bool = False
     half: str = field(default="", repr=False)
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Reads a chunk. The engine's own refusal and thoughts are not judged, and do not leave."""
         self.head = self.head or {name: event[name] for name in ("id", "created", "model") if name in event}
-        self.usage = event.get("usage") or self.usage
+        if event.get("usage"):
+            self.usage, self.usage_alone = event["usage"], not event.get("choices")
         if not event.get("choices"):
             if "choices" not in event and not event.get("usage"):
                 raise unavailable("the engine's stream held something that is no part of an answer", "upstream")
@@ -149,8 +153,9 @@ class Heard:
             check_whole(self.half)
         if stopped or self.refused:
             yield self.chunk({"refusal": REFUSAL})
-        yield self.chunk({}, "content_filter" if stopped else self.end, {"demur": about})
-        if self.usage is not None and not stopped:
+        beside = {} if stopped or self.usage is None or self.usage_alone else {"usage": self.usage}
+        yield self.chunk({}, "content_filter" if stopped else self.end, {"demur": about, **beside})
+        if self.usage_alone and not stopped:
             yield event_of(self.head | {"object": "chat.completion.chunk", "choices": [], "usage": self.usage})
 
     def chunk(self, delta: dict[str, Any], finish: Any = None, more: Mapping[str, Any] | None = None) -> bytes:
