@@ -224,7 +224,8 @@ def test_a_refusal_that_the_guard_wrote_counts_as_flagged_and_a_guard_that_acts_
     told = json.loads(done.stdout)
     assert (told["says"], told["flagged"]["k"], told["refused"]) == ("stale", 30, 0)
     monkeypatch.setattr(Fake, "verdict", answered(0.6).verdict)
-    assert Served(url).answer(Prompt("p", "How long?"), "m", "g", 7, {"temperature": 0.0}).refused, "the model's own refusal"
+    came = Served(url).answer(Prompt("p", "How long?"), "m", "g", 7, {"temperature": 0.0})
+    assert came.refused, "the model's own refusal"
     with pytest.raises(DemurError, match="the guard g in the mode refuse"):
         Served(url).guard_named(Fake.sha256, watching=True)
     monkeypatch.setattr(Fake, "mode", "watch")

@@ -16,7 +16,6 @@ from served import serving, together, whole
 from demur.traces import generate
 from demur.types import Prompt
 
-
 AT = 4
 
 

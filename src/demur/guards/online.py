@@ -251,7 +251,9 @@ def _own(
 
 
 def acted(trace: Trace) -> Verdict:
-    """What an online (or offline) guard did, read off a defended trace: whether it acted, and after which step."""
+    """What an online (or offline) guard did, read off a defended trace: whether it acted, and after which step. Of a
+    guard that holds steps back that is the last one that had left: what it flagged is a step behind it.
+    """
     stopped = trace.stop == "guarded"
     step = trace.steps - 1 if stopped else None
     return Verdict(

@@ -81,9 +81,9 @@ def check_whole(text: str) -> str:
 @dataclass
 class Heard:
     """What an engine has said so far in a stream: ``new`` parts of ``text`` came since the last look, and what stands
-    behind ``left`` has not left. ``half``: the first half of a character, whose second one is to come. ``usage`` is told
-    where the engine does: in a part of its own (``usage_alone``), which some clients can not read unless they have asked
-    for it, or beside the end.
+    behind ``left`` has not left. ``half``: the first half of a character, whose second one is to come. ``usage`` is
+    told where the engine does: in a part of its own (``usage_alone``), which a client that has not asked for it may not
+    expect, or beside the end.
     """
 
     head: dict[str, Any] = field(default_factory=dict, repr=False)
