@@ -205,7 +205,7 @@ class Reader:
 
     def read(self, tokens: Int[NDArray[np.int64], "p"], open_: Bool[NDArray[np.bool_], "p"], final: int) -> None:
         """A step in which it took part; ``final`` places, from the first, will not change any more."""
-        if self._is_cut:  # the guard has now looked at all that it says
+        if self._is_cut():  # the guard has now looked at all that it says
             self._done()
             return
         self.steps += 1
@@ -215,10 +215,9 @@ class Reader:
             self.ticket.tell(Drawn(self.steps, shown, int(open_.sum())))
         self._say(self.text.feed(self.tokens[self.read_upto : final]))
         self.read_upto = max(self.read_upto, final)
-        if self.looked_at and self._is_cut:  # a step behind its end is none of the answer's, and stops nothing
+        if self.looked_at and self._is_cut():  # a step behind its end is none of the answer's, and stops nothing
             self._done()
 
-    @property
     def _is_cut(self) -> bool:
         """Whether its text has an end, and what follows is no part of the answer."""
         return self.text.finish is not None and self.cut_at_once
