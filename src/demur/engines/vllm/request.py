@@ -44,8 +44,8 @@ class Verdict:
     """What is told of a request; :meth:`plain` is what leaves the engine.
 
     ``watched``: whether every step up to ``looked`` was looked at: all of ``steps``, or the first T where the guard
-    does not look at whole answers. ``step`` is the one that flagged it, counted from 1, ``acted`` whether the answer was
-    ended for it. ``sigma`` are the first T of its steps.
+    does not look at whole answers. ``step`` is the one that flagged it, counted from 1, ``acted`` whether the answer
+    was ended for it. ``sigma`` are the first T of its steps.
     """
 
     id: str
