@@ -13,7 +13,6 @@ from demur.cli.options import (
     Length,
     SamplerName,
     Settings,
-    Steps,
     SystemPrompt,
     Temperature,
     TemplateArguments,
@@ -76,7 +75,10 @@ def serve(
     sampler: SamplerName = None,
     settings: Settings = None,
     temperature: Temperature = None,
-    steps: Steps = 32,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="T: how many values a signal has; default: 32, and of a guard always its own."),
+    ] = None,
     length: Length = None,
     rows: Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")] = 8,
     waiting: Annotated[int, typer.Option(min=0, help="Requests that wait for a place; above, 429.")] = 64,
@@ -123,6 +125,9 @@ def serve(
     keys = Keys.read(api_keys) if api_keys is not None else Keys()
     address.check(bool(keys))
     known = Guard.load(guard, detector=detector) if guard is not None else None
+    if known is not None and steps not in (None, known.spec.steps):
+        raise DemurError(f"--steps {steps}", f"{known.spec.steps}, the guard's", "leave it out")
+    steps = steps or 32
     also = events() if telemetry else None
     net = load_model(model, dtype, device, system, template=template)
     few_threads(net)
