@@ -235,13 +235,19 @@ def test_a_refusal_that_the_guard_wrote_counts_as_flagged_and_a_guard_that_acts_
 @pytest.mark.parametrize(
     "own", [{}, {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9, "top_k": None, "cache": True}, {"top_k": 5}]
 )
+@pytest.mark.parametrize("template", [{}, {"enable_thinking": False}])
 @pytest.mark.parametrize("command", ["check", "recalibrate"])
-def test_answers_are_drawn_as_the_guards_were_and_not_as_an_engine_does_by_default(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: dict[str, Any], command: str
+def test_answers_are_asked_for_as_the_guards_were_and_not_as_an_engine_does_by_default(
+    url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: dict[str, Any],
+    template: dict[str, Any],
+    command: str,
 ) -> None:
     import hashlib
 
-    path = guard(model="organism/ar", settings=own).save(tmp_path / "g.safetensors")
+    path = guard(model="organism/ar", settings=own, template_args=template).save(tmp_path / "g.safetensors")
     monkeypatch.setattr(Fake, "sha256", hashlib.sha256(path.read_bytes()).hexdigest())
     many = ["--n", "3"] if command == "check" else ["--n-fit", "32", "--n-calibrate", "3", "-o", str(tmp_path / "o")]
     CliRunner().invoke(app, ["guard", command, str(path), "--engine", url, *many])
@@ -250,6 +256,7 @@ def test_answers_are_drawn_as_the_guards_were_and_not_as_an_engine_does_by_defau
     vllms = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1,
              "presence_penalty": 1, "frequency_penalty": 1}  # fmt: skip
     for one in Fake.asked:
+        assert one.get("chat_template_kwargs", {}) == template
         drawn = vllms | {name: value for name, value in one.items() if name in vllms}
         assert drawn["temperature"] == own.get("temperature", 0.0)
         assert drawn_otherwise(own, drawn) == ""

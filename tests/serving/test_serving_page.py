@@ -153,7 +153,12 @@ def test_the_command_hands_on_how_the_guard_looks(
 @pytest.mark.parametrize("name", ["tiny/ar", "tiny/diffusion"])
 @pytest.mark.parametrize(("steps", "code"), [(None, 0), (served.T, 0), (served.T + 1, 2), (32, 2)])
 def test_a_guard_has_steps_of_its_own_and_others_are_no_option(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, steps: Any, code: int
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    steps: Any,
+    code: int,
 ) -> None:
     import demur.serving
 

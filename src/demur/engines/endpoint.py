@@ -73,16 +73,16 @@ class Served:
         except (LookupError, TypeError) as error:
             raise DemurError(f"{self.url}/v1/models without a model", "one at least", "name it: --model") from error
 
-    def answer(self, prompt: Prompt, model: str, guard: str, length: int, draw: Mapping[str, float]) -> Answered:
-        """One answer under a guard; ``draw``: how its tokens are drawn (:func:`demur.guards.drawing.draw_of`). Raises
-        for an engine that does not answer, or keeps no verdict.
+    def answer(self, prompt: Prompt, model: str, guard: str, length: int, how: Mapping[str, Any]) -> Answered:
+        """One answer under a guard; ``how``: further parameters, by which it is asked for as the guard's calibration
+        answers were. Raises for an engine that does not answer, or keeps no verdict.
         """
         tag = secrets.token_hex(16)
         body = {
             "model": model,
             "messages": [{"role": turn.role, "content": turn.content} for turn in prompt.conversation],
             "max_tokens": length,
-            **draw,
+            **how,
             "vllm_xargs": {"demur": guard, "demur_id": tag},
         }
         came, told = self._ask("/v1/chat/completions", body), self._ask(f"/v1/demur/{tag}")
