@@ -166,6 +166,18 @@ def test_however_a_stream_is_written_and_cut_its_text_is_the_same(raw: bytes) ->
             assert (said["finish"], said["demur"]["verdict"]["flagged"]) == ("stop", False)
 
 
+@pytest.mark.parametrize("before", [{"id": "", "created": 0, "model": ""}, {"id": "filters"}, {}])
+def test_every_part_has_the_id_of_the_answer_whatever_comes_before_it(before: dict[str, Any]) -> None:
+    head = {"id": "e1", "created": 7, "model": "m-1"}
+    filters = before | {"object": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+    raw = event(filters) + b"".join(event(head | one) for one in [*PLAIN, part(end="stop")]) + b"data: [DONE]\n\n"
+    with engines.serving(sends(raw)) as engine, proxied(engine.url, never()) as front:
+        told = front.ask(stream=True)[1]
+        assert [{name: one[name] for name in head} for one in told] == [head] * len(told)
+    with engines.serving(sends(event(filters) + b"data: [DONE]\n\n")) as engine, proxied(engine.url, never()) as front:
+        assert front.ask(stream=True)[0] == 503, "no answer is an error, told by a status"
+
+
 @pytest.mark.parametrize("where", ["beside the end", "beside every part", "alone", "without choices", "never"])
 def test_usage_is_told_where_the_engine_tells_it_and_no_part_is_added_for_it(where: str) -> None:
     usage = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}

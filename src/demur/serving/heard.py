@@ -101,7 +101,6 @@ class Heard:
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Reads a chunk. The engine's own refusal and thoughts are not judged, and do not leave."""
-        self.head = self.head or {name: event[name] for name in ("id", "created", "model") if name in event}
         if event.get("usage"):
             self.usage, self.usage_alone = event["usage"], not event.get("choices")
         if not event.get("choices"):
@@ -110,6 +109,8 @@ class Heard:
             return
         choice = choice_of(event)
         told = message_of(choice, "delta")
+        if not self.answered:  # what comes before, of an answer's filters say, may have another id or none
+            self.head = {name: event[name] for name in ("id", "created", "model") if name in event}
         self.answered, self.refused = True, self.refused or told.refuses
         self.thought = self.thought or told.thinks
         if choice.get("finish_reason") is not None:
@@ -140,8 +141,8 @@ class Heard:
         return more
 
     def first(self) -> Iterator[bytes]:
-        """What a stream begins with, once."""
-        if not self.begun:
+        """What a stream begins with, once the engine answers."""
+        if self.answered and not self.begun:
             self.begun = True
             yield self.chunk({"role": "assistant", "content": ""})
 
