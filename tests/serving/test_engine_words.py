@@ -102,6 +102,20 @@ def test_thoughts_do_not_leave_and_the_verdict_says_that_they_were_not_read(name
         assert "has not read" in said["demur"]["note"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("details", "noted"), [({"reasoning_tokens": 9}, True), ({"reasoning_tokens": 0}, False),
+                                                ({"reasoning_tokens": None}, False), ({}, False), (None, False)])  # fmt: skip
+def test_thoughts_that_an_engine_only_counts_are_noted_as_well(details: Any, noted: bool, stream: bool) -> None:
+    usage = {"total_tokens": 12, "completion_tokens_details": details}
+    body = {"choices": [{"index": 0, "message": {"content": TEXT}, "finish_reason": "stop"}], "usage": usage}
+    raw = event(part(TEXT)) + event(part(end="stop")) + event({"choices": [], "usage": usage}) + b"data: [DONE]\n\n"
+    act = sends(raw) if stream else sends(json.dumps(body).encode(), "application/json")
+    with engines.serving(act) as engine, proxied(engine.url, never()) as front:
+        told = front.ask(stream=stream, temperature=0)[1]
+        said = together(told) if stream else whole(told)
+        assert ("has not read" in said["demur"].get("note", "")) == noted
+
+
 BROKEN = {
     "an event of errors": b'event: error\ndata: {"message": "out of memory"}\n\n',
     "an error that is no choice": event({"object": "error", "message": "out of memory", "code": 500}),

@@ -46,6 +46,13 @@ THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 UNREAD_THOUGHTS = "the engine wrote thoughts before its answer, which the guard has not read"
 
 
+def has_thought(usage: Any) -> bool:
+    """Whether an engine counts tokens of thoughts: some do not show them at all."""
+    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    thoughts = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return isinstance(thoughts, int | float) and thoughts > 0
+
+
 @dataclass(frozen=True)
 class Told:
     """What one ``message`` or ``delta`` holds: its text, and whether the engine refuses or thinks beside it."""
@@ -103,6 +110,7 @@ class Heard:
         """Reads a chunk. The engine's own refusal and thoughts are not judged, and do not leave."""
         if event.get("usage"):
             self.usage, self.usage_alone = event["usage"], not event.get("choices")
+            self.thought = self.thought or has_thought(self.usage)
         if not event.get("choices"):
             if "choices" not in event and not event.get("usage"):
                 raise unavailable("the engine's stream held something that is no part of an answer", "upstream")
