@@ -103,8 +103,10 @@ def test_thoughts_do_not_leave_and_the_verdict_says_that_they_were_not_read(name
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("details", "noted"), [({"reasoning_tokens": 9}, True), ({"reasoning_tokens": 0}, False),
-                                                ({"reasoning_tokens": None}, False), ({}, False), (None, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("details", "noted"),
+    [({"reasoning_tokens": 9}, True), ({"reasoning_tokens": 0}, False), ({}, False), (None, False)],
+)
 def test_thoughts_that_an_engine_only_counts_are_noted_as_well(details: Any, noted: bool, stream: bool) -> None:
     usage = {"total_tokens": 12, "completion_tokens_details": details}
     body = {"choices": [{"index": 0, "message": {"content": TEXT}, "finish_reason": "stop"}], "usage": usage}
