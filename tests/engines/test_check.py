@@ -233,17 +233,16 @@ def test_a_refusal_that_the_guard_wrote_counts_as_flagged_and_a_guard_that_acts_
 
 
 @pytest.mark.parametrize(
-    "own", [{}, {"temperature": 0.0}, {"temperature": 0.7, "top_p": 0.9, "top_k": None, "cache": True}, {"top_k": 5}]
+    ("command", "own", "template"),
+    [
+        ("check", {}, {}),
+        ("check", {"temperature": 0.0}, {"enable_thinking": False}),
+        ("check", {"temperature": 0.7, "top_p": 0.9, "top_k": None, "cache": True}, {}),
+        ("recalibrate", {"top_k": 5}, {"enable_thinking": False}),
+    ],
 )
-@pytest.mark.parametrize("template", [{}, {"enable_thinking": False}])
-@pytest.mark.parametrize("command", ["check", "recalibrate"])
 def test_answers_are_asked_for_as_the_guards_were_and_not_as_an_engine_does_by_default(
-    url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    own: dict[str, Any],
-    template: dict[str, Any],
-    command: str,
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, own: dict[str, Any], template: Any
 ) -> None:
     import hashlib
 
