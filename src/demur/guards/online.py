@@ -115,7 +115,7 @@ class Guarded:
                 row.observe(RowState(int(state)), sigma)
             if online:
                 look(guard, rows, every)
-            for i, row in enumerate(rows):
+            for i, row in enumerate(rows if hold else ()):
                 if row.state in OVER or row.steps == row.looked:
                     unlooked.pop(i, None)
                 else:
