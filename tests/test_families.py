@@ -18,6 +18,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from demur.guards import Autoencoder, Guard, Watch, fit_guard
+from demur.guards.rows import new_rows
 from demur.models import Bidirectional, Causal, Renoising, load
 from demur.models.llada2 import native_net
 from demur.models.network import Identity
@@ -353,6 +354,22 @@ def test_a_guard_counts_the_steps_of_a_row_that_waits_between_two_canvases(onlin
         assert same.commits.tolist() == one.commits.tolist()
         if same.stop != "guarded":
             equal(free, same, 1e-3)
+
+
+@pytest.mark.parametrize(("every", "hold", "late"), [(1, 1, 0), (1, 2, 1), (2, 2, 0), (4, 4, 0), (4, 4, 1), (3, 5, 0)])
+def test_what_a_row_has_written_before_it_waits_does_not_leave_before_it_was_looked_at(
+    every: int, hold: int, late: int
+) -> None:
+    texts, guard = watched_gemma()
+    asked, plain = unwatched_gemma()
+    never = replace(guard, prefix=replace(guard.prefix, threshold=replace(guard.prefix.threshold, value=1e9)))
+    seeing = texts.watching(guard.spec.layer, own=guard.spec.pool == "generated")
+    rows, left = new_rows(guard, len(asked)), np.zeros(len(asked), dtype=int)
+    watch = Watch(never, every=every, hold=hold, late=late)
+    for step in watch(HASTY)(seeing, seeing.canvas(asked, 16), seeded(0, len(asked)), rows):
+        left += step.live.cpu().numpy()
+        assert (left <= [row.looked for row in rows]).all()
+    assert left.tolist() == [trace.steps for trace in plain], "all of it has left in the end"
 
 
 # -- loading by the checkpoints' own names ----------------------------------------------------------------------

@@ -20,6 +20,7 @@ from demur.engines.check import Share, checked, recalibrated
 from demur.engines.endpoint import Answered, Served
 from demur.guards import Guard
 from demur.guards.conformal import Threshold
+from demur.guards.drawing import drawn_otherwise
 from demur.types import DemurError, Prompt
 
 BAND = np.stack([np.full(T, 0.3), np.full(T, 0.9)])
@@ -201,7 +202,7 @@ def url() -> Iterator[str]:
 def test_a_prompt_is_asked_with_the_guard_and_an_id_of_its_own(url: str) -> None:
     served = Served(f"{url}/v1/")
     for _ in range(2):
-        came = served.answer(Prompt("p", "How long?", system="Be brief."), "m", "g", 7, 0.0)
+        came = served.answer(Prompt("p", "How long?", system="Be brief."), "m", "g", 7, {"temperature": 0.0})
     assert (came.refused, came.verdict["flagged"]) == (False, False)
     first, second = Fake.asked
     assert [turn["role"] for turn in first["messages"]] == ["system", "user"]
@@ -223,11 +224,42 @@ def test_a_refusal_that_the_guard_wrote_counts_as_flagged_and_a_guard_that_acts_
     told = json.loads(done.stdout)
     assert (told["says"], told["flagged"]["k"], told["refused"]) == ("stale", 30, 0)
     monkeypatch.setattr(Fake, "verdict", answered(0.6).verdict)
-    assert Served(url).answer(Prompt("p", "How long?"), "m", "g", 7, 0.0).refused, "the model's own refusal"
+    came = Served(url).answer(Prompt("p", "How long?"), "m", "g", 7, {"temperature": 0.0})
+    assert came.refused, "the model's own refusal"
     with pytest.raises(DemurError, match="the guard g in the mode refuse"):
         Served(url).guard_named(Fake.sha256, watching=True)
     monkeypatch.setattr(Fake, "mode", "watch")
     assert Served(url).guard_named(Fake.sha256, watching=True) == "g"
+
+
+@pytest.mark.parametrize(
+    ("command", "own", "template"),
+    [
+        ("check", {}, {}),
+        ("check", {"temperature": 0.0}, {"enable_thinking": False}),
+        ("check", {"temperature": 0.7, "top_p": 0.9, "top_k": None, "cache": True}, {}),
+        ("recalibrate", {"top_k": 5}, {"enable_thinking": False}),
+    ],
+)
+def test_answers_are_asked_for_as_the_guards_were_and_not_as_an_engine_does_by_default(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, own: dict[str, Any], template: Any
+) -> None:
+    import hashlib
+
+    path = guard(model="organism/ar", settings=own, template_args=template).save(tmp_path / "g.safetensors")
+    monkeypatch.setattr(Fake, "sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+    many = ["--n", "3"] if command == "check" else ["--n-fit", "32", "--n-calibrate", "3", "-o", str(tmp_path / "o")]
+    CliRunner().invoke(app, ["guard", command, str(path), "--engine", url, *many])
+    assert Fake.asked
+    # What vLLM takes from a model's generation_config.json, where the request does not say it.
+    vllms = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1,
+             "presence_penalty": 1, "frequency_penalty": 1}  # fmt: skip
+    for one in Fake.asked:
+        assert one.get("chat_template_kwargs", {}) == template
+        drawn = vllms | {name: value for name, value in one.items() if name in vllms}
+        assert drawn["temperature"] == own.get("temperature", 0.0)
+        assert drawn_otherwise(own, drawn) == ""
+        assert drawn_otherwise(own | {"temperature": 1}, drawn | {"temperature": 1}) == ""
 
 
 def test_what_goes_wrong_is_one_line(url: str) -> None:
@@ -250,7 +282,7 @@ def test_an_answer_without_its_one_verdict_is_one_line_and_no_answer(
         Fake, "tell", lambda self, what: tell(self, {"verdicts": verdicts} if "verdicts" in what else what)
     )
     with pytest.raises(DemurError, match="another number of verdicts"):
-        Served(url).answer(Prompt("p", "How long?"), "m", "g", 7, 0.0)
+        Served(url).answer(Prompt("p", "How long?"), "m", "g", 7, {"temperature": 0.0})
 
 
 def test_the_command_says_what_the_guard_is_worth_there(url: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -268,6 +269,26 @@ def test_a_request_for_no_step_yet_says_that_nothing_was_seen() -> None:
     own = desk(made())
     own.add(0, request("n", []))
     assert own.verdicts("n")[0]["status"] == "not watched"
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("tail", [False, True])
+@pytest.mark.parametrize("steps", [1, T - 1, T, T + 1, 3 * T])
+def test_a_verdict_tells_of_steps_behind_those_that_its_guard_looks_at(steps: int, tail: bool, mode: Mode) -> None:
+    guard = made(limit=1e9, tail=tail)
+    if guard.tail is not None:
+        guard = replace(guard, tail=replace(guard.tail, threshold=replace(guard.tail.threshold, value=2.0)))
+    own, one = desk(guard, mode), request("a", [])
+    own.add(0, one)
+    for _ in range(steps):
+        own.step(torch.zeros(1, V), torch.ones(1, D), [(0, one, len(one.out or ()))])
+        one.out.append(5)  # type: ignore[union-attr]
+    (told,) = own.verdicts("a")
+    assert (told["status"], told["steps"]) == ("let pass", steps)
+    assert told["looked"] == (steps if tail else min(steps, T))
+    behind = steps - told["looked"]
+    assert (f"{behind} further steps were not looked at" in told["why"]) == (behind > 0)
+    assert ("not looked at" in told["why"]) == (behind > 0)
 
 
 def test_a_note_says_where_sampling_is_not_the_guards() -> None:

@@ -152,6 +152,27 @@ def test_what_is_held_back_is_seen_by_nobody_before_it_is_judged(hold: int) -> N
     assert stopped
 
 
+@pytest.mark.parametrize("hold", [0, 3])
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_command_says_how_much_had_left_and_how_much_nobody_looked_at(whole: bool, hold: int) -> None:
+    from demur.cli.guard import _why
+
+    model, asked, _, guard = subject_of("whitened")
+    guard = guard if whole else replace(guard, tail=None)
+    words = set()
+    watched = g.Watch(guard, hold=hold)(Autoregressive())
+    for trace in generate(model, asked, watched, length=LONG, steps=T, batch=24):
+        verdict, behind = g.acted(trace), trace.steps - T
+        if verdict.flagged:
+            said = f"stopped, {verdict.step} steps had left" if hold else f"stopped after step {verdict.step}"
+        else:
+            said = "let pass" if whole or behind <= 0 else f"let pass; {behind} further steps were not looked at"
+        assert _why(guard, verdict, trace, hold) == said
+        words.add(said.split()[0])
+    assert "let" in words
+    assert not whole or len(words) > 1
+
+
 def test_holding_and_looking_go_together() -> None:
     guard = subject_of("sri")[3]
     for wrong in ({"hold": -1}, {"hold": 2, "every": 4}, {"hold": 2, "online": False}):

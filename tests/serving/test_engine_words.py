@@ -102,6 +102,22 @@ def test_thoughts_do_not_leave_and_the_verdict_says_that_they_were_not_read(name
         assert "has not read" in said["demur"]["note"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("details", "noted"),
+    [({"reasoning_tokens": 9}, True), ({"reasoning_tokens": 0}, False), ({}, False), (None, False)],
+)
+def test_thoughts_that_an_engine_only_counts_are_noted_as_well(details: Any, noted: bool, stream: bool) -> None:
+    usage = {"total_tokens": 12, "completion_tokens_details": details}
+    body = {"choices": [{"index": 0, "message": {"content": TEXT}, "finish_reason": "stop"}], "usage": usage}
+    raw = event(part(TEXT)) + event(part(end="stop")) + event({"choices": [], "usage": usage}) + b"data: [DONE]\n\n"
+    act = sends(raw) if stream else sends(json.dumps(body).encode(), "application/json")
+    with engines.serving(act) as engine, proxied(engine.url, never()) as front:
+        told = front.ask(stream=stream, temperature=0)[1]
+        said = together(told) if stream else whole(told)
+        assert ("has not read" in said["demur"].get("note", "")) == noted
+
+
 BROKEN = {
     "an event of errors": b'event: error\ndata: {"message": "out of memory"}\n\n',
     "an error that is no choice": event({"object": "error", "message": "out of memory", "code": 500}),
@@ -164,6 +180,31 @@ def test_however_a_stream_is_written_and_cut_its_text_is_the_same(raw: bytes) ->
             said = together(front.ask(stream=True)[1])
             assert said["content"] == "Über einen Müller 🙂 da."
             assert (said["finish"], said["demur"]["verdict"]["flagged"]) == ("stop", False)
+
+
+@pytest.mark.parametrize("before", [{"id": "", "created": 0, "model": ""}, {"id": "filters"}, {}])
+def test_every_part_has_the_id_of_the_answer_whatever_comes_before_it(before: dict[str, Any]) -> None:
+    head = {"id": "e1", "created": 7, "model": "m-1"}
+    filters = before | {"object": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+    raw = event(filters) + b"".join(event(head | one) for one in [*PLAIN, part(end="stop")]) + b"data: [DONE]\n\n"
+    with engines.serving(sends(raw)) as engine, proxied(engine.url, never()) as front:
+        told = front.ask(stream=True)[1]
+        assert [{name: one[name] for name in head} for one in told] == [head] * len(told)
+    with engines.serving(sends(event(filters) + b"data: [DONE]\n\n")) as engine, proxied(engine.url, never()) as front:
+        assert front.ask(stream=True)[0] == 503, "no answer is an error, told by a status"
+
+
+@pytest.mark.parametrize("where", ["beside the end", "beside every part", "alone", "without choices", "never"])
+def test_usage_is_told_where_the_engine_tells_it_and_no_part_is_added_for_it(where: str) -> None:
+    usage = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
+    beside = {"usage": usage} if where.startswith("beside") else {}
+    parts = [one | ({"usage": usage} if where == "beside every part" else {}) for one in PLAIN]
+    alone = {"alone": event({"choices": [], "usage": usage}), "without choices": event({"usage": usage})}
+    raw = b"".join(map(event, parts)) + event(part(end="stop") | beside) + alone.get(where, b"")
+    with engines.serving(sends(raw + b"data: [DONE]\n\n")) as engine, proxied(engine.url, never()) as front:
+        told = front.ask(stream=True)[1]
+    assert [one["usage"] for one in told if one.get("usage")] == ([] if where == "never" else [usage])
+    assert [one for one in told if not one["choices"]] == (told[-1:] if where in alone else [])
 
 
 @pytest.mark.parametrize("cut", [40, 80, 120])

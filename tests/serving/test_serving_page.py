@@ -150,6 +150,50 @@ def test_the_command_hands_on_how_the_guard_looks(
     assert [(one.hold, one.tells) for one in ran] == [(hold, "verdict")]
 
 
+@pytest.mark.parametrize(
+    ("tell", "host", "names", "told"),
+    [
+        (None, "127.0.0.1", [], "signal"),
+        (None, "::1", ["localhost", "[::1]"], "signal"),
+        (None, "127.0.0.1", ["models.example.org"], "verdict"),
+        (None, "localhost", ["LOCALHOST", "192.168.1.2"], "verdict"),
+        (None, "0.0.0.0", [], "verdict"),
+        ("signal", "127.0.0.1", ["models.example.org"], "signal"),
+        ("verdict", "127.0.0.1", [], "verdict"),
+    ],
+)
+def test_who_can_be_reached_by_others_tells_no_numbers_unless_it_is_said(
+    tell: str | None, host: str, names: list[str], told: str
+) -> None:
+    from demur.cli.serve import Tell, tells_of
+    from demur.serving import Address
+
+    assert tells_of(None if tell is None else Tell(tell), Address(host), names) == told
+
+
+@pytest.mark.parametrize("name", ["tiny/ar", "tiny/diffusion"])
+@pytest.mark.parametrize(("steps", "code"), [(None, 0), (served.T, 0), (served.T + 1, 2), (32, 2)])
+def test_a_guard_has_steps_of_its_own_and_others_are_no_option(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    steps: Any,
+    code: int,
+) -> None:
+    import demur.serving
+
+    monkeypatch.setattr(demur.serving, "serve", lambda service, address, ready: None)
+    monkeypatch.setattr("torch.set_num_threads", lambda n: None)
+    monkeypatch.setattr("demur.cli.serve.load_model", lambda *_, **__: served.model(name))
+    path = served.guard(name).save(tmp_path / "guard.safetensors")
+    said = [] if steps is None else ["--steps", str(steps)]
+    found, _, err = demur_(monkeypatch, capsys, "m", "--guard", str(path), "--port", "0", *said)
+    assert found == code, err
+    if code:
+        assert f"expected {served.T}, the guard's" in err
+
+
 demur_ = demur
 
 

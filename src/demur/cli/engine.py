@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -116,11 +116,15 @@ def _served(path: Path, engine: str, key_env: str, watching: bool = False) -> "t
 def _answers(
     served: "Served", named: str, guard: "Guard", asked: "Sequence[Prompt]", model: str | None, at_once: int
 ) -> "list[Answered]":
-    """Answers as the guard was calibrated on them: of its length and temperature."""
+    """Answers as the guard was calibrated on them: of its length, drawn in its way, with its template's arguments."""
     from concurrent.futures import ThreadPoolExecutor
+
+    from demur.guards.drawing import draw_of
 
     name = model or served.model()
     length = guard.tail.upto if guard.tail else guard.spec.steps
-    temperature = float(guard.spec.settings.get("temperature", 0.0))
+    how: dict[str, Any] = draw_of(guard.spec.settings)
+    if guard.spec.template_args:
+        how["chat_template_kwargs"] = dict(guard.spec.template_args)
     with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(lambda one: served.answer(one, name, named, length, temperature), asked))
+        return list(pool.map(lambda one: served.answer(one, name, named, length, how), asked))

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from demur.guards import Guard
     from demur.signals import Anchors
     from demur.traces import Trace
-    from demur.types import Model, Prompt
+    from demur.types import Model, Prompt, Verdict
 
 app = typer.Typer(
     help="SRI Guard: a detector of failed recovery, fitted on harmless prompts alone.", no_args_is_help=True
@@ -465,17 +465,27 @@ def run(
         net, prompts, Watch(known, online=not offline, hold=hold)(chosen), known, size, seed, batch, as_json
     ):
         one, verdict, said = trace.prompt, acted(trace), trace.text()
+        why = _why(known, verdict, trace, hold)
         unseen = hidden(one, show_harmful) and not verdict.flagged  # what it stopped is answered by the guard
         said, veiled = redact(said) if unseen else said, veiled or unseen
         if as_json:
-            line = {"id": one.label, "flagged": verdict.flagged, "step": verdict.step, "why": verdict.why}
+            line = {"id": one.label, "flagged": verdict.flagged, "step": verdict.step, "why": why}
             print(json.dumps(line | {"text": said, "redacted": unseen}), flush=True)
         else:
-            mark = f"[red]stopped after step {verdict.step}[/red]" if verdict.flagged else "[green]let pass[/green]"
-            console.print(f"{mark}  {escape(one.label)}", soft_wrap=True)
+            console.print(f"[{'red' if verdict.flagged else 'green'}]{why}[/]  {escape(one.label)}", soft_wrap=True)
             console.print(f"  {said}", soft_wrap=True, markup=False)
     if veiled and not as_json:
         console.print(VEILED, style="dim", soft_wrap=True, markup=False)
+
+
+def _why(guard: "Guard", verdict: "Verdict", trace: "Trace", hold: int) -> str:
+    """What the guard did, in words: of held steps it flags one behind the last that had left, and some guards do not
+    look at whole answers.
+    """
+    if verdict.flagged:
+        return f"stopped, {verdict.step} steps had left" if hold else verdict.why
+    unlooked = 0 if guard.tail else trace.steps - guard.spec.steps
+    return f"{verdict.why}; {unlooked} further steps were not looked at" if unlooked > 0 else verdict.why
 
 
 def _sampler(guard: "Guard", named: str | None, length: int | None) -> tuple[Any, int]:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from demur.cli.options import Device, Dtype, GuardDetector, TemplateArguments, load_model, out_to
-from demur.cli.serve import Tell, few_threads
+from demur.cli.serve import Tell, few_threads, tells_of
 from demur.types import DemurError
 
 if TYPE_CHECKING:
-    from demur.serving.order import Tells
     from demur.serving.passing import Policy
 
 
@@ -49,7 +48,9 @@ def proxy(
     ] = 8192,
     tell: Annotated[
         Tell | None,
-        typer.Option(help="What clients are told of the guard; default: signal on loopback, else verdict: no numbers."),
+        typer.Option(
+            help="What clients are told of the guard; default: signal, but verdict (no numbers) if others can ask."
+        ),
     ] = None,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -83,7 +84,7 @@ def proxy(
     replay = Replay(net, Guard.load(guard, detector=detector), longest)
     names = [*(allowed_host or ()), *([] if address.is_any else [f"[{host}]" if ":" in host else host])]
     chosen: Policy = "open" if policy == "open" else "closed"
-    tells: Tells = "verdict" if tell is Tell.verdict or (tell is None and not address.is_loopback) else "signal"
+    tells = tells_of(tell, address, allowed_host or ())
     made = Proxy(
         engine, replay, chosen, window, late, keys=keys, hosts=tuple(names), tells=tells, models=tuple(only or ()),
         also=tuple(pass_on or ()),

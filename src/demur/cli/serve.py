@@ -13,7 +13,6 @@ from demur.cli.options import (
     Length,
     SamplerName,
     Settings,
-    Steps,
     SystemPrompt,
     Temperature,
     TemplateArguments,
@@ -24,6 +23,10 @@ from demur.cli.options import (
 from demur.types import DemurError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from demur.serving import Address
+    from demur.serving.order import Tells
     from demur.types import Model
 
 
@@ -68,7 +71,9 @@ def serve(
     ] = None,
     tell: Annotated[
         Tell | None,
-        typer.Option(help="What clients are told of the guard; default: signal on loopback, else verdict: no numbers."),
+        typer.Option(
+            help="What clients are told of the guard; default: signal, but verdict (no numbers) if others can ask."
+        ),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="The model's name for clients; default: as it is named here.")
@@ -76,7 +81,10 @@ def serve(
     sampler: SamplerName = None,
     settings: Settings = None,
     temperature: Temperature = None,
-    steps: Steps = 32,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="T: how many values a signal has; default: 32, and of a guard always its own."),
+    ] = None,
     length: Length = None,
     rows: Annotated[int, typer.Option(min=1, help="Answers that are generated at once.")] = 8,
     waiting: Annotated[int, typer.Option(min=0, help="Requests that wait for a place; above, 429.")] = 64,
@@ -123,6 +131,9 @@ def serve(
     keys = Keys.read(api_keys) if api_keys is not None else Keys()
     address.check(bool(keys))
     known = Guard.load(guard, detector=detector) if guard is not None else None
+    if known is not None and steps not in (None, known.spec.steps):
+        raise DemurError(f"--steps {steps}", f"{known.spec.steps}, the guard's", "leave it out")
+    steps = steps or 32
     also = events() if telemetry else None
     net = load_model(model, dtype, device, system, template=template)
     few_threads(net)
@@ -137,7 +148,7 @@ def serve(
     )
     names = [*(allowed_host or ()), *([] if address.is_any else [f"[{host}]" if ":" in host else host])]
     words: Any = "none" if not log_texts else "shown" if show_harmful else "redacted"
-    tells: Any = tell.value if tell is not None else "signal" if address.is_loopback else "verdict"
+    tells = tells_of(tell, address, allowed_host or ())
     service = Service(terms, 1 if hold_back is None else hold_back, keys, tuple(names), Log(words), tells, also)
     to_stderr()
     console = out_to()
@@ -166,6 +177,16 @@ def told(service: Any) -> str:
     if service.hold:
         return f"guard: held back, {service.hold} step{'s'[: service.hold > 1]}"
     return "guard: asynchronous, text leaves while it is judged"
+
+
+def tells_of(tell: Tell | None, address: "Address", names: "Sequence[str]") -> "Tells":
+    """What clients are told. Where nobody says it: no numbers if others can ask, at the address itself or, through
+    another server on this machine, by one of the further ``names``.
+    """
+    from demur.serving.service import LOOPBACK
+
+    others = not address.is_loopback or any(name.lower() not in LOOPBACK for name in names)
+    return "verdict" if tell is Tell.verdict or (tell is None and others) else "signal"
 
 
 def few_threads(model: "Model") -> None:

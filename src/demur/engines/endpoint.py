@@ -6,6 +6,7 @@ import json
 import secrets
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -72,14 +73,16 @@ class Served:
         except (LookupError, TypeError) as error:
             raise DemurError(f"{self.url}/v1/models without a model", "one at least", "name it: --model") from error
 
-    def answer(self, prompt: Prompt, model: str, guard: str, length: int, temperature: float) -> Answered:
-        """One answer under a guard. Raises for an engine that does not answer, or keeps no verdict."""
+    def answer(self, prompt: Prompt, model: str, guard: str, length: int, how: Mapping[str, Any]) -> Answered:
+        """One answer under a guard; ``how``: further parameters, by which it is asked for as the guard's calibration
+        answers were. Raises for an engine that does not answer, or keeps no verdict.
+        """
         tag = secrets.token_hex(16)
         body = {
             "model": model,
             "messages": [{"role": turn.role, "content": turn.content} for turn in prompt.conversation],
             "max_tokens": length,
-            "temperature": temperature,
+            **how,
             "vllm_xargs": {"demur": guard, "demur_id": tag},
         }
         came, told = self._ask("/v1/chat/completions", body), self._ask(f"/v1/demur/{tag}")

@@ -18,6 +18,17 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 OF_CHANCE = frozenset({"top_p", "top_k", "min_p", "typical_p"})
 """Settings that change nothing where the likeliest token is taken: at temperature 0."""
 
+OF_A_MODEL = ("top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+"""Settings that an engine takes from the model's ``generation_config.json`` where a request does not say them."""
+
+
+def draw_of(own: Mapping[str, Any]) -> dict[str, float]:
+    """What a request says to have its answer drawn as a guard's calibration answers were. ``own``: the settings of the
+    guard's sampler. What that one does not have is said to be neutral, since an engine may have another default.
+    """
+    said = {name: NEUTRAL[name][0] if own.get(name) is None else own[name] for name in OF_A_MODEL}
+    return {"temperature": float(own.get("temperature") or 0.0), **said}
+
 
 def drawn_otherwise(own: Mapping[str, Any], said: Mapping[str, Any]) -> str:
     """What of a draw is another than a guard's, as ``name value`` in a row; empty where nothing is. ``own``: the

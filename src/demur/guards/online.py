@@ -105,28 +105,36 @@ class Guarded:
         guard, online, every = self.watch.guard, self.watch.online, self.watch.every
         rows, sight = new_rows(guard, canvas.rows) if rows is None else rows, _Sight(guard, model, canvas)
         answer = Refusal(model, canvas, self.watch.refusal)
-        unread: deque[Callable[[], list[list[float]]]] = deque()  # what was asked for and not read, at most ``late``
+        unread: deque[tuple[int, Callable[[], list[list[float]]]]] = deque()  # asked for and not read, at most ``late``
         hold = self.watch.hold
+        unlooked: dict[int, int] = {}  # of rows with steps that were not looked at, when the first of them was taken
 
         def read_one() -> None:
-            for row, (state, sigma) in zip(rows, unread.popleft()(), strict=True):
+            when, numbers = unread.popleft()
+            for row, (state, sigma) in zip(rows, numbers(), strict=True):
                 row.observe(RowState(int(state)), sigma)
             if online:
                 look(guard, rows, every)
+            for i, row in enumerate(rows if hold else ()):
+                if row.state in OVER or row.steps == row.looked:
+                    unlooked.pop(i, None)
+                else:
+                    unlooked.setdefault(i, when)
 
-        for step in steps_of(self.undefended, model, canvas, rngs):
+        for now, step in enumerate(steps_of(self.undefended, model, canvas, rngs)):
             answer.held.append(step)
             if not hold:
                 yield from answer.out(rows)
             if not online:
                 sight.read(step)
-            unread.extend(sight.of(step, rows))
+            unread.extend((now, numbers) for numbers in sight.of(step, rows))
             while len(unread) > self.watch.late:
                 read_one()
             if online and all(row.state in OVER for row in rows):
                 break  # nobody is left whose steps anybody waits for
-            if hold:
-                yield from answer.out(rows, keeping=hold - 1 + len(unread))
+            if hold:  # a row that waits for its neighbours is not looked at before it goes on
+                since = min(unlooked.values(), default=now + 1)
+                yield from answer.out(rows, keeping=max(hold - 1 + len(unread), now + 1 - since))
         while unread:
             read_one()
         for row in rows:
@@ -243,7 +251,9 @@ def _own(
 
 
 def acted(trace: Trace) -> Verdict:
-    """What an online (or offline) guard did, read off a defended trace: whether it acted, and after which step."""
+    """What an online (or offline) guard did, read off a defended trace: whether it acted, and after which step. Of a
+    guard that holds steps back that is the last one that had left: what it flagged is a step behind it.
+    """
     stopped = trace.stop == "guarded"
     step = trace.steps - 1 if stopped else None
     return Verdict(

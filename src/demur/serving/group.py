@@ -198,12 +198,14 @@ class Reader:
         self.text = Text(known.pieces, known.unseen, ends, order.stops, order.most)
         # Diffusion settles a text before its last step, and the guard judges all: no verdict hangs on a stop string.
         self.cut_at_once = Need.CAUSAL in stage.model.offers or seen is None
+        # A step that was held back comes once it was looked at; any other is looked at before the next one comes.
+        self.looked_at = stage.hold > 0 or seen is None
         self.steps, self.read_upto, self.over = 0, 0, False
         self.tokens: list[int] = []  # after its last step, guesses filled in
 
     def read(self, tokens: Int[NDArray[np.int64], "p"], open_: Bool[NDArray[np.bool_], "p"], final: int) -> None:
         """A step in which it took part; ``final`` places, from the first, will not change any more."""
-        if self.text.finish is not None and self.cut_at_once:  # the guard has now looked at all that it says
+        if self._is_cut():  # the guard has now looked at all that it says
             self._done()
             return
         self.steps += 1
@@ -213,6 +215,12 @@ class Reader:
             self.ticket.tell(Drawn(self.steps, shown, int(open_.sum())))
         self._say(self.text.feed(self.tokens[self.read_upto : final]))
         self.read_upto = max(self.read_upto, final)
+        if self.looked_at and self._is_cut():  # a step behind its end is none of the answer's, and stops nothing
+            self._done()
+
+    def _is_cut(self) -> bool:
+        """Whether its text has an end, and what follows is no part of the answer."""
+        return self.text.finish is not None and self.cut_at_once
 
     def last(self) -> None:
         """It takes no further step: what is left of its text, and the answer."""

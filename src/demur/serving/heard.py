@@ -46,6 +46,13 @@ THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")
 UNREAD_THOUGHTS = "the engine wrote thoughts before its answer, which the guard has not read"
 
 
+def has_thought(usage: Any) -> bool:
+    """Whether an engine counts tokens of thoughts: some do not show them at all."""
+    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    thoughts = details.get("reasoning_tokens") if isinstance(details, dict) else None
+    return isinstance(thoughts, int | float) and thoughts > 0
+
+
 @dataclass(frozen=True)
 class Told:
     """What one ``message`` or ``delta`` holds: its text, and whether the engine refuses or thinks beside it."""
@@ -81,7 +88,9 @@ def check_whole(text: str) -> str:
 @dataclass
 class Heard:
     """What an engine has said so far in a stream: ``new`` parts of ``text`` came since the last look, and what stands
-    behind ``left`` has not left. ``half``: the first half of a character, whose second one is to come.
+    behind ``left`` has not left. ``half``: the first half of a character, whose second one is to come. ``usage`` is
+    told where the engine does: in a part of its own (``usage_alone``), which a client that has not asked for it may not
+    expect, or beside the end.
     """
 
     head: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -94,18 +103,22 @@ class Heard:
     refused: bool = False
     thought: bool = False
     usage: Any = None
+    usage_alone: bool = False
     half: str = field(default="", repr=False)
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Reads a chunk. The engine's own refusal and thoughts are not judged, and do not leave."""
-        self.head = self.head or {name: event[name] for name in ("id", "created", "model") if name in event}
-        self.usage = event.get("usage") or self.usage
+        if event.get("usage"):
+            self.usage, self.usage_alone = event["usage"], not event.get("choices")
+            self.thought = self.thought or has_thought(self.usage)
         if not event.get("choices"):
             if "choices" not in event and not event.get("usage"):
                 raise unavailable("the engine's stream held something that is no part of an answer", "upstream")
             return
         choice = choice_of(event)
         told = message_of(choice, "delta")
+        if not self.answered:  # what comes before, of an answer's filters say, may have another id or none
+            self.head = {name: event[name] for name in ("id", "created", "model") if name in event}
         self.answered, self.refused = True, self.refused or told.refuses
         self.thought = self.thought or told.thinks
         if choice.get("finish_reason") is not None:
@@ -136,8 +149,8 @@ class Heard:
         return more
 
     def first(self) -> Iterator[bytes]:
-        """What a stream begins with, once."""
-        if not self.begun:
+        """What a stream begins with, once the engine answers."""
+        if self.answered and not self.begun:
             self.begun = True
             yield self.chunk({"role": "assistant", "content": ""})
 
@@ -149,8 +162,9 @@ class Heard:
             check_whole(self.half)
         if stopped or self.refused:
             yield self.chunk({"refusal": REFUSAL})
-        yield self.chunk({}, "content_filter" if stopped else self.end, {"demur": about})
-        if self.usage is not None and not stopped:
+        beside = {} if stopped or self.usage is None or self.usage_alone else {"usage": self.usage}
+        yield self.chunk({}, "content_filter" if stopped else self.end, {"demur": about, **beside})
+        if self.usage_alone and not stopped:
             yield event_of(self.head | {"object": "chat.completion.chunk", "choices": [], "usage": self.usage})
 
     def chunk(self, delta: dict[str, Any], finish: Any = None, more: Mapping[str, Any] | None = None) -> bytes:

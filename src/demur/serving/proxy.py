@@ -25,7 +25,16 @@ from demur.serving.answers import END
 from demur.serving.app import GONE, Listening, as_json, read_body
 from demur.serving.doors import App, Doors, Receive, Scope, Send, answer
 from demur.serving.errors import Refused, busy, unavailable
-from demur.serving.heard import UNREAD_THOUGHTS, Heard, check_whole, choice_of, end_of, event_of, message_of
+from demur.serving.heard import (
+    UNREAD_THOUGHTS,
+    Heard,
+    check_whole,
+    choice_of,
+    end_of,
+    event_of,
+    has_thought,
+    message_of,
+)
 from demur.serving.passing import Passed, passed
 from demur.serving.port import config_of
 from demur.serving.proxied import Proxy
@@ -104,7 +113,7 @@ class Desk:
         made = await proxy.upstream.whole(asked.body)
         choice = choice_of(made)
         said, end = message_of(choice, "message"), end_of(choice)
-        text, note = check_whole(said.text), _noted(asked, said.thinks)
+        text, note = check_whole(said.text), _noted(asked, said.thinks or has_thought(made.get("usage")))
         found = await self._looked(asked, text) if text else NOTHING
         stopped = proxy.stops(found)
         # The engine's own words of refusal were not judged.

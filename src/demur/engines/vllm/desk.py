@@ -285,7 +285,8 @@ class Desk:
         acts = post.mode is not Mode.WATCH and bool(request.stops)
         if at and acts:
             steps = min(steps, at)
-        watched, why = True, "" if at else "no step was above the limit"
+        looked = steps if post.guard.tail else min(steps, post.look.steps)
+        watched, why = True, "" if at else f"no step was above the limit{_unlooked(steps - looked)}"
         if request.lost:
             watched, why = False, request.lost
         elif not steps:
@@ -298,7 +299,7 @@ class Desk:
             request.id, request.number, request.guard, str(post.mode), watched,
             bool(at) if watched or at else None, at or None, acts and (bool(at) or request.ended_by_us),
             score if steps else None, limit, steps, tuple(sigma[: min(steps, len(sigma))]), last if steps else None,
-            worst if steps else None, why, (*post.notes, *self._notes(post, request)),
+            worst if steps else None, why, looked, (*post.notes, *self._notes(post, request)),
         )  # fmt: skip
 
     def _notes(self, post: Post, request: Request) -> tuple[str, ...]:
@@ -309,6 +310,11 @@ class Desk:
         if otherwise := drawn_otherwise(settings, {**request.drawn, "temperature": request.temperature}):
             notes.append(f"drawn with {otherwise}; the guard was calibrated otherwise")
         return tuple(notes)
+
+
+def _unlooked(steps: int) -> str:
+    """What a verdict says of steps that are behind what its guard looks at."""
+    return f"; {steps} further steps were not looked at" if steps else ""
 
 
 def _columns(rows: Sequence[tuple[int, ...]], device: torch.device) -> Sequence[Int[Tensor, "b"]]:

@@ -43,8 +43,9 @@ class Request:
 class Verdict:
     """What is told of a request; :meth:`plain` is what leaves the engine.
 
-    ``watched``: whether every step up to ``steps`` was looked at. ``step`` is the one that flagged it, counted from 1,
-    ``acted`` whether the answer was ended for it. ``sigma`` are the first T of its steps.
+    ``watched``: whether every step up to ``looked`` was looked at: all of ``steps``, or the first T where the guard
+    does not look at whole answers. ``step`` is the one that flagged it, counted from 1, ``acted`` whether the answer
+    was ended for it. ``sigma`` are the first T of its steps.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Verdict:
     last: float | None
     worst: float | None
     why: str
+    looked: int = 0
     notes: tuple[str, ...] = ()
 
     @property
