@@ -41,7 +41,6 @@ IDLE: dict[str, tuple[Beside, ...]] = {
         ),
         Beside("layers", ("alpha",), "layers are compared without a guard"),
     ),
-    "demur serve": (Beside("guard", ("steps",), "a guard looks at the steps that it was fitted for"),),
 }
 """By command. A flag that is switched off has the name ``no_flag``."""
 
