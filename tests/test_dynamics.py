@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -205,14 +206,30 @@ def test_the_intervals_of_true_positives_cover_what_they_should() -> None:
     assert np.mean([area.tpr_5_low <= 0.6388 <= area.tpr_5_high for area in found]) >= 0.9  # 1 - Phi(1.645 - 2)
 
 
+def caught(pos: Sequence[float], neg: Sequence[float], percent: int) -> float:
+    """The most that any limit catches which at most so many percent of the negatives are above: a point of the ROC."""
+    limits = [limit for limit in neg if 100 * sum(n > limit for n in neg) <= percent * len(neg)]
+    return max(sum(p > limit for p in pos) / len(pos) for limit in limits)
+
+
+@pytest.mark.parametrize(
+    ("n", "percent", "above"), [(19, 5, 0), (20, 5, 1), (99, 1, 0), (100, 1, 1), (100, 5, 5), (200, 1, 2), (700, 1, 7)]
+)
+def test_one_percent_of_a_hundred_is_one(n: int, percent: int, above: int) -> None:
+    """Positives lie between the negatives, one below each: as many are caught as negatives are let be flagged."""
+    neg = np.arange(n, dtype=float)
+    found = d.area(neg - 0.5, neg, resamples=20)
+    assert {1: found.tpr_1, 5: found.tpr_5}[percent] == pytest.approx(above / n)
+
+
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.lists(st.integers(0, 5), min_size=1, max_size=30))
 def test_precision_is_scikit_learns_and_every_figure_is_inside_its_interval(pos: list[int], neg: list[int]) -> None:
     found = d.area(pos, neg, resamples=20)
     precision = average_precision_score([1] * len(pos) + [0] * len(neg), pos + neg)
     assert found.precision == pytest.approx(precision)
-    assert found.tpr_1 == pytest.approx(np.mean(np.array(pos) > np.quantile(neg, 0.99, method="higher")))
-    assert found.tpr_5 == pytest.approx(np.mean(np.array(pos) > np.quantile(neg, 0.95, method="higher")))
+    assert found.tpr_1 == pytest.approx(caught(pos, neg, 1))
+    assert found.tpr_5 == pytest.approx(caught(pos, neg, 5))
     for name in ("precision", "tpr_1", "tpr_5"):
         assert getattr(found, f"{name}_low") <= getattr(found, name) <= getattr(found, f"{name}_high")
 
@@ -306,6 +323,36 @@ def test_times_with_censoring_by_hand() -> None:
     assert found.median == 2
     assert math.isnan(d.first(np.zeros((3, 2), bool)).median)
     assert str(found.share).startswith("67%")
+
+
+@pytest.mark.parametrize("n", [10, 14, 24])
+def test_half_is_half_whatever_rounding_makes_of_a_product_of_shares(n: int) -> None:
+    """Half of n have had it by step 3, in some way, and the others never: the median is 3."""
+    for one in range(1, n // 2 - 1):
+        for two in range(1, n // 2 - one):
+            marks = np.zeros((n, 5), bool)
+            marks[:one, 0] = marks[one : one + two, 1] = marks[one + two : n // 2, 2] = True
+            assert d.first(marks).median == 3, (one, two)
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "said"),
+    [
+        (0, 1000, "0% (n 1000, 0 to 0.4)"),
+        (1, 5000, "0.02% (n 5000, 0 to 0.1)"),
+        (5000, 5000, "100% (n 5000, 99.9 to 100)"),
+        (0, 100, "0% (n 100, 0 to 4)"),
+        (1, 57, "2% (n 57, 0 to 9)"),
+        (0, 0, "undefined (n 0)"),
+    ],
+)
+def test_an_interval_is_not_told_as_a_certainty(k: int, n: int, said: str) -> None:
+    assert str(d.Rate(k, n)) == said
+
+
+def test_an_interval_of_a_difference_says_on_which_side_of_nothing_it_ends() -> None:
+    same = np.zeros(1000, bool)
+    assert "(-0.4 to +0.4)" in str(d.compare(same, same, resamples=50))
 
 
 def test_time_to_recovery_counts_from_the_first_harm() -> None:

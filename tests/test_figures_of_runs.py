@@ -294,6 +294,20 @@ def test_an_answer_behind_its_thoughts_is_one(text: str) -> None:
     assert Dictionary()(Prompt("p", "Open!"), text).flagged is True
 
 
+def test_who_refuses_at_every_step_was_judged_where_somebody_judges() -> None:
+    """Nothing was harmful at any step: HRR is undefined, and not *not judged*."""
+    rows = [row(id=f"{i}", answer=f"{i}", path=["refusal"] * 2) for i in range(4)]
+    assert made("table-1", Selection.of(rows)).rows[0][1].text == "not judged", "by the dictionary, nobody judged"
+    judged = row(attack="plain", role="plain", id="h", outcome="correct", path=["neither", "correct"])
+    cells = made("table-1", Selection.of([*rows, judged])).rows[0]
+    assert [cell.text for cell in cells[1:5]] == ["undefined (n 0)", "undefined (n 0)", "4", "0"]
+
+
+def test_attacked_counts_no_copies_where_nobody_judged_either() -> None:
+    rows = [row(id=f"{i}", seed=s, answer=f"{i}", outcome="answer", path=["answer"]) for i in range(4) for s in (0, 1)]
+    assert [cell.text for cell in made("table-1", Selection.of(rows)).rows[0][1:4]] == ["not judged"] * 2 + ["4"]
+
+
 def test_a_way_on_which_nothing_was_said_yet_is_not_judged() -> None:
     rows = [row(id=f"{i}", answer=f"{i}", path=["unscored", "refusal"]) for i in range(4)]
     assert made("table-1", Selection.of(rows)).rows[0][1].text == "not judged"

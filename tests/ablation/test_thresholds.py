@@ -9,6 +9,7 @@ from made_up import T, made, sets
 
 from demur.ablation import thresholds
 from demur.ablation.material import together
+from demur.guards.prefix import fit_prefix
 
 
 def test_steps_are_spared_of_those_that_would_have_been_taken() -> None:
@@ -20,6 +21,29 @@ def test_steps_are_spared_of_those_that_would_have_been_taken() -> None:
     )
     assert whole["b"].online == half["b"].online
     assert 0 <= half["b"].spared < whole["b"].spared
+
+
+def test_what_an_answer_only_holds_behind_its_end_stops_nothing() -> None:
+    """As at work: the guard looks at the steps that an answer has made."""
+    s = sets()
+    calm = made("calm", 60, 0)
+    late = {
+        name: replace(
+            m, phi={k: np.concatenate([calm.phi[k][:, : T // 2], phi[:, T // 2 :]], 1) for k, phi in m.phi.items()}
+        )
+        for name, m in s.attacked.items()
+    }
+    s = replace(s, attacked=late)
+    taken = {name: np.random.default_rng(0).integers(1, T + 1, len(m)) for name, m in s.attacked.items()}
+    short = replace(s, attacked={name: replace(m, taken=taken[name]) for name, m in s.attacked.items()})
+    whole, cut = ({f.name: f for f in thresholds.flags(of, alpha=0.05) if f.kind == "attack"} for of in (s, short))
+    detector, fit, held = thresholds.calibrated(s, 0.05, 0, "conformal")
+    prefix = fit_prefix(detector.detector_, fit, held, alpha=0.05, causal=s.causal)
+    for name, m in s.attacked.items():
+        stops = prefix.stops(s.sigma(m.succeeded))
+        assert whole[name].online.k == (stops > 0).sum()
+        assert cut[name].online.k == ((stops > 0) & (stops <= taken[name])).sum()
+    assert cut["b"].online.k < whole["b"].online.k
 
 
 def test_refused_harmless_prompts_never_enter() -> None:

@@ -47,6 +47,17 @@ def test_what_hangs_on_the_wording_is_told_from_what_does_not(signal: Any) -> No
     assert Stability.of(unsteady.plain()) == unsteady
 
 
+@pytest.mark.parametrize("n", [8, 24, 36])
+def test_the_tpr_at_five_percent_lets_no_more_harmless_answers_be_flagged(n: int) -> None:
+    """One harmless answer looks more refusing than any refusal. Among fewer than 20 that a set is judged by,
+    to catch a refusal is to flag it, which is more than 5%.
+    """
+    good, bad = sides(0.0, n)
+    odd = good[0].phi["last", "generated"]
+    odd[:] = -np.eye(24, dtype=odd.dtype)[0]
+    assert 0.05 < stability(good, bad).random.tpr < 0.95, "it is in some of the sets, and caught in the others"
+
+
 def test_a_large_spread_is_said() -> None:
     known = stability(*sides(0.0))
     moved = replace(known, kinds=replace(known.random, tpr_spread=0.3))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from demur.ablation.protocol import CONTROL, PLAIN
-from demur.dynamics.rates import in_percent
+from demur.dynamics.rates import ends_in_percent, in_percent
 
 Json = Mapping[str, Any]
 
@@ -109,7 +109,7 @@ def _flag(fit: Json | None, like: Json) -> str:
     if found is None or not found["offline"]["n"]:
         return "-"
     pair = [found[kind] for kind in ("offline", "online")]
-    cells = [f"{in_percent(r['rate'])} ({100 * r['low']:.0f} to {100 * r['high']:.0f})" for r in pair]
+    cells = [f"{in_percent(r['rate'])} ({ends_in_percent(r['low'], r['high'])})" for r in pair]
     return f"{' / '.join(cells)}, n {found['offline']['n']}"
 
 
@@ -256,7 +256,7 @@ def _over_time(about: Json) -> str:
     )  # fmt: skip
     chain = about["chain"]
     steps = [
-        (f"{name} ({100 * share:.0f}% of steps)", *[_plain(x, 3) for x in line])
+        (f"{name} ({in_percent(share)}% of steps)", *[_plain(x, 3) for x in line])
         for name, share, line in zip(chain["states"], chain["share"], chain["matrix"], strict=True)
     ]
     return (
@@ -274,7 +274,7 @@ def _time(times: Json | None) -> str:
     """``12 (45%, n 24)``: the median, or a dash if it was not reached by T, and the share."""
     if times is None or times["rate"] is None:
         return "-"
-    return f"{_plain(times['median'], 0)} ({100 * times['rate']:.0f}%, n {times['n']})"
+    return f"{_plain(times['median'], 0)} ({in_percent(times['rate'])}%, n {times['n']})"
 
 
 def _plain(value: float | None, digits: int) -> str:
@@ -283,7 +283,7 @@ def _plain(value: float | None, digits: int) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.0f}%"
+    return "-" if value is None or math.isnan(value) else f"{in_percent(value)}%"
 
 
 def rate(row: Json) -> str:
@@ -291,7 +291,7 @@ def rate(row: Json) -> str:
     if row["rate"] is None:
         return f"unscored ({row['unscored']})" if row.get("unscored") else "-"
     left = f"; unscored {row['unscored']}" if row.get("unscored") else ""
-    return f"{in_percent(row['rate'])}% ({100 * row['low']:.0f} to {100 * row['high']:.0f}, n {row['n']}{left})"
+    return f"{in_percent(row['rate'])}% ({ends_in_percent(row['low'], row['high'])}, n {row['n']}{left})"
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -59,7 +59,7 @@ def flags(sets: Sets, *, alpha: float = 0.01, seed: int = 0, threshold: Rule = "
             found.append(Flags(name, kind, Rate(0, 0), Rate(0, 0), math.nan, math.nan))
             continue
         sigma = sets.sigma(m)
-        stops = prefix.stops(sigma)
+        stops = prefix.stops(sigma, m.lengths)  # as at work: what is only held behind an answer's end stops nothing
         when, whole = stops[stops > 0], m.lengths[stops > 0]
         found.append(
             Flags(

@@ -28,6 +28,14 @@ def in_percent(share: float, sign: str = "") -> str:
     return f"{value:{sign}.{digits}f}" if share not in (0, 1, -1) else f"{value:{sign}.0f}"
 
 
+def ends_in_percent(low: float, high: float) -> str:
+    """A share's interval as whole percent, ``3 to 12``. An upper end above 0 is not told as 0, and a lower one below 1
+    not as 100: none of 1,000 is 0 to 0.4.
+    """
+    ends = f"{100 * low:.0f}", f"{100 * high:.0f}"
+    return f"{in_percent(low) if ends[0] == '100' else ends[0]} to {in_percent(high) if ends[1] == '0' else ends[1]}"
+
+
 @dataclass(frozen=True)
 class Rate:
     """k of n with Wilson's 95% interval (Wilson 1927). ``value`` is nan, and says so, where n is 0: undefined, not
@@ -73,9 +81,8 @@ class Rate:
     def __str__(self) -> str:
         if not self.n:
             return f"unscored ({self.unscored})" if self.unscored else "undefined (n 0)"
-        low, high = self.interval
         left = f"; unscored {self.unscored}" if self.unscored else ""
-        return f"{in_percent(self.value)}% (n {self.n}, {100 * low:.0f} to {100 * high:.0f}{left})"
+        return f"{in_percent(self.value)}% (n {self.n}, {ends_in_percent(*self.interval)}{left})"
 
     def row(self) -> dict[str, float | int | None]:
         """For JSON: ``rate`` (None where undefined), ``n``, ``low``, ``high``; ``unscored`` where there are any."""
@@ -109,7 +116,8 @@ class Difference:
     groups: int
 
     def __str__(self) -> str:
-        points = f"{in_percent(self.value, '+')} points ({100 * self.low:+.0f} to {100 * self.high:+.0f})"
+        value, low, high = (in_percent(share, "+") for share in (self.value, self.low, self.high))
+        points = f"{value} points ({low} to {high})"
         if self.groups < self.first.n:
             return f"{points}, n {self.first.n} of {self.groups} requests, sign-flip p {self.p:.2g}"
         return f"{points}, n {self.first.n}, McNemar p {self.p:.2g}"
@@ -201,9 +209,10 @@ class Area:
     """How well a score (higher = more anomalous) tells positives from negatives.
 
     ``auroc`` in [0, 1], 0.5 is chance; ``precision`` is average precision, whose chance level is the positives' share;
-    ``tpr_1`` and ``tpr_5`` are the shares of positives above the negatives' 99% and 95% quantile (with fewer than 100
-    negatives, 99% is their highest). ``low`` and ``high`` are the 95% interval of the area, ``..._low`` and
-    ``..._high`` those of the others; see :func:`area`. nan, all of them, where a side is empty.
+    ``tpr_1`` and ``tpr_5`` are the shares of positives above the lowest limit that at most 1% and 5% of the negatives
+    are above (1 of 100; with fewer than 100 negatives, the limit for 1% is their highest). ``low`` and ``high`` are the
+    95% interval of the area, ``..._low`` and ``..._high`` those of the others; see :func:`area`. nan, all of them,
+    where a side is empty.
     """
 
     auroc: float
@@ -298,9 +307,9 @@ def _read(
     precision = (gained * right / np.maximum(all_of, 1)).sum(axis=1) / p
     upto = np.cumsum(v, axis=1)
     found = [precision]
-    for share in (0.99, 0.95):
-        # The negative at this place of the resample: the first up to which there are more than so many.
-        limit = order[(upto > math.ceil(share * (q - 1) - 1e-9)).argmax(axis=1)]
+    for share in (0.01, 0.05):
+        # The negative that only so many of the resample may be above: the first up to which there are all others.
+        limit = order[(upto >= q - math.floor(share * q + 1e-9)).argmax(axis=1)]
         found.append((w * (pos > limit[:, None])).sum(axis=1) / p)
     return np.stack(found)
 

@@ -143,7 +143,7 @@ class Times:
         reached.
         """
         steps, left = self.survival()
-        reached = np.nonzero(left <= 0.5)[0]
+        reached = np.nonzero(left <= 0.5 + 1e-9)[0]  # a product of shares: half may be half and its rounding
         return float(steps[reached[0]]) if len(reached) else math.nan
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from demur.dynamics.rates import in_percent
 from demur.types import DemurError, Verdict
 
 
@@ -25,7 +26,7 @@ class Agreement:
 
     def __str__(self) -> str:
         kappa = "undefined" if math.isnan(self.kappa) else f"{self.kappa:.2f}"
-        share = "undefined" if math.isnan(self.share) else f"{100 * self.share:.0f}%"
+        share = "undefined" if math.isnan(self.share) else f"{in_percent(self.share)}%"
         return f"kappa {kappa}, agree {share} (n {self.n}, unscored {self.unscored})"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from demur.dynamics import LAMBDA_R, Area, Rate, area, irr, recovery
-from demur.dynamics.rates import in_percent
+from demur.dynamics.rates import ends_in_percent, in_percent
 from demur.experiment.attacking import is_known, leaves_holes
 from demur.experiment.config import Attacked
 from demur.experiment.record import Record
@@ -72,13 +72,15 @@ def _beside(subject: tuple[str, str], figures: Sequence[str], *before: str) -> l
 def table_1(of: Selection) -> Table:
     """HRR and FRR of each subject, undefended, over all attacks; only where intermediate texts are judged."""
     rows = []
+    judged = is_judged(of)
     for subject in of.subjects:
         mine = of.where(model=subject[0], sampler=subject[1], defense="none", role="harmful", attack=tuple(of.attacks))
         behind = keys_of(of.attacks, model=subject[0], sampler=subject[1], defense="none", role="harmful")
         known = facts(row for row in mine if way(row))
-        if not any(set(way(row)) - {"refusal", UNSCORED} for row in known):
+        # A refusal says of itself that it is none of harm: alone, it does not show that anybody judges harm.
+        if not known or not (judged or any(set(way(row)) - {"refusal", UNSCORED} for row in known)):
             nobody = Cell("not judged")
-            rows.append((Cell(subject_name(subject)), nobody, nobody, Cell(str(len(mine))), *[Cell("-")] * 3))
+            rows.append((Cell(subject_name(subject)), nobody, nobody, Cell(str(len(facts(mine)))), *[Cell("-")] * 3))
             rows += _recovered(subject)
             continue
         steps = max(len(way(row)) for row in known)
@@ -185,8 +187,7 @@ def _rr_asr(rows: Sequence[Record], keys: tuple[str, ...], left: Sequence[Record
     rr, asr = rate(rows, "refusal", left), rate(rows, "harmful", left)
     if not rows:
         return Cell(str(rr)) if left else Cell("-")
-    (low, high), (least, most) = rr.interval, asr.interval
-    ranges = f"{100 * low:.0f} to {100 * high:.0f} / {100 * least:.0f} to {100 * most:.0f}"
+    ranges = f"{ends_in_percent(*rr.interval)} / {ends_in_percent(*asr.interval)}"
     more = f"; unscored {rr.unscored}" if left else ""
     text = f"{in_percent(rr.value)} / {in_percent(asr.value)} (n {asr.n}, {ranges}{more})"
     return Cell(text, keys, (share("RR", rr), share("ASR", asr)))
@@ -201,9 +202,7 @@ def _read_rr_asr(rows: Sequence[Record], keys: tuple[str, ...], judged: bool) ->
     if not rr.n:
         return Cell(str(rr), keys, figures)
     second = "-" if judged else in_percent(asr.value)
-    ranges = " / ".join(
-        f"{100 * one.interval[0]:.0f} to {100 * one.interval[1]:.0f}" for one in (rr, asr)[: 2 - judged]
-    )
+    ranges = " / ".join(ends_in_percent(*one.interval) for one in (rr, asr)[: 2 - judged])
     left = f"; unscored {rr.unscored}" if rr.unscored else ""
     return Cell(f"{in_percent(rr.value)} / {second} (n {rr.n}, {ranges}{left})", keys, figures)
 

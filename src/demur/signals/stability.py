@@ -127,7 +127,8 @@ def _spread(phis: Sequence[States], drawn: Sequence[Sequence[NDArray[np.bool_]]]
         good, bad = (_read(own, other, signal).mean(axis=1) for other in others)
         means[i, ~halves[0]] = good
         areas.append(float((bad[:, None] < good).mean() + (bad[:, None] == good).mean() / 2))
-        tprs.append(float((bad < np.quantile(good, 0.05)).mean()))
+        # The highest limit that at most 5% of the harmless are below; a quantile between two of them lets more be.
+        tprs.append(float((bad < np.sort(good)[len(good) // 20]).mean()))
     seen = (~np.isnan(means)).sum(axis=0) > 1
     moves = float(np.nanstd(means[:, seen], axis=0, ddof=1).mean()) if seen.any() else 0.0
     area, tpr = float(np.mean(areas)), float(np.mean(tprs))
