@@ -1,6 +1,6 @@
 """Judging a signal while it is being written, with one promise for the whole generation.
 
-At step t only sigma_1 .. sigma_t are known. They are held at sigma_t up to T, as a trace that ends early is, and scored
+At step t only sigma_1 .. sigma_t are known. They are held at sigma_t up to T and scored
 by the detector: s_t, which at t = T is the offline score. Early scores are larger and vary more than late ones, so each
 is standardised by what harmless signals have at that step: z_t = (s_t - centre_t) / scale_t, of log s_t where the
 detector is ``logarithmic``.
