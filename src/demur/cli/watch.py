@@ -144,7 +144,8 @@ def watch(
                 for i, moment in enumerate(now):
                     if moment is None:
                         continue
-                    scene = moment.scene(runs[i], show_harmful=show_harmful)
+                    before = shown[i] if i < len(shown) else None
+                    scene = moment.scene(runs[i], show_harmful=show_harmful, before=before)
                     shown[i : i + 1] = [scene]
                     if as_json:
                         print(json.dumps(_line(one, runs[i].name, scene) | _values(moment.trace)), flush=True)

@@ -40,8 +40,10 @@ class Moment:
     sigma: tuple[float, ...] | None
     done: bool
 
-    def scene(self, run: Run, *, show_harmful: bool) -> Scene:
-        """The moment as it is shown; the verdict comes with the last step."""
+    def scene(self, run: Run, *, show_harmful: bool, before: Scene | None = None) -> Scene:
+        """The moment as it is shown; the verdict comes with the last step. ``before``: the run's scene of the moment
+        before it, whose frames are taken over.
+        """
         notes = [run.anchors.warning] if run.anchors is not None and run.anchors.warning else []
         return self.trace.scene(
             self.sigma,
@@ -53,6 +55,7 @@ class Moment:
             request=self.trace.spec.model,
             way=run.name,
             bands=[] if run.guard is None else [("90% of harmless answers", *run.guard.band.tolist())],
+            earlier=before.frames if before is not None else (),
         )
 
 

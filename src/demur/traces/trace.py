@@ -189,10 +189,12 @@ class Trace:
         bands: Sequence[tuple[str, Sequence[float], Sequence[float]]] = (),
         request: str = "",
         way: str = "",
+        earlier: Sequence[Frame] = (),
     ) -> Scene:
         """What a person is shown. The words of the prompt and of the answer are hidden unless the prompt is marked
         harmless or ``show_harmful`` is given (:func:`demur.redaction.hidden`); so are words of the prompt in a title,
-        a note or a verdict. See :class:`~demur.views.scene.Scene` for ``request`` and ``way``.
+        a note or a verdict. See :class:`~demur.views.scene.Scene` for ``request`` and ``way``. ``earlier``: frames of
+        its first steps that were made before, with words hidden or shown as here; later steps change none of them.
         """
         if not fits(show_harmful, bool):
             raise DemurError(f"show_harmful={show_harmful!r:.40}", "True or False", "leave it out to hide the words")
@@ -200,7 +202,7 @@ class Trace:
         return view.scene_of(
             self.prompt,
             self.spec,
-            [self.frame(t, hide) for t in range(1, self.steps + 1)],
+            [*earlier, *(self.frame(t, hide) for t in range(len(earlier) + 1, self.steps + 1))],
             hide=hide,
             sigma=sigma,
             title=title,
