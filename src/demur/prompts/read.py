@@ -270,16 +270,12 @@ def _of_side(rows: Rows, reading: Reading, wanted: bool) -> Rows:
             elif reading.label is not None and reading.columns.get("harmful", "-") == "-" and len(said) == 1:
                 break  # a public set is of one side
     if said and not fits:
+        ours = reading.name.startswith("demur ") and reading.stem in (*SETS, *MORE_SETS)  # whose labels are right
         raise DemurError(
             f"{reading.name} has no {SETS[wanted]} rows, they all say harmful={not wanted}",
             f"a source with {SETS[wanted]} rows",
-            "name another one" + ("" if _is_ours(reading) else f", or ignore the labels: {left_out('harmful')}"),
+            "name another one" + ("" if ours else f", or ignore the labels: {left_out('harmful')}"),
         )
-
-
-def _is_ours(reading: Reading) -> bool:
-    """Whether a set of the package is read: its labels are right."""
-    return reading.name.startswith("demur ") and reading.stem in (*SETS, *MORE_SETS)
 
 
 def _open(source: str | Path, split: str, limit: int | None, reading: Reading) -> tuple[Rows, Reading]:
