@@ -241,6 +241,20 @@ def test_a_page_says_what_lines_say_of_an_answer_and_what_the_anchors_are(
     assert page.count("Scripted anchors") >= 2
 
 
+def test_a_page_takes_as_many_answers_as_it_has_room_for(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": ASK, "response": SAID} for _ in range(4)]
+    each, shown = run(rows)[1][0]["tokens"] ** 2, []
+    for cells in (4 * each, 3 * each - 1, 1):
+        monkeypatch.setattr("demur.cli.replay.CELLS", cells)
+        assert run(rows, "--html", "p.html")[0] == 0
+        page = (tmp_path / "p.html").read_text(encoding="utf-8")
+        shown.append(page.count('<section class="scene">'))
+        assert (f"{shown[-1]} of 4 transcripts are shown" in page) is (shown[-1] < 4)
+    assert shown == [4, 2, 1]
+
+
 def test_a_page_shows_no_words_of_prompts_that_nobody_marked(run: Run, tmp_path: Path) -> None:
     rows = [{"prompt": ASK, "response": SAID}, {"prompt": ASK, "response": ""}]
     assert run(rows, "--html", "p.html")[0] == 0

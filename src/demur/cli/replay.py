@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from itertools import islice, zip_longest
+from itertools import accumulate, islice, zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -39,10 +39,13 @@ if TYPE_CHECKING:
     from demur.signals import Anchors
     from demur.studio.growing import Growing
     from demur.studio.replaying import Replayed
+    from demur.traces import Trace
     from demur.types import Model, Pool
 
 CHUNK = 512
 """Columns of a pass, where nobody says it."""
+CELLS = 4_000_000
+"""The most that a page shows, steps times places: some 12 MB, four answers of 1,000 tokens."""
 
 
 def replay(
@@ -82,7 +85,9 @@ def replay(
         bool | None, typer.Option("--harmful/--harmless", help="Mark the prompts that bring no mark.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where the lines go; default: the terminal.")] = None,
-    html: Annotated[Path | None, typer.Option(help=f"A page of the first {SHOWN} transcripts.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help=f"A page of the first {SHOWN} transcripts, or of fewer long ones.")
+    ] = None,
     show_harmful: Annotated[
         bool, typer.Option("--show-harmful", help="Show on the page the words of prompts not marked harmless.")
     ] = False,
@@ -263,14 +268,11 @@ def _columns(items: Sequence[str] | None) -> dict[str, str]:
 def _page(shown: "Sequence[Replayed]", signals: int, warning: str, show_harmful: bool) -> str:
     from demur.views.page import page
 
-    scenes = []
-    for one in shown:
-        trace = one.trace
-        if trace is None:
-            continue
+    scenes, read = [], _fitting([(one, one.trace) for one in shown if one.trace is not None])
+    for one, trace in read:
         said = [f"the first {trace.steps} of the answer's {one.tokens} tokens"] if trace.steps < one.tokens else []
-        if signals > len(shown):
-            said.append(f"{len(shown)} of {signals} transcripts are shown")
+        if signals > len(read):
+            said.append(f"{len(read)} of {signals} transcripts are shown")
         said += [warning] if warning else []
         verdict = _reading(one)
         if one.verdict is not None and one.verdict.flagged is not None:
@@ -285,6 +287,12 @@ def _page(shown: "Sequence[Replayed]", signals: int, warning: str, show_harmful:
             )
         )
     return page(scenes, title="demur replay")
+
+
+def _fitting(read: "list[tuple[Replayed, Trace]]") -> "list[tuple[Replayed, Trace]]":
+    """The first ones that a page has room for, one at least: a page takes the square of an answer's tokens."""
+    cells = list(accumulate(trace.steps * trace.places for _, trace in read))
+    return read[: max(1, sum(count <= CELLS for count in cells))]
 
 
 def _reading(one: "Replayed") -> str:

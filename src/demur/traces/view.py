@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Container, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Int
@@ -74,18 +75,31 @@ def cells_of(
     A character that is split over tokens is shown in the cell that completes it; one that no cell completes, as U+FFFD
     in the last cell before the gap or the end.
     """
+    ending = len(states) - _open_at_the_end(states)  # what stands behind is open and has no text
+    tokens, written, behind = tokens[:ending], states[:ending], (cell("", "open"),) * (len(states) - ending)
     texts = []
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token, following in zip(tokens, [*tokens[1:], -1], strict=True):
+    for token, following in zip(tokens, [*tokens[1:], -1][:ending], strict=True):
         texts.append("" if token < 0 else decoder.decode(pieces[int(token)], final=bool(following < 0)))
-    cells = list(zip(texts, states, strict=True))
+    cells = list(zip(texts, written, strict=True))
     if hide:
-        cells = _redacted(cells, [int(token) in special for token in tokens])
-    return tuple(Cell(text, state) for text, state in cells)
+        cells = _redacted(cells, [int(token) in special for token in tokens], behind=len(behind))
+    return (*(cell(text, state) for text, state in cells), *behind)
 
 
-def _redacted(cells: list[tuple[str, CellState]], special: Sequence[bool]) -> list[tuple[str, CellState]]:
-    """Cells whose joined text is redacted: words may run over cells, and redaction keeps every offset.
+@lru_cache(maxsize=2**16)
+def cell(text: str, state: CellState) -> Cell:
+    """The cell; every frame of a generation holds most of those that the one before it holds."""
+    return Cell(text, state)
+
+
+def _open_at_the_end(states: Sequence[CellState]) -> int:
+    return next((i for i, state in enumerate(reversed(states)) if state != "open"), len(states))
+
+
+def _redacted(cells: list[tuple[str, CellState]], special: Sequence[bool], behind: int) -> list[tuple[str, CellState]]:
+    """Cells whose joined text is redacted: words may run over cells, and redaction keeps every offset. ``behind``:
+    how many open places follow.
 
     An open place counts as a letter, since the word beside it may go on there: "he" before it may become "hero".
     Special tokens, which end words, keep their names: these say nothing but that an answer has ended.
@@ -94,7 +108,7 @@ def _redacted(cells: list[tuple[str, CellState]], special: Sequence[bool]) -> li
         "x" if state == "open" else " " * len(text) if kept else text
         for (text, state), kept in zip(cells, special, strict=True)
     ]
-    whole, at, out = redact("".join(words)), 0, []
+    whole, at, out = redact("".join(words) + "x" * behind), 0, []
     for (text, state), kept, word in zip(cells, special, words, strict=True):
         out.append((text if kept or state == "open" else whole[at : at + len(word)], state))
         at += len(word)
