@@ -107,6 +107,12 @@ def test_a_program_of_another_name_is_meant_as_well(
     assert "--alpha beside --paper" in capsys.readouterr().err
 
 
+def test_who_asks_for_help_gets_it(run: Run) -> None:
+    code, out, err = run("guard", "fit", "--paper", "--alpha", "0.5", "--alpha", "0.6", "--help")
+    assert (code, err) == (0, "")
+    assert "--paper" in out
+
+
 @pytest.mark.parametrize("left_out", [None, object()])
 def test_an_argument_that_is_left_out_is_not_given_whatever_stands_for_it(left_out: Any) -> None:
     """The parser of click, which the lowest version of typer uses, has a sign of its own for it, and not None."""

@@ -36,6 +36,8 @@ def _watch_over(command: Any) -> None:
         def parsed(args: list[str]) -> Any:
             given = list(args)  # the parser empties the list that it gets
             found = parse(args=args)
+            if any("--help" in param.opts for param in found[2]):
+                return found  # who asks for help gets it, whatever else is there
             _check(found[2], given, ctx.command_path)
             _check_said(found[0], command.params, ctx.command_path)
             check_idle(_below(ctx), {param.name: found[0].get(param.name) for param in found[2]}, command.params)
