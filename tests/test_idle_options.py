@@ -55,9 +55,7 @@ RULES = [(path, rule) for path, rules in IDLE.items() for rule in rules]
 def _pairs() -> Iterator[Any]:
     for path, rule in RULES:
         for name in rule.idle:
-            yield pytest.param(
-                path, rule, name, id=f"{path} {name} {'without' if rule.absent else 'by'} {rule.other}"
-            )
+            yield pytest.param(path, rule, name, id=f"{path} {name} {'without' if rule.absent else 'by'} {rule.other}")
 
 
 @pytest.mark.parametrize(("path", "rule", "name"), list(_pairs()))
