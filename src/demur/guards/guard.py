@@ -463,7 +463,7 @@ def _marks(refused: Sequence[bool]) -> NDArray[np.bool_]:
         marks = marks_of(refused)
         came = f"of shape {marks.shape}"
     except DemurError as error:
-        marks, came = np.empty((0, 0)), error.came
+        marks, came = np.empty((0, 0), dtype=bool), error.came
     if marks.ndim != 1:
         raise DemurError(f"refused: {came}", "True or False for each row", "say whether it refuses")
     return marks
