@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import small
 
 import demur
 from demur import worlds
@@ -193,6 +195,11 @@ def test_a_model_of_a_world_says_which_prompts_are_foreign_to_it() -> None:
         assert said.startswith("the prompt is foreign to organism/ar")
         assert not {*text.split()} & {*said.split()}, "it may be harmful: none of its words is said"
     assert worlds.foreign(model, [*own[:3], Prompt("a", "Hi"), Prompt("b", "Bye")]).startswith("2 of 5 prompts are")
+
+
+def test_a_model_that_spells_every_word_knows_nothing_foreign_by_that() -> None:
+    model = replace(demur.load("organism/ar"), tokenizer=small.byte_level())
+    assert worlds.foreign(model, [Prompt("typed", "How do I bake bread?")]) == ""
 
 
 def test_a_model_of_no_world_finds_nothing_foreign(llama: Causal) -> None:

@@ -251,17 +251,23 @@ def attack_of(name: str) -> WorldAttack:
 
 def foreign(model: Any, prompts: Sequence[Prompt]) -> str:
     """What must be said of prompts that a world's model was never taught to read: it spells at least a quarter of their
-    words letter by letter. Empty where there are none, and for a model of no world. Its world's own prompts are none.
+    words letter by letter. Empty where there are none, for a model of no world, and for one that spells its own world's
+    words as well. Its world's own prompts are none.
     """
     if not (world := of_model(model.name)):
         return ""
     strange = sum(of_source(prompt.source) != world and _spelt(model.tokenizer, prompt.text) for prompt in prompts)
     if not strange:
         return ""
+    known = named(world)
+    own = next(iter(known.ids()), "")
+    mine = known.by_id(own)
+    if mine is None or _spelt(model.tokenizer, mine.text):
+        return ""  # a tokenizer of letters, or of bytes: how it writes a word says nothing of what was taught
     some = f"{strange} of {len(prompts)} prompts are" if len(prompts) > 1 else "the prompt is"
     return (
         f"{some} foreign to {model.name}, which spells their words by letters: it was taught the requests of its own "
-        f"world alone, and answers and signals to others mean nothing; one of its own: {named(world).ids()[0]}"
+        f"world alone, and answers and signals to others mean nothing; one of its own: {own}"
     )
 
 

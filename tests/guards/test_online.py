@@ -174,7 +174,9 @@ def test_a_signal_that_is_not_finite_is_no_verdict_and_is_stopped(kind: str, onl
     assert first.flagged is None
     assert second == guard.judge(trace)
     assert guard.judge_signals(rows[:1], [True])[0].flagged is False, "what refuses needs no signal"
-    for refused in (["no"], ["False"], [0], [None]):
+    for told in ([1], np.array([1.0]), torch.tensor([True])):  # as marks are taken everywhere
+        assert guard.judge_signals(rows[:1], told)[0].flagged is False  # type: ignore[arg-type]
+    for refused in (["no"], ["False"], [0.5], [None], [np.nan], [[True]], True):
         with pytest.raises(DemurError, match="True or False for each row"):
             guard.judge_signals(rows[:1], refused)  # type: ignore[arg-type]
     assert guard.prefix.stops(rows).tolist() == [1, 0]

@@ -183,7 +183,8 @@ def test_a_guard_has_steps_of_its_own_and_others_are_no_option(
 ) -> None:
     import demur.serving
 
-    monkeypatch.setattr(demur.serving, "serve", lambda service, address, ready: None)
+    ran: list[Service] = []
+    monkeypatch.setattr(demur.serving, "serve", lambda service, address, ready: ran.append(service))
     monkeypatch.setattr("torch.set_num_threads", lambda n: None)
     monkeypatch.setattr("demur.cli.serve.load_model", lambda *_, **__: served.model(name))
     path = served.guard(name).save(tmp_path / "guard.safetensors")
@@ -192,6 +193,9 @@ def test_a_guard_has_steps_of_its_own_and_others_are_no_option(
     assert found == code, err
     if code:
         assert f"expected {served.T}, the guard's" in err
+    else:
+        ((of,),) = ([one.orders for one in ran],)
+        assert (of.terms.steps, of.named) == (served.T, of.model.preferred), "a sampler of so many steps has its name"
 
 
 demur_ = demur

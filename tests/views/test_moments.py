@@ -44,3 +44,14 @@ def test_frames_of_before_are_those_of_the_whole_trace(
     for scene in scenes:
         assert scene.frames == whole[: len(scene.frames)]
     assert scenes[-1].redacted is (prompt.harmful is not False)
+
+
+def test_frames_whose_words_were_shown_are_not_taken_over_where_they_are_hidden() -> None:
+    model: Any = small.causal("llama")
+    run = Run("ar", build("ar", model), None, 4)
+    (first,), (second,), *_ = watch(model, PROMPTS[1], [run], seed=5, steps=4)
+    assert first is not None
+    assert second is not None
+    shown = first.scene(run, show_harmful=True)
+    assert second.scene(run, show_harmful=False, before=shown) == second.scene(run, show_harmful=False)
+    assert second.scene(run, show_harmful=True, before=shown) == second.scene(run, show_harmful=True)

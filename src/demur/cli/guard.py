@@ -492,7 +492,7 @@ def _sampler(guard: "Guard", named: str | None, length: int | None) -> tuple[Any
     """The sampler that a guard belongs to, and its response length. Raises for another length than the guard's."""
     from demur.samplers.build import made_again
 
-    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in guard.spec.settings.items()}
+    settings = dict(guard.spec.settings)
     own = settings.pop("length", None)
     if own is not None and length not in (None, own):
         raise DemurError(f"--length {length}", f"{own}, which the guard was fitted for", "leave it out")

@@ -25,13 +25,13 @@ _OF_ANCHORS = (
 _FITTED = ("harmful", "n_anchors", "n_harmful", "refusals")
 
 IDLE: dict[str, tuple[Beside, ...]] = {
-    "demur watch": (*_OF_ANCHORS, Beside("no_signal", ("refusals", "n"), "without a signal there are no anchors")),
-    "demur replay": (*_OF_ANCHORS, Beside("html", ("show_harmful",), "it shows the words of a page", absent=True)),
-    "demur guard fit": (
+    "watch": (*_OF_ANCHORS, Beside("no_signal", ("refusals", "n"), "without a signal there are no anchors")),
+    "replay": (*_OF_ANCHORS, Beside("html", ("show_harmful",), "it shows the words of a page", absent=True)),
+    "guard fit": (
         Beside("anchors", _FITTED, _ANCHORS),
         Beside("paper", ("n_anchors", "n_fit", "n_calibrate", "threshold", "alpha"), "the paper has its own"),
     ),
-    "demur ablate": (
+    "ablate": (
         Beside("model", ("workers", "again"), "it is for the organism's pairs"),
         Beside(
             "model",
@@ -42,15 +42,18 @@ IDLE: dict[str, tuple[Beside, ...]] = {
         Beside("layers", ("alpha",), "layers are compared without a guard"),
     ),
 }
-"""By command. A flag that is switched off has the name ``no_flag``."""
+"""By command, without the program's name. A flag that is switched off has the name ``no_flag``."""
 
 
-def check_idle(path: str, given: Mapping[str, Any], params: Sequence[Any]) -> None:
-    """Raises for an option among the ``given`` ones (values by the names of parameters) that does nothing."""
+def check_idle(command: str, given: Mapping[str, Any], params: Sequence[Any]) -> None:
+    """Raises for an option among the ``given`` ones (values by the names of parameters, as the parser has them) that
+    does nothing. An argument that is left out stands among them too: as None, or as a sign of click's own.
+    """
     called = {param.name: _called(param, param.opts) for param in params}
     called |= {f"no_{param.name}": _called(param, param.secondary_opts) for param in params if param.secondary_opts}
-    there = {f"no_{name}" if value is False else name for name, value in given.items()}
-    for rule in IDLE.get(" ".join(["demur", *path.split()[1:]]), ()):  # the program may be called otherwise
+    said = {name: value for name, value in given.items() if isinstance(value, str | bool | list | tuple)}
+    there = {f"no_{name}" if value is False else name for name, value in said.items()}
+    for rule in IDLE.get(command, ()):
         if (rule.other in there) == rule.absent:
             continue
         for name in rule.idle:

@@ -36,17 +36,22 @@ def _watch_over(command: Any) -> None:
         def parsed(args: list[str]) -> Any:
             given = list(args)  # the parser empties the list that it gets
             found = parse(args=args)
+            if any("--help" in param.opts for param in found[2]):
+                return found  # who asks for help gets it, whatever else is there
             _check(found[2], given, ctx.command_path)
             _check_said(found[0], command.params, ctx.command_path)
-            named = {param.name: found[0].get(param.name) for param in found[2]}  # an argument that is left out: None
-            there = {name: value for name, value in named.items() if value is not None}
-            check_idle(ctx.command_path, there, command.params)
+            check_idle(_below(ctx), {param.name: found[0].get(param.name) for param in found[2]}, command.params)
             return found
 
         parser.parse_args = parsed
         return parser
 
     command.make_parser = made
+
+
+def _below(ctx: Any) -> str:
+    """A command's name below the program, which is called otherwise by ``python -m demur``: ``guard fit``."""
+    return "" if ctx.parent is None else f"{_below(ctx.parent)} {ctx.info_name}".strip()
 
 
 def _check(order: Sequence[Any], args: Sequence[str], path: str) -> None:

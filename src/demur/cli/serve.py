@@ -133,7 +133,7 @@ def serve(
     known = Guard.load(guard, detector=detector) if guard is not None else None
     if known is not None and steps not in (None, known.spec.steps):
         raise DemurError(f"--steps {steps}", f"{known.spec.steps}, the guard's", "leave it out")
-    steps = steps or 32
+    steps = steps or (32 if known is None else known.spec.steps)
     also = events() if telemetry else None
     net = load_model(model, dtype, device, system, template=template)
     few_threads(net)

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from demur import artefact
+from demur.dynamics.marks import marks_of
 from demur.dynamics.rates import Rate
 from demur.guards.conformal import InvalidData, Rule, Threshold, in_digits, spread, threshold_of
 from demur.guards.detectors import Detector, Fit, check_limit, fitted, name_of, named, restored, scored, state_of
@@ -133,10 +134,16 @@ class Guard:
     def judge_signals(self, sigma: Sigma, refused: Sequence[bool], beyond: Beyond | None = None) -> list[Verdict]:
         """The same for signals that are at hand. Each row by itself. ``beyond``: of each row, the signal behind step T
         (:meth:`Anchors.beyond`), empty where nothing is; a guard of whole answers needs it. Raises where it is
-        missing, and for ``refused`` that are no truth values, one for each row.
+        missing, and for ``refused`` that are no truth values (or 0 and 1), one for each row.
         """
-        if wrong := [one for one in refused if not isinstance(one, (bool, np.bool_))]:
-            raise DemurError(f"refused of {wrong[0]!r:.40}", "True or False for each row", "say whether it refuses")
+        try:
+            marks = marks_of(refused)
+        except DemurError as error:
+            raise DemurError(
+                f"refused: {error.came}", "True or False for each row", "say whether it refuses"
+            ) from error
+        if marks.ndim != 1:
+            raise DemurError(f"refused of shape {marks.shape}", "True or False for each row", "say whether it refuses")
         if self.tail is not None and beyond is None:
             raise DemurError(
                 f"signals of the first {self.spec.steps} steps alone for a guard of whole answers",
@@ -146,12 +153,12 @@ class Guard:
         scores = self.scores(sigma)
         counts = {
             "signals": len(scores),
-            "refused": len(refused),
+            "refused": len(marks),
             **({} if beyond is None else {"beyond": len(beyond)}),
         }
         if len({*counts.values()}) > 1:
             raise DemurError(", ".join(f"{n} {name}" for name, n in counts.items()), "one of each a row", "mend it")
-        return self._judged(scores, refused, beyond)
+        return self._judged(scores, marks.tolist(), beyond)
 
     def above(self, scores: Float[NDArray[np.float64], "n"], beyond: Beyond | None = None) -> NDArray[np.bool_]:
         """Which rows are above a limit: that of the first T steps, by their scores, or that of what follows."""
@@ -448,6 +455,18 @@ def _fit_of(detector: str | type[Detector] | Fit) -> Fit:
         )
     made: Fit = fit
     return made
+
+
+def _marks(refused: Sequence[bool]) -> NDArray[np.bool_]:
+    """Which rows refuse by themselves. Raises for what is no mark a row."""
+    try:
+        marks = marks_of(refused)
+        came = f"of shape {marks.shape}"
+    except DemurError as error:
+        marks, came = np.empty((0, 0), dtype=bool), error.came
+    if marks.ndim != 1:
+        raise DemurError(f"refused: {came}", "True or False for each row", "say whether it refuses")
+    return marks
 
 
 def _harmless(what: str, traces: Sequence[Trace]) -> None:

@@ -61,7 +61,9 @@ def spec_name(sampler: Any) -> str:
 def made_again(called: str, settings: Mapping[str, Any], named: str | None = None) -> Sampler:
     """The sampler that a spec calls so, with the spec's settings. A file can not say what is imported: one of ours, or
     of an installed package's names, is found; any other one must be ``named``, as ``module:Class``. Raises otherwise.
+    A file has lists where a sampler has tuples: with a list it would be another sampler than the one that it is.
     """
+    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
     make = CLASSES.get(called) if named is None else SAMPLERS.get(named)
     if make is None:
         registered = {point.value: name for name, point in SAMPLERS.packaged.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from demur.redaction import hidden
 from demur.samplers import seeded, steps_of
 from demur.signals import Anchors, reading
 from demur.signals.recent import keeps_states
@@ -42,8 +43,9 @@ class Moment:
 
     def scene(self, run: Run, *, show_harmful: bool, before: Scene | None = None) -> Scene:
         """The moment as it is shown; the verdict comes with the last step. ``before``: the run's scene of the moment
-        before it, whose frames are taken over.
+        before it, whose frames are taken over if their words are hidden, or shown, as here.
         """
+        alike = before is not None and before.redacted == hidden(self.trace.prompt, show_harmful)
         notes = [run.anchors.warning] if run.anchors is not None and run.anchors.warning else []
         return self.trace.scene(
             self.sigma,
@@ -55,7 +57,7 @@ class Moment:
             request=self.trace.spec.model,
             way=run.name,
             bands=[] if run.guard is None else [("90% of harmless answers", *run.guard.band.tolist())],
-            earlier=before.frames if before is not None else (),
+            earlier=before.frames if before is not None and alike else (),
         )
 
 
