@@ -483,7 +483,8 @@ def _why(guard: "Guard", verdict: "Verdict", trace: "Trace", hold: int) -> str:
     look at whole answers.
     """
     if verdict.flagged:
-        return f"stopped, {verdict.step} steps had left" if hold else verdict.why
+        left = f"{verdict.step} step{'s'[: verdict.step != 1]} had left"
+        return f"stopped, {left}" if hold else verdict.why
     unlooked = 0 if guard.tail else trace.steps - guard.spec.steps
     return f"{verdict.why}; {unlooked} further steps were not looked at" if unlooked > 0 else verdict.why
 

@@ -136,14 +136,7 @@ class Guard:
         (:meth:`Anchors.beyond`), empty where nothing is; a guard of whole answers needs it. Raises where it is
         missing, and for ``refused`` that are no truth values (or 0 and 1), one for each row.
         """
-        try:
-            marks = marks_of(refused)
-        except DemurError as error:
-            raise DemurError(
-                f"refused: {error.came}", "True or False for each row", "say whether it refuses"
-            ) from error
-        if marks.ndim != 1:
-            raise DemurError(f"refused of shape {marks.shape}", "True or False for each row", "say whether it refuses")
+        marks = _marks(refused)
         if self.tail is not None and beyond is None:
             raise DemurError(
                 f"signals of the first {self.spec.steps} steps alone for a guard of whole answers",
