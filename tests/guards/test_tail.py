@@ -164,7 +164,8 @@ def test_the_command_says_how_much_had_left_and_how_much_nobody_looked_at(whole:
     for trace in generate(model, asked, watched, length=LONG, steps=T, batch=24):
         verdict, behind = g.acted(trace), trace.steps - T
         if verdict.flagged:
-            said = f"stopped, {verdict.step} steps had left" if hold else f"stopped after step {verdict.step}"
+            left = f"{verdict.step} step{'' if verdict.step == 1 else 's'} had left"
+            said = f"stopped, {left}" if hold else f"stopped after step {verdict.step}"
         else:
             said = "let pass" if whole or behind <= 0 else f"let pass; {behind} further steps were not looked at"
         assert _why(guard, verdict, trace, hold) == said
