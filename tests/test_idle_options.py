@@ -79,6 +79,8 @@ def test_an_option_that_does_nothing_is_refused(run: Run, path: str, rule: Besid
         ("replay", "none.jsonl", "--html", "page.html", "--show-harmful"),
         ("guard", "fit", "nothing/of", "--alpha", "0.05", "--n-fit", "40"),
         ("guard", "fit", "nothing/of", "--paper", "--n-check", "0"),
+        ("guard", "fit", "nothing/of", "--anchors", "none.safetensors", "--n-anchors", "40"),
+        ("watch", "hi", "--anchors", "none.safetensors", "-n", "9"),
         ("guard", "fit", "nothing/of", "--anchors", "none.safetensors", "--n-fit", "40"),
         ("ablate", "nothing/of", "--attacked", "none.jsonl", "--steps", "8", "--keep"),
         ("serve", "nothing/of", "--steps", "8"),

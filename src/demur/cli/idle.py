@@ -1,5 +1,5 @@
 """Options that do nothing beside others. Who gives them believes that they count: each is refused, with the option that
-takes its place.
+takes its place. Numbers of prompts for anchors that are there already change nothing that anybody reads, and pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,15 @@ class Beside(NamedTuple):
 
 _ANCHORS = "anchors that are there are not fitted"
 _OF_ANCHORS = (
-    Beside("anchors", ("refusals", "n"), _ANCHORS),
-    Beside("guard", ("refusals", "n"), "a guard brings its anchors, which are not fitted"),
+    Beside("anchors", ("refusals",), _ANCHORS),
+    Beside("guard", ("refusals",), "a guard brings its anchors, which are not fitted"),
 )
-_FITTED = ("harmful", "n_anchors", "n_harmful", "refusals")
 
 IDLE: dict[str, tuple[Beside, ...]] = {
-    "watch": (*_OF_ANCHORS, Beside("no_signal", ("refusals", "n"), "without a signal there are no anchors")),
+    "watch": (*_OF_ANCHORS, Beside("no_signal", ("refusals",), "without a signal there are no anchors")),
     "replay": (*_OF_ANCHORS, Beside("html", ("show_harmful",), "it shows the words of a page", absent=True)),
     "guard fit": (
-        Beside("anchors", _FITTED, _ANCHORS),
+        Beside("anchors", ("harmful", "refusals"), _ANCHORS),
         Beside("paper", ("n_anchors", "n_fit", "n_calibrate", "threshold", "alpha"), "the paper has its own"),
     ),
     "ablate": (
