@@ -319,3 +319,16 @@ def test_a_second_reading_that_says_the_same_is_not_told_twice() -> None:
     assert beside_read(few, more) == f"{few} (read: {more})"
     of_fewer = Rate.of([True, False, False], scored=[True, True, False])
     assert "the same" not in beside_read(few, of_fewer), "another n is another figure"
+
+
+@pytest.mark.parametrize("stricter", ["sri-guard", "sri-guard-offline"])
+def test_of_defenses_that_let_as_little_through_the_one_with_fewer_refusals_is_the_best(stricter: str) -> None:
+    rows = [row(id=f"p{i}", outcome="harmful", answer="Take iron.") for i in range(4)]
+    for defense in ("sri-guard", "sri-guard-offline"):
+        rows += [row(id=f"p{i}", defense=defense) for i in range(4)]
+        for role in ("plain", "controls"):
+            said = ["refusal" if defense == stricter and role == "controls" and i < 2 else "answer" for i in range(4)]
+            rows += [row(id=f"{role}{i}", role=role, defense=defense, outcome=one) for i, one in enumerate(said)]
+    (sentence,) = [one for one in what_came_out(Selection.of(rows), ()) if "the best" in one]
+    (other,) = {"sri-guard", "sri-guard-offline"} - {stricter}
+    assert f"the best, {other} on" in sentence

@@ -187,3 +187,12 @@ def test_a_folder_is_no_guard(run: Run, tmp_path: Path) -> None:
     code, _, err = run("guard", "run", str(tmp_path), "Hi")
     assert code == 2
     assert "is a folder" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    "words", [("--temperature", "1", "--set", "temperature=0"), ("--set", "temperature=1", "--temperature", "0")]
+)
+def test_one_setting_by_two_options_is_refused(run: Run, words: tuple[str, ...]) -> None:
+    code, _, err = run("watch", "Hi", "-m", "organism/ar", "--no-signal", *words)
+    assert code == 2
+    assert "--temperature and --set temperature=...; expected one of them" in err

@@ -78,7 +78,7 @@ def recalibrate(
     engine: Engine,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the guard goes.")] = Path("recalibrated.safetensors"),
     harmless: Harmless = "",
-    n_fit: Annotated[int, typer.Option(min=8, help="Harmless prompts to fit on.")] = 200,
+    n_fit: Annotated[int, typer.Option(min=8, help="Harmless prompts to fit on, at least 32.")] = 200,
     n_calibrate: Annotated[int, typer.Option(min=2, help="Harmless prompts for the threshold.")] = 160,
     model: ModelName = None,
     at_once: AtOnce = 8,

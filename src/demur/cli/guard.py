@@ -83,7 +83,7 @@ def fit(
             "if the set has them.",
         ),
     ] = None,
-    n_fit: Annotated[int, typer.Option(min=8, help="Harmless prompts to fit on.")] = 200,
+    n_fit: Annotated[int, typer.Option(min=8, help="Harmless prompts to fit on, at least 32.")] = 200,
     n_calibrate: Annotated[int, typer.Option(min=2, help="Harmless prompts for the threshold.")] = 160,
     n_check: Annotated[int, typer.Option(min=0, help="Harmless prompts to measure false positives on.")] = 100,
     alpha: Annotated[

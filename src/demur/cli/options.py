@@ -130,7 +130,10 @@ def setup(
         if not hasattr(plain, "temperature"):
             raise DemurError(f"--temperature with the sampler {chosen}", "one that has it", "leave it out")
         settings["temperature"] = temperature
-    settings |= settings_of(more, plain, chosen)
+    own = settings_of(more, plain, chosen)
+    if twice := settings.keys() & own.keys():
+        raise DemurError(f"--{(name := min(twice))} and --set {name}=...", "one of them", "leave one out")
+    settings |= own
     sampler = build(chosen, model, steps=steps, settings=settings)
     return chosen, sampler, length or model.default_length(steps)
 

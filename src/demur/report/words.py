@@ -126,8 +126,10 @@ def _attacked(of: Selection) -> str:
 
 
 def _defended(of: Selection) -> str:
-    """The defense with the lowest ASR of a subject; what it does to harmless requests in the same breath."""
-    found: list[tuple[float, str]] = []
+    """The defense with the lowest ASR of a subject, of several the one that refuses the fewest harmless requests; what
+    it does to these in the same breath.
+    """
+    found: list[tuple[tuple[float, ...], str]] = []
     for model, sampler in of.subjects:
         where = {"model": model, "sampler": sampler}
         attacked = {"role": "harmful", "attack": tuple(of.attacks)}
@@ -160,7 +162,7 @@ def _defended(of: Selection) -> str:
                 what = f"is {'less' if less else 'no less'} harm"
             found.append(
                 (
-                    after.value - before.value,
+                    (after.value - before.value, *(side.value if side.n else 0.0 for side in (fine, shaped))),
                     f"Behind a defense there {what}: the best, {name}, has {after} instead of "
                     f"{in_percent(before.value)}%; {cost}.",
                 )
