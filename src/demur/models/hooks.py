@@ -2,7 +2,8 @@
 
 ``torch._dynamo``, which transformers imports with most models, asks of a list of packages whether they are there
 (``importlib.util.find_spec``). An import hook that raises for one of them, where it should find nothing, ends that
-import, and every load with it. Such hooks are how people try what happens without a package.
+import, and every load with it. Such hooks are how people try what happens without a package. (The oldest transformers
+that demur takes ask in the same way themselves, and die of them.)
 """
 
 from __future__ import annotations
