@@ -23,6 +23,7 @@ from demur.models.computed import computed_by
 from demur.models.families import Family, family_of, own_class
 from demur.models.filed import as_filed, check_steady, say_sizes, say_templates
 from demur.models.four_bits import as_made
+from demur.models.hooks import import_compiler
 from demur.models.llada2 import checkpoint_tensors, logits_in, native_net
 from demur.models.locate import cache_dir, locate, own_code, pinned, plain_errors
 from demur.models.memory import keep_freed_memory
@@ -79,6 +80,7 @@ def load(
     device = device_of(device)
     kind = dtype_of(dtype, device)
     where, revision_of = (Path(), revision) if given is not None else locate(str(name), revision)
+    import_compiler()
     with plain_errors(str(name)):
         header = None
         if given is None and isinstance(where, Path) and where.suffix.lower() == ".gguf":

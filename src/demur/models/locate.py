@@ -15,7 +15,6 @@ import torch
 from demur.artefact import place_of
 from demur.hub import takes_connection
 from demur.models.families import ANY_CAUSAL, BUILT_IN, FAMILIES, Family, family_of, own_family
-from demur.models.hooks import import_compiler
 from demur.types import DemurError
 
 
@@ -157,7 +156,6 @@ def plain_errors(name: str) -> Iterator[None]:
     """What can go wrong while loading, as one line with the next command."""
     from safetensors import SafetensorError
 
-    import_compiler()
     try:
         yield
     except DemurError:

@@ -19,6 +19,7 @@ from demur.models import checkpoint, placed
 from demur.models.chat import Chat
 from demur.models.control import answer_row
 from demur.models.filed import as_filed
+from demur.models.hooks import import_compiler
 from demur.models.loading import device_of, dtype_of, quiet
 from demur.models.locate import locate, pinned, plain_errors
 from demur.models.weights import check_finite
@@ -114,6 +115,7 @@ def load_token_moderator(
     kind = dtype_of(dtype, device)
     where, at = locate(name, revision)
     hub = {} if not isinstance(where, str) else pinned(where, at)
+    import_compiler()
     with plain_errors(name):
         if not isinstance(where, str):
             checkpoint.check_pointers(name, where)
