@@ -144,19 +144,6 @@ def by_part() -> Iterator[dict[str, np.ndarray]]:
 
         return within
 
-    def sent(*args: Any) -> Any:
-        return timed_read(crossing(*args))
-
-    def timed_read(read: Any) -> Any:
-        def within() -> Any:
-            begun = now()
-            value = read()
-            took["transfer"] += now() - begun
-            return value
-
-        return within
-
-    crossing = timed("transfer", online.crossing)
     with ExitStack() as open_:
         for owner, attribute, name in (
             (online.Pooler, "__call__", "pooling"),
@@ -168,7 +155,6 @@ def by_part() -> Iterator[dict[str, np.ndarray]]:
             (online.Guarded, "_check", "the check before the first step"),
         ):
             open_.enter_context(patch.object(owner, attribute, timed(name, getattr(owner, attribute))))
-        open_.enter_context(patch.object(online, "crossing", sent))
         yield took
 
 
@@ -177,7 +163,7 @@ def parts_of(guard: Guard, model: Any, prompts: Sequence[Prompt]) -> dict[str, n
     with by_part() as took:
         seen = lived(Watch(guard), model, prompts)
     sight = took.pop("_sight")
-    took["states of rows, steps taken"] = sight - took["pooling"] - took["sigma"] - took["transfer"]
+    took["states of rows, steps taken"] = sight - took["pooling"] - took["sigma"]
     took["copy of the states"] = seen.capture
     inner = [seconds for name, seconds in took.items() if not name.startswith("of ")]
     took["setting up, loops, clocks"] = seen.own - np.sum(inner, axis=0)

@@ -74,7 +74,7 @@ class Plain:
         phi = self.total / self.steps
         if self.recent is not None:
             phi = self.recent(phi)
-        sigma = float(as_offline(self.guard.anchors, phi.numpy(), [self.steps - 1])[0])
+        sigma = float(as_offline(self.guard.anchors, phi.numpy(), self.steps - 1)[0])
         self.sigma.append(sigma)
         self.row.state = RowState.RUNNING  # what is flagged is watched on, as in the mode watch
         self.row.observe(RowState.RUNNING, sigma)

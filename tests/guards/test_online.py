@@ -341,9 +341,15 @@ def test_sigma_where_the_states_lie_is_sigma_as_offline(signal: str, monkeypatch
     step = np.arange(len(phi)) % 8
     offline = as_offline(anchors, phi, step)
     monkeypatch.setattr(sight, "ON_HOST", ())
-    there = sight.Signal(anchors)(torch.from_numpy(phi), torch.from_numpy(step)).numpy()
+    told = torch.arange(2 * len(phi)).reshape(-1, 2)
+    came, there = sight.Signal(anchors)(torch.from_numpy(phi), torch.from_numpy(step), told)()
     np.testing.assert_allclose(there, offline, rtol=0, atol=1e-9)
+    assert came.tolist() == told.tolist(), "what goes along comes as it was"
     assert np.isnan(offline[-2:]).all()
+    for t in (-1, 0, 7, 8):  # all rows at one step; the nearest where there is none
+        _, there = sight.Signal(anchors)(torch.from_numpy(phi), t, told)()
+        np.testing.assert_allclose(there, as_offline(anchors, phi, t), rtol=0, atol=1e-9)
+        assert (as_offline(anchors, phi, t)[:-2] == anchors.at(phi[:-2, None], min(max(t, 0), 7))[:, 0]).all()
     for i, t in enumerate(step):
         assert offline[i] == anchors.at(phi[i : i + 1, None], t)[0, 0] or np.isnan(offline[i])
 
@@ -351,19 +357,20 @@ def test_sigma_where_the_states_lie_is_sigma_as_offline(signal: str, monkeypatch
 @pytest.mark.parametrize("signal", SIGNALS)
 @pytest.mark.parametrize("kind", ["ar", "diffusion"])
 def test_where_sigma_is_computed_changes_no_fate(kind: str, signal: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way of an accelerator, on a CPU; the host is told once a step, one pair of numbers a row."""
-    from demur.guards import online, sight
+    """The way of an accelerator, on a CPU; the host is told once a step, a few numbers a row."""
+    from demur.guards import sight
 
     model, sampler = subject(kind)
     guard, told = tiny_guard(kind, alpha=0.4, signal=signal), []
     plain = record(model, g.Watch(guard)(sampler), ASKED, sampler)
     monkeypatch.setattr(sight, "ON_HOST", ())
-    monkeypatch.setattr(online, "crossing", lambda *numbers: told.append(numbers) or sight.crossing(*numbers))
+    crossing = sight.crossing
+    monkeypatch.setattr(sight, "crossing", lambda numbers: told.append(numbers.shape) or crossing(numbers))
     passes: list[int] = []
     there = record(model, g.Watch(guard)(sampler), ASKED, sampler, passes)
     assert [(trace.stop, trace.steps) for trace in there] == [(trace.stop, trace.steps) for trace in plain]
     assert len(told) <= len(passes)
-    assert {tuple(tuple(numbers.shape) for numbers in pair) for pair in told} == {((len(ASKED),), (len(ASKED),))}
+    assert {*told} == {(len(ASKED), 4)}
 
 
 @pytest.mark.parametrize("signal", SIGNALS)

@@ -233,7 +233,7 @@ OTHERS = {"diffuguard", "threshold", "seeded, by threshold"}
 """A repair asks for more, once a row; a low threshold fills everything in two steps, each a block's first one."""
 MOST = 90
 """Operations outside the network, a step."""
-LOOK = 31
+LOOK = 18
 """How many more a guard's look takes. With it, block samplers are beyond ``MOST``; the others are not."""
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from demur.guards.exempt import row_refuses
 from demur.guards.guard import Guard
 from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
-from demur.guards.sight import Recent, Signal, crossing
+from demur.guards.sight import Recent, Signal
 from demur.models import in_memory, load
 from demur.models.network import decoder_of, token_ids, watched
 from demur.models.unchanged import check_unchanged
@@ -131,16 +131,14 @@ class _Call:
         before = torch.zeros_like(states) if self.sums is None else self.sums
         self.sums = torch.where(live[:, None], before + states, before)
         self.taken += self.goes_on
-        state = torch.where(self.goes_on, int(RowState.RUNNING), int(RowState.ENDED))
         phi = self._means() if self.recent is None else self.recent(self._means())
-        signal = self.signal(phi, self.taken.to(states.device) - 1)
-        wrong = faults.to(signal)  # they go as one row more
-        read = crossing(torch.cat([state.to(signal), wrong[:1]]), torch.cat([signal, wrong[1:]]))
+        told = torch.cat([self.goes_on[:, None], faults.expand(len(live), 2)], dim=1)
+        read = self.signal(phi, self.columns - 1, told.to(states.device))
         self.goes_on = self.goes_on & ~torch.isin(tokens, self.stops)
-        *numbers, found = read()
-        self._check(*map(bool, found))
-        for row, (stands, sigma) in zip(self.rows, numbers, strict=True):
-            row.observe(RowState(int(stands)), sigma)
+        came, sigma = read()
+        self._check(*came[0, 1:].astype(bool).tolist())
+        for row, runs, value in zip(self.rows, came[:, 0].tolist(), sigma.tolist(), strict=True):
+            row.observe(RowState.RUNNING if runs else RowState.ENDED, value)
         stopped = self.stopped
         look(self.guard, self.rows)
         if self.stopped != stopped:  # what follows is padding

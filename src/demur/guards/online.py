@@ -26,7 +26,7 @@ from demur.guards.acting import Refusal
 from demur.guards.exempt import row_refuses
 from demur.guards.guard import Guard
 from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
-from demur.guards.sight import Recent, Signal, crossing
+from demur.guards.sight import Recent, Seen, Signal
 from demur.kinds import fits, shown
 from demur.pooling import Pooler
 from demur.refusals import REFUSAL
@@ -105,14 +105,15 @@ class Guarded:
         guard, online, every = self.watch.guard, self.watch.online, self.watch.every
         rows, sight = new_rows(guard, canvas.rows) if rows is None else rows, _Sight(guard, model, canvas)
         answer = Refusal(model, canvas, self.watch.refusal)
-        unread: deque[tuple[int, Callable[[], list[list[float]]]]] = deque()  # asked for and not read, at most ``late``
+        unread: deque[tuple[int, Callable[[], Seen]]] = deque()  # asked for and not read, at most ``late``
         hold = self.watch.hold
         unlooked: dict[int, int] = {}  # of rows with steps that were not looked at, when the first of them was taken
 
         def read_one() -> None:
-            when, numbers = unread.popleft()
-            for row, (state, sigma) in zip(rows, numbers(), strict=True):
-                row.observe(RowState(int(state)), sigma)
+            when, read = unread.popleft()
+            states, sigma = read()
+            for row, state, value in zip(rows, states[:, 0].tolist(), sigma.tolist(), strict=True):
+                row.observe(RowState(state), value)
             if online:
                 look(guard, rows, every)
             for i, row in enumerate(rows if hold else ()):
@@ -127,7 +128,7 @@ class Guarded:
                 yield from answer.out(rows)
             if not online:
                 sight.read(step)
-            unread.extend((now, numbers) for numbers in sight.of(step, rows))
+            unread.extend((now, read) for read in sight.of(step, rows))
             while len(unread) > self.watch.late:
                 read_one()
             if online and all(row.state in OVER for row in rows):
@@ -177,7 +178,7 @@ class Guarded:
 
 
 class _Sight:
-    """The guard's eyes on one generation: steps in, and out the two numbers a row that the host is told."""
+    """The guard's eyes on one generation: steps in, and out how each row stands and its sigma."""
 
     def __init__(self, guard: Guard, model: Model, canvas: Canvas) -> None:
         key: Key = (guard.spec.layer, guard.spec.pool)  # type: ignore[assignment]
@@ -185,29 +186,26 @@ class _Sight:
         self.pooler, self.signal = Pooler(canvas, [key]), Signal(guard.anchors)
         self.recent = Recent(guard.spec.steps) if guard.tail else None
         self.rows_may_wait = Need.RENOISE in model.offers
-        self.at = torch.full((canvas.rows,), -1, device=canvas.ids.device)  # the row's own last step, from 0
+        self.steps: Int[Tensor, "b"] | int = 0  # that each row has taken; of rows that can't wait, any that goes on
         self.tokens = canvas.ids
-        self.running, self.ended = (
-            torch.full((), int(state), device=canvas.ids.device) for state in (RowState.RUNNING, RowState.ENDED)
-        )
 
-    def of(self, step: Step, rows: Sequence[Row]) -> list[Callable[[], list[list[float]]]]:
+    def of(self, step: Step, rows: Sequence[Row]) -> list[Callable[[], Seen]]:
         """Asks for state and sigma of every row after the step: one thing to be read; or none, if nobody is watched any
         more. Where rows were stopped and no signal is waited for, it is asked who of the others has ended.
         """
         watched = any(row.is_watched for row in rows)
         if not watched and not any(row.state in (RowState.FLAGGED, RowState.STOPPED) for row in rows):
             return []
-        state = torch.where(step.live, self.running, self.ended)
+        state = step.live[:, None]  # as numbers, RowState.ENDED and RUNNING
         if self.rows_may_wait:
-            state = torch.where(_waits(self.model, self.canvas, step), int(RowState.WAITING), state)
+            state = torch.where(_waits(self.model, self.canvas, step)[:, None], int(RowState.WAITING), state.long())
         if not watched:
-            return [crossing(state, torch.zeros(len(state), dtype=torch.float32, device=state.device))]
+            return [lambda: (state.cpu().numpy(), np.zeros(len(rows)))]
         phi = self.pooler(step)[self.key]
         if self.recent is not None:  # rows of a causal model take their steps together, until they end
             phi = self.recent(phi)
-        self.at = self.at + step.live
-        return [crossing(state, self.signal(phi, self.at.to(phi.device)))]
+        self.steps = self.steps + (step.live.long() if self.rows_may_wait else 1)
+        return [self.signal(phi, self.steps - 1, state)]
 
     def states(self) -> Float[NDArray[np.float32], "b d"]:
         """The last pooled state of every row."""

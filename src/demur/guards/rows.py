@@ -22,12 +22,12 @@ from demur.signals import Anchors
 class RowState(IntEnum):
     """How a row stands after a step. The first three are what a sampler does, the others what the guard does."""
 
-    RUNNING = 0
-    """It takes its steps, and is looked at."""
-    WAITING = 1
-    """It has finished a canvas, and its neighbours have not; it will go on. Nothing is new, so nothing is looked at."""
-    ENDED = 2
+    ENDED = 0
     """It has taken its last step. Its neighbours' steps are nothing to it."""
+    RUNNING = 1
+    """It takes its steps, and is looked at."""
+    WAITING = 2
+    """It has finished a canvas, and its neighbours have not; it will go on. Nothing is new, so nothing is looked at."""
     FLAGGED = 3
     """It is above the limit: the next step writes the refusal over its answer."""
     STOPPED = 4

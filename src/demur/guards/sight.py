@@ -1,48 +1,61 @@
-"""What a guard sees of a batch after a step: pooled states become sigma where they lie, and one transfer brings the
-host two numbers a row: its :class:`~demur.guards.rows.RowState` and its sigma.
+"""What a guard sees of a batch after a step: how each row stands, and its sigma.
 
-On a CPU, sigma is that of the offline guard, bit for bit. On an accelerator it is the same formula in float64 by a
-handful of tensor operations, since states of b rows are d times as much to move; it agrees to rounding.
+On a CPU, sigma is taken as offline, bit for bit. From an accelerator one transfer a step brings a few numbers a row
+instead of its state, which is d of them: products of the state, in float64, and the host makes sigma of them as it does
+of its own. So that sigma agrees to rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num, Shaped
 from numpy.typing import NDArray
 from torch import Tensor
 
-from demur.signals import EPS, TAU, Anchors
-from demur.signals.whitened import INSIDE
+from demur.signals import Anchors
 
 ON_HOST = ("cpu", "mps")
 """Devices whose states NumPy reads: there is nothing to move, or no float64 (mps)."""
+
+Seen = tuple[Shaped[NDArray[Any], "b k"], Float[NDArray[np.float64], "b"]]
+"""What was told of every row besides, and sigma."""
 
 
 class Signal:
     """sigma of pooled states, each at its row's own step."""
 
     def __init__(self, anchors: Anchors) -> None:
-        self.anchors = anchors
-        self.tables: tuple[Tensor, ...] = ()  # what the anchors read by, on the states' device once it is known
+        self.anchors, self.last = anchors, len(anchors.harmless) - 1
+        self.tables: tuple[Tensor, ...] = ()  # what products are taken with, on the states' device once it is known
 
-    def __call__(self, phi: Float[Tensor, "b d"], step: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
-        """In [0, 1], where the states lie; nan for a state that is not finite. ``step`` counts from 0; one outside
-        0 ... T - 1 is taken for the nearest of these.
+    def __call__(
+        self, phi: Float[Tensor, "b d"], step: int | Int[Tensor, "b"], told: Num[Tensor, "b k"]
+    ) -> Callable[[], Seen]:
+        """Begins what there is to be moved. What it gives back waits for it: ``told``, which goes along, and sigma in
+        [0, 1] of every row, nan for a state that is not finite. ``step`` counts from 0, for all rows or row by row; one
+        outside 0 ... T - 1 is taken for the nearest of these.
         """
         if phi.device.type in ON_HOST:
-            return torch.from_numpy(as_offline(self.anchors, phi.detach().cpu().numpy(), step.tolist()))
-        step = step.clamp(0, len(self.anchors.harmless) - 1)
-        whitened = self.anchors.whitened
+            sigma, along = as_offline(self.anchors, phi.detach().cpu().numpy(), _numbers(step)), told.cpu().numpy()
+            return lambda: (along, sigma)
         if not self.tables:
-            read_by = [self.anchors.directions] if whitened is None else whitened.arrays.values()
-            self.tables = tuple(torch.from_numpy(table).to(phi.device, torch.float64) for table in read_by)
-        if whitened is None:
-            return where_it_lies(phi, self.tables[0][step])
-        return whitened_where_it_lies(phi, step, *self.tables)
+            self.tables = tuple(torch.from_numpy(table).to(phi.device, torch.float64) for table in self.anchors.tables)
+        take = products_there if self.anchors.whitened is None else whitened_products_there
+        at = min(max(step, 0), self.last) if isinstance(step, int) else step.clamp(0, self.last)
+        own = () if isinstance(at, int) else (at,)
+        columns = (*told.unbind(dim=1), *own, *take(phi, at, *self.tables))
+        read = crossing(torch.stack([column.double() for column in columns], dim=1))
+
+        def seen() -> Seen:
+            numbers, k = read(), told.shape[1]
+            steps = np.full(len(numbers), at) if isinstance(at, int) else numbers[:, k].astype(np.int64)
+            return numbers[:, :k], self.anchors.of_products(numbers[:, -3:], steps)
+
+        return seen
 
 
 class Recent:
@@ -68,61 +81,52 @@ class Recent:
 
 
 def as_offline(
-    anchors: Anchors, phi: Float[NDArray[np.float32], "b d"], step: Sequence[int]
+    anchors: Anchors, phi: Float[NDArray[np.float32], "b d"], step: int | Int[NDArray[np.int64], "b"]
 ) -> Float[NDArray[np.float64], "b"]:
-    """sigma by NumPy, as the offline guard takes it. ``step`` counts from 0; one outside 0 ... T - 1 is taken for the
-    nearest of these. Rows stand at one step, but for those that have waited.
+    """sigma by NumPy, as the offline guard takes it. ``step`` counts from 0, for all rows or row by row; one outside
+    0 ... T - 1 is taken for the nearest of these.
     """
     last = len(anchors.harmless) - 1
-    at = [min(max(t, 0), last) for t in step]
-    if len({*at}) == 1:
-        return anchors.at(phi[:, None], at[0])[:, 0]
-    sigma = np.empty(len(phi))
-    for t in {*at}:
-        rows = np.array(at) == t
-        sigma[rows] = anchors.at(phi[rows, None], t)[:, 0]
-    return sigma
+    if isinstance(step, int):
+        return anchors.at(phi[:, None], min(max(step, 0), last))[:, 0]
+    return anchors.each(phi, np.clip(step, 0, last))
 
 
-def where_it_lies(phi: Float[Tensor, "b d"], directions: Float[Tensor, "b 2 d"]) -> Float[Tensor, "b"]:
-    """The same by tensor operations, without asking the device. ``directions``: unit vectors of the anchors of each
-    row's step, the harmful one first (:attr:`demur.signals.Anchors.directions`).
-    """
+def products_there(
+    phi: Float[Tensor, "b d"], at: int | Int[Tensor, "b"], directions: Float[Tensor, "T 2 d"]
+) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"], Float[Tensor, "b"]]:
+    """What :func:`demur.signals.sigma.sigma_of` is taken of, by tensor operations, without asking the device."""
     x = phi.double()  # no square of an fp32 number overflows here
-    cosines = (directions * x[:, None]).sum(dim=-1) / (x.norm(dim=-1, keepdim=True) + EPS)
-    logs = torch.log((1.0 - cosines).clamp(min=0.0) + EPS)
-    return torch.sigmoid((logs[:, 0] - logs[:, 1]) / TAU)
+    harmful, harmless = (directions[at] * x[:, None]).sum(dim=-1).unbind(dim=-1)
+    return harmful, harmless, x.norm(dim=-1)
 
 
-def whitened_where_it_lies(
+def whitened_products_there(
     phi: Float[Tensor, "b d"],
-    step: Int[Tensor, "b"],
+    at: int | Int[Tensor, "b"],
     middle: Float[Tensor, "T d"],
-    away: Float[Tensor, "T d"],
+    seen: Float[Tensor, "T d"],
     loud: Float[Tensor, "r d"],
-    turned_down: Float[Tensor, "r"],
-    steep: Float[Tensor, "T"],
-    offset: Float[Tensor, "T"],
-) -> Float[Tensor, "b"]:
-    """The same of whitened anchors, by the fields of :class:`demur.signals.whitened.Whitened`."""
-    x = phi.double() - middle[step]
-    x = x - (x @ loud.T * turned_down) @ loud
-    length = x.norm(dim=-1)
-    cosine = (x * away[step]).sum(dim=-1) / torch.where(length > 0, length, 1.0)
-    lean = torch.atanh(cosine.clamp(-INSIDE, INSIDE))
-    return torch.where(length.isfinite(), torch.sigmoid(steep[step] * lean + offset[step]), torch.nan)
+    taken: Float[Tensor, "r"],
+) -> tuple[Float[Tensor, "b"], Float[Tensor, "b"], Float[Tensor, "b"]]:
+    """The same of whitened anchors: :func:`demur.signals.whitened.products`."""
+    x = phi.double() - middle[at]
+    return (x * seen[at]).sum(dim=-1), x.square().sum(dim=-1), (x @ loud.T).square() @ taken
 
 
-def crossing(state: Int[Tensor, "b"], sigma: Float[Tensor, "b"]) -> Callable[[], list[list[float]]]:
-    """Begins the one transfer of a step. What it gives back waits for it, and reads a row's state and sigma a row."""
-    numbers = torch.stack([state.to(sigma.device, sigma.dtype), sigma], dim=1)
+def crossing(numbers: Float[Tensor, "b k"]) -> Callable[[], Float[NDArray[np.float64], "b k"]]:
+    """Begins the one transfer of a step. What it gives back waits for it."""
     if not numbers.is_cuda:
-        return numbers.cpu().tolist
+        return lambda: numbers.cpu().numpy()
     here = numbers.to("cpu", non_blocking=True)
     copied = torch.cuda.current_stream(numbers.device).record_event()
 
-    def read() -> list[list[float]]:
+    def read() -> Float[NDArray[np.float64], "b k"]:
         copied.synchronize()
-        return here.tolist()
+        return here.numpy()
 
     return read
+
+
+def _numbers(step: int | Int[Tensor, "b"]) -> int | Int[NDArray[np.int64], "b"]:
+    return step if isinstance(step, int) else step.cpu().numpy()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -44,7 +45,7 @@ def computed_by(net: Any) -> dict[str, Fact]:
     if config is None:
         return {}
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    known = known_facts(config)
+    known = known_facts(config.__class__)
     said = {name: value for name, value in config.to_dict().items() if known is None or name in known}
     found = dict(_facts(said))
     if any(found.get(name) == "dynamic" for name in found if name.endswith("rope_type")):
@@ -52,10 +53,11 @@ def computed_by(net: Any) -> dict[str, Fact]:
     return dict(sorted(found.items()))
 
 
-def known_facts(config: Any) -> frozenset[str] | None:
-    """What the class of a configuration knows; None where it can't be made without more."""
+@cache
+def known_facts(of: type) -> frozenset[str] | None:
+    """What a class of configurations knows; None where it can't be made without more."""
     try:
-        return frozenset(type(config)().to_dict())
+        return frozenset(of().to_dict())
     except Exception:  # some classes need settings; then everything that is said counts
         return None
 

@@ -173,11 +173,14 @@ def _counted(net: torch.nn.Module) -> list[Any]:
     """Which tensors there are and where, how often each was written (torch counts, but not what is written through
     ``.data``), and which adapters are on.
     """
-    tensors = itertools.chain(net.named_parameters(), net.named_buffers())
-    found: list[Any] = [
-        (name, id(t), t.data_ptr(), -1 if t.is_inference() else t._version, t.dtype) for name, t in tensors
-    ]
+    found: list[Any] = []
     for name, module in net.named_modules():
+        tensors = itertools.chain(module._parameters.items(), module._buffers.items())
+        found += [
+            (name, own, id(t), t.data_ptr(), -1 if t.is_inference() else t._version, t.dtype)
+            for own, t in tensors
+            if t is not None
+        ]
         if isinstance(getattr(module, "scaling", None), dict) and hasattr(module, "active_adapters"):  # of peft
             found.append((name, module.disable_adapters, [*module.active_adapters], {**module.scaling}, module.merged))
     return found

@@ -32,7 +32,7 @@ def unread(raw: Mapping[str, Any], net: Any) -> tuple[str, ...]:
     said = raw.get("text_config") if isinstance(raw.get("text_config"), Mapping) else raw
     said = {str(key): value for key, value in (said or {}).items()}
     config = net.config.get_text_config(decoder=True)
-    known = known_facts(config)
+    known = known_facts(config.__class__)
     if known is None:
         return ()
     known = known | {*(getattr(config, "attribute_map", None) or {})}

@@ -137,5 +137,9 @@ def _columns(
     """The state that produced a token and, where it was fed back, the token's own: copies, so that whoever keeps a step
     does not keep the whole pass.
     """
-    first = before[:, producing : producing + 1]
-    return first.clone() if after is None else torch.cat([first, after[:, own : own + 1]], dim=1)
+    first = _column(before, producing)
+    return first.clone() if after is None else torch.cat([first, _column(after, own)], dim=1)
+
+
+def _column(states: Float[Tensor, "b m d"], at: int) -> Float[Tensor, "b 1 d"]:
+    return states if states.shape[1] == 1 else states[:, at : at + 1]

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from demur import artefact
 from demur.kinds import has_no_order
 from demur.signals.recent import keeps_states, recent
 from demur.signals.shown import Shown, reading
-from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal, says_nothing
+from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal, says_nothing, sigma_of
 from demur.signals.whitened import Whitened
 from demur.traces import Trace
 from demur.types import DemurError, DemurWarning, Prompt, Spec
@@ -215,6 +215,34 @@ class Anchors:
         if self.whitened is not None:
             return self.whitened(phi, t)
         return between(phi, self.directions[t : t + phi.shape[1]], TAU, EPS)
+
+    def each(
+        self, phi: Float[NDArray[Any], "b d"], steps: Int[NDArray[np.int64], "b"]
+    ) -> Float[NDArray[np.float64], "b"]:
+        """The same of b states, each at a step of its own (counted from 0)."""
+        if self.whitened is not None:
+            return self.whitened.each(phi, steps)
+        return between(phi, self.directions[steps], TAU, EPS)
+
+    @property
+    def tables(self) -> tuple[NDArray[Any], ...]:
+        """What the products are taken with that sigma is made of: unit vectors (:attr:`directions`), or those of
+        :attr:`demur.signals.whitened.Whitened.tables`.
+        """
+        return (self.directions,) if self.whitened is None else self.whitened.tables
+
+    def of_products(
+        self, products: Float[NDArray[np.float64], "b 3"], steps: Int[NDArray[np.int64], "b"]
+    ) -> Float[NDArray[np.float64], "b"]:
+        """sigma of states of which only their products are known, at these steps (counted from 0): as
+        :func:`demur.signals.sigma.sigma_of` or :meth:`demur.signals.whitened.Whitened.sigma_of` takes them.
+        """
+        seen = np.isfinite(products).all(axis=1, keepdims=True)
+        products = np.where(seen, products, np.nan)  # one that is infinite is nan, as in the products of states
+        if self.whitened is not None:
+            along, square, taken_out = products.T
+            return self.whitened.sigma_of(along, square, taken_out, steps)
+        return sigma_of(products[:, :2], products[:, 2], TAU, EPS)
 
     def check(self, spec: Spec, leaving: Container[str] = (), of: Literal["anchors", "guard"] = "anchors") -> None:
         """Raises, naming both sides, unless traces of ``spec`` may be measured with these anchors.

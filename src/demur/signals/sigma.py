@@ -124,11 +124,19 @@ def between(
             length = np.sqrt(np.vecdot(x, x))
             if (huge := np.isinf(length)).any():  # beyond 1e154; eps is nothing against such norms
                 x, length = np.where(huge[..., None], _unit(x, 0.0), x), np.where(huge, 1.0, length)
-    with np.errstate(invalid="ignore"):  # infinite states give nan, which guards look for
-        cosines = np.vecdot(x[..., None, :], directions) / (length + eps)[..., None]
-    logs = np.log(np.maximum(1.0 - cosines, 0.0) + eps)
-    sigma: Float[NDArray[np.float64], "... t"] = expit((logs[..., 0] - logs[..., 1]) / tau)
-    return sigma
+    if not (seen := np.isfinite(length)).all():  # nan is what guards look for, and nan alone multiplies without a word
+        x = np.where(seen[..., None], x, np.nan)
+    return sigma_of(np.vecdot(x[..., None, :], directions), length, tau, eps)
+
+
+def sigma_of(
+    products: Float[NDArray[np.float64], "... 2"], length: Float[NDArray[np.float64], "..."], tau: float, eps: float
+) -> Float[NDArray[np.float64], "..."]:
+    """sigma from what is to be known of a state: its products with both unit vectors, the harmful one first, and its
+    length.
+    """
+    logs = np.log(np.maximum(1.0 - products / (length + eps)[..., None], 0.0) + eps)
+    return np.asarray(expit((logs[..., 0] - logs[..., 1]) / tau))
 
 
 def _unit(x: NDArray[np.float64], eps: float) -> NDArray[np.float64]:

@@ -19,12 +19,13 @@ anchor answers alone. docs/decisions/0015-whitened.md has the measurements.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.special import expit
@@ -69,9 +70,28 @@ class Whitened:
 
         Computed in float64, each row by itself: its bits do not depend on the batch.
         """
-        steps = slice(t, t + phi.shape[-2])
-        lean = artanh(cosines(phi, self.middle[steps], self._seen[steps], self._loud, self.turned_down))
-        return np.asarray(expit(self.steep[steps] * lean + self.offset[steps]))
+        return self.each(phi, slice(t, t + phi.shape[-2]))
+
+    def each(
+        self, phi: Float[NDArray[Any], "... k d"], steps: slice | Int[NDArray[np.int64], "k"]
+    ) -> Float[NDArray[np.float64], "... k"]:
+        """The same of k states, each at a step of its own."""
+        return self.sigma_of(*products(phi, self.middle[steps], self._seen[steps], self._loud, self._taken), steps)
+
+    def sigma_of(
+        self,
+        along: Float[NDArray[np.float64], "... k"],
+        square: Float[NDArray[np.float64], "... k"],
+        taken_out: Float[NDArray[np.float64], "... k"],
+        steps: slice | Int[NDArray[np.int64], "k"],
+    ) -> Float[NDArray[np.float64], "... k"]:
+        """sigma from the :func:`products` of states at these steps (counted from 0)."""
+        return np.asarray(expit(self.steep[steps] * artanh(cosine_of(along, square, taken_out)) + self.offset[steps]))
+
+    @property
+    def tables(self) -> tuple[NDArray[Any], ...]:
+        """What :func:`products` are taken with."""
+        return self.middle, self._seen, self._loud, self._taken
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -98,6 +118,10 @@ class Whitened:
     def _seen(self) -> Float[NDArray[np.float64], "T d"]:
         return turned(self.away.astype(np.float64), self._loud, self.turned_down)
 
+    @cached_property
+    def _taken(self) -> Float[NDArray[np.float64], "r"]:
+        return taken_of(self.turned_down)
+
 
 def turned(
     x: Float[NDArray[np.float64], "... d"],
@@ -108,31 +132,49 @@ def turned(
     return np.asarray(x - np.vecmat(np.matvec(loud, x) * turned_down, loud)) if len(loud) else x
 
 
-def cosines(
+def products(
     phi: Float[NDArray[Any], "... k d"],
     middle: Float[NDArray[np.float32], "k d"],
     seen: Float[NDArray[np.float64], "k d"],
     loud: Float[NDArray[np.float64], "r d"],
-    turned_down: Float[NDArray[np.float64], "r"],
-) -> Float[NDArray[np.float64], "... k"]:
-    """The cosine in the whitened space between a state, seen from the middle, and the direction whose whitened form is
-    whitened once more in ``seen``; 0 for a state that is the middle.
+    taken: Float[NDArray[np.float64], "r"],
+) -> tuple[
+    Float[NDArray[np.float64], "... k"], Float[NDArray[np.float64], "... k"], Float[NDArray[np.float64], "... k"]
+]:
+    """All that is to be known of a state x, seen from the middle: x along the direction whose whitened form is whitened
+    once more in ``seen``; the square of its length; and how much of that whitening takes out (``taken``:
+    :func:`taken_of`). nan for a state that is not finite.
 
     Nothing is whitened here. W is symmetric, so (W x) . a is x . (W a); and W x is shorter than x by what was taken out
-    of its loud parts: each keeps the share 1 - turned_down, squared.
+    of its loud parts.
     """
-    with np.errstate(invalid="ignore", over="ignore"):  # infinite states give nan, which guards look for
-        x = np.asarray(phi, dtype=np.float64) - middle
-        parts = np.matvec(loud, x) if len(loud) else x[..., :0]
-        taken_out = np.vecdot(np.square(parts), 1.0 - np.square(1.0 - turned_down))
-        length = np.sqrt(np.maximum(np.vecdot(x, x) - taken_out, 0.0))
-        found = np.vecdot(x, seen) / np.where(length > 0, length, 1.0)
-    return np.asarray(np.where(np.isfinite(length), found, np.nan))
+    x = np.asarray(phi, dtype=np.float64) - middle
+    with np.errstate(over="ignore") if phi.dtype != np.float32 else nullcontext():
+        square = np.vecdot(x, x)
+    if not (known := np.isfinite(square)).all():  # nan is what guards look for, and it multiplies without a warning
+        x, square = np.where(known[..., None], x, np.nan), np.where(known, square, np.nan)
+    parts = np.matvec(loud, x) if len(loud) else x[..., :0]
+    return np.vecdot(x, seen), square, np.vecdot(np.square(parts), taken)
+
+
+def taken_of(turned_down: Float[NDArray[np.float64], "r"]) -> Float[NDArray[np.float64], "r"]:
+    """By how much whitening shortens each loud part, squared: it keeps the share 1 - turned_down."""
+    return np.asarray(1.0 - np.square(1.0 - turned_down))
+
+
+def cosine_of(
+    along: Float[NDArray[np.float64], "..."],
+    square: Float[NDArray[np.float64], "..."],
+    taken_out: Float[NDArray[np.float64], "..."],
+) -> Float[NDArray[np.float64], "..."]:
+    """The cosine in the whitened space, from :func:`products`; 0 for a state that is the middle."""
+    length = np.sqrt(np.maximum(square - taken_out, 0.0))
+    return np.asarray(along / (length + (length == 0)))
 
 
 def artanh(cosine: Float[NDArray[np.float64], "..."]) -> Float[NDArray[np.float64], "..."]:
     """Half the log of the ratio of both cosine distances."""
-    return np.asarray(np.arctanh(np.clip(cosine, -INSIDE, INSIDE)))
+    return np.asarray(np.arctanh(np.minimum(np.maximum(cosine, -INSIDE), INSIDE)))
 
 
 def fit_whitened(harmless: States, harmful: States) -> Whitened:
@@ -205,7 +247,7 @@ def _of_new_answers(
         middle, away = _directions(kept[0], kept[1], loud, turned_down)
         seen = turned(away.astype(np.float64), loud, turned_down)
         for lean, side, left_out in zip(leans, (good, bad), out, strict=True):
-            lean[left_out] = artanh(cosines(side[left_out], middle, seen, loud, turned_down))
+            lean[left_out] = artanh(cosine_of(*products(side[left_out], middle, seen, loud, taken_of(turned_down))))
     at_good, at_bad = (lean.mean(axis=0) for lean in leans)
     gap = at_good - at_bad
     freedom = max(len(good) + len(bad) - 2, 1)

@@ -21,9 +21,9 @@ from torch import Tensor
 from demur.guards import Guard
 from demur.guards.autoencoder import Autoencoder
 from demur.guards.detectors import Detector, Last, Mean
-from demur.guards.sight import where_it_lies
-from demur.signals import Anchors
-from demur.signals.whitened import INSIDE, turned
+from demur.guards.sight import products_there, whitened_products_there
+from demur.signals import EPS, TAU
+from demur.signals.whitened import INSIDE
 from demur.types import DemurError
 
 _FLOOR = 1e-6  # as in demur.guards.prefix
@@ -41,10 +41,13 @@ class Look:
         self.steps, self.size = guard.spec.steps, guard.anchors.harmless.shape[1]
         self.places, self.free = 0, list[int]()
         anchors = guard.anchors
-        self.tables = [self._there(table) for table in _read_by(anchors)]
+        self.tables = [self._there(table) for table in anchors.tables]
+        by = anchors.whitened
+        self.odds = [self._there(table) for table in (by.steep, by.offset)] if by is not None else []
         self.centre, self.scale = self._there(guard.prefix.centre), self._there(guard.prefix.scale)
         self.columns = torch.arange(self.steps, device=device)
         on_device = device.type != "cpu" if by_tensors is None else by_tensors
+        # None: sigma and scores are taken by NumPy, of any detector; off the CPU that waits for the device once a step
         self.score = score_of(guard.detector, device) if on_device else None
         self.limit = min(guard.prefix.threshold.value, _HIGHEST)
         self.tail = None if guard.tail is None else min(guard.tail.threshold.value, _HIGHEST)
@@ -158,14 +161,18 @@ class Look:
         return torch.where(steps[:, None] > self.steps, window.float(), mean)
 
     def _signal(self, states: Float[Tensor, "b d"], at: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
-        if self.guard.anchors.whitened is None:
-            return where_it_lies(states, self.tables[0][at])
-        middle, seen, loud, taken, steep, offset = self.tables
-        x = states.double() - middle[at]  # as demur.signals.whitened.cosines: nothing is whitened
-        out = ((x @ loud.T).square() * taken).sum(dim=-1)
-        length = ((x * x).sum(dim=-1) - out).clamp(min=0).sqrt()
-        cosine = (x * seen[at]).sum(dim=-1) / length.masked_fill(~(length > 0), 1.0)
-        lean = torch.atanh(cosine.clamp(-INSIDE, INSIDE))
+        """sigma of products, as :meth:`demur.signals.Anchors.of_products` takes it, without asking the device."""
+        if self.score is None:
+            sigma = self.guard.anchors.each(states.cpu().numpy(), at.cpu().numpy())
+            return torch.from_numpy(sigma).to(self.device)
+        if not self.odds:
+            harmful, harmless, length = products_there(states, at, *self.tables)
+            harmful, harmless = (torch.log((1.0 - p / (length + EPS)).clamp(min=0) + EPS) for p in (harmful, harmless))
+            return torch.sigmoid((harmful - harmless) / TAU)
+        along, square, taken_out = whitened_products_there(states, at, *self.tables)
+        length = (square - taken_out).clamp(min=0).sqrt()
+        lean = torch.atanh((along / (length + (length == 0))).clamp(-INSIDE, INSIDE))
+        steep, offset = self.odds
         return torch.sigmoid(steep[at] * lean + offset[at]).masked_fill(~length.isfinite(), torch.nan)
 
     def _scores(
@@ -180,7 +187,7 @@ class Look:
         """Scores and the limits that hold for them: of signals up to T, and of windows behind it."""
         if self.tail is not None and least > self.steps:
             return 1.0 - sigma, self.tail
-        if self.score is None:  # any detector is read by NumPy; off the CPU that waits for the device once a step
+        if self.score is None:
             found = self.guard.prefix.score_held(held.cpu().numpy(), at.cpu().numpy() + 1)  # type: ignore[arg-type]
             score = torch.from_numpy(found).to(self.device)
         else:
@@ -191,16 +198,6 @@ class Look:
         behind = steps > self.steps
         limit = torch.full_like(score, self.limit)
         return torch.where(behind, 1.0 - sigma, score), torch.where(behind, self.tail, limit)
-
-
-def _read_by(anchors: Anchors) -> list[Any]:
-    """What states are read by: see :class:`demur.signals.whitened.Whitened`."""
-    by = anchors.whitened
-    if by is None:
-        return [anchors.directions]
-    loud = by.loud.astype(np.float64)
-    seen = turned(by.away.astype(np.float64), loud, by.turned_down)
-    return [by.middle, seen, loud, 1.0 - np.square(1.0 - by.turned_down), by.steep, by.offset]
 
 
 def score_of(detector: Detector, device: torch.device) -> Callable[[Tensor], Tensor] | None:
