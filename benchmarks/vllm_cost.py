@@ -17,6 +17,7 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,13 @@ def made_up(model: Any, path: Path) -> Path:
     d = model.net.config.hidden_size
     states = np.random.default_rng(0).normal(size=(2, max(8, LOUD // T + 4), T, d)).astype(np.float32)
     spec = spec_of(model, Autoregressive(), T, steps=T).at("last", "generated", "whitened")
-    ones, never = np.ones(T, np.float32), Threshold(1e9, 0.01, "conformal", 100)
+    # no score of this detector is above 1, nor its logarithm above 0: it never acts
+    ones, never = np.ones(T, np.float32), Threshold(1.0, 0.01, "conformal", 100)
     sides = [side.mean(axis=0) for side in states]
     anchors = Anchors(*sides, ones, ones, spec, "observed", 8, 8, 8, 8, whitened=fit_whitened(*states))
     prefix = Prefix(Last(), np.zeros(T), np.ones(T), never)
-    guard = Guard(anchors, Last(), never, prefix, np.zeros((2, T)), (), (), tail=Tail(4 * T, never))
+    behind = Tail(4 * T, replace(never, value=1.0 - 1e-9))
+    guard = Guard(anchors, Last(), never, prefix, np.zeros((2, T)), (), (), tail=behind)
     return guard.save(path)
 
 

@@ -104,6 +104,19 @@ def test_a_place_that_is_taken_again_knows_nothing_of_who_had_it() -> None:
     assert look.row(at).tolist() == fresh.row(at).tolist()
 
 
+def test_what_was_asked_of_a_row_stays_when_its_place_is_taken_again() -> None:
+    """It is read from the device later, when others may have the place."""
+    look, states = Look(made(**GUARDS[0]), CPU), torch.randn(2, D)
+    place = look.take()
+    look.see(states[:1], torch.tensor([place]), torch.tensor([1]))
+    asked = look.row(place)
+    then = asked.tolist()
+    look.give(place)
+    assert look.take() == place
+    look.see(states[1:] * 3, torch.tensor([place]), torch.tensor([1]))
+    assert asked.tolist() == then != look.row(place).tolist()
+
+
 def test_rows_that_are_not_alive_are_left_as_they_are() -> None:
     look = Look(made(), CPU)
     place = look.take()

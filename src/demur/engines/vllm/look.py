@@ -53,12 +53,10 @@ class Look:
         self.tail = None if guard.tail is None else min(guard.tail.threshold.value, _HIGHEST)
         d, t = self.size, self.steps
         self.shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-            "sums": ((d,), torch.float32),
-            "before": ((d,), torch.float32),  # the sums without the last step
-            "sigma": ((t,), torch.float64),
-            # the step that flagged (0: none), its score or the last one, the last sigma, the worst score from step T
-            # on, and that without the last step
-            "told": ((5,), torch.float64),
+            "sums": ((2, d), torch.float32),  # with the last step, and without it
+            # sigma of T steps, the step that flagged (0: none), its score or the last one, the last sigma, the worst
+            # score from step T on, and that without the last step
+            "told": ((t + 5,), torch.float64),
         }
         if self.tail is not None:  # running means of the last T steps and of one more, so that a step may come again
             self.shapes["means"] = ((t + 1, d), torch.float32)
@@ -82,7 +80,7 @@ class Look:
         if not self.free:
             self._grow(2 * self.places)
         place = self.free.pop()
-        for name in ("sums", "before", "sigma", "told"):
+        for name in ("sums", "told"):
             self.kept[name][place] = 0
         return place
 
@@ -108,48 +106,46 @@ class Look:
         steps, where the host knows them: what no row needs is then not computed.
         """
         least, most = span or (1, self.steps + 1)
-        kept, told = self.kept, self.kept["told"][places]
-        sums = kept["sums"][places]
-        before = sums if again is None else torch.where(again[:, None], kept["before"][places], sums)
+        behind = most > self.steps
+        sums, told = self.kept["sums"][places], self.kept["told"][places]
+        before = sums[:, 0] if again is None else torch.where(again[:, None], sums[:, 1], sums[:, 0])
         now = before + states.float()
         mean = now / steps[:, None]
-        seen = self._recent(mean, places, steps) if self.tail is not None and most > self.steps else mean
-        at = (steps - 1).clamp(max=self.steps - 1)
+        seen = self._recent(mean, places, steps) if self.tail is not None and behind else mean
+        at = (steps - 1).clamp(max=self.steps - 1) if behind else steps - 1
         sigma = self._signal(seen, at)
-        held = kept["sigma"][places]
+        held, (was, its_score, _, until, until_before) = told[:, : self.steps], told[:, self.steps :].unbind(dim=1)
         if least <= self.steps:
-            held = torch.where((self.columns >= at[:, None]) & (steps <= self.steps)[:, None], sigma[:, None], held)
+            later = self.columns >= at[:, None]
+            held = torch.where(later & (steps <= self.steps)[:, None] if behind else later, sigma[:, None], held)
         score, limit = self._scores(held, sigma, at, steps, least, most)
         above = ~(score <= limit)  # not `>`, which lets a nan pass
-        flagged = (told[:, 0] > 0) & (told[:, 0] < steps)
-        until = told[:, 3] if again is None else torch.where(again, told[:, 4], told[:, 3])
-        worst = torch.where(steps > self.steps, torch.maximum(until, 1.0 - sigma), 1.0 - sigma)
-        flag, of_flag = above * steps.double(), torch.where(flagged, told[:, 1], score)
-        new = torch.stack([torch.where(flagged, told[:, 0], flag), of_flag, sigma, worst, until], dim=1)
+        flagged, risk = was > 0, 1.0 - sigma
+        if again is not None:
+            flagged, until = flagged & (was < steps), torch.where(again, until_before, until)
+        worst = torch.where(steps > self.steps, torch.maximum(until, risk), risk) if behind else risk
+        flag, of_flag = torch.where(flagged, was, above * steps), torch.where(flagged, its_score, score)
         takes = None if alive is None and not self.acts else ~flagged if self.acts else torch.ones_like(flagged)
         takes = takes if takes is None or alive is None else takes & alive
-        self._keep("told", places, new, takes)
-        if least <= self.steps:
-            self._keep("sigma", places, held, takes)
-        self._keep("before", places, before, takes)
-        self._keep("sums", places, now, takes)
+        self._keep("told", places, torch.cat([held, torch.stack([flag, of_flag, sigma, worst, until], 1)], 1), takes)
+        self._keep("sums", places, torch.stack([now, before], dim=1), takes)
         if self.tail is not None:
             self._keep("means", (places, steps % (self.steps + 1)), mean, takes)
 
     def _keep(self, name: str, where: Any, new: Tensor, takes: Bool[Tensor, "b"] | None) -> None:
         """Keeps what is new of the rows that take it: None for all."""
         kept = self.kept[name]
-        kept[where] = new if takes is None else torch.where(takes[:, None], new, kept[where])
+        kept[where] = new if takes is None else torch.where(takes.view(-1, *[1] * (new.ndim - 1)), new, kept[where])
 
     def flagged(self, places: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
         """The step that flagged each row; 0 for none."""
-        return self.kept["told"][places, 0]
+        return self.kept["told"][places, self.steps]
 
     def row(self, place: int) -> Float[Tensor, "T+4"]:
         """What is to be told of a row, on its device: sigma of T steps, the step that flagged it, its score (else the
         last), the last sigma, and the worst score from step T on (of a shorter answer: the last).
         """
-        return torch.cat([self.kept["sigma"][place], self.kept["told"][place, :4]])
+        return self.kept["told"][place, : self.steps + 4].clone()  # the place may be another row's when it is read
 
     def _recent(
         self, mean: Float[Tensor, "b d"], places: Int[Tensor, "b"], steps: Int[Tensor, "b"]
