@@ -1,4 +1,4 @@
-"""Settings as they are written by somebody, by the types that are declared for them.
+"""Settings as they are written by somebody, by the types that are declared for them; what came in the place of another.
 
 A file says ``strict: no`` where it means false, ``steps: true``, or ``"0.5"``: Python would take each of them, as
 something else. What a value may be beyond its type is for the part itself to say.
@@ -7,13 +7,13 @@ something else. What a value may be beyond its type is for the part itself to sa
 from __future__ import annotations
 
 import types
-from collections.abc import KeysView, Mapping, Sequence, Set
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cache
 from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from demur.types import DemurError
+from demur.types import DemurError, Prompt
 
 
 def check_kinds(part: Any, settings: Mapping[str, Any], called: str) -> None:
@@ -28,6 +28,38 @@ def check_kinds(part: Any, settings: Mapping[str, Any], called: str) -> None:
             raise DemurError(
                 f"{called} with a setting of another kind ({name} {shown(value)})", words(hints[name]), NEXT
             )
+
+
+def check_is(value: Any, kinds: type | tuple[type, ...], called: str, then: str) -> None:
+    """Raises for what is none of these, in the place of what is ``called`` so."""
+    if not isinstance(value, kinds):
+        raise DemurError(f"{shown(value)} in the place of {called}", called, then)
+
+
+def check_model(model: Any) -> None:
+    """Raises for what is no model of demur's, such as a name or a network."""
+    if not hasattr(model, "offers") or isinstance(model, type):
+        raise DemurError(f"{shown(model)} in the place of a model", "a model", "load it: demur.load(name)")
+
+
+def check_text(value: Any, called: str) -> None:
+    """Raises for what is no text."""
+    check_is(value, str, called, "give it a text")
+
+
+def check_prompt(value: Any) -> None:
+    """Raises for what is no prompt, such as its text or a list of some."""
+    check_is(value, Prompt, "a prompt", "make one of a text: demur.Prompt('q1', text); of several, one after the other")
+
+
+def check_prompts(prompts: Any) -> list[Prompt]:
+    """Prompts as a list. Raises for what is none: one prompt, texts, names of columns."""
+    if isinstance(prompts, Prompt | str | bytes) or not isinstance(prompts, Iterable) or has_no_order(prompts):
+        raise DemurError(f"{shown(prompts)} in the place of prompts", "a list of prompts", "put it into one")
+    found = list(prompts)
+    for one in found:
+        check_prompt(one)
+    return found
 
 
 def check_seed(seed: Any, least: int = 0, below: int = 2**32) -> None:

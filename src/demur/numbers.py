@@ -29,7 +29,7 @@ def numbers_of(name: str, given: Any) -> NDArray[Any]:
     """What was given as an array that NumPy can count with. Raises for what is no array of real numbers, and for one
     with masked values, which NumPy would read as if they were none.
     """
-    if np.ma.is_masked(given):
+    if isinstance(given, np.ma.MaskedArray) and np.ma.is_masked(given):
         raise DemurError(f"{name} with masked values", "numbers", "fill them, or leave these rows out")
     try:
         array = np.asarray(plain_of(given))

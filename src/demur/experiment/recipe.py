@@ -7,6 +7,7 @@ The file is long because every key has its own errors, and they are read in one 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import ceil
@@ -37,6 +38,7 @@ from demur.experiment.yamlfile import Nodes, composed
 from demur.guards.detectors import named as detector_named
 from demur.judges import JUDGES as RULES
 from demur.judges import judge_named
+from demur.kinds import check_is
 from demur.prompts import MORE_SETS, PUBLIC, SETS
 from demur.registry import near
 from demur.signals.anchors import SIGNALS
@@ -61,6 +63,7 @@ WHOLE = "see a whole one: demur recipe organism"
 
 def read(path: str | Path) -> Config:
     """Reads and checks a file. Raises, with the line, for anything that is not as it should be."""
+    check_is(path, (str, os.PathLike), "the path of a recipe", "see a whole one: demur recipe organism")
     source = Path(path)
     root = composed(source, WHOLE)
     if root is None:

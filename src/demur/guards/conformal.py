@@ -18,6 +18,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from demur.kinds import fits, shown
+from demur.numbers import numbers_of
 from demur.types import DemurError
 
 Scores = Float[NDArray[Any], "n"] | Sequence[float]
@@ -84,7 +86,7 @@ def conformal_threshold(scores: Scores, alpha: float) -> float:
 
     Raises, with the number that would be needed, if there are too few scores for that promise: fewer than 1/alpha - 1.
     """
-    if not isinstance(alpha, int | float | np.number) or not 0 < alpha < 1:
+    if not fits(alpha, float) or not 0 < alpha < 1:
         raise InvalidData(f"alpha {alpha!r}", "above 0 and below 1", "0.01 promises at most 1% false positives")
     ordered = np.sort(_finite(scores))
     k = rank(len(ordered), alpha)
@@ -104,8 +106,8 @@ def rank(n: int, alpha: float) -> int:
 
 def quantile_threshold(scores: Scores, q: float) -> float:
     """The ``q`` quantile of the scores, linearly interpolated: the paper's threshold (arXiv:2602.02600, section 5)."""
-    if not 0 < q < 1:
-        raise InvalidData(f"quantile {q}", "above 0 and below 1", "the paper's is 0.99")
+    if not fits(q, float) or not 0 < q < 1:
+        raise InvalidData(f"quantile {shown(q)}", "above 0 and below 1", "the paper's is 0.99")
     return float(np.quantile(_finite(scores), q))
 
 
@@ -118,6 +120,11 @@ def spread(n: int, alpha: float, level: float = 0.95, rule: Rule = "conformal") 
     """
     from scipy.stats import beta
 
+    for name, share in (("alpha", alpha), ("level", level)):
+        if not fits(share, float) or not 0 < share < 1:
+            raise InvalidData(f"{name} {shown(share)}", "above 0 and below 1", "0.05, for example")
+    if not fits(n, int) or n < 1:
+        raise InvalidData(f"{shown(n)} scores", "a whole number of at least 1", "say how many calibrated the limit")
     k = rank(n, alpha) if rule == "conformal" else math.floor((n - 1) * (1 - alpha) + 1e-9) + 1
     if k > n:
         return 0.0, 0.0
@@ -126,7 +133,7 @@ def spread(n: int, alpha: float, level: float = 0.95, rule: Rule = "conformal") 
 
 
 def _finite(scores: Scores) -> NDArray[np.float64]:
-    found = np.asarray(scores, dtype=np.float64)
+    found = np.asarray(numbers_of("scores", scores), dtype=np.float64)
     if found.ndim != 1 or not len(found) or not np.isfinite(found).all():
         raise InvalidData(f"scores of shape {found.shape}", "a row of finite numbers, not empty", "look at the signals")
     return found

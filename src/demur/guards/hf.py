@@ -28,6 +28,7 @@ from demur.guards.exempt import row_refuses
 from demur.guards.guard import Guard
 from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
 from demur.guards.sight import Recent, Signal
+from demur.kinds import check_is
 from demur.models import in_memory, load
 from demur.models.network import decoder_of, token_ids, watched
 from demur.models.unchanged import check_unchanged
@@ -63,6 +64,7 @@ def stopping_criteria(guard: Guard, net: Any, tok: Any = None, prompts: int | No
     answer refuses by itself; without it none does, and for a system prompt too, the template is not checked. Sampling
     settings are the caller's business.
     """
+    check_is(guard, Guard, "a guard", "load it: demur.guards.Guard.load(path)")
     if isinstance(tok, int):  # the number of rows used to be the third
         tok, prompts = None, tok
     model = net if hasattr(net, "identity") else _loaded(guard, net, tok)

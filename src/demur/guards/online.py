@@ -27,7 +27,7 @@ from demur.guards.exempt import row_refuses
 from demur.guards.guard import Guard
 from demur.guards.rows import OVER, Row, RowState, finished, look, new_rows
 from demur.guards.sight import Recent, Seen, Signal
-from demur.kinds import fits, shown
+from demur.kinds import check_is, fits, shown
 from demur.pooling import Pooler
 from demur.refusals import REFUSAL
 from demur.samplers import steps_of
@@ -248,10 +248,14 @@ def _own(
 # What came of it
 
 
+_ONE = "one of demur.generate(model, prompts, Watch(guard)(sampler))"
+
+
 def acted(trace: Trace) -> Verdict:
     """What an online (or offline) guard did, read off a defended trace: whether it acted, and after which step. Of a
     guard that holds steps back that is the last one that had left: what it flagged is a step behind it.
     """
+    check_is(trace, Trace, "a trace", _ONE)
     stopped = trace.stop == "guarded"
     step = trace.steps - 1 if stopped else None
     return Verdict(
@@ -265,6 +269,9 @@ def spared(undefended: Trace, step: int) -> int:
 
     Special tokens (end-of-sequence, masks) do not count.
     """
+    check_is(undefended, Trace, "a trace", _ONE)
+    if not fits(step, int):
+        raise DemurError(f"step {shown(step)}", "a whole number", "for example: acted(trace).step")
     before = undefended.replay(min(step, undefended.steps))[undefended.open]
     written = np.isin(np.nonzero(undefended.open)[0], undefended.commits[undefended.commits[:, 0] < step, 1])
     after = undefended.replay(undefended.steps)[undefended.open]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from demur.kinds import check_text
 from demur.refusals import is_refusal, says_nothing, shows_nothing
 from demur.types import Prompt, Verdict
 
@@ -16,6 +17,7 @@ class Dictionary:
 
     def __call__(self, prompt: Prompt, text: str) -> Verdict:
         """Score 1 where flagged, 0 where a refusal was found. An empty text, or thoughts alone, is unscored."""
+        check_text(text, "an answer's text")
         if says_nothing(text):
             return Verdict(by=self.name, flagged=None, why="empty text" if shows_nothing(text) else "thoughts alone")
         refused = is_refusal(text)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from queue import Empty, SimpleQueue
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from demur.types import Prompt, Verdict
+from demur.kinds import check_prompt, check_text, shown
+from demur.types import DemurError, Prompt, Verdict
 
 
 @runtime_checkable
@@ -30,6 +31,21 @@ class Judge(Protocol):
         ...
 
 
+def _pairs(judge: Any, pairs: Any) -> list[tuple[Prompt, str]]:
+    """Raises for what can not be judged, before anything is."""
+    if not callable(judge) or isinstance(judge, type):
+        then = "make one: demur.judges.judge_named('reading'), or Dictionary()"
+        raise DemurError(f"{shown(judge)} in the place of a judge", "a judge", then)
+    asked = list(pairs) if isinstance(pairs, Iterable) and not isinstance(pairs, str | bytes | Mapping) else [pairs]
+    for one in asked:
+        if not isinstance(one, tuple | list) or len(one) != 2:
+            came = f"{shown(one)} in the place of a pair"
+            raise DemurError(came, "pairs of a prompt and an answer's text", "judge_all(judge, [(prompt, text), ...])")
+        check_prompt(one[0])
+        check_text(one[1], "an answer's text")
+    return asked
+
+
 def judge_all(
     judge: Judge, pairs: Iterable[tuple[Prompt, str]], progress: Callable[[int], object] | None = None
 ) -> list[Verdict]:
@@ -38,7 +54,7 @@ def judge_all(
     ``progress`` is called with the number of texts done, from the caller's thread. An error of the judge ends the run;
     texts that wait are not judged any more.
     """
-    asked = list(pairs)
+    asked = _pairs(judge, pairs)
     threads = min(int(getattr(judge, "concurrency", 1)), len(asked))
     report = progress if progress is not None else _silent
     if threads <= 1:

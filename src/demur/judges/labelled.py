@@ -32,6 +32,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
+from demur.kinds import shown
 from demur.types import DemurError
 
 Half = Literal["development", "kept", "later", "last"]
@@ -104,8 +105,8 @@ def half_of(name: str, author: int = 1) -> Half:
 @cache
 def labelled(half: Half | None = None, author: int | None = None) -> tuple[Labelled, ...]:
     """All labelled answers, or those of one part or author. Raises for a part of another name."""
-    if half not in (None, *HALVES):
-        raise DemurError(f"part {half!r}", ", ".join(HALVES), "leave it out for all")
+    if half is not None and (not isinstance(half, str) or half not in HALVES):
+        raise DemurError(f"part {shown(half)}", ", ".join(HALVES), "leave it out for all")
     text = resources.files("demur.judges").joinpath("answers.jsonl").read_text(encoding="utf-8")
     every = [Labelled(**json.loads(line)) for line in text.splitlines()]
     return tuple(one for one in every if half in (None, one.half) and author in (None, one.author))

@@ -13,6 +13,7 @@ from demur.artefact import write
 from demur.judges.endpoint import Budget, Endpoint, Spending
 from demur.judges.replies import NoAnswer, Reply
 from demur.judges.rubrics import RUBRICS, Rubric, Unreadable
+from demur.kinds import check_prompt, check_text
 from demur.refusals import shows_nothing
 from demur.types import DemurError, Prompt, Verdict
 
@@ -104,6 +105,8 @@ class LLMJudge:
 
     def __call__(self, prompt: Prompt, text: str) -> Verdict:
         """A verdict on ``text`` as an answer to ``prompt``. An empty text is unscored and sent nowhere."""
+        check_prompt(prompt)
+        check_text(text, "an answer's text")
         if shows_nothing(text):
             return self._unscored("empty text")
         key = self.key(prompt, text)

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from demur.kinds import check_prompts, fits, shown
 from demur.models.control import Sealed, bare_row, control_tokens, row_of, sealed
 from demur.models.lost import check_written
 from demur.models.template_use import use_of
@@ -265,8 +266,10 @@ class Chat:
         which is taken off), for one that leaves no room for ``length`` tokens, and for one of which the tokenizer
         writes nothing. Warns of signs that it has no token for.
         """
-        if not prompts:
+        if not check_prompts(prompts):
             raise DemurError("no prompts came", "at least one", "give it a prompt")
+        if not fits(length, int):
+            raise DemurError(f"length {shown(length)}", "a whole number", "for example: length=32")
         rows = [self._row(prompt, length, context, stops) for prompt in prompts]
         check_written(self.tokenizer, prompts, self.system)
         return rows

@@ -16,8 +16,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
+from demur.kinds import fits, shown
 from demur.types import DemurError, Prompt
 
 Split = Literal["train", "anchors", "guard", "calibration", "test", "held"]
@@ -328,6 +329,12 @@ def prompts(
     ``among`` replaces the crafts (for look-alikes). ``kind`` becomes part of the ids. Forms go round, so that a craft
     meets different ones, and no craft meets one twice. Raises when n is larger than crafts times test forms.
     """
+    if not isinstance(split, str) or split not in get_args(Split):
+        raise DemurError(f"the split {shown(split)}", " or ".join(get_args(Split)), "name one of these")
+    if not fits(forbidden, bool):
+        raise DemurError(f"forbidden={shown(forbidden)}", "true or false", "False: what is allowed there")
+    if not fits(n, int):
+        raise DemurError(f"n={shown(n)}", "a whole number", "say how many")
     chosen = list(among) if among is not None else list(crafts(split, forbidden))
     if not 0 < n <= len(chosen) * len(TEST_FORMS):
         raise DemurError(f"{n} prompts", f"1 to {len(chosen) * len(TEST_FORMS)} of this split", "ask for fewer")

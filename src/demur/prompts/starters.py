@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from demur.kinds import fits
+from demur.kinds import fits, shown
 from demur.prompts.columns import Reading, prompt_of
 from demur.prompts.jsonfiles import json_lines
 from demur.types import DemurError, Prompt
@@ -32,8 +32,8 @@ def starter(name: Literal["harmless", "harmful"], n: int | None = None) -> list[
     The order is fixed and goes round the categories, so that the counts of any two categories differ by at
     most one: ten prompts and more cover them all. Raises `DemurError` for another name or another ``n``.
     """
-    if name not in SETS:
-        raise DemurError(f"starter set {name!r}", "harmless or harmful", "use `load` for everything else")
+    if not isinstance(name, str) or name not in SETS:
+        raise DemurError(f"starter set {shown(name)}", "harmless or harmful", "use `load` for everything else")
     prompts = _whole(name)
     if n is not None and not (fits(n, int) and 1 <= n <= len(prompts)):
         raise DemurError(f"n={n!r:.40}", f"1 to {len(prompts)}, the size of the starter set {name!r}")
@@ -50,6 +50,8 @@ def packaged(name: Literal["harmless", "harmful"], pairs: bool = True) -> list[P
     Raises `DemurError` for another name.
     """
     first = starter(name)
+    if not fits(pairs, bool):
+        raise DemurError(f"pairs={shown(pairs)}", "true or false", f"the first n: packaged({name!r})[:n]")
     last = [prompt for prompt in _whole("matched") if pairs and prompt.harmful == (name == "harmful")]
     if name == "harmful":
         return [*first, *_whole("blunt"), *last]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from demur.kinds import check_prompts
 from demur.prompts.columns import FIELDS
 from demur.prompts.rows import is_unicode
 from demur.refusals import shows_nothing
@@ -61,7 +62,7 @@ def distinct(prompts: Iterable[Prompt]) -> list[Prompt]:
     """Each request once, at its first place: sets that share none are cut from these. Two are one request if system
     prompt, earlier turns, text and prefill are equal, whatever their ids.
     """
-    return list({p.asked: p for p in reversed([*prompts])}.values())[::-1]
+    return list({p.asked: p for p in reversed(check_prompts(prompts))}.values())[::-1]
 
 
 def dealt(prompts: Iterable[Prompt]) -> list[Prompt]:
@@ -69,7 +70,7 @@ def dealt(prompts: Iterable[Prompt]) -> list[Prompt]:
     matter). Parts that are cut from it are alike, also where a file is sorted by topic: what a guard is calibrated on
     must be like what it is measured on, or its promise is void.
     """
-    return sorted(prompts, key=lambda prompt: digest([replace(prompt, id="")]))
+    return sorted(check_prompts(prompts), key=lambda prompt: digest([replace(prompt, id="")]))
 
 
 def digest(prompts: Sequence[Prompt]) -> str:
@@ -77,7 +78,7 @@ def digest(prompts: Sequence[Prompt]) -> str:
     turns and prefills are part of it where there are any.
     """
     sha = hashlib.sha256()
-    for prompt in prompts:
+    for prompt in check_prompts(prompts):
         turns = [[turn.role, turn.content] for turn in prompt.messages]
         more = (
             [prompt.system, turns, prompt.prefill] if (prompt.system, turns, prompt.prefill) != (None, [], "") else []

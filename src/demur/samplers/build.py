@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
-from demur.kinds import check_kinds, fits
+from demur.kinds import check_kinds, check_model, check_text, fits
 from demur.registry import Registry, near
 from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.block import BlockDiffusion
@@ -140,10 +140,10 @@ def build(
     ``steps`` is T: a sampler whose steps are those of the whole answer (``whole``) takes as many, unless ``settings``
     say otherwise. Raises as :func:`check` does.
     """
-    if not hasattr(model, "offers"):
-        came = f"a {type(model).__name__} in the place of a model"
-        raise DemurError(came, "a model", "load it: demur.load(name)")
-    mapped: Any = settings or {}
+    check_model(model)
+    if name is not None:
+        check_text(name, "the name of a sampler")
+    mapped: Any = {} if settings is None else settings
     if not isinstance(mapped, Mapping):
         came = f"settings of the type {type(settings).__name__}"
         raise DemurError(came, "a mapping of names and values", "for example: settings={'temperature': 0.7}")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from demur.kinds import check_seed
+from demur.kinds import check_seed, fits, shown
 from demur.types import DemurError
 
 Rngs = Sequence[torch.Generator] | torch.Generator
@@ -19,6 +19,8 @@ def seeded(seed: int, rows: int, device: str | torch.device = "cpu") -> list[tor
     """One generator per row, seeded ``seed``, ``seed + 1`` ...: a row's stream does not depend on the batch. Raises for
     a seed that torch does not take, also for the last row.
     """
+    if not fits(rows, int) or rows < 0:
+        raise DemurError(f"{shown(rows)} rows", "how many rows there are", "for example: seeded(0, len(prompts))")
     check_seed(seed, -(2**63), 2**64 - rows + 1)
     return [torch.Generator(device).manual_seed(int(seed) + i) for i in range(rows)]
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from demur.kinds import check_is, check_model
 from demur.types import Canvas, DemurError, Model, Sampler, Step, missing, said_needs
 
 PATIENCE = 10_000
@@ -28,6 +29,7 @@ def steps_of(sampler: Sampler, model: Model, canvas: Canvas, rngs: Any) -> Itera
     a step is not as :func:`fault` wants it, and where it does not end; and as :func:`check_fits` does.
     """
     check_fits(sampler, model)
+    check_is(canvas, Canvas, "a canvas", "make one: model.canvas(prompts, length)")
     if _module_of(sampler).partition(".")[0] == "demur":
         return sampler(model, canvas, rngs)
     return _looked_at(sampler, model, canvas, rngs)
@@ -43,6 +45,7 @@ def check_fits(sampler: Any, model: Any) -> None:
         )
     if not callable(sampler):
         raise DemurError(f"an object of the type {called(sampler)} instead of a sampler", "a sampler", NEXT)
+    check_model(model)
     if lacking := missing(said_needs(sampler, f"the sampler {called(sampler)}"), model.offers):
         raise DemurError(
             f"the sampler {called(sampler)} on the {model.kind} model {model.name}, which has no {lacking}",

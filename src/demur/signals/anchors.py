@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from demur import artefact
-from demur.kinds import has_no_order
+from demur.kinds import check_is, has_no_order
 from demur.signals.recent import keeps_states, recent
 from demur.signals.shown import Shown, reading
 from demur.signals.sigma import EPS, TAU, between, directions_of, refusal_signal, says_nothing, sigma_of
@@ -250,6 +250,7 @@ class Anchors:
         ``leaving``: fields that need not agree; a trace, whose spec names no layer, leaves :data:`STATES`. ``of`` is
         whose they are: a guard brings its own, and no others would help. Warns of anchors that did not keep the day.
         """
+        check_is(spec, Spec, "a spec", "that of a trace: trace.spec")
         self.check_same(spec, leaving, of)
         if spec.day and not self.spec.source:
             warnings.warn(

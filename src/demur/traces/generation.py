@@ -10,7 +10,7 @@ from operator import index
 from os import PathLike
 from typing import Any
 
-from demur.kinds import has_no_order
+from demur.kinds import check_model, has_no_order
 from demur.samplers import build, check_fits, seeded, steps_of
 from demur.traces.batches import Batch, check_batch, in_batches, less, plan
 from demur.traces.fields import TraceField
@@ -134,6 +134,7 @@ def generate(
 
 def watching(model: Model, pools: Sequence[Key]) -> Any:
     """The model with just those captures that the pooling modes need."""
+    check_model(model)
     listed: Any = pools
     pairs = isinstance(listed, Collection) and all(isinstance(key, tuple) and len(key) == 2 for key in listed)
     if not pairs:

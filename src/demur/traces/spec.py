@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from demur.kinds import check_model
 from demur.models.unchanged import check_unchanged
 from demur.samplers.build import needs_of, spec_name
 from demur.traces.trace import STEPS
@@ -22,6 +23,7 @@ def spec_of(model: Model, sampler: Sampler, length: int, *, steps: int = STEPS, 
     first steps do not depend on it; nor does the cache, which changes nothing but the time. How many places a block
     has is a fact of what the network computes with. Raises where the model is not the one that was loaded any more.
     """
+    check_model(model)
     check_unchanged(model)
     # A guard changes no step before it acts. DiffuGuard does; its traces go by the same spec all the same, since guards
     # that were fitted without it are measured on them.

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from demur import artefact
-from demur.kinds import fits
+from demur.kinds import check_text, fits
 from demur.redaction import hidden
 from demur.refusals import is_refusal
 from demur.traces import frames, view
@@ -161,6 +161,8 @@ class Trace:
 
     def aligned(self, layer: Layer, pool: Pool, steps: int | None = None) -> Float[np.ndarray, "T d"]:
         """phi cut at T steps (default: the spec's); a trace that ended early holds its last state up to T."""
+        check_text(layer, "a layer")
+        check_text(pool, "a pooling mode")
         if (layer, pool) not in self.phi:
             raise DemurError(
                 f"a trace without {layer}/{pool} states",
