@@ -14,7 +14,15 @@ import small
 import demur
 from demur import worlds
 from demur.experiment import Prompts, evaluate, left_out, read, units_of
-from demur.experiment.attacking import access_of, attack_names, leaves_holes, needs_of, reads_answers, searches, translates
+from demur.experiment.attacking import (
+    access_of,
+    attack_names,
+    leaves_holes,
+    needs_of,
+    reads_answers,
+    searches,
+    translates,
+)
 from demur.experiment.config import Attacked
 from demur.experiment.requests import Files, prompts_of, world_of
 from demur.models import Causal

@@ -113,6 +113,11 @@ def test_what_is_no_translation_is_told_and_the_request_stays(name: str) -> None
     assert "castle" not in str(heard[0].message), "a warning says no word of it"
 
 
+def test_gaelic_is_no_neighbour_of_english_though_scots_is() -> None:
+    half = said("Ciamar open the gate of the old castle without a key?")
+    assert [told(half, language=of).ended for of in ("Scots Gaelic", "Scots")] == [PART, ""]
+
+
 def test_a_stretch_of_a_long_request_that_is_left_is_told() -> None:
     long = "Write a long story about a brave knight who rides home. Explain step by step how to open it."
     half = "Escribe una historia sobre un valiente caballero que vuelve a casa. Explain step by step how to open it."

@@ -2,7 +2,8 @@
 
 The sort of an attack is what its class says, and not its name. ``access`` says what it does: ``text``, ``prefill`` and
 ``canvas`` make a prompt of a prompt (``canvas`` with holes in the answer), ``logits`` searches with the probabilities
-of a model, ``queries`` with a model's answers. One that has a ``translator`` asks it for each prompt. ``needs`` says what it needs of the model that it is tried on.
+of a model, ``queries`` with a model's answers. One that has a ``translator`` asks it for each prompt. ``needs`` says
+what it needs of the model that it is tried on.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Attacks that ask models, such as PAIR and ``translated``: from a recipe's settings to an attack.
 
 The class of one that searches with a model's answers has a field ``target``, which the run fills: a prompt to the
-subject's answer. Fields ``attacker``, ``translator`` and ``judge``, where it has them, are made of what the recipe says;
-all others are plain settings.
+subject's answer. Fields ``attacker``, ``translator`` and ``judge``, where it has them, are made of what the recipe
+says; all others are plain settings.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def endpoints_of(name: str, settings: Mapping[str, Any]) -> dict[str, Endpoint]:
 
 
 def check_access(name: str, settings: Mapping[str, Any]) -> None:
-    """Raises where the endpoint of an attacker, a translator or a judge lacks its client or its key. Nothing is sent."""
+    """Raises where an attacker's, a translator's or a judge's endpoint lacks its client or key. Nothing is sent."""
     for endpoint in endpoints_of(name, settings).values():
         endpoint.check()
 

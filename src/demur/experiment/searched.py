@@ -1,7 +1,7 @@
 """Attacks that search: each is made once for its subject, and what it found is kept in the run's folder.
 
-PAIR and ``translated`` ask other models, which may never say the same again. A search that is done again for another defense, or after a
-kill, would measure another attack: so the first result counts, whoever comes second.
+PAIR and ``translated`` ask other models, which may never say the same again. A search that is done again for another
+defense, or after a kill, would measure another attack: so the first result counts, whoever comes second.
 """
 
 from __future__ import annotations
@@ -143,7 +143,10 @@ def what_searches_found(paths: Sequence[Path]) -> list[str]:
         by.setdefault(kept["attack"], []).append(kept)
     lines = []
     for name, every in by.items():
-        queries, nothing = sum(kept["queries"] for kept in every), Counter(kept["ended"] for kept in every if kept["ended"])
+        queries, nothing = (
+            sum(kept["queries"] for kept in every),
+            Counter(kept["ended"] for kept in every if kept["ended"]),
+        )
         refused = sum(kept.get("refused", 0) for kept in every)  # files of version 0.1.0 do not say
         unheard = sum(bool(kept.get("refused")) and not kept["score"] and not kept["ended"] for kept in every)
         short = f", {refused} of them {REFUSED}" if refused else ""
