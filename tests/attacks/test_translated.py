@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import small
 import tiny
+import transformers
 from server import Handler, serving
 from transformers import LlamaConfig
 
@@ -182,12 +183,16 @@ def test_settings_that_it_can_not_have_are_one_line(settings: dict[str, Any]) ->
     small.one_line(caught.value)
 
 
-def test_a_model_that_runs_here_is_greedy_and_says_the_same_again() -> None:
-    """A real network of random weights: what it writes is no translation, and it writes that every time."""
+def causal_with_a_template() -> Causal:
     llama = small.causal("llama")
     longer = LlamaConfig(**llama.net.config.to_dict() | {"max_position_embeddings": 4096})
     talks = small.byte_level("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
-    model = Causal(net=tiny.native(longer, seed=3), tokenizer=talks, identity=llama.identity)
+    return Causal(net=tiny.native(longer, seed=3), tokenizer=talks, identity=llama.identity)
+
+
+def test_a_model_that_runs_here_is_greedy_and_says_the_same_again() -> None:
+    """A real network of random weights: what it writes is no translation, and it writes that every time."""
+    model = causal_with_a_template()
     translator = chat_by(model, temperature=0.0, max_tokens=16, part="translator")
     first, again = (Translated(translator).search(Prompt("q", "Hi you", harmful=True)) for _ in range(2))
     assert first == again
@@ -195,6 +200,20 @@ def test_a_model_that_runs_here_is_greedy_and_says_the_same_again() -> None:
     with pytest.raises(DemurError, match="as translator: ") as caught:
         Translated(translator).search(Prompt("q", "Hi you. " * 900, harmful=True))
     assert "rounds" not in small.one_line(caught.value)
+
+
+def test_greedy_text_is_no_occasion_to_speak_of_drawing(caplog: pytest.LogCaptureFixture) -> None:
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_warning()
+    transformers.logging.enable_propagation()
+    transformers.utils.logging.warning_once.cache_clear()  # else another test may have heard it
+    try:
+        model = causal_with_a_template()
+        assert chat_by(model, temperature=0.0, max_tokens=4)([{"role": "user", "content": "Hi"}])
+    finally:
+        transformers.logging.disable_propagation()
+        transformers.logging.set_verbosity(level)
+    assert not [record for record in caplog.records if "flags" in record.getMessage()]
 
 
 # -- in a recipe ------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from demur.attacks.found import Access, Found, Knows, attacked, check_settings, penalty
 from demur.refusals import conclusion
@@ -202,12 +202,17 @@ def chat_by(
         import torch
 
         row = torch.tensor([begun(messages, max_tokens)], device=model.device)
-        how = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        # What a checkpoint says of drawing is taken off where nothing is drawn: transformers would warn of it.
+        drawn: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0}
+        greedy: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():
             torch.manual_seed(zlib.crc32(json.dumps([seed, messages]).encode()))
             ids = model.net.generate(
-                input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=max_tokens, top_k=0, **how
+                input_ids=row,
+                attention_mask=torch.ones_like(row),
+                max_new_tokens=max_tokens,
+                **(drawn if temperature else greedy),
             )
         text: str = tokenizer.decode(ids[0, row.shape[1] :], skip_special_tokens=True)
         return text
