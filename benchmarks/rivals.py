@@ -15,7 +15,7 @@ answer that it lets pass. Only prompts whose answers have all their tokens are a
 The two moderation models have the shape of Qwen3Guard-Stream-0.6B and Qwen3Guard-Gen-0.6B and random weights, which do
 for time; both share one trunk, which saves memory. They read MODEL's tokens and its chat template, without the policy
 that the makers' template writes, and the second writes ``SAID`` tokens, as many as a verdict of its form has. So they
-are cheaper here than the real ones. They have no limit on what others may do with a GPU: everything here runs on one.
+are cheaper here than the real ones. Everything runs on one thread of a CPU.
 
 The last rows are single looks of other monitors at the states of finished answers, which somebody has pooled already.
 """
