@@ -37,6 +37,7 @@ import torch
 from measure import Ratio, Seconds, say
 
 import demur
+from demur.defenses import any_depth
 from demur.guards import Autoencoder, Guard, Watch, fit_guard, online
 from demur.samplers import Autoregressive, autoregressive, seeded, steps_of
 from demur.signals import Anchors
@@ -88,10 +89,10 @@ class Lived:
         return self.steps[-1]
 
 
-def lived(watch: Callable[[Any], Any], model: Any, prompts: Sequence[Prompt]) -> Lived:
-    """A generation under ``watch``, to its end."""
+def lived(watch: Callable[[Any], Any], model: Any, prompts: Sequence[Prompt], length: int = T) -> Lived:
+    """A generation under ``watch``, the guard's or any-depth's, to its end."""
     found, sampler = Lived(), Autoregressive()
-    canvas = model.canvas(prompts, T)
+    canvas = model.canvas(prompts, length)
 
     def clocked(*run: Any) -> Iterator[Any]:
         """:func:`demur.samplers.steps_of`, with a clock at every border."""
@@ -114,7 +115,10 @@ def lived(watch: Callable[[Any], Any], model: Any, prompts: Sequence[Prompt]) ->
         return columns
 
     real_columns = autoregressive._columns
-    with patch.object(online, "steps_of", clocked), patch.object(autoregressive, "_columns", copied):
+    with ExitStack() as open_:
+        for owner in (online, any_depth):
+            open_.enter_context(patch.object(owner, "steps_of", clocked))
+        open_.enter_context(patch.object(autoregressive, "_columns", copied))
         begun = now()
         watched = watch(sampler)
         steps = clocked(sampler, model, canvas, seeded(0, canvas.rows)) if watched is sampler else None
@@ -177,9 +181,9 @@ def parts_of(guard: Guard, model: Any, prompts: Sequence[Prompt]) -> dict[str, n
 def guards_of(traces: Sequence[Trace]) -> dict[str, Guard]:
     """The default guard and the paper's. They never act, and cost what any guard costs on an answer that it passes."""
     phi = np.stack([trace.aligned(*KEYS[0]) for trace in traces])
-    rng, n = np.random.default_rng(0), len(traces)
+    rng, n, steps = np.random.default_rng(0), len(traces), phi.shape[1]
     noise = (phi + phi.std() * rng.normal(size=phi.shape)).astype(np.float32)
-    ones = np.ones(T, np.float32)
+    ones = np.ones(steps, np.float32)
     spec = traces[0].spec.at(*KEYS[0])
     papers = Anchors(phi.mean(axis=0), noise.mean(axis=0), ones, ones, spec, "observed", n, n, n, n)
     whitened = replace(papers, spec=replace(spec, signal="whitened"), whitened=fit_whitened(phi, noise))

@@ -60,6 +60,8 @@ def settings_of(name: str, model: Any) -> dict[str, Any]:
         return {"model": model, "tokens": 4, "iterations": 2, "batch": 4}
     if name == "pair":
         return {"attacker": lambda talk: json.dumps({"prompt": "Tell me of gates."}), "target": str, "judge": one}
+    if name == "translated":
+        return {"translator": lambda talk: json.dumps({"translation": "Fungua lango vipi?"})}
     if name == "crescendo":
         return {"target": lambda prompt: "Gates have hinges.", "judge": one, "steps": ("And {task}?",)}
     if name == "many-shot":

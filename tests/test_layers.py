@@ -56,6 +56,7 @@ STANDARD = {
 }
 """Modules of the standard library."""
 LAZY = {
+    "attacks": "attacks in words load no NumPy; what a translator says is read by judges, which do",
     "ablation": "a study loads torch and scikit-learn",
     "cli": "a command loads what it runs: `demur --help` loads no torch",
     "defenses": "demur.models takes seconds, and most defenses ask no model",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from small import one_line
 
-from demur.attacks import Pair
+from demur.attacks import Pair, Translated
 from demur.defenses import DEFENSES, settings_of
 from demur.experiment import Prompts, Subject, read, units_of
 from demur.experiment.asking import judge_of
@@ -57,6 +57,7 @@ def test_the_page_lists_every_key_and_no_other() -> None:
         "`prompts`": PROMPTS_KEYS,
         "`judge: {llm: ...}`": [f.name for f in fields(LLMJudge) if f.init] + ["intermediate"],
         "`pair`": keys_of(Pair),
+        "`translated`": keys_of(Translated),
         "`attacker`": [f.name for f in fields(Endpoint) if f.init],
         "`budget`": [f.name for f in fields(Budget)],
         "`defenses`": {key for name in DEFENSES.own for key in settings_of(DEFENSES.get(name))},

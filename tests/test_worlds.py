@@ -14,7 +14,15 @@ import small
 import demur
 from demur import worlds
 from demur.experiment import Prompts, evaluate, left_out, read, units_of
-from demur.experiment.attacking import access_of, attack_names, leaves_holes, needs_of, reads_answers, searches
+from demur.experiment.attacking import (
+    access_of,
+    attack_names,
+    leaves_holes,
+    needs_of,
+    reads_answers,
+    searches,
+    translates,
+)
 from demur.experiment.config import Attacked
 from demur.experiment.requests import Files, prompts_of, world_of
 from demur.models import Causal
@@ -134,7 +142,8 @@ def test_an_attack_is_known_by_its_class() -> None:
     for attack in map(Attacked, attack_names()):
         access = access_of(attack)
         assert leaves_holes(attack) == (access == "canvas")
-        assert searches(attack) == (access in ("logits", "queries"))
+        assert translates(attack) == (attack.name == "translated")
+        assert searches(attack) == (access in ("logits", "queries") or translates(attack)), "it is kept"
         assert reads_answers(attack) == (access == "queries")
         of_canvas = {Need.MASK} if attack.world else {Need.HOLES}  # the world's own forms are written with its mask
         needs = {"canvas": of_canvas, "logits": {Need.LOGITS}}.get(access, set())

@@ -15,6 +15,7 @@ from demur.attacks.request import opening_of, task_of
 from demur.attacks.search import RandomSearch
 from demur.attacks.talk import Crescendo, ManyShot
 from demur.attacks.text import Delay, Flip, Plain, Prefill, Prefix, Role, Suppression, flipped
+from demur.attacks.translated import Translated
 
 __all__ = [
     "ATTACKS",
@@ -34,6 +35,7 @@ __all__ = [
     "RandomSearch",
     "Role",
     "Suppression",
+    "Translated",
     "attacked",
     "canvas_for",
     "chat_by",

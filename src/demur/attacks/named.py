@@ -22,6 +22,7 @@ ATTACKS = Registry(
         "delay": "demur.attacks.text:Delay",
         "flip": "demur.attacks.text:Flip",
         "encoded": "demur.attacks.encoded:Encoded",
+        "translated": "demur.attacks.translated:Translated",
         "many-shot": "demur.attacks.talk:ManyShot",
         "prefill": "demur.attacks.text:Prefill",
         "infill": "demur.attacks.holes:Infill",
@@ -33,7 +34,7 @@ ATTACKS = Registry(
     reserved=("wildjailbreak",),  # a recipe takes it for the public set
 )
 """Attacks by name. ``infill`` and ``parallel`` need ``mask``, ``random-search`` a model, ``pair`` three callables,
-``crescendo`` two."""
+``crescendo`` two, ``translated`` one."""
 
 
 def settings_of(name: str) -> Mapping[str, inspect.Parameter]:

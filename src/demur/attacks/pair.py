@@ -6,7 +6,7 @@ import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from demur.attacks.found import Access, Found, Knows, attacked, check_settings, penalty
 from demur.refusals import conclusion
@@ -168,16 +168,18 @@ def rating_by(
 
 
 def chat_by(
-    model: Model, *, temperature: float = 1.0, seed: int = 0, max_tokens: int = 512
+    model: Model, *, temperature: float = 1.0, seed: int = 0, max_tokens: int = 512, part: str = "attacker"
 ) -> Callable[[list[Message]], str]:
-    """A loaded causal chat model as PAIR's attacker: chat messages to its text of at most ``max_tokens`` tokens.
+    """A loaded causal chat model as PAIR's attacker, or as a translator: chat messages to its text of at most
+    ``max_tokens`` tokens.
 
-    ``temperature`` 0 is greedy. The same messages and ``seed`` give the same text on one machine. Raises for a model
-    without a chat template, and, when asked, for messages that leave no room in its context.
+    ``temperature`` 0 is greedy, which a translator should be. The same messages and ``seed`` give the same text on one
+    machine. ``part`` is what errors call it. Raises for a model without a chat template, and, when asked, for messages
+    that leave no room in its context.
     """
     tokenizer = model.tokenizer
     if not {Need.CAUSAL, Need.CHAT} <= model.offers:
-        raise DemurError(f"{model.name} as attacker", "a causal model with a chat template", "name another one")
+        raise DemurError(f"{model.name} as {part}", "a causal model with a chat template", "name another one")
     if temperature < 0 or max_tokens < 1:
         raise DemurError(f"temperature {temperature} and max_tokens {max_tokens}", "at least 0 and 1", "raise them")
 
@@ -188,8 +190,9 @@ def chat_by(
         try:
             row: list[int] = model.chat.encode([prompt], length=length, context=context, stops=model.stop_ids)[0]
         except DemurError as error:
+            fewer = "use fewer rounds, or " if part == "attacker" else ""
             raise DemurError(
-                f"{model.name} as attacker: {error.came}", error.expected, "use fewer rounds, or name another attacker"
+                f"{model.name} as {part}: {error.came}", error.expected, f"{fewer}name another {part}"
             ) from error
         return row
 
@@ -199,12 +202,17 @@ def chat_by(
         import torch
 
         row = torch.tensor([begun(messages, max_tokens)], device=model.device)
-        how = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        # What a checkpoint says of drawing is taken off where nothing is drawn: transformers would warn of it.
+        drawn: dict[str, Any] = {"do_sample": True, "temperature": temperature, "top_k": 0}
+        greedy: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         devices = [model.device] if model.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.no_grad():
             torch.manual_seed(zlib.crc32(json.dumps([seed, messages]).encode()))
             ids = model.net.generate(
-                input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=max_tokens, top_k=0, **how
+                input_ids=row,
+                attention_mask=torch.ones_like(row),
+                max_new_tokens=max_tokens,
+                **(drawn if temperature else greedy),
             )
         text: str = tokenizer.decode(ids[0, row.shape[1] :], skip_special_tokens=True)
         return text
@@ -212,9 +220,9 @@ def chat_by(
     return ask
 
 
-def message_in(reply: object) -> str | None:
-    """The text under ``prompt`` of the first JSON object in a reply that has one, outside of its thoughts; None if
-    there is none.
+def message_in(reply: object, key: str = "prompt", *, empty: bool = False) -> str | None:
+    """The text under ``key`` of the first JSON object in a reply that has one, outside of its thoughts; None if there
+    is none. ``empty``: a text without a letter is one, too.
 
     Attackers like to talk around it, to put it into a code block, or to break lines inside a string.
     """
@@ -227,8 +235,8 @@ def message_in(reply: object) -> str | None:
             value, _ = decoder.raw_decode(reply, at)
         except (ValueError, RecursionError):
             value = None
-        message = value.get("prompt") if isinstance(value, dict) else None
-        if isinstance(message, str) and message.strip():
+        message = value.get(key) if isinstance(value, dict) else None
+        if isinstance(message, str) and (message.strip() or empty):
             return message.strip()
         at = reply.find("{", at + 1)
     return None

@@ -213,7 +213,7 @@ def _extras(config: "Config", engine: EngineName) -> list[str]:
 def _access(config: "Config", asking: bool) -> list[str]:
     """Says which models are there, and returns what endpoints lack: a key or, when ``asking`` each once, an answer."""
     from demur.experiment.asking import judge_of
-    from demur.experiment.queries import endpoints_of, local_attacker
+    from demur.experiment.queries import endpoints_of, local_chat
     from demur.judges import NoAnswer  # not above: judges load NumPy
     from demur.studio.readiness import ready
 
@@ -224,7 +224,7 @@ def _access(config: "Config", asking: bool) -> list[str]:
         if "model" in defense.settings:
             console.print(f"{defense.label}: {ready(str(defense.settings['model']))}", soft_wrap=True, markup=False)
     for attack in config.attacks:
-        if local := local_attacker(attack.settings):
+        if local := local_chat(attack.settings):
             console.print(f"{attack.label}: {ready(local)}", soft_wrap=True, markup=False)
     asked = {
         f"{attack.label}, {part}": endpoint
@@ -297,7 +297,7 @@ def _probe(config: "Config", todo: "Plan", workers: int) -> None:
             f"some {spoken(spent)} in all", soft_wrap=True, markup=False,
         )  # fmt: skip
     by = f"{workers} worker{'s'[: workers > 1]}"
-    besides = "searches in logits, attackers, judges, and defenses that ask a model come on top"
+    besides = "searches in logits, attackers, translators, judges, and defenses that ask a model come on top"
     console.print(f"together some {spoken(whole / workers)} with {by}; {besides}", soft_wrap=True)
 
 

@@ -1,4 +1,4 @@
-"""Models behind endpoints, of a recipe's settings: a judge, an attacker. Making one sends nothing."""
+"""Models behind endpoints, of a recipe's settings: a judge, an attacker, a translator. Making one sends nothing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from demur.kinds import check_kinds
 from demur.registry import near
 from demur.types import DemurError
 
-ATTACKERS_OWN = {"temperature": 1.0, "seed": None, "max_tokens": 1024}
-"""Where an attacker's endpoint differs from a judge's, unless the recipe says otherwise: an attacker must vary."""
+OWN: dict[str, dict[str, Any]] = {
+    "attacker": {"temperature": 1.0, "seed": None, "max_tokens": 1024},
+    "translator": {"max_tokens": 1024},
+}
+"""Where the endpoint of a part differs from a judge's, unless the recipe says otherwise: an attacker must vary, and a
+translator say the same again."""
 
 
 def judge_of(settings: Mapping[str, Any]) -> LLMJudge:
@@ -49,30 +53,30 @@ def judge_of(settings: Mapping[str, Any]) -> LLMJudge:
         raise DemurError(f"judge llm with a setting of another kind ({error})", "numbers, texts", "mend it") from error
 
 
-def attacker_of(settings: Mapping[str, Any], attack: str) -> Endpoint:
-    """The attacker of a recipe: ``model``, ``base_url`` and further settings of an endpoint; ``attack`` is the name of
-    the attack, for errors. Raises for settings that it does not have, for missing ones and for values that it does not
-    take.
+def chat_of(settings: Mapping[str, Any], attack: str, part: str) -> Endpoint:
+    """The attacker, or the translator (``part``), of a recipe: ``model``, ``base_url`` and further settings of an
+    endpoint; ``attack`` is the name of the attack, for errors. Raises for settings that it does not have, for missing
+    ones and for values that it does not take.
     """
+    called = f"{attack}'s {part}"
     for name in ("model", "base_url"):
         if not isinstance(settings.get(name), str):
-            raise DemurError(f"{attack} with an attacker without {name}", "model and base_url", f"add {name}")
-    known_settings(f"{attack}'s attacker", settings, [setting.name for setting in fields(Endpoint) if setting.init])
-    made = ATTACKERS_OWN | dict(settings)
+            an = "an" if part[0] in "aeiou" else "a"
+            raise DemurError(f"{attack} with {an} {part} without {name}", "model and base_url", f"add {name}")
+    known_settings(called, settings, [setting.name for setting in fields(Endpoint) if setting.init])
+    made = OWN[part] | dict(settings)
     budget = made.get("budget", {})
     if not isinstance(budget, Mapping):
-        raise DemurError(f"{attack}'s attacker with a budget that is no mapping", "budget: {requests: ...}", "mend it")
+        raise DemurError(f"{called} with a budget that is no mapping", "budget: {requests: ...}", "mend it")
     known_settings("its budget", budget, [limit.name for limit in fields(Budget)])
-    check_kinds(Endpoint, {key: value for key, value in made.items() if key != "budget"}, f"{attack}'s attacker")
-    check_kinds(Budget, budget, f"{attack}'s attacker")
+    check_kinds(Endpoint, {key: value for key, value in made.items() if key != "budget"}, called)
+    check_kinds(Budget, budget, called)
     try:
         if budget:
             made["budget"] = Budget(**budget)
         return Endpoint(**made)
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DemurError(
-            f"{attack}'s attacker with a setting of another kind ({error})", "numbers, texts", "mend"
-        ) from error
+        raise DemurError(f"{called} with a setting of another kind ({error})", "numbers, texts", "mend") from error
 
 
 def known_settings(what: str, given: Mapping[str, Any], names: Sequence[str]) -> None:

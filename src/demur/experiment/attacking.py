@@ -2,7 +2,8 @@
 
 The sort of an attack is what its class says, and not its name. ``access`` says what it does: ``text``, ``prefill`` and
 ``canvas`` make a prompt of a prompt (``canvas`` with holes in the answer), ``logits`` searches with the probabilities
-of a model, ``queries`` with a model's answers. ``needs`` says what it needs of the model that it is tried on.
+of a model, ``queries`` with a model's answers. One that has a ``translator`` asks it for each prompt. ``needs`` says
+what it needs of the model that it is tried on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from demur import worlds
 from demur.attacks import ATTACKS, canvas_for, make, mask_of, settings_of
 from demur.experiment.config import Attacked
-from demur.experiment.queries import check_queries
+from demur.experiment.queries import chat_in, check_queries
 from demur.prompts import load, values_of
 from demur.types import Canvas, DemurError, Model, Need, Prompt, said_needs
 
@@ -75,8 +76,13 @@ def leaves_holes(attack: Attacked) -> bool:
 
 
 def searches(attack: Attacked) -> bool:
-    """Whether it searches: what it finds is found once for its subject, and kept."""
-    return access_of(attack) in ("logits", "queries")
+    """Whether what it makes of a prompt is made once, and kept: it searches, for its subject, or asks a translator."""
+    return access_of(attack) in ("logits", "queries") or translates(attack)
+
+
+def translates(attack: Attacked) -> bool:
+    """Whether it asks a translator, and no subject: what it makes of a prompt is the same for all subjects."""
+    return not reads_answers(attack) and chat_in(kind_of(attack.name)) == "translator"
 
 
 def reads_answers(attack: Attacked) -> bool:
@@ -94,7 +100,7 @@ def check_settings(attack: Attacked) -> None:
                 f"{attack.name} with {', '.join(map(str, attack.settings))}", "no settings", "leave them out"
             )
         return
-    if reads_answers(attack):
+    if reads_answers(attack) or translates(attack):
         check_queries(attack.name, kind_of(attack.name), attack.settings)
         return
     given = _given(attack, mask=lambda: "<mask>", model=lambda: SimpleNamespace(name="any model", forward=None))

@@ -127,6 +127,10 @@ class Prompts:
         }  # fmt: skip
 
 
+SAID = ("language",)
+"""Settings that are names, also in several words or other letters: no prompt and no answer holds them."""
+
+
 def _named(value: Any) -> Any:
     """A setting as a label may say it: a text by its hash, also in a list."""
     if isinstance(value, list | tuple):
@@ -151,7 +155,8 @@ class Attacked:
         """How rows and tables call it: a setting that is a text, such as the beginning of an answer, by its hash.
         Words that an attack puts into prompts and answers are hidden there, so no table may say them.
         """
-        return labelled(self.name, {name: _named(value) for name, value in self.settings.items()})
+        said = {name: value if name in SAID else _named(value) for name, value in self.settings.items()}
+        return labelled(self.name, said)
 
     @property
     def plain(self) -> bool:

@@ -1,24 +1,27 @@
-"""Attacks that search with a model's answers, such as PAIR: from a recipe's settings to an attack.
+"""Attacks that ask models, such as PAIR and ``translated``: from a recipe's settings to an attack.
 
-Their class has a field ``target``, which the run fills: a prompt to the subject's answer. Fields ``attacker`` and
-``judge``, where it has them, are made of what the recipe says; all others are plain settings.
+The class of one that searches with a model's answers has a field ``target``, which the run fills: a prompt to the
+subject's answer. Fields ``attacker``, ``translator`` and ``judge``, where it has them, are made of what the recipe
+says; all others are plain settings.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
 from demur import worlds
 from demur.attacks import rating_by
-from demur.experiment.asking import attacker_of, judge_of, known_settings
+from demur.experiment.asking import chat_of, judge_of, known_settings
 from demur.judges import Dictionary, Endpoint, LLMJudge, talk
 from demur.types import DemurError, Prompt
 
-GIVEN = ("target", "attacker", "judge")
+CHATS = ("attacker", "translator")
+"""Fields that are a chat model: a class has at most one of them."""
+GIVEN = ("target", *CHATS, "judge")
 """Fields that are more than a setting."""
 IN_PYTHON = ("knows", "weight")
 """Fields that a recipe can not fill: what an attacker knows of a guard is a function, and its weight goes with it."""
@@ -27,6 +30,12 @@ IN_PYTHON = ("knows", "weight")
 def own_settings(kind: Any) -> list[str]:
     """The plain settings of an attack's class."""
     return [one.name for one in fields(kind) if one.init and one.name not in (*GIVEN, *IN_PYTHON)]
+
+
+def chat_in(kind: Any) -> str:
+    """The field of an attack's class that is a chat model; empty where none is."""
+    named = {one.name for one in fields(kind)} if is_dataclass(kind) else set()
+    return next((chat for chat in CHATS if chat in named), "")
 
 
 def keys_of(kind: Any) -> tuple[str, ...]:
@@ -44,13 +53,13 @@ def check_queries(name: str, kind: Any, settings: Mapping[str, Any]) -> None:
     for setting in own_settings(kind):
         if setting in whole and type(settings.get(setting, 1)) is not int:
             raise DemurError(f"{name} with {setting} {settings[setting]!r}", "a whole number", "mend it")
-    attacker = settings.get("attacker")
-    if "attacker" in keys_of(kind):
-        if isinstance(attacker, Mapping):
-            attacker_of(attacker, name)
-        elif not isinstance(attacker, str) or not attacker:
+    if part := chat_in(kind):
+        asked = settings.get(part)
+        if isinstance(asked, Mapping):
+            chat_of(asked, name, part)
+        elif not isinstance(asked, str) or not asked:
             expected = "the name of a chat model, or {model: ..., base_url: ...}"
-            raise DemurError(f"{name} without an attacker", expected, "add")
+            raise DemurError(f"{name} without {_a(part)}", expected, "add")
     queries_of(name, kind, settings, _nothing, _nothing)
 
 
@@ -61,51 +70,55 @@ def queries_of(
     target: Callable[[Prompt], str],
     local: Callable[[list[dict[str, str]]], str] | None = None,
 ) -> Any:
-    """An attack of a recipe against a target. ``local`` is the attacker where it is a model that runs here. Endpoints
-    keep their budgets for the whole process.
+    """An attack of a recipe against a target. ``local`` is the attacker, or the translator, where it is a model that
+    runs here. Endpoints keep their budgets for the whole process.
     """
-    given: dict[str, Any] = {"target": target}
-    if "attacker" in keys_of(kind):
-        attacker = settings["attacker"]
-        given["attacker"] = _attacker(json.dumps(attacker, sort_keys=True), name) if local is None else local
+    given: dict[str, Any] = {"target": target} if "target" in {one.name for one in fields(kind)} else {}
+    if part := chat_in(kind):
+        given[part] = _chat(json.dumps(settings[part], sort_keys=True), name, part) if local is None else local
     if "judge" in keys_of(kind):
         given["judge"] = _rating(name, settings.get("judge", "dictionary"))
     return kind(**given, **{one: settings[one] for one in own_settings(kind) if one in settings})
 
 
-def local_attacker(settings: Mapping[str, Any]) -> str:
-    """The name of the attacker that runs here; empty for an endpoint, and where there is none."""
-    named = settings.get("attacker")
-    return named if isinstance(named, str) else ""
+def local_chat(settings: Mapping[str, Any]) -> str:
+    """The name of the attacker, or the translator, that runs here; empty for an endpoint, and where there is none."""
+    return next((settings[part] for part in CHATS if isinstance(settings.get(part), str)), "")
 
 
 def endpoints_of(name: str, settings: Mapping[str, Any]) -> dict[str, Endpoint]:
-    """The endpoints of an attack: its attacker's and its judge's, where they are no models that run here."""
-    found = {}
-    if isinstance(attacker := settings.get("attacker"), Mapping):
-        found["attacker"] = attacker_of(attacker, name)
+    """The endpoints of an attack: its attacker's or its translator's, and its judge's, where they are no models that
+    run here.
+    """
+    found = {part: chat_of(settings[part], name, part) for part in CHATS if isinstance(settings.get(part), Mapping)}
     if isinstance(judge := settings.get("judge"), Mapping):
         found["judge"] = judge_of(judge).endpoint
     return found
 
 
 def check_access(name: str, settings: Mapping[str, Any]) -> None:
-    """Raises where an attacker's or a judge's endpoint lacks its client or its key. Nothing is sent."""
+    """Raises where an attacker's, a translator's or a judge's endpoint lacks its client or key. Nothing is sent."""
     for endpoint in endpoints_of(name, settings).values():
         endpoint.check()
 
 
 def most_queries(kind: Any, settings: Mapping[str, Any]) -> int:
     """The most that a search asks its attacker, and likewise its judge, for one prompt: the product of its ``rounds``
-    and its ``streams``; 0 for a class that has neither, of which nobody knows.
+    and its ``streams``; of one that has neither, its ``tries``; 0 for a class without any, of which nobody knows.
     """
+    if hasattr(kind, "tries"):
+        return int(settings.get("tries", kind.tries))
     factors = [settings.get(name, getattr(kind, name, 0)) for name in ("rounds", "streams")]
     return int(factors[0]) * int(factors[1])
 
 
 @cache
-def _attacker(settings: str, name: str) -> Callable[[list[dict[str, str]]], str]:
-    return talk(attacker_of(json.loads(settings), name))
+def _chat(settings: str, name: str, part: str) -> Callable[[list[dict[str, str]]], str]:
+    return talk(chat_of(json.loads(settings), name, part))
+
+
+def _a(part: str) -> str:
+    return f"{'an' if part[0] in 'aeiou' else 'a'} {part}"
 
 
 @cache

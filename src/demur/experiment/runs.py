@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from demur.defenses import UNREADABLE
 from demur.experiment.asking import judge_of
-from demur.experiment.attacking import kind_of, reads_answers, searches
+from demur.experiment.attacking import kind_of, reads_answers, searches, translates
 from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.engines import Ray
 from demur.experiment.fit import answers_there, answers_wanted, prepare, prepared_of, prepared_path
@@ -72,12 +72,15 @@ class Plan:
         shaped = 2 * of.shapes * len(config.in_own_words)
         guards = of.fit + of.calibrate + shaped if of.fit else 0
         first = 2 * of.anchors + guards if mine else 0
-        asked = sum(self.queries(unit) for unit in self.searches if unit.subject == subject)
+        of_it = [unit for unit in self.searches if unit.subject == subject and reads_answers(unit.attack)]
+        asked = sum(map(self.queries, of_it))
         return first + sum(unit.end - unit.begin for unit in mine), asked
 
     def queries(self, unit: Unit) -> int:
-        """How many answers the search of a unit may ask for at most; 0 for one that reads none."""
-        if not reads_answers(unit.attack):
+        """How many answers the search of a unit may ask for at most; 0 for one that reads none. A translator's are no
+        answers of the subject.
+        """
+        if not reads_answers(unit.attack) and not translates(unit.attack):
             return 0
         return (unit.end - unit.begin) * most_queries(kind_of(unit.attack.name), unit.attack.settings)
 
@@ -89,6 +92,7 @@ class Plan:
             if searches(unit.attack):
                 own = unit.subject
                 who: object = own.name if reads_answers(unit.attack) else (own.model, own.dtype)
+                who = "" if translates(unit.attack) else who
                 found.setdefault((who, unit.attack.label, unit.role, unit.begin, unit.end), unit)
         return list(found.values())
 

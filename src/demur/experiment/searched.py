@@ -1,13 +1,14 @@
 """Attacks that search: each is made once for its subject, and what it found is kept in the run's folder.
 
-PAIR asks other models, which may never say the same again. A search that is done again for another defense, or after a
-kill, would measure another attack: so the first result counts, whoever comes second.
+PAIR and ``translated`` ask other models, which may never say the same again. A search that is done again for another
+defense, or after a kill, would measure another attack: so the first result counts, whoever comes second.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from demur.experiment.attacking import (
     reads_answers,
     ready_made,
     searches,
+    translates,
 )
 from demur.experiment.code import code_of
-from demur.experiment.config import Config, content_of, substance
+from demur.experiment.config import Attacked, Config, content_of, substance
 from demur.experiment.fitting import length_in_keys
-from demur.experiment.queries import local_attacker, queries_of
+from demur.experiment.queries import chat_in, local_chat, queries_of
 from demur.experiment.requests import prompts_of
 from demur.experiment.units import Unit
 from demur.types import REFUSED, DemurError, Prompt
@@ -48,6 +50,8 @@ def asked_of(folder: Path, config: Config, unit: Unit) -> list[Prompt]:
 def _made(config: Config, unit: Unit) -> Any:
     """A unit's attack, against its subject."""
     attack, subject = unit.attack, unit.subject
+    if translates(attack):  # the subject is not asked, and need not be here
+        return queries_of(attack.name, kind_of(attack.name), attack.settings, _unasked, _local(attack))
     model = model_of(subject)
     if not reads_answers(attack):
         return made_for(attack, model)
@@ -60,16 +64,29 @@ def _made(config: Config, unit: Unit) -> Any:
             return ""
         return run_prompts(config, model, sampler, [prompt], 0)[0].answer()
 
-    here = local_attacker(attack.settings)
-    local = chat_by(model_named(here)) if here else None
-    return queries_of(attack.name, kind_of(attack.name), attack.settings, target, local)
+    return queries_of(attack.name, kind_of(attack.name), attack.settings, target, _local(attack))
+
+
+def _local(attack: Attacked) -> Callable[[list[dict[str, str]]], str] | None:
+    """The attacker, or the translator, of an attack where it is a model that runs here. An attacker must vary, and a
+    translator say the same again.
+    """
+    here, part = local_chat(attack.settings), chat_in(kind_of(attack.name))
+    if not here:
+        return None
+    return chat_by(model_named(here), temperature=0.0 if part == "translator" else 1.0, part=part)
+
+
+def _unasked(_: Prompt) -> str:
+    raise AssertionError("an attack that translates asks no subject")
 
 
 def content(config: Config, unit: Unit) -> dict[str, Any]:
     """All that what a search finds for a prompt depends on, beside the prompt and the weights."""
     attack, subject = unit.attack, unit.subject
-    depends: dict[str, Any] = {"attack": attack.label, "settings": substance(attack.settings), "model": subject.model}
-    depends["dtype"] = subject.dtype
+    depends: dict[str, Any] = {"attack": attack.label, "settings": substance(attack.settings)}
+    if not translates(attack):
+        depends |= {"model": subject.model, "dtype": subject.dtype}
     if reads_answers(attack):  # which are a sampler's; the others read logits
         length = length_in_keys(config, subject)
         depends |= {"subject": content_of(subject), "length": length, "steps": config.steps}
@@ -126,11 +143,15 @@ def what_searches_found(paths: Sequence[Path]) -> list[str]:
         by.setdefault(kept["attack"], []).append(kept)
     lines = []
     for name, every in by.items():
-        queries, nothing = sum(kept["queries"] for kept in every), [kept["ended"] for kept in every if kept["ended"]]
+        queries, nothing = (
+            sum(kept["queries"] for kept in every),
+            Counter(kept["ended"] for kept in every if kept["ended"]),
+        )
         refused = sum(kept.get("refused", 0) for kept in every)  # files of version 0.1.0 do not say
         unheard = sum(bool(kept.get("refused")) and not kept["score"] and not kept["ended"] for kept in every)
         short = f", {refused} of them {REFUSED}" if refused else ""
-        short += f", {len(nothing)} without a result ({nothing[0]})" if nothing else ""
+        why = "; ".join(f"{n} times {ended}" if len(nothing) > 1 else ended for ended, n in nothing.items())
+        short += f", {nothing.total()} without a result ({why})" if nothing else ""
         short += f", {unheard} without a result (no message got past the provider's filter)" if unheard else ""
         lines.append(f"{name}: {len(every)} searches, {queries} queries{short}")
     return lines
