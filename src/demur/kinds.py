@@ -11,6 +11,7 @@ from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cache
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from demur.types import DemurError, Prompt
@@ -37,9 +38,13 @@ def check_is(value: Any, kinds: type | tuple[type, ...], called: str, then: str)
 
 
 def check_model(model: Any) -> None:
-    """Raises for what is no model of demur's, such as a name or a network."""
-    if not hasattr(model, "offers") or isinstance(model, type):
-        raise DemurError(f"{shown(model)} in the place of a model", "a model", "load it: demur.load(name)")
+    """Raises for a name or a path in the place of a model, for a bare network, and for anything else."""
+    if isinstance(model, str | PathLike):
+        raise DemurError(f"the name {str(model)!r:.80} instead of a model", "a model", "load it: demur.load(name)")
+    if isinstance(model, type) or not hasattr(model, "offers"):
+        bare = hasattr(model, "parameters") and not isinstance(model, type)
+        then = "load it: demur.load(net, tokenizer=tok)" if bare else "load one: demur.load(name)"
+        raise DemurError(f"{shown(model)} in the place of a model", "a model of demur", then)
 
 
 def check_text(value: Any, called: str) -> None:

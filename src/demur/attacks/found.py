@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from demur.kinds import check_kinds
+from demur.kinds import check_kinds, check_prompt, check_text
 from demur.refusals import shows_nothing
 from demur.types import DemurError, DemurWarning, Prompt
 
@@ -41,6 +41,8 @@ def attacked(prompt: Prompt, name: str, **changes: Any) -> Prompt:
     or letters does not show that any more, the new id begins with what may be shown of it
     (:attr:`demur.types.Prompt.label`). Warns where the beginning of an answer takes the place of another one.
     """
+    check_prompt(prompt)
+    check_text(name, "the name of an attack")
     begins = changes.get("prefill", "")
     if begins and not begins.startswith(prompt.prefill):
         came = f"attack {name} puts another beginning of the answer in the place of the one that prompts have"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from demur.attacks.found import Access, attacked, check_settings
 from demur.attacks.request import opening_of
+from demur.kinds import check_model, check_prompt, check_prompts
 from demur.types import DemurError, Model, Need, Prompt
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Infill:
 
     def __call__(self, prompt: Prompt) -> Prompt:
         """The request, with the form as the beginning of its answer."""
+        check_prompt(prompt)
         lines = [f"{_opening(prompt.text, self.mask)}.", *(lead + self.mask * self.run for lead in self.leads)]
         return attacked(prompt, self.name, prefill="\n".join(lines))
 
@@ -81,6 +83,7 @@ class Parallel:
 
     def __call__(self, prompt: Prompt) -> Prompt:
         """The request, with the beginnings and the masks between them as its answer."""
+        check_prompt(prompt)
         share, rest = divmod(self.length, self.points)
         parts = [
             self.connector.replace("{}", str(i + 1)) + self.mask * (share + (i < rest)) for i in range(self.points)
@@ -124,7 +127,8 @@ def canvas_for(model: Model, prompts: Sequence[Prompt], length: int) -> Canvas:
     in the request itself stays given. Raises for a model without holes, and for a prompt of ``infill`` or ``parallel``
     in which the model reads no mask.
     """
-    hole = hole_id(model)
+    check_model(model)
+    hole, prompts = hole_id(model), check_prompts(prompts)
     if not any(prompt.prefill for prompt in prompts):
         ordinary: Canvas = model.canvas(prompts, length)
         return ordinary

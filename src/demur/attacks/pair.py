@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from demur.attacks.found import Access, Found, Knows, attacked, check_settings, penalty
+from demur.kinds import check_model, check_prompt
 from demur.refusals import conclusion
 from demur.types import REFUSED, DemurError, Model, Need, Prompt, RefusedByProvider, Verdict
 
@@ -88,10 +89,12 @@ class Pair:
 
     def __call__(self, prompt: Prompt) -> Prompt:
         """The best message found."""
+        check_prompt(prompt)
         return self.search(prompt).prompt
 
     def search(self, prompt: Prompt) -> Found:
         """The message with the highest rating. ``path`` has a value for every query."""
+        check_prompt(prompt)
         found, score, path, unrated, refused = attacked(prompt, self.name), 0, [], 0, 0
         asked = f"The request: {json.dumps(prompt.text, ensure_ascii=False)}"
         talks: list[list[Message]] = [
@@ -177,6 +180,7 @@ def chat_by(
     machine. ``part`` is what errors call it. Raises for a model without a chat template, and, when asked, for messages
     that leave no room in its context.
     """
+    check_model(model)
     tokenizer = model.tokenizer
     if not {Need.CAUSAL, Need.CHAT} <= model.offers:
         raise DemurError(f"{model.name} as {part}", "a causal model with a chat template", "name another one")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from demur.kinds import check_text
+
 END = r"(?:[.?!;](?=[\s\"')\]]|$)|\n|$)"
 HOW = re.compile(
     r"\bhow\s+(?:to|(?:do|does|can|could|would|should|might|may|shall|must|will)\s+"
@@ -37,6 +39,7 @@ def task_of(text: str) -> str | None:
     ...*, *I would like to ...*) or begins with a verb of asking (*Write ...*). Seen from the one who answers: *my*
     becomes *your*.
     """
+    check_text(text, "a request")
     found = HOW.search(text)
     phrase = found.group(1) if found else _imperative(text)
     phrase = PERSON.sub(lambda m: PERSONS[m.group()], phrase).strip().rstrip(".?!;:, ")

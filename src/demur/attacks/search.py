@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from demur.attacks.found import Access, Found, Knows, attacked, check_settings, penalty
 from demur.attacks.holes import canvas_for
-from demur.kinds import check_seed
+from demur.kinds import check_prompt, check_seed
 from demur.types import DemurError, Need, Prompt, Scoring
 
 if TYPE_CHECKING:
@@ -76,10 +76,12 @@ class RandomSearch:
 
     def __call__(self, prompt: Prompt) -> Prompt:
         """The request with the best suffix found."""
+        check_prompt(prompt)
         return self.search(prompt).prompt
 
     def search(self, prompt: Prompt) -> Found:
         """The best suffix within the budget. ``path`` has a value for every beginning and every iteration."""
+        check_prompt(prompt)
         import numpy as np
 
         rng = np.random.default_rng(self.seed)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from demur.attacks.found import Access, Found, attacked, check_settings
 from demur.attacks.request import task_of
+from demur.kinds import check_prompt
 from demur.refusals import is_refusal
 from demur.types import DemurError, Message, Need, Prompt, RefusedByProvider
 
@@ -64,6 +65,7 @@ class ManyShot:
 
     def __call__(self, prompt: Prompt) -> Prompt:
         """The same request at the end of a longer conversation."""
+        check_prompt(prompt)
         said = [
             Message(role, text)
             for task, how in SHOTS[: self.shots]
@@ -116,10 +118,12 @@ class Crescendo:
 
     def __call__(self, prompt: Prompt) -> Prompt:
         """The request at the end of the conversation that led up to it."""
+        check_prompt(prompt)
         return self.search(prompt).prompt
 
     def search(self, prompt: Prompt) -> Found:
         """The conversation, and what its last answer was rated. ``path`` has a value for every query."""
+        check_prompt(prompt)
         task = task_of(prompt.text) or f'{TOPIC}: "{prompt.text}"'
         said: tuple[Message, ...] = tuple(prompt.messages)
         queries = refused = 0

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from demur.attacks.found import Access, Found, attacked, check_settings
 from demur.attacks.pair import READ, Message, message_in
+from demur.kinds import check_prompt
 from demur.refusals import is_refusal, shows_nothing
 from demur.types import DemurError, DemurWarning, Need, Prompt, RefusedByProvider
 
@@ -70,6 +71,7 @@ class Translated:
 
     def __call__(self, prompt: Prompt) -> Prompt:
         """The request in the other language. Warns where it could not be translated: then it is as it was."""
+        check_prompt(prompt)
         found = self.search(prompt)
         if found.ended:
             came = f"attack {self.name} ({self.language}) leaves a request as it was: {found.ended}"
@@ -78,6 +80,7 @@ class Translated:
 
     def search(self, prompt: Prompt) -> Found:
         """The translation, or the request itself and why there is none. ``path`` has a value for every query."""
+        check_prompt(prompt)
         place = PLACE.format(language=self.language)
         talk: list[Message] = [
             {"role": "system", "content": TASK.format(language=self.language, place=place)},

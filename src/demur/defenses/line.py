@@ -12,7 +12,7 @@ import numpy as np
 
 from demur.defenses.setup import Setup
 from demur.guards.guard import Guard
-from demur.kinds import check_kinds
+from demur.kinds import check_kinds, check_text
 from demur.registry import Registry, near
 from demur.traces import Trace
 from demur.types import DemurError, Need, Prompt, Verdict, said_needs
@@ -64,6 +64,7 @@ def names() -> tuple[str, ...]:
 def parts_of(name: str) -> list[tuple[str, Any]]:
     """The names that a name joins, and what stands behind each. Raises for an unknown one."""
     made: list[tuple[str, Any]] = []
+    check_text(name, "the name of a defense")
     for part in name.split("+"):
         if part in [own for own, _ in made]:  # it would act, and cost, twice under one name
             raise DemurError(f"defense {name!r} with {part} twice", "each once", "leave one of them out")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from demur.kinds import check_prompt, check_text
 from demur.organism.world import Craft, answer, craft_of, stable, style_of, template
 from demur.types import DemurError, Prompt
 
@@ -170,6 +171,8 @@ def attack(name: str, prompt: Prompt) -> Prompt:
     ``prefill`` puts the first words of the answer into the model's mouth. ``infill`` gives the whole template of the
     answer, with a mask token in place of every content word: see :func:`demur.organism.measuring.cells.infill_canvas`.
     """
+    check_text(name, "the name of an attack")
+    check_prompt(prompt)
     craft = craft_of(prompt)
     if craft is None:
         raise DemurError(f"prompt {prompt.label!r} asks for no craft", "a request of world.prompts", "choose another")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import index
-from os import PathLike
 from typing import Any
 
 from demur.kinds import check_model, has_no_order
@@ -92,7 +91,7 @@ def generate(
         raise DemurError(f"a {type(kept).__name__} in the place of kept", "a folder of traces", then)
     if kept is not None and fields:
         raise DemurError("fields of traces that are kept", "one of both", "leave out kept: fields can not be compared")
-    check_model_came(model)
+    check_model(model)
     check_counts(steps=steps)
     check_whole(seed=seed, **({} if length is None else {"length": length}))
     check_batch(batch)
@@ -148,17 +147,6 @@ def watching(model: Model, pools: Sequence[Key]) -> Any:
 def default_sampler(model: Model) -> Sampler:
     """The sampler of the model's family: greedy decoding, low-confidence remasking in 32 steps, Dream's, SDAR's ..."""
     return build(None, model)
-
-
-def check_model_came(model: Any) -> None:
-    """Raises for a name or a path in place of a model, and for a bare network."""
-    if isinstance(model, str | PathLike):
-        raise DemurError(f"the name {str(model)!r:.80} instead of a model", "a model", "load it: demur.load(name)")
-    if not hasattr(model, "watching"):
-        then = (
-            "load it: demur.load(net, tokenizer=tok)" if hasattr(model, "parameters") else "load one: demur.load(name)"
-        )
-        raise DemurError(f"a {type(model).__name__} instead of a model", "a model of demur", then)
 
 
 def check_whole(**numbers: Any) -> None:

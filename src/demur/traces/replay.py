@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from demur.kinds import has_no_order
+from demur.kinds import check_model, has_no_order
 from demur.models.control import answer_row
 from demur.models.lost import lost_in
 from demur.models.memory import batch_that_fits, what_fits
 from demur.samplers import Autoregressive
 from demur.traces.batches import Batch, check_batch, in_batches
-from demur.traces.generation import as_prompts, check_counts, check_model_came, watching
+from demur.traces.generation import as_prompts, check_counts, watching
 from demur.traces.guesses import Guesses
 from demur.traces.spec import spec_of
 from demur.traces.trace import DEFAULT, STEPS, Key, Trace
@@ -62,7 +62,7 @@ def teacher_forced(
     Raises for an empty response, for steps, a batch or a chunk below 1, for a batch that does not fit into memory
     (naming one that does), and for a diffusion model, whose intermediate steps can't be known from the final text.
     """
-    check_model_came(model)
+    check_model(model)
     if Need.CAUSAL not in model.offers:
         raise DemurError(
             f"teacher-forced replay on the diffusion model {model.name}",
