@@ -42,4 +42,4 @@ def test_the_time_of_a_generation_is_the_samplers_and_the_guards(cost: Any) -> N
         np.testing.assert_allclose(seen.generation + seen.own, seen.whole)
         assert (seen.own[cost.WALL] >= np.sum(seen.beside, axis=0)[cost.WALL]).all()
     shares = cost.parts_of(guards["default"], own, ASKED[:1])
-    assert {"pooling", "sigma", "the look", "transfer"} <= {*shares}
+    assert {"pooling", "sigma", "the look"} <= {*shares}

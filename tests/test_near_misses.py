@@ -294,8 +294,8 @@ def test_what_is_no_name_is_one_line(model: Any, name: Any) -> None:
     ("settings", "says"),
     [
         ({"steps": "4"}, "steps='4'"), ({"steps": 0}, "steps=0"), ({"settings": "top_k=3"}, "settings of the type str"),
-        ({"settings": [1]}, "settings of the type list"), ({"model": None}, "in the place of a model"),
-        ({"model": "organism/ar"}, "in the place of a model"),
+        ({"settings": [1]}, "settings of the type list"), ({"model": None}, "instead of a model"),
+        ({"model": "organism/ar"}, "instead of a model"),
     ],
 )  # fmt: skip
 def test_what_builds_a_sampler_is_looked_at(model: Any, settings: dict[str, Any], says: str) -> None:

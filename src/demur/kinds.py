@@ -44,7 +44,7 @@ def check_model(model: Any) -> None:
     if isinstance(model, type) or not hasattr(model, "offers"):
         bare = hasattr(model, "parameters") and not isinstance(model, type)
         then = "load it: demur.load(net, tokenizer=tok)" if bare else "load one: demur.load(name)"
-        raise DemurError(f"{shown(model)} in the place of a model", "a model of demur", then)
+        raise DemurError(f"{shown(model)} instead of a model", "a model of demur", then)
 
 
 def check_text(value: Any, called: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from types import MappingProxyType
 from typing import Any
 
-from demur.kinds import check_kinds, check_model, check_text, fits
+from demur.kinds import check_kinds, check_model, fits
 from demur.registry import Registry, near
 from demur.samplers.autoregressive import Autoregressive
 from demur.samplers.block import BlockDiffusion
@@ -141,15 +141,13 @@ def build(
     say otherwise. Raises as :func:`check` does.
     """
     check_model(model)
-    if name is not None:
-        check_text(name, "the name of a sampler")
     mapped: Any = {} if settings is None else settings
     if not isinstance(mapped, Mapping):
         came = f"settings of the type {type(settings).__name__}"
         raise DemurError(came, "a mapping of names and values", "for example: settings={'temperature': 0.7}")
     if steps is not None and not (fits(steps, int) and steps >= 1):
         raise DemurError(f"steps={steps!r:.40}", "a whole number of at least 1", "leave it out")
-    chosen = name or model.preferred
+    chosen = model.preferred if name is None or (isinstance(name, str) and not name) else name
     given = dict(settings or {})
     plain = _plain(chosen)
     if steps is not None and getattr(plain, "whole", False) and getattr(plain, "steps", None) is not None:
