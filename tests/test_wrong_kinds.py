@@ -160,3 +160,18 @@ def test_numbers_of_another_kind_are_said_in_one_line(model: Any, trace: Any) ->
 def test_an_unknown_split_is_named_with_those_that_there_are() -> None:
     with pytest.raises(DemurError, match=r"'nosuch'.*train or anchors or guard"):
         world("nosuch", forbidden=True, n=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ends", [".json", ".CSV", ".pt", ".npz", ".pkl", ".txt", ".yaml", ".parquet", ".gguf"])
+def test_what_is_saved_takes_no_name_of_another_kind_of_file(trace: Any, tmp_path: Path, ends: str) -> None:
+    path = tmp_path / f"kept{ends}"
+    path.write_text("what somebody else has written")
+    with pytest.raises(DemurError, match=r"for a demur trace file.*\.safetensors"):
+        trace.save(path)
+    assert path.read_text() == "what somebody else has written"
+
+
+@pytest.mark.parametrize("name", ["kept", "kept.safetensors", "kept.v2", "kept.trace"])
+def test_what_is_saved_takes_any_other_name(trace: Any, tmp_path: Path, name: str) -> None:
+    again = demur.Trace.load(trace.save(tmp_path / name))
+    assert (again.prompt, again.commits.tolist()) == (trace.prompt, trace.commits.tolist())

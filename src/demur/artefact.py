@@ -91,8 +91,25 @@ def write_once(path: str | Path, content: str) -> str:
     return target.read_text(encoding="utf-8")
 
 
+OTHERS = (
+    ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".txt", ".md", ".html", ".yaml", ".yml", ".toml", ".tex", ".py",
+    ".ipynb", ".log", ".parquet", ".arrow", ".xlsx", ".pdf", ".png", ".jpg", ".svg", ".pt", ".pth", ".ckpt", ".bin",
+    ".gguf", ".npy", ".npz", ".pkl", ".pickle", ".zip", ".gz",
+)  # fmt: skip
+"""Ends of names that say what a file of demur's is not."""
+
+
 def save(path: str | Path, kind: str, arrays: Arrays, card: Mapping[str, Any]) -> Path:
-    """Writes arrays and card in the newest format of their kind. Saving what was so loaded gives the same bytes."""
+    """Writes arrays and card in the newest format of their kind. Saving what was so loaded gives the same bytes. Raises
+    for a name that says another kind of file, over which it would be written, or for which others would take it.
+    """
+    ends = Path(path).suffix.lower()
+    if ends in OTHERS:
+        raise DemurError(
+            f"{path} for a demur {kind} file",
+            "a name that ends in .safetensors",
+            f"for example: {Path(path).with_suffix('.safetensors')}",
+        )
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     whole = dict(card) | {"kind": kind, "format": FORMATS[kind][-1]}
     whole["sha256"] = _digest(arrays, whole)
