@@ -92,9 +92,9 @@ def write_once(path: str | Path, content: str) -> str:
 
 
 OTHERS = (
-    ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".txt", ".md", ".html", ".yaml", ".yml", ".toml", ".tex", ".py",
-    ".ipynb", ".log", ".parquet", ".arrow", ".xlsx", ".pdf", ".png", ".jpg", ".svg", ".pt", ".pth", ".ckpt", ".bin",
-    ".gguf", ".npy", ".npz", ".pkl", ".pickle", ".zip", ".gz",
+    ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".txt", ".md", ".html", ".yaml", ".yml", ".toml", ".tex",
+    ".py", ".ipynb", ".log", ".parquet", ".arrow", ".xlsx", ".pdf", ".png", ".jpg", ".svg", ".pt", ".pth", ".ckpt",
+    ".bin", ".gguf", ".npy", ".npz", ".pkl", ".pickle", ".zip", ".gz",
 )  # fmt: skip
 """Ends of names that say what a file of demur's is not."""
 
