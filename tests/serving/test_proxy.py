@@ -27,7 +27,7 @@ from demur.serving import Limits
 from demur.serving.replaying import Replay
 from demur.serving.upstream import Upstream
 from demur.testing.tiny import tiny
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 CHAT = "/v1/chat/completions"
 
@@ -230,3 +230,9 @@ def test_what_can_be_no_proxy_is_one_line() -> None:
         with pytest.raises(DemurError) as caught:
             Upstream(url)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:9/"])
+def test_an_upstream_without_a_path_is_asked_about(url: str) -> None:
+    with pytest.warns(DemurWarning, match="is http://127.0.0.1:9/v1 meant"):
+        Upstream(url)

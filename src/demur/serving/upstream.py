@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 from demur.extras import need
 from demur.serving.errors import Refused, unavailable
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
 
 LARGEST = 8 << 20
 """Bytes of an answer, or of one event of a stream, that are read at most."""
@@ -35,6 +36,9 @@ class Upstream:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
             then = "for example: --upstream http://127.0.0.1:8001/v1"
             raise DemurError("an upstream that is no plain http address", "http://host:port/v1", then)
+        if not parts.path.strip("/"):
+            came = "the upstream's address has no path, and engines answer under one, mostly /v1"
+            warnings.warn(f"{came}: is {self.place}/v1 meant?", DemurWarning, stacklevel=4)
 
     @property
     def place(self) -> str:
