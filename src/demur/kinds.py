@@ -61,7 +61,10 @@ def check_prompts(prompts: Any) -> list[Prompt]:
     """Prompts as a list. Raises for what is none: one prompt, texts, names of columns."""
     if isinstance(prompts, Prompt | str | bytes) or not isinstance(prompts, Iterable) or has_no_order(prompts):
         raise DemurError(f"{shown(prompts)} in the place of prompts", "a list of prompts", "put it into one")
-    found = list(prompts)
+    try:
+        found = list(prompts)
+    except TypeError as error:  # an array of no dimension can be asked for its parts, and has none
+        raise DemurError(f"{shown(prompts)} in the place of prompts", "a list of prompts", "put it into one") from error
     for one in found:
         check_prompt(one)
     return found
