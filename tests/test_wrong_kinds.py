@@ -182,7 +182,7 @@ def test_prompts_and_pairs_may_come_in_anything_that_has_an_order(model: Any) ->
     """Also in what can be read once."""
     asked = world("test", forbidden=False, n=3)
     whole, digest = model.canvas(asked, 4).ids.tolist(), prompts.digest(asked)
-    ways: list[Callable[[list[Any]], Any]] = [tuple, iter, lambda it: map(lambda one: one, it), deque, pd.Series]
+    ways: list[Callable[[list[Any]], Any]] = [tuple, iter, lambda it: (x for x in it), deque, pd.Series]
     for way in [*ways, lambda it: np.array(it, dtype=object), lambda it: dict(enumerate(it)).values()]:
         assert model.canvas(way(asked), 4).ids.tolist() == whole
         assert len(model.chat.encode(way(asked), length=4, context=None)) == 3
