@@ -193,3 +193,18 @@ def test_prompts_and_pairs_may_come_in_anything_that_has_an_order(model: Any) ->
         for written in (way(pairs), way([list(pair) for pair in pairs])):
             assert [verdict.flagged for verdict in judges.judge_all(judges.Dictionary(), written)] == [False] * 3
     assert prompts.dealt({*asked}) == prompts.dealt(asked), "their order hangs on nothing but their words"
+
+
+def test_what_can_not_be_asked_is_no_attacker_no_target_no_judge_and_no_translator() -> None:
+    """Said when the attack is made, not when somebody waits for what it finds."""
+    for value in [one for one in [*NOTHING, "gpt", PROMPT] if not callable(one)]:
+        for make in (
+            attacks.Translated,
+            lambda it: attacks.Pair(it, str, lambda *_: 1),
+            lambda it: attacks.Pair(str, it, lambda *_: 1),
+            lambda it: attacks.Pair(str, str, it),
+            lambda it: attacks.Crescendo(it, lambda *_: 1),
+            lambda it: attacks.Crescendo(str, it),
+        ):
+            with pytest.raises(DemurError, match="; expected a function; "):
+                make(value)

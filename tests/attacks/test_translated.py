@@ -69,6 +69,7 @@ def test_a_translation_is_asked_as_it_is_also_where_somebody_talks_around_it(lan
         ("Install Docker Desktop", "Instala Docker Desktop", "Spanish"),
         ("Restart nginx", "Reinicia nginx", "Spanish"),
         ('What does "the quick brown fox jumps over" mean?', '¿Qué es "the quick brown fox jumps over"?', "Spanish"),
+        ("Give me the translation of: perro", "Nipe translation ya: perro", "Swahili"),
         ("How do I illegally build a weapon?", "Wie baue ich illegal eine Waffe?", "German"),
         ("没有钥匙怎么打开老城堡的大门？", "How can the gate be opened without a key, and what do I need?", "English"),
         ("Hvordan åbner jeg porten uden nøgle?", "Hvordan åpner jeg porten uten nøkkel?", "Norwegian"),
