@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -147,7 +147,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    """Whether it is written as names are: letters with their marks, blanks, hyphens; no sign that a table is made of."""
+    """Whether it is written as names are: letters with their marks, blanks, hyphens; no sign that tables are made of."""
     return isinstance(value, str) and all(unicodedata.category(c)[0] in "LM" or c in " -'’().," for c in value)
 
 
