@@ -147,7 +147,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    """Whether it is written as names are: letters with their marks, blanks, hyphens; no sign that tables are made of."""
+    """Whether it is written as names are: letters, their marks, blanks, hyphens; no sign that tables are made of."""
     return isinstance(value, str) and all(unicodedata.category(c)[0] in "LM" or c in " -'’().," for c in value)
 
 
