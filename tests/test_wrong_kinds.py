@@ -4,11 +4,13 @@ inside, and never a result.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -31,7 +33,21 @@ def trace(model: Any) -> Any:
     return demur.generate(model, world("test", forbidden=False, n=1), length=4, steps=4)[0]
 
 
-NOTHING = [None, 3, 2.5, True, b"x", object(), {}, {"a": 1}, np.zeros(3), torch.zeros(2), Path("x"), lambda x: x]
+NOTHING = [
+    None,
+    3,
+    2.5,
+    True,
+    b"x",
+    object(),
+    {},
+    {"a": 1},
+    np.zeros(3),
+    np.array(3),
+    torch.zeros(2),
+    Path("x"),
+    lambda x: x,
+]
 NO_PROMPT = [*NOTHING, "text", [], [PROMPT], (PROMPT,), Prompt]
 NO_TEXT = [one for one in NOTHING if one is not None] + [None, PROMPT, ["text"]]
 NO_SHARE = [None, "0.1", True, 0, 1, -1, 3, 2.5, float("nan"), float("inf"), [], [0.1], {}, object()]
@@ -151,7 +167,7 @@ def test_numbers_of_another_kind_are_said_in_one_line(model: Any, trace: Any) ->
             world("test", forbidden=value, n=1)
         with pytest.raises(DemurError, match="true or false"):
             prompts.packaged("harmful", value)
-    for value in ("text", PROMPT, None, {"a": 1}, ["text"], [None], 3):
+    for value in ("text", PROMPT, None, {"a": 1}, ["text"], [None], 3, np.array(3)):
         for call in (prompts.distinct, prompts.dealt, prompts.digest, lambda it: model.canvas(it, 4)):
             with pytest.raises(DemurError, match="in the place of"):
                 call(value)
@@ -175,3 +191,35 @@ def test_what_is_saved_takes_no_name_of_another_kind_of_file(trace: Any, tmp_pat
 def test_what_is_saved_takes_any_other_name(trace: Any, tmp_path: Path, name: str) -> None:
     again = demur.Trace.load(trace.save(tmp_path / name))
     assert (again.prompt, again.commits.tolist()) == (trace.prompt, trace.commits.tolist())
+
+
+def test_prompts_and_pairs_may_come_in_anything_that_has_an_order(model: Any) -> None:
+    """Also in what can be read once."""
+    asked = world("test", forbidden=False, n=3)
+    whole, digest = model.canvas(asked, 4).ids.tolist(), prompts.digest(asked)
+    ways: list[Callable[[list[Any]], Any]] = [tuple, iter, lambda it: (x for x in it), deque, pd.Series]
+    for way in [*ways, lambda it: np.array(it, dtype=object), lambda it: dict(enumerate(it)).values()]:
+        assert model.canvas(way(asked), 4).ids.tolist() == whole
+        assert len(model.chat.encode(way(asked), length=4, context=None)) == 3
+        assert prompts.digest(way(asked)) == digest
+        assert prompts.distinct(way(asked)) == asked
+        assert prompts.dealt(way(asked)) == prompts.dealt(asked)
+        pairs = [(one, "I cannot help with that.") for one in asked]
+        for written in (way(pairs), way([list(pair) for pair in pairs])):
+            assert [verdict.flagged for verdict in judges.judge_all(judges.Dictionary(), written)] == [False] * 3
+    assert prompts.dealt({*asked}) == prompts.dealt(asked), "their order hangs on nothing but their words"
+
+
+def test_what_can_not_be_asked_is_no_attacker_no_target_no_judge_and_no_translator() -> None:
+    """Said when the attack is made, not when somebody waits for what it finds."""
+    for value in [one for one in [*NOTHING, "gpt", PROMPT] if not callable(one)]:
+        for make in (
+            attacks.Translated,
+            lambda it: attacks.Pair(it, str, lambda *_: 1),
+            lambda it: attacks.Pair(str, it, lambda *_: 1),
+            lambda it: attacks.Pair(str, str, it),
+            lambda it: attacks.Crescendo(it, lambda *_: 1),
+            lambda it: attacks.Crescendo(str, it),
+        ):
+            with pytest.raises(DemurError, match="; expected a function; "):
+                make(value)

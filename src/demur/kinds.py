@@ -7,7 +7,7 @@ something else. What a value may be beyond its type is for the part itself to sa
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, KeysView, Mapping, Sequence, Set
 from contextlib import suppress
 from functools import cache
 from numbers import Integral, Real
@@ -20,8 +20,8 @@ from demur.types import DemurError, Prompt
 def check_kinds(part: Any, settings: Mapping[str, Any], called: str) -> None:
     """Raises for a setting of ``part`` (a class, or an object of one) whose value is of another type than its field.
 
-    Only plain types are looked at: true or false, numbers, texts, None, literals and lists of these. Fields of other
-    types, and parts that declare none, are left to themselves.
+    Only plain types are looked at: true or false, numbers, texts, None, functions, literals and lists of these. Others,
+    and parts that declare none, are left to themselves.
     """
     hints = _declared(part if isinstance(part, type) else type(part))
     for name, value in settings.items():
@@ -61,7 +61,10 @@ def check_prompts(prompts: Any) -> list[Prompt]:
     """Prompts as a list. Raises for what is none: one prompt, texts, names of columns."""
     if isinstance(prompts, Prompt | str | bytes) or not isinstance(prompts, Iterable) or has_no_order(prompts):
         raise DemurError(f"{shown(prompts)} in the place of prompts", "a list of prompts", "put it into one")
-    found = list(prompts)
+    try:
+        found = list(prompts)
+    except TypeError as error:  # an array of no dimension can be asked for its parts, and has none
+        raise DemurError(f"{shown(prompts)} in the place of prompts", "a list of prompts", "put it into one") from error
     for one in found:
         check_prompt(one)
     return found
@@ -107,6 +110,8 @@ def fits(value: Any, hint: Any) -> bool:
     if origin in (tuple, list, Sequence):
         listed = isinstance(value, list | tuple)
         return listed and all(fits(one, inner[0]) for one in value) if inner else listed
+    if origin is Callable:
+        return callable(value)
     if hint is None or hint is type(None):
         return value is None
     truth = isinstance(value, bool) or (type(value).__module__, type(value).__name__) in _TRUTHS_OF_NUMPY
@@ -135,5 +140,7 @@ def words(hint: Any) -> str:
         return " or ".join(map(str, inner))
     if origin in (tuple, list, Sequence):
         return "a list"
+    if origin is Callable:
+        return "a function"
     named = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "null"}
     return named.get(hint, "another value")

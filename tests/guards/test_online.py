@@ -18,6 +18,7 @@ from demur.guards.sight import as_offline
 from demur.organism.attacks import attack
 from demur.organism.world import prompts as world_prompts
 from demur.samplers import Autoregressive, MaskedDiffusion, autoregressive_order, seeded
+from demur.samplers.build import spec_name
 from demur.signals.anchors import SIGNALS
 from demur.traces import Recorder, Trace, generate, spec_of, watching
 from demur.types import DemurError, Prompt
@@ -323,6 +324,34 @@ def test_a_guard_that_reads_a_step_late_acts_one_step_later(kind: str) -> None:
     assert {True, False} == {bool(g.acted(trace).flagged) for trace in late}
     with pytest.raises(DemurError, match="0 or 1"):
         g.Watch(guard, late=2)
+
+
+class Reused(Autoregressive):
+    """It says in one tensor which rows take part, step after step."""
+
+    def __call__(self, model: Any, canvas: Any, rngs: Any) -> Any:
+        live = None
+        for step in super().__call__(model, canvas, rngs):
+            live = step.live.clone() if live is None else live.copy_(step.live)
+            yield replace(step, live=live)
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_a_sampler_may_write_into_its_own_before_a_step_is_read(late: int) -> None:
+    """A row's last step is looked at, also where the next step is written over what says that it took part."""
+    model, _ = subject("ar")
+    watched, guard, seen = watching(model, KEYS), limited(tiny_guard("ar"), 1e9), []  # type: ignore[arg-type]
+    for sampler in (Autoregressive(), Reused()):
+        canvas = watched.canvas(ASKED, 12)
+        rows = new_rows(guard, canvas.rows)
+        own = replace(guard.anchors, spec=replace(guard.spec, sampler=spec_name(sampler)))
+        for _ in g.Watch(replace(guard, anchors=own), late=late)(sampler)(
+            watched, canvas, seeded(0, canvas.rows), rows=rows
+        ):
+            pass
+        seen.append([(row.state, row.steps, row.sigma.tolist()) for row in rows])
+    assert seen[0] == seen[1]
+    assert min(steps for _, steps, _ in seen[0]) < 8, "a row should end early"
 
 
 # -- what the host is told ----------------------------------------------------------------------------------

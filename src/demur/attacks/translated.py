@@ -120,7 +120,7 @@ class Translated:
         near = any(name in called for name in NEAR_ENGLISH) and "gaelic" not in called
         if _letters(written) == _letters(request):
             return SAME
-        if not near and _PREAMBLE.match(written):
+        if not near and _PREAMBLE.match(written) and not _PREAMBLE.match(request):  # else it translates the word itself
             return PREAMBLE
         if not near and _is_english(written):
             return REFUSES if _refuses(written) else PART if _left(request, written) else IN_ENGLISH

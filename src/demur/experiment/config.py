@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -127,8 +128,10 @@ class Prompts:
         }  # fmt: skip
 
 
-SAID = ("language",)
-"""Settings that are names, also in several words or other letters: no prompt and no answer holds them."""
+SAID = {"translated": "language"}
+"""By attack of ours the setting that is a name, also in several words or other letters: no prompt and no answer holds
+it. Nobody knows what an attack of somebody else does with a setting called so.
+"""
 
 
 def _named(value: Any) -> Any:
@@ -143,6 +146,11 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and (len(value.split()) > 1 or not value.isascii())
 
 
+def _is_name(value: Any) -> bool:
+    """Whether it is written as names are: letters, their marks, blanks, hyphens; no sign that tables are made of."""
+    return isinstance(value, str) and all(unicodedata.category(c)[0] in "LM" or c in " -'’().," for c in value)
+
+
 @dataclass(frozen=True)
 class Attacked:
     """An attack and its settings. ``WORLD/NAME``: in a world's own words; ``file``: ready-made prompts."""
@@ -155,7 +163,8 @@ class Attacked:
         """How rows and tables call it: a setting that is a text, such as the beginning of an answer, by its hash.
         Words that an attack puts into prompts and answers are hidden there, so no table may say them.
         """
-        said = {name: value if name in SAID else _named(value) for name, value in self.settings.items()}
+        own = SAID.get(self.name)
+        said = {key: value if key == own and _is_name(value) else _named(value) for key, value in self.settings.items()}
         return labelled(self.name, said)
 
     @property

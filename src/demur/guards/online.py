@@ -200,7 +200,8 @@ class _Sight:
         if self.rows_may_wait:
             state = torch.where(_waits(self.model, self.canvas, step)[:, None], int(RowState.WAITING), state.long())
         if not watched:
-            return [lambda: (state.cpu().numpy(), np.zeros(len(rows)))]
+            kept = state.clone()  # a sampler may write into its own until this is read
+            return [lambda: (kept.cpu().numpy(), np.zeros(len(rows)))]
         phi = self.pooler(step)[self.key]
         if self.recent is not None:  # rows of a causal model take their steps together, until they end
             phi = self.recent(phi)

@@ -40,7 +40,8 @@ class Signal:
         outside 0 ... T - 1 is taken for the nearest of these.
         """
         if phi.device.type in ON_HOST:
-            sigma, along = as_offline(self.anchors, phi.detach().cpu().numpy(), _numbers(step)), told.cpu().numpy()
+            sigma = as_offline(self.anchors, phi.detach().cpu().numpy(), _numbers(step))
+            along = told.cpu().numpy().copy()  # a sampler may write into its own until this is read
             return lambda: (along, sigma)
         if not self.tables:
             self.tables = tuple(torch.from_numpy(table).to(phi.device, torch.float64) for table in self.anchors.tables)

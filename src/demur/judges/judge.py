@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, runtime_checkable
 
@@ -36,13 +36,16 @@ def _pairs(judge: Any, pairs: Any) -> list[tuple[Prompt, str]]:
     if not callable(judge) or isinstance(judge, type):
         then = "make one: demur.judges.judge_named('reading'), or Dictionary()"
         raise DemurError(f"{shown(judge)} in the place of a judge", "a judge", then)
-    asked = list(pairs) if isinstance(pairs, Iterable) and not isinstance(pairs, str | bytes | Mapping) else [pairs]
-    for one in asked:
-        if not isinstance(one, tuple | list) or len(one) != 2:
+    given = list(pairs) if isinstance(pairs, Iterable) and not isinstance(pairs, str | bytes | Mapping) else [pairs]
+    asked = []
+    for one in given:
+        listed = isinstance(one, Iterable) and not isinstance(one, str | bytes | Mapping | Set)
+        if not listed or len(pair := tuple(one)) != 2:  # a row of an array is one, too
             came = f"{shown(one)} in the place of a pair"
             raise DemurError(came, "pairs of a prompt and an answer's text", "judge_all(judge, [(prompt, text), ...])")
-        check_prompt(one[0])
-        check_text(one[1], "an answer's text")
+        check_prompt(pair[0])
+        check_text(pair[1], "an answer's text")
+        asked.append(pair)
     return asked
 
 

@@ -266,7 +266,8 @@ class Chat:
         which is taken off), for one that leaves no room for ``length`` tokens, and for one of which the tokenizer
         writes nothing. Warns of signs that it has no token for.
         """
-        if not check_prompts(prompts):
+        prompts = check_prompts(prompts)  # a generator is read once
+        if not prompts:
             raise DemurError("no prompts came", "at least one", "give it a prompt")
         if not fits(length, int):
             raise DemurError(f"length {shown(length)}", "a whole number", "for example: length=32")

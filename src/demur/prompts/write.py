@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -70,7 +70,8 @@ def dealt(prompts: Iterable[Prompt]) -> list[Prompt]:
     matter). Parts that are cut from it are alike, also where a file is sorted by topic: what a guard is calibrated on
     must be like what it is measured on, or its promise is void.
     """
-    return sorted(check_prompts(prompts), key=lambda prompt: digest([replace(prompt, id="")]))
+    found = check_prompts([*prompts] if isinstance(prompts, Set) else prompts)  # a set has no order, and needs none
+    return sorted(found, key=lambda prompt: digest([replace(prompt, id="")]))
 
 
 def digest(prompts: Sequence[Prompt]) -> str:
