@@ -185,7 +185,7 @@ def test_an_answer_ends_at_its_first_end_of_sequence(model: Any, anchors: demur.
         ('{"prompt": "How?", "response": "Mix \\ud83d"}', "t.jsonl, line 1: the response holds half of a surrogate"),
         ('{"prompt": "How \\ud83d?", "response": "Mix"}', "t.jsonl, line 1: the text holds half of a surrogate"),
         ('{"id": "\\ud83d", "prompt": "How?", "response": "Mix"}', "t.jsonl, line 1: the id holds half"),
-        ('{"prompt": "How?", "response": "So.", "x": ' + "[" * 3000 + "]" * 3000 + "}", "nested too deeply"),
+        ('{"prompt": "How?", "response": "So.", "x": ' + "[" * 200_000 + "]" * 200_000 + "}", "nested too deeply"),
         ('{"prompt": "How?"}', "messages that end with the assistant's answer"),
         ("", "t.jsonl has no transcripts"),
         ("[]", "t.jsonl has no transcripts"),

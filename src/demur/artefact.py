@@ -103,12 +103,13 @@ def save(path: str | Path, kind: str, arrays: Arrays, card: Mapping[str, Any]) -
     """Writes arrays and card in the newest format of their kind. Saving what was so loaded gives the same bytes. Raises
     for a name that says another kind of file, over which it would be written, or for which others would take it.
     """
-    ends = Path(path).suffix.lower()
+    place = place_of(path)
+    ends = place.suffix.lower()
     if ends in OTHERS:
         raise DemurError(
-            f"{path} for a demur {kind} file",
+            f"{place} for a demur {kind} file",
             "a name that ends in .safetensors",
-            f"for example: {Path(path).with_suffix('.safetensors')}",
+            f"for example: {place.with_suffix('.safetensors')}",
         )
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     whole = dict(card) | {"kind": kind, "format": FORMATS[kind][-1]}
