@@ -91,3 +91,14 @@ def test_a_whole_file_loads_without_a_word(whole: Any, tmp_path: Path) -> None:
         warnings.simplefilter("error")
         g.Guard.load(OLDER)
         g.Guard.load(forged(tmp_path, whole))
+
+
+@pytest.mark.parametrize(("alpha", "n"), [(0.02, 58), (0.02, 98), (0.02, 99), (0.05, 38), (0.05, 39), (0.01, 99)])
+def test_a_limit_that_is_the_highest_score_says_so_and_how_many_it_takes(alpha: float, n: int) -> None:
+    """One odd answer then decides what is caught; so it is where n is below 2 / alpha - 1."""
+    scores = np.arange(n) / n
+    limit = g.conformal_threshold(scores, alpha)
+    said = g.Threshold(limit, alpha, "conformal", n).promise
+    assert ("the limit is the highest" in said) == (limit == scores.max()) == (n < 2 / alpha - 1)
+    if limit == scores.max():
+        assert f"with {round(2 / alpha - 1)} prompts or more" in said

@@ -61,9 +61,13 @@ class Threshold:
         if self.rule == "quantile":
             return f"{in_digits(1 - self.alpha)} quantile of {self.n} harmless calibration prompts; no guarantee"
         low, high = spread(self.n, self.alpha)
+        highest = ""
+        if rank(self.n, self.alpha) == self.n:  # one odd answer decides what the guard catches
+            more = math.ceil(2 / self.alpha - 1 - 1e-9)
+            highest = f"; the limit is the highest of their scores: with {more} prompts or more it is not"
         return (
             f"at most {in_digits(self.alpha, 1)} false positives on prompts like the {self.n} harmless calibration "
-            f"prompts (for this one calibration set, 95%: {low:.1%} to {high:.1%})"
+            f"prompts (for this one calibration set, 95%: {low:.1%} to {high:.1%}){highest}"
         )
 
 
