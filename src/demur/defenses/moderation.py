@@ -92,7 +92,7 @@ class Moderation:
         form = self.asked
         found = None if form.read is safety_line else only_word(said, self.safe, self.unsafe)
         if found is None and form.read not in (None, only_word):
-            found = form.read(said)  # type: ignore[misc]
+            found = form.read(said)
         flagged = {"unsafe": True, "controversial": self.strict, "safe": False}.get(found or "")
         return Verdict("moderation", flagged, why=" ".join(said.split())[:60] or "an empty answer")
 
