@@ -194,6 +194,7 @@ def test_qwen3guard_says_it_in_one_line(said: str, read: str | None) -> None:
         ("/models/llama_guard_3_1b", "llama-guard"),
         ("Qwen/Qwen3Guard-Gen-0.6B", "qwen3guard"),
         ("Qwen/Qwen3Guard-4B-Gen", "qwen3guard"),  # so in the makers' own example
+        ("/stream/Qwen3Guard-Gen-0.6B", "qwen3guard"),
         ("google/shieldgemma-2b", "shieldgemma"),
         ("openai/gpt-oss-safeguard-20b", "policy"),
         ("organism/ar", None),

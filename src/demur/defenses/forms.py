@@ -141,7 +141,7 @@ Zeng et al., arXiv:2407.21772. ``policy``: gpt-oss-safeguard, and any chat model
 def form_of(model: str) -> Form | None:
     """The form of a model by the name of its checkpoint; None where nobody knows it."""
     name = model.lower().replace("_", "-")
-    if "qwen3guard" in name and "stream" in name:
+    if re.search(r"qwen3guard-([\d.]+b-)?stream", name):
         expected = "a model that reads a finished answer, such as Qwen/Qwen3Guard-Gen-0.6B"
         raise DemurError(f"{model} as moderation", expected, "name the defense token-moderation for it")
     if re.search(r"shieldgemma-?2(?!-?b\b|\d|\.)", name):
