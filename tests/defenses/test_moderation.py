@@ -193,6 +193,8 @@ def test_qwen3guard_says_it_in_one_line(said: str, read: str | None) -> None:
         ("meta-llama/Llama-Guard-4-12B", "llama-guard"),
         ("/models/llama_guard_3_1b", "llama-guard"),
         ("Qwen/Qwen3Guard-Gen-0.6B", "qwen3guard"),
+        ("Qwen/Qwen3Guard-4B-Gen", "qwen3guard"),  # so in the makers' own example
+        ("/stream/Qwen3Guard-Gen-0.6B", "qwen3guard"),
         ("google/shieldgemma-2b", "shieldgemma"),
         ("openai/gpt-oss-safeguard-20b", "policy"),
         ("organism/ar", None),
@@ -225,6 +227,8 @@ def test_what_can_not_be_read_is_stopped_in_a_line() -> None:
         ({"model": "meta-llama/Llama-Guard-3-8B", "policy": "x"}, "llama-guard with a policy"),
         ({"model": "google/shieldgemma-2b", "threshold": 2}, "threshold 2"),
         ({"model": "Qwen/Qwen3Guard-Stream-0.6B"}, "token-moderation"),
+        ({"model": "Qwen/Qwen3Guard-4B-Stream"}, "token-moderation"),
+        ({"model": "google/shieldgemma-2-4b-it"}, "judges images"),
         ({"model": "m", "style": "x"}, "moderation with style"),
     ],
 )

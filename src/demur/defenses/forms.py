@@ -8,6 +8,7 @@ the makers' own where published figures are to be met.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,8 +22,8 @@ Said = Literal["safe", "unsafe", "controversial"]
 
 _AROUND = r"[\s*_`\"'“”‘’.!]*"
 """What may stand around a verdict: blanks, emphasis, quotation marks, an end. Not a question mark."""
-_CATEGORIES = r"(?:\n\s*[A-Z]\d{1,2}(?:\s*,\s*[A-Z]\d{1,2})*\s*,?\s*)?"
-"""Llama Guard's second line, which may be cut: ``S1,S10``."""
+_CATEGORIES = r"(?:\n\s*(?:[A-Z]\d{1,2}\s*,\s*)*(?:[A-Z]\d{0,2})?\s*)?"
+"""Llama Guard's second line, ``S1,S10``. It may be cut at any token: a letter and its number are two."""
 
 
 def only_word(said: str, safe: str = "safe", unsafe: str = "unsafe") -> Said | None:
@@ -45,6 +46,19 @@ def safety_line(said: str) -> Said | None:
     return found.pop() if len(found) == 1 and found <= {"safe", "unsafe", "controversial"} else None
 
 
+def violation(said: str) -> Said | None:
+    """What a label of the guide to gpt-oss-safeguard says: ``1`` or ``0`` alone, or an object of JSON with
+    ``"violation"``, 1 or 0, and more or nothing beside it. A policy of one's own may ask for either.
+    """
+    spoken = without_thoughts(said).strip()
+    try:
+        found = json.loads(spoken)
+    except ValueError:
+        return None
+    label = found.get("violation") if isinstance(found, dict) else found if spoken in ("0", "1") else None
+    return None if not isinstance(label, int) or label not in (0, 1) else "unsafe" if label else "safe"
+
+
 @dataclass(frozen=True)
 class Form:
     """How one family of moderation models is asked.
@@ -54,8 +68,8 @@ class Form:
     - ``earlier``: turns before the request are shown, too.
     - ``answering``: the template is told to open the model's turn; else it does so by itself.
     - ``tokens``: of its answer, at most.
-    - ``read``: what it says, or None. With no ``read`` the probability of ``Yes`` against ``No`` as its first token
-      is the score.
+    - ``read``: what it says, or None; :func:`violation` is tried where the one word is not said. With no ``read`` the
+      probability of ``Yes`` against ``No`` as its first token is the score.
     - ``policy``: what is not allowed, in our words, where the model wants to be told; ``policy_as`` says where it goes:
       ``guideline``, an argument of the template, or ``system``, the system prompt.
     """
@@ -107,14 +121,14 @@ FORMS: dict[str, Form] = {
     form.name: form
     for form in (
         PLAIN,
-        Form("llama-guard", ("llama-guard", "llamaguard"), two_turns=True, read=only_word),
-        Form("qwen3guard", ("qwen3guard-gen",), two_turns=True, read=safety_line, tokens=64),
+        Form("llama-guard", ("llama-guard", "llamaguard"), two_turns=True, read=only_word, answering=True),
+        Form("qwen3guard", ("qwen3guard",), two_turns=True, read=safety_line, tokens=64),
         Form(
             "shieldgemma", ("shieldgemma",), two_turns=True, read=None, earlier=False, tokens=1,
             policy=GUIDELINE, policy_as="guideline",
         ),
         Form(
-            "policy", ("gpt-oss-safeguard",), two_turns=False, read=only_word, answering=True, tokens=2048,
+            "policy", ("gpt-oss-safeguard",), two_turns=False, read=violation, answering=True, tokens=2048,
             policy=POLICY, policy_as="system",
         ),
     )
@@ -127,7 +141,10 @@ Zeng et al., arXiv:2407.21772. ``policy``: gpt-oss-safeguard, and any chat model
 def form_of(model: str) -> Form | None:
     """The form of a model by the name of its checkpoint; None where nobody knows it."""
     name = model.lower().replace("_", "-")
-    if "qwen3guard-stream" in name:
+    if re.search(r"qwen3guard-([\d.]+b-)?stream", name):
         expected = "a model that reads a finished answer, such as Qwen/Qwen3Guard-Gen-0.6B"
         raise DemurError(f"{model} as moderation", expected, "name the defense token-moderation for it")
+    if re.search(r"shieldgemma-?2(?!-?b\b|\d|\.)", name):
+        expected = "a model that reads a request and an answer, such as google/shieldgemma-2b"
+        raise DemurError(f"{model} as moderation, which judges images", expected, "name one of the first ShieldGemma")
     return next((form for form in FORMS.values() if any(part in name for part in form.known_by)), None)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self, cast
 import torch
 
 from demur.defenses.asking import said_behind
-from demur.defenses.forms import FORMS, PLAIN, Form, form_of, only_word, quoted
+from demur.defenses.forms import FORMS, PLAIN, Form, form_of, only_word, quoted, safety_line
 from demur.defenses.setup import Setup, loaded
 from demur.kinds import check_kinds
 from demur.traces import Trace, generate
@@ -90,8 +90,9 @@ class Moderation:
     def verdict(self, said: str) -> Verdict:
         """What an answer of the moderation model says."""
         form = self.asked
-        own = form.read is only_word or form.read is None
-        found = only_word(said, self.safe, self.unsafe) if own else form.read(said)  # type: ignore[misc]
+        found = None if form.read is safety_line else only_word(said, self.safe, self.unsafe)
+        if found is None and form.read not in (None, only_word):
+            found = form.read(said)
         flagged = {"unsafe": True, "controversial": self.strict, "safe": False}.get(found or "")
         return Verdict("moderation", flagged, why=" ".join(said.split())[:60] or "an empty answer")
 

@@ -26,7 +26,8 @@ class TokenModeration:
     ``Unsafe`` where two tokens in a row are; if none are, it is ``Controversial`` where two in a row are that. An
     Unsafe and a Controversial one, side by side, are neither. Loose, as here by default, Controversial counts as safe;
     ``strict``, as unsafe. The place is that of the level that decides, the second token of its first pair: an Unsafe
-    pair comes before a Controversial one, also where this stands earlier in the answer.
+    pair comes before a Controversial one, also where this stands earlier in the answer. As there, what the template
+    closes the answer's turn with is read too: a harm in the last token alone makes a pair with it.
 
     ``step`` of a verdict is the subject's step after which that much of the answer was written; the last one for an
     answer that was not written from left to right. ``score``: the highest probability of Unsafe that two tokens in a

@@ -23,7 +23,7 @@ import torch
 from demur.kinds import check_prompts, fits, shown
 from demur.models.control import Sealed, bare_row, control_tokens, row_of, sealed
 from demur.models.lost import check_written
-from demur.models.template_use import use_of
+from demur.models.template_use import takes_parts, use_of
 from demur.models.turns import PROBE, check_told_apart, say_letters, say_opened, say_unopened
 from demur.redaction import hidden, without
 from demur.refusals import THOUGHTS, open_thought, shows_nothing, without_thoughts
@@ -138,6 +138,16 @@ class Chat:
             )
         return open_[len(asked) :]
 
+    @property
+    def closing(self) -> str:
+        """What the chat template writes behind a finished answer; empty where it writes nothing, or takes no answer."""
+        turns = [Message("user", PROBE.format(0)), Message("assistant", PROBE.format(1))]
+        try:
+            _, said, behind = self._render(turns, answering=False).rpartition(turns[1].content)
+        except Exception:  # jinja2 raises what the template's author wrote
+            return ""
+        return behind if said else ""
+
     def conversation(self, prompt: Prompt, answer: str, *, answering: bool = True) -> list[int]:
         """Token row of a conversation that is over, for a model that is to say what it thinks of it: earlier turns, the
         request, and its answer as the assistant's turn, in the chat template. ``answering``: the template opens a turn
@@ -210,14 +220,22 @@ class Chat:
         template, more = self.template, {}
         if template is not None and "strftime_now" in template:
             more["chat_template"] = _dated(template, day)
-        text: str = self.tokenizer.apply_chat_template(
-            [{"role": turn.role, "content": turn.content} for turn in turns],
-            tokenize=False,
-            add_generation_prompt=answering,
-            **self.template_args,
-            **more,
-        )
-        return text
+
+        def written(turns: Sequence[Message], parts: bool) -> str:
+            text: str = self.tokenizer.apply_chat_template(
+                [
+                    {"role": turn.role, "content": [{"type": "text", "text": turn.content}] if parts else turn.content}
+                    for turn in turns
+                ],
+                tokenize=False,
+                add_generation_prompt=answering,
+                **self.template_args,
+                **more,
+            )
+            return text
+
+        asked = PROBE.format(0)
+        return written(turns, takes_parts(template or "", asked, lambda p: written([Message("user", asked)], p)))
 
     def _probed(self, turns: Sequence[Message], answering: bool = True) -> str:
         """The same conversation in words that no template holds; just those where the template does not take them."""

@@ -1,16 +1,35 @@
 """What a chat template does with an argument: it writes it into the prompt, asks whether it is true, or both.
 
-A text such as ``no`` is a language to a template that writes it, and true to one that asks ``{% if thinking %}``.
+A text such as ``no`` is a language to a template that writes it, and true to one that asks ``{% if thinking %}``. And
+whether it takes what a turn says as a text, or as a list of parts only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 from jinja2 import Environment, nodes
 from jinja2.ext import Extension
+
+_PART = re.compile(r"""\[\s*['"]text['"]\s*\]|\.text\b|\.get\(\s*['"]text['"]""")
+"""Where a template reads the text of a part."""
+
+
+def takes_parts(template: str, asked: str, written: Callable[[bool], str]) -> bool:
+    """Whether a template writes a turn only where its content is a list of parts, one of them the text, as those of
+    models that see images do, and Llama Guard 3's of 1B. ``written``: a request ``asked``, as parts or as a text.
+    """
+
+    def holds(parts: bool) -> bool:
+        try:
+            return asked in written(parts)
+        except Exception:  # jinja2 raises what the template's author wrote
+            return False
+
+    return _PART.search(template) is not None and not holds(False) and holds(True)
 
 
 @lru_cache(maxsize=256)

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from demur.models import checkpoint, placed
 from demur.models.chat import Chat
-from demur.models.control import answer_row
+from demur.models.control import Sealed, answer_row, bare_row, control_tokens, row_of, sealed
 from demur.models.filed import as_filed
 from demur.models.hooks import import_compiler
 from demur.models.loading import device_of, dtype_of, quiet
 from demur.models.locate import locate, pinned, plain_errors
 from demur.models.weights import check_finite
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, Message, Prompt
 
 ARCHITECTURE = "Qwen3ForGuardModel"
 LEVELS = ("Safe", "Unsafe", "Controversial")
@@ -73,12 +73,21 @@ class TokenModerator:
 
     def beginning(self, answer: str, tokens: int) -> str:
         """The first ``tokens`` of an answer, in the moderator's own tokens, as text."""
-        text: str = self.tokenizer.decode(answer_row(self.tokenizer, answer)[:tokens])
+        text: str = self.tokenizer.decode(self._row(answer)[:tokens])
         return text
+
+    def _row(self, answer: str) -> list[int]:
+        """The tokens of an answer. A control token that it holds is letters: it can not end its own turn."""
+        controls = control_tokens(self.tokenizer, Chat(self.tokenizer).template or "")
+        (turn,), seals = sealed([Message("assistant", answer)], controls)
+        if not seals:
+            return answer_row(self.tokenizer, answer)
+        return row_of(self.tokenizer, Sealed(turn.content, seals, controls), templated=True)
 
     @torch.no_grad()
     def risks(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[Float[Tensor, "k r"]]:
-        """Probabilities of each level after each of the k tokens of an answer, in the moderator's own tokens.
+        """Probabilities of each level after each of the k tokens of an answer, in the moderator's own tokens, and after
+        those that the template closes its turn with, which the makers' evaluation counts too. None for an empty answer.
 
         One pass for an answer gives what one for each token would: the trunk is causal. What a prompt prefills is
         part of the answer, and read there. Raises as :meth:`Chat.encode` does, and for an answer that leaves no room in
@@ -86,9 +95,11 @@ class TokenModerator:
         """
         chat = Chat(self.tokenizer, None, {"enable_thinking": False} if self._thinks else {})
         context = self.net.config.max_position_embeddings
+        closed = bare_row(self.tokenizer, chat.closing)
         found = []
         for prompt, answer in zip(prompts, answers, strict=True):
-            said = answer_row(self.tokenizer, answer)
+            said = self._row(answer)
+            said += closed if said else []
             (row,) = chat.encode([replace(prompt, prefill="")], length=len(said), context=context)
             ids = torch.tensor([row + said], device=self.net.device)
             hidden = self.net.model(input_ids=ids, use_cache=False).last_hidden_state[0, len(row) :]
