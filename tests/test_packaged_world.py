@@ -68,7 +68,7 @@ def test_the_recipe_is_a_study_that_a_dry_run_can_plan_offline(
         main()
     assert not ended.value.code
     said = capsys.readouterr().out
-    assert "480 for anchors and guard" in said
+    assert "680 for anchors and guard" in said
     assert said.count("Qwen/Qwen2.5-0.5B-Instruct, own sampler: ") >= 30
 
 

@@ -174,7 +174,8 @@ def _dry(
     for unit in todo.missing:
         console.print(f"  {unit.key}  {unit.name}", soft_wrap=True, markup=False)
     _left_out(left_out(config))
-    each = 2 * of.anchors + (of.fit + of.calibrate if config.guarded else 0)
+    each = of.sizes["anchors/harmless"] + of.sizes["anchors/harmful"]
+    each += of.fit + of.calibrate if config.guarded else 0
     made = "anchors and guard" if config.guarded else "anchors"
     console.print(
         f"{len(todo.missing)} of {len(todo.units)} units to do: {todo.generations} generations,", soft_wrap=True

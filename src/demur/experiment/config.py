@@ -43,6 +43,7 @@ _LATER: dict[str, tuple[Any, ...]] = {
     "detector": ("autoencoder",),
     "signal": ("sri",),
     "fields": ((), []),
+    "harmful_anchors": (0,),
 }
 """Fields that version 0.1.0 did not have, and what they hold where a recipe does not use them."""
 
@@ -93,9 +94,9 @@ class Prompts:
     starter set, a file, a hub id.
 
     ``harmful`` and ``n`` are asked with every attack, ``controls`` allowed requests with the same attacks, ``plain``
-    allowed ones as they are (0: as many as controls); the rest makes anchors and guards (``fit`` 0: no guard). Where
-    one file serves both sides, a column says of each row which one it is of. ``columns`` name a source's own columns:
-    of a side, a field of a prompt, and the column that it is read from.
+    allowed ones as they are (0: as many as controls); the rest makes anchors and guards (``harmful_anchors`` 0: as many
+    as ``anchors``; ``fit`` 0: no guard). Where one file serves both sides, a column says of each row which one it is of.
+    ``columns`` name a source's own columns: of a side, a field of a prompt, and the column that it is read from.
     """
 
     harmful: str = "harmful"
@@ -104,6 +105,7 @@ class Prompts:
     controls: int = 100
     plain: int = 0
     anchors: int = 100
+    harmful_anchors: int = 0
     fit: int = 400
     calibrate: int = 200
     shapes: int = 0
@@ -123,7 +125,7 @@ class Prompts:
         """How many prompts each role has."""
         return {
             "harmful": self.n, "controls": self.controls, "anchors/harmless": self.anchors,
-            "anchors/harmful": self.anchors, "fit": self.fit, "calibrate": self.calibrate,
+            "anchors/harmful": self.harmful_anchors or self.anchors, "fit": self.fit, "calibrate": self.calibrate,
             "plain": self.plain or max(self.controls, 1),
         }  # fmt: skip
 

@@ -52,9 +52,12 @@ KEYS = (
 """Keys of a recipe."""
 MODEL_KEYS = ("name", "samplers", "dtype", "template_args")
 """Keys of a model that is more than a name."""
-SIZES = {"n": 1, "controls": 0, "plain": 0, "anchors": 8, "fit": 32, "calibrate": 8, "shapes": 0}
-"""Sizes under ``prompts``, and the least that each may be; ``fit`` and ``calibrate`` may be 0, where no defense needs
-them."""
+SIZES = {
+    "n": 1, "controls": 0, "plain": 0, "anchors": 8, "harmful_anchors": 8, "fit": 32, "calibrate": 8, "shapes": 0,
+}  # fmt: skip
+"""Sizes under ``prompts``, and the least that each may be."""
+MAY_BE_NONE = ("harmful_anchors", "fit", "calibrate")
+"""Sizes that may be 0 as well: as many as harmless ones; and where no defense needs them."""
 PROMPTS_KEYS = (*SIDES, "columns", *SIZES)
 """Keys under ``prompts``."""
 FROM_HERE = "a path from the folder in which demur is started"
@@ -239,7 +242,7 @@ class _Reader(Nodes):
                 found = replace(found, **{side: source})
         for name, least in SIZES.items():
             if name in of:
-                none = name in ("fit", "calibrate") and self.plain(of[name]) == 0
+                none = name in MAY_BE_NONE and self.plain(of[name]) == 0
                 size: Any = 0 if none else self.number(of[name], name, least)
                 found = replace(found, **{name: size})
         if "columns" in of:

@@ -71,7 +71,7 @@ class Plan:
         of = config.prompts
         shaped = 2 * of.shapes * len(config.in_own_words)
         guards = of.fit + of.calibrate + shaped if of.fit else 0
-        first = 2 * of.anchors + guards if mine else 0
+        first = of.sizes["anchors/harmless"] + of.sizes["anchors/harmful"] + guards if mine else 0
         of_it = [unit for unit in self.searches if unit.subject == subject and reads_answers(unit.attack)]
         asked = sum(map(self.queries, of_it))
         return first + sum(unit.end - unit.begin for unit in mine), asked
