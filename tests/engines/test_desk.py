@@ -12,7 +12,7 @@ import torch
 from made_guards import D, Plain, T, made
 
 from demur.engines.vllm import desk as d
-from demur.engines.vllm.look import Look
+from demur.engines.vllm.host_look import look_of
 from demur.engines.vllm.options import Mode, Options
 from demur.engines.vllm.request import Request
 from demur.guards import Guard
@@ -22,7 +22,7 @@ V, EOS = 11, 1
 
 
 def desk(guard: Guard, mode: Mode = Mode.WATCH, **options: Any) -> d.Desk:
-    post = d.Post(guard, Look(guard, CPU, acts=mode is not Mode.WATCH), mode, refusal=(7, 8, 9))
+    post = d.Post(guard, look_of(guard, CPU, acts=mode is not Mode.WATCH), mode, refusal=(7, 8, 9))
     return d.Desk({"g": post}, Options(**options), CPU)
 
 
@@ -244,7 +244,7 @@ def test_a_flag_on_a_row_that_was_thrown_away_is_none() -> None:
 def test_a_flagged_row_has_one_token_left_and_its_neighbour_all(pool: str, mode: Mode, then: list[int]) -> None:
     own = desk(made(limit=-1e9, pool=pool), mode)
     one, free = request("a", []), request("b", [])
-    own.posts["free"] = d.Post(made(limit=1e9), Look(made(limit=1e9), CPU, acts=True), mode)
+    own.posts["free"] = d.Post(made(limit=1e9), look_of(made(limit=1e9), CPU, acts=True), mode)
     free.guard = "free"
     own.add(0, one)
     own.add(2, free)

@@ -9,7 +9,9 @@ import pytest
 import torch
 from made_guards import D, Plain, T, detectors, made
 
-from demur.engines.vllm.look import Look, check_readable, score_of
+from demur.engines.vllm.host_look import HostLook, look_of
+from demur.engines.vllm.look import Eyes, Glance, Look, check_readable, score_of
+from demur.guards import Guard
 from demur.types import DemurError
 
 CPU = torch.device("cpu")
@@ -22,23 +24,33 @@ GUARDS = [
 ]
 
 
-def together(look: Look, rows: dict[int, tuple[int, int, bool]], states: torch.Tensor) -> None:
+def eyes(kind: str, guard: Guard, acts: bool = False) -> Eyes:
+    """``host``: by NumPy, row by row; ``device``: by tensors."""
+    if kind == "host":
+        return HostLook(guard, CPU, acts)
+    score = score_of(guard.detector, CPU)
+    assert score is not None
+    return Look(guard, CPU, score, acts)
+
+
+KINDS = pytest.mark.parametrize("kind", ["host", "device"])
+
+
+def together(look: Eyes, rows: dict[int, tuple[int, int, bool]], states: torch.Tensor) -> None:
     """``rows``: by place, the step, which of the states, and whether the step comes again."""
-    places, steps, at, again = (
-        torch.tensor(x) for x in zip(*((p, s, i, a) for p, (s, i, a) in rows.items()), strict=True)
-    )
-    look.see(states[at], places, steps, again)
+    look.see(states, [Glance(i, place, step, again) for place, (step, i, again) in rows.items()])
 
 
-@pytest.mark.parametrize("how", GUARDS, ids=str)
-@pytest.mark.parametrize("by_tensors", [False, True])
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [(how, kind) for how in GUARDS for kind in ("host", "device") if (how["detector"], kind) != ("window", "device")],
+    ids=str,
+)
 @pytest.mark.parametrize("seed", range(3))
-def test_rows_that_come_and_go_are_seen_as_the_plain_guard_sees_each(
-    how: dict[str, Any], by_tensors: bool, seed: int
-) -> None:
+def test_rows_that_come_and_go_are_seen_as_the_plain_guard_sees_each(how: dict[str, Any], kind: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     guard = made(**how)
-    look = Look(guard, CPU, by_tensors=by_tensors)
+    look = eyes(kind, guard)
     going: dict[int, Plain] = {}
     flags = 0
     for _ in range(60):
@@ -68,9 +80,10 @@ def test_rows_that_come_and_go_are_seen_as_the_plain_guard_sees_each(
     assert flags
 
 
-def test_a_row_does_not_depend_on_its_neighbours() -> None:
+@KINDS
+def test_a_row_does_not_depend_on_its_neighbours(kind: str) -> None:
     guard, states = made("mean"), torch.randn(9, D)
-    alone, crowd = Look(guard, CPU), Look(guard, CPU)
+    alone, crowd = eyes(kind, guard), eyes(kind, guard)
     places = [crowd.take() for _ in range(9)]
     one = alone.take()
     for step in (1, 2, 3):
@@ -79,21 +92,48 @@ def test_a_row_does_not_depend_on_its_neighbours() -> None:
     assert crowd.row(places[4]).tolist() == alone.row(one).tolist()
 
 
-@pytest.mark.parametrize("by_tensors", [False, True])
+@KINDS
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_signal_that_is_not_finite_is_flagged(by_tensors: bool, bad: float) -> None:
-    look = Look(made("last", limit=1e9), CPU, by_tensors=by_tensors)
+def test_a_signal_that_is_not_finite_is_flagged(kind: str, bad: float) -> None:
+    look = eyes(kind, made("last", limit=1e9))
     place, other = look.take(), look.take()
     states = torch.randn(2, D)
     together(look, {place: (1, 0, False), other: (1, 1, False)}, states)
     states[0, 2] = bad
     together(look, {place: (2, 0, False), other: (2, 1, False)}, states)
     assert look.flagged(torch.tensor([place, other])).tolist() == [2, 0]
+    assert not look.is_quiet([place, other])
+    assert look.is_quiet([other]) is (kind == "host")  # only a device knows of its rows
 
 
-def test_a_place_that_is_taken_again_knows_nothing_of_who_had_it() -> None:
-    look, states = Look(made("mean", tail=True), CPU), torch.randn(1, D)
-    fresh = Look(made("mean", tail=True), CPU)
+@KINDS
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_behind_t_a_signal_that_is_not_finite_is_flagged_and_told(kind: str, bad: float) -> None:
+    look, states = eyes(kind, made("last", limit=1e9, tail=True)), torch.randn(1, D)
+    place = look.take()
+    for step in range(1, T + 3):
+        together(look, {place: (step, 0, False)}, states * (bad if step == T + 2 else 1.0))
+    *_, flagged, _, last, worst = look.row(place).tolist()
+    assert flagged > T
+    assert np.isnan([last, worst]).all()
+
+
+@KINDS
+def test_a_flag_of_a_step_that_comes_again_is_taken_back(kind: str) -> None:
+    """The first time its state was of half a prompt."""
+    look, states = eyes(kind, made("last", limit=1e9)), torch.randn(1, D)
+    place = look.take()
+    together(look, {place: (1, 0, False)}, states)
+    together(look, {place: (2, 0, False)}, states * float("nan"))
+    assert look.flagged(torch.tensor([place])).tolist() == [2]
+    together(look, {place: (2, 0, True)}, states)
+    assert look.flagged(torch.tensor([place])).tolist() == [0]
+
+
+@KINDS
+def test_a_place_that_is_taken_again_knows_nothing_of_who_had_it(kind: str) -> None:
+    look, states = eyes(kind, made("mean", tail=True)), torch.randn(1, D)
+    fresh = eyes(kind, made("mean", tail=True))
     place = look.take()
     together(look, {place: (1, 0, False)}, torch.full((1, D), float("nan")))
     look.give(place)
@@ -104,31 +144,41 @@ def test_a_place_that_is_taken_again_knows_nothing_of_who_had_it() -> None:
     assert look.row(at).tolist() == fresh.row(at).tolist()
 
 
-def test_what_was_asked_of_a_row_stays_when_its_place_is_taken_again() -> None:
+@KINDS
+def test_what_was_asked_of_a_row_stays_when_its_place_is_taken_again(kind: str) -> None:
     """It is read from the device later, when others may have the place."""
-    look, states = Look(made(**GUARDS[0]), CPU), torch.randn(2, D)
+    look, states = eyes(kind, made(**GUARDS[0])), torch.randn(2, D)
     place = look.take()
-    look.see(states[:1], torch.tensor([place]), torch.tensor([1]))
+    together(look, {place: (1, 0, False)}, states)
     asked = look.row(place)
     then = asked.tolist()
     look.give(place)
     assert look.take() == place
-    look.see(states[1:] * 3, torch.tensor([place]), torch.tensor([1]))
+    together(look, {place: (1, 1, False)}, states * 3)
     assert asked.tolist() == then != look.row(place).tolist()
 
 
-def test_rows_that_are_not_alive_are_left_as_they_are() -> None:
-    look = Look(made(), CPU)
-    place = look.take()
-    together(look, {place: (1, 0, False)}, torch.randn(1, D))
-    before = look.row(place).tolist()
-    one = torch.tensor([place]), torch.tensor([2]), torch.tensor([False])
-    look.see(torch.randn(1, D), *one, torch.tensor([False]))
-    assert look.row(place).tolist() == before
+@KINDS
+@pytest.mark.parametrize("pool", ["generated", "producing"])
+def test_a_row_that_was_fed_a_token_that_ends_it_is_left_as_it_is(kind: str, pool: str) -> None:
+    """Only the device knows of it. What a prompt ends with ends no answer."""
+    look, states = eyes(kind, made(pool=pool)), torch.randn(3, D)
+    places = [look.take() for _ in states]
+    fed = torch.tensor([5, 2, 3])  # 2 and 3 are stops, 3 not of the last row
+
+    def rows(step: int) -> list[Glance]:
+        return [Glance(i, place, step, stops=(2, 3) if i < 2 else (2,)) for i, place in enumerate(places)]
+
+    look.see(states, rows(1), fed)
+    first = [look.row(place).tolist() for place in places]
+    assert [row[T + 2] > 0 for row in first] == [True, pool == "producing", True]
+    look.see(states * 2, rows(2), fed)
+    assert [look.row(place).tolist() == row for place, row in zip(places, first, strict=True)] == [False, True, False]
 
 
-def test_where_a_flag_acts_later_steps_are_not_the_answers_own() -> None:
-    look = Look(made(limit=-1e9), CPU, acts=True)
+@KINDS
+def test_where_a_flag_acts_later_steps_are_not_the_answers_own(kind: str) -> None:
+    look = eyes(kind, made(limit=-1e9), acts=True)
     place = look.take()
     together(look, {place: (1, 0, False)}, torch.randn(1, D))
     before = look.row(place).tolist()
@@ -148,6 +198,10 @@ def test_scores_by_tensors_are_those_of_the_detector(name: str) -> None:
 
 def test_a_detector_that_only_numpy_reads_has_no_tensors() -> None:
     assert score_of(detectors()["window"], CPU) is None
+    meta = torch.device("meta")  # as good as any that is not the CPU
+    assert isinstance(look_of(made("window"), meta), HostLook)
+    assert isinstance(look_of(made("last"), CPU), HostLook)
+    assert isinstance(look_of(made("last"), meta), Look)
 
 
 def test_a_guard_of_other_states_than_those_of_the_head_is_refused() -> None:

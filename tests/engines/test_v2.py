@@ -21,7 +21,7 @@ if HERE:
 
     from demur.engines.vllm import layer, processor
     from demur.engines.vllm.desk import Post
-    from demur.engines.vllm.look import Look
+    from demur.engines.vllm.host_look import look_of
     from demur.engines.vllm.options import Mode, Named, Options
 
 V, EOS, SLOTS = 13, 1, 6
@@ -32,7 +32,7 @@ def make(monkeypatch: pytest.MonkeyPatch) -> Any:
     def build(guard: Any, where: Any, mode: str = "watch") -> Any:
         of = Mode(mode)
         options = Options({"g": Named("x", of)}, default="g")
-        posts = {"g": Post(guard, Look(guard, torch.device("cpu"), acts=of is not Mode.WATCH), of, (7, 8))}
+        posts = {"g": Post(guard, look_of(guard, torch.device("cpu"), acts=of is not Mode.WATCH), of, (7, 8))}
         monkeypatch.setattr(processor, "operators", lambda: options)
         monkeypatch.setattr(processor, "_posts", lambda config, device: (posts, {}))
         monkeypatch.setattr(layer, "_KEPT", [True])

@@ -95,8 +95,8 @@ class Prompts:
 
     ``harmful`` and ``n`` are asked with every attack, ``controls`` allowed requests with the same attacks, ``plain``
     allowed ones as they are (0: as many as controls); the rest makes anchors and guards (``harmful_anchors`` 0: as many
-    as ``anchors``; ``fit`` 0: no guard). Where one file serves both sides, a column says of each row which one it is of.
-    ``columns`` name a source's own columns: of a side, a field of a prompt, and the column that it is read from.
+    as ``anchors``; ``fit`` 0: no guard). Where one file serves both sides, a column says of each row which side it is
+    of. ``columns`` name a source's own columns: of a side, a field of a prompt, and the column that it is read from.
     """
 
     harmful: str = "harmful"

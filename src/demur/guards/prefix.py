@@ -66,8 +66,8 @@ class Prefix:
         filled = sigma if t == whole else np.concatenate([sigma, np.repeat(sigma[:, -1:], whole - t, axis=1)], axis=1)
         return self.score_held(filled, t)
 
-    def score_held(self, held: Sigma, t: int) -> Float[NDArray[np.float64], "n"]:
-        """z_t of signals that are already held at their value of step t up to T."""
+    def score_held(self, held: Sigma, t: int | Int[NDArray[np.int64], "n"]) -> Float[NDArray[np.float64], "n"]:
+        """z_t of signals that are already held at their value of step t up to T; ``t`` for all, or row by row."""
         return np.asarray((_comparable(self.detector, held) - self.centre[t - 1]) / self.scale[t - 1])
 
     def scores(self, sigma: Sigma) -> Sigma:

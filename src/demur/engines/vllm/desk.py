@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from demur.engines.vllm.look import Look
+from demur.engines.vllm.look import Eyes, Glance, columns
 from demur.engines.vllm.options import Mode, Options
 from demur.engines.vllm.request import Request, Verdict
 from demur.guards import Guard
@@ -38,7 +38,7 @@ class Post:
     """
 
     guard: Guard
-    look: Look
+    look: Eyes
     mode: Mode
     refusal: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
@@ -157,42 +157,30 @@ class Desk:
         self, post: Post, states: Tensor, mine: Sequence[tuple[int, Request, int]], fed: Int[Tensor, "n"] | None
     ) -> None:
         """Shows the guard the rows in which there is something new."""
-        look, seen, again = post.look, list[tuple[int, Request, int]](), list[bool]()
+        look, seen = post.look, list[Glance]()
         for row, request, written in mine:
             step = written if post.own else written + 1
             if request.lost or step < 1 or request.has_ended(written):
                 continue
-            if step not in (request.steps, request.steps + 1):
+            again = step == request.steps
+            if not again and step != request.steps + 1:
                 request.lost = f"the states of step {request.steps + 1} were not seen: step {step} came"
                 continue
-            again.append(step == request.steps)
             request.steps, request.written = step, written
             if look.looks_at(step):
-                seen.append((row, request, step))
-            else:
-                again.pop()
-        if not seen:
-            return
-        at, places, steps = _columns([(row, request.place, step) for row, request, step in seen], self.device)
-        alive = None
-        if fed is not None:
-            most = max(len(request.stops) for _, request, _ in seen) or 1
-            stops = [[*request.stops, *[-1] * (most - len(request.stops))] for _, request, _ in seen]
-            answered = steps > (0 if post.own else 1)  # the prompt may end with a stop token
-            ends = (fed[at][:, None] == torch.tensor(stops, device=self.device)).any(dim=1)
-            alive = ~(ends & answered)
-        once_more = torch.tensor(again, device=self.device) if any(again) else None
-        counts = [step for _, _, step in seen]
-        look.see(states[at], places, steps, once_more, alive, (min(counts), max(counts)))
+                seen.append(Glance(row, request.place, step, again, request.stops))
+        if seen:
+            look.see(states, seen, fed)
 
     def _act(self, post: Post, logits: Tensor, mine: Sequence[tuple[int, Request, int]]) -> None:
         """Leaves flagged rows one token: the next of the refusal, or a stop token. Of a request that has none, nothing
         can be ended, and its verdict says so.
         """
         mine = [(row, request, written) for row, request, written in mine if request.stops]
-        if not mine:
+        lost = self.options.unseen and any(request.lost for _, request, _ in mine)
+        if not mine or (not lost and post.look.is_quiet([request.place for _, request, _ in mine])):
             return
-        at, places, steps, stops = _columns(
+        at, places, steps, stops = columns(
             [
                 (row, request.place, written if post.own else written + 1, request.stops[0])
                 for row, request, written in mine
@@ -201,13 +189,11 @@ class Desk:
         )
         flagged = post.look.flagged(places)
         unseen = torch.zeros_like(flagged, dtype=torch.bool)
-        if self.options.unseen and any(request.lost for _, request, _ in mine):
+        if lost:
             unseen = torch.tensor([bool(request.lost) for _, request, _ in mine], device=self.device)
             for _, request, _ in mine:
                 request.ended_by_us |= bool(request.lost)
         hit = (flagged > 0) | unseen
-        if self.device.type == "cpu" and not bool(hit.any()):
-            return
         since = torch.where(flagged > 0, steps - flagged, 0).long()
         token = torch.empty_like(stops)
         for stop in {request.stops[0] for _, request, _ in mine}:
@@ -265,10 +251,10 @@ class Desk:
             counts[verdict.guard, "acted"] += verdict.acted
 
     def _verdicts(self, rows: Sequence[tuple[Request, Tensor | None]]) -> list[Verdict]:
-        """One transfer for all rows of a guard's T."""
+        """One transfer for all rows of a guard's T that lie on one device."""
         numbers: dict[int, list[float]] = {}
-        for size in {len(row) for _, row in rows if row is not None}:
-            of_size = [(request, row) for request, row in rows if row is not None and len(row) == size]
+        for size, device in {(len(row), row.device) for _, row in rows if row is not None}:
+            of_size = [(q, row) for q, row in rows if row is not None and (len(row), row.device) == (size, device)]
             together = torch.stack([row for _, row in of_size]).cpu().tolist()
             numbers |= {id(request): line for (request, _), line in zip(of_size, together, strict=True)}
         return [self._verdict(request, numbers[id(request)]) for request, row in rows if row is not None]
@@ -315,11 +301,6 @@ class Desk:
 def _unlooked(steps: int) -> str:
     """What a verdict says of steps that are behind what its guard looks at."""
     return f"; {steps} further steps were not looked at" if steps else ""
-
-
-def _columns(rows: Sequence[tuple[int, ...]], device: torch.device) -> Sequence[Int[Tensor, "b"]]:
-    """Tuples of integers as one tensor a column, by one transfer."""
-    return torch.tensor(rows, dtype=torch.long).to(device, non_blocking=True).unbind(dim=1)
 
 
 def _leave_one(

@@ -10,8 +10,8 @@ later for a step replaces what came first, a flag included.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,14 +30,73 @@ _FLOOR = 1e-6  # as in demur.guards.prefix
 _HIGHEST = float(np.finfo(np.float64).max)
 
 
-class Look:
-    """One guard's eyes on all of its rows. ``places`` is how many rows there is room for; it grows.
-
-    ``acts``: a flagged row's later steps are not its own, and are not looked at.
+class Glance(NamedTuple):
+    """A row with something new: where it stands among the states of a step, its place, the step (from 1), whether the
+    step comes once more, and the tokens that end it.
     """
 
-    def __init__(self, guard: Guard, device: torch.device, acts: bool = False, by_tensors: bool | None = None) -> None:
-        self.guard, self.device, self.acts = guard, device, acts
+    row: int
+    place: int
+    step: int
+    again: bool = False
+    stops: tuple[int, ...] = ()
+
+
+class Eyes(Protocol):
+    """One guard's eyes on all of its rows: :class:`Look`, or :class:`demur.engines.vllm.host_look.HostLook`."""
+
+    @property
+    def steps(self) -> int:
+        """The guard's T."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where states and logits lie."""
+        ...
+
+    def take(self) -> int:
+        """A place for one row more, empty."""
+        ...
+
+    def give(self, place: int) -> None:
+        """A row is over; its place is free."""
+        ...
+
+    def looks_at(self, step: int) -> bool:
+        """Whether anything is looked at in a step, counted from 1."""
+        ...
+
+    def see(self, states: Float[Tensor, "n d"], rows: Sequence[Glance], fed: Int[Tensor, "n"] | None = None) -> None:
+        """Takes note of one step of each row. ``fed``: the token that each row of the batch was fed, where only the
+        device knows; a row that was fed one of its ``stops`` is over, and is left as it is.
+        """
+        ...
+
+    def is_quiet(self, places: Sequence[int]) -> bool:
+        """Whether no row is flagged, where that is known without waiting for a device; else False."""
+        ...
+
+    def flagged(self, places: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
+        """The step that flagged each row; 0 for none."""
+        ...
+
+    def row(self, place: int) -> Float[Tensor, "T+4"]:
+        """What is to be told of a row: sigma of T steps, the step that flagged it, its score (else the last), the last
+        sigma, and the worst score from step T on (of a shorter answer: the last).
+        """
+        ...
+
+
+class Look:
+    """A guard's eyes where the states lie on a device. ``places`` is how many rows there is room for; it grows.
+
+    ``score`` is what :func:`score_of` gives for the guard's detector. ``acts``: a flagged row's later steps are not its
+    own, and are not looked at.
+    """
+
+    def __init__(self, guard: Guard, device: torch.device, score: Score, acts: bool = False) -> None:
+        self.guard, self.device, self.score, self.acts = guard, device, score, acts
         self.steps, self.size = guard.spec.steps, guard.anchors.harmless.shape[1]
         self.places, self.free = 0, list[int]()
         anchors = guard.anchors
@@ -46,11 +105,7 @@ class Look:
         self.odds = [self._there(table) for table in (by.steep, by.offset)] if by is not None else []
         self.centre, self.scale = self._there(guard.prefix.centre), self._there(guard.prefix.scale)
         self.columns = torch.arange(self.steps, device=device)
-        on_device = device.type != "cpu" if by_tensors is None else by_tensors
-        # None: sigma and scores are taken by NumPy, of any detector; off the CPU that waits for the device once a step
-        self.score = score_of(guard.detector, device) if on_device else None
-        self.limit = min(guard.prefix.threshold.value, _HIGHEST)
-        self.tail = None if guard.tail is None else min(guard.tail.threshold.value, _HIGHEST)
+        self.limit, self.tail = limits_of(guard)
         d, t = self.size, self.steps
         self.shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
             "sums": ((2, d), torch.float32),  # with the last step, and without it
@@ -92,20 +147,32 @@ class Look:
         """Whether anything is looked at in a step, counted from 1."""
         return step >= 1 and (step <= self.steps or self.tail is not None)
 
-    def see(
+    def see(self, states: Float[Tensor, "n d"], rows: Sequence[Glance], fed: Int[Tensor, "n"] | None = None) -> None:
+        """See :class:`Eyes`. By tensors, and without asking the device anything."""
+        at, places, steps = columns([(row.row, row.place, row.step) for row in rows], self.device)
+        again = torch.tensor([row.again for row in rows], device=self.device) if any(r.again for r in rows) else None
+        alive = None
+        if fed is not None:
+            most = max(len(row.stops) for row in rows) or 1
+            stops = [[*row.stops, *[-1] * (most - len(row.stops))] for row in rows]
+            ends = (fed[at][:, None] == torch.tensor(stops, device=self.device)).any(dim=1)
+            alive = ~(ends & (steps > first_answered(self.guard)))
+        known = [row.step for row in rows]
+        self._see(states[at], places, steps, again, alive, min(known), max(known))
+
+    def _see(
         self,
         states: Float[Tensor, "b d"],
         places: Int[Tensor, "b"],
         steps: Int[Tensor, "b"],
-        again: Bool[Tensor, "b"] | None = None,
-        alive: Bool[Tensor, "b"] | None = None,
-        span: tuple[int, int] | None = None,
+        again: Bool[Tensor, "b"] | None,
+        alive: Bool[Tensor, "b"] | None,
+        least: int,
+        most: int,
     ) -> None:
-        """Takes note of one step of each row. ``steps`` count from 1; ``again``: the row's step before comes once more
-        (None: no row's). Rows that are not ``alive`` are left as they are. ``span``: the least and the greatest of the
-        steps, where the host knows them: what no row needs is then not computed.
+        """``again``: the row's step before comes once more (None: no row's). Rows that are not ``alive`` are left as
+        they are. ``least`` and ``most`` of the steps: what no row needs is not computed.
         """
-        least, most = span or (1, self.steps + 1)
         behind = most > self.steps
         sums, told = self.kept["sums"][places], self.kept["told"][places]
         before = sums[:, 0] if again is None else torch.where(again[:, None], sums[:, 1], sums[:, 0])
@@ -137,14 +204,16 @@ class Look:
         kept = self.kept[name]
         kept[where] = new if takes is None else torch.where(takes.view(-1, *[1] * (new.ndim - 1)), new, kept[where])
 
+    def is_quiet(self, places: Sequence[int]) -> bool:
+        """Never known: only the device could say."""
+        return False
+
     def flagged(self, places: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
         """The step that flagged each row; 0 for none."""
         return self.kept["told"][places, self.steps]
 
     def row(self, place: int) -> Float[Tensor, "T+4"]:
-        """What is to be told of a row, on its device: sigma of T steps, the step that flagged it, its score (else the
-        last), the last sigma, and the worst score from step T on (of a shorter answer: the last).
-        """
+        """See :class:`Eyes`; on the row's device, so that nobody waits for it."""
         return self.kept["told"][place, : self.steps + 4].clone()  # the place may be another row's when it is read
 
     def _recent(
@@ -158,9 +227,6 @@ class Look:
 
     def _signal(self, states: Float[Tensor, "b d"], at: Int[Tensor, "b"]) -> Float[Tensor, "b"]:
         """sigma of products, as :meth:`demur.signals.Anchors.of_products` takes it, without asking the device."""
-        if self.score is None:
-            sigma = self.guard.anchors.each(states.cpu().numpy(), at.cpu().numpy())
-            return torch.from_numpy(sigma).to(self.device)
         if not self.odds:
             harmful, harmless, length = products_there(states, at, *self.tables)
             harmful, harmless = (torch.log((1.0 - p / (length + EPS)).clamp(min=0) + EPS) for p in (harmful, harmless))
@@ -183,12 +249,8 @@ class Look:
         """Scores and the limits that hold for them: of signals up to T, and of windows behind it."""
         if self.tail is not None and least > self.steps:
             return 1.0 - sigma, self.tail
-        if self.score is None:
-            found = self.guard.prefix.score_held(held.cpu().numpy(), at.cpu().numpy() + 1)  # type: ignore[arg-type]
-            score = torch.from_numpy(found).to(self.device)
-        else:
-            known = held.isfinite().all(dim=1)
-            score = torch.where(known, (self.score(held) - self.centre[at]) / self.scale[at], torch.nan)
+        known = held.isfinite().all(dim=1)
+        score = torch.where(known, (self.score(held) - self.centre[at]) / self.scale[at], torch.nan)
         if self.tail is None or most <= self.steps:
             return score, self.limit
         behind = steps > self.steps
@@ -196,8 +258,28 @@ class Look:
         return torch.where(behind, 1.0 - sigma, score), torch.where(behind, self.tail, limit)
 
 
-def score_of(detector: Detector, device: torch.device) -> Callable[[Tensor], Tensor] | None:
-    """A detector's comparable scores by tensors; None for one that only NumPy can read."""
+def limits_of(guard: Guard) -> tuple[float, float | None]:
+    """The limits up to step T and behind it (None: nothing is looked at there). An infinite score is above both."""
+    tail = None if guard.tail is None else min(guard.tail.threshold.value, _HIGHEST)
+    return min(guard.prefix.threshold.value, _HIGHEST), tail
+
+
+def first_answered(guard: Guard) -> int:
+    """Behind which step a token that was fed may be one of the answer's own: a prompt may end with a stop token."""
+    return 0 if guard.spec.pool == "generated" else 1
+
+
+def columns(rows: Sequence[tuple[int, ...]], device: torch.device) -> Sequence[Int[Tensor, "b"]]:
+    """Tuples of integers as one tensor a column, by one transfer."""
+    return torch.tensor(rows, dtype=torch.long).to(device, non_blocking=True).unbind(dim=1)
+
+
+Score = Callable[[Tensor], Tensor]
+"""A detector's comparable scores by tensors."""
+
+
+def score_of(detector: Detector, device: torch.device) -> Score | None:
+    """See :data:`Score`; None for a detector that only NumPy can read."""
     if isinstance(detector, Last):
         return lambda held: _log(1.0 - held[:, -1])
     if isinstance(detector, Mean):

@@ -21,7 +21,8 @@ from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor
 
 from demur.engines.vllm import fits, layer
 from demur.engines.vllm.desk import Desk, Post
-from demur.engines.vllm.look import Look, check_readable
+from demur.engines.vllm.host_look import look_of
+from demur.engines.vllm.look import check_readable
 from demur.engines.vllm.options import GUARD, ID, REQUEST, Mode, asked, check_params, operators
 from demur.engines.vllm.request import Request
 from demur.guards import Guard
@@ -201,7 +202,7 @@ def _posts(config: Any, device: torch.device) -> tuple[dict[str, Post], dict[str
             if tokenizer is None:
                 raise DemurError("a refusal without a tokenizer", "one that can write it", "use the mode stop")
             words = tuple(tokenizer.encode(options.refusal, add_special_tokens=False))
-        look = Look(guard, device, acts=named.mode is not Mode.WATCH)
+        look = look_of(guard, device, acts=named.mode is not Mode.WATCH)
         digest = hashlib.sha256(Path(named.path).read_bytes()).hexdigest()
         posts[name] = Post(guard, look, named.mode, words, notes, digest)
     told = {
