@@ -89,7 +89,8 @@ def test_a_row_does_not_depend_on_its_neighbours(kind: str) -> None:
     for step in (1, 2, 3):
         together(crowd, {place: (step, i, False) for i, place in enumerate(places)}, states)
         together(alone, {one: (step, 4, False)}, states)
-    assert crowd.row(places[4]).tolist() == alone.row(one).tolist()
+    found, by_itself = crowd.row(places[4]).tolist(), alone.row(one).tolist()
+    assert found == (by_itself if kind == "host" else pytest.approx(by_itself, abs=1e-12))  # a device sums otherwise
 
 
 @KINDS
