@@ -111,9 +111,11 @@ class Pooler:
                 self.counts[key] = self.counts[key] + n if key in self.counts else n
         elif step.span == "canvas":
             total, count = self._with_finished(key, step, total, count)
-        fresh = total / count.clamp(min=1)
-        moved = (count > 0) & _pooled(step)[:, None]  # what was added before does not bring an ended row back
-        self.phi[key] = torch.where(moved, fresh, self.phi.get(key, fresh))
+        moved = count > 0
+        if step.span != "all":  # what was added before does not bring an ended row back
+            moved &= _pooled(step)[:, None]
+        held = self.phi[key] if key in self.phi else torch.zeros_like(total)
+        self.phi[key] = torch.where(moved, total / count, held)  # where there is nothing to average it is not used
 
     def _with_finished(
         self, key: tuple[Layer, Pool], step: Step, total: Float[Tensor, "b d"], count: Float[Tensor, "b 1"]
