@@ -15,14 +15,16 @@ from demur.attacks import Pair, Translated
 from demur.defenses import DEFENSES, settings_of
 from demur.experiment import Prompts, Subject, read, units_of
 from demur.experiment.asking import judge_of
-from demur.experiment.config import content_of, folder_name
-from demur.experiment.fit import prepared_path
+from demur.experiment.config import Config, content_of, folder_name
+from demur.experiment.fit import answers_wanted, prepared_path
 from demur.experiment.outcomes import asks_the_dictionary
 from demur.experiment.queries import keys_of
 from demur.experiment.recipe import KEYS, MODEL_KEYS, PROMPTS_KEYS
 from demur.experiment.requests import digests_of, prompts_of
+from demur.experiment.runs import Plan
 from demur.judges import Budget, Endpoint, LLMJudge
 from demur.types import DemurError
+from demur.worlds import Role
 
 ROOT = Path(__file__).parent.parent
 KEY_OF_0_1_0 = "063a4f06"
@@ -378,6 +380,28 @@ def test_prompts_for_a_guard_are_asked_for_where_a_defense_uses_it(
     assert (found.fit, found.calibrate) == (fit, calibrate)
     named = reading(tmp_path, text.replace(sizes, f"{sizes}, fit: 40, calibrate: 24")).prompts
     assert (named.fit, named.calibrate) == (40, 24), "what is named is made"
+
+
+def test_harmful_anchors_are_as_many_as_harmless_ones_or_as_many_as_are_named(tmp_path: Path) -> None:
+    def named(more: str) -> Config:
+        return reading(tmp_path, YAML.replace("anchors: 16", f"anchors: 16{more}"))
+
+    def asked(config: Config) -> list[int]:
+        roles: tuple[Role, ...] = ("anchors/harmless", "anchors/harmful")
+        return [len(prompts_of(config.prompts, role)) for role in roles]
+
+    plain, more = named(""), named(", harmful_anchors: 24")
+    assert asked(plain) == [16, 16]
+    assert named(", harmful_anchors: 0").key == plain.key == KEY_OF_0_1_0
+    assert asked(more) == [16, 24]
+    assert more.key != plain.key
+    subject = plain.subjects[0]
+    assert prepared_path(tmp_path, more, subject) != prepared_path(tmp_path, plain, subject)
+    assert answers_wanted(more, subject) == answers_wanted(plain, subject) + 8
+    first = [Plan(units_of(of), frozenset()).answers(of, subject)[0] for of in (more, plain)]
+    assert first[0] == first[1] + 8
+    with pytest.raises(DemurError, match="harmful_anchors"):
+        named(", harmful_anchors: 7")
 
 
 def test_a_small_file_is_enough_for_a_run_without_a_guard(tmp_path: Path) -> None:

@@ -511,8 +511,9 @@ def test_diffusion_pooling_equals_means_over_the_steps_own_pass(name: str, sampl
         assert not live[-1][0].open[i].any()
 
 
-def test_pooling_before_anything_is_committed_is_zero_and_then_held() -> None:
-    """A step may commit nothing: ``generated`` is zero until something is, ``masked`` is not."""
+@pytest.mark.parametrize("bad", [0.0, float("nan"), float("inf")])
+def test_pooling_before_anything_is_committed_is_zero_and_then_held(bad: float) -> None:
+    """A step may commit nothing: ``generated`` is zero until something is, whatever states hold; ``masked`` is not."""
     model = small.diffusion("llada").watching("last")
     canvas = model.canvas_of([[1, 2, 3]], 3)
     out = model.forward(canvas, canvas.open)
@@ -520,9 +521,10 @@ def test_pooling_before_anything_is_committed_is_zero_and_then_held() -> None:
     live = torch.ones(1, dtype=torch.bool)
     step = Step(0, canvas.ids, canvas.open, nothing, canvas.ids, canvas.ids.float(), live, out.hidden)
     pooler = Pooler(canvas, [("last", pool) for pool in ("generated", "masked", "response")])
-    phi = pooler(step)
+    phi = pooler(replace(step, hidden={"last": out.hidden["last"] + bad}))
     assert (phi["last", "generated"] == 0).all()
-    assert_close(phi["last", "masked"], phi["last", "response"])
+    assert phi["last", "masked"].isfinite().all() == (bad == 0)
+    assert torch.equal(phi["last", "masked"].nan_to_num(), phi["last", "response"].nan_to_num())
     over = replace(step, live=~live, committed=canvas.open)
     assert (pooler(over)["last", "generated"] == 0).all(), "a row that has ended keeps its value"
 

@@ -13,8 +13,8 @@ In block diffusion, response positions are those up to the row's current block; 
 renoising diffusion, where a pass sees one canvas, they are those up to the row's current canvas, and a finished one
 stays in the mean with the states of the last pass over it, the one that wrote its tokens.
 
-Where a mode has nothing to average (no position committed yet at the first step: zeros; no position masked any more;
-a row that has ended), the last value is held.
+Where a mode has nothing to average (no position masked any more; a row that has ended), the last value is held; before
+there is one (no position committed yet at the first step), it is zeros, whatever the states hold.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Pooler:
         if step.span != "all":  # what was added before does not bring an ended row back
             moved &= _pooled(step)[:, None]
         held = self.phi[key] if key in self.phi else torch.zeros_like(total)
-        self.phi[key] = torch.where(moved, total / count, held)  # where there is nothing to average it is not used
+        self.phi[key] = torch.where(moved, total / count, held)  # 0 / 0, where nothing is averaged, is not taken
 
     def _with_finished(
         self, key: tuple[Layer, Pool], step: Step, total: Float[Tensor, "b d"], count: Float[Tensor, "b 1"]

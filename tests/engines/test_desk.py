@@ -16,6 +16,7 @@ from demur.engines.vllm.host_look import look_of
 from demur.engines.vllm.options import Mode, Options
 from demur.engines.vllm.request import Request
 from demur.guards import Guard
+from demur.testing.pretend import DEVICE, PretendDevice
 
 CPU = torch.device("cpu")
 V, EOS = 11, 1
@@ -305,3 +306,32 @@ def test_a_note_says_where_tokens_are_drawn_otherwise_than_the_guards() -> None:
     assert "repetition_penalty 1.3" in told[0][0]
     assert "logit_bias" in told[1][0]
     assert told[2] == []  # greedy: nothing is cut of the likeliest token
+
+
+def test_guards_that_only_numpy_reads_and_others_stand_at_one_accelerator() -> None:
+    """What is told of their rows lies on two devices; tokens and verdicts are those of a CPU."""
+
+    def run(device: torch.device) -> tuple[list[dict[str, Any]], list[list[float]]]:
+        guards = {name: made(name, limit=0.0) for name in ("last", "window")}
+        mode, gen = Mode.STOP, torch.Generator().manual_seed(4)
+        posts = {name: d.Post(guard, look_of(guard, device, acts=True), mode) for name, guard in guards.items()}
+        of, logits = d.Desk(posts, Options(), device), list[list[float]]()
+        for row, name in enumerate(posts):
+            of.add(row, Request(name, name, object(), None, (EOS,)))
+        for written in range(T):
+            states = torch.randn(2, D, generator=gen).to(device)
+            fed = torch.full((2,), 5).to(device)
+            rows = [(row, each, written) for row, each in of.rows.items()]
+            logits += of.step(torch.zeros(2, V).to(device), states, rows, fed).cpu().tolist()
+        return of.verdicts(), logits
+
+    verdicts, logits = run(CPU)
+    assert all(one["flagged"] for one in verdicts), verdicts
+    with PretendDevice():
+        there, its_logits = run(DEVICE)
+    assert its_logits == logits
+    for one, other in zip(verdicts, there, strict=True):
+        assert one.pop("sigma") == pytest.approx(other.pop("sigma"), abs=1e-9)
+        for name in ("score", "last", "worst"):
+            assert one.pop(name) == pytest.approx(other.pop(name), abs=1e-9)
+        assert one == other

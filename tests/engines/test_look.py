@@ -120,6 +120,18 @@ def test_behind_t_a_signal_that_is_not_finite_is_flagged_and_told(kind: str, bad
 
 
 @KINDS
+@pytest.mark.parametrize("bad", [float("inf"), 3e38])
+def test_states_that_overflow_are_flagged_without_a_warning(kind: str, bad: float) -> None:
+    """An infinity and its opposite are no number, and neither is a window of infinite means. Tests raise warnings."""
+    look, states = eyes(kind, made("last", limit=1e9, tail=True)), torch.ones(1, D)
+    place = look.take()
+    for step in range(1, 2 * T):
+        together(look, {place: (step, 0, False)}, states * (bad if step < T else -bad))
+    assert 0 < look.flagged(torch.tensor([place])).item() <= T
+    assert np.isnan(look.row(place)[-2:].tolist()).all()
+
+
+@KINDS
 def test_a_flag_of_a_step_that_comes_again_is_taken_back(kind: str) -> None:
     """The first time its state was of half a prompt."""
     look, states = eyes(kind, made("last", limit=1e9)), torch.randn(1, D)

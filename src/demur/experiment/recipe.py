@@ -57,7 +57,7 @@ SIZES = {
 }  # fmt: skip
 """Sizes under ``prompts``, and the least that each may be."""
 MAY_BE_NONE = ("harmful_anchors", "fit", "calibrate")
-"""Sizes that may be 0 as well: as many as harmless ones; and where no defense needs them."""
+"""Sizes that may be 0 too: ``harmful_anchors`` for as many as ``anchors``, the others where no defense needs them."""
 PROMPTS_KEYS = (*SIDES, "columns", *SIZES)
 """Keys under ``prompts``."""
 FROM_HERE = "a path from the folder in which demur is started"

@@ -39,11 +39,12 @@ class HostLook:
 
     def take(self) -> int:
         """A place for one row more, empty."""
+        row = _Row(self.steps, self.guard.anchors.harmless.shape[1], self.tail is not None)
         if not self.free:
-            self.free.append(len(self.rows))
-            self.rows.append(None)
+            self.rows.append(row)
+            return len(self.rows) - 1
         place = self.free.pop()
-        self.rows[place] = _Row(self.steps, self.guard.anchors.harmless.shape[1], self.tail is not None)
+        self.rows[place] = row
         return place
 
     def give(self, place: int) -> None:
@@ -67,8 +68,9 @@ class HostLook:
             return
         given = states.float().cpu().numpy()
         seen = np.empty((len(new), given.shape[1]), np.float32)
-        for out, (each, row) in zip(seen, new, strict=True):
-            row.add(given[each.row], each.step, each.again, out)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is flagged
+            for out, (each, row) in zip(seen, new, strict=True):
+                row.add(given[each.row], each.step, each.again, out)
         steps = np.array([each.step for each, _ in new])
         sigma = self.guard.anchors.each(seen, np.minimum(steps, self.steps) - 1).tolist()
         early = []
@@ -111,22 +113,22 @@ class _Row:
 
     def __init__(self, steps: int, size: int, whole: bool) -> None:
         self.sum = self.sum_before = np.zeros(size, np.float32)
-        self.means = np.empty((steps + 1, size), np.float32) if whole else None
+        self.means = np.zeros((steps + 1, size), np.float32) if whole else None
         self.sigma = np.zeros(steps)
         self.flagged, self.score, self.last, self.worst, self.worst_before = 0, 0.0, 0.0, 0.0, 0.0
 
-    def add(self, state: State, step: int, again: bool, mean: State) -> None:
-        """Adds a state, and writes the one that the guard reads: the mean of all, behind T that of the last T."""
+    def add(self, state: State, step: int, again: bool, out: State) -> None:
+        """Adds a state, and writes to ``out`` what the guard reads: the mean of all, behind T that of the last T."""
         if not again:
             self.sum_before = self.sum
         self.sum, width = self.sum_before + state, len(self.sigma)
-        np.divide(self.sum, step, out=mean)
+        np.divide(self.sum, step, out=out)
         if self.means is None:
             return
-        self.means[step % (width + 1)] = mean
+        self.means[step % (width + 1)] = out
         if step > width:
             old = self.means[(step + 1) % (width + 1)].astype(np.float64)
-            mean[:] = (mean.astype(np.float64) * step - old * (step - width)) / width
+            out[:] = (out.astype(np.float64) * step - old * (step - width)) / width
 
     def read(self, sigma: float, step: int, again: bool) -> None:
         """Takes note of its signal after a step. What a step brought that comes once more is forgotten."""
