@@ -66,11 +66,14 @@ class HostLook:
             new = [(each, row) for each, row in new if not 0 < row.flagged < each.step]
         if not new:
             return
+        at: Sequence[int] = [each.row for each, _ in new]
+        if len(at) < len(states):  # no others leave their device, or become fp32
+            states, at = states[at], range(len(at))
         given = states.float().cpu().numpy()
         seen = np.empty((len(new), given.shape[1]), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is flagged
-            for out, (each, row) in zip(seen, new, strict=True):
-                row.add(given[each.row], each.step, each.again, out)
+            for out, where, (each, row) in zip(seen, at, new, strict=True):
+                row.add(given[where], each.step, each.again, out)
         steps = np.array([each.step for each, _ in new])
         sigma = self.guard.anchors.each(seen, np.minimum(steps, self.steps) - 1).tolist()
         early = []
