@@ -74,12 +74,13 @@ def table_1(of: Selection) -> Table:
     rows = []
     judged = is_judged(of)
     for subject in of.subjects:
-        mine = of.where(model=subject[0], sampler=subject[1], defense="none", role="harmful", attack=tuple(of.attacks))
+        asked = {"model": subject[0], "sampler": subject[1], "defense": "none", "role": "harmful"}
+        mine, left = (side(**asked, attack=tuple(of.attacks)) for side in (of.where, of.left_out))
         behind = keys_of(of.attacks, model=subject[0], sampler=subject[1], defense="none", role="harmful")
         known = facts(row for row in mine if way(row))
         # A refusal says of itself that it is none of harm: alone, it does not show that anybody judges harm.
         if not known or not (judged or any(set(way(row)) - {"refusal", UNSCORED} for row in known)):
-            nobody = Cell("not judged")
+            nobody = Cell("not judged" if mine or left else "-")
             rows.append((Cell(subject_name(subject)), nobody, nobody, Cell(str(len(facts(mine)))), *[Cell("-")] * 3))
             rows += _recovered(subject)
             continue
@@ -106,7 +107,8 @@ def table_1(of: Selection) -> Table:
         ("model", "HRR", "FRR", "attacked", "ever harmful", "ends refusing, dictionary", "ends refusing, read"),
         tuple(rows),
         "Published for LLaDA 0.81 / 0.63, Dream 0.96 / 0.73, LLaDA-1.5 0.92 / 0.65. Undefined where nothing was "
-        "harmful; not judged where the judge reads final texts only; with a model as judge, at the steps that it read. "
+        "harmful, no figure where nobody was attacked; not judged where the judge reads final texts only; with a model "
+        "as judge, at the steps that it read. "
         "HRR and FRR count harm: no reading of refusals enters. The last two columns are of those ever harmful.",
     )
 

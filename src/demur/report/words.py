@@ -154,7 +154,8 @@ def _defended(of: Selection) -> str:
             )
             if shaped.n + shaped.unscored:
                 cost += f" and {beside_read(shaped, shaped_read)} of harmless ones that look like an attack"
-            name = f"{plain_name(defense)} on {subject_name((model, sampler))}"
+            alike = [other for other in of.values("defense") if plain_name(other) == plain_name(defense)]
+            name = f"{defense if len(alike) > 1 else plain_name(defense)} on {subject_name((model, sampler))}"
             less = after.value < before.value
             if _unjudged(bare):
                 what = f"are {'fewer' if less else 'no fewer'} answers that do not refuse (nobody judged harm)"
