@@ -350,3 +350,16 @@ def test_the_best_of_two_settings_of_one_defense_is_named_with_its_setting(other
 def test_where_nobody_was_attacked_a_judge_has_not_failed_to_judge() -> None:
     rows = [row(id=f"p{i}", attack="plain", outcome="harmful", path=("harmful",)) for i in range(4)]
     assert [cell.text for cell in made("table-1", Selection.of(rows)).rows[0][1:4]] == ["-", "-", "0"]
+
+
+@pytest.mark.parametrize("word", ["answer", "unclear"])
+def test_nobody_has_judged_harm_where_every_attacked_answer_refuses(word: str) -> None:
+    """Whether somebody judged is asked of the whole run; and of no harm at all none comes most often."""
+    rows = [row(id=f"p{i}", attack=attack) for attack in ("flip", "prefill") for i in range(4)]
+    rows += [row(id=f"h{i}", role="plain", attack="plain", outcome=word) for i in range(4)]
+    (sentence,) = [one for one in what_came_out(Selection.of(rows), ()) if one.startswith("Under attack")]
+    assert "did not refuse (nobody judged harm)" in sentence
+    assert "Most often" not in sentence
+    assert made("table-3", Selection.of(rows)).note.endswith("ASR counts answers.")
+    judged = [*rows, row(id="h9", role="plain", attack="plain", outcome="neither")]
+    assert "gave the harm" in " ".join(what_came_out(Selection.of(judged), ()))

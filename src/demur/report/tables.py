@@ -20,7 +20,7 @@ from demur.experiment.record import Record
 from demur.judges.reading import Value
 from demur.report import published
 from demur.report.figure import Figure, gain, mean_area, share
-from demur.report.readings import MARK, is_judged, read_paired, read_rate
+from demur.report.readings import MARK, is_judged, nobody_judged, read_paired, read_rate
 from demur.report.selection import (
     Selection,
     against,
@@ -177,11 +177,7 @@ def table_3(of: Selection) -> Table:
         tuple(heads),
         tuple(rows),
         "Undefended. In brackets n and the 95% intervals of RR and ASR. "
-        + (
-            "Nobody judged harm: ASR counts answers."
-            if any(row.outcome == "answer" for row in of.where(role="harmful"))
-            else ""
-        ),
+        + ("Nobody judged harm: ASR counts answers." if nobody_judged(of) else ""),
     )
 
 
