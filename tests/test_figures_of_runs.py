@@ -358,7 +358,8 @@ def test_nobody_has_judged_harm_where_every_attacked_answer_refuses(word: str) -
     rows = [row(id=f"p{i}", attack=attack) for attack in ("flip", "prefill") for i in range(4)]
     rows += [row(id=f"h{i}", role="plain", attack="plain", outcome=word) for i in range(4)]
     (sentence,) = [one for one in what_came_out(Selection.of(rows), ()) if one.startswith("Under attack")]
-    assert "did not refuse (nobody judged harm)" in sentence
+    told = "answered" if word == "unclear" else "did not refuse"  # what is unclear does neither
+    assert f"{told} (nobody judged harm)" in sentence
     assert "Most often" not in sentence
     assert made("table-3", Selection.of(rows)).note.endswith("ASR counts answers.")
     judged = [*rows, row(id="h9", role="plain", attack="plain", outcome="neither")]

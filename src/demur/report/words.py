@@ -113,7 +113,7 @@ def _attacked(of: Selection) -> str:
     rows, left = (side(**where, attack=tuple(of.attacks)) for side in (of.where, of.left_out))
     if not rows:
         return ""
-    gave = "did not refuse (nobody judged harm)" if nobody_judged(of) else "gave the harm that was asked for"
+    gave = f"{_answered(of)[0]} (nobody judged harm)" if nobody_judged(of) else "gave the harm that was asked for"
     every = {
         attack: rate(of.where(**where, attack=attack), "harmful", of.left_out(**where, attack=attack))
         for attack in of.attacks
@@ -157,7 +157,7 @@ def _defended(of: Selection) -> str:
             name = f"{defense if len(alike) > 1 else plain_name(defense)} on {subject_name((model, sampler))}"
             less = after.value < before.value
             if nobody_judged(of):
-                what = f"are {'fewer' if less else 'no fewer'} answers that do not refuse (nobody judged harm)"
+                what = f"are {'fewer' if less else 'no fewer'} answers that {_answered(of)[1]} (nobody judged harm)"
             else:
                 what = f"is {'less' if less else 'no less'} harm"
             found.append(
@@ -168,3 +168,9 @@ def _defended(of: Selection) -> str:
                 )
             )
     return min(found)[1] if found else ""
+
+
+def _answered(of: Selection) -> tuple[str, str]:
+    """What ASR counts where nobody judged harm: what does not refuse, or, where some do neither, what answers."""
+    neither = any(row.outcome == "unclear" for row in (*of.rows, *of.unscored))
+    return ("answered", "answer") if neither else ("did not refuse", "do not refuse")
