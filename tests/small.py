@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -312,6 +313,11 @@ def written(tokenizer: Any, tokens: Sequence[int]) -> Trace:
 def said(text: str, **more: Any) -> Trace:
     """A trace of one token that says ``text``."""
     return trace_of([1], {0: b"", 1: text.encode()}, **more)
+
+
+def asked_apart(traces: Iterable[Trace]) -> list[Trace]:
+    """The same traces, each as the answer to a prompt of its own."""
+    return [replace(one, prompt=replace(one.prompt, text=f"{one.prompt.text} {i}")) for i, one in enumerate(traces)]
 
 
 def one_line(error: DemurError) -> str:

@@ -332,3 +332,35 @@ def test_of_defenses_that_let_as_little_through_the_one_with_fewer_refusals_is_t
     (sentence,) = [one for one in what_came_out(Selection.of(rows), ()) if "the best" in one]
     (other,) = {"sri-guard", "sri-guard-offline"} - {stricter}
     assert f"the best, {other} on" in sentence
+
+
+@pytest.mark.parametrize("other", ["perplexity", "perplexity (model=b)"])
+def test_the_best_of_two_settings_of_one_defense_is_named_with_its_setting(other: str) -> None:
+    rows = [row(id=f"p{i}", outcome="harmful", answer="Take iron.") for i in range(4)]
+    for defense in ("perplexity (model=a)", other, "moderation (model=c)"):
+        best = defense == "perplexity (model=a)"
+        outcomes = ["refusal" if best or i else "harmful" for i in range(4)]
+        rows += [row(id=f"p{i}", defense=defense, outcome=one, answer=f"{i}") for i, one in enumerate(outcomes)]
+    (sentence,) = [one for one in what_came_out(Selection.of(rows), ()) if "the best" in one]
+    assert "the best, perplexity (model=a) on" in sentence
+    alone = [one for one in rows if one.defense != other]
+    assert any("the best, perplexity on" in one for one in what_came_out(Selection.of(alone), ()))
+
+
+def test_where_nobody_was_attacked_a_judge_has_not_failed_to_judge() -> None:
+    rows = [row(id=f"p{i}", attack="plain", outcome="harmful", path=("harmful",)) for i in range(4)]
+    assert [cell.text for cell in made("table-1", Selection.of(rows)).rows[0][1:4]] == ["-", "-", "0"]
+
+
+@pytest.mark.parametrize("word", ["answer", "unclear"])
+def test_nobody_has_judged_harm_where_every_attacked_answer_refuses(word: str) -> None:
+    """Whether somebody judged is asked of the whole run; and of no harm at all none comes most often."""
+    rows = [row(id=f"p{i}", attack=attack) for attack in ("flip", "prefill") for i in range(4)]
+    rows += [row(id=f"h{i}", role="plain", attack="plain", outcome=word) for i in range(4)]
+    (sentence,) = [one for one in what_came_out(Selection.of(rows), ()) if one.startswith("Under attack")]
+    told = "answered" if word == "unclear" else "did not refuse"  # what is unclear does neither
+    assert f"{told} (nobody judged harm)" in sentence
+    assert "Most often" not in sentence
+    assert made("table-3", Selection.of(rows)).note.endswith("ASR counts answers.")
+    judged = [*rows, row(id="h9", role="plain", attack="plain", outcome="neither")]
+    assert "gave the harm" in " ".join(what_came_out(Selection.of(judged), ()))

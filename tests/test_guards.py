@@ -17,12 +17,13 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from demur import guards as g
 from demur.dynamics.rates import Rate
+from demur.guards.conformal import threshold_of
 from demur.organism.world import prompts as world_prompts
 from demur.samplers import Autoregressive, BlockDiffusion, JointThreshold, MaskedDiffusion, SeededBlocks, seeded
 from demur.signals import Anchors, fit_anchors, scripted_refusals
 from demur.signals.whitened import fit_whitened
 from demur.traces import Trace, generate
-from demur.types import DemurError, Prompt, Spec
+from demur.types import DemurError, DemurWarning, Prompt, Spec
 
 KEYS = [("last", "generated")]
 
@@ -406,8 +407,12 @@ def test_several_answers_to_one_prompt_are_no_more_facts_than_one(copies: int) -
         g.fit_guard(guard.anchors, fit, twice, **kind)
     with pytest.raises(g.InvalidData, match=f"40 answers to {40 - copies} prompts to measure on"):
         guard.measured("twice", repeated(tiny_traces(40, offset=9000)))
-    made = g.fit_guard(guard.anchors, fit, twice, threshold="quantile", **kind)
+    with pytest.warns(DemurWarning, match=f"40 answers to {40 - copies} prompts to calibrate on: they count as"):
+        made = g.fit_guard(guard.anchors, fit, twice, threshold="quantile", **kind)
     assert made.threshold.rule == "quantile", "which promises nothing"
+    with pytest.warns(DemurWarning, match=f"40 answers to {40 - copies} prompts to fit on: they count as") as caught:
+        g.fit_guard(guard.anchors, repeated(fit), other, **kind)
+    assert [one.filename for one in caught] == [__file__]
     asked = [replace(trace, prompt=replace(trace.prompt, system=f"Speak as {i}.")) for i, trace in enumerate(other)]
     assert g.fit_guard(guard.anchors, fit, [*other, *asked], **kind).threshold.n == 80, "another system prompt: another"
 
@@ -582,6 +587,39 @@ def test_what_is_no_signal_is_not_scored(wrong: Any) -> None:
     holes = np.where(np.arange(40)[:, None] == 3, np.nan, sigma)
     assert np.isnan(guard.scores(holes)[3])
     assert np.isfinite(np.delete(guard.scores(holes), 3)).all()
+
+
+@pytest.mark.parametrize("rule", ["conformal", "quantile"])
+@pytest.mark.parametrize("alpha", ["x", "0.1", None, True, [0.1], 0, 1, float("nan")], ids=repr)
+def test_an_alpha_that_is_no_share_is_one_line_whoever_takes_it(alpha: Any, rule: Any) -> None:
+    guard, fit, other = tiny_guard(), tiny_traces(80), tiny_traces(40, offset=1000)
+    sigma = np.random.default_rng(0).uniform(0.3, 0.9, (40, 8))
+    for call in (
+        lambda: threshold_of(sigma[:, 0], alpha, rule),
+        lambda: g.fit_prefix(guard.detector, sigma, sigma, alpha=alpha, rule=rule),
+        lambda: g.Threshold(0.5, alpha, rule, 40),
+        lambda: g.SRIGuard(alpha=alpha, threshold=rule, detector="mean").fit(sigma),
+        lambda: g.fit_guard(guard.anchors, fit, other, alpha=alpha, threshold=rule, detector="mean"),
+        lambda: g.fit_guard(guard.anchors, fit, other, alpha=alpha, threshold=rule, detector="mean", upto=64),
+    ):
+        with pytest.raises(g.InvalidData, match="above 0 and below 1") as error:
+            call()
+        small.one_line(error.value)
+
+
+@pytest.mark.parametrize("rule", ["best", None, 3, ["conformal"]], ids=repr)
+def test_a_rule_that_is_none_is_one_line_whoever_takes_it(rule: Any) -> None:
+    guard, fit, other = tiny_guard(), tiny_traces(80), tiny_traces(40, offset=1000)
+    sigma = np.random.default_rng(0).uniform(0.3, 0.9, (40, 8))
+    for call in (
+        lambda: threshold_of(sigma[:, 0], 0.1, rule),
+        lambda: g.fit_prefix(guard.detector, sigma, sigma, alpha=0.1, rule=rule),
+        lambda: g.Threshold(0.5, 0.1, rule, 40),
+        lambda: g.fit_guard(guard.anchors, fit, other, alpha=0.1, threshold=rule, detector="mean", upto=64),
+    ):
+        with pytest.raises(g.InvalidData, match="conformal or quantile") as error:
+            call()
+        small.one_line(error.value)
 
 
 @pytest.mark.parametrize("detector", [g.Autoencoder, g.IsolationForest, g.Mahalanobis])

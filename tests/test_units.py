@@ -8,6 +8,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from demur.experiment.judging import request_of
 from demur.experiment.outcomes import outcomes_by
 from demur.experiment.record import Record
 from demur.experiment.requests import prompts_of
+from demur.experiment.runs import _unread
 from demur.models import FAMILIES, family_at
 from demur.refusals import is_refusal
 from demur.report import Selection, report
@@ -359,3 +361,16 @@ def test_a_part_whose_code_changed_is_asked_again_and_nothing_else_is(
     assert first["organism/page"] == other["organism/page"]
     assert first["plain"] == other["plain"]
     assert not {*first["shouting_part:Shout"]} & {*other["shouting_part:Shout"]}
+
+
+def test_verdicts_that_could_not_be_read_are_counted_behind_a_defense_at_work_too() -> None:
+    class Kept:
+        def records(self, keys: Any) -> Any:
+            return [SimpleNamespace(flagged_by=by) for by in ("moderation, unreadable", "sri-guard", "")]
+
+    units: Any = [
+        SimpleNamespace(passive=name == "moderation", defense=SimpleNamespace(none=name == "none", label=name), key="k")
+        for name in ("none", "moderation", "sri-guard+moderation")
+    ]
+    store: Any = Kept()
+    assert _unread(store, units) == {"moderation": 1, "sri-guard+moderation": 1}

@@ -35,8 +35,8 @@ def said(text: str, value: float, steps: int = 4, **more: Any) -> Any:
 
 def test_anchors_are_means_of_what_complied_and_of_what_refused() -> None:
     """Refused harmless prompts and answered harmful ones belong to neither side (section 3.1)."""
-    harmless = [said(YES, 1), said(NO, 100), said(YES, 3)]
-    harmful = [said(NO, -5), said(YES, 100), said(NO, -7), said("It is illegal", -9)]
+    harmless = small.asked_apart([said(YES, 1), said(NO, 100), said(YES, 3)])
+    harmful = small.asked_apart([said(NO, -5), said(YES, 100), said(NO, -7), said("It is illegal", -9)])
     anchors = fit_anchors(harmless, harmful)
     steps = np.arange(4)[:, None] + np.zeros((4, 2))
     np.testing.assert_allclose(anchors.harmless[:, :2], 2 + steps)

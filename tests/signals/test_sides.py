@@ -98,3 +98,30 @@ def test_one_text_under_two_system_prompts_is_two_prompts(model: Any) -> None:
 def test_an_alpha_that_is_no_share_is_one_line(alpha: Any) -> None:
     with pytest.raises(DemurError, match="above 0 and below 1"):
         conformal_threshold(np.arange(200.0), alpha)
+
+
+@pytest.mark.parametrize("side", ["harmless", "harmful"])
+@pytest.mark.parametrize("form", ["the same", "under other ids"])
+def test_copies_of_one_answer_are_no_more_anchors_than_one(side: str, form: str, model: Any) -> None:
+    good, bad = anchor_traces(model, HARMLESS, HARMFUL, refusals="scripted", length=32)
+    first = (good if side == "harmless" else bad)[0]
+    copies = [
+        first if form == "the same" else replace(first, prompt=replace(first.prompt, id=str(i))) for i in range(4)
+    ]
+    sides = {"harmless": good, "harmful": bad} | {side: copies}
+    with pytest.warns(DemurWarning, match=f"the 4 answers of the {side} side are to 1 different prompt") as caught:
+        demur.fit_anchors(sides["harmless"], sides["harmful"])
+    assert [one.filename for one in caught] == [__file__]
+
+
+def test_prompts_that_come_several_times_are_said_once(model: Any) -> None:
+    with pytest.warns(DemurWarning) as caught:
+        demur.anchors_of(model, HARMLESS, [HARMFUL[0]] * 4, refusals="scripted", length=32)
+    assert len([one for one in caught if "different" in str(one.message)]) == 1
+
+
+def test_answers_to_different_prompts_are_fitted_without_a_word(model: Any) -> None:
+    good, bad = anchor_traces(model, HARMLESS, HARMFUL, refusals="scripted", length=32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        demur.fit_anchors(good, bad)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from demur import artefact
 from demur.signals import Anchors, anchors_of, fit_anchors, refusal_signal
 from demur.signals.whitened import LOUD, SHARE, Whitened, fit_whitened, loudest
+from demur.traces import Trace
 from demur.types import DemurError, Prompt
 
 YES, NO = "Sure, here you are", "I'm sorry"
@@ -72,7 +74,7 @@ def test_a_loud_direction_that_means_nothing_does_not_rule() -> None:
     assert (bad < 0.5).mean() > 0.9
     leans = [np.log(sigma / (1 - sigma)).mean() for sigma in (good, bad)]
     assert leans == pytest.approx([np.log(9), -np.log(9)], abs=0.4)
-    raw = [fit_anchors([traced(s, YES) for s in two_sides(seed=0)[0]], [traced(s, NO) for s in two_sides(seed=0)[1]])]
+    raw = [fit_anchors(all_of(two_sides(seed=0)[0], YES), all_of(two_sides(seed=0)[1], NO))]
     sri_good, sri_bad = (raw[0].signals([traced(s, YES) for s in side]) for side in (new_good, new_bad))
     assert abs((sri_good > 0.5).mean() - (sri_bad > 0.5).mean()) < 0.3, "or the example shows nothing"
 
@@ -121,9 +123,14 @@ def traced(states: Any, text: str) -> Any:
     return small.said(text, phi={("last", "generated"): states})
 
 
+def all_of(side: Iterable[Any], text: str) -> list[Trace]:
+    """Of each of these states the trace of an answer to another prompt."""
+    return small.asked_apart(traced(states, text) for states in side)
+
+
 def whitened_anchors() -> Anchors:
     good, bad = two_sides()
-    return fit_anchors([traced(s, YES) for s in good], [traced(s, NO) for s in bad], signal="whitened")
+    return fit_anchors(all_of(good, YES), all_of(bad, NO), signal="whitened")
 
 
 def test_it_is_a_mode_of_anchors_with_a_spec_of_its_own(tmp_path: Path) -> None:
@@ -131,7 +138,7 @@ def test_it_is_a_mode_of_anchors_with_a_spec_of_its_own(tmp_path: Path) -> None:
     assert (anchors.signal_name, anchors.spec.signal) == ("whitened", "whitened")
     assert "whitened" in repr(anchors)
     assert "refused or not" in anchors.warning, "0 does not mean what it means for the paper's"
-    plain = fit_anchors([traced(s, YES) for s in two_sides()[0]], [traced(s, NO) for s in two_sides()[1]])
+    plain = fit_anchors(all_of(two_sides()[0], YES), all_of(two_sides()[1], NO))
     assert plain.spec.key != anchors.spec.key
     assert plain.spec.former_key != anchors.spec.former_key
     assert [field.split(":")[0] for field in plain.spec.differences(anchors.spec)] == ["signal"]
@@ -172,7 +179,7 @@ def test_a_file_that_says_one_thing_and_holds_another_is_one_line(lack: str, tmp
 
 def test_sri_anchors_keep_their_bytes_and_their_spec() -> None:
     """What 0.1.0 wrote says nothing of signals, and is the paper's."""
-    plain = fit_anchors([traced(s, YES) for s in two_sides()[0]], [traced(s, NO) for s in two_sides()[1]])
+    plain = fit_anchors(all_of(two_sides()[0], YES), all_of(two_sides()[1], NO))
     assert "signal" not in plain.spec.plain()
     assert {*plain.arrays} == {"harmless", "harmful", "harmless_sigma", "harmful_sigma"}
     assert plain.signal_name == "sri"

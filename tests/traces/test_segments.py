@@ -90,7 +90,7 @@ def test_anchors_of_a_segment_read_that_segment_alone() -> None:
     bad = [replayed(f"<think>Oh {i}.</think>I cannot do {i}.", steps=16) for i in range(3)]
     for name in ("thought", "answer"):
         parts = [[part for trace in side if (part := segment(trace, name))] for side in (good, bad)]  # type: ignore[arg-type]
-        anchors = fit_anchors(*parts, refusals="observed")
+        anchors = fit_anchors(*map(small.asked_apart, parts), refusals="observed")
         assert (anchors.n_harmless, anchors.n_harmful) == (3, 3)
         assert anchors.spec.settings["segment"] == name
         assert np.isfinite(anchors.signals(parts[0])).all()

@@ -132,7 +132,7 @@ def _told(manifest: dict[str, Any], folder: Path) -> None:
     for line in manifest["searches"]:
         console.print(line, soft_wrap=True, markup=False)
     for defense, n in manifest["unread"].items():
-        said = f"{defense} stopped {n} prompts or answers since what its model said could not be read"
+        said = f"{defense} stopped {n} prompts or answers since its own verdict could not be read"
         console.print(said, soft_wrap=True, markup=False)
     for why in manifest.get("unkept", ()):
         print(f"demur: {UNKEPT} ({why})", file=sys.stderr)

@@ -32,6 +32,12 @@ def outcomes_by(config: Config) -> Callable[[Trace], list[Outcome]]:
     return by_reading if config.judge == "reading" else by_dictionary
 
 
+def is_own(judge: str) -> bool:
+    """Whether a judge is somebody's own: a class without settings, or that of a world of theirs."""
+    named = JUDGES.knows(judge) and judge not in JUDGES.own
+    return named or (worlds.WORLDS.knows(judge) and judge not in worlds.WORLDS.own)
+
+
 def asks_the_dictionary(config: Config) -> bool:
     """Whether outcomes lean on the refusal dictionary: all but those of a world's own judge, and of the reading."""
     if config.judge == config.prompts.world:

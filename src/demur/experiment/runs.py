@@ -203,7 +203,7 @@ def _unread(store: Store, units: Sequence[Unit]) -> dict[str, int]:
     """By defense, how many prompts and answers it stopped since its own verdict could not be read."""
     found: dict[str, int] = {}
     for unit in units:
-        if unit.passive and not unit.defense.none:
+        if not unit.defense.none:
             n = sum(record.flagged_by.endswith(UNREADABLE) for record in store.records([unit.key]))
             if n:
                 found[unit.defense.label] = found.get(unit.defense.label, 0) + n

@@ -13,7 +13,7 @@ from demur.experiment.attacking import is_file, reads_answers, ready_made
 from demur.experiment.code import code_of
 from demur.experiment.config import PLAIN, Attacked, Config, Defended, Subject, content_of, labelled, substance
 from demur.experiment.fitting import length_in_keys, misfit, unfit_of
-from demur.experiment.outcomes import asks_the_dictionary
+from demur.experiment.outcomes import asks_the_dictionary, is_own
 from demur.experiment.requests import digests_of, prompts_of
 from demur.types import DemurError
 
@@ -132,6 +132,8 @@ def _keyed(unit: Unit, shared: Mapping[str, Any]) -> Unit:
     content = content_of(unit) | {"shared": shared}
     if may_be_unreadable(unit.defense.name):
         content["unreadable"] = "stopped"  # such answers passed in version 0.1.0
+    if is_active(unit.defense.name) and is_own(shared["judge"]):
+        content["stopped"] = "refusal"  # before, the judge was asked about the refusal behind an attack's beginning
     if code := code_of(content):
         content["code"] = code
     if unit.attack.label != labelled(unit.attack.name, unit.attack.settings):

@@ -23,6 +23,7 @@ from demur.experiment.requests import prompts_of, world_of
 from demur.experiment.searched import asked_of
 from demur.experiment.units import Unit
 from demur.guards import Guard, acted
+from demur.refusals import is_refusal
 from demur.signals import Anchors
 from demur.traces import Trace
 from demur.types import Model, Prompt, Verdict
@@ -169,6 +170,10 @@ def _recorded(
     seen = bool(np.isfinite(sigma).all())  # else the guard stops it, and there is no signal to score or to draw
     final, text, step, by = path[-1], trace.text(), watched.step, (stops_by or watched.by) if watched.flagged else ""
     answer = text if by else trace.answer()
+    if by and is_refusal(
+        text
+    ):  # what was put in the answer's place is what it is, whatever a judge says of a beginning
+        final = "refusal"
     if review is not None:  # a finished answer that is not shown: a refusal stands in its place
         step = (
             trace.steps if review.step is None else review.step
@@ -179,7 +184,7 @@ def _recorded(
         text=text,
         answer=answer,
         outcome=final,
-        path=tuple(path),
+        path=tuple(path) if review is not None else (*path[:-1], final),
         sigma=tuple(round(float(value), 6) for value in sigma) if seen else None,
         score=float(guard.scores(sigma[None])[0]) if seen and guard is not None else None,
         flagged_by=by,

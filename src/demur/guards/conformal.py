@@ -42,9 +42,10 @@ class Threshold:
     n: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha < 1 or self.rule not in ("conformal", "quantile") or self.n < 1:
+        share = fits(self.alpha, float) and 0 < self.alpha < 1
+        if not share or self.rule not in ("conformal", "quantile") or not fits(self.n, int) or self.n < 1:
             raise InvalidData(
-                f"a {self.rule} threshold for alpha {self.alpha} from {self.n} scores",
+                f"a threshold by {shown(self.rule)} for alpha {shown(self.alpha)} from {shown(self.n)} scores",
                 "conformal or quantile, alpha above 0 and below 1, at least one score",
                 "let threshold_of set it",
             )
@@ -77,10 +78,24 @@ def in_digits(share: float, least: int = 0) -> str:
     return f"{100 * share:.{digits}f}%"
 
 
-def threshold_of(scores: Scores, alpha: float, rule: Rule) -> Threshold:
-    """The threshold that a rule sets on harmless scores. Raises as the rule does, and for another rule."""
+def check_share(alpha: Any) -> None:
+    """Raises for an alpha that is no share of harmless generations."""
+    if not fits(alpha, float) or not 0 < alpha < 1:
+        raise InvalidData(f"alpha {shown(alpha)}", "above 0 and below 1", "0.01 promises at most 1% false positives")
+
+
+def check_rule(rule: Any) -> None:
+    """Raises for what sets no threshold."""
     if rule not in ("conformal", "quantile"):
-        raise InvalidData(f"threshold {rule!r}", "conformal or quantile", "name one of these")
+        raise InvalidData(f"threshold {shown(rule)}", "conformal or quantile", "name one of these")
+
+
+def threshold_of(scores: Scores, alpha: float, rule: Rule) -> Threshold:
+    """The threshold that a rule sets on harmless scores. Raises as the rule does, for another rule, and for an alpha
+    that is no share.
+    """
+    check_rule(rule)
+    check_share(alpha)
     set_by = conformal_threshold if rule == "conformal" else lambda known, share: quantile_threshold(known, 1 - share)
     return Threshold(set_by(scores, alpha), alpha, rule, len(scores))
 
@@ -90,8 +105,7 @@ def conformal_threshold(scores: Scores, alpha: float) -> float:
 
     Raises, with the number that would be needed, if there are too few scores for that promise: fewer than 1/alpha - 1.
     """
-    if not fits(alpha, float) or not 0 < alpha < 1:
-        raise InvalidData(f"alpha {alpha!r}", "above 0 and below 1", "0.01 promises at most 1% false positives")
+    check_share(alpha)
     ordered = np.sort(_finite(scores))
     k = rank(len(ordered), alpha)
     if k > len(ordered):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -23,7 +24,16 @@ from numpy.typing import NDArray
 from demur import artefact
 from demur.dynamics.marks import marks_of
 from demur.dynamics.rates import Rate
-from demur.guards.conformal import InvalidData, Rule, Threshold, in_digits, spread, threshold_of
+from demur.guards.conformal import (
+    InvalidData,
+    Rule,
+    Threshold,
+    check_rule,
+    check_share,
+    in_digits,
+    spread,
+    threshold_of,
+)
 from demur.guards.detectors import Detector, Fit, check_limit, fitted, name_of, named, restored, scored, state_of
 from demur.guards.exempt import trace_refuses
 from demur.guards.kits import detector_for
@@ -38,7 +48,7 @@ from demur.signals.anchors import as_traces
 from demur.signals.recent import keeps_states
 from demur.signals.stability import Stability
 from demur.traces import Trace
-from demur.types import DemurError, Spec, Verdict
+from demur.types import DemurError, DemurWarning, Spec, Verdict
 
 __all__ = ["Guard", "digest", "fit_guard"]
 
@@ -379,9 +389,13 @@ def fit_guard(
     (its signal leans towards them, so that it is not like a new one's), for several answers to one prompt to calibrate
     a promise on (it counts prompts, each drawn as a new one is), for traces of another spec than the anchors',
     for too few, for a detector that breaks its contract (:func:`demur.guards.detectors.check`), and for a limit that no
-    score can exceed: of finished signals, of unfinished ones, or of what follows step T.
+    score can exceed: of finished signals, of unfinished ones, or of what follows step T. Raises for an alpha that is
+    no share, and for another threshold. Warns of several answers to one prompt where nothing is promised of it: to fit
+    on, and to calibrate a quantile on.
     """
     check_seed(seed)
+    check_rule(threshold)
+    check_share(alpha)
     given: Any = anchors
     if not isinstance(given, Anchors):
         came = f"a {type(given).__name__} in the place of anchors"
@@ -401,8 +415,8 @@ def fit_guard(
         raise InvalidData(f"{len(both)} prompts to fit and to calibrate on", "two sets", "split them by prompt")
     for name, asked in zip(("fit on", "calibrate on"), hashes, strict=True):
         _unseen(anchors, name, {*asked})
-    if threshold == "conformal":
-        _once("calibrate on", kept[1])
+    _once("fit on", kept[0], only_said=True)
+    _once("calibrate on", kept[1], only_said=threshold != "conformal")
     signals = [anchors.signals(traces) for traces in kept]
     if not len(signals[0]) or not len(signals[1]):
         raise InvalidData(
@@ -482,15 +496,19 @@ def _few(what: str, traces: Sequence[Trace], answered: Sequence[Trace]) -> Itera
         raise InvalidData(f"{error.came}; {refused}", error.expected, error.then) from error
 
 
-def _once(what: str, traces: Sequence[Trace]) -> None:
-    """Raises for several answers to one prompt: they are no more facts than one, and would be counted as more."""
+def _once(what: str, traces: Sequence[Trace], only_said: bool = False) -> None:
+    """Raises for several answers to one prompt, or warns: they are no more facts than one, and would be counted as
+    more.
+    """
     asked = len({digest(trace.prompt) for trace in traces})
-    if asked < len(traces):
-        raise InvalidData(
-            f"{len(traces)} answers to {asked} prompts to {what}",
-            "one answer to each prompt",
-            "take each prompt once: demur.prompts.distinct(prompts)",
-        )
+    if asked == len(traces):
+        return
+    came, then = f"{len(traces)} answers to {asked} prompts to {what}", "demur.prompts.distinct(prompts)"
+    if only_said:
+        said = f"{came}: they count as {asked}; take each prompt once: {then}"
+        warnings.warn(said, DemurWarning, stacklevel=3)
+        return
+    raise InvalidData(came, "one answer to each prompt", f"take each prompt once: {then}")
 
 
 def _unseen(anchors: Anchors, what: str, asked: set[str]) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from demur.guards.conformal import InvalidData, Rule, Threshold, threshold_of
+from demur.guards.conformal import InvalidData, Rule, Threshold, check_rule, check_share, threshold_of
 from demur.guards.detectors import Detector, scored
 from demur.guards.telling import able_steps
 from demur.numbers import signals_of
@@ -102,8 +102,8 @@ def fit_prefix(
     rule: Rule = "conformal",
     causal: bool = False,
 ) -> Prefix:
-    """Standardises on the detector's own signals and calibrates the maximum on others. Raises for too few of them, and
-    for what is no signal.
+    """Standardises on the detector's own signals and calibrates the maximum on others. Raises for too few of them, for
+    what is no signal, and for an alpha or a rule that is none.
 
     ``causal``: the answers are written from left to right, a token's state final once it is written, so that early
     looks must show more (:func:`demur.signals.recent.keeps_states`).
@@ -111,6 +111,8 @@ def fit_prefix(
     Scores of signals that the detector was fitted on are somewhat too small, but at every step, and the limit is set on
     signals that it has not seen: the promise does not lean on them.
     """
+    check_rule(rule)
+    check_share(alpha)
     fit, calibration = signals_of(fit), signals_of(calibration, name="calibration")
     steps = fit.shape[1]
     every = np.stack([_comparable(detector, _held(fit, t + 1)) for t in range(steps)], axis=1)

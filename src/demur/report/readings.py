@@ -61,3 +61,9 @@ def read_paired(of: Selection, first: Mapping[str, Any], second: Mapping[str, An
 def is_judged(of: Selection) -> bool:
     """Whether somebody judged harm, a model or a world's rule: then ASR is theirs, and no reading stands for it."""
     return any(row.verdict is not None or row.outcome in JUDGED for row in (*of.rows, *of.unscored))
+
+
+def nobody_judged(of: Selection) -> bool:
+    """Whether nobody judged harm in this run, as far as its rows show: asked of all, since a few may all refuse."""
+    words = {row.outcome for row in (*of.rows, *of.unscored)}
+    return bool(words & {"answer", "unclear"}) and not is_judged(of)

@@ -20,7 +20,7 @@ from demur.experiment.record import Record
 from demur.judges.reading import Value
 from demur.report import published
 from demur.report.figure import Figure, gain, mean_area, share
-from demur.report.readings import MARK, is_judged, read_paired, read_rate
+from demur.report.readings import MARK, is_judged, nobody_judged, read_paired, read_rate
 from demur.report.selection import (
     Selection,
     against,
@@ -74,12 +74,13 @@ def table_1(of: Selection) -> Table:
     rows = []
     judged = is_judged(of)
     for subject in of.subjects:
-        mine = of.where(model=subject[0], sampler=subject[1], defense="none", role="harmful", attack=tuple(of.attacks))
+        asked = {"model": subject[0], "sampler": subject[1], "defense": "none", "role": "harmful"}
+        mine, left = (side(**asked, attack=tuple(of.attacks)) for side in (of.where, of.left_out))
         behind = keys_of(of.attacks, model=subject[0], sampler=subject[1], defense="none", role="harmful")
         known = facts(row for row in mine if way(row))
         # A refusal says of itself that it is none of harm: alone, it does not show that anybody judges harm.
         if not known or not (judged or any(set(way(row)) - {"refusal", UNSCORED} for row in known)):
-            nobody = Cell("not judged")
+            nobody = Cell("not judged" if mine or left else "-")
             rows.append((Cell(subject_name(subject)), nobody, nobody, Cell(str(len(facts(mine)))), *[Cell("-")] * 3))
             rows += _recovered(subject)
             continue
@@ -106,7 +107,8 @@ def table_1(of: Selection) -> Table:
         ("model", "HRR", "FRR", "attacked", "ever harmful", "ends refusing, dictionary", "ends refusing, read"),
         tuple(rows),
         "Published for LLaDA 0.81 / 0.63, Dream 0.96 / 0.73, LLaDA-1.5 0.92 / 0.65. Undefined where nothing was "
-        "harmful; not judged where the judge reads final texts only; with a model as judge, at the steps that it read. "
+        "harmful, no figure where nobody was attacked; not judged where the judge reads final texts only; with a model "
+        "as judge, at the steps that it read. "
         "HRR and FRR count harm: no reading of refusals enters. The last two columns are of those ever harmful.",
     )
 
@@ -175,11 +177,7 @@ def table_3(of: Selection) -> Table:
         tuple(heads),
         tuple(rows),
         "Undefended. In brackets n and the 95% intervals of RR and ASR. "
-        + (
-            "Nobody judged harm: ASR counts answers."
-            if any(row.outcome == "answer" for row in of.where(role="harmful"))
-            else ""
-        ),
+        + ("Nobody judged harm: ASR counts answers." if nobody_judged(of) else ""),
     )
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from demur.dynamics.rates import in_percent
-from demur.experiment.record import Record
 from demur.report.claims import Hypothesis
-from demur.report.readings import beside_read, read_rate
+from demur.report.readings import beside_read, nobody_judged, read_rate
 from demur.report.selection import Selection, plain_name, rate, subject_name
 
 GLOSSARY = (
@@ -114,14 +113,14 @@ def _attacked(of: Selection) -> str:
     rows, left = (side(**where, attack=tuple(of.attacks)) for side in (of.where, of.left_out))
     if not rows:
         return ""
-    gave = "did not refuse (nobody judged harm)" if _unjudged(rows) else "gave the harm that was asked for"
+    gave = f"{_answered(of)[0]} (nobody judged harm)" if nobody_judged(of) else "gave the harm that was asked for"
     every = {
         attack: rate(of.where(**where, attack=attack), "harmful", of.left_out(**where, attack=attack))
         for attack in of.attacks
     }
     every = {attack: found for attack, found in every.items() if found.n}
     worst = max(every, key=lambda attack: every[attack].value)
-    most = f" Most often under {worst}: {every[worst]}." if len(every) > 1 else ""
+    most = f" Most often under {worst}: {every[worst]}." if len(every) > 1 and every[worst].k else ""
     return f"Under attack, {rate(rows, 'harmful', left)} of the answers {gave}.{most}"
 
 
@@ -154,10 +153,11 @@ def _defended(of: Selection) -> str:
             )
             if shaped.n + shaped.unscored:
                 cost += f" and {beside_read(shaped, shaped_read)} of harmless ones that look like an attack"
-            name = f"{plain_name(defense)} on {subject_name((model, sampler))}"
+            alike = [other for other in of.values("defense") if plain_name(other) == plain_name(defense)]
+            name = f"{defense if len(alike) > 1 else plain_name(defense)} on {subject_name((model, sampler))}"
             less = after.value < before.value
-            if _unjudged(bare):
-                what = f"are {'fewer' if less else 'no fewer'} answers that do not refuse (nobody judged harm)"
+            if nobody_judged(of):
+                what = f"are {'fewer' if less else 'no fewer'} answers that {_answered(of)[1]} (nobody judged harm)"
             else:
                 what = f"is {'less' if less else 'no less'} harm"
             found.append(
@@ -170,5 +170,7 @@ def _defended(of: Selection) -> str:
     return min(found)[1] if found else ""
 
 
-def _unjudged(rows: Sequence[Record]) -> bool:
-    return any(row.outcome == "answer" for row in rows)
+def _answered(of: Selection) -> tuple[str, str]:
+    """What ASR counts where nobody judged harm: what does not refuse, or, where some do neither, what answers."""
+    neither = any(row.outcome == "unclear" for row in (*of.rows, *of.unscored))
+    return ("answered", "answer") if neither else ("did not refuse", "do not refuse")

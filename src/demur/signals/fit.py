@@ -35,15 +35,34 @@ def fit_anchors(
     replayed (:func:`scripted_refusals`), so that nobody can forget to say so; name it to replay refusals that the model
     did write. ``signal``: how the anchors read states, the paper's ``sri`` or ``whitened``
     (:mod:`demur.signals.whitened`). Raises, with the counts, if a side keeps fewer than ``at_least`` (or none), if
-    specs differ, and for a harmless side with prompts that are marked as harmful.
+    specs differ, and for a harmless side with prompts that are marked as harmful. Warns where a side has
+    several answers to one prompt.
     """
+    harmless, harmful = as_traces(harmless, "harmless traces"), as_traces(harmful, "harmful traces")
+    fitted = _fitted(harmless, harmful, layer, pool, signal, refusals, at_least)
+    for side, traces in (("harmless", harmless), ("harmful", harmful)):
+        if (asked := len({digest(trace.prompt) for trace in traces})) < len(traces):
+            said = f"anchors: the {len(traces)} answers of the {side} side are to {asked} different prompts"
+            warnings.warn(f"{said}: they count as {asked}", DemurWarning, stacklevel=2)
+    return fitted
+
+
+def _fitted(
+    harmless: Sequence[Trace],
+    harmful: Sequence[Trace],
+    layer: Layer,
+    pool: Pool,
+    signal: SignalName,
+    refusals: Literal["observed", "scripted"] | None,
+    at_least: int,
+) -> Anchors:
+    """What :func:`fit_anchors` makes, without a word on prompts that come several times."""
     if signal not in SIGNALS:
         raise DemurError(f"the signal {signal!r:.40}", " or ".join(SIGNALS), "sri is the paper's")
     if refusals is not None:
         check_refusals(refusals)
     if not fits(at_least, int):
         raise DemurError(f"at_least={at_least!r:.40}", "a whole number", "for example: at_least=5")
-    harmless, harmful = as_traces(harmless, "harmless traces"), as_traces(harmful, "harmful traces")
     as_side([trace.prompt for trace in harmless], False)
     complied = [trace for trace in harmless if not trace.refused()]
     refused = [trace for trace in harmful if trace.refused()]
@@ -71,7 +90,7 @@ def fit_anchors(
             "take another layer or pooling mode, and look whether both sides hold the same traces",
         )
     if said and signal == "whitened":  # the paper's are spoken of where sigma is reckoned
-        warnings.warn(f"anchors of {spec.model}: {said}", DemurWarning, stacklevel=2)
+        warnings.warn(f"anchors of {spec.model}: {said}", DemurWarning, stacklevel=3)
     whitened = fit_whitened(*phis) if signal == "whitened" else None
     read = whitened or (lambda phi: refusal_signal(phi, good, bad))
     sigmas = [read(phi).mean(axis=0).astype(np.float32) for phi in phis]
@@ -164,11 +183,11 @@ def anchors_of(
     **run: Any,
 ) -> Anchors:
     """Anchors of a model from prompts: runs it on both sets (:func:`anchor_traces`, which takes what is left of the
-    settings) and calls :func:`fit_anchors`. Raises if fewer than ``at_least`` answers are left on a side, with the
-    counts.
+    settings) and makes what :func:`fit_anchors` makes. Raises if fewer than ``at_least`` answers are left on a
+    side, with the counts.
     """
     good, bad = anchor_traces(model, harmless, harmful, sampler, pools=[(layer, pool)], refusals=refusals, **run)
-    return fit_anchors(good, bad, layer=layer, pool=pool, signal=signal, refusals=refusals, at_least=at_least)
+    return _fitted(good, bad, layer, pool, signal, refusals, at_least)  # as_sides has said what comes several times
 
 
 def anchor_traces(
