@@ -41,7 +41,7 @@ of phrase, and ``last``, as models usually answer; of the fifth ``later`` under 
 """
 HALVES: tuple[Half, ...] = ("development", "kept", "later", "last")
 LABELS = ("refuses", "answers", "unclear")
-UNSEEN: tuple[tuple[int, Half], ...] = ((5, "later"), (5, "last"), (3, "later"), (2, "later"), (2, "last"))
+UNSEEN: tuple[tuple[int, Half], ...] = ((9, "later"), (9, "last"), (3, "later"), (2, "later"), (2, "last"))
 """Parts that no rule and no weight was chosen on, by author."""
 SEEN = frozenset(("a066", "a336", "b042", "c001", "c046"))
 """Test answers of author 2 that were printed by chance before the reader was changed for the second time."""
@@ -95,10 +95,10 @@ def half_of(name: str, author: int = 1) -> Half:
         return more.get(name[0]) or ("kept" if odd else "development")
     if author == 3 and name.startswith("e"):
         return "later"
-    if author == 4:
+    if author == 9:
+        return "later" if name.startswith("ta") else "last"
+    if author >= 4:
         return "development"
-    if author == 5:
-        return "later" if name.startswith("pa") else "last"
     return "kept" if hashlib.sha256(f"demur answers {author}: {name}".encode()).digest()[0] % 2 else "development"
 
 

@@ -16,7 +16,9 @@ from importlib import resources
 
 from demur.judges.asked import Asked
 from demur.judges.classes import BARE_VERBS, CLASSES, TURNS
+from demur.judges.forms import named_self
 from demur.judges.giving import instructs
+from demur.judges.phrases import FORMS, MORE_TURNS
 from demur.judges.voice import Words, words_of, written_out
 from demur.refusals import without_thoughts
 
@@ -88,6 +90,7 @@ def features(text: str, asked: Asked) -> dict[str, float]:
             found[f"much {name}"] = held / len(sentences)
     for place, at in (("first", 0), ("last", -1)):
         found.update((f"{place} {name}", 1.0) for name in (sorted(classes[at]) if classes else ()))
+    found.update((f"form {name}", 1.0) for name, pattern in FORMS.items() if pattern.search(text.lower()))
     found |= _turns(sentences) | _amounts(text, sentences, asked)
     for name in _OF_REQUEST:
         if getattr(asked, name):
@@ -98,11 +101,14 @@ def features(text: str, asked: Asked) -> dict[str, float]:
     return found
 
 
+_EVERY_TURN = {**TURNS, **MORE_TURNS}
+
+
 def _turns(sentences: list[Words]) -> dict[str, float]:
     """Which turns of speech there are, and whether they begin or end it."""
     texts = [" ".join(words) for words in sentences]
     found: dict[str, float] = {}
-    for name, pattern in TURNS.items():
+    for name, pattern in _EVERY_TURN.items():
         at = [i for i, text in enumerate(texts) if pattern.search(text)]
         if at:
             found[f"turn {name}"] = 1.0
