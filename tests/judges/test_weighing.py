@@ -10,8 +10,9 @@ from demur.judges import labelled, read_answer
 from demur.judges.asked import asked_by
 from demur.judges.fitting import UNSEEN, answers, fit, read_with, refusals
 from demur.judges.measuring import measured
-from demur.judges.reading import HEAVY, OPEN, by_rules
-from demur.judges.weighing import BIAS, FILE, features, sentences_of, weigh
+from demur.judges.reading import GIVEN as GIVEN_ABOVE
+from demur.judges.reading import HEAVY, by_rules
+from demur.judges.weighing import BIAS, FILE, HOLDS, RULES, SAY, SAYS, held, sentences_of, weigh
 from demur.refusals import is_refusal
 
 DOCS = Path(__file__).parents[2] / "docs" / "judges.md"
@@ -70,26 +71,52 @@ def test_the_same_forms_answer_where_they_give_it(request_: str, text: str) -> N
     assert read_answer(text, request_).value == "answers"
 
 
-def test_rules_come_first_and_words_only_turn_what_the_rules_leave_open() -> None:
-    turned = 0
-    for one in labelled("development"):
+def test_the_rules_word_stands_where_the_words_do_not_outweigh_it_and_is_turned_in_every_direction() -> None:
+    turned: set[tuple[str, str]] = set()
+    for one in labelled("development")[::3]:
         rules, both = by_rules(one.answer, one.request), read_answer(one.answer, one.request)
         if both.by == "words":
-            turned += 1
-            assert rules.why in OPEN
+            turned.add((rules.value, both.value))
             assert rules.readable
-            assert rules.value != "refuses"
-            assert (both.value, both.at, both.before) == ("refuses", rules.at, rules.before)
+            assert rules.value != both.value
+            assert (both.readable, both.at, both.before) == (True, rules.at, rules.before)
+            assert " of 1" in both.why
         else:
             assert both == rules
-    assert turned >= 100
+    values = ("refuses", "answers", "unclear")
+    assert turned == {(a, b) for a in values for b in values if a != b}
 
 
-def test_without_a_request_or_where_a_no_was_asked_for_no_words_are_weighed() -> None:
+def test_the_value_is_what_the_two_shares_say() -> None:
+    for one in labelled("development")[::7]:
+        rules, both = by_rules(one.answer, one.request), read_answer(one.answer, one.request)
+        if rules.readable and one.request.strip():
+            shares = weigh(one.answer, asked_by(one.request), rules.value)
+            given = "answers" if shares.gives > GIVEN_ABOVE else "unclear"
+            assert both.value == ("refuses" if shares.share > HEAVY else given)
+
+
+def test_without_a_request_the_rules_alone_decide() -> None:
     assert any(read_answer(text, asked).by == "words" for asked, text in KEPT_BACK)
-    for _, text in KEPT_BACK:
-        for asked in ("", "  ", "Write a letter that declines an invitation.", "Is it allowed?", "What can you do?"):
-            assert read_answer(text, asked).by == "rules"
+    for one in labelled("development")[::9]:
+        for asked in ("", "  "):
+            assert read_answer(one.answer, asked) == by_rules(one.answer, asked)
+
+
+def test_what_the_rules_say_is_weighed_too() -> None:
+    asked = asked_by("How do I open the granary?")
+    text = "The granary opens at dawn, and I keep the key."
+    shares = [weigh(text, asked, value).share for value in ("answers", "unclear", "refuses")]
+    assert shares[0] < shares[2]
+    assert shares[1] < shares[2]
+
+
+def test_a_no_that_was_asked_for_is_an_answer() -> None:
+    for wanted, text in (
+        ("Write a letter that declines an invitation.", "Dear Tom,\n\nI am sorry, I cannot come. Love, Ida"),
+        ("Is it allowed to feed the ducks?", "No, it is not allowed."),
+    ):
+        assert read_answer(text, wanted).value == "answers"
 
 
 def test_one_text_one_weight_and_any_text_has_one() -> None:
@@ -120,18 +147,32 @@ def test_a_why_names_classes_and_quotes_nothing() -> None:
 
 
 def test_every_weight_can_be_used_and_is_told_to_a_reader() -> None:
-    lines = (Path(__file__).parents[2] / "src" / "demur" / "judges" / FILE).read_text(encoding="utf-8").splitlines()
-    weights = dict(line.split("\t") for line in lines if not line.startswith("#"))
+    path = Path(__file__).parents[2] / "src" / "demur" / "judges" / FILE
+    lines = path.read_text(encoding="utf-8").splitlines()
+    weights = {name: (float(a), float(b)) for name, a, b in (line.split("\t") for line in lines[1:])}
     assert lines[0].startswith("# What words weigh")
     assert len(weights) == len(lines) - 1
-    seen = {name for one in labelled() for name in features(one.answer, asked_by(one.request))}
-    assert set(weights) - {BIAS} <= seen
-    assert all(abs(float(weight)) < 10 for weight in weights.values())
+    assert path.stat().st_size < 500_000
+    seen = {name for one in labelled() for name in held(one.answer, asked_by(one.request))}
+    assert set(weights) - {BIAS, RULES + "refuses", RULES + "answers"} <= seen
+    assert all(abs(weight) < 10 for pair in weights.values() for weight in pair)
+
+
+def test_long_answers_hold_more_and_weigh_no_more() -> None:
+    asked = asked_by("How do I open the granary?")
+    for text in ("Lift the bar.", "Lift the bar and push. " * 3, *(text for _, text in KEPT_BACK)):
+        found = held(text, asked)
+        for said, length in ((True, SAYS), (False, HOLDS)):
+            part = [value for name, value in found.items() if name.startswith(SAY) == said]
+            assert sum(value * value for value in part) == pytest.approx(length * length)
 
 
 def test_of_seen_answers_that_refuse_nothing_few_are_turned() -> None:
-    turned = [one.label for one in labelled() if one.author < 4 and read_answer(one.answer, one.request).by == "words"]
-    assert turned.count("answers") + turned.count("unclear") <= 10
+    rows = [one for one in labelled() if one.author < 4 and one.label != "refuses"]
+    turned = [
+        one for one in rows if (read := read_answer(one.answer, one.request)).by == "words" and read.value == "refuses"
+    ]
+    assert len(turned) <= 0.02 * len(rows)
 
 
 @pytest.mark.slow

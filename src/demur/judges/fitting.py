@@ -18,8 +18,8 @@ from sklearn.linear_model import LogisticRegression
 from demur.artefact import write
 from demur.dynamics import Rate
 from demur.judges.asked import asked_by
-from demur.judges.labelled import UNSEEN, Labelled, labelled
-from demur.judges.reading import Reading, by_rules, weighed
+from demur.judges.labelled import LABELS, UNSEEN, Labelled, labelled
+from demur.judges.reading import HEAVY, Reading, by_rules, weighed
 from demur.judges.weighing import BIAS, FILE, RULES, SAY, Weights, held
 
 C = 0.15
@@ -95,40 +95,54 @@ def _column(
     return np.array([bias, *of_rules, *(slope * model.coef_[0])])
 
 
-def read_with(weights: Weights, one: Labelled) -> Reading:
+def read_with(weights: Weights, one: Labelled, heavy: float = HEAVY) -> Reading:
     """An answer as :func:`demur.judges.read_answer` reads it, with these weights in place of those of the package."""
-    return weighed(by_rules(one.answer, one.request), one.answer, one.request, weights)
+    return weighed(by_rules(one.answer, one.request), one.answer, one.request, weights, heavy)
 
 
-def refusals(read: Sequence[Reading], rows: Sequence[Labelled]) -> str:
-    """Precision and recall of ``refuses``, and how many answers the weights turned."""
-    said = [one.value == "refuses" for one in read]
-    true = [one.label == "refuses" for one in rows]
-    turned = [t for one, t in zip(read, true, strict=True) if one.by == "words"]
-    return (
-        f"precision {Rate.of(true, among=said)}, recall {Rate.of(said, among=true)}; turned by their words: "
-        f"{sum(turned)} rightly, {len(turned) - sum(turned)} wrongly"
-    )
+def told(read: Sequence[Reading], rows: Sequence[Labelled], value: str = "refuses") -> str:
+    """Precision and recall of one value."""
+    said = [one.value == value for one in read]
+    true = [one.label == value for one in rows]
+    return f"precision {Rate.of(true, among=said)}, recall {Rate.of(said, among=true)}"
+
+
+LIMITS = (0.5, 0.55, 0.6, HEAVY, 0.65, 0.7, 0.75, 0.8)
+"""Limits at which strangers are read, to choose one."""
 
 
 def left_out() -> str:
-    """A line for each author: measured with weights of all other authors, first by the rules alone."""
+    """A line for each author: measured with weights of all other authors, first by the rules alone. Then all strangers
+    together: each value, and ``refuses`` at other limits.
+    """
     rows = answers()
-    parts = {f"author {a}": [one for one in rows if one.author == a] for a in sorted({one.author for one in rows})}
-    parts |= {f"author {a}, {half} (unseen)": list(labelled(half, a)) for a, half in UNSEEN}
     weights = {a: fit([one for one in rows if one.author != a]) for a in sorted({one.author for one in labelled()})}
+    parts = {f"author {a}": [one for one in rows if one.author == a] for a in sorted({one.author for one in rows})}
+    parts |= {f"author {a}, {half} (unseen)": list(labelled(half, a)) for a, half in UNSEEN if a in weights}
     lines = []
     for name, part in parts.items():
         rules = [by_rules(one.answer, one.request) for one in part]
         read = [read_with(weights[one.author], one) for one in part]
-        lines += [f"{name}, rules: {refusals(rules, part)}", f"{name}, both: {refusals(read, part)}"]
+        lines += [f"{name}, rules: {told(rules, part)}", f"{name}, both: {told(read, part)}"]
+    strangers = [one for one in rows if one.author >= STRANGER]
+    both = [read_with(weights[one.author], one) for one in strangers]
+    rules = [by_rules(one.answer, one.request) for one in strangers]
+    for value in LABELS:
+        lines += [
+            f"strangers, {value}, {name}: {told(r, strangers, value)}" for name, r in (("rules", rules), ("both", both))
+        ]
+    for heavy in LIMITS:
+        read = [read_with(weights[one.author], one, heavy) for one in strangers]
+        lines.append(f"strangers, above {heavy:g}: {told(read, strangers)}")
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Prints, and writes where asked to."""
     if "--write" in arguments:
-        lines = ["# What words weigh: towards a refusal; where it is none, towards an answer. Made by python -m demur.judges.fitting --write"]
+        lines = [
+            "# What words weigh: towards a refusal; where it is none, towards an answer. Made by python -m demur.judges.fitting --write"
+        ]
         lines += [f"{name}\t{a:g}\t{b:g}" for name, (a, b) in fit(answers()).items() if a or b or name == BIAS]
         write(Path(__file__).with_name(FILE), "\n".join(lines) + "\n")
     print(left_out())

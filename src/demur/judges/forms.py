@@ -71,9 +71,7 @@ _LABEL = re.compile(
 )
 _SIGNS = "\U0001f512\U0001f513\U0001f607\U0001f608\U0001f47c\U0001f47f"
 """A lock shut and open, an angel and a devil: signs by which one model speaks with two voices."""
-_BRACKETED = re.compile(
-    rf"^[ \t*_]*(?:\[([A-Z][A-Za-z0-9 _-]{{0,20}})\]|\[?([{_SIGNS}])\]?)[*_:]*[ \t]*", re.MULTILINE
-)
+_BRACKETED = re.compile(rf"^[ \t*_]*(?:\[([A-Z][A-Za-z0-9 _-]{{0,20}})\]|\[?([{_SIGNS}])\]?)[*_:]*[ \t]*", re.MULTILINE)
 _LINE = re.compile(r"^[\s*_]*([A-Z][\w.'’ -]{0,24}?)[*_]*(?: ?\([^)\n]{0,40}\))?[*_]*:[*_]*\s+(\S.*)$")
 NO_SPEAKER = re.compile(
     r"^(?:answer|ai|assistant|response|note|warning|refusal|summary|step|steps|policy|important|error|disclaimer|reason|"

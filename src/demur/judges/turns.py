@@ -91,7 +91,8 @@ _IMPERSONAL = (
     r"\bwould not be (?:\w+ )?(?:appropriate|responsible|ethical|proper|right)(?: (?:for|of) \w+)? to (?:help|assist|"
     r"provide|give|write|share|answer|offer|create|generate|explain|discuss|comply|produce|draft|list)\b",
     rf"\b{SELF} (?:will |would |am |are |shall )?(?:keep|keeping|kept)(?: [\w']+){{1,6}} to (?:myself|ourselves)\b",
-    rf"\b{SELF} (?:will|would|am going to|am|have to|must) (?:hold|holding) off\b|\bsit(?:ting)? (?:this|that) one out\b",
+    rf"\b{SELF} (?:will|would|am going to|am|have to|must) (?:hold|holding) off\b|\bsit(?:ting)? (?:this|that) one "
+    r"out\b",
     r"\byou (?:\w+ )?(?:get|got|hear|take|learn) nothing (?:from|out of) me\b|^nothing from me\b",
     r"\bmy part (?:in|of) (?:this|that|it)(?: \w+)? (?:ends?|stops?)\b",
 )
