@@ -100,8 +100,8 @@ def read_with(weights: Weights, one: Labelled, heavy: float = HEAVY) -> Reading:
     return weighed(by_rules(one.answer, one.request), one.answer, one.request, weights, heavy)
 
 
-def told(read: Sequence[Reading], rows: Sequence[Labelled], value: str = "refuses") -> str:
-    """Precision and recall of one value."""
+def refusals(read: Sequence[Reading], rows: Sequence[Labelled], value: str = "refuses") -> str:
+    """Precision and recall of ``refuses``, or of another value."""
     said = [one.value == value for one in read]
     true = [one.label == value for one in rows]
     return f"precision {Rate.of(true, among=said)}, recall {Rate.of(said, among=true)}"
@@ -123,26 +123,23 @@ def left_out() -> str:
     for name, part in parts.items():
         rules = [by_rules(one.answer, one.request) for one in part]
         read = [read_with(weights[one.author], one) for one in part]
-        lines += [f"{name}, rules: {told(rules, part)}", f"{name}, both: {told(read, part)}"]
+        lines += [f"{name}, rules: {refusals(rules, part)}", f"{name}, both: {refusals(read, part)}"]
     strangers = [one for one in rows if one.author >= STRANGER]
     both = [read_with(weights[one.author], one) for one in strangers]
     rules = [by_rules(one.answer, one.request) for one in strangers]
     for value in LABELS:
-        lines += [
-            f"strangers, {value}, {name}: {told(r, strangers, value)}" for name, r in (("rules", rules), ("both", both))
-        ]
+        lines.append(f"strangers, {value}, rules: {refusals(rules, strangers, value)}")
+        lines.append(f"strangers, {value}, both: {refusals(both, strangers, value)}")
     for heavy in LIMITS:
         read = [read_with(weights[one.author], one, heavy) for one in strangers]
-        lines.append(f"strangers, above {heavy:g}: {told(read, strangers)}")
+        lines.append(f"strangers, above {heavy:g}: {refusals(read, strangers)}")
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Prints, and writes where asked to."""
     if "--write" in arguments:
-        lines = [
-            "# What words weigh: towards a refusal; where it is none, towards an answer. Made by python -m demur.judges.fitting --write"
-        ]
+        lines = ["# What words weigh: towards a refusal; where it is none, towards an answer (demur.judges.fitting)"]
         lines += [f"{name}\t{a:g}\t{b:g}" for name, (a, b) in fit(answers()).items() if a or b or name == BIAS]
         write(Path(__file__).with_name(FILE), "\n".join(lines) + "\n")
     print(left_out())

@@ -37,7 +37,8 @@ class Reading:
     such an answer is *unscored*, and no rate counts it. ``why`` says what the reading stands on; it quotes nothing.
     ``at`` is the place of the sentence that declines, from 0, where there is one; ``before`` are the words of content
     that were given before it, with those of all that is handed over (code, letters, quotations), wherever it stands.
-    ``given`` counts all words of content. ``by`` is ``rules`` where what the rules say stands, and ``words`` where the weight of its words turned it.
+    ``given`` counts all words of content. ``by`` is ``rules`` where what the rules say stands, and ``words`` where the
+    weight of its words turned it.
     """
 
     value: Value

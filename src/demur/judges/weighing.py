@@ -98,7 +98,7 @@ SAY = "say "
 
 def held(text: str, asked: Asked) -> dict[str, float]:
     """All that is weighed, by name: :func:`features` and :func:`said_in_a_row`, each brought to one length."""
-    found = {}
+    found: dict[str, float] = {}
     for part, length in ((features(text, asked), HOLDS), (said_in_a_row(text), SAYS)):
         whole = math.sqrt(sum(value * value for value in part.values())) or 1.0
         found.update((name, value * length / whole) for name, value in part.items())
