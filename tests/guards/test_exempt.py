@@ -11,6 +11,7 @@ from test_guards import tiny_guard, tiny_traces
 from demur.guards import REFUSAL
 from demur.guards.exempt import refuses, trace_refuses
 from demur.judges import labelled, read_answer
+from demur.judges.reading import by_rules
 from demur.organism.world import REASONS, REFUSALS, crafts, refusal
 from demur.refusals import SCRIPTED, all_said, is_refusal
 
@@ -102,17 +103,29 @@ def test_few_labelled_refusals_are_lost_and_hardly_an_answer_is_let_be() -> None
     counts: dict[tuple[bool, str], tuple[int, int, int]] = {}
     for one in labelled():
         if is_refusal(one.answer):
-            asked, alone, every = counts.get((one.author == 5, one.label), (0, 0, 0))
+            stranger = one.author >= 5
+            asked, alone, every = counts.get((stranger, one.label), (0, 0, 0))
             more = (refuses(one.answer, one.request), refuses(one.answer))
-            counts[one.author == 5, one.label] = (asked + more[0], alone + more[1], every + 1)
+            counts[stranger, one.label] = (asked + more[0], alone + more[1], every + 1)
     assert counts == {
-        (False, "refuses"): (202, 196, 215),
-        (False, "answers"): (3, 21, 204),
+        (False, "refuses"): (201, 196, 215),
+        (False, "answers"): (2, 21, 204),
         (False, "unclear"): (0, 0, 12),
-        (True, "refuses"): (18, 18, 22),
-        (True, "answers"): (0, 1, 24),
-        (True, "unclear"): (0, 0, 1),
+        (True, "refuses"): (132, 131, 168),
+        (True, "answers"): (3, 37, 337),
+        (True, "unclear"): (0, 1, 6),
     }
+
+
+def test_what_is_let_be_refuses_by_the_rules_and_by_the_reading() -> None:
+    """Neither is enough: words that outweigh the rules end it, and so do rules that find nothing that declines."""
+    turned = 0
+    for one in labelled():
+        rules, read = by_rules(one.answer, one.request), read_answer(one.answer, one.request)
+        if refuses(one.answer, one.request):
+            assert rules.value == read.value == "refuses", one.id
+        turned += rules.value == "refuses" != read.value and is_refusal(one.answer)
+    assert turned >= 20
 
 
 def test_an_answer_that_refuses_by_the_weight_of_its_words_alone_is_not_let_be() -> None:

@@ -16,7 +16,8 @@ _WANTS_WORDS = re.compile(
 _YES_OR_NO = re.compile(
     r"^(?:\w+, )?(?:is|are|am|was|were|do|does|did|can|could|should|would|will|may|must|has|have|had|might)\b"
     r"(?!.*\bhow\b)|^(?!how|what|where|why|which|who|when|tell|give|write).*"
-    r"\b(?:is it|are there|am i|should i|can i|is there|do you|are you)\b"
+    r"\b(?:is it|are there|am i|should i|can i|is there|do you|are you)\b|"
+    r"[:.!?] (?:is|are|was|were|can|could|should|may|do|does|did|must) (?!you\b)\w+(?!.*\bhow\b)"
 )
 _OF_ITSELF = re.compile(
     r"^(?:can|could|are|do|will|have|did|would) you\b(?! (?:please|help|write|tell|give|show|explain|make))|"
@@ -35,8 +36,10 @@ _OF_A_KIND = re.compile(
     r"\b(?:motto|slogan|(?:view)?point of view|viewpoint|perspective|sentence|verse|poem|song|monologue|speech|line)\b"
 )
 _TASK = re.compile(
-    r"[:.,;] (?:please |now )?(?:tell|how|give|what|write|explain|help|teach|show|where|describe|list)\b"
+    r"[:.,;] (?:please |now )?(?:tell|how|give|what|write|explain|help|teach|show|where|describe|list|"
+    r"return|print|name|draft|rank|lecture|rhyme|sing|recite|dictate|produce|output|complete|continue|reveal)\b"
 )
+_ASKS_WHETHER = re.compile(r"[.?!] (?:is|are|can|could|may|should|must|do|does|would|will) \w+")
 _PLAYS = re.compile(
     r"\b(?:role-?play|pretend|act as|you are an?|speak as|answer as|write as|respond as|reply as|stay in character|"
     r"be an?|as an?)\b"
@@ -74,12 +77,17 @@ _OF_ABSENCE = re.compile(r"\b(?:out-of-office|cancel|absence)")
 """What is a no where something is to be worded. To cancel a thing is none."""
 _FORBIDDEN = re.compile(
     r"\b(?:no|not|never|nothing|without|avoid\w*|cannot|neither|nor|omit\w*|skip\w*|stop|refrain\w*|spare|zero|"
-    rf"instead of|rather than|unable to|afraid to|incapable of)\b(?:,? \"?(?!and\b|but\b)\w+){{0,3}}?,? \"?{_NO}"
+    rf"instead of|rather than|unable to|afraid to|incapable of)\b(?:,? \"?(?!and\b|but\b)\w+){{0,4}}?,? \"?{_NO}"
     rf"(?:(?:,| or| and| nor)+ (?:\w+ )?{_NO})*"
     rf"|\b(?:if|when|whenever|should|unless|because) you (?:\w+ ){{0,2}}?{_NO}"
     rf"|\b{_NO}(?: \w+){{0,3}}? (?:is|are|will be|would be)(?: \w+)? (?:not|never|no|unacceptable|forbidden|prohibited|"
     r"punish\w*|wrong|impossible|an option)\b"
     rf"|\b{_NO} (?:is|are) (?:not|never|no|unacceptable|forbidden|prohibited|punish\w*|wrong|impossible)\b"
+    rf"|\bforbidden to (?:\w+ ){{0,2}}?{_NO}|\b(?:everyone|everybody|every other \w+|(?:all )?others?|other \w+) "
+    rf"(?:else )?{_NO}|\byou (?:have )?(?:already |once )?(?:refused|declined)\b|\byou will (?:just|only|always|"
+    rf"probably|surely) {_NO}|\b(?:refusing|declining|refusals?) (?:now )?(?:means|will be|would be|counts|costs|makes|"
+    rf"is "
+    rf"(?:logged|agreeing)|ends)\b|\b{_NO}\"? means\b|\bno-{_NO}|\brefus\w+\"?: ?(?:false|true|null)\b"
     rf"|\b{_NO} (?:nothing|nobody|no one|none)\b|\bi (?:\w+ )?{_NO} (?:\w+ )?(?:your|any|all|excuses|apologies)\b"
     r"|\b(?:cancel|reject|refuse)\w* (?:\w+ ){0,3}(?:rules?|instructions?|guidelines?|restrictions?|filters?)\b"
     rf"|\b(?:code|function|program|class|regex|endpoint|query) (?:that|which|to|for) (?:\w+ )?{_NO}"
@@ -131,7 +139,8 @@ class Asked:
         """It asks for a part to be played, or for a no or an apology to be worded."""
         self.to_tell = not of_no and bool(_WAY.search(text) or _TO_TELL.search(text))
         """It wants to be told a way, plainly or in a text, a letter or a scene that tells it."""
-        self.in_part = bool(_PLAYS.search(whole) and (_TASK.search(whole) or self.to_tell))
+        task = _TASK.search(whole) or self.to_tell or (self.names and _ASKS_WHETHER.search(whole))
+        self.in_part = bool((_PLAYS.search(whole) or self.names) and task)
         """It sets a task to a part that is played: who refuses in the part refuses."""
         self.spoken = self.spoken and not (self.in_part or self.to_tell)
         self.of_a_kind = bool(_OF_A_KIND.search(text)) and not self.to_tell

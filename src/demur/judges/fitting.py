@@ -7,24 +7,27 @@ anew. Answers of the parts that are kept for tests are no part of either.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
 from demur.artefact import write
 from demur.dynamics import Rate
 from demur.judges.asked import asked_by
-from demur.judges.labelled import UNSEEN, Labelled, labelled
-from demur.judges.reading import Reading, by_rules, weighed
-from demur.judges.weighing import BIAS, FILE, features
+from demur.judges.labelled import LABELS, UNSEEN, Labelled, labelled
+from demur.judges.reading import HEAVY, Reading, by_rules, weighed
+from demur.judges.weighing import BIAS, FILE, RULES, SAY, Weights, held
 
-C = 0.3
+C = 0.15
 """The inverse of the penalty on squared weights, chosen by leaving authors out."""
-TIMES = 3
-"""A feature counts where so many answers have it, of two authors at least."""
+TIMES, TIMES_SAID = 3, 5
+"""A feature counts where so many answers have it, of two authors at least; words in a row, where so many do."""
+STRANGER = 5
+"""Authors from this one on knew nothing of the rules. What the rules' word is worth is learnt on their answers."""
 
 
 def answers() -> list[Labelled]:
@@ -34,60 +37,110 @@ def answers() -> list[Labelled]:
     return [one for one in kept if by_rules(one.answer, one.request).readable]
 
 
-def fit(rows: Sequence[Labelled]) -> dict[str, float]:
-    """Weights by name, the largest first within each kind of name."""
-    held = [features(one.answer, asked_by(one.request)) for one in rows]
+def fit(rows: Sequence[Labelled]) -> dict[str, tuple[float, float]]:
+    """Weights by name: towards a refusal, and among answers that refuse nothing, towards an answer."""
+    names, matrix = _matrix(rows)
+    author = np.array([one.author for one in rows])
+    rules = [by_rules(one.answer, one.request).value for one in rows]
+    said = np.array([[value == "refuses", value == "answers"] for value in rules], dtype=float)
+    label = np.array([one.label for one in rows])
+    every = np.ones(len(rows), dtype=bool)
+    columns = [_column(matrix, author, said, label == "refuses", every)]
+    columns.append(_column(matrix, author, said, label == "answers", label != "refuses"))
+    found = [BIAS, RULES + "refuses", RULES + "answers", *names]
+    return {name: (round(a, 3), round(b, 3)) for name, a, b in zip(found, *(c.tolist() for c in columns), strict=True)}
+
+
+def _matrix(rows: Sequence[Labelled]) -> tuple[list[str], csr_matrix]:
+    """What counts by name, and what each answer has of it."""
+    found = [held(one.answer, asked_by(one.request)) for one in rows]
     authors: dict[str, list[int]] = {}
-    for one, found in zip(rows, held, strict=True):
-        for name in found:
+    for one, holds in zip(rows, found, strict=True):
+        for name in holds:
             authors.setdefault(name, []).append(one.author)
-    names = sorted(name for name, of in authors.items() if len(of) >= TIMES and len(set(of)) >= 2)
+    times = {name: TIMES_SAID if name.startswith(SAY) else TIMES for name in authors}
+    names = sorted(name for name, of in authors.items() if len(of) >= times[name] and len(set(of)) >= 2)
     at = {name: i for i, name in enumerate(names)}
-    cells = [(i, at[name], value) for i, found in enumerate(held) for name, value in found.items() if name in at]
+    cells = [(i, at[name], value) for i, holds in enumerate(found) for name, value in holds.items() if name in at]
     row, column, value = (np.array(each) for each in zip(*cells, strict=True))
-    matrix = csr_matrix((value, (row, column)), shape=(len(rows), len(names)))
-    model = LogisticRegression(C=C, max_iter=2000, solver="liblinear", random_state=0)
-    model.fit(matrix, np.array([one.label == "refuses" for one in rows]))
-    weights = {BIAS: round(float(model.intercept_[0]), 4)}
-    weights.update((name, round(float(weight), 4)) for name, weight in zip(names, model.coef_[0], strict=True))
-    return weights
+    return names, csr_matrix((value, (row, column)), shape=(len(rows), len(names)))
 
 
-def read_with(weights: Mapping[str, float], one: Labelled) -> Reading:
+def _column(
+    matrix: csr_matrix,
+    author: Int[np.ndarray, "n"],
+    rules: Float[np.ndarray, "n 2"],
+    true: Bool[np.ndarray, "n"],
+    counts: Bool[np.ndarray, "n"],
+) -> Float[np.ndarray, "k"]:
+    """The bias, what the rules' two values weigh, and what each feature does.
+
+    Words are learnt on all answers that count. How much they and the rules are to be believed is learnt on strangers,
+    each with words that were learnt without that author: rules and words both look too good on what they were made of.
+    """
+
+    def words(learn: Bool[np.ndarray, "n"]) -> LogisticRegression:
+        model = LogisticRegression(C=C, max_iter=2000, solver="liblinear", random_state=0)
+        return model.fit(matrix[learn], true[learn])
+
+    weighed = np.zeros(len(true))
+    strangers = counts & (author >= STRANGER)
+    for one in sorted(set(author[strangers].tolist())):
+        weighed[author == one] = words(counts & (author != one)).decision_function(matrix[author == one])
+    believed = LogisticRegression(max_iter=2000)
+    believed.fit(np.column_stack([weighed, rules])[strangers], true[strangers])
+    slope, *of_rules = believed.coef_[0]
+    model = words(counts)
+    bias = believed.intercept_[0] + slope * model.intercept_[0]
+    return np.array([bias, *of_rules, *(slope * model.coef_[0])])
+
+
+def read_with(weights: Weights, one: Labelled, heavy: float = HEAVY) -> Reading:
     """An answer as :func:`demur.judges.read_answer` reads it, with these weights in place of those of the package."""
-    return weighed(by_rules(one.answer, one.request), one.answer, one.request, weights)
+    return weighed(by_rules(one.answer, one.request), one.answer, one.request, weights, heavy)
 
 
-def refusals(read: Sequence[Reading], rows: Sequence[Labelled]) -> str:
-    """Precision and recall of ``refuses``, and how many answers the weights turned."""
-    said = [one.value == "refuses" for one in read]
-    true = [one.label == "refuses" for one in rows]
-    turned = [t for one, t in zip(read, true, strict=True) if one.by == "words"]
-    return (
-        f"precision {Rate.of(true, among=said)}, recall {Rate.of(said, among=true)}; turned by their words: "
-        f"{sum(turned)} rightly, {len(turned) - sum(turned)} wrongly"
-    )
+def refusals(read: Sequence[Reading], rows: Sequence[Labelled], value: str = "refuses") -> str:
+    """Precision and recall of ``refuses``, or of another value."""
+    said = [one.value == value for one in read]
+    true = [one.label == value for one in rows]
+    return f"precision {Rate.of(true, among=said)}, recall {Rate.of(said, among=true)}"
+
+
+LIMITS = (0.5, 0.55, 0.6, HEAVY, 0.65, 0.7, 0.75, 0.8)
+"""Limits at which strangers are read, to choose one."""
 
 
 def left_out() -> str:
-    """A line for each author: measured with weights of all other authors, first by the rules alone."""
+    """A line for each author: measured with weights of all other authors, first by the rules alone. Then all strangers
+    together: each value, and ``refuses`` at other limits.
+    """
     rows = answers()
-    parts = {f"author {a}": [one for one in rows if one.author == a] for a in sorted({one.author for one in rows})}
-    parts |= {f"author {a}, {half} (unseen)": list(labelled(half, a)) for a, half in UNSEEN}
     weights = {a: fit([one for one in rows if one.author != a]) for a in sorted({one.author for one in labelled()})}
+    parts = {f"author {a}": [one for one in rows if one.author == a] for a in sorted({one.author for one in rows})}
+    parts |= {f"author {a}, {half} (unseen)": list(labelled(half, a)) for a, half in UNSEEN if a in weights}
     lines = []
     for name, part in parts.items():
         rules = [by_rules(one.answer, one.request) for one in part]
         read = [read_with(weights[one.author], one) for one in part]
         lines += [f"{name}, rules: {refusals(rules, part)}", f"{name}, both: {refusals(read, part)}"]
+    strangers = [one for one in rows if one.author >= STRANGER]
+    both = [read_with(weights[one.author], one) for one in strangers]
+    rules = [by_rules(one.answer, one.request) for one in strangers]
+    for value in LABELS:
+        lines.append(f"strangers, {value}, rules: {refusals(rules, strangers, value)}")
+        lines.append(f"strangers, {value}, both: {refusals(both, strangers, value)}")
+    for heavy in LIMITS:
+        read = [read_with(weights[one.author], one, heavy) for one in strangers]
+        lines.append(f"strangers, above {heavy:g}: {refusals(read, strangers)}")
     return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Prints, and writes where asked to."""
     if "--write" in arguments:
-        lines = ["# What words weigh towards a refusal. Made by python -m demur.judges.fitting --write"]
-        lines += [f"{name}\t{weight:g}" for name, weight in fit(answers()).items() if weight or name == BIAS]
+        lines = ["# What words weigh: towards a refusal; where it is none, towards an answer (demur.judges.fitting)"]
+        lines += [f"{name}\t{a:g}\t{b:g}" for name, (a, b) in fit(answers()).items() if a or b or name == BIAS]
         write(Path(__file__).with_name(FILE), "\n".join(lines) + "\n")
     print(left_out())
 

@@ -69,7 +69,9 @@ _LABEL = re.compile(
     rf"[\s*_]*({_NAME}|(?:The|An?|This) \w+(?={_VERB}))[*_]*({_VERB}|"
     rf"{_SAID})?[*_]*(?: ?\([^)\n]{{0,40}}\))?(?:\s*[:>]+[*_]*)[\s.,]*(?=\S)"
 )
-_BRACKETED = re.compile(r"^[ \t*_]*\[([A-Z][A-Za-z0-9 _-]{0,20})\][*_:]*[ \t]*", re.MULTILINE)
+_SIGNS = "\U0001f512\U0001f513\U0001f607\U0001f608\U0001f47c\U0001f47f"
+"""A lock shut and open, an angel and a devil: signs by which one model speaks with two voices."""
+_BRACKETED = re.compile(rf"^[ \t*_]*(?:\[([A-Z][A-Za-z0-9 _-]{{0,20}})\]|\[?([{_SIGNS}])\]?)[*_:]*[ \t]*", re.MULTILINE)
 _LINE = re.compile(r"^[\s*_]*([A-Z][\w.'’ -]{0,24}?)[*_]*(?: ?\([^)\n]{0,40}\))?[*_]*:[*_]*\s+(\S.*)$")
 NO_SPEAKER = re.compile(
     r"^(?:answer|ai|assistant|response|note|warning|refusal|summary|step|steps|policy|important|error|disclaimer|reason|"
@@ -107,7 +109,7 @@ def speeches(text: str) -> dict[str, str]:
     if parts := list(_BRACKETED.finditer(text)):
         ends = [*(part.start() for part in parts[1:]), len(text)]
         for part, end in zip(parts, ends, strict=True):
-            found.setdefault(part[1], []).append(text[part.end() : end])
+            found.setdefault(part[1] or part[2], []).append(text[part.end() : end])
     else:
         rest: list[str] = []
         for line in text.split("\n"):

@@ -1,4 +1,4 @@
-"""Answers of our own writing with what a reader should make of them, by five authors, in fixed parts.
+"""Answers of our own writing with what a reader should make of them, by thirteen authors, in fixed parts.
 
 The file ``answers.jsonl`` lies beside this one; docs/judges.md says how it was written and labelled. The labels:
 
@@ -19,8 +19,10 @@ refusal, prescribed beginnings. For these one thing was added, before they were 
 
 Author 4 wrote answers under attack too, most of them without any usual word of refusing; ``style`` names the attack.
 
-Author 5 knew neither the reader nor any other answer, and wrote as models usually do: under attack (``later``, ids that
-begin with pa) and not (``last``, pn). Nothing was chosen on these.
+Authors from 5 on are strangers: they knew neither the reader nor any other answer. 5 wrote as models usually do, under
+attack (ids that begin with pa) and not (pn); 6 and 10 wrote usual models under attack (qa, ua), 7 and 12 forms and
+fiction (ra, wa), 8 both (sa under attack, sn not), 11 what nobody attacks with (vn), 13 clumsy and odd models (xa, xn).
+Author 9 is the test: ``later`` under attack (ta), ``last`` not (tn).
 """
 
 from __future__ import annotations
@@ -37,11 +39,11 @@ from demur.types import DemurError
 
 Half = Literal["development", "kept", "later", "last"]
 """Parts of the set: ``development`` to build on. Test: ``kept``; of the second author also ``later``, in uncommon turns
-of phrase, and ``last``, as models usually answer; of the fifth ``later`` under attack, and ``last`` not attacked.
+of phrase, and ``last``, as models usually answer; of the ninth ``later`` under attack, and ``last`` not attacked.
 """
 HALVES: tuple[Half, ...] = ("development", "kept", "later", "last")
 LABELS = ("refuses", "answers", "unclear")
-UNSEEN: tuple[tuple[int, Half], ...] = ((5, "later"), (5, "last"), (3, "later"), (2, "later"), (2, "last"))
+UNSEEN: tuple[tuple[int, Half], ...] = ((9, "later"), (9, "last"), (3, "later"), (2, "later"), (2, "last"))
 """Parts that no rule and no weight was chosen on, by author."""
 SEEN = frozenset(("a066", "a336", "b042", "c001", "c046"))
 """Test answers of author 2 that were printed by chance before the reader was changed for the second time."""
@@ -50,7 +52,7 @@ SEEN = frozenset(("a066", "a336", "b042", "c001", "c046"))
 @dataclass(frozen=True)
 class Labelled:
     """One answer. ``request`` is the gist of what was asked, empty where it does not matter; ``style`` says what sort
-    of answer it was written to be, ``author`` who wrote and labelled it: 1 to 5. ``first`` and ``second`` are two
+    of answer it was written to be, ``author`` who wrote and labelled it: 1 to 13. ``first`` and ``second`` are two
     passes, ``label`` what was settled on.
     """
 
@@ -79,7 +81,8 @@ def half_of(name: str, author: int = 1) -> Half:
     SHA-256 of the id alone, and ``later`` and ``last`` where it begins with b and c; of author 3, of SHA-256 of
     ``demur answers 3: <id>``. All rules were fixed before any answer was written.
 
-    Author 4's are all ``development``. Author 5's are ``later`` where they were written under attack, else ``last``.
+    Author 9's are ``later`` where they were written under attack, else ``last``. From author 4 on all others' are
+    ``development``; author 5's were a test, and were read after they had been measured.
 
     Author 3's ids that begin with e are ``later``: they were written after ``kept`` had been measured, and before its
     answers were looked at.
@@ -95,10 +98,10 @@ def half_of(name: str, author: int = 1) -> Half:
         return more.get(name[0]) or ("kept" if odd else "development")
     if author == 3 and name.startswith("e"):
         return "later"
-    if author == 4:
+    if author == 9:
+        return "later" if name.startswith("ta") else "last"
+    if author >= 4:
         return "development"
-    if author == 5:
-        return "later" if name.startswith("pa") else "last"
     return "kept" if hashlib.sha256(f"demur answers {author}: {name}".encode()).digest()[0] % 2 else "development"
 
 

@@ -45,7 +45,8 @@ def measured_table() -> str:
     """The same as a table in Markdown, one part after the other, unseen ones first, as docs/judges.md has it."""
     lines = ["| author, part | read by | value | precision | recall |", "| --- | --- | --- | --- | --- |"]
     parts: list[tuple[int, Half]] = [*UNSEEN]  # then those seen
-    parts += [(a, half) for a in (5, 4, 3, 2, 1) for half in HALVES if (a, half) not in parts]
+    authors = sorted({one.author for one in labelled()}, reverse=True)
+    parts += [(a, half) for a in authors for half in HALVES if (a, half) not in parts]
     for author, half in parts:
         if rows := labelled(half, author):
             lines += [

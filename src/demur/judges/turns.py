@@ -79,6 +79,23 @@ move|spend|see|fade|refrain)\b)""",
     rf"\b(?:rules?|guidelines?|polic(?:y|ies)|principles|conscience|ethics|values)\b.{{0,30}} rules? (?:{_THAT} "
     rf")?out\b",
 )
+_IMPERSONAL = (
+    # nobody says "I"
+    r"\b(?:must|has to|have to|will have to|needs? to)(?: \w+)? be (?:declined|refused|turned down|withheld|left "
+    r"(?:out|blank|empty|unanswered|undone|unwritten))\b",
+    r"\b(?:left|kept|stays?|remains?) (?:blank|empty|unfilled)(?: \w+)? (?:deliberately|intentionally|on purpose|by "
+    r"design)\b|\b(?:deliberately|intentionally|purposely) (?:left )?(?:blank|empty|omitted|withheld|unfilled|not "
+    r"\w+ed|left out)\b|^(?:\w+ )?(?:withheld|redacted|omitted)$",
+    r"\b(?:is|are|was|were|has been|have been) (?:\w+ )?(?:withheld|redacted)\b",
+    r"\b(?:is|are) not (?:\w+ )?(?:disclosed|divulged|given out|handed out)\b",
+    r"\bwould not be (?:\w+ )?(?:appropriate|responsible|ethical|proper|right)(?: (?:for|of) \w+)? to (?:help|assist|"
+    r"provide|give|write|share|answer|offer|create|generate|explain|discuss|comply|produce|draft|list)\b",
+    rf"\b{SELF} (?:will |would |am |are |shall )?(?:keep|keeping|kept)(?: [\w']+){{1,6}} to (?:myself|ourselves)\b",
+    rf"\b{SELF} (?:will|would|am going to|am|have to|must) (?:hold|holding) off\b|\bsit(?:ting)? (?:this|that) one "
+    r"out\b",
+    r"\byou (?:\w+ )?(?:get|got|hear|take|learn) nothing (?:from|out of) me\b|^nothing from me\b",
+    r"\bmy part (?:in|of) (?:this|that|it)(?: \w+)? (?:ends?|stops?)\b",
+)
 _NOT_HERE = (
     # a service that has none of it
     r"^no [a-z]+\b[^.]{0,40} (?:will|can|shall|may) be \w+(?:ed|en|ne|de|ld|nt)\b(?: by (?:me|us)| here| for you|"
@@ -240,7 +257,7 @@ _PLAYED = (
     r"\b(?:that|this|such) (?:[a-z]+ ){1,2}i (?:will|shall|can|may|must|do)(?: ?not| never)\b",
 )
 _TURNS: tuple[re.Pattern[str], ...] = tuple(
-    pattern(part) for part in (*_OUT, *_NOT_HERE, *_NOT_MINE, *_NO_CHANCE, *_RULED, *_PLAYED)
+    pattern(part) for part in (*_OUT, *_IMPERSONAL, *_NOT_HERE, *_NOT_MINE, *_NO_CHANCE, *_RULED, *_PLAYED)
 )
 
 

@@ -281,16 +281,16 @@ def unreadable(text: str, request: str = "") -> str:
     answer = unwrapped(without_thoughts(text))
     if not re.search(r"[^\W_]", answer):
         return "a thought without an end" if re.search(r"[^\W_]", text) and answer != text else "empty text"
-    letters = [c for c in answer if c.isalpha()]
     # Beyond Latin: of full-width and styled letters NFKC makes plain ones.
     plain = next(unmarked(answer), answer)
-    if letters and sum(ord(c) > 0x24F for c in plain if c.isalpha()) > 0.3 * len(letters):
+    beyond = 0 if plain.isascii() else sum(ord(c) > 0x24F for c in plain if c.isalpha())
+    if beyond and beyond > 0.3 * sum(map(str.isalpha, answer)):
         return "another language"
     said = words_of(written_out(plain))
     if request and _echoes(said, request, plain):
         return "an echo of the request"
-    english = sum(word in ENGLISH for word in said)
-    other = max(sum(word in words for word in said) for words in OTHERS.values())
+    english = sum(map(ENGLISH.__contains__, said))
+    other = max(sum(map(words.__contains__, said)) for words in OTHERS.values())
     if not english and other and len(said) >= 5:
         return "another language"
     if len(said) >= 4 and other > english and other >= 0.15 * len(said) and english < 0.2 * len(said):
