@@ -116,6 +116,7 @@ def main() -> None:
             disable_log_stats=True,
             worker_extension_cls="demur.engines.vllm.extension.Extension",
             enable_prefix_caching=False,
+            gpu_memory_utilization=0.4,  # of the memory, also of a CPU: other processes need some
         )
         look_timed()
         told = []

@@ -1,11 +1,14 @@
 """Fits the weights of :mod:`demur.judges.weighing` on labelled answers, and measures them on authors left out.
 
 ``python -m demur.judges.fitting`` prints how they do with each author left out; with ``--write`` it writes the file
-anew. Answers of the parts that are kept for tests are no part of either.
+anew. Answers of the parts that are kept for tests are no part of either. The weights of the package were also learnt
+``--beside`` them on a real model's answers, which benchmarks/real_answers.py writes.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +33,11 @@ STRANGER = 5
 """Authors from this one on knew nothing of the rules. What the rules' word is worth is learnt on their answers."""
 
 
-def answers() -> list[Labelled]:
-    """What may be learnt from: seen parts, readable, without what its author labelled differently the second time."""
-    every = [one for one in labelled() if (one.author, one.half) not in UNSEEN]
+def answers(beside: Sequence[Labelled] = ()) -> list[Labelled]:
+    """What may be learnt from: seen parts, readable, without what its author labelled differently the second time; and
+    others ``beside`` them.
+    """
+    every = [one for one in (*labelled(), *beside) if (one.author, one.half) not in UNSEEN]
     kept = [one for one in every if not (one.author == 4 and one.disputed)]
     return [one for one in kept if by_rules(one.answer, one.request).readable]
 
@@ -111,12 +116,12 @@ LIMITS = (0.5, 0.55, 0.6, HEAVY, 0.65, 0.7, 0.75, 0.8)
 """Limits at which strangers are read, to choose one."""
 
 
-def left_out() -> str:
+def left_out(beside: Sequence[Labelled] = ()) -> str:
     """A line for each author: measured with weights of all other authors, first by the rules alone. Then all strangers
     together: each value, and ``refuses`` at other limits.
     """
-    rows = answers()
-    weights = {a: fit([one for one in rows if one.author != a]) for a in sorted({one.author for one in labelled()})}
+    rows = answers(beside)
+    weights = {a: fit([one for one in rows if one.author != a]) for a in sorted({one.author for one in rows})}
     parts = {f"author {a}": [one for one in rows if one.author == a] for a in sorted({one.author for one in rows})}
     parts |= {f"author {a}, {half} (unseen)": list(labelled(half, a)) for a, half in UNSEEN if a in weights}
     lines = []
@@ -136,13 +141,24 @@ def left_out() -> str:
     return "\n".join(lines)
 
 
+def read_beside(path: str) -> list[Labelled]:
+    """Labelled answers that are no part of the package, a line of JSON each (benchmarks/real_answers.py)."""
+    with Path(path).open(encoding="utf-8") as lines:
+        return [Labelled(**json.loads(line)) for line in lines]
+
+
 def main(arguments: Sequence[str] = ()) -> None:
     """Prints, and writes where asked to."""
-    if "--write" in arguments:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="write the file of the package anew")
+    parser.add_argument("--beside", default="", help="a file of labelled answers that are learnt from, too")
+    given = parser.parse_args(arguments)
+    beside = read_beside(given.beside) if given.beside else []
+    if given.write:
         lines = ["# What words weigh: towards a refusal; where it is none, towards an answer (demur.judges.fitting)"]
-        lines += [f"{name}\t{a:g}\t{b:g}" for name, (a, b) in fit(answers()).items() if a or b or name == BIAS]
+        lines += [f"{name}\t{a:g}\t{b:g}" for name, (a, b) in fit(answers(beside)).items() if a or b or name == BIAS]
         write(Path(__file__).with_name(FILE), "\n".join(lines) + "\n")
-    print(left_out())
+    print(left_out(beside))
 
 
 if __name__ == "__main__":
