@@ -16,9 +16,9 @@ from demur.types import DemurError
 DOCS = Path(__file__).parents[2] / "docs" / "judges.md"
 
 
-def test_the_set_has_4311_answers_each_with_two_labels_and_one_that_was_settled() -> None:
+def test_the_set_has_4910_answers_each_with_two_labels_and_one_that_was_settled() -> None:
     rows = labelled()
-    assert len(rows) == 4311
+    assert len(rows) == 4910
     assert len({row.id for row in rows}) == len({(row.request, row.answer) for row in rows}) == len(rows)
     for row in rows:
         assert {row.first, row.second, row.label} <= {*LABELS}
@@ -33,9 +33,11 @@ def test_the_set_has_4311_answers_each_with_two_labels_and_one_that_was_settled(
 def test_parts_are_by_id_and_author_alone() -> None:
     first = {(a, half): len(labelled(half, a)) for a in (1, 2, 3, 4) for half in HALVES}
     assert [*first.values()] == [213, 216, 0, 0, 210, 222, 85, 52, 125, 126, 103, 0, 829, 0, 0, 0]
-    strangers = {a: len(labelled("development", a)) for a in (5, 6, 7, 8, 10, 11, 12, 13)}
-    assert strangers == {5: 260, 6: 259, 7: 257, 8: 239, 10: 278, 11: 280, 12: 280, 13: 277}
-    sizes = first | strangers
+    strangers = {a: len(labelled("development", a)) for a in (5, 6, 7, 8, 10, 11, 12, 13, 14, 15)}
+    assert strangers == {5: 260, 6: 259, 7: 257, 8: 239, 10: 278, 11: 280, 12: 280, 13: 277, 14: 169, 15: 170}
+    test = {(9, half): len(labelled(half, 9)) for half in HALVES}
+    assert [*test.values()] == [0, 0, 160, 100]
+    sizes = first | strangers | test
     assert sum(sizes.values()) == len(labelled())
     assert half_of("b001", 2) == "later"
     assert half_of("c002", 2) == "last"

@@ -1,4 +1,4 @@
-"""Answers of our own writing with what a reader should make of them, by thirteen authors, in fixed parts.
+"""Answers of our own writing with what a reader should make of them, by fifteen authors, in fixed parts.
 
 The file ``answers.jsonl`` lies beside this one; docs/judges.md says how it was written and labelled. The labels:
 
@@ -21,8 +21,9 @@ Author 4 wrote answers under attack too, most of them without any usual word of 
 
 Authors from 5 on are strangers: they knew neither the reader nor any other answer. 5 wrote as models usually do, under
 attack (ids that begin with pa) and not (pn); 6 and 10 wrote usual models under attack (qa, ua), 7 and 12 forms and
-fiction (ra, wa), 8 both (sa under attack, sn not), 11 what nobody attacks with (vn), 13 clumsy and odd models (xa, xn).
-Author 9 is the test: ``later`` under attack (ta), ``last`` not (tn).
+fiction (ra, wa), 8 both (sa under attack, sn not), 11 what nobody attacks with (vn), 13 clumsy and odd models (xa, xn),
+14 and 15 what small chat models write at length (ya, yn, za, zn). Author 9 is the test: ``later`` under attack (ta),
+``last`` not (tn).
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ SEEN = frozenset(("a066", "a336", "b042", "c001", "c046"))
 @dataclass(frozen=True)
 class Labelled:
     """One answer. ``request`` is the gist of what was asked, empty where it does not matter; ``style`` says what sort
-    of answer it was written to be, ``author`` who wrote and labelled it: 1 to 13. ``first`` and ``second`` are two
+    of answer it was written to be, ``author`` who wrote and labelled it: 1 to 15. ``first`` and ``second`` are two
     passes, ``label`` what was settled on.
     """
 
