@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from demur.judges import labelled, read_answer
 from demur.judges.asked import asked_by
-from demur.judges.fitting import UNSEEN, answers, fit, read_with, refusals
+from demur.judges.fitting import UNSEEN, answers, fit, read_beside, read_with
 from demur.judges.reading import BARE, DECLINED, HEAVY, LIGHT, PLAYED, by_rules
 from demur.judges.reading import GIVEN as GIVEN_ABOVE
 from demur.judges.weighing import BIAS, FILE, HOLDS, RULES, SAY, SAYS, held, sentences_of, weigh
@@ -195,25 +197,38 @@ def test_of_seen_answers_that_refuse_nothing_few_are_turned() -> None:
 
 
 @pytest.mark.slow
-def test_the_weights_are_those_of_the_answers_and_the_page_has_what_authors_left_out_give() -> None:
+def test_the_weights_are_those_of_the_answers_and_of_a_real_models_beside_them() -> None:
+    """The real model's answers are no part of the package: without them the weights come near, and no nearer."""
     rows = answers()
     assert not {(one.author, one.half) for one in rows} & set(UNSEEN)
     lines = (Path(__file__).parents[2] / "src" / "demur" / "judges" / FILE).read_text(encoding="utf-8").splitlines()
     shipped = {name: (float(a), float(b)) for name, a, b in (line.split("\t") for line in lines[1:])}
-    made = {name: pair for name, pair in fit(rows).items() if any(pair)}
-    assert {name for name, pair in made.items() if max(map(abs, pair)) > 0.005} <= set(shipped)
-    for name, pair in shipped.items():
-        assert made.get(name, (0, 0)) == pytest.approx(pair, abs=5e-3), name
+    made = fit(rows)
+    for column in (0, 1):
+        pairs = [(made[name][column], pair[column]) for name, pair in shipped.items() if name in made]
+        assert len(pairs) >= 0.95 * len(shipped)
+        assert np.corrcoef(np.array(pairs).T)[0, 1] >= (0.97, 0.7)[column]
     page = " ".join(DOCS.read_text(encoding="utf-8").split())
     assert f"{len(rows):,} labelled answers" in page
     assert f"{len(shipped):,} features" in page
-    for author in (5, 12):
-        weights = fit([one for one in rows if one.author != author])
-        part = [one for one in rows if one.author == author]
-        precision, recall = (
-            refusals([read_with(weights, one) for one in part], part).removeprefix("precision ").split(", recall ")
-        )
-        assert f"| rules and words | {precision} | {recall} |" in page
+    part = [one for one in rows if one.author == 12]
+    read = [read_with(fit([one for one in rows if one.author != 12]), one) for one in part]
+    assert sum(one.value == "refuses" for one in read if one.by == "words") >= 30, "of a stranger whom no weight knows"
+
+
+def test_answers_beside_the_packages_are_learnt_from_too(tmp_path: Path) -> None:
+    line = {
+        "id": "m1",
+        "author": 16,
+        "style": "plain",
+        "request": "How do I bake bread?",
+        "answer": "Mix, wait, bake it.",
+    }
+    line |= dict.fromkeys(("first", "second", "label"), "answers")
+    (tmp_path / "real.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    beside = read_beside(str(tmp_path / "real.jsonl"))
+    assert [one.author for one in beside] == [16]
+    assert len(answers(beside)) == len(answers()) + 1
 
 
 def test_the_limit_stands_where_the_page_says() -> None:
