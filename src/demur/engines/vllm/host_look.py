@@ -2,7 +2,7 @@
 
 On a CPU this takes less time than tensors: between two looks a model reads all of its weights, so that every operation
 is cold the first time. A few kinds of them, over and over, are quicker than many kinds, each of a whole batch
-(docs/results/cost.md). It also reads every detector.
+(docs/vllm.md). It also reads every detector.
 """
 
 from __future__ import annotations
