@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 from test_cli import cli
 
 from demur.experiment import collect, evaluate, phases, read, runs_in
+from demur.experiment.fit import preparing, share
 from demur.experiment.folders import superfluous
 from demur.experiment.journal import FILE, Journal
 from demur.experiment.requests import prompts_of
@@ -162,6 +164,59 @@ def test_what_was_answered_for_anchors_and_guards_is_not_asked_again_and_gives_t
     assert f"anchors and guards: 55 of {WANTED}" in heard[1]
     assert f"anchors and guards: {WANTED} of {WANTED}" in heard
     assert wrote - 56 == WANTED - 52, "whole batches are not asked again, the others with the same neighbours"
+
+
+def test_workers_share_what_one_subject_is_asked_and_nothing_is_answered_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.yaml").write_text(QUICK)
+    config, kept = read(tmp_path / "r.yaml"), Kept.write
+    evaluate(config, tmp_path / "alone")
+    wrote: list[tuple[str, Path]] = []
+    doing = ""
+
+    def write(self: Kept, place: Path, trace: Trace) -> None:
+        wrote.append((doing, place))
+        kept(self, place, trace)
+
+    monkeypatch.setattr(Kept, "write", write)
+    lists = preparing(tmp_path / "shared", config, config.subjects, 3)
+    assert [len(jobs) for jobs in lists] == [3, 3, 1], "anchors, then the guard, then what is made of them"
+    for made in ([*reversed(jobs)] for jobs in lists):  # workers are done in any order
+        for function, *arguments in made:
+            doing = " ".join([function.__name__, *map(str, arguments[3:])])
+            assert function(*arguments) == ""
+    assert guards_of(tmp_path / "shared") == guards_of(tmp_path / "alone")
+    assert len(wrote) == len({place for _, place in wrote}) == WANTED
+    by = Counter(who for who, _ in wrote)
+    assert by == {
+        "share anchors 0 3": 16, "share anchors 1 3": 6, "share anchors 2 3": 10,  # batches of 10, 6, 10, 6
+        "share guard 0 3": 24, "share guard 1 3": 20, "share guard 2 3": 20,  # four of 10; 10, 10, 4
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("workers", "changed", "jobs"),
+    [(1, {}, [1]), (2, {}, [2, 2, 1]), (99, {}, [10, 10, 1]), (2, {"batch": "auto"}, [1])],
+    ids=["one", "two", "more than batches", "a batch that is not known yet"],
+)
+def test_no_more_workers_share_than_there_are_batches(
+    workers: int, changed: dict[str, Any], jobs: list[int], tmp_path: Path
+) -> None:
+    (tmp_path / "r.yaml").write_text(QUICK)
+    config = replace(read(tmp_path / "r.yaml"), **changed)
+    assert [len(each) for each in preparing(tmp_path, config, config.subjects, workers)] == jobs
+
+
+def test_a_subject_that_refuses_too_little_is_found_out_before_workers_answer_for_its_guard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.yaml").write_text(QUICK)
+    config = read(tmp_path / "r.yaml")
+    monkeypatch.setattr(Trace, "refused", lambda self: False)
+    with pytest.raises(DemurError, match="refused"):
+        share(tmp_path, config, config.subjects[0], "guard", 1, 2)
+    assert len(list(tmp_path.rglob("*.unfinished/*/*/*.safetensors"))) == 2 * 16
 
 
 def test_answers_for_guards_that_a_changed_recipe_does_not_need_are_removed_with_the_rest(

@@ -88,7 +88,7 @@ def run_prompts(
     watched = watching(model, (LAST,))
     length = length_of(config, model)
     spec = spec_of(watched, sampler, length, steps=config.steps, seed=seed)
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i].text) + len(prompts[i].prefill), prompts[i].id))
+    order = _by_length(prompts)
 
     def dice(prompt: Prompt) -> int:
         return zlib.crc32(f"{seed} {prompt.id}".encode())
@@ -125,6 +125,18 @@ def run_prompts(
     for members, made in in_batches(model, order, config.batch, run, planned, lambda: what_fits(model, **sizes())):
         traces.update(zip(members, made, strict=True))
     return [traces[i] for i in range(len(prompts))]
+
+
+def _by_length(prompts: Sequence[Prompt]) -> list[int]:
+    return sorted(range(len(prompts)), key=lambda i: (len(prompts[i].text) + len(prompts[i].prefill), prompts[i].id))
+
+
+def batches_of(prompts: Sequence[Prompt], batch: int) -> list[list[Prompt]]:
+    """The batches in which :func:`run_prompts` answers prompts: each by itself has the same neighbours there, and so
+    the same bits.
+    """
+    order = [prompts[i] for i in _by_length(prompts)]
+    return [order[at : at + batch] for at in range(0, len(order), batch)]
 
 
 PROBED = 26

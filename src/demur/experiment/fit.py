@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
+from typing import Literal
 
-from demur.experiment.answers import LAST, length_of, model_of, run_prompts, sampler_of
+from demur.experiment.answers import LAST, batches_of, length_of, model_of, run_prompts, sampler_of
 from demur.experiment.attacking import attacked, needs_of
 from demur.experiment.code import code_of
 from demur.experiment.config import PLAIN, Attacked, Config, Prompts, Subject, content_of
@@ -20,7 +23,8 @@ from demur.guards import Guard, fit_guard
 from demur.registry import is_path
 from demur.signals import Anchors, fit_anchors
 from demur.traces import Kept, Trace, spec_of
-from demur.types import DemurError
+from demur.types import DemurError, Prompt
+from demur.workers import Job
 from demur.worlds import Role
 
 ANCHORS: tuple[Role, ...] = ("anchors/harmless", "anchors/harmful")
@@ -54,7 +58,6 @@ def prepare(folder: Path, config: Config, subject: Subject) -> str:
     path = prepared_path(folder, config, subject)
     model = model_of(subject)
     sampler = sampler_of(subject, model, config.steps)
-    of = config.prompts
     if path.is_file():
         kept = None
         with suppress(DemurError):  # broken: fitted again
@@ -71,28 +74,100 @@ def prepare(folder: Path, config: Config, subject: Subject) -> str:
             return ""
         path.unlink()
 
-    stores: list[Kept] = []
-
-    def keeping(attack: Attacked) -> Kept:
-        stores.append(kept_of(path, attack))
-        return stores[-1]
-
-    def run(role: Role) -> list[Trace]:
-        return run_prompts(config, model, sampler, prompts_of(of, role), 0, kept=keeping(Attacked(PLAIN)))
-
-    anchors = fit_anchors(run("anchors/harmless"), run("anchors/harmful"), signal=config.signal, at_least=5)
+    asked = _Asked(path, config, subject)
+    anchors = asked.anchors()
     made: Anchors | Guard = anchors
     if config.guarded:
-        learnt: dict[Role, list[Trace]] = {role: run(role) for role in GUARDS}
-        for attack in config.in_own_words:
-            if of.shapes and needs_of(attack) <= model.offers:
-                for role, traces in learnt.items():
-                    shaped = attacked(attack, prompts_of(_shaped(config), role), model)
-                    traces.extend(run_prompts(config, model, sampler, shaped, 0, attack, keeping(attack)))
+        learnt = {role: [t for some in sets for t in asked.answers(some)] for role, sets in asked.to_learn().items()}
         made = fit_guard(anchors, learnt["fit"], learnt["calibrate"], alpha=config.alpha, detector=config.detector)
     made.save(path)
     shutil.rmtree(unfinished(path), ignore_errors=True)
-    return next((kept.full for kept in stores if kept.full), "")
+    return asked.full
+
+
+def share(folder: Path, config: Config, subject: Subject, part: Part, k: int, of: int) -> str:
+    """Answers every ``of``-th batch, from the ``k``-th on, of what a subject's anchors or its guard are made of, and
+    keeps that for :func:`prepare`: so many workers answer for one subject. Returns what :func:`prepare` does.
+
+    The guard's begin with the anchors: a model that refuses too little is found out before more is answered.
+    """
+    path = prepared_path(folder, config, subject)
+    if path.is_file():
+        return ""
+    asked = _Asked(path, config, subject)
+    if part == "guard":
+        asked.anchors()
+    sets = [asked.of(role) for role in ANCHORS] if part == "anchors" else chain(*asked.to_learn().values())
+    size = _shared_batch(config)
+    batches = [(attack, batch) for attack, prompts in sets for batch in batches_of(prompts, size)]
+    for one in batches[k::of]:
+        asked.answers(one)
+    return asked.full
+
+
+def preparing(folder: Path, config: Config, subjects: Sequence[Subject], workers: int) -> list[list[Job]]:
+    """What makes anchors and guards, one list after the other. Where there are more workers than subjects, they first
+    share what each is asked.
+    """
+    shared: list[list[Job]] = []
+    for part in ("anchors", "guard") if config.guarded else ("anchors",):
+        shared.append([])
+        for subject in subjects:
+            size = _shared_batch(config)
+            each = min(workers // len(subjects), -(-answers_wanted(config, subject) // size) if size else 1)
+            if each > 1:
+                shared[-1] += [(share, folder, config, subject, part, k, each) for k in range(each)]
+    return [*(jobs for jobs in shared if jobs), [(prepare, folder, config, subject) for subject in subjects]]
+
+
+def _shared_batch(config: Config) -> int:
+    """How many answers a batch has that workers share; 0 for ``auto``, which is known only once it has been tried."""
+    return config.batch if isinstance(config.batch, int) else 0
+
+
+Part = Literal["anchors", "guard"]
+"""What answers are for."""
+Asking = tuple[Attacked, Sequence[Prompt]]
+"""Prompts, and the attack that has made them."""
+
+
+class _Asked:
+    """A subject that is asked for its anchors and its guard. What it answers is kept."""
+
+    def __init__(self, path: Path, config: Config, subject: Subject) -> None:
+        self.path, self.config = path, config
+        self.model = model_of(subject)
+        self.sampler = sampler_of(subject, self.model, config.steps)
+        self.stores: list[Kept] = []
+
+    def of(self, role: Role) -> Asking:
+        """The prompts of a part, as they are."""
+        return Attacked(PLAIN), prompts_of(self.config.prompts, role)
+
+    def to_learn(self) -> dict[Role, list[Asking]]:
+        """What a guard learns from, by role: prompts as they are, and under attacks in a world's words."""
+        sets: dict[Role, list[Asking]] = {role: [self.of(role)] for role in GUARDS}
+        for attack in self.config.in_own_words:
+            if self.config.prompts.shapes and needs_of(attack) <= self.model.offers:
+                for role, some in sets.items():
+                    some.append((attack, attacked(attack, prompts_of(_shaped(self.config), role), self.model)))
+        return sets
+
+    def answers(self, asking: Asking) -> list[Trace]:
+        """The answers, in the order of the prompts."""
+        attack, prompts = asking
+        self.stores.append(kept_of(self.path, attack))
+        return run_prompts(self.config, self.model, self.sampler, prompts, 0, attack, self.stores[-1])
+
+    def anchors(self) -> Anchors:
+        """Raises if the model refuses too little."""
+        harmless, harmful = (self.answers(self.of(role)) for role in ANCHORS)
+        return fit_anchors(harmless, harmful, signal=self.config.signal, at_least=5)
+
+    @property
+    def full(self) -> str:
+        """Why some of it could not be kept, such as a full disk; nothing where all was."""
+        return next((kept.full for kept in self.stores if kept.full), "")
 
 
 def unfinished(path: Path) -> Path:

@@ -21,7 +21,7 @@ from demur.experiment.asking import judge_of
 from demur.experiment.attacking import kind_of, reads_answers, searches, translates
 from demur.experiment.config import Config, Subject, content_of
 from demur.experiment.engines import Ray
-from demur.experiment.fit import answers_there, answers_wanted, prepare, prepared_of, prepared_path
+from demur.experiment.fit import answers_there, answers_wanted, prepared_of, prepared_path, preparing, share
 from demur.experiment.fitting import left_out
 from demur.experiment.journal import Journal
 from demur.experiment.judging import NOT_JUDGED, Judging, judge, same_judge
@@ -136,7 +136,6 @@ def evaluate(
             f"{config.name} ({config.key}), demur {metadata.version('demur')}: {len(todo.missing)} of "
             f"{len(todo.units)} units to do, {todo.generations} generations, {engine}, {workers} workers"
         )
-
         if other := store.left_behind(config.key, [unit.key for unit in todo.units]):
             journal.line(other)
 
@@ -158,11 +157,14 @@ def _run(
         store.begin(manifest_of(config, finished=False) | {"sessions": sessions, "wanted": keys})
     subjects, place = _subjects(todo.missing), folder.resolve()  # workers may stand elsewhere
     bundles, every = todo.bundles, len(bundles_of(todo.units))
-    done, unkept = every - len(bundles), []
+    done = every - len(bundles)
+    unkept: list[str] = []
     with runner as submit:
         with _told_of_answers(place, config, subjects, progress):
-            for why in submit([(prepare, place, config, subject) for subject in subjects]):
-                if why:
+            for jobs in preparing(place, config, subjects, runner.workers):
+                if unkept and jobs and jobs[0][0] is share:
+                    continue  # nothing could be kept: it would be answered twice
+                for why in {*submit(jobs)} - {"", *unkept}:
                     line(f"{UNKEPT} ({why})")
                     unkept.append(why)
         for at, _ in enumerate(chain([()], submit([(_search, place, config, unit) for unit in todo.searches]))):
