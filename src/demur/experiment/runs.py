@@ -162,7 +162,7 @@ def _run(
     with runner as submit:
         with _told_of_answers(place, config, subjects, progress):
             for jobs in preparing(place, config, subjects, runner.workers):
-                if unkept and jobs and jobs[0][0] is share:
+                if unkept and jobs[0][0] is share:
                     continue  # nothing could be kept: it would be answered twice
                 for why in {*submit(jobs)} - {"", *unkept}:
                     line(f"{UNKEPT} ({why})")
