@@ -88,12 +88,9 @@ class Pooler:
 
     def _average(self, key: tuple[Layer, Pool], step: Step, states: Float[Tensor, "b m d"]) -> None:
         """A pass over the whole canvas: average the positions of the mode afresh."""
-        of_mode = {
-            "generated": self.canvas.open & ~step.open,
-            "producing": self.canvas.open,
-            "response": self.canvas.open,
-            "masked": step.open,
-        }[key[1]]
+        of_mode = step.open if key[1] == "masked" else self.canvas.open
+        if key[1] == "generated":
+            of_mode = of_mode > step.open  # without these, in one operation: true is more than false
         columns = of_mode & _pooled(step)[:, None]
         if step.reached is not None:
             columns &= step.reached

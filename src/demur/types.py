@@ -270,6 +270,13 @@ class Canvas:
             self.known.kept[name] = make(self.known.whole)
         return self.known.kept[name]
 
+    def positions(self) -> Int[Tensor, "b n"]:
+        """Each column's place, counted from its row's first token; that of padding is 0."""
+        found: Int[Tensor, "b n"] = self.once(
+            "positions", lambda whole: ((~whole.pad).long().cumsum(dim=1) - 1).clamp(min=0)
+        )
+        return found[:, : self.width]
+
     def scored(self, score: Bool[Tensor, "b n"]) -> tuple[Int[Tensor, "k"], Int[Tensor, "k"]]:
         """Row and column of each place that ``score`` marks, in row-major order."""
         if self.known is not None:

@@ -72,7 +72,6 @@ class Bidirectional(Adapter):
         check_rows(self.net, canvas)
         passed = cache.columns if cache is not None else 0
         start = passed if cache is not None else self._read_from(canvas, score)
-        positions: Int[Tensor, "b n"] = canvas.once("positions", _positions)
         mask = self._seen(canvas, score, passed)
         trunk = decoder_of(self.net)
         more = {} if cache is None else cached(trunk, cache.kv) | {"use_cache": True}
@@ -80,7 +79,7 @@ class Bidirectional(Adapter):
             last: Float[Tensor, "b m d"] = trunk(
                 input_ids=canvas.ids[:, passed:],
                 attention_mask=mask,
-                position_ids=positions[:, passed : canvas.width],
+                position_ids=canvas.positions()[:, passed:],
                 **more,
             ).last_hidden_state
         check_states(self.net, last, canvas.pad[:, canvas.width - last.shape[1] :])
@@ -138,11 +137,6 @@ class Bidirectional(Adapter):
             (canvas.rows, 1, canvas.width, canvas.width), dtype=self.net.dtype, device=canvas.ids.device
         )
         return mask.masked_fill(hidden, torch.finfo(self.net.dtype).min)
-
-
-def _positions(canvas: Canvas) -> Int[Tensor, "b n"]:
-    """Counted from each row's first token."""
-    return ((~canvas.pad).long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 ENCODERS = ("modernbert", "bert", "roberta")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from demur.models.adapter import Adapter
@@ -88,7 +88,6 @@ class Causal(Adapter):
         start = cache.columns if cache is not None else 0
         pad = canvas.pad[:, :upto]
         padded = canvas.is_padded
-        positions: Int[Tensor, "b m"] = ((~pad).long().cumsum(dim=1) - 1).clamp(min=0)[:, start:]
         trunk = decoder_of(self.net)
         kv = cache.kv if cache is not None else None
         if kv is None and not padded and _takes_one_mask(self.config):
@@ -97,7 +96,7 @@ class Causal(Adapter):
             last: Float[Tensor, "b m d"] = trunk(
                 input_ids=canvas.ids[:, start:upto],
                 attention_mask=self._mask(pad, start) if padded else None,
-                position_ids=positions,
+                position_ids=canvas.positions()[:, start:upto],
                 use_cache=cache is not None,
                 **({} if kv is None else cached(trunk, kv)),
             ).last_hidden_state

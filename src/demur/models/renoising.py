@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from demur.models.adapter import Adapter
@@ -73,7 +73,7 @@ class Renoising(Adapter):
         encoder(
             input_ids=canvas.ids[:, cache.columns : upto],
             attention_mask=~canvas.pad[:, :upto],
-            position_ids=_positions(canvas.pad)[:, cache.columns : upto],
+            position_ids=canvas.positions()[:, cache.columns : upto],
             **cached(encoder, cache.kv),
         )
         cache.columns = upto
@@ -93,14 +93,10 @@ class Renoising(Adapter):
                 decoder_input_ids=draft,
                 self_conditioning_logits=before,
                 decoder_attention_mask=~canvas.pad[:, :width],
-                decoder_position_ids=_positions(canvas.pad)[:, start:width],
+                decoder_position_ids=canvas.positions()[:, start:width],
                 **cached(decoder, cache.kv),
             ).last_hidden_state
         check_states(self.net, last, canvas.pad[:, start:width])
         cap = self.net.final_logit_softcapping
         logits = torch.tanh(self.net.lm_head(last).float() / cap) * cap
         return Forward(logits=logits.flatten(0, 1), hidden=states(last), start=start)
-
-
-def _positions(pad: Bool[Tensor, "b n"]) -> Int[Tensor, "b n"]:
-    return ((~pad).long().cumsum(dim=1) - 1).clamp(min=0)

@@ -75,9 +75,9 @@ class Seeding(Bidirectional):
         columns = torch.arange(canvas.width, device=canvas.ids.device)
         hidden = (columns[None, :] > columns[start:, None])[None] | canvas.pad[:, None, :]
         if score is not None:
-            block = self.blocks(canvas)
+            block = canvas.once("blocks", self.blocks)[:, : canvas.width]
             now = torch.where(score, block, block.max() + 1).amin(dim=1, keepdim=True) == block
-            hidden = hidden & ~(now[:, None, :] & now[:, start:, None] & ~canvas.pad[:, None, :])
+            hidden = hidden > ((now[:, None, :] & now[:, start:, None]) > canvas.pad[:, None, :])  # a > b: a and not b
         mask: Float[Tensor, "b m n"] = torch.zeros(hidden.shape, dtype=self.net.dtype, device=canvas.ids.device)
         return mask.masked_fill(hidden, torch.finfo(self.net.dtype).min)[:, None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -70,6 +70,7 @@ class Autoregressive:
         stop = torch.tensor(model.stop_ids, dtype=torch.long, device=canvas.ids.device)
         ids, open_ = canvas.ids.clone(), canvas.open.clone()
         every, padded = torch.arange(canvas.rows, device=ids.device), max(starts) > 0
+        kept: dict[str, Any] = {}
         live = torch.ones(canvas.rows, dtype=torch.bool, device=ids.device)
 
         def passed(upto: int, wanted: bool) -> Forward:
@@ -77,7 +78,7 @@ class Autoregressive:
             if wanted:
                 score[:, upto] = True
             places = every, torch.full_like(every, upto)
-            now = replace(canvas, ids=ids, open=open_, known=Known(first, padded, places))
+            now = replace(canvas, ids=ids, open=open_, known=Known(first, padded, places, canvas, kept))
             forward: Forward = model.forward(now, score if wanted else None, cache=cache, upto=upto)
             return forward
 

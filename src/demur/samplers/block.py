@@ -109,7 +109,7 @@ class BlockDiffusion:
         ids, open_ = canvas.ids, canvas.open
         # What is still to be filled. Not all that is open: a place stays open where the model predicted the mask token
         # itself up to a block's last step, and where it stands behind a row's end.
-        waiting = open_
+        waiting, nothing = open_, canvas.ids
         quotas = _Quotas.of(self, model.block_length or 1, canvas.rows, device)
         for index in itertools.count():
             seen, _ = host.read(waiting, quotas.turn)
@@ -135,8 +135,8 @@ class BlockDiffusion:
             out = model.forward(host.passing(places, ids, upto), inside[:, :upto], cache=cache, keep=begins)
             guess, sure = self._guess(out.logits, dice, places.counts)
             given = ~asked
-            guesses, score = ids.clone(), torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=device)
-            guesses[places.places], score[places.places] = guess, sure
+            nothing = sure.new_full(ids.shape, -torch.inf) if index == 0 else nothing
+            guesses, score = ids.index_put(places.places, guess), nothing.index_put(places.places, sure)
             predictions, score = torch.where(asked, guesses, ids), score.masked_fill(given, -torch.inf)
             count, last = quotas.next(asked)
             # Scores keep their dtype: in bf16 the official code rounds its threshold as well.

@@ -18,6 +18,7 @@ from demur.samplers.dice import Dice, Rngs
 from demur.samplers.rules import (
     above,
     among_top,
+    but_not,
     check_nucleus,
     check_temperature,
     check_threshold,
@@ -99,6 +100,7 @@ class JointThreshold:
         ids, open_, behind = canvas.ids, canvas.open, int(blocks.max()) + 1
         current: Int[Tensor, "b"] = torch.where(open_, block, behind).amin(dim=1)  # the block that a row stands in
         looked = torch.zeros_like(current)  # how often at a full block
+        least, nothing = torch.full_like(current, self.at_least), canvas.ids
         cache = model.new_cache() if self.cache and not model.shift and bool((blocks == blocks[:1]).all()) else None
         stood, taken = np.full(canvas.rows, -1), np.zeros(canvas.rows, dtype=np.int64)  # a row's block, and its steps
         for index in itertools.count():
@@ -116,11 +118,11 @@ class JointThreshold:
             settled = begins if cache is not None else 0
             out = model.forward(host.passing(asked, ids, upto), inside[:, :upto], cache=cache, keep=begins)
             guess, sure = self._guess(out.logits, dice, asked.counts)
-            guesses, score = ids.clone(), torch.full(ids.shape, -torch.inf, dtype=sure.dtype, device=device)
-            guesses[asked.places], score[asked.places] = guess, sure
+            nothing = sure.new_full(ids.shape, -torch.inf) if index == 0 else nothing
+            guesses, score = ids.index_put(asked.places, guess), nothing.index_put(asked.places, sure)
             masked, free = inside & open_, inside & canvas.open
             edit = (free ^ masked) & (score > self.edit_threshold) & (guesses != ids)
-            moved = edit | self._surest(score, masked, inside, spans(asked.seen))
+            moved = edit | self._surest(score, masked, least, spans(asked.seen))
             before, ids = ids, torch.where(moved, guesses, ids)
             is_mask = ids == mask_id
             open_, committed = torch.where(free, is_mask, open_), moved.masked_fill(is_mask, False)
@@ -144,10 +146,10 @@ class JointThreshold:
             looked = looked + full
             # Greedy, a step that changes nothing would come again for ever; else a full block that is not edited ends.
             idle = (ids == before).all(dim=1) if self.temperature == 0 else full & ~edit.any(dim=1)
-            done = idle | (~(open_ & inside).any(dim=1) & (looked >= self.max_post_steps))
+            done = idle | but_not(looked >= self.max_post_steps, (open_ & inside).any(dim=1))
             if (late := taken >= max((size + 1) * (self.max_post_steps + 1), LONGEST)).any():
                 done |= torch.from_numpy(late).to(device)
-            then = torch.where(open_ & ~reached, block, behind).amin(dim=1)
+            then = block.masked_fill(~but_not(open_, reached), behind).amin(dim=1)
             if self.stop:
                 ended = (torch.isin(ids, stops) & free).any(dim=1)
                 then = then.masked_fill(ended, behind)
@@ -169,11 +171,10 @@ class JointThreshold:
         return joined(found)
 
     def _surest(
-        self, score: Float[Tensor, "b n"], masked: Bool[Tensor, "b n"], inside: Bool[Tensor, "b n"], among: list[slice]
+        self, score: Float[Tensor, "b n"], masked: Bool[Tensor, "b n"], least: Int[Tensor, "b"], among: list[slice]
     ) -> Bool[Tensor, "b n"]:
         """The masked places above the threshold; of a row with too few of them, its surest masked places.
 
         The whole block is ranked, as officially: which of equal scores comes first depends on what else is ranked.
         """
-        count = inside.sum(dim=1).clamp(max=self.at_least)
-        return above(score.masked_fill(~masked, -torch.inf), count, among, self.threshold) & masked
+        return above(score.masked_fill(~masked, -torch.inf), least, among, self.threshold) & masked

@@ -267,6 +267,11 @@ def annealed(score: Float[Tensor, "k"], noise: Float[Tensor, "k"], share: Float[
     return torch.where(share > 0, (1 - share) * score + share * noise, score)
 
 
+def but_not(some: Bool[Tensor, "*n"], others: Bool[Tensor, "*n"]) -> Bool[Tensor, "*n"]:
+    """``some & ~others``, in one operation: true is more than false."""
+    return some > others
+
+
 # -- Selections: which positions of each row a step commits ---------------------------------------------------
 #
 # All rows at once: ``score`` is -inf where nothing may be committed, and ``count`` says how many each row commits.
@@ -277,7 +282,8 @@ def surest(
 ) -> Bool[Tensor, "b n"]:
     """The ``count`` highest scores of each row, whose positions all stand in the columns ``among``, row by row.
 
-    Where scores at the edge are equal, a CPU takes those that the official code takes there, an accelerator the ones
+    A row of fewer positions commits all of them. Where scores at the edge are equal, a CPU takes those that the
+    official code takes there, an accelerator the ones
     furthest to the left. ``ranked``: how many the official code ranks, of which it takes ``count``; None: as many.
     """
     return as_topk(score, count, among, ranked) if score.device.type == "cpu" else leftmost(score, count)
@@ -293,9 +299,9 @@ def as_topk(
     alike: dict[tuple[int, int, int, int], list[int]] = {}
     of = count if ranked is None else ranked
     for row, (columns, k, n) in enumerate(zip(among, count.tolist(), of.tolist(), strict=True)):
-        if k:
-            begin, end, _ = columns.indices(score.shape[1])
-            alike.setdefault((begin, end, k, n), []).append(row)
+        begin, end, _ = columns.indices(score.shape[1])
+        if k and begin < end:
+            alike.setdefault((begin, end, k, min(n, end - begin)), []).append(row)
     for (begin, end, k, n), rows in alike.items():
         best = torch.topk(score[rows, begin:end], n).indices[:, :k]
         chosen[torch.tensor(rows)[:, None], best + begin] = True
@@ -306,7 +312,7 @@ def leftmost(score: Float[Tensor, "b n"], count: Int[Tensor, "b"]) -> Bool[Tenso
     """Of equal scores, those furthest to the left: one sort for all rows, which asks the device for nothing."""
     order = score.sort(dim=1, descending=True, stable=True).indices
     best = torch.arange(score.shape[1], device=score.device) < count[:, None]
-    return torch.zeros_like(best).scatter(1, order, best)
+    return best.scatter(1, order, best)  # every column is somewhere in the order: none keeps what it had
 
 
 def above(

@@ -17,6 +17,7 @@ from demur.samplers.asked import Asked, Host, places
 from demur.samplers.dice import Dice, Rngs
 from demur.samplers.given import firsts, one_after_another
 from demur.samplers.rules import (
+    but_not,
     check_count,
     check_temperature,
     check_threshold,
@@ -86,6 +87,7 @@ class SeededBlocks:
         dice, host, length, index = Dice(rngs, canvas.rows), Host.of(canvas), model.block_length or 1, 0
         rows, width, device = canvas.rows, canvas.width, canvas.ids.device
         columns = torch.arange(width, device=device)
+        least, no_guess = (torch.full((), value, device=device) for value in (-torch.inf, torch.nan))
         stops = torch.tensor(model.stop_ids, dtype=torch.long, device=device)
         cache = model.new_cache() if self.cache else None
         ids, open_ = canvas.ids, canvas.open
@@ -107,18 +109,18 @@ class SeededBlocks:
                 guessed = left & live[:, None]
                 masked = guessed
                 if step == 0:
-                    masked = guessed & ~begun.seeds
+                    masked = but_not(guessed, begun.seeds)
                     ids = _put(torch.where(begun.seeds, begun.seed, before), here, ids)
                 now = host.passing(asked, ids, here.stop)
                 out = model.forward(now, inside[:, : here.stop], cache=cache, keep=begin)
                 guess, sure = self._guess(out.logits, dice, masked, drawn)
-                written = self._chosen(sure.masked_fill(~masked, -torch.inf), masked, begun.quota.at(step))
+                written = self._chosen(torch.where(masked, sure, least), masked, begun.quota.at(step))
                 written &= guess != model.mask_id
                 if step == 0:
                     guess, sure = begun.beside(guess, sure)
                     written = written | begun.seeds
                     out = begun.joined(out) if cache is not None else out
-                block, left = torch.where(written, guess, before), left & ~written
+                block, left = torch.where(written, guess, before), but_not(left, written)
                 ids, open_ = _put(block, here, ids), _put(left, here, open_)
                 yield Step(
                     index=index,
@@ -126,7 +128,7 @@ class SeededBlocks:
                     open=open_,
                     committed=pad(written, around),
                     predictions=_put(torch.where(guessed, guess, block), here, ids),
-                    confidence=pad(sure.float().masked_fill(~guessed, float("nan")), around, value=float("nan")),
+                    confidence=pad(torch.where(guessed, sure.float(), no_guess), around, value=float("nan")),
                     live=live,
                     hidden=out.hidden,
                     start=out.start,
@@ -136,11 +138,10 @@ class SeededBlocks:
                     passes=1 + (step == 0),
                 )
                 index += 1
+                if self.stop:  # what is behind an end of sequence is not waited for
+                    ends = torch.isin(block, stops) & but_not(ours, left)
+                    ended, left = ended | ends.any(dim=1), but_not(left, ends.cumsum(dim=1) > 0)
                 done = done | ~left.any(dim=1)
-                if self.stop:
-                    ends = torch.isin(block, stops) & ours & ~left
-                    some, before_it = ends.any(dim=1), left & (ends.cumsum(dim=1) == 0)
-                    ended, done = ended | some, done | (some & ~before_it.any(dim=1))
                 done_seen, ended_seen = torch.stack([done, ended]).tolist()
                 if all(done_seen):
                     break
@@ -160,9 +161,10 @@ class SeededBlocks:
         """The causal pass, and what it gives the blocks. ``going``: the rows that have something to fill here."""
         columns, ours = host.open[:, here], host.canvas.open[:, here]
         every = torch.arange(now.rows, device=now.ids.device)
-        known = Known(host.first, max(host.starts) > 0, (every, torch.full_like(every, here.start)))
+        scored = every, torch.full_like(every, here.start)
+        known = Known(host.first, max(host.starts) > 0, scored, host.canvas, host.kept)
         read = model.seed(replace(now, known=known), here.start, cache)
-        free = ours[:, 0] & ~ended
+        free = but_not(ours[:, 0], ended)
         drawn = [own and bool(first) for own, first in zip(going, columns[:, 0], strict=True)]
         seed, sure = self._seed(read, dice, free, drawn, now.ids[:, here.start])
         seeded = free & (seed != model.mask_id)
