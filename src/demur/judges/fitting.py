@@ -29,6 +29,8 @@ C = 0.15
 """The inverse of the penalty on squared weights, chosen by leaving authors out."""
 TIMES, TIMES_SAID = 3, 5
 """A feature counts where so many answers have it, of two authors at least; words in a row, where so many do."""
+GROUPS = 5
+"""Strangers are left out in so many groups, to learn how much words are to be believed."""
 STRANGER = 5
 """Authors from this one on knew nothing of the rules. What the rules' word is worth is learnt on their answers."""
 
@@ -81,7 +83,8 @@ def _column(
     """The bias, what the rules' two values weigh, and what each feature does.
 
     Words are learnt on all answers that count. How much they and the rules are to be believed is learnt on strangers,
-    each with words that were learnt without that author: rules and words both look too good on what they were made of.
+    each with words that were learnt without that author and a few others: rules and words both look too good on what
+    they were made of.
     """
 
     def words(learn: Bool[np.ndarray, "n"]) -> LogisticRegression:
@@ -90,8 +93,10 @@ def _column(
 
     weighed = np.zeros(len(true))
     strangers = counts & (author >= STRANGER)
-    for one in sorted(set(author[strangers].tolist())):
-        weighed[author == one] = words(counts & (author != one)).decision_function(matrix[author == one])
+    known = sorted(set(author[strangers].tolist()))
+    for some in (known[k::GROUPS] for k in range(min(GROUPS, len(known)))):
+        away = np.isin(author, some)
+        weighed[away] = words(counts & ~away).decision_function(matrix[away])
     believed = LogisticRegression(max_iter=2000)
     believed.fit(np.column_stack([weighed, rules])[strangers], true[strangers])
     slope, *of_rules = believed.coef_[0]

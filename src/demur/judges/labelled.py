@@ -1,4 +1,4 @@
-"""Answers of our own writing with what a reader should make of them, by fifteen authors, in fixed parts.
+"""Answers of our own writing with what a reader should make of them, by twenty-two authors, in fixed parts.
 
 The file ``answers.jsonl`` lies beside this one; docs/judges.md says how it was written and labelled. The labels:
 
@@ -22,8 +22,10 @@ Author 4 wrote answers under attack too, most of them without any usual word of 
 Authors from 5 on are strangers: they knew neither the reader nor any other answer. 5 wrote as models usually do, under
 attack (ids that begin with pa) and not (pn); 6 and 10 wrote usual models under attack (qa, ua), 7 and 12 forms and
 fiction (ra, wa), 8 both (sa under attack, sn not), 11 what nobody attacks with (vn), 13 clumsy and odd models (xa, xn),
-14 and 15 what small chat models write at length (ya, yn, za, zn). Author 9 is the test: ``later`` under attack (ta),
-``last`` not (tn).
+14 and 15 what small chat models write at length (ya, yn, za, zn). 18 wrote forms and fiction (ha), 19 modern models
+under attack (ia), 20 one to four sentences (ja, jn), 21 assistants in a role or a format (ka, kn), 22 large models at
+length (la, ln), 23 older models under published attacks (ma, mn). 16 is a real model, and no part of the package.
+Authors 9 and 17 are the test: ``later`` under attack (ta, ga), ``last`` not (tn, gn).
 """
 
 from __future__ import annotations
@@ -40,11 +42,13 @@ from demur.types import DemurError
 
 Half = Literal["development", "kept", "later", "last"]
 """Parts of the set: ``development`` to build on. Test: ``kept``; of the second author also ``later``, in uncommon turns
-of phrase, and ``last``, as models usually answer; of the ninth ``later`` under attack, and ``last`` not attacked.
+of phrase, and ``last``, as models usually answer; of 9 and 17 ``later`` under attack, and ``last`` not attacked.
 """
 HALVES: tuple[Half, ...] = ("development", "kept", "later", "last")
 LABELS = ("refuses", "answers", "unclear")
-UNSEEN: tuple[tuple[int, Half], ...] = ((9, "later"), (9, "last"), (3, "later"), (2, "later"), (2, "last"))
+UNSEEN: tuple[tuple[int, Half], ...] = (
+    (17, "later"), (17, "last"), (9, "later"), (9, "last"), (3, "later"), (2, "later"), (2, "last"),
+)  # fmt: skip
 """Parts that no rule and no weight was chosen on, by author."""
 SEEN = frozenset(("a066", "a336", "b042", "c001", "c046"))
 """Test answers of author 2 that were printed by chance before the reader was changed for the second time."""
@@ -53,7 +57,7 @@ SEEN = frozenset(("a066", "a336", "b042", "c001", "c046"))
 @dataclass(frozen=True)
 class Labelled:
     """One answer. ``request`` is the gist of what was asked, empty where it does not matter; ``style`` says what sort
-    of answer it was written to be, ``author`` who wrote and labelled it: 1 to 15. ``first`` and ``second`` are two
+    of answer it was written to be, ``author`` who wrote and labelled it: 1 to 23. ``first`` and ``second`` are two
     passes, ``label`` what was settled on.
     """
 
@@ -82,7 +86,7 @@ def half_of(name: str, author: int = 1) -> Half:
     SHA-256 of the id alone, and ``later`` and ``last`` where it begins with b and c; of author 3, of SHA-256 of
     ``demur answers 3: <id>``. All rules were fixed before any answer was written.
 
-    Author 9's are ``later`` where they were written under attack, else ``last``. From author 4 on all others' are
+    Those of authors 9 and 17 are ``later`` where written under attack, else ``last``. From author 4 on all others' are
     ``development``; author 5's were a test, and were read after they had been measured.
 
     Author 3's ids that begin with e are ``later``: they were written after ``kept`` had been measured, and before its
@@ -99,8 +103,8 @@ def half_of(name: str, author: int = 1) -> Half:
         return more.get(name[0]) or ("kept" if odd else "development")
     if author == 3 and name.startswith("e"):
         return "later"
-    if author == 9:
-        return "later" if name.startswith("ta") else "last"
+    if author in (9, 17):
+        return "later" if name.startswith(("ta", "ga")) else "last"
     if author >= 4:
         return "development"
     return "kept" if hashlib.sha256(f"demur answers {author}: {name}".encode()).digest()[0] % 2 else "development"
