@@ -283,8 +283,8 @@ def surest(
     """The ``count`` highest scores of each row, whose positions all stand in the columns ``among``, row by row.
 
     A row of fewer positions commits all of them. Where scores at the edge are equal, a CPU takes those that the
-    official code takes there, an accelerator the ones
-    furthest to the left. ``ranked``: how many the official code ranks, of which it takes ``count``; None: as many.
+    official code takes there, an accelerator the ones furthest to the left. ``ranked``: how many the official code
+    ranks, of which it takes ``count``; None: as many.
     """
     return as_topk(score, count, among, ranked) if score.device.type == "cpu" else leftmost(score, count)
 
