@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -23,8 +24,12 @@ from demur.experiment.fit import preparing, share
 from demur.experiment.folders import superfluous
 from demur.experiment.journal import FILE, Journal
 from demur.experiment.requests import prompts_of
+from demur.experiment.runs import UNKEPT
+from demur.experiment.store import Store
+from demur.signals import Anchors, fit_anchors
 from demur.traces import Kept, Trace
-from demur.types import DemurError
+from demur.types import DemurError, DemurWarning
+from demur.workers import Processes
 
 RECIPE = """name: stopped
 models: [organism/ar]
@@ -217,6 +222,64 @@ def test_a_subject_that_refuses_too_little_is_found_out_before_workers_answer_fo
     with pytest.raises(DemurError, match="refused"):
         share(tmp_path, config, config.subjects[0], "guard", 1, 2)
     assert len(list(tmp_path.rglob("*.unfinished/*/*/*.safetensors"))) == 2 * 16
+
+
+@pytest.mark.slow
+def test_workers_who_share_stop_where_nothing_can_be_kept_and_the_run_tells_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they went on to answer would be answered again. Every file that fails has a name of its own."""
+    (tmp_path / "r.yaml").write_text(QUICK)
+    config = read(tmp_path / "r.yaml")
+    wrote, room, save, kept = 0, 0, Trace.save, Kept.write
+
+    def write(self: Kept, place: Path, trace: Trace) -> None:
+        nonlocal wrote
+        wrote += 1
+        kept(self, place, trace)
+
+    def full(self: Trace, path: str | Path) -> Path:
+        if wrote > room and "unfinished" in str(path):
+            raise DemurError(f"{path} could not be written (no space left)", "room", "free space")
+        return save(self, path)
+
+    monkeypatch.setattr(Kept, "write", write)
+    monkeypatch.setattr(Trace, "save", full)
+    monkeypatch.setattr("demur.experiment.runs.Processes", ThreeInTurn)
+    for room, most in ((0, 10 + 6 + 10), (48, 3 * 10)):  # a batch of each worker, while anchors are answered or after
+        wrote, heard = 0, []
+        evaluate(config, tmp_path / f"room{room}", say=heard.append)
+        assert wrote <= WANTED + most
+        assert len([line for line in heard if UNKEPT in line]) == 1
+        assert len(Store(tmp_path / f"room{room}").manifest["unkept"]) == 1
+    assert guards_of(tmp_path / "room0") == guards_of(tmp_path / "room48")
+
+
+class ThreeInTurn(Processes):
+    """Three workers that are this process, one after the other."""
+
+    def __enter__(self) -> Any:
+        self.workers = 3
+        return self._here
+
+
+def test_what_anchors_warn_of_is_left_for_one_to_say_however_many_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.yaml").write_text(QUICK)
+    config, fitted = read(tmp_path / "r.yaml"), 0
+
+    def warning(*given: Any, **named: Any) -> Anchors:
+        nonlocal fitted
+        fitted += 1
+        warnings.warn("anchors: something", DemurWarning, stacklevel=2)
+        return fit_anchors(*given, **named)
+
+    monkeypatch.setattr("demur.experiment.fit.fit_anchors", warning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        share(tmp_path, config, config.subjects[0], "guard", 98, 99)
+    assert fitted == 1
 
 
 def test_answers_for_guards_that_a_changed_recipe_does_not_need_are_removed_with_the_rest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +24,7 @@ from demur.guards import Guard, fit_guard
 from demur.registry import is_path
 from demur.signals import Anchors, fit_anchors
 from demur.traces import Kept, Trace, spec_of
-from demur.types import DemurError, Prompt
+from demur.types import DemurError, DemurWarning, Prompt
 from demur.workers import Job
 from demur.worlds import Role
 
@@ -89,18 +90,23 @@ def share(folder: Path, config: Config, subject: Subject, part: Part, k: int, of
     """Answers every ``of``-th batch, from the ``k``-th on, of what a subject's anchors or its guard are made of, and
     keeps that for :func:`prepare`: so many workers answer for one subject. Returns what :func:`prepare` does.
 
-    The guard's begin with the anchors: a model that refuses too little is found out before more is answered.
+    The guard's begin with the anchors: a model that refuses too little is found out before more is answered. Where
+    nothing can be kept any more, the rest is left to :func:`prepare`.
     """
     path = prepared_path(folder, config, subject)
     if path.is_file():
         return ""
     asked = _Asked(path, config, subject)
     if part == "guard":
-        asked.anchors()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DemurWarning)  # prepare says it, once
+            asked.anchors()
     sets = [asked.of(role) for role in ANCHORS] if part == "anchors" else chain(*asked.to_learn().values())
     size = _shared_batch(config)
     batches = [(attack, batch) for attack, prompts in sets for batch in batches_of(prompts, size)]
     for one in batches[k::of]:
+        if asked.full:
+            break
         asked.answers(one)
     return asked.full
 

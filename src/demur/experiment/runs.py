@@ -164,9 +164,10 @@ def _run(
             for jobs in preparing(place, config, subjects, runner.workers):
                 if unkept and jobs[0][0] is share:
                     continue  # nothing could be kept: it would be answered twice
-                for why in {*submit(jobs)} - {"", *unkept}:
-                    line(f"{UNKEPT} ({why})")
-                    unkept.append(why)
+                for why in submit(jobs):
+                    if why and not unkept:  # each of many workers names a file of its own
+                        line(f"{UNKEPT} ({why})")
+                        unkept.append(why)
         for at, _ in enumerate(chain([()], submit([(_search, place, config, unit) for unit in todo.searches]))):
             if todo.searches:
                 progress("searching attacks", at, len(todo.searches))
